@@ -1,0 +1,203 @@
+"""How well the cost bank predicts times it has not seen: leave-one-out and transfer errors, as Markdown.
+
+    python scripts/kernel_errors.py [--write docs/kernels.md] [--systems h100_sxm …]
+
+Leave one out: a whole plane of a measured grid (one n, one k, one m of a GEMM; one length or batch of attention; one
+size of a collective) is taken away and predicted from the rest.  Transfer: a GPU's table is predicted from its
+relative's, with both peaks.  Errors are |predicted / measured - 1|.  `--write` replaces the text between the markers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from apexsim.cost import attention as attn
+from apexsim.cost.attention import AttentionSurface, Match, Shape
+from apexsim.cost.bank import Bank
+from apexsim.cost.comm import Curve
+from apexsim.cost.gemm import GemmSurface
+from apexsim.cost.kernels import Table, Tables, systems
+
+MARKS = ("<!-- errors: begin -->", "<!-- errors: end -->")
+PAIRS = (("h100_sxm", "h200_sxm"), ("b200_sxm", "b300_sxm"), ("h200_sxm", "b200_sxm"), ("h100_sxm", "l40s"),
+         ("a100_sxm", "h100_sxm"))  # fmt: skip
+Errors = dict[str, list[np.ndarray]]
+
+
+def without(table: Table, name: str, index: int) -> Table:
+    """A table less one plane."""
+    dim = list(table.axes).index(name)
+    axes = {**table.axes, name: np.delete(table.axes[name], index, axis=0)}
+    return replace(table, seconds=np.delete(table.seconds, index, axis=dim), axes=axes)
+
+
+def relative(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Absolute relative errors where there is a measurement."""
+    known = ~np.isnan(measured)
+    return np.abs(predicted[known] / measured[known] - 1)
+
+
+def gemm_planes(table: Table, surface: Callable[[Table], GemmSurface]) -> Errors:
+    """Drop every n, k and (every second) m inside the grid."""
+    m, n, k = (table.axes[a] for a in "mnk")
+    out: Errors = {"n, k (m <= 64)": [], "n, k (m >= 1024)": [], "m": []}
+    for i in range(1, len(n) - 1):
+        rest = surface(without(table, "n", i))
+        seen = np.stack([rest.price(m, int(n[i]), int(x)).seconds for x in k], axis=1)
+        out["n, k (m <= 64)"].append(relative(seen[m <= 64], table.seconds[m <= 64, i]))
+        out["n, k (m >= 1024)"].append(relative(seen[m >= 1024], table.seconds[m >= 1024, i]))
+    for i in range(1, len(k) - 1):
+        rest = surface(without(table, "k", i))
+        seen = np.stack([rest.price(m, int(x), int(k[i])).seconds for x in n], axis=1)
+        out["n, k (m <= 64)"].append(relative(seen[m <= 64], table.seconds[m <= 64, :, i]))
+        out["n, k (m >= 1024)"].append(relative(seen[m >= 1024], table.seconds[m >= 1024, :, i]))
+    for i in range(1, len(m) - 1, 2):
+        rest = surface(without(table, "m", i))
+        a, b = np.arange(2, len(n), 5), np.arange(2, len(k), 5)
+        seen = np.array([[float(rest.price([m[i]], int(n[x]), int(k[y])).seconds[0]) for y in b] for x in a])
+        out["m"].append(relative(seen, table.seconds[i][np.ix_(a, b)]))
+    return out
+
+
+def attention_planes(table: Table, surface: Callable[[Table], AttentionSurface]) -> Errors:
+    """Drop every length and batch inside the grid, on every sixth shape; then every sixth shape itself."""
+    out: Errors = {"length": [], "batch": [], "heads": []}
+    rows = range(0, len(table.axes["shape"]), 6)
+    for name, dim in (("length", 1), ("batch", 0)):
+        for i in range(1, len(table.axes[name]) - 1):
+            rest = surface(without(table, name, i))
+            for row in rows:
+                shape = Shape(*(int(x) for x in table.axes["shape"][row]))
+                other = table.axes["batch" if name == "length" else "length"].astype(float)
+                here = float(table.axes[name][i])
+                b, s = (other, here) if name == "length" else (here, other)
+                seen = rest.price(b, s, shape, Match(row, 0.0, 1.0)).seconds
+                out[name].append(relative(seen, np.take(table.seconds[row], i, axis=dim)))
+    for row in rows:
+        rest = surface(without(table, "shape", row))
+        shape = Shape(*(int(x) for x in table.axes["shape"][row]))
+        match = rest.match(shape)
+        if match is not None:
+            grid = np.meshgrid(table.axes["batch"].astype(float), table.axes["length"].astype(float), indexing="ij")
+            out["heads"].append(relative(rest.price(*grid, shape, match).seconds, table.seconds[row]))
+    return out
+
+
+def comm_points(table: Table, surface: Callable[[Table], Curve]) -> Errors:
+    """Drop every size inside a curve."""
+    out: Errors = {"size": []}
+    for i in range(1, len(table.axes["bytes"]) - 1):
+        rest = surface(without(table, "bytes", i))
+        for row, gpus in enumerate(table.axes["gpus"]):
+            seen = rest.price(table.key[0], table.axes["bytes"][i : i + 1], int(gpus)).seconds
+            out["size"].append(relative(seen, table.seconds[row, i : i + 1]))
+    return out
+
+
+def left_out(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
+    """(system, family, table, what was dropped, errors)."""
+    tables = Tables(system)
+    peaks = tables.peaks
+    for key in tables.keys("gemm"):
+        table = tables.table("gemm", key)
+        for what, found in gemm_planes(table, lambda t, key=key: GemmSurface(t, key[0], peaks)).items():
+            yield system, "gemm", " ".join(key), what, np.concatenate(found)
+    for key in tables.keys("attention"):
+        table = tables.table("attention", key)
+        for what, found in attention_planes(table, lambda t: AttentionSurface(t, peaks)).items():
+            yield system, "attention", " ".join(key[:3]), what, np.concatenate(found)
+    pooled: dict[str, list[np.ndarray]] = {}
+    for key in tables.keys("comm"):
+        found = comm_points(tables.table("comm", key), lambda t: Curve(t, peaks))["size"]
+        pooled.setdefault(f"{key[0]} {'nccl' if key[1] == 'nccl' else 'custom'}", []).extend(found)
+    for name, errors in pooled.items():
+        yield system, "comm", name, "size", np.concatenate(errors)
+
+
+def borrower(here: str, there: str) -> Bank:
+    """A bank for `there` that may only use the tables of `here`."""
+    peaks = Tables(there).peaks
+    gpu = SimpleNamespace(name=f"{there} from {here}", flops=peaks.flops, memory_bandwidth=peaks.bandwidth, kernels="",
+                          borrow=here)  # fmt: skip
+    return Bank(gpu)
+
+
+def transferred(here: str, there: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
+    """Errors of one GPU's GEMM and attention tables predicted from another's."""
+    bank, target = borrower(here, there), Tables(there)
+    for key in target.keys("gemm"):
+        table = target.table("gemm", key)
+        if key[1] == "sglang" or not bank.peaks.flops.get({"bf16": "bf16", "nvfp4": "fp4"}.get(key[0], "fp8")):
+            continue
+        m = table.axes["m"]
+        seen = np.stack([np.stack([bank.gemm(m, int(n), int(k), key[0]).seconds for k in table.axes["k"]], axis=-1)
+                         for n in table.axes["n"]], axis=1)  # fmt: skip
+        for what, rows in (("m <= 64", m <= 64), ("m >= 1024", m >= 1024)):
+            yield f"{here} -> {there}", "gemm", key[0], what, relative(seen[rows], table.seconds[rows])
+    for key in target.keys("attention"):
+        table = target.table("attention", key)
+        if key[2] != "vllm":
+            continue
+        price = bank.prefill if key[0] == "context" else bank.decode
+        grid = np.meshgrid(table.axes["batch"].astype(float), table.axes["length"].astype(float), indexing="ij")
+        found = [relative(price(*grid, *(int(x) for x in shape), kv_dtype=key[1]).seconds, table.seconds[row])
+                 for row, shape in enumerate(table.axes["shape"]) if row % 6 == 0]  # fmt: skip
+        yield f"{here} -> {there}", "attention", " ".join(key[:2]), "all", np.concatenate(found)
+
+
+def saturation(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
+    """Errors of the smooth prompt cost P(l) against time / batch, where at least 8,192 tokens are in flight."""
+    tables = Tables(system)
+    for key in tables.keys("attention"):
+        if key[0] != "context" or key[2] != "vllm":
+            continue
+        surface = AttentionSurface(tables.table("attention", key), tables.peaks)
+        found = []
+        for row in range(0, len(surface.shapes), 6):
+            shape = Shape(*(int(x) for x in surface.shapes[row]))
+            cost = surface.saturated(shape, Match(row, 0.0, 1.0))
+            batch, length = np.meshgrid(surface.batch, surface.length, indexing="ij")
+            many = (batch * length >= attn.SATURATED) & (batch > 1)
+            seen = np.interp(length, attn.DENSE, cost) * batch
+            found.append(relative(seen[many], surface.seconds[row][many]))
+        yield system, "attention", " ".join(key[:3]), "P(l) against batches", np.concatenate(found)
+
+
+def report(rows: Iterator[tuple[str, str, str, str, np.ndarray]], head: str) -> list[str]:
+    """Markdown rows: median and p90 in percent."""
+    lines = [f"| {head} | family | table | left out | points | median % | p90 % |", "|---|---|---|---|---|---|---|"]
+    for system, family, name, what, errors in rows:
+        if errors.size:
+            low, high = 100 * np.quantile(errors, [0.5, 0.9])
+            lines.append(f"| {system} | {family} | {name} | {what} | {errors.size} | {low:.1f} | {high:.1f} |")
+    return lines
+
+
+def main() -> None:
+    """Print the report, or write it between the markers of a page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--systems", nargs="*", default=list(systems()))
+    parser.add_argument("--write", type=Path)
+    args = parser.parse_args()
+    parts = [
+        "### Leave one out", "", *report((r for s in args.systems for r in left_out(s)), "system"), "",
+        "### Prompt cost in a full batch", "", *report((r for s in args.systems for r in saturation(s)), "system"), "",
+        "### Transfer", "", *report((r for a, b in PAIRS for r in transferred(a, b)), "from -> to"),
+    ]  # fmt: skip
+    text = "\n".join(parts)
+    if args.write is None:
+        print(text)
+        return
+    page = args.write.read_text()
+    before, after = page.index(MARKS[0]) + len(MARKS[0]), page.index(MARKS[1])
+    args.write.write_text(f"{page[:before]}\n\n{text}\n\n{page[after:]}")
+
+
+if __name__ == "__main__":
+    main()

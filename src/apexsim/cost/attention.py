@@ -1,0 +1,189 @@
+"""Attention times from measured grids (floor 3).
+
+decode   b sequences, one new token each over c cached: 4·b·c·h·d FLOP; 2·b·c·g·d·s bytes of cache plus queries, outputs
+prefill  b prompts of l tokens from zero: 4·b·h·d·A FLOP, A = l(l+1)/2, or W·l - W(W-1)/2 with a window W < l
+
+(h heads and g kv heads on this device, d head size, s bytes per cached number.)  Within a table time is linear in the
+batch and in c (decode) or A + 500·l (prefill; a token's own traffic weighs like 500 of its keys).  A (h, g, d) that was
+not timed takes the nearest one that was; its batch is scaled so that the number of kv heads (decode) or of heads
+(prefill) in flight is equal, and the ideal times account for the rest.  Different sizes of K and V heads are priced at
+the size of K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from apexsim.cost.grid import bilinear, bracket, convex_minorant, fill
+from apexsim.cost.kernels import Table
+from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
+
+KV_BYTES = {"bf16": 2.0, "fp8": 1.0}
+DIM_WEIGHT, GROUP_WEIGHT, COUNT_WEIGHT = 4.0, 1.0, 0.3  # how much a factor e in d, h/g, g counts against a shape
+SATURATED = 8192  # tokens in flight from which a batch of prompts is taken to fill the GPU
+TOKEN_AREA = 500.0  # query-key pairs that take as long as one prompt token's own traffic (least leave-one-out error)
+DENSE = np.exp2(np.arange(0.0, 20.01, 1 / 12))  # lengths on which the cost of a prompt is tabulated
+
+
+class Shape(NamedTuple):
+    """Heads of one device: query heads, kv heads, head size, window (0 = none)."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int = 0
+
+
+def decode_work(batch: Array, context: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
+    """FLOP and bytes of decode attention."""
+    seen = np.minimum(context, shape.window) if shape.window else context
+    cache = 2.0 * batch * seen * shape.kv_heads * shape.head_dim * kv_bytes
+    return 4.0 * batch * seen * shape.heads * shape.head_dim, cache + 4.0 * batch * shape.heads * shape.head_dim
+
+
+def area(length: Array, window: float) -> Array:
+    """Query-key pairs of a causal prompt: l(l+1)/2, or W·l - W(W-1)/2 beyond a window W."""
+    w = np.minimum(length, window) if window else length
+    return w * length - w * (w - 1) / 2
+
+
+def prefill_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
+    """FLOP and bytes of causal prefill attention."""
+    tokens = batch * length * shape.head_dim
+    flop = 4.0 * batch * shape.heads * shape.head_dim * area(length, shape.window)
+    return flop, tokens * (4.0 * shape.heads + 2 * kv_bytes * shape.kv_heads)
+
+
+def latent_decode_work(batch: Array, context: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
+    """FLOP and bytes of absorbed latent attention: K is the whole latent (head_dim), V the part without rope (8/9)."""
+    flop = 2.0 * batch * context * shape.heads * shape.head_dim * (1 + LATENT_V)
+    read = batch * context * shape.head_dim * kv_bytes
+    return flop, read + 2.0 * batch * shape.heads * shape.head_dim * (1 + LATENT_V)
+
+
+def latent_prefill_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
+    """FLOP and bytes of decompressed latent attention: heads of head_dim for Q and K, of 2/3 of it for V and O."""
+    del kv_bytes  # decompressed keys and values are 16 bit
+    flop = 2.0 * batch * shape.heads * area(length, shape.window) * shape.head_dim * (1 + EXPANDED_V)
+    return flop, 4.0 * batch * length * shape.heads * shape.head_dim * (1 + EXPANDED_V)
+
+
+def encoder_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
+    """FLOP and bytes of bidirectional attention."""
+    del kv_bytes
+    size = batch * length * shape.head_dim * shape.heads
+    return 4.0 * size * length, 8.0 * size
+
+
+LATENT_V, EXPANDED_V = 512 / 576, 128 / 192  # DeepSeek-V2 and later, Kimi K2: latent 512 + 64, heads 128 + 64 and 128
+WORK: dict[tuple[str, str], Callable[[Array, Array, Shape, float], tuple[Array, Array]]] = {
+    ("attention", "generation"): decode_work,
+    ("attention", "context"): prefill_work,
+    ("mla", "generation"): latent_decode_work,
+    ("mla", "context"): latent_prefill_work,
+    ("encoder", "context"): encoder_work,
+}
+
+
+class Match(NamedTuple):
+    """A measured shape that stands for the one asked for; distance 0 means it is the same."""
+
+    row: int
+    distance: float
+    scale: float  # measured batch per batch asked for
+
+
+class AttentionSurface:
+    """Times of one engine's attention kernel, one phase, one cache format, on one GPU."""
+
+    def __init__(self, table: Table, peaks: Peaks, family: str = "attention") -> None:
+        self.phase, kv, self.engine, self.compute = table.key
+        self.kv_bytes, self.peaks, self.work = KV_BYTES[kv], peaks, WORK[family, self.phase]
+        self.family = family
+        self.shapes: Array = table.axes["shape"].astype(float)
+        self.batch, self.length = table.axes["batch"].astype(float), table.axes["length"].astype(float)
+        self.seconds = table.seconds
+        self.launch = 0.9 * float(np.nanmin(table.seconds))
+        self._planes: dict[int, tuple[Array, NDArray[np.bool_]]] = {}
+
+    def match(self, shape: Shape) -> Match | None:
+        """The nearest measured shape with this very window; None when the window was not timed."""
+        rows = np.flatnonzero(self.shapes[:, 3] == shape.window)
+        if rows.size == 0:
+            return None
+        h, g, d = self.shapes[rows, 0], self.shapes[rows, 1], self.shapes[rows, 2]
+        distance = (
+            DIM_WEIGHT * np.abs(np.log(d / shape.head_dim))
+            + GROUP_WEIGHT * np.abs(np.log(h / g * shape.kv_heads / shape.heads))
+            + COUNT_WEIGHT * np.abs(np.log(g / shape.kv_heads))
+        )
+        best = int(distance.argmin())
+        scale = shape.kv_heads / g[best] if self.phase == "generation" else shape.heads / h[best]
+        return Match(int(rows[best]), float(distance[best]), float(scale))
+
+    def shape(self, row: int) -> Shape:
+        """One measured shape."""
+        return Shape(*(int(x) for x in self.shapes[row]))
+
+    def plane(self, row: int) -> tuple[Array, NDArray[np.bool_]]:
+        """Seconds [batch, length] of one measured shape, holes filled at held utilisation, and the mask of holes."""
+        if row not in self._planes:
+            best = self.best(self.batch[:, None], self.length[None, :], self.shape(row))
+            util, holes = fill(best / self.seconds[row])
+            self._planes[row] = best / util, holes
+        return self._planes[row]
+
+    def best(self, batch: Array, length: Array, shape: Shape) -> Array:
+        """Ideal time [s] on the GPU that was measured."""
+        return ideal(*self.work(batch, length, shape, self.kv_bytes), self.peaks, self.compute)
+
+    def position(self, row: int) -> Callable[[Array], Array] | None:
+        """What time is linear in along the length: the cached tokens, or the area of a prompt and its tokens."""
+        if self.phase == "generation":
+            return None
+        if self.family == "encoder":
+            return lambda length: length * length + TOKEN_AREA * length
+        window = float(self.shapes[row, 3])
+        return lambda length: area(length, window) + TOKEN_AREA * length
+
+    def price(self, batch: ArrayLike, length: ArrayLike, shape: Shape, match: Match) -> Priced:
+        """Seconds on the GPU that was measured; batch and length broadcast."""
+        b, s = np.asarray(batch, float), np.asarray(length, float)
+        row, column = bracket(self.batch, b * match.scale), bracket(self.length, s, self.position(match.row))
+        seconds, label = bilinear(*self.plane(match.row), row, column)
+        if match.distance == 0 and not (label == Provenance.EXTRAPOLATED).any():
+            return Priced(seconds, label)
+        here = self.best(row.inside, column.inside, self.shape(match.row))
+        there = self.best(np.maximum(b, self.batch[0] / match.scale), np.maximum(s, self.length[0]), shape)
+        if match.distance > 0:
+            label = worst(label, Provenance.TRANSFERRED)
+        return Priced(transfer(seconds, self.launch, here, there), label)
+
+    def saturated(self, shape: Shape, match: Match) -> Array:
+        """Cost [s] of one more prompt of DENSE lengths in a batch that fills the GPU, on the GPU that was measured.
+
+        Per measured length the smallest batch with SATURATED tokens in flight (else the largest timed) is divided by
+        its size; in between time is linear in the prompt's area and tokens; the greatest convex function below,
+        through zero, makes the difference P(c + q) - P(c) of a chunk positive and growing in c.
+        """
+        timed = ~np.isnan(self.seconds[match.row])
+        columns = np.flatnonzero(timed.any(axis=0))
+        full = timed & (self.batch[:, None] * self.length / match.scale >= SATURATED)
+        last = timed.shape[0] - 1 - timed[::-1].argmax(axis=0)
+        pick = np.where(full.any(axis=0), full.argmax(axis=0), last)[columns]
+        length = self.length[columns]
+        many = self.batch[pick] / match.scale  # prompts of the shape asked for
+        cost = self.seconds[match.row][pick, columns] / many
+        if match.distance > 0:
+            cost *= self.best(many, length, shape) / self.best(self.batch[pick], length, self.shape(match.row))
+        along = self.position(match.row)
+        assert along is not None
+        inside = np.interp(along(DENSE), along(length), cost)
+        one = self.best(many[-1], DENSE, shape) / many[-1]
+        beyond = one * cost[-1] / np.interp(length[-1], DENSE, one)
+        whole = np.where(length[-1] >= DENSE, inside, beyond)
+        return convex_minorant(np.r_[0.0, DENSE], np.r_[0.0, whole])[1:]

@@ -1,0 +1,110 @@
+"""Collectives: measured curves within a node, a latency + bandwidth form elsewhere (floor 3).
+
+Sizes, everywhere: `nbytes` is what one rank holds of the *whole* tensor: all_reduce the tensor itself; all_gather the
+gathered result; reduce_scatter the input before it is scattered; all_to_all what one rank sends to all together;
+send the message.  A ring of p ranks moves 2(p-1)/p of it for an all_reduce, (p-1)/p for the others (Thakur,
+Rabenseifner, Gropp 2005), in 2(p-1) or p-1 steps.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from apexsim.cost.grid import bracket, fill, linear
+from apexsim.cost.kernels import Table
+from apexsim.cost.library import ENGINES, Library
+from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, labelled, worst
+from apexsim.errors import InputError, nearest
+
+LINK_SHARE = 0.75  # of the peak that large messages reach: all_gather on 8 GPUs, 0.73 (H200) to 0.78 (A100)
+
+
+class Wire(Protocol):
+    """What a link must tell: peak [byte/s] per direction, latency of a step [s], launch of a collective [s]."""
+
+    bandwidth: float
+    latency: float
+    launch: float
+
+
+def _ring(p: float) -> tuple[float, float]:
+    return 1.0 - 1.0 / p, p - 1.0
+
+
+# kind -> (share of nbytes that crosses a link, steps) for p ranks
+MOVES = {
+    "all_reduce": lambda p: (2 * _ring(p)[0], 2 * _ring(p)[1]),
+    "all_gather": _ring,
+    "reduce_scatter": _ring,
+    "all_to_all": _ring,
+    "send": lambda p: (1.0, 1.0),
+}
+
+
+def collective_formula(kind: str, nbytes: ArrayLike, gpus: int, bandwidth: float, latency: float,
+                       launch: float = 0.0) -> Array:  # fmt: skip
+    """Seconds = launch + steps · latency + moved bytes / (0.75 · bandwidth).
+
+    bandwidth: peak [byte/s] per direction and GPU; latency: one step [s].  Ignored: trees and in-network reduction,
+    which are faster for small messages, and congestion between collectives.
+    """
+    if kind not in MOVES:
+        raise InputError(f"unknown collective '{kind}'", "collective", nearest(kind, MOVES))
+    size = np.asarray(nbytes, float)
+    if gpus <= 1 and kind != "send":
+        return np.zeros_like(size)
+    share, steps = MOVES[kind](float(max(gpus, 2)))
+    return launch + steps * latency + share * size / (LINK_SHARE * bandwidth)
+
+
+class Curve:
+    """Measured times of one collective over (ranks, bytes)."""
+
+    def __init__(self, table: Table, peaks: Peaks) -> None:
+        self.gpus, self.bytes = table.axes["gpus"].astype(float), table.axes["bytes"].astype(float)
+        rate, self.holes = fill(self.bytes / table.seconds)
+        self.seconds = self.bytes / rate
+
+    def price(self, kind: str, nbytes: ArrayLike, gpus: int) -> Priced:
+        """Seconds for `gpus` ranks: linear in bytes, held below the smallest message, at the rate of the largest above.
+
+        A number of ranks that was not timed takes the next one below, times the ratio of the bytes a ring moves.
+        """
+        row = max(int(np.searchsorted(self.gpus, gpus, side="right")) - 1, 0)
+        along = bracket(self.bytes, nbytes)
+        seconds, label = linear(self.seconds[row], self.holes[row], along)
+        seconds = seconds * np.maximum(np.asarray(nbytes, float) / self.bytes[-1], 1.0)
+        if self.gpus[row] != gpus:
+            there, here = MOVES[kind](float(gpus)), MOVES[kind](float(self.gpus[row]))
+            return Priced(seconds * there[0] / here[0], worst(label, Provenance.EXTRAPOLATED))
+        return Priced(seconds, label)
+
+
+def price(library: Library, kind: str, nbytes: ArrayLike, gpus: int, curve: Curve | None, link: Wire | None) -> Priced:
+    """Seconds of a collective: from a measured curve where there is one, else by formula on the link."""
+    size = np.asarray(nbytes, float)
+    if gpus <= 1 and kind != "send":
+        return labelled(np.zeros_like(size), Provenance.MEASURED)
+    if curve is not None and link is None:
+        return curve.price(kind, size, gpus)
+    wire = link or library.link
+    if wire is None:
+        raise InputError("no link to price a collective on", library.gpu.name, "give the link's bandwidth and latency")
+    return labelled(
+        collective_formula(kind, size, gpus, wire.bandwidth, wire.latency, wire.launch), Provenance.ROOFLINE
+    )
+
+
+def measured(library: Library, kind: str, graph: bool, nccl: bool, nodes: int) -> Curve | None:
+    """The measured curve of a collective on this very GPU: the engine's own all-reduce, else the vendor library."""
+    modes = ("graph", "eager") if graph else ("eager", "graph")
+    custom = [(kind, engine, mode) for engine in (library.source, *ENGINES) for mode in modes]
+    wanted = [*(custom if not nccl and nodes == 1 else ()), (kind, "nccl", str(nodes))]
+    for home in library.homes:
+        key = next((w for w in wanted if home.native and w in home.tables.keys("comm")), None)
+        if key is not None:
+            return library.surface(home, "comm", key, Curve)
+    return None

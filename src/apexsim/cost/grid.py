@@ -1,0 +1,108 @@
+"""Interpolation of dense grids of times (floor 3).
+
+Between two measured sizes a kernel takes launch + work / rate, so time is interpolated linearly in the work (the size,
+unless a position is given), not in logarithms: on the shipped tables that is unbiased, where log-log interpolation is
+1-4 % too slow (docs/kernels.md).  Beyond the grid the caller holds the utilisation of the edge.  Holes (NaN) are filled
+at held utilisation when a table is opened, and remembered, so that a price built on a filled cell is labelled
+extrapolated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from apexsim.cost.roofline import Array, Provenance
+
+
+class Bracket(NamedTuple):
+    """Neighbours of each query: lower and upper index, weight of the upper, the clipped query, and its label."""
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    weight: Array
+    inside: Array
+    label: NDArray[np.int8]
+
+
+def bracket(sizes: Array, query: ArrayLike, position: Callable[[Array], Array] | None = None) -> Bracket:
+    """Neighbours of `query` among ascending sizes; beyond an end both neighbours are that end.
+
+    position: a rising function of the size in which time is interpolated; the size itself when not given.
+    """
+    x = np.asarray(query, float)
+    inside = np.minimum(np.maximum(x, sizes[0]), sizes[-1])
+    high = np.searchsorted(sizes, inside, side="left")
+    exact = sizes[high] == inside
+    low = np.where(exact, high, high - 1)
+    at, here = (sizes, inside) if position is None else (position(sizes), position(inside))
+    gap = np.where(exact, 1.0, at[high] - at[low])
+    label = np.where(inside != x, Provenance.EXTRAPOLATED, np.where(exact, 0, Provenance.INTERPOLATED))
+    return Bracket(low, high, (here - at[low]) / gap, inside, label.astype(np.int8))
+
+
+def fill(values: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Fill NaN along the last axis from the nearest lower index, then the nearest higher, then along the axes before.
+
+    A hole at a large size thus holds the value of the largest measured one.  Returns the filled copy and the mask of
+    cells that were holes.
+    """
+    holes = np.isnan(values)
+    out = values
+    for dim in range(values.ndim - 1, -1, -1):
+        if not np.isnan(out).any():
+            break
+        along = np.moveaxis(out, dim, -1)
+        out = np.moveaxis(_push(_push(along)[..., ::-1])[..., ::-1], -1, dim)
+    return np.ascontiguousarray(out), holes
+
+
+def _push(values: Array) -> Array:
+    """Carry the last number before each NaN along the last axis."""
+    index = np.where(np.isnan(values), 0, np.arange(values.shape[-1]))
+    np.maximum.accumulate(index, axis=-1, out=index)
+    return np.take_along_axis(values, index, axis=-1)
+
+
+def linear(values: Array, holes: NDArray[np.bool_], along: Bracket) -> tuple[Array, NDArray[np.int8]]:
+    """Interpolate a curve; labels are the worst of the axis and the cells used."""
+    a, b, w = along.low, along.high, along.weight
+    filled = np.where(holes[a] | holes[b], np.int8(Provenance.EXTRAPOLATED), np.int8(0))
+    return values[a] * (1 - w) + values[b] * w, np.maximum(along.label, filled)
+
+
+def bilinear(plane: Array, holes: NDArray[np.bool_], row: Bracket, column: Bracket) -> tuple[Array, NDArray[np.int8]]:
+    """Interpolate plane[row, column] at broadcastable brackets; labels are the worst of the axes and cells used."""
+    a, b, w = row.low, row.high, row.weight
+    c, d, v = column.low, column.high, column.weight
+    lower = plane[a, c] * (1 - v) + plane[a, d] * v
+    upper = plane[b, c] * (1 - v) + plane[b, d] * v
+    filled = np.where(
+        holes[a, c] | holes[a, d] | holes[b, c] | holes[b, d], np.int8(Provenance.EXTRAPOLATED), np.int8(0)
+    )
+    return lower * (1 - w) + upper * w, np.maximum(np.maximum(row.label, column.label), filled)
+
+
+def rising(seconds: Array, along: int = -1) -> Array:
+    """The smallest curve that never falls along an axis and lies on or above `seconds`.
+
+    Measured times dip where a kernel switches tile; work never costs less by being more, since an engine may pad.
+    """
+    return np.maximum.accumulate(seconds, axis=along)
+
+
+def convex_minorant(x: Array, y: Array) -> Array:
+    """The greatest convex function below the points (x ascending, y), at x: their lower hull."""
+    keep: list[int] = []
+    xs, ys = x.tolist(), y.tolist()
+    for i in range(len(xs)):
+        while len(keep) > 1:
+            a, b = keep[-2], keep[-1]
+            if (ys[b] - ys[a]) * (xs[i] - xs[a]) < (ys[i] - ys[a]) * (xs[b] - xs[a]):
+                break
+            keep.pop()
+        keep.append(i)
+    return np.interp(x, x[keep], y[keep])

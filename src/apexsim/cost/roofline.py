@@ -1,0 +1,125 @@
+"""Ideal times, transfer between GPUs, and the stated roofline (floor 3).
+
+    ideal    = max(FLOP / peak, bytes / bandwidth)                          the speed of light of one kernel
+    transfer = launch + (t - launch) · ideal_there / ideal_here             utilisation moves, the launch does not
+    flat     = 2 µs + max(FLOP / (0.65 · peak), bytes / (0.8 · bandwidth))  a kernel nobody measured
+
+The launch floor of a kernel (2.4-8 µs from first block to last store) is set by the driver and the clock, not by the
+memory, so it is kept apart when a surface moves to another GPU.  Ignored: clock throttling, caches larger than the
+working set, contention with other kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+FLOP_SHARE = 0.65  # of the peak that an unmeasured compute-bound kernel is given
+BYTE_SHARE = 0.8  # of the bandwidth that an unmeasured memory-bound kernel is given
+LAUNCH = 2e-6  # [s] fixed part of an unmeasured kernel
+
+
+class Provenance(IntEnum):
+    """Where a time comes from, from best to worst; the worst of several speaks for their sum."""
+
+    MEASURED = 0
+    INTERPOLATED = 1
+    EXTRAPOLATED = 2
+    TRANSFERRED = 3
+    ROOFLINE = 4
+
+
+class Priced(NamedTuple):
+    """Times of one op on an array of sizes."""
+
+    seconds: Array  # [s]
+    provenance: NDArray[np.int8]  # Provenance, same shape
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What a GPU could do at best: dense FLOP/s by format, memory and link bandwidth [byte/s, per direction]."""
+
+    flops: Mapping[str, float]
+    bandwidth: float
+    link: float = 0.0
+
+    def rate(self, compute: str) -> float:
+        """Peak FLOP/s of a format; a format without units runs at the next wider one that has them."""
+        for name in _WIDER[compute]:
+            if self.flops.get(name):
+                return float(self.flops[name])
+        return float(max(self.flops.values()))
+
+    def has(self, compute: str) -> bool:
+        """Whether the GPU multiplies in this format."""
+        return bool(self.flops.get(compute))
+
+
+_WIDER = {
+    "fp4": ("fp4", "fp8", "bf16"), "fp8": ("fp8", "bf16"), "int8": ("int8", "bf16"), "bf16": ("bf16", "fp32"),
+    "fp32": ("fp32", "bf16"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A GEMM kernel's formats: bytes per weight (scales included) and per activation element, and the units it uses.
+
+    weight_only: multiplies in 16 bit, the weights are unpacked on the way.
+    """
+
+    weight_bytes: float
+    act_bytes: float
+    compute: str
+    weight_only: bool = False
+
+
+KERNELS = {
+    "fp32": Kernel(4.0, 4.0, "fp32"),
+    "bf16": Kernel(2.0, 2.0, "bf16"),
+    "fp8": Kernel(1.0, 1.0, "fp8"),
+    "fp8_block": Kernel(1.0 + 4.0 / 128**2, 1.0 + 4.0 / 128, "fp8"),
+    "int8": Kernel(1.0, 1.0, "int8"),
+    "nvfp4": Kernel(0.5 + 1.0 / 16, 0.5 + 1.0 / 16, "fp4"),
+    "mxfp4": Kernel(0.5 + 1.0 / 32, 1.0 + 1.0 / 32, "fp8"),
+    "w4a8_mxfp4": Kernel(0.5 + 1.0 / 32, 1.0 + 1.0 / 32, "fp8"),
+    "w4a16_mxfp4": Kernel(0.5 + 1.0 / 32, 2.0, "bf16", weight_only=True),
+    "w8a16": Kernel(1.0 + 2.0 / 128, 2.0, "bf16", weight_only=True),
+    "w4a16": Kernel(0.5 + 2.0 / 128, 2.0, "bf16", weight_only=True),
+}
+
+
+def ideal(flop: ArrayLike, nbytes: ArrayLike, peaks: Peaks, compute: str) -> Array:
+    """Time [s] at the peaks: max(FLOP / peak, bytes / bandwidth)."""
+    return np.maximum(np.asarray(flop, float) / peaks.rate(compute), np.asarray(nbytes, float) / peaks.bandwidth)
+
+
+def flat(flop: ArrayLike, nbytes: ArrayLike, peaks: Peaks, compute: str) -> Array:
+    """The stated roofline [s]: 2 µs + max(FLOP / 65 % of peak, bytes / 80 % of bandwidth)."""
+    busy = np.asarray(flop, float) / (FLOP_SHARE * peaks.rate(compute))
+    return LAUNCH + np.maximum(busy, np.asarray(nbytes, float) / (BYTE_SHARE * peaks.bandwidth))
+
+
+def transfer(seconds: Array, launch: float, here: Array, there: Array) -> Array:
+    """Times measured where the ideal is `here`, moved to a GPU or shape where it is `there` (all [s])."""
+    fixed = np.minimum(launch, seconds)
+    return fixed + (seconds - fixed) * there / here
+
+
+def labelled(seconds: ArrayLike, label: Provenance | NDArray[np.int8]) -> Priced:
+    """A Priced with one label for all, or one each."""
+    values = np.asarray(seconds, float)
+    return Priced(values, np.broadcast_to(np.asarray(label, np.int8), values.shape))
+
+
+def worst(label: NDArray[np.int8], least: Provenance) -> NDArray[np.int8]:
+    """Labels no better than `least`."""
+    return np.maximum(label, np.int8(least))

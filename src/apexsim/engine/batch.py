@@ -1,0 +1,395 @@
+"""Who is in the batch: joining, leaving, blocks, admission (floor E).  Modified in place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from apexsim.engine.jit import inner, merged
+
+from apexsim.engine.heap import pop, push
+from apexsim.engine.queue import peek, put_back, send, sort_visible, take
+from apexsim.engine.types import (
+    ADMIT_CHUNK, ADMIT_RESERVE, FCFS, S_PREEMPT, Costs, Host, Log, Requests, Rules, State, Work,
+)  # fmt: skip
+
+NONE_VISIBLE, NOT_POLLED, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
+
+
+@merged
+def blocks_of(tokens: int, block: int) -> int:
+    """KV blocks that hold `tokens`."""
+    return (tokens + block - 1) // block
+
+
+@inner
+def prefill_cost(costs: Costs, s: int, a: int, b: int) -> float:
+    """Attention of the prompt tokens a…b−1 on a tokens already cached [s]."""
+    table = costs.prefill[s]
+    x = b / costs.stride
+    i = min(int(x), table.shape[0] - 2)
+    y = table[i] + (x - i) * (table[i + 1] - table[i])
+    if a > 0:
+        x = a / costs.stride
+        i = min(int(x), table.shape[0] - 2)
+        y -= table[i] + (x - i) * (table[i + 1] - table[i])
+    return y
+
+
+@inner
+def triangle(length: int, window: int) -> float:
+    """Tokens attended by the first `length` tokens of a prompt under a window."""
+    if length <= window:
+        return 0.5 * length * (length + 1)
+    return 0.5 * window * (window + 1) + float(length - window) * window
+
+
+@merged
+def join(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int, i: int, t: float) -> None:
+    """Request i, its prompt computed and a token sampled at t, starts to decode in group g."""
+    steps = state.steps[r, g]
+    context = work.computed[i]
+    work.joined[i], work.context[i], work.group[i], work.last[i] = steps, context, g, t
+    work.ends[i] = steps + req.output[i] - work.made[i]
+    if state.heap_size[r, g, l] == state.heap_key.shape[3]:
+        _drop_stale(work, state, r, g, l)
+    push(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], work.ends[i], i)
+    state.heap_size[r, g, l] += 1
+    state.residue[r, g, l, (context - steps) % rules.block] += 1
+    for w in range(costs.windows.shape[0]):
+        window = costs.windows[w]
+        state.context[r, g, l, w] += min(context, window)
+        if context < window:
+            state.growing[r, g, l, w] += 1
+            if steps + window - context < work.ends[i]:  # it will fill the window before it ends
+                if state.cross_size[r, g, l, w] == state.cross_key.shape[4]:
+                    _drop_stale_crossings(work, state, costs, r, g, l, w)
+                push(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w],
+                     steps + window - context, i)  # fmt: skip
+                state.cross_size[r, g, l, w] += 1
+    state.decoding[r, g, l] += 1
+    _stack(work, state, r, g, l, i)
+    n = state.cohort_size[r, g]
+    if n > 0 and state.cohort[r, g, n - 1, 0] == t:
+        state.cohort[r, g, n - 1, 1] += 1
+    else:
+        state.cohort[r, g, n, 0] = t
+        state.cohort[r, g, n, 1] = 1
+        state.cohort_size[r, g] += 1
+
+
+@inner
+def _ends_here(work: Work, r: int, g: int, l: int, i: int, key: int) -> bool:
+    """Is (key, i) the current entry of a request that decodes in this lane, not one left over from a preemption?"""
+    return work.ends[i] == key and work.group[i] == g and work.lane[i] == l and work.replica[i] == r
+
+
+@inner
+def _crosses_here(work: Work, costs: Costs, r: int, g: int, l: int, w: int, i: int, key: int) -> bool:
+    """The same for window crossings."""
+    here = work.ends[i] >= 0 and work.group[i] == g and work.lane[i] == l and work.replica[i] == r
+    return here and work.joined[i] + costs.windows[w] - work.context[i] == key
+
+
+@inner
+def _drop_stale(work: Work, state: State, r: int, g: int, l: int) -> None:
+    """Rebuild the heap of completions without entries of preempted requests."""
+    keys, reqs = state.heap_key[r, g, l], state.heap_req[r, g, l]
+    n = 0
+    for x in range(state.heap_size[r, g, l]):
+        key, i = keys[x], reqs[x]
+        if _ends_here(work, r, g, l, i, key):
+            push(keys, reqs, n, key, i)
+            n += 1
+    state.heap_size[r, g, l] = n
+
+
+@inner
+def _drop_stale_crossings(work: Work, state: State, costs: Costs, r: int, g: int, l: int, w: int) -> None:
+    """Rebuild the heap of window crossings likewise."""
+    keys, reqs = state.cross_key[r, g, l, w], state.cross_req[r, g, l, w]
+    n = 0
+    for x in range(state.cross_size[r, g, l, w]):
+        key, i = keys[x], reqs[x]
+        if _crosses_here(work, costs, r, g, l, w, i, key):
+            push(keys, reqs, n, key, i)
+            n += 1
+    state.cross_size[r, g, l, w] = n
+
+
+@inner
+def _stack(work: Work, state: State, r: int, g: int, l: int, i: int) -> None:
+    """Remember admission order; drop entries that no longer decode here when full."""
+    n = state.stack_size[r, g, l]
+    if n == state.stack.shape[3]:
+        m = 0
+        for x in range(n):
+            j = state.stack[r, g, l, x]
+            if work.ends[j] >= 0 and work.group[j] == g and work.lane[j] == l and j != i:
+                state.stack[r, g, l, m] = j
+                m += 1
+        n = m
+    state.stack[r, g, l, n] = i
+    state.stack_size[r, g, l] = n + 1
+
+
+@inner
+def _leave(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int, i: int) -> None:
+    """Take a decoding request out of the group's sums and give its blocks back."""
+    done = state.steps[r, g] - work.joined[i]
+    context = work.context[i] + done
+    state.residue[r, g, l, (work.context[i] - work.joined[i]) % rules.block] -= 1
+    for w in range(costs.windows.shape[0]):
+        window = costs.windows[w]
+        state.context[r, g, l, w] -= min(context, window)
+        if context < window:
+            state.growing[r, g, l, w] -= 1
+    state.decoding[r, g, l] -= 1
+    work.made[i] += done
+    work.ends[i] = -1
+    _release(req, work, state, rules, r, l, i, context)
+
+
+@inner
+def _release(req: Requests, work: Work, state: State, rules: Rules, r: int, l: int, i: int, context: int) -> None:
+    if rules.admission == ADMIT_RESERVE:
+        context = req.prompt[i] + req.output[i]
+    state.free[r, l] += blocks_of(context, rules.block)
+    state.running[r, l] -= 1
+
+
+@inner
+def _done(req: Requests, work: Work, state: State, host: Host, r: int, i: int, t: float) -> None:
+    """The last token of request i is out at t; in a closed loop its user sends the next request."""
+    work.finish[i] = t
+    state.outstanding[r] -= 1
+    if req.users > 0:
+        n = state.unsent[r]
+        if n < req.prompt.shape[0]:
+            state.unsent[r] = n + state.unsent.shape[0]
+            send(req, work, state, host, r, n, t + req.think)
+
+
+@merged
+def settle(req: Requests, work: Work, state: State, rules: Rules, host: Host, costs: Costs, log: Log, r: int, g: int) -> None:
+    """The results of the group's step are known: finish, cross windows, let finished prompts join."""
+    t = state.ready[r, g]
+    steps = state.steps[r, g]
+    decoded = state.flying[r, g] == 2
+    state.flying[r, g] = 0
+    for l in range(state.decoding.shape[2]):
+        if decoded:
+            _cross(work, state, costs, r, g, l, steps)
+            while state.heap_size[r, g, l] > 0 and state.heap_key[r, g, l, 0] <= steps:
+                key, i = state.heap_key[r, g, l, 0], state.heap_req[r, g, l, 0]
+                pop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l])
+                state.heap_size[r, g, l] -= 1
+                if _ends_here(work, r, g, l, i, key):
+                    _leave(req, work, state, rules, costs, r, g, l, i)
+                    _done(req, work, state, host, r, i, t)
+    if decoded:
+        state.decoded[r, g] = t
+        d = 0
+        for l in range(state.decoding.shape[2]):
+            d += state.decoding[r, g, l]
+        state.cohort_size[r, g] = 1 if d > 0 else 0
+        state.cohort[r, g, 0, 0] = t
+        state.cohort[r, g, 0, 1] = d
+    for l in range(state.decoding.shape[2]):
+        for x in range(state.fresh_size[r, g, l]):
+            _first(req, work, state, rules, host, costs, log, r, g, l, state.fresh[r, g, l, x], t)
+        state.fresh_size[r, g, l] = 0
+
+
+@merged
+def _first(req: Requests, work: Work, state: State, rules: Rules, host: Host, costs: Costs, log: Log, r: int, g: int, l: int,
+           i: int, t: float) -> None:  # fmt: skip
+    """A prompt is computed: its first token, or the next one after a preemption."""
+    if work.made[i] == 0:
+        work.first[i] = t
+    else:
+        note_gap(log, t - work.last[i], 0.0, 1, 1)
+    work.made[i] += 1
+    if work.made[i] >= req.output[i]:
+        _release(req, work, state, rules, r, l, i, work.computed[i])
+        _done(req, work, state, host, r, i, t)
+    else:
+        join(req, work, state, rules, costs, r, g, l, i, t)
+
+
+@inner
+def _cross(work: Work, state: State, costs: Costs, r: int, g: int, l: int, steps: int) -> None:
+    """Sequences that filled a window stop growing in it."""
+    for w in range(costs.windows.shape[0]):
+        while state.cross_size[r, g, l, w] > 0 and state.cross_key[r, g, l, w, 0] <= steps:
+            key, i = state.cross_key[r, g, l, w, 0], state.cross_req[r, g, l, w, 0]
+            pop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w])
+            state.cross_size[r, g, l, w] -= 1
+            if _crosses_here(work, costs, r, g, l, w, i, key):
+                state.growing[r, g, l, w] -= 1
+
+
+@inner
+def note_gap(log: Log, first: float, slope: float, steps: int, weight: float) -> None:
+    """Record `steps` gaps first, first + slope, … of `weight` sequences (dropped when the log has no rows)."""
+    n = log.counts[0]
+    if n < log.gaps.shape[0]:
+        log.gaps[n, 0], log.gaps[n, 1], log.gaps[n, 2], log.gaps[n, 3] = first, slope, steps, weight
+        log.counts[0] = n + 1
+
+
+@inner
+def grow(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int) -> bool:
+    """Give every decoding sequence of the lane the block its next token needs; preempt the youngest until it fits."""
+    preempted = False
+    if rules.admission == ADMIT_RESERVE:
+        return preempted
+    while True:
+        need = state.residue[r, g, l, (-state.steps[r, g]) % rules.block]
+        if need <= state.free[r, l]:
+            state.free[r, l] -= need
+            return preempted
+        _preempt(req, work, state, rules, costs, r, g, l)
+        log.sums[r, S_PREEMPT] += 1
+        preempted = True
+
+
+@inner
+def _preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int) -> None:
+    """Throw out the youngest sequence; it starts over at the front of the queue."""
+    i = state.partial[r, l]
+    if i >= 0:
+        state.partial[r, l] = -1
+        held = work.computed[i] if rules.admission == ADMIT_CHUNK else req.prompt[i] + work.made[i]
+        state.free[r, l] += blocks_of(held, rules.block)
+        state.running[r, l] -= 1
+    else:
+        n = state.stack_size[r, g, l]
+        while n > 0:
+            n -= 1
+            i = state.stack[r, g, l, n]
+            if work.ends[i] >= 0 and work.group[i] == g and work.lane[i] == l:
+                break
+        state.stack_size[r, g, l] = n
+        joined_at = work.last[i]
+        _leave(req, work, state, rules, costs, r, g, l, i)
+        work.last[i] = max(joined_at, state.decoded[r, g])
+        c = state.cohort_size[r, g]
+        while c > 1 and state.cohort[r, g, c - 1, 1] <= 0:
+            c -= 1
+        state.cohort[r, g, c - 1, 1] -= 1
+        state.cohort_size[r, g] = c
+    work.computed[i] = 0
+    work.preempted[i] += 1
+    put_back(work, state, rules, req, r, i)
+
+
+@merged
+def admit(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, t0: float,
+          limit: float, with_decodes: bool, may_start: bool) -> int:  # fmt: skip
+    """Fill the step with prompt tokens: the partly computed prompt first, then the queue.  Returns why it stopped."""
+    lanes = state.tokens.shape[1]
+    for l in range(lanes):
+        state.tokens[r, l] = 0
+        state.closed[r, l] = 0
+        for s in range(state.attention.shape[1]):
+            state.attention[r, s, l] = 0.0
+        if state.partial[r, l] >= 0:
+            _continue(req, work, state, rules, costs, log, r, g, l, with_decodes)
+    if not may_start:
+        return NOT_POLLED
+    if rules.order != FCFS:
+        sort_visible(req, work, state, r, limit)
+    while True:
+        i = peek(work, state, rules, r, limit)
+        if i < 0:
+            return NONE_VISIBLE
+        best = np.int64(-1)
+        for l in range(lanes):
+            if state.closed[r, l] == 0 and (best < 0 or state.running[r, l] < state.running[r, best]):
+                best = l
+        if best < 0:
+            return BLOCKED
+        _start(req, work, state, rules, costs, log, r, g, best, i, t0, with_decodes)
+
+
+@merged
+def _left(state: State, rules: Rules, r: int, g: int, l: int, with_decodes: bool) -> int:
+    """Tokens of the budget that the lane has left."""
+    left = rules.budget - state.tokens[r, l]
+    if with_decodes:
+        left -= state.decoding[r, g, l]
+    return left
+
+
+@inner
+def _chunk(req: Requests, work: Work, state: State, costs: Costs, log: Log, r: int, g: int, l: int, i: int, q: int) -> None:
+    """Put q prompt tokens of request i into the step being formed."""
+    a = work.computed[i]
+    b = a + q
+    for s in range(state.attention.shape[1]):
+        state.attention[r, s, l] += prefill_cost(costs, s, a, b)
+    for w in range(costs.windows.shape[0]):
+        log.read[r, 1, w] += triangle(b, costs.windows[w]) - triangle(a, costs.windows[w])
+    state.tokens[r, l] += q
+    work.computed[i] = b
+    if b >= req.prompt[i] + work.made[i]:
+        state.fresh[r, g, l, state.fresh_size[r, g, l]] = i
+        state.fresh_size[r, g, l] += 1
+        state.partial[r, l] = -1
+    else:
+        state.partial[r, l] = i
+
+
+@inner
+def _continue(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int,
+              with_decodes: bool) -> None:  # fmt: skip
+    """Next chunk of the prompt that is partly computed."""
+    i = state.partial[r, l]
+    a = work.computed[i]
+    q = min(req.prompt[i] + work.made[i] - a, _left(state, rules, r, g, l, with_decodes))
+    if q <= 0:
+        state.closed[r, l] = 1
+        return
+    if rules.admission == ADMIT_CHUNK:
+        need = blocks_of(a + q, rules.block) - blocks_of(a, rules.block)
+        if need > state.free[r, l]:
+            state.closed[r, l] = 1
+            return
+        state.free[r, l] -= need
+    _chunk(req, work, state, costs, log, r, g, l, i, q)
+    if state.partial[r, l] >= 0:
+        state.closed[r, l] = 1
+
+
+@merged
+def _start(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int, i: int,
+           t0: float, with_decodes: bool) -> None:  # fmt: skip
+    """Admit request i to lane l if seats, budget and blocks allow, else close the lane for this step."""
+    target = req.prompt[i] + work.made[i]
+    left = _left(state, rules, r, g, l, with_decodes)
+    q = min(target, left) if rules.chunk == 1 else target
+    alone = state.tokens[r, l] == 0 and target > rules.budget
+    if state.running[r, l] >= rules.max_seqs or q <= 0 or (q > left and not alone):
+        state.closed[r, l] = 1
+        return
+    if rules.admission == ADMIT_CHUNK:
+        need, spare = blocks_of(q, rules.block), rules.watermark
+    elif rules.admission == ADMIT_RESERVE:
+        need, spare = blocks_of(req.prompt[i] + req.output[i], rules.block), 0
+    else:
+        need, spare = blocks_of(target, rules.block), rules.watermark
+    if state.running[r, l] == 0:
+        spare = 0
+    if need + spare > state.free[r, l]:
+        state.closed[r, l] = 1
+        return
+    take(work, state, rules, r)
+    state.free[r, l] -= need
+    state.running[r, l] += 1
+    work.lane[i] = l
+    work.group[i] = g
+    if work.start[i] < 0:
+        work.start[i] = t0
+    _chunk(req, work, state, costs, log, r, g, l, i, q)
+    if state.partial[r, l] >= 0:
+        state.closed[r, l] = 1

@@ -1,0 +1,164 @@
+"""Everything that crosses into the engine: arrays and numbers, no models (floor E).
+
+Letters used for shapes: R requests, N replicas, G groups (micro-batches in flight) = S stages, L lanes, W windows
+(distinct attention spans), D decoding sequences, C context nodes, K = 2 kinds of step (DECODE, PROMPT).
+Times are in seconds, lengths in tokens.  Docstrings say "modified in place" where they are.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+DECODE, PROMPT = 0, 1  # kinds of step: only decodes (captured graph) | holds prompt tokens (eager or mixed)
+TIE = 1e-9  # s: an arrival this close to a step's start counts as before it
+FULL = 1 << 40  # window of full attention [tokens]
+
+# What a scheduling policy may do with blocks at admission.
+ADMIT_CHUNK, ADMIT_PROMPT, ADMIT_RESERVE = 0, 1, 2
+# Order of the waiting queue.
+FCFS, SHORTEST = 0, 1
+# Status of a simulation.
+OK, LOG_FULL, STUCK = 0, 1, 2
+STATUS = {OK: "finished", LOG_FULL: "gap log full", STUCK: "a request fits neither the batch nor the KV cache"}
+
+
+class Rules(NamedTuple):
+    """One engine's batching policy.  Numbers only, so that one compiled kernel serves all of them."""
+
+    mix: int  # 1: prompts and decodes share a step; 0: prompt steps go first and hold no decodes
+    chunk: int  # 1: a prompt may be cut to what is left of the budget
+    budget: int  # tokens of one step and lane
+    max_seqs: int  # running sequences of one lane
+    block: int  # tokens of one KV block
+    watermark: int  # blocks kept free when a prompt is admitted
+    admission: int  # ADMIT_*
+    preempt: int  # 1: recompute the youngest when blocks run out; 0: never needed (reserved)
+    order: int  # FCFS or SHORTEST
+    lag: int  # 1: a request that arrives as a step starts is seen by the next one
+    poll: int  # decode steps between two looks at the queue (1 = every step)
+    pad_lanes: int  # 1: every lane is padded to the busiest one
+
+
+class Host(NamedTuple):
+    """Front-end path of a request."""
+
+    tokenise: float  # s per prompt token, one request after the other
+    request: float  # s per request, overlapping
+
+
+class Costs(NamedTuple):
+    """What a step costs on each stage.  Dense tables: index = tokens, sequences or nodes."""
+
+    lane: F8  # [S, K, n] s, ops that see the tokens of one lane
+    total: F8  # [S, K, n] s, ops that see the tokens of all lanes
+    sample: F8  # [S, n] s, head and sampler by sampled sequences
+    decode: F8  # [S, W, D, C] s, decode attention of d sequences at mean context nodes[c]
+    nodes: F8  # [C] tokens, ascending from 0
+    locate: I8  # [x] node at or below context 16·x
+    windows: I8  # [W] tokens, FULL for full attention
+    prefill: F8  # [S, x] s, causal attention of one prompt of stride·x tokens from nothing
+    stride: int
+    prompt_base: F8  # [S] s, launch of the prompt attention kernels of a step
+    floor: F8  # [S, K] s, a step takes at least this
+    add: F8  # [S, K] s, added to every step
+    add_seq: float  # s per sequence of the batch, on the first stage
+    hop: F8  # [S] s, fixed cost of handing activations to this stage (0 for the first)
+    hop_token: F8  # [S] s per token
+
+
+class Requests(NamedTuple):
+    """The workload.  Closed loop: the first `users` of each replica start at 0, the rest when one finishes."""
+
+    arrive: F8  # [R] s
+    prompt: I8  # [R]
+    output: I8  # [R]
+    users: int  # 0 = open loop or offline; else concurrency over all replicas
+    think: float  # s between a finish and the next request of the same user
+
+
+class Work(NamedTuple):
+    """Per-request results and scratch, modified in place."""
+
+    sent: F8  # [R] s, when the client sent it
+    seen: F8  # [R] s, when the scheduler could first see it
+    start: F8  # [R] s, start of the first step that worked on it
+    first: F8  # [R] s, first token
+    finish: F8  # [R] s, last token
+    last: F8  # [R] s, last token before a preemption
+    made: I8  # [R] tokens generated before the current stay
+    computed: I8  # [R] prompt tokens computed in the current stay
+    joined: I8  # [R] decode step count of its group when it joined
+    context: I8  # [R] cached tokens when it joined
+    ends: I8  # [R] decode step count at which it finishes, -1 = not decoding
+    preempted: I8  # [R] times
+    replica: I8  # [R]
+    group: I8  # [R]
+    lane: I8  # [R]
+    next: I8  # [R] linked list of the waiting queue
+
+
+class State(NamedTuple):
+    """Per-replica state, modified in place.  First axis: replica."""
+
+    ready: F8  # [N, G] s, results of the group's last step are known
+    avail: F8  # [N, S] s, stage is free
+    token_free: F8  # [N] s, front end is free
+    flying: I8  # [N, G] 0 idle, 1 step in flight without decodes, 2 with decodes
+    steps: I8  # [N, G] decode steps done
+    phase: I8  # [N, G] decode steps since the queue was last looked at
+    decoding: I8  # [N, G, L]
+    context: I8  # [N, G, L, W] sum of min(context, window)
+    growing: I8  # [N, G, L, W] sequences still below the window
+    heap_key: I8  # [N, G, L, cap] step at which it finishes
+    heap_req: I8  # [N, G, L, cap]
+    heap_size: I8  # [N, G, L]
+    cross_key: I8  # [N, G, L, W, cap] step at which it fills the window
+    cross_req: I8  # [N, G, L, W, cap]
+    cross_size: I8  # [N, G, L, W]
+    residue: I8  # [N, G, L, block] sequences by (context − steps) mod block
+    stack: I8  # [N, G, L, 2·cap] decoding sequences, oldest first, with stale entries
+    stack_size: I8  # [N, G, L]
+    fresh: I8  # [N, G, L, cap] prompts that end in the step in flight
+    fresh_size: I8  # [N, G, L]
+    running: I8  # [N, L] sequences admitted and not finished
+    partial: I8  # [N, L] prompt that is partly computed, -1 = none
+    free: I8  # [N, L] blocks
+    head: I8  # [N] waiting queue, -1 = empty
+    tail: I8  # [N]
+    unsent: I8  # [N] closed loop: next request of this replica
+    sorted_key: I8  # [N, q] SHORTEST: heap of visible requests
+    sorted_req: I8  # [N, q]
+    sorted_size: I8  # [N]
+    outstanding: I8  # [N] routed and not finished
+    cohort: F8  # [N, G, m, 2] (last token time, sequences) waiting for their next decode step
+    cohort_size: I8  # [N, G]
+    tokens: I8  # [N, L] prompt tokens of the step being formed
+    closed: I8  # [N, L] 1 = the lane admits no more in this step
+    attention: F8  # [N, S, L] s, prompt attention of the step being formed
+    decoded: F8  # [N, G] s, end of the group's last step with decodes
+
+
+class Log(NamedTuple):
+    """What the run leaves behind besides the requests, modified in place."""
+
+    gaps: F8  # [m, 4] inter-token gaps: first [s], slope [s/step], steps, weight
+    counts: I8  # [4] used gaps, used timeline rows, timeline stride, events since the last row
+    hist: I8  # [N, K, n] steps by tokens of all lanes
+    hist_lane: I8  # [N, K, n] steps by tokens of the busiest lane (only if L > 1)
+    sums: F8  # [N, SUMS]
+    read: F8  # [N, 2, W] tokens of context attended by decodes | by prompts
+    timeline: F8  # [m, 5] s, replica, sequences in the step, blocks used, prompt tokens
+
+
+SUM_NAMES = (
+    "decode_attention_s", "prefill_attention_s", "sample_s", "host_s", "floor_s", "hop_s", "busy_s",
+    "decode_steps", "prompt_steps", "decode_tokens", "prompt_tokens", "sampled", "preemptions",
+)  # fmt: skip
+(S_DECODE, S_PREFILL, S_SAMPLE, S_HOST, S_FLOOR, S_HOP, S_BUSY, S_DSTEPS, S_PSTEPS, S_DTOKENS, S_PTOKENS, S_SAMPLED,
+ S_PREEMPT) = range(len(SUM_NAMES))  # fmt: skip

@@ -1,0 +1,267 @@
+"""Serving engines as rows: batching rules, host constants and memory budget by version (floor 1).
+
+A row is a table of numbers read from `data/engines/<name>.toml`, where every constant has its source beside it.
+Policies are int codes, because the simulator is compiled:
+
+    admission  0 optimistic, blocks chunk by chunk   1 the whole prompt at admission   2 input + output reserved
+    preempt    0 never                               1 recompute
+    order      0 first come, first served            1 shortest prompt first
+
+Defaults that an engine takes from the GPU or the model length stand as pairs (plain, `large_…`); `settled` decides.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from apexsim.errors import InputError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRules:
+    """How an engine divides a GPU's memory [byte]; the formulas are in `plan.memory`."""
+
+    sampler_factor: float  # x max_num_seqs x vocabulary x 4 byte: peak of the sampler's dummy run
+    sampler_bytes: float
+    sampler_experts_bytes: float
+    sampler_vision_bytes: float
+    forward_factor: float  # x max_num_batched_tokens x (4 hidden + 6 inner / tp) byte
+    non_torch_bytes: float  # contexts and communicators: one GPU
+    non_torch_nvlink_bytes: float  # 2 to 4 GPUs joined by NVLink
+    non_torch_wide_bytes: float  # more than 4 GPUs joined by NVLink
+    non_torch_pcie_bytes: float  # several GPUs without NVLink
+    non_torch_stage_bytes: float  # pipeline stages
+    graph_bytes: float  # per captured graph
+    graph_modes: int  # kinds of graph captured: 1, or 2 (piecewise and full)
+    graphs_in_budget: int  # 1: the graphs are taken off the KV cache, 0: they come on top of the fraction
+    kv_pool: str  # "full": every layer holds the whole context; "groups": pools per window
+    tokens_line: str  # what "GPU KV cache size" means: "blocks" x block size, or "concurrency" x max_model_len
+    latent_pad: int  # latent cache rows padded to this many elements; 0 = not
+    budget: str  # what the memory fraction is a fraction of: "total", "static" or "free" (see `plan.memory`)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """One engine version: its scheduler's rules, host constants [s] and memory rules."""
+
+    name: str
+    version: str
+    engine: str  # whose launch flags and words apply
+    # rules
+    prefill_first: int  # 1: a step is either prompts or decodes, prompts first
+    mix: int  # 1: prompts and decodes share a step
+    chunk: int  # 1: a prompt is cut to fit the budget that is left
+    max_num_batched_tokens: int
+    large_max_num_batched_tokens: int
+    max_num_seqs: int
+    large_max_num_seqs: int
+    block_size: int
+    watermark: float  # share of blocks kept free at admission
+    admission: int
+    preempt: int
+    order: int
+    lag: int  # 1: a request is seen one step after the one that runs at its arrival
+    pad: tuple[int, ...]  # captured CUDA-graph batch sizes, ascending; () = eager
+    capture_per_sequence: int  # captured up to this x max_num_seqs
+    chunked_budget: int  # the default budget once chunking is switched on
+    length_budget: int  # 1: without chunking the budget must hold the longest request
+    large_gpu_bytes: int  # the `large_…` defaults apply from this memory on
+    large_gpu_excludes: str  # … unless the GPU's name holds this
+    # host
+    gap_s: float  # per small un-tabulated kernel
+    prompt_add_launch_s: float  # added per launch unit to a step that holds a prompt
+    prompt_floor_launch_s: float  # floor per launch unit of such a step
+    prompt_factor: float  # x tabulated kernels of such a step
+    tokenise_s: float  # per prompt token, one front-end process, serial
+    request_s: float  # per request, serial
+    step_s: float  # synchronous scheduler: per step
+    sequence_s: float  # … per sequence in the batch
+    prompt_step_s: float  # … per step that holds a prompt
+    # memory
+    memory_fraction: float
+    memory: MemoryRules
+    # rules that most engines lack
+    profile_tokens: int = 0  # tokens of the memory profile where the budget is no bound; 0 = the budget
+    prefill_limit: int = 0  # tokens of whole prompts in one prefill batch; 0 = the budget
+    poll_interval: int = 1  # decode steps between two looks for new requests
+    batch_wait_iters: int = 0  # prompts wait at most this many steps …
+    batch_wait_ratio: float = 0.0  # … for this share of the budget
+    balance_wait: int = 0  # attention data parallel: steps to wait for a prompt on each lane
+
+    @property
+    def label(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version}"
+
+    @property
+    def max_capture(self) -> int:
+        """Largest captured batch; 0 = eager."""
+        return self.pad[-1] if self.pad else 0
+
+
+_MEMORY = {f.name for f in fields(MemoryRules)}
+_ROW = {f.name for f in fields(EngineRow)} - {"name", "version", "engine", "memory"}
+DEFAULT_ENGINE = "vllm"
+
+
+def engine_names() -> tuple[str, ...]:
+    """The engines with rows, sorted."""
+    return tuple(
+        sorted(
+            f.name.removesuffix(".toml")
+            for f in (files("apexsim") / "data/engines").iterdir()
+            if f.name.endswith(".toml")
+        )
+    )
+
+
+def engine_versions(name: str) -> tuple[str, ...]:
+    """Versions of one engine that have a row, oldest first."""
+    return tuple(row["version"] for row in _file(name)["row"])
+
+
+def load_engine(spec: str = DEFAULT_ENGINE) -> EngineRow:
+    """The row of "name" (newest version) or "name@version" (the newest row that is not newer)."""
+    name, _, version = spec.strip().lower().partition("@")
+    name = ALIASES.get(name, name)
+    if name not in engine_names():
+        raise InputError(f"unknown engine '{spec}'", "--engine", nearest(name, [*engine_names(), *ALIASES]))
+    rows = engine_versions(name)
+    if not version:
+        return _row(name, rows[-1])
+    wanted = _order(version, spec)
+    fitting = [v for v in rows if _order(v, spec) <= wanted]
+    if not fitting:
+        raise InputError(f"no rules for {name} {version}", "--engine", f"the oldest known is {name}@{rows[0]}")
+    return _row(name, fitting[-1])
+
+
+ALIASES = {
+    "trtllm": "tensorrt-llm",
+    "trt-llm": "tensorrt-llm",
+    "tensorrt_llm": "tensorrt-llm",
+    "sarathi-serve": "sarathi",
+}
+
+
+@cache
+def _file(name: str) -> dict[str, Any]:
+    return tomllib.loads((files("apexsim") / f"data/engines/{name}.toml").read_text(encoding="utf-8"))
+
+
+def _order(version: str, spec: str) -> tuple[int, ...]:
+    """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
+    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    if not match:
+        raise InputError(f"cannot read engine version '{version}' of '{spec}'", "--engine", "expected e.g. vllm@0.19.0")
+    numbers = [int(n) for n in match[1].split(".")][:3]
+    return tuple(numbers + [0] * (3 - len(numbers)))
+
+
+def _constants(name: str, version: str) -> dict[str, Any]:
+    """All constants of a row, those it inherits included."""
+    row = next(r for r in _file(name)["row"] if r["version"] == version)
+    parent = row.get("inherits", "")
+    start: dict[str, Any] = {}
+    if parent:
+        other, at, old = parent.partition("@")
+        start = dict(_constants(other, old) if at else _constants(name, parent))
+    for table in ("rules", "host", "memory"):
+        start.update({key: value for key, (value, _source) in row.get(table, {}).items()})
+    return start
+
+
+@cache
+def _row(name: str, version: str) -> EngineRow:
+    constants = _constants(name, version)
+    unknown = set(constants) - _MEMORY - _ROW
+    assert not unknown, f"data/engines/{name}.toml: unknown constants {sorted(unknown)}"
+    constants["pad"] = _sizes(constants["pad"])
+    memory = MemoryRules(**{k: v for k, v in constants.items() if k in _MEMORY})
+    rest = {k: v for k, v in constants.items() if k in _ROW}
+    return EngineRow(name=name, version=version, engine=_file(name)["engine"], memory=memory, **rest)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """Capture sizes from "1 2 4 8:256:8"."""
+    sizes: list[int] = []
+    for word in text.split():
+        first, _, rest = word.partition(":")
+        last, _, step = rest.partition(":")
+        sizes += range(int(first), int(last or first) + 1, int(step or 1))
+    return tuple(sizes)
+
+
+_COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
+_CODES = {"prefill_first": 1, "mix": 1, "chunk": 1, "admission": 2, "preempt": 1, "order": 1, "lag": 1}
+
+
+def override(row: EngineRow, **settings: Any) -> EngineRow:
+    """The row with the user's settings; `None` keeps a default, a bad value raises InputError.
+
+    `chunk=1` on an engine that has chunked prefill as an option also mixes decodes and chunks under its chunked budget.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    for key, value in given.items():
+        _check(row, key, value)
+    changes: dict[str, Any] = dict(given)
+    if given.get("chunk") == 1 and not row.chunk:
+        changes = {"mix": 1, "prefill_first": 0, "max_num_batched_tokens": row.chunked_budget} | changes
+    for key in ("max_num_batched_tokens", "max_num_seqs"):
+        if key in changes:
+            changes["large_" + key] = changes[key]
+    if "pad" in changes:
+        changes["pad"] = tuple(changes["pad"])
+    if "max_num_batched_tokens" in given and row.length_budget:
+        changes["length_budget"] = 2
+    return replace(row, **changes)
+
+
+def _check(row: EngineRow, key: str, value: Any) -> None:
+    """Raise InputError unless `value` is sensible for `key`."""
+    flag = "--" + {"memory_fraction": "gpu_memory_utilization"}.get(key, key).replace("_", "-")
+    if key not in _ROW:
+        raise InputError(f"engine {row.label} has no setting '{key}'", flag, nearest(key, _ROW))
+    whole = isinstance(value, int)
+    if key in _COUNTS and (not whole or value < 1):
+        raise InputError(f"expected a positive whole number, got {value!r}", flag)
+    if key in _CODES and (not whole or not 0 <= value <= _CODES[key]):
+        raise InputError(f"expected 0 to {_CODES[key]}, got {value!r}", flag)
+    if key == "memory_fraction" and not (isinstance(value, int | float) and 0 < value <= 1):
+        raise InputError(f"expected a fraction above 0 and up to 1, got {value!r}", flag, "0.9 means 90 % of the GPU")
+
+
+def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int) -> EngineRow:
+    """The row with the defaults that depend on GPU and model length decided.
+
+    Large GPUs (`large_gpu_bytes` and up, e.g. H100, H200; not A100) get larger budgets.  Where prompts are not chunked,
+    the budget grows to hold the longest request, or the user's own smaller one is refused.  Capture sizes end at
+    `capture_per_sequence` x max_num_seqs, rounded up to a size.
+    """
+    large = gpu_memory >= row.large_gpu_bytes and not (
+        row.large_gpu_excludes and row.large_gpu_excludes in gpu_name.lower()
+    )
+    tokens = row.large_max_num_batched_tokens if large else row.max_num_batched_tokens
+    sequences = row.large_max_num_seqs if large else row.max_num_seqs
+    if not row.chunk and row.length_budget:
+        if row.length_budget == 2 and tokens < max_model_len:
+            raise InputError(
+                f"{tokens} is less than the longest request of {max_model_len} tokens and prompts are not chunked",
+                "--max-num-batched-tokens",
+                "raise it, lower --max-model-len or enable chunked prefill",
+            )
+        tokens = max(tokens, max_model_len)
+    top = next((size for size in row.pad if size >= row.capture_per_sequence * sequences), row.max_capture)
+    return replace(
+        row,
+        max_num_batched_tokens=tokens,
+        large_max_num_batched_tokens=tokens,
+        max_num_seqs=sequences,
+        large_max_num_seqs=sequences,
+        pad=tuple(size for size in row.pad if size <= top),
+    )

@@ -1,0 +1,282 @@
+"""Accelerators, their links, and clusters of them (floor 1).
+
+One TOML file per GPU in `data/gpus/`, written for people (TFLOP/s, GB/s, GiB, µs) with a source for every group of
+figures; here they become SI.  `Cluster.link` answers the one topological question costs ask: which link does a
+collective cross?
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from apexsim.errors import InputError, nearest
+from apexsim.units import GB, TFLOPS, US, GiB
+
+PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may quote; fp16 runs at the bf16 peak
+PRICE_BOOKS = ("hyperscaler", "neocloud", "retail", "on_demand")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A way out of a GPU.
+
+    bandwidth: peak [byte/s] per direction and GPU; latency: one hop [s], without the launch of the kernel;
+    span: GPUs it reaches; launch: fixed cost of one collective on it [s]; multi_node: whether it joins the GPUs of
+    several nodes (NVL72, TPU pods).  A ring collective of n GPUs that moves almost nothing takes about
+    launch + steps × latency, with 2(n−1) steps for an all-reduce and n−1 for the others.
+    """
+
+    name: str
+    bandwidth: float
+    latency: float
+    span: int
+    launch: float = 0.0
+    multi_node: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One accelerator model.
+
+    flops: dense peaks [FLOP/s] by format; memory_bytes: what engines see at start-up [byte]; memory_nominal_bytes:
+    what is on the label (memory vendors' GB are GiB); memory_bandwidth: peak [byte/s]; link: scale-up; nic: network;
+    host: PCIe or chip-to-chip; tdp_w, idle_w [W] (NaN where unknown); prices [$/h per GPU] by price book; kernels:
+    folder of its measured operator tables, or "", and then borrow names that of the nearest measured GPU.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    vendor: str
+    arch: str
+    flops: Mapping[str, float]
+    memory_bytes: float
+    memory_nominal_bytes: float
+    memory_bandwidth: float
+    link: Link
+    nic: Link
+    host: Link
+    tdp_w: float
+    idle_w: float
+    prices: Mapping[str, float]
+    kernels: str
+    borrow: str
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def has_scale_up(self) -> bool:
+        """Whether GPUs are joined by more than the host's PCIe."""
+        return self.link.span > 1 and self.link.bandwidth > self.host.bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """`nodes` × `per_node` equal GPUs; ranks are numbered node by node."""
+
+    gpu: Gpu
+    per_node: int
+    nodes: int = 1
+
+    def __post_init__(self) -> None:
+        for what, count, key in (("GPU per node", self.per_node, "--gpus"), ("node", self.nodes, "--nodes")):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise InputError(f"a cluster needs at least 1 {what}, got {count}", key)
+
+    @property
+    def size(self) -> int:
+        """GPUs in the cluster."""
+        return self.per_node * self.nodes
+
+    def link(self, group: int, stride: int = 1) -> Link:
+        """The slowest link that a collective of `group` devices, `stride` ranks apart, crosses.
+
+        Groups start at multiples of group × stride, so one straddles two domains only where its extent does not
+        divide the domain.  Inside the scale-up domain: the GPU's link.  Inside a node but beyond that (PCIe cards,
+        bridged pairs): the host's.  Beyond both: the network.  A domain is `span` consecutive ranks, cut at the node
+        unless the link joins nodes.
+        """
+        if group < 1 or stride < 1 or group * stride > self.size:
+            raise InputError(f"no group of {group} GPUs {stride} apart exists on {self.size} GPUs", "cluster")
+        scale_up = self.gpu.link
+        span = scale_up.span if scale_up.multi_node else min(scale_up.span, self.per_node)
+        if self._inside(group, stride, span if self.gpu.has_scale_up else 1):
+            return scale_up if self.gpu.has_scale_up else self.gpu.host
+        return self.gpu.host if self._inside(group, stride, self.per_node) else self.gpu.nic
+
+    def _inside(self, group: int, stride: int, domain: int) -> bool:
+        """Whether every such group lies inside one block of `domain` consecutive ranks."""
+        if group == 1 or domain >= self.size:
+            return True
+        extent = group * stride
+        return extent <= domain and domain % extent == 0
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------
+
+_TOP = {"name", "vendor", "arch", "kernels", "borrow", "aliases", "notes", "tdp_w", "idle_w"}
+_TABLES: dict[str, set[str]] = {
+    "tflops": set(PEAKS),
+    "memory": {"total_gib", "nominal_gb", "bandwidth_gb_s"},
+    "link": {"name", "bandwidth_gb_s", "latency_us", "launch_us", "span", "multi_node"},
+    "nic": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
+    "host": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
+    "price_usd_h": set(PRICE_BOOKS),
+    "sources": set(),  # any key
+}  # fmt: skip
+
+
+def _number(table: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
+    """A positive number (0 allowed where a default exists)."""
+    value = table.get(key, default)
+    if value is None:
+        raise InputError(f"key '{key}' is missing", where)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"key '{key}' must be a number, got {value!r}", where)
+    if key not in table and math.isnan(value):
+        return value  # unknown, and allowed to be
+    if not math.isfinite(value) or value < 0 or (value == 0 and default is None):
+        raise InputError(f"key '{key}' must be positive, got {value}", where)
+    return float(value)
+
+
+def _text(table: Mapping[str, Any], key: str, where: str, needed: bool = True) -> str:
+    value = table.get(key, None if needed else "")
+    if not isinstance(value, str) or (needed and not value.strip()):
+        raise InputError(f"key '{key}' must be a text, got {value!r}", where)
+    return value
+
+
+def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise InputError(f"key '{key}' must be a list of texts, got {value!r}", where)
+    return tuple(value)
+
+
+def _section(data: Mapping[str, Any], key: str, where: str, needed: bool = True) -> Mapping[str, Any]:
+    value = data.get(key, None if needed else {})
+    if not isinstance(value, dict):
+        raise InputError(f"table [{key}] is missing" if value is None else f"[{key}] must be a table", where)
+    known = _TABLES[key]
+    for name in value:
+        if known and name not in known:
+            raise InputError(f"unknown key '{name}' in [{key}]", where, nearest(name, known))
+    return value
+
+
+def _link(data: Mapping[str, Any], key: str, where: str) -> Link:
+    table, at = _section(data, key, where), f"{where} [{key}]"
+    span = table.get("span", 0) if key == "link" else sys.maxsize
+    if isinstance(span, bool) or not isinstance(span, int) or span < 1:
+        raise InputError(f"key 'span' must be a whole number of GPUs ≥ 1, got {span!r}", at)
+    multi_node = table.get("multi_node", False)
+    if not isinstance(multi_node, bool):
+        raise InputError(f"key 'multi_node' must be true or false, got {multi_node!r}", at)
+    return Link(
+        name=_text(table, "name", at),
+        bandwidth=_number(table, "bandwidth_gb_s", at) * GB,
+        latency=_number(table, "latency_us", at) * US,
+        span=span,
+        launch=_number(table, "launch_us", at, 0.0) * US,
+        multi_node=multi_node,
+    )
+
+
+def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
+    """A Gpu from one parsed TOML file; every complaint names the key."""
+    for key in data:
+        if key not in _TOP and key not in _TABLES:
+            raise InputError(f"unknown key '{key}'", where, nearest(key, [*_TOP, *_TABLES]))
+    peaks, memory = _section(data, "tflops", where), _section(data, "memory", where)
+    if "bf16" not in peaks:
+        raise InputError("key 'bf16' is missing in [tflops]", where, "the dense 16-bit peak is always needed")
+    prices, sources = _section(data, "price_usd_h", where, False), _section(data, "sources", where, False)
+    at = f"{where} [memory]"
+    total = _number(memory, "total_gib", at) * GiB
+    return Gpu(
+        name=_text(data, "name", where),
+        aliases=_texts(data, "aliases", where),
+        vendor=_text(data, "vendor", where),
+        arch=_text(data, "arch", where),
+        flops=MappingProxyType({key: _number(peaks, key, f"{where} [tflops]") * TFLOPS for key in peaks}),
+        memory_bytes=total,
+        memory_nominal_bytes=_number(memory, "nominal_gb", at, total / GiB) * GiB,
+        memory_bandwidth=_number(memory, "bandwidth_gb_s", at) * GB,
+        link=_link(data, "link", where),
+        nic=_link(data, "nic", where),
+        host=_link(data, "host", where),
+        tdp_w=_number(data, "tdp_w", where, math.nan),
+        idle_w=_number(data, "idle_w", where, math.nan),
+        prices=MappingProxyType({key: _number(prices, key, f"{where} [price_usd_h]") for key in prices}),
+        kernels=_text(data, "kernels", where, False),
+        borrow=_text(data, "borrow", where, False),
+        sources=MappingProxyType({key: _text(sources, key, f"{where} [sources]") for key in sources}),
+        notes=_texts(data, "notes", where),
+    )
+
+
+def _parse(text: str, where: str) -> Gpu:
+    try:
+        return _gpu(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not a TOML file: {error}", where) from None
+
+
+def spelling(name: str) -> str:
+    """The form in which names are compared: letters and digits only, lower case, without a remark in brackets."""
+    return "".join(c for c in re.sub(r"\(.*?\)", "", name.lower()) if c.isalnum())
+
+
+@cache
+def all_gpus() -> tuple[Gpu, ...]:
+    """Every GPU of the catalogue, by name."""
+    folder = resources.files("apexsim") / "data" / "gpus"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    return tuple(_parse(f.read_text(encoding="utf-8"), f"data/gpus/{f.name}") for f in files)
+
+
+@cache
+def _index() -> dict[str, Gpu]:
+    index: dict[str, Gpu] = {}
+    for gpu in all_gpus():
+        for name in (gpu.name, *gpu.aliases):
+            other = index.setdefault(spelling(name), gpu)
+            assert other is gpu, f"'{name}' names both {other.name} and {gpu.name}"
+    return index
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Canonical names of the catalogue."""
+    return tuple(gpu.name for gpu in all_gpus())
+
+
+def load_gpu(name: str | Path) -> Gpu:
+    """The GPU of any spelling of its name (a remark in brackets is tried last), or of a TOML file of the same form."""
+    text = str(name)
+    inside = re.search(r"\((.*?)\)", text)
+    for form in (text, inside[1] if inside else ""):
+        if spelling(form) in _index():
+            return _index()[spelling(form)]
+    if text.endswith(".toml"):
+        return load_gpu_file(Path(text))
+    raise InputError(f"unknown GPU '{text}'", "--gpu", f"{nearest(text, gpu_names())} or the path of a .toml file")
+
+
+def load_gpu_file(path: Path) -> Gpu:
+    """The GPU that a user's TOML file describes."""
+    try:
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"cannot read the GPU file: {error.strerror}", str(path)) from None
+    except UnicodeDecodeError:
+        raise InputError("the GPU file is not text", str(path)) from None

@@ -1,0 +1,161 @@
+"""Reading a `config.json`: the quirks of its keys in one place (floor 1).
+
+`Config` looks a dimension up under all names that families give it, checks it, and names the file and key when it is
+missing or impossible.  `_source`, a note on where a file comes from, is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apexsim.errors import InputError
+
+HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model", "embed_dim")
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "depth")
+HEADS = ("num_attention_heads", "n_head", "num_heads")
+INNER = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff")
+POSITIONS = ("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length", "n_ctx")
+EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts")
+TOP_K = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "experts_per_token", "moe_topk")
+NESTED = (("thinker_config", "text_config"), ("text_config",), ("llm_config",), ("language_config",))
+INHERITED = ("tie_word_embeddings", "torch_dtype", "dtype", "quantization_config")  # read from outside when not inside
+TABLE_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "half": "fp16"}
+MOST_LAYERS = 10_000
+LARGEST = 10**12  # no dimension of a model is larger; guards against mistyped numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One JSON object of a model's configuration, and where it was read."""
+
+    data: Mapping[str, Any]
+    where: str
+    name: str = ""
+
+    def has(self, *keys: str) -> bool:
+        """Is one of the keys present and not null?"""
+        return any(self.data.get(k) is not None for k in keys)
+
+    def count(self, *keys: str, default: int | None = None, low: int = 1) -> int:
+        """The first present key as an integer of at least `low`; `default` when all are missing or null."""
+        for key in keys:
+            value = self.data.get(key)
+            if value is not None:
+                return self._whole(key, value, low)
+        if default is None:
+            others = f"also looked for {', '.join(keys[1:])}" if keys[1:] else ""
+            raise InputError(f"key '{keys[0]}' is missing", self.where, others)
+        return default
+
+    def _whole(self, key: str, value: Any, low: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+            raise InputError(f"key '{key}' must be a whole number, got {json.dumps(value)[:40]}", self.where)
+        if not low <= value <= LARGEST:
+            raise InputError(f"key '{key}' must be at least {low}, got {value}", self.where)
+        return int(value)
+
+    def number(self, key: str, default: float) -> float:
+        """A real number."""
+        value = self.data.get(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"key '{key}' must be a number, got {json.dumps(value)[:40]}", self.where)
+        return float(value)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """A truth value."""
+        value = self.data.get(key)
+        return default if value is None else bool(value)
+
+    def text(self, key: str, default: str = "") -> str:
+        """A string."""
+        value = self.data.get(key)
+        return default if value is None else str(value)
+
+    def per_layer(self, key: str, layers: int) -> list[Any] | None:
+        """A list with (at least) one entry per layer, cut to `layers`; None when the key is missing."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) < layers:
+            size = len(value) if isinstance(value, list) else type(value).__name__
+            raise InputError(f"key '{key}' must list {layers} layers, got {size}", self.where)
+        return value[:layers]
+
+    def sub(self, *keys: str) -> Config | None:
+        """A nested object, or None when it is missing."""
+        data: Any = self.data
+        for key in keys:
+            data = data.get(key) if isinstance(data, Mapping) else None
+        return Config(data, f"{self.where}: {'.'.join(keys)}", self.name) if isinstance(data, Mapping) else None
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.count(*HIDDEN)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        layers = self.count(*LAYERS)
+        if layers > MOST_LAYERS:
+            raise InputError(f"key '{LAYERS[0]}' must be at most {MOST_LAYERS}, got {layers}", self.where)
+        return layers
+
+    @property
+    def dtype(self) -> str:
+        """Number format of unquantised weights; fp32 checkpoints are served in 16 bit by engines, so bf16 there."""
+        name = self.text("torch_dtype") or self.text("dtype")
+        return TABLE_DTYPES.get(name.removeprefix("torch."), "bf16")
+
+    @property
+    def kinds(self) -> list[str]:
+        """Names to find the family by: the model type, then the architectures."""
+        listed = self.data.get("architectures")
+        return [self.text("model_type"), *(str(a) for a in (listed if isinstance(listed, list) else []))]
+
+
+def language(config: Config) -> Config:
+    """The part that describes the language model, with what it inherits from the outside."""
+    for keys in NESTED:
+        inner = config.sub(*keys)
+        if inner is not None:
+            outside = {k: config.data[k] for k in INHERITED if k in config.data}
+            stated = {k: v for k, v in inner.data.items() if v is not None}
+            return Config({**outside, **stated}, inner.where, config.name)
+    return config
+
+
+def parse_config(text: str, where: str, name: str, changes: Mapping[str, Any] | None = None) -> Config:
+    """The configuration in `text`; `changes` replace top-level keys."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"not JSON ({error})", where) from None
+    if not isinstance(data, dict):
+        raise InputError(f"expected a JSON object, got {type(data).__name__}", where)
+    return Config({**{k: v for k, v in data.items() if k != "_source"}, **(changes or {})}, where, name)
+
+
+def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
+    """The configuration in a file, or in the `config.json` of a folder (with its `hf_quant_config.json`)."""
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError("no config.json there" if path.is_dir() else "no such file", str(path))
+    name = file.parent.resolve().name if file.name == "config.json" else file.stem
+    try:
+        config = parse_config(file.read_text(encoding="utf-8"), str(file), name, changes)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", str(file)) from None
+    beside = file.parent / "hf_quant_config.json"
+    if beside.is_file() and file.name == "config.json" and not config.has("quantization_config"):
+        quant = parse_config(beside.read_text(encoding="utf-8"), str(beside), name).sub("quantization")
+        if quant is not None:
+            section = {"quant_method": "modelopt", **quant.data}
+            return Config({**config.data, "quantization_config": section}, config.where, name)
+    return config

@@ -1,0 +1,189 @@
+"""The table of model families, and a model from any of its names (floor 2)."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from apexsim.errors import InputError, nearest
+from apexsim.model.config import Config, language, parse_config, read_config
+from apexsim.model.families_dense import DENSE
+from apexsim.model.families_encoder import ENCODER
+from apexsim.model.families_hybrid import HYBRID
+from apexsim.model.families_moe import MOE
+from apexsim.model.model import Model
+from apexsim.model.precision import format_in_name, formats
+from apexsim.model.towers import tower_parts
+
+FAMILIES: dict[str, Callable[[Config], Model]] = {**DENSE, **MOE, **HYBRID, **ENCODER}
+DATA = Path(__file__).resolve().parent.parent / "data" / "models"
+HUB_HINT = "or give the path of a config.json"
+
+
+def build_model(config: Config) -> Model:
+    """The model that a configuration describes; raises InputError naming file and key where it cannot be."""
+    inner = config if set(config.kinds) & set(ENCODER) else language(config)
+    kinds = [*inner.kinds, *config.kinds]
+    family = next((FAMILIES[kind] for kind in kinds if kind in FAMILIES), None)
+    if family is None:
+        if not any(kinds):
+            raise InputError("keys 'model_type' and 'architectures' are missing", config.where)
+        kind = next(k for k in config.kinds + kinds if k)
+        raise InputError(f"unknown architecture '{kind}' (key 'model_type')", config.where, nearest(kind, FAMILIES))
+    try:
+        return _complete(family(inner), config, inner)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+        raise InputError(f"cannot be read as '{inner.text('model_type')}' ({error})", config.where) from None
+
+
+def _complete(model: Model, config: Config, inner: Config) -> Model:
+    """The model with what stands outside its language part: towers, number formats, its name."""
+    inside, outside = tower_parts(config, inner)
+    precision = formats(config, inner)
+    return replace(
+        model,
+        name=config.name,
+        source=config.where,
+        extra_parts=model.extra_parts + inside,
+        extra_parameters=model.extra_parameters + sum(n for _, n in inside),
+        outside_parts=model.outside_parts + outside,
+        weight_dtypes=precision.weights,
+        kv_dtype=precision.kv,
+        notes=model.notes + precision.notes,
+    )
+
+
+def load_model(
+    name_or_path: str,
+    *,
+    max_length: int | None = None,
+    dtype: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Model:
+    """A model from a config.json (file or folder), a bundled name or alias, or a hub id when online.
+
+    max_length and dtype override the model's; `changes` replace keys of the configuration before it is read.
+    """
+    model = build_model(find_config(name_or_path, changes))
+    if max_length is not None:
+        if max_length < 1:
+            raise InputError(f"the model length must be positive, got {max_length}", "max_length")
+        model = replace(model, max_length=max_length)
+    return replace(model, dtype=dtype) if dtype else model
+
+
+def find_config(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Config:
+    """The configuration that a path, bundled name, alias or hub id means."""
+    path = Path(name_or_path).expanduser()
+    if path.is_file() or (path / "config.json").is_file():
+        return read_config(path, changes)
+    if name_or_path.endswith(".json") or name_or_path.startswith((".", "/", "~")):
+        raise InputError("no such model file", name_or_path)
+    stem, fixed = _bundled(name_or_path)
+    if not stem:
+        return _from_hub(name_or_path, changes)
+    text = (DATA / f"{stem}.json").read_text(encoding="utf-8")
+    config = parse_config(text, f"bundled {stem}.json", stem, {**fixed, **(changes or {})})
+    quantised = format_in_name(name_or_path) and not format_in_name(stem)
+    if not (fixed or quantised):
+        return config
+    # an alias that differs from its file keeps its own name; a format it states replaces the file's
+    kept = {k: v for k, v in config.data.items() if not (quantised and k == "quantization_config")}
+    return Config(kept, config.where, name_or_path)
+
+
+def _key(name: str) -> str:
+    return name.strip().strip("/").lower().replace("/", "--")
+
+
+@lru_cache(maxsize=1)
+def _stems() -> dict[str, str]:
+    """Lower-case file stems and bare names -> file stem."""
+    stems = sorted(f[:-5] for f in os.listdir(DATA) if f.endswith(".json"))
+    bare = {s.lower().partition("--")[2]: s for s in reversed(stems)}
+    return {**bare, **{s.lower(): s for s in stems}}
+
+
+@lru_cache(maxsize=1)
+def _aliases() -> dict[str, tuple[str, dict[str, int]]]:
+    """Lower-case alias -> (file stem, keys that differ from that file)."""
+    file = DATA / "aliases.csv"
+    if not file.is_file():
+        return {}
+    with file.open(encoding="utf-8", newline="") as rows:
+        return {r["alias"].lower(): (r["config"], _changes(r["changes"])) for r in csv.DictReader(rows)}
+
+
+def _changes(text: str) -> dict[str, int]:
+    pairs = (item.split("=") for item in text.split(";") if item)
+    return {key: int(value) for key, value in pairs}
+
+
+def _bundled(name: str) -> tuple[str, dict[str, int]]:
+    key = _key(name)
+    for known in (key, key.partition("--")[2]):  # with the organisation, then without
+        if known in _stems():
+            return _stems()[known], {}
+        if known in _aliases():
+            return _aliases()[known]
+    return "", {}
+
+
+def _from_hub(name: str, changes: Mapping[str, Any] | None) -> Config:
+    unknown = f"unknown model '{name}'"
+    hint = f"{nearest(_key(name), [*_stems(), *_aliases()])} {HUB_HINT}"
+    if name.count("/") != 1:
+        raise InputError(unknown, hint=hint)
+    try:
+        hub = import_module("huggingface_hub")
+    except ImportError:
+        raise InputError(unknown, hint=f"{hint}; huggingface_hub is not installed, so the hub was not asked") from None
+    try:
+        file = hub.hf_hub_download(name, "config.json")
+    except Exception as error:  # the hub's own errors differ by version; all mean "not available"
+        reason = str(error).strip().partition("\n")[0][:120]
+        raise InputError(f"{unknown}, and the hub did not give it ({reason})", hint=hint) from None
+    text = Path(file).read_text(encoding="utf-8")
+    return parse_config(text, f"huggingface.co/{name}/config.json", _key(name), changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A bundled model: totals are counted from its dimensions; published figures are 0 where none is known."""
+
+    name: str
+    family: str
+    total: int  # parameters
+    active: int  # parameters that take part in one token, embedding and head included
+    max_length: int  # tokens
+    published_total: int
+    published_active: int
+    source: str  # where the configuration comes from
+
+
+def catalogue() -> list[Entry]:
+    """All bundled models, from the index that stands beside them."""
+    with (DATA / "index.csv").open(encoding="utf-8", newline="") as rows:
+        return [
+            Entry(
+                r["name"], r["family"], int(r["total"]), int(r["active"]), int(r["max_length"]),
+                int(r["published_total"]), int(r["published_active"]), r["source"],
+            )
+            for r in csv.DictReader(rows)
+        ]  # fmt: skip
+
+
+def model_names() -> list[str]:
+    """Names of the bundled configurations."""
+    return sorted(set(_stems().values()))
+
+
+def alias_names() -> dict[str, str]:
+    """Alias -> bundled name."""
+    return {alias: stem for alias, (stem, _) in _aliases().items()}

@@ -1,0 +1,136 @@
+"""Priced things: what one device does in one layer of one step (floor 1).
+
+An `Op` says what is computed, never how long it takes.  Every count is *per device*, already divided by the layout.
+`axis` says which number of tokens an op sees:
+
+    LANE      tokens of one attention lane (cell-level data parallel attention has several lanes)
+    TOTAL     tokens of all lanes together, divided evenly over `split` replicas of the cell
+    SEQUENCE  sampled sequences of the step (LM head, sampler)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Axis(IntEnum):
+    """Which count of the step an op grows with."""
+
+    LANE = 0
+    TOTAL = 1
+    SEQUENCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """y[m, n] = x[m, k] · w[k, n], m tokens.  `kernel` is the GEMM kernel's dtype key, `weight_bytes` [byte/parameter]."""
+
+    label: str  # op class of the breakdown: "qkv", "out", "ffn", "head", …
+    n: int
+    k: int
+    kernel: str = "bf16"  # bf16, fp32, fp8 (per tensor), fp8_block, nvfp4, w8a16, w4a16 …
+    weight_bytes: float = 2.0
+    axis: Axis = Axis.TOTAL
+    split: int = 1
+    quantise: bool = False  # activations are quantised in front of this GEMM by a separate kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Attend:
+    """Attention of one device's heads over cached keys and values (prefill and decode kernels)."""
+
+    label: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    window: int = 0  # 0 = full attention
+    kv_dtype: str = "bf16"
+    causal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Mla:
+    """Latent attention: absorbed decode over the latent, decompressed prefill."""
+
+    label: str
+    heads: int
+    kv_rank: int
+    rope_dim: int
+    nope_dim: int
+    v_dim: int
+    kv_dtype: str = "bf16"
+    top_k: int = 0  # sparse attention reads at most this many tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Routed experts of one device: grouped GEMMs over the experts it holds."""
+
+    label: str
+    hidden: int
+    inner: int  # per device
+    experts: int  # in the whole layer
+    top_k: int
+    tp: int
+    ep: int
+    gated: bool = True
+    kernel: str = "bf16"
+    weight_bytes: float = 2.0
+    axis: Axis = Axis.TOTAL
+    split: int = 1
+    distribution: str = "power_law_1.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Linear attention or state space update of one device's heads."""
+
+    label: str
+    kind: str  # "gdn", "mamba2", "kda"
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv: int = 4
+    axis: Axis = Axis.LANE
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Element-wise work that only moves bytes (norms, rotary, activation, residual)."""
+
+    label: str
+    bytes_per_token: float
+    axis: Axis = Axis.TOTAL
+    split: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """One collective of `group` devices `stride` apart; `bytes_per_token` of the full (gathered) tensor."""
+
+    label: str
+    kind: str  # all_reduce, all_gather, reduce_scatter, all_to_all, send
+    bytes_per_token: float
+    group: int
+    stride: int = 1
+    axis: Axis = Axis.TOTAL
+    split: int = 1
+
+
+Op = Gemm | Attend | Mla | Grouped | Scan | Stream | Collective
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The ops of one layer on one device, with the two host-side counts.
+
+    gaps: small kernels without a table, each leaving a gap between two measured ones;
+    launches: host launch units of an eager forward.
+    """
+
+    ops: tuple[Op, ...]
+    gaps: int
+    launches: int

@@ -1,0 +1,174 @@
+"""Parameters of vision and audio towers and their projectors (floor 2).
+
+Counts follow the reference implementations in Hugging Face transformers.  `tower_parts` names what the total includes;
+towers that published totals leave out (Gemma 4, Kimi K2.5, Kimi K3) come back as outside parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from apexsim.model.config import HIDDEN, INNER, LAYERS, Config
+
+MEL_HALVINGS = 3  # strided convolutions in front of the Qwen3-Omni audio encoder
+Parts = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """A transformer encoder: its layers, width, FFN width and whether it has biases and a gated FFN."""
+
+    layers: int
+    width: int
+    inner: int
+    bias: bool = True
+    gated: bool = False
+    norm_bias: bool = True
+    attention: int = 0  # width of queries, keys and values; 0 = width
+
+    @property
+    def count(self) -> int:
+        """Parameters of all layers: attention, FFN and two norms each."""
+        w, inner, up = self.width, self.inner, 2 if self.gated else 1
+        qkv = self.attention or w
+        one = 4 * w * qkv + (3 * qkv + w) * self.bias
+        one += w * inner * (up + 1) + (up * inner + w) * self.bias + 2 * w * (1 + self.norm_bias)
+        return self.layers * one
+
+
+def linear(wide: int, narrow: int, bias: bool = True) -> int:
+    """Parameters of one projection from `wide` to `narrow`."""
+    return wide * narrow + narrow * bias
+
+
+def _tower(v: Config, **changes: bool) -> Tower:
+    return Tower(v.count(*LAYERS), v.count(*HIDDEN), v.count(*INNER), **changes)
+
+
+def _patches(v: Config, bias: bool = True) -> int:
+    channels = v.count("num_channels", "in_channels", "in_chans", default=3)
+    frames, side = v.count("temporal_patch_size", default=1), v.count("patch_size")
+    return linear(channels * frames * side * side, v.count(*HIDDEN), bias)
+
+
+def qwen3_vl(v: Config, c: Config) -> int:
+    """Learned positions, layer norms, one merger and one more per deep-stack layer."""
+    width, out = v.count(*HIDDEN), v.count("out_hidden_size")
+    merged = width * v.count("spatial_merge_size") ** 2
+    merger = linear(merged, merged) + linear(merged, out)
+    deep = len(v.data.get("deepstack_visual_indexes") or ())
+    positions = v.count("num_position_embeddings") * width
+    return _tower(v).count + _patches(v) + positions + merger + 2 * width + deep * (merger + 2 * merged)
+
+
+def qwen2_5_vl(v: Config, c: Config) -> int:
+    """RMS norms, gated FFN with biases, one merger."""
+    width = v.count(*HIDDEN)
+    merged = width * v.count("spatial_merge_size") ** 2
+    tower = _tower(v, gated=True, norm_bias=False).count
+    return tower + _patches(v, False) + width + linear(merged, merged) + linear(merged, v.count("out_hidden_size"))
+
+
+def siglip(v: Config) -> int:
+    """SigLIP without its pooling head: learned positions, a last layer norm."""
+    width, side = v.count(*HIDDEN), v.count("image_size") // v.count("patch_size")
+    return _tower(v).count + _patches(v) + side * side * width + 2 * width
+
+
+def clip_vit(v: Config) -> int:
+    """CLIP's vision transformer: class token, learned positions, layer norms in front and behind."""
+    width, side = v.count(*HIDDEN), v.count("image_size") // v.count("patch_size")
+    return _tower(v).count + _patches(v, False) + (side * side + 2) * width + 4 * width
+
+
+def gemma3(v: Config, c: Config) -> int:
+    """SigLIP, a norm and one projection without bias."""
+    return siglip(v) + v.count(*HIDDEN) * (c.hidden + 1)
+
+
+def llava(v: Config, c: Config) -> int:
+    """CLIP or SigLIP, a two-layer projector over the chosen feature layers, LLaVA-NeXT's newline vector."""
+    body = siglip(v) if v.text("model_type").startswith("siglip") else clip_vit(v)
+    chosen = c.data.get("vision_feature_layer")
+    features = v.count(*HIDDEN) * (len(chosen) if isinstance(chosen, list) else 1)
+    newline = c.hidden if c.text("model_type") == "llava_next" else 0
+    return body + linear(features, c.hidden) + linear(c.hidden, c.hidden) + newline
+
+
+def pixtral(v: Config, c: Config) -> int:
+    """Rotary vision transformer without biases, a patch merger and a two-layer projector."""
+    width, merge = v.count(*HIDDEN), c.count("spatial_merge_size", default=2)
+    bias = c.flag("multimodal_projector_bias")
+    tower = _tower(v, bias=False, gated=True, norm_bias=False).count + _patches(v, False) + width
+    projector = width + linear(merge * merge * width, width, False) + linear(width, c.hidden, bias)
+    return tower + projector + linear(c.hidden, c.hidden, bias)
+
+
+def moonvit(v: Config, c: Config) -> int:
+    """MoonViT: learned positions on a grid, a last norm, a merging projector."""
+    width = v.count("vt_hidden_size", *HIDDEN)
+    bias, norm = v.flag("linear_bias", True), v.text("norm_type") != "rmsnorm"
+    tower = Tower(
+        v.count("vt_num_hidden_layers", *LAYERS), width, v.count("vt_intermediate_size", *INNER), bias, norm_bias=norm,
+        attention=v.count("qkv_hidden_size", default=width),
+    )  # fmt: skip
+    kernel = v.data.get("merge_kernel_size") or (2, 2)
+    merged = width * int(kernel[0]) * int(kernel[1])
+    positions = v.count("init_pos_emb_height") * v.count("init_pos_emb_width") * width
+    patches = linear(3 * v.count("patch_size") ** 2, width, v.flag("patch_embed_proj_bias", True))
+    norms = 4 * width  # behind the tower and in front of the projector
+    return tower.count + patches + positions + norms + linear(merged, merged) + linear(merged, c.hidden)
+
+
+def dots(v: Config, c: Config) -> int:
+    """Rotary vision transformer with RMS norms and a gated FFN, a merging projector."""
+    width, bias = v.count(*HIDDEN), v.flag("use_bias")
+    merged = width * v.count("spatial_merge_size") ** 2
+    tower = _tower(v, bias=bias, gated=True, norm_bias=False).count + _patches(v) + width
+    return tower + width * v.flag("post_norm") + 2 * width + linear(merged, merged) + linear(merged, c.hidden)
+
+
+def gemma4(v: Config, c: Config) -> int:
+    """Gated FFN, four norms a layer and norms of query and key heads; two position tables; one projection."""
+    width = v.count(*HIDDEN)
+    tower = _tower(v, bias=False, gated=True, norm_bias=True)
+    norms = tower.layers * 2 * v.count("head_dim")
+    positions = 2 * v.count("position_embedding_size") * width
+    return tower.count + norms + _patches(v, False) + positions + width * c.hidden
+
+
+def qwen3_audio(a: Config, c: Config) -> int:
+    """Whisper's encoder layers behind three 3x3 convolutions, two projections; positions are computed."""
+    width, channels = a.count("d_model"), a.count("downsample_hidden_size")
+    tower = Tower(a.count("encoder_layers"), width, a.count("encoder_ffn_dim")).count
+    bins = a.count("num_mel_bins")
+    for _ in range(MEL_HALVINGS):
+        bins = (bins + 1) // 2
+    front = linear(9, channels) + 2 * linear(9 * channels, channels) + channels * bins * width
+    return tower + front + 2 * width + linear(width, width) + linear(width, a.count("output_dim"))
+
+
+TOWERS: dict[str, Callable[[Config, Config], int]] = {
+    "qwen3_vl": qwen3_vl, "qwen3_vl_moe": qwen3_vl, "qwen3_5": qwen3_vl, "qwen3_5_moe": qwen3_vl,
+    "qwen3_omni_moe": qwen3_vl, "qwen2_5_vl": qwen2_5_vl, "gemma3": gemma3, "gemma4": gemma4, "llava": llava,
+    "llava_next": llava, "mistral3": pixtral, "kimi_vl": moonvit, "kimi_k25": moonvit, "kimi_k3": moonvit,
+    "dots_ocr": dots,
+}  # fmt: skip
+OUTSIDE = ("gemma4", "kimi_k25", "kimi_k3")  # published totals and names count the language model alone
+
+
+def tower_parts(config: Config, inner: Config) -> tuple[Parts, Parts]:
+    """Named parameters of a config's towers: (in the total, outside of it)."""
+    kind = config.text("model_type")
+    if kind not in TOWERS:
+        return (), ()
+    around = Config({**config.data, "hidden_size": inner.hidden}, config.where, config.name)
+    vision = config.sub("vision_config") or config.sub("thinker_config", "vision_config")
+    audio = config.sub("thinker_config", "audio_config")
+    parts: Parts = ()
+    if vision is not None:
+        parts += (("vision", TOWERS[kind](vision, around)),)
+    if audio is not None:
+        parts += (("audio", qwen3_audio(audio, around)),)
+    return ((), parts) if kind in OUTSIDE else (parts, ())

@@ -1,0 +1,142 @@
+"""A plan: how many replicas, stages and devices, and how each cell is split over them (floor 2).
+
+Shorthand grammar, printed and read back exactly:
+
+    plan  := [replicas "×"] ["PP" stages "×"] cells
+    cells := "TP" n                      attention and FFN split alike
+           | "TEP" n                     attention TP n, experts EP n
+           | "DEP" n                     attention DP n, experts EP n
+           | cell "/" cell               attention / FFN, where they differ
+    cell  := ["DP" n] ["TP" n] ["EP" n]  at least one; a missing factor is 1
+
+"x" and "*" are read as "×".  Examples: TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8, 2×DEP8.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from apexsim.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one cell is split over the devices of a stage: dp replicas, each tp × ep wide."""
+
+    dp: int = 1
+    tp: int = 1
+    ep: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Devices the cell occupies."""
+        return self.dp * self.tp * self.ep
+
+    def __str__(self) -> str:
+        parts = [f"{name}{n}" for name, n in (("DP", self.dp), ("TP", self.tp), ("EP", self.ep)) if n > 1]
+        return "".join(parts) or "TP1"
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Number formats of a plan: weights by part ("attention", "ffn", "experts", "shared", "router", "embedding", "head"), activations, KV cache."""
+
+    weights: tuple[tuple[str, str], ...] = ()
+    default: str = "bf16"
+    activation: str = "bf16"
+    kv: str = "bf16"
+
+    def weight(self, part: str) -> str:
+        """Weight format of one part of the model."""
+        return dict(self.weights).get(part, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One way of serving a stack: `replicas` copies, each of `stages` pipeline stages of attention.devices GPUs."""
+
+    replicas: int
+    stages: int
+    attention: Layout
+    ffn: Layout
+    precision: Precision = Precision()
+
+    @property
+    def stage_devices(self) -> int:
+        """GPUs of one pipeline stage."""
+        return self.attention.devices
+
+    @property
+    def replica_devices(self) -> int:
+        """GPUs of one model replica."""
+        return self.stages * self.stage_devices
+
+    @property
+    def devices(self) -> int:
+        """GPUs of the whole plan."""
+        return self.replicas * self.replica_devices
+
+    @property
+    def lanes(self) -> int:
+        """Attention lanes: independent KV caches inside one replica."""
+        return self.attention.dp
+
+    @property
+    def shorthand(self) -> str:
+        """The plan in the field's words; `parse_plan` reads it back."""
+        head = f"{self.replicas}×" if self.replicas > 1 else ""
+        pipe = f"PP{self.stages}×" if self.stages > 1 else ""
+        return head + pipe + _cells(self.attention, self.ffn)
+
+
+def _cells(attention: Layout, ffn: Layout) -> str:
+    if attention == ffn:
+        return str(attention)
+    n = attention.devices
+    if ffn == Layout(ep=n) and attention == Layout(tp=n):
+        return f"TEP{n}"
+    if ffn == Layout(ep=n) and attention == Layout(dp=n):
+        return f"DEP{n}"
+    return f"{attention}/{ffn}"
+
+
+_PLAN = re.compile(r"^(?:(\d+)×)?(?:PP(\d+)×)?([A-Z0-9/]+)$")
+_CELL = re.compile(r"^(?:DP(\d+))?(?:TP(\d+))?(?:EP(\d+))?$")
+_GRAMMAR = "expected e.g. TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8 or DEP8"
+
+
+def _cell(text: str, whole: str) -> Layout:
+    match = _CELL.match(text)
+    if not text or not match:
+        raise InputError(f"cannot read plan '{whole}'", "--plan", _GRAMMAR)
+    dp, tp, ep = (int(g or 1) for g in match.groups())
+    if 0 in (dp, tp, ep):
+        raise InputError(f"plan '{whole}' has a factor of 0", "--plan", _GRAMMAR)
+    return Layout(dp, tp, ep)
+
+
+def parse_plan(text: str, precision: Precision | None = None) -> Plan:
+    """The plan that `text` names; raises InputError where it is not one."""
+    whole = text.strip()
+    match = _PLAN.match(re.sub(r"[xX*]", "×", whole.upper().replace(" ", "")))
+    if not match:
+        raise InputError(f"cannot read plan '{whole}'", "--plan", _GRAMMAR)
+    replicas, stages, cells = int(match[1] or 1), int(match[2] or 1), match[3]
+    wide = re.match(r"^(TEP|DEP)(\d+)$", cells)
+    if wide and int(wide[2]) > 0:
+        n = int(wide[2])
+        attention, ffn = (Layout(tp=n) if wide[1] == "TEP" else Layout(dp=n)), Layout(ep=n)
+    else:
+        left, slash, right = cells.partition("/")
+        attention = _cell(left, whole)
+        ffn = _cell(right, whole) if slash else attention
+    if attention.ep > 1 and ffn == attention:
+        attention = Layout(attention.dp, attention.tp * attention.ep)
+    if replicas < 1 or stages < 1:
+        raise InputError(f"plan '{whole}' has a factor of 0", "--plan", _GRAMMAR)
+    if attention.devices != ffn.devices:
+        raise InputError(
+            f"plan '{whole}' puts attention on {attention.devices} GPUs and the FFN on {ffn.devices}", "--plan", "both cells share one stage's GPUs"
+        )
+    return Plan(replicas, stages, attention, ffn, precision or Precision())

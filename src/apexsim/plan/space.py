@@ -1,0 +1,187 @@
+"""Which plans exist: declared axes, named rules, and how many plans each rule turned away (floor 3).
+
+A plan uses every GPU: replicas × stages × devices per stage = cluster size.  Inside a stage attention and FFN may be
+split differently; where both have replicas, their numbers must be coprime, since a common factor is nothing but model
+replicas in lock step.  Expert layers may also be expert parallel over the whole stage beside any attention layout:
+TP n, TEP n (attention TP), DEP n (attention DP) and what lies between.
+
+Not enumerated: plans that leave GPUs idle, replicas of unequal shape, expert parallel groups smaller than a stage.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import gcd
+
+from apexsim.errors import Rejected
+from apexsim.hardware import Cluster
+from apexsim.model.cells import split_rules
+from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.plan.plan import Layout, Plan, Precision
+
+MIXERS = (Attention, LatentAttention, LinearAttention)
+
+
+def divisors(n: int) -> tuple[int, ...]:
+    """All divisors of n, ascending."""
+    low = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
+    return tuple(sorted({*low, *(n // d for d in low)}))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a rule may look at beside the plan."""
+
+    model: Model
+    cluster: Cluster
+
+
+AXES: dict[str, Callable[[Scene], tuple]] = {
+    "stages": lambda scene: divisors(scene.cluster.size),
+    "width": lambda scene: divisors(scene.cluster.size),  # devices of a stage
+    "attention_dp": lambda scene: divisors(scene.cluster.size),
+    "ffn": lambda scene: (
+        tuple(("tp", dp) for dp in divisors(scene.cluster.size)) + ((("ep", 1),) if routed(scene.model) else ())
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A named reason why a plan cannot be; `why` gives it in words with the numbers, or None."""
+
+    name: str
+    why: Callable[[Plan, Scene], str | None]
+
+
+def blocks(model: Model) -> tuple[Block, ...]:
+    """The distinct blocks of the generating stack."""
+    stack = model.decoder
+    return tuple(stack.blocks[i] for i in sorted(set(stack.layers)))
+
+
+def routed(model: Model) -> bool:
+    """Whether the model has routed experts."""
+    return any(isinstance(cell, Experts) for block in blocks(model) for cell in block.cells)
+
+
+def cell_split(cell: Cell, plan: Plan) -> tuple[int, int]:
+    """(tp, ep) that divide a cell; a dense FFN beside expert parallel ones is divided over the whole group."""
+    if isinstance(cell, MIXERS):
+        return plan.attention.tp, 1
+    if isinstance(cell, Ffn):
+        return plan.ffn.tp * plan.ffn.ep, 1
+    return plan.ffn.tp, plan.ffn.ep
+
+
+def _coprime(plan: Plan, scene: Scene) -> str | None:
+    common = gcd(plan.attention.dp, plan.ffn.dp)
+    return (
+        f"attention DP{plan.attention.dp} and FFN DP{plan.ffn.dp} are {common} model replicas in lock step"
+        if common > 1
+        else None
+    )
+
+
+def _stages(plan: Plan, scene: Scene) -> str | None:
+    layers = len(scene.model.decoder.layers)
+    return f"{plan.stages} stages for {layers} layers" if plan.stages > layers else None
+
+
+def _splits(kinds: tuple[type, ...]) -> Callable[[Plan, Scene], str | None]:
+    def why(plan: Plan, scene: Scene) -> str | None:
+        for block in blocks(scene.model):
+            for cell in block.cells:
+                reason = (
+                    split_rules(cell, scene.model.hidden, *cell_split(cell, plan)) if isinstance(cell, kinds) else None
+                )
+                if reason:
+                    return reason
+        return None
+
+    return why
+
+
+RULES = (
+    Rule("cell replicas are coprime", _coprime),
+    Rule("a layer for every stage", _stages),
+    Rule("attention divides", _splits(MIXERS)),
+    Rule("feed-forward divides", _splits((Ffn, Experts))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The outcome of enumerating: plans that can be built, rejected ones, and the funnel (rule, plans it rejected)."""
+
+    plans: tuple[Plan, ...]
+    rejected: tuple[Rejected, ...]
+    funnel: tuple[tuple[str, int], ...]
+
+    @property
+    def enumerated(self) -> int:
+        """Plans looked at."""
+        return len(self.plans) + len(self.rejected)
+
+
+def every_plan(scene: Scene, precision: Precision) -> Iterator[Plan]:
+    """The product of the axes, as far as the factors divide each other; rules come after."""
+    size = scene.cluster.size
+    for stages, width, attention_dp, (kind, dp) in product(*(axis(scene) for axis in AXES.values())):
+        if size % (stages * width) or width % attention_dp or width % dp or (kind == "ep" and width == 1):
+            continue
+        ffn = Layout(ep=width) if kind == "ep" else Layout(dp, width // dp)
+        yield Plan(size // (stages * width), stages, Layout(attention_dp, width // attention_dp), ffn, precision)
+
+
+def check(plan: Plan, scene: Scene, rules: tuple[Rule, ...] = RULES) -> Rejected | None:
+    """The first rule that a plan breaks, with its reason."""
+    for rule in rules:
+        reason = rule.why(plan, scene)
+        if reason:
+            return Rejected(rule.name, reason, plan.shorthand)
+    return None
+
+
+def candidates(
+    model: Model, cluster: Cluster, precision: Precision | None = None, rules: tuple[Rule, ...] = RULES
+) -> Space:
+    """Every plan of a model on a cluster: those that can be built, and why the others cannot."""
+    scene, plans, rejected = Scene(model, cluster), [], []
+    for plan in every_plan(scene, precision or Precision()):
+        broken = check(plan, scene, rules)
+        if broken:
+            rejected.append(broken)
+        else:
+            plans.append(plan)
+    counts = Counter(r.rule for r in rejected)
+    return Space(tuple(plans), tuple(rejected), tuple((rule.name, counts[rule.name]) for rule in rules))
+
+
+def heuristic_plan(model: Model, cluster: Cluster, precision: Precision | None = None) -> Plan:
+    """The usual baseline: tensor parallel within the node, pipeline stages across nodes, one replica.
+
+    Where the model cannot be divided so widely, tp is the largest divisor of the node that it can, and replicas fill
+    up; a model with fewer layers than nodes gets as many stages as divide the nodes.
+    """
+    scene, precision = Scene(model, cluster), precision or Precision()
+    layers = len(model.decoder.layers)
+    stages = max(d for d in divisors(cluster.nodes) if d <= layers)
+    for tp in reversed(divisors(cluster.per_node)):
+        plan = Plan(cluster.size // (stages * tp), stages, Layout(tp=tp), Layout(tp=tp), precision)
+        if check(plan, scene) is None:
+            return plan
+    return Plan(cluster.size // stages, stages, Layout(), Layout(), precision)
+
+
+def stage_layers(layers: int, stages: int) -> tuple[int, ...]:
+    """Layers of each pipeline stage.
+
+    As vLLM deals them (get_pp_indices): evenly; a remainder r goes one each to the r stages before the last, since the
+    last one also holds the head; so the first stage, which holds the embedding, gets one only when r = stages − 1.
+    """
+    each, rest = divmod(layers, stages)
+    return tuple(each + (stages - 1 - rest <= i < stages - 1) for i in range(stages))

@@ -1,0 +1,141 @@
+"""What a trace file is made of: CSV, JSON lines or one JSON object, as columns (floor 2)."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apexsim.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The cells of a file by column, and the line of each row; `head`: the line that names the columns."""
+
+    container: str  # "csv", "jsonl" or "json"
+    columns: tuple[str, ...]
+    column: Callable[[str], Sequence[Any]]
+    line: Sequence[int]
+    where: str
+    head: int = 1
+
+    def at(self, row: int) -> str:
+        """The place of a row, for an error."""
+        return f"{self.where}:{self.line[row]}"
+
+
+def read_table(path: Path) -> Table:
+    """The file as columns, its container found from the content."""
+    text, where = _text(path), str(path)
+    if text.lstrip()[0] not in "{[":
+        return _csv(text, where)
+    try:
+        first = json.loads(text.lstrip().split("\n", 1)[0])
+    except (ValueError, RecursionError):
+        first = None  # a JSON document over several lines, or a broken first line
+    if isinstance(first, dict) and not isinstance(first.get("input_lens"), list):
+        return _jsonl(text, where)
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return _jsonl(text, where)  # names the broken line
+    return _columns(whole, where) if isinstance(whole, dict) else _records(whole, range(1, len(whole) + 1), where)
+
+
+def _text(path: Path) -> str:
+    """The file's text, or the reason why there is none."""
+    where = str(path)
+    try:
+        raw = path.read_bytes()
+        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except FileNotFoundError:
+        raise InputError("the trace file does not exist", where) from None
+    except IsADirectoryError:
+        raise InputError("a trace file is expected, this is a directory", where) from None
+    except (OSError, EOFError) as error:
+        raise InputError(f"the trace file cannot be read ({error})", where) from None
+    if b"\0" in raw:
+        raise InputError("the trace file is binary, expected CSV or JSON lines", where)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError("the trace file is not UTF-8 text", where, "expected CSV or JSON lines") from None
+    if not text.strip():
+        raise InputError("the trace file is empty", where)
+    return text
+
+
+def _csv(text: str, where: str) -> Table:
+    reader = csv.reader(io.StringIO(text), skipinitialspace=True)
+    head: tuple[str, ...] = ()
+    rows: list[list[str]] = []
+    line: list[int] = []
+    try:
+        for row in reader:
+            if not any(row):
+                continue
+            if not head:
+                head, first = tuple(cell.strip() for cell in row), reader.line_num
+                continue
+            if len(row) != len(head):
+                raise InputError(f"{len(row)} cells, the header has {len(head)}", f"{where}:{reader.line_num}")
+            rows.append(row)
+            line.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"not CSV: {error}", f"{where}:{reader.line_num}") from None
+    if len(head) < 2:
+        raise InputError("neither CSV with a header nor JSON lines", where)
+    cells: dict[str, Sequence[str]] = dict(zip(head, zip(*rows))) if rows else dict.fromkeys(head, ())
+    return Table("csv", head, cells.__getitem__, line, where, first)
+
+
+def _jsonl(text: str, where: str) -> Table:
+    records: list[Any] = []
+    line: list[int] = []
+    for number, raw in enumerate(text.split("\n"), 1):
+        if raw and not raw.isspace():
+            try:
+                records.append(json.loads(raw))
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"not JSON: {getattr(error, 'msg', error)}", f"{where}:{number}") from None
+            line.append(number)
+    return _records(records, line, where)
+
+
+def _records(records: Sequence[Any], line: Sequence[int], where: str) -> Table:
+    """One object per request."""
+    if not records:
+        raise InputError("the trace has no requests", where)
+    for number, record in zip(line, records):
+        if not isinstance(record, dict):
+            raise InputError(f"expected a JSON object, got {type(record).__name__}", f"{where}:{number}")
+
+    def column(key: str) -> Sequence[Any]:
+        try:
+            return [record[key] for record in records]
+        except KeyError:
+            row = next(i for i, record in enumerate(records) if key not in record)
+            raise InputError(f"key '{key}' is missing", f"{where}:{line[row]}") from None
+
+    return Table("jsonl", tuple(records[0]), column, line, where, line[0])
+
+
+def _columns(whole: dict[str, Any], where: str) -> Table:
+    """One object whose columns are lists (vLLM's detailed benchmark result); requests with an error are left out."""
+    lists = {key: value for key, value in whole.items() if isinstance(value, list)}
+    failed = lists.get("errors", [])
+    size = len(lists.get("input_lens", []))
+    keep = [i for i in range(size) if not (i < len(failed) and failed[i])]
+
+    def column(key: str) -> Sequence[Any]:
+        if len(lists[key]) != size:
+            raise InputError(f"'{key}' has {len(lists[key])} entries, 'input_lens' {size}", where)
+        return [lists[key][i] for i in keep]
+
+    return Table("json", tuple(lists), column, [i + 1 for i in keep], where)

@@ -1,0 +1,105 @@
+"""Made-up workloads: random lengths and arrivals from a seed (floor 2)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.errors import InputError
+from apexsim.workload.trace import Workload
+
+Ints = NDArray[np.int64]
+
+
+def _whole(value: int, least: int, what: str, where: str) -> int:
+    """`value` if it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InputError(f"{what} must be a whole number ≥ {least}, got {value}", where)
+    return int(value)
+
+
+def _real(value: float, least: float, what: str, where: str, strict: bool = True, most: float = math.inf) -> float:
+    """`value` if it is a finite number above (or from) `least` and at most `most`."""
+    fine = isinstance(value, (int, float, np.floating)) and math.isfinite(value) and value <= most
+    if not fine or value < least or (strict and value == least):
+        bound = f"{'>' if strict else '≥'} {least:g}" + (f" and ≤ {most:g}" if most < math.inf else "")
+        raise InputError(f"{what} must be a number {bound}, got {value}", where)
+    return float(value)
+
+
+def lengths(mean: int, spread: float, count: int, rng: np.random.Generator) -> Ints:
+    """`count` whole lengths, uniform in [mean·(1 − spread), mean·(1 + spread)], at least 1 [tokens].
+
+    Bounds are rounded to the same distance on both sides, so that the mean stays.
+    """
+    reach = min(round(mean * spread), mean - 1)
+    return rng.integers(mean - reach, mean + reach + 1, count, dtype=np.int64)
+
+
+def arrivals(count: int, rate: float, burstiness: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Arrival times [s] at `rate` [requests/s]: gamma gaps of shape `burstiness`, rescaled to last count / rate.
+
+    Shape 1 is a Poisson process, below 1 is burstier, above 1 more even.  The first request comes after the first
+    gap and the last one exactly at count / rate, as vLLM's serving benchmark makes them.
+    """
+    gaps = rng.gamma(burstiness, 1.0 / (rate * burstiness), count)
+    times = np.cumsum(gaps)
+    if not times[-1] > 0 or not math.isfinite(times[-1]):
+        raise InputError(f"no arrival pattern comes of burstiness {burstiness:g}", "--burstiness", "use 0.01 to 100")
+    return times * (count / rate / times[-1])
+
+
+def synthetic(
+    prompt_len: int, output_len: int, num_requests: int = 1024, request_rate: float | None = None,
+    burstiness: float = 1.0, concurrency: int | None = None, seed: int = 0, spread: float = 0.0, think: float = 0.0,
+    warmup: int = 0, name: str = "",
+) -> Workload:  # fmt: skip
+    """Random requests: open loop at `request_rate` [1/s], closed loop at `concurrency`, or all at once.
+
+    spread: half width of the uniform lengths as a share of their mean (0 = constant); think [s]: pause of a user in a
+    closed loop; warmup: requests at the start that metrics leave out.  Lengths are drawn before arrivals, so that the
+    same seed gives the same requests at every rate.
+    """
+    prompt_len = _whole(prompt_len, 1, "the prompt length", "--prompt-len")
+    output_len = _whole(output_len, 1, "the output length", "--output-len")
+    count = _whole(num_requests, 1, "the number of requests", "--num-requests")
+    seed = _whole(seed, 0, "the seed", "--seed")
+    spread = _real(spread, 0.0, "the spread of lengths", "--spread", strict=False, most=1.0)
+    think = _real(think, 0.0, "the think time", "--think", strict=False)
+    if _whole(warmup, 0, "the number of warm-up requests", "--warmup") >= count:
+        raise InputError(f"{warmup} warm-up requests leave none of {count} to measure", "--warmup")
+    if request_rate is not None and concurrency is not None:
+        raise InputError("give a request rate or a concurrency, not both", "--request-rate/--concurrency")
+    if think and concurrency is None:
+        raise InputError("a think time needs a closed loop", "--think", "add --concurrency")
+    rng = np.random.default_rng(seed)
+    prompt, output = lengths(prompt_len, spread, count, rng), lengths(output_len, spread, count, rng)
+    arrive, mode, users = np.zeros(count), "offline", 0
+    if request_rate is not None:
+        rate = _real(request_rate, 0.0, "the request rate", "--request-rate")
+        arrive = arrivals(count, rate, _real(burstiness, 0.0, "the burstiness", "--burstiness"), rng)
+        mode = "open"
+    elif concurrency is not None:
+        users, mode = _whole(concurrency, 1, "the concurrency", "--concurrency"), "closed"
+    lockstep = mode == "closed" and not spread and users > 1
+    return Workload(
+        name=name or f"{prompt_len}+{output_len}", arrive=arrive, prompt=prompt, output=output, mode=mode,
+        concurrency=users, think=think, warmup=int(warmup), source="synthetic",
+        notes=("constant lengths keep users in lockstep, real traffic does not: use a spread",) if lockstep else (),
+    )  # fmt: skip
+
+
+def inferencex_population(isl: int, osl: int, num_prompts: int) -> tuple[Ints, Ints]:
+    """Prompt and output lengths of an InferenceX run: uniform in [0.8 L, L], all prompts first, from seed 0 [tokens].
+
+    Source: the random dataset of that benchmark (random-range-ratio 0.8, legacy NumPy generator), Apache-2.0.
+    """
+    draw = np.random.RandomState(0)
+    isl = _whole(isl, 2, "the input length", "isl")
+    osl = _whole(osl, 2, "the output length", "osl")
+    count = _whole(num_prompts, 1, "the number of prompts", "num_prompts")
+    prompt = draw.randint(int(0.8 * isl), isl + 1, count)
+    output = draw.randint(int(0.8 * osl), osl + 1, count)
+    return prompt.astype(np.int64), output.astype(np.int64)

@@ -1,0 +1,325 @@
+"""The cost bank: measured points verbatim, sound in between, labelled, and never built on a broken table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from apexsim.cost.bank import Bank, Provenance, collective_formula, load_bank, rising
+from apexsim.cost.kernels import ROOT, Tables, manifest, systems
+from apexsim.cost.roofline import KERNELS, Peaks, flat, ideal
+from apexsim.errors import InputError
+
+STORED = 1.3e-4  # relative error of the 13 mantissa bits, with room
+
+
+def gpu(kernels: str, borrow: str = "", **over: object) -> SimpleNamespace:
+    """A GPU with the peaks of a measured system."""
+    entry = manifest()["systems"][kernels or borrow or "h100_sxm"]
+    fields = {"name": kernels or f"like {borrow}", "flops": entry["flops"], "memory_bandwidth": entry["bandwidth"],
+              "kernels": kernels, "borrow": borrow}  # fmt: skip
+    return SimpleNamespace(**{**fields, **over})
+
+
+@pytest.fixture(scope="module")
+def h100() -> Bank:
+    return load_bank(gpu("h100_sxm"))
+
+
+# ── exact at measured points ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("system", systems())
+def test_gemm_returns_measured_points_verbatim(system: str) -> None:
+    bank, tables = load_bank(gpu(system)), Tables(system)
+    table = tables.table("gemm", ("bf16", "any"))
+    m, n, k = (table.axes[a] for a in "mnk")
+    for i, j in ((0, 0), (len(n) // 2, len(k) // 2), (len(n) - 2, 3)):
+        priced = bank.gemm(m, int(n[i]), int(k[j]), "bf16")
+        known = ~np.isnan(table.seconds[:, i, j])
+        np.testing.assert_allclose(priced.seconds[known], table.seconds[known, i, j], rtol=1e-12)
+        assert (priced.provenance[known] == Provenance.MEASURED).all()
+
+
+def test_known_rows_of_the_source_files() -> None:
+    bank = load_bank(gpu("h200_sxm"))
+    # sglang 0.5.14 gemm_perf, bfloat16, n = k = 4096: m = 1 and 1024, ms
+    np.testing.assert_allclose(bank.gemm([1, 1024], 4096, 4096, "bf16").seconds, [12.629e-6, 46.397e-6], rtol=STORED)
+    # vllm 0.24.0 custom_allreduce_perf, 8 GPUs, message_size 1,048,576 elements of 2 bytes, ms
+    size = 2.0 * 1048576
+    assert bank.collective("all_reduce", size, 8).seconds == pytest.approx(18.106e-6, rel=STORED)
+    assert bank.collective("all_reduce", size, 8, graph=False).seconds == pytest.approx(36.300e-6, rel=STORED)
+
+
+@pytest.mark.parametrize("phase", ["context", "generation"])
+def test_attention_returns_measured_points_verbatim(h100: Bank, phase: str) -> None:
+    table = Tables("h100_sxm").table("attention", (phase, "bf16", "vllm", "bf16"))
+    price = h100.prefill if phase == "context" else h100.decode
+    for row in range(0, len(table.axes["shape"]), 40):
+        shape = [int(x) for x in table.axes["shape"][row]]
+        if shape[3]:
+            continue
+        priced = price(table.axes["batch"][:, None], table.axes["length"][None, :], *shape)
+        known = ~np.isnan(table.seconds[row])
+        np.testing.assert_allclose(priced.seconds[known], table.seconds[row][known], rtol=1e-9)
+        assert (priced.provenance[known] == Provenance.MEASURED).all()
+        assert (priced.provenance[~known] == Provenance.EXTRAPOLATED).all()
+
+
+def test_all_reduce_in_a_graph_has_no_eager_launch(h100: Bank) -> None:
+    small = 2 * 8192 * 2.0
+    assert h100.collective("all_reduce", small, 8).seconds < 8e-6
+    assert h100.collective("all_reduce", small, 8, graph=False).seconds > 15e-6
+    assert h100.collective("all_reduce", small, 8, nccl=True).seconds > h100.collective("all_reduce", small, 8).seconds
+
+
+# ── in between and beyond ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_left_out_gemm_plane_is_predicted_within_seven_percent() -> None:
+    from dataclasses import replace
+
+    from apexsim.cost.gemm import GemmSurface
+
+    tables = Tables("h200_sxm")
+    table = tables.table("gemm", ("bf16", "any"))
+    errors = []
+    for i in range(1, len(table.axes["n"]) - 1, 2):
+        n = np.delete(table.axes["n"], i)
+        rest = replace(table, seconds=np.delete(table.seconds, i, axis=1), axes={**table.axes, "n": n})
+        surface = GemmSurface(rest, "bf16", tables.peaks)
+        for j, k in enumerate(table.axes["k"]):
+            seen = surface.price(table.axes["m"], int(table.axes["n"][i]), int(k)).seconds
+            errors.append(np.abs(seen / table.seconds[:, i, j] - 1))
+    assert np.nanmedian(np.concatenate(errors)) < 0.07
+
+
+def test_times_between_points_are_labelled_and_lie_between(h100: Bank) -> None:
+    low, mid, high = h100.gemm([4096, 6000, 8192], 8192, 8192, "bf16").seconds
+    assert low < mid < high
+    assert h100.gemm([6000], 8192, 8192, "bf16").provenance[0] == Provenance.INTERPOLATED
+    assert h100.gemm([100_000], 8192, 8192, "bf16").provenance[0] == Provenance.EXTRAPOLATED
+    assert h100.gemm([64], 200_000, 8192, "bf16").provenance[0] == Provenance.EXTRAPOLATED
+
+
+def test_beyond_the_grid_the_utilisation_of_the_edge_is_held(h100: Bank) -> None:
+    edge, twice = h100.gemm([32768, 65536], 8192, 8192, "bf16").seconds
+    assert twice == pytest.approx(2 * edge, rel=0.01)
+    far, farther = h100.decode([2048, 4096], 4096, 8, 1, 128).seconds
+    assert farther == pytest.approx(2 * far, rel=0.01)
+    assert h100.gemm([1], 8, 8, "bf16").seconds[0] >= 1e-6  # below it, its time
+
+
+def test_prompt_cost_is_rising_and_convex_and_a_chunk_costs_a_difference(h100: Bank) -> None:
+    length = np.unique(np.geomspace(1, 131072, 400).astype(int)).astype(float)
+    for window, kv in ((0, "bf16"), (128, "bf16"), (1024, "fp8")):
+        cost = h100.prefill_saturated(length, 8, 1, 128, window, kv).seconds
+        slope = np.diff(np.r_[0.0, cost]) / np.diff(np.r_[0.0, length])
+        assert (slope > 0).all()
+        assert (np.diff(slope) >= -1e-12 * slope[1:]).all()
+    assert h100.prefill_saturated(0.0, 8, 1, 128).seconds == 0.0
+    assert 0 < h100.prefill_launch(8, 1, 128) < 30e-6
+
+
+def test_prompt_cost_meets_the_measured_batch(h100: Bank) -> None:
+    batch = h100.prefill(8, 1024, 8, 1, 128).seconds / 8
+    assert h100.prefill_saturated(1024.0, 8, 1, 128).seconds == pytest.approx(float(batch), rel=0.12)
+
+
+def test_decode_grows_with_context_and_batch(h100: Bank) -> None:
+    grid = h100.decode(np.geomspace(1, 512, 12)[:, None], np.geomspace(16, 65536, 32)[None, :], 8, 1, 128).seconds
+    assert (np.diff(rising(rising(grid, 0), 1), axis=1) >= 0).all()
+    assert np.mean(np.diff(grid, axis=1) > -0.03 * grid[:, 1:]) > 0.98
+
+
+def test_decode_never_beats_the_memory(h100: Bank) -> None:
+    batch, context = np.array([64.0]), np.array([8192.0])
+    read = 2 * batch * context * 8 * 128 * 2
+    assert h100.decode(batch, context, 64, 8, 128).seconds[0] > read[0] / 3.35e12
+
+
+def test_window_bounds_attention(h100: Bank) -> None:
+    full, cut = h100.decode(64, 32768.0, 8, 1, 128), h100.decode(64, 32768.0, 8, 1, 128, window=4096)
+    assert cut.seconds < full.seconds / 4
+    near, far = h100.prefill(1, np.array([8192.0, 16384.0]), 8, 1, 128, window=1000).seconds
+    assert far == pytest.approx(2 * near, rel=0.2)
+    same = h100.prefill(1, 512.0, 8, 1, 128, window=1000).seconds
+    assert same == h100.prefill(1, 512.0, 8, 1, 128).seconds
+
+
+def test_unmeasured_heads_take_the_nearest_shape(h100: Bank) -> None:
+    odd = h100.decode(16, 4096.0, 80, 10, 96)
+    assert odd.provenance == Provenance.TRANSFERRED
+    read = 2 * 16 * 4096 * 10 * 96 * 2 / 3.35e12
+    assert read < odd.seconds < 4 * read
+
+
+def test_sizes_broadcast(h100: Bank) -> None:
+    assert h100.decode(np.ones((12, 1)), np.full((1, 32), 100.0), 8, 1, 128).seconds.shape == (12, 32)
+    assert h100.prefill(np.ones((3, 1)), np.full((1, 4), 100.0), 8, 1, 128, 64).seconds.shape == (3, 4)
+    assert h100.gemm(np.ones((2, 3)), 8192, 8192, "fp8").seconds.shape == (2, 3)
+
+
+# ── kernels without a table, GPUs without tables ────────────────────────────────────────────────────────────────────
+
+
+def test_weight_only_moves_fewer_bytes_and_multiplies_no_faster(h100: Bank) -> None:
+    wide, thin = (h100.gemm([1, 8192], 8192, 8192, kernel) for kernel in ("bf16", "w4a16"))
+    assert 0.2 < thin.seconds[0] / wide.seconds[0] < 0.5
+    assert thin.seconds[1] == pytest.approx(wide.seconds[1], rel=0.05)
+    assert (thin.provenance == Provenance.TRANSFERRED).all()
+
+
+def test_fp8_on_a_gpu_without_fp8_units_is_weight_only() -> None:
+    bank = load_bank(gpu("a100_sxm"))
+    assert (bank.gemm([1, 4096], 8192, 8192, "fp8").seconds <= bank.gemm([1, 4096], 8192, 8192, "bf16").seconds).all()
+    assert bank.gemm([4096], 8192, 8192, "fp8").seconds[0] > 0.5 * bank.gemm([4096], 8192, 8192, "bf16").seconds[0]
+
+
+def test_a_borrowed_surface_with_the_same_peaks_gives_the_same_times_labelled_transferred(h100: Bank) -> None:
+    bank = load_bank(gpu("", "h100_sxm"))
+    own, lent = h100.gemm([1, 100, 5000], 8192, 8192, "bf16"), bank.gemm([1, 100, 5000], 8192, 8192, "bf16")
+    np.testing.assert_allclose(lent.seconds, own.seconds, rtol=1e-9)
+    assert (lent.provenance == Provenance.TRANSFERRED).all()
+    assert (bank.decode([1, 64], 4096, 8, 1, 128).provenance == Provenance.TRANSFERRED).all()
+
+
+def test_half_the_bandwidth_takes_up_to_twice_the_time_but_the_launch_stays(h100: Bank) -> None:
+    slow = load_bank(gpu("", "h100_sxm", name="slow", memory_bandwidth=3.35e12 / 2))
+    big = slow.gemm([1], 16384, 16384, "bf16").seconds / h100.gemm([1], 16384, 16384, "bf16").seconds
+    tiny = slow.gemm([1], 32, 32, "bf16").seconds / h100.gemm([1], 32, 32, "bf16").seconds
+    assert 1.9 < big[0] <= 2.0
+    assert tiny[0] < 1.5
+
+
+def test_without_any_table_the_stated_roofline_answers() -> None:
+    bank = load_bank(gpu("", "", name="unknown", flops={"bf16": 100e12}, memory_bandwidth=1e12))
+    priced = bank.gemm([16.0], 4096, 4096, "bf16")
+    nbytes = 16 * 4096 * 2 * 2 + 4096**2 * 2
+    assert priced.seconds[0] == pytest.approx(2e-6 + nbytes / 0.8e12, rel=1e-6)
+    assert priced.provenance[0] == Provenance.ROOFLINE
+    assert bank.decode([4], 1000, 8, 1, 128).provenance[0] == Provenance.ROOFLINE
+    assert bank.prefill_saturated(1000.0, 8, 1, 128).seconds > 0
+
+
+@pytest.mark.parametrize("kernel", sorted(KERNELS))
+@pytest.mark.parametrize("system", ["a100_sxm", "h100_sxm", "b200_sxm", "l40s", "b60", "v100_pcie"])
+def test_every_kernel_has_a_sane_price_everywhere(system: str, kernel: str) -> None:
+    bank = load_bank(gpu(system))
+    seconds = bank.gemm([1, 64, 4096], 4096, 4096, kernel).seconds
+    assert (seconds > 1e-6).all()
+    floor = 2 * 4096.0**3 / max(bank.peaks.flops.values())
+    assert seconds[2] > 0.5 * floor
+    assert bank.quantise([1, 64], 4096, kernel).seconds.shape == (2,)
+
+
+# ── collectives ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_formula_is_launch_steps_and_bytes() -> None:
+    assert collective_formula("all_reduce", 0.0, 8, 450e9, 1e-6, 5e-6) == pytest.approx(5e-6 + 14e-6)
+    assert collective_formula("all_gather", 3e9, 4, 1e9, 0.0) == pytest.approx(0.75 * 3 / 0.75)
+    assert collective_formula("send", 3e9, 2, 1e9, 0.0) == pytest.approx(4.0)
+    assert collective_formula("all_reduce", 1e9, 1, 1e9, 1.0) == 0.0
+
+
+def test_one_rank_costs_nothing(h100: Bank) -> None:
+    assert h100.collective("all_reduce", [1e6, 1e9], 1).seconds.tolist() == [0.0, 0.0]
+
+
+def test_a_link_prices_by_formula(h100: Bank) -> None:
+    nic = SimpleNamespace(bandwidth=50e9, latency=3e-6, launch=10e-6)
+    priced = h100.collective("all_reduce", 1e8, 16, link=nic)
+    assert priced.provenance == Provenance.ROOFLINE
+    assert priced.seconds == pytest.approx(collective_formula("all_reduce", 1e8, 16, 50e9, 3e-6, 10e-6))
+
+
+@pytest.mark.parametrize("kind", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"])
+def test_collectives_grow_with_size(h100: Bank, kind: str) -> None:
+    seconds = h100.collective(kind, np.geomspace(256, 1e9, 60), 2 if kind == "send" else 8).seconds
+    assert (np.diff(seconds) >= -1e-12).all()
+
+
+def test_exchanged_columns_of_the_v100_reduce_scatter_file_are_put_right() -> None:
+    # lines 138-153 of the source: 4 nodes of one GPU each, 1 KB ... 262,144 KB
+    table = Tables("v100_pcie").table("comm", ("reduce_scatter", "nccl", "4"))
+    row = table.seconds[table.axes["gpus"].tolist().index(4)]
+    assert table.axes["gpus"].tolist() == [4, 8, 16]
+    assert table.axes["bytes"].max() == 262144 * 1024
+    assert row[-1] == pytest.approx(217633e-6, rel=STORED)
+    assert (np.diff(row) >= 0).all()
+
+
+def test_the_h100_all_gather_outlier_is_not_used(h100: Bank) -> None:
+    before, at, after = h100.collective("all_gather", np.array([32768, 65536, 131072]) * 1024.0, 8).seconds
+    assert before < at < after
+    assert at < 300e-6  # the outlier is 555 µs
+
+
+# ── broken data ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "v100_pcie", tmp_path / "v100_pcie")
+    shutil.copy(ROOT / "manifest.json", tmp_path)
+    return tmp_path
+
+
+def spoil(path: Path, value: float) -> None:
+    """Put one number into the GEMM table."""
+    with np.load(path) as data:
+        arrays = dict(data)
+    arrays["0"][3, 4, 5] = value
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (-1.0, "positive"), (0.0, "positive")])
+def test_a_spoilt_table_is_refused(copy: Path, value: float, word: str) -> None:
+    spoil(copy / "v100_pcie" / "gemm.npz", value)
+    with pytest.raises(InputError, match=word):
+        Bank(gpu("v100_pcie"), root=copy).gemm([1], 4096, 4096, "bf16")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 99, "systems": {}}'])
+def test_a_broken_manifest_is_refused(copy: Path, text: str) -> None:
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match="manifest"):
+        Bank(gpu("v100_pcie"), root=copy)
+
+
+def test_missing_files_are_one_clear_error(copy: Path, tmp_path: Path) -> None:
+    (copy / "v100_pcie" / "gemm.npz").unlink()
+    with pytest.raises(InputError, match="gemm"):
+        Bank(gpu("v100_pcie"), root=copy).gemm([1], 4096, 4096, "bf16")
+    with pytest.raises(InputError, match="manifest"):
+        Bank(gpu("v100_pcie"), root=tmp_path / "none")
+
+
+def test_unknown_names_are_told(h100: Bank) -> None:
+    with pytest.raises(InputError, match="fp9"):
+        h100.gemm([1], 8, 8, "fp9")
+    with pytest.raises(InputError, match="h101"):
+        Bank(SimpleNamespace(name="x", flops={"bf16": 1e12}, memory_bandwidth=1e12, kernels="h101_sxm", borrow=""))
+    with pytest.raises(InputError, match="source"):
+        load_bank(gpu("h100_sxm"), source="llama")
+
+
+def test_manifest_names_the_origin_of_every_table() -> None:
+    doc = manifest()
+    assert "Apache-2.0" in doc["source"]["measurements"]
+    rows = [row for entry in doc["systems"].values() for family in entry["families"].values() for row in family]
+    assert all(row["file"] for row in rows)
+    assert json.dumps(doc)
+
+
+def test_ideal_and_flat() -> None:
+    peaks = Peaks({"bf16": 1e12}, 1e9)
+    assert ideal(2e12, 1e9, peaks, "bf16") == 2.0
+    assert flat(0.65e12, 0.4e9, peaks, "bf16") == pytest.approx(1.0 + 2e-6)
+    assert peaks.rate("fp8") == 1e12

@@ -1,0 +1,134 @@
+"""Engine rows: lookup by version, inheritance, sources, settled defaults, checked overrides."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+
+import pytest
+
+from apexsim.engines import engine_names, engine_versions, load_engine, override, settled
+from apexsim.errors import InputError
+from apexsim.units import GiB
+
+H100, A100, L4 = (79.19 * GiB, "h100-sxm"), (79.15 * GiB, "a100-sxm-80gb"), (22.03 * GiB, "l4")
+
+
+def test_every_version_of_every_engine_loads() -> None:
+    assert {"vllm", "orca", "sarathi", "sglang", "tensorrt-llm"} <= set(engine_names())
+    for name in engine_names():
+        for version in engine_versions(name):
+            row = load_engine(f"{name}@{version}")
+            assert (row.name, row.version) == (name, version)
+            assert list(row.pad) == sorted(set(row.pad))
+
+
+def test_every_constant_names_a_source() -> None:
+    for name in engine_names():
+        data = tomllib.loads((files("apexsim") / f"data/engines/{name}.toml").read_text(encoding="utf-8"))
+        for row in data["row"]:
+            for table in ("rules", "host", "memory"):
+                for key, constant in row.get(table, {}).items():
+                    assert len(constant) == 2 and constant[1] in data["sources"], (name, row["version"], key)
+
+
+@pytest.mark.parametrize(
+    ("spec", "version"),
+    [
+        ("vllm@0.6.0", "0.6.0"),
+        ("vllm@0.6.6.post1", "0.6.0"),
+        ("vLLM@0.10.2", "0.10.0"),
+        ("vllm@0.19.2rc1", "0.19.0"),
+        ("vllm@v0.20.1", "0.20.0"),
+        ("vllm@9.9", engine_versions("vllm")[-1]),
+        ("vllm", engine_versions("vllm")[-1]),
+    ],
+)
+def test_a_version_takes_the_newest_row_that_is_not_newer(spec: str, version: str) -> None:
+    assert load_engine(spec).version == version
+
+
+@pytest.mark.parametrize("spec", ["vlm", "vllm@zero", "vllm@0.2", "", "@1"])
+def test_unknown_engines_and_versions_are_refused(spec: str) -> None:
+    with pytest.raises(InputError):
+        load_engine(spec)
+
+
+def test_the_nearest_name_is_offered() -> None:
+    with pytest.raises(InputError, match="vllm"):
+        load_engine("vlm")
+
+
+def test_vllm_v0_is_prefill_first_with_a_synchronous_scheduler() -> None:
+    row = load_engine("vllm@0.6.0")
+    assert (row.prefill_first, row.mix, row.chunk, row.admission, row.lag) == (1, 0, 0, 1, 0)
+    assert (row.step_s, row.sequence_s, row.prompt_step_s, row.request_s) == (4.2e-3, 0.32e-3, 10e-3, 3.8e-3)
+    assert len(row.pad) == 35 and row.max_capture == 256
+
+
+def test_chunked_prefill_of_v0_mixes_under_512_tokens() -> None:
+    row = settled(override(load_engine("vllm@0.6.0"), chunk=1), *H100, 8192)
+    assert (row.prefill_first, row.mix, row.chunk, row.max_num_batched_tokens) == (0, 1, 1, 512)
+    assert (
+        settled(
+            override(load_engine("vllm@0.6.0"), chunk=1, max_num_batched_tokens=2048), *H100, 8192
+        ).max_num_batched_tokens
+        == 2048
+    )
+
+
+@pytest.mark.parametrize(("gpu", "sequences", "tokens"), [(H100, 1024, 8192), (A100, 256, 2048), (L4, 256, 2048)])
+def test_large_gpus_get_large_defaults(gpu: tuple[float, str], sequences: int, tokens: int) -> None:
+    row = settled(load_engine("vllm@0.19.0"), *gpu, 8192)
+    assert (row.max_num_seqs, row.max_num_batched_tokens) == (sequences, tokens)
+
+
+def test_whole_prompts_need_a_budget_as_long_as_the_model() -> None:
+    row = load_engine("vllm@0.6.0")
+    assert settled(row, *H100, 8192).max_num_batched_tokens == 8192
+    assert settled(row, *H100, 1024).max_num_batched_tokens == 2048
+    with pytest.raises(InputError, match="longest request"):
+        settled(override(row, max_num_batched_tokens=4096), *H100, 8192)
+
+
+def test_settling_twice_changes_nothing() -> None:
+    row = settled(load_engine("vllm"), *H100, 8192)
+    assert settled(row, *H100, 8192) == row
+
+
+def test_capture_ends_with_the_batch() -> None:
+    assert settled(override(load_engine("vllm@0.6.0"), max_num_seqs=60), *H100, 2048).max_capture == 64
+    assert settled(override(load_engine("vllm"), max_num_seqs=64), *H100, 2048).max_capture == 128
+    assert settled(override(load_engine("vllm"), pad=()), *H100, 2048).max_capture == 0
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_num_seqs": 0},
+        {"max_num_seqs": 2.5},
+        {"max_num_batched_tokens": -1},
+        {"block_size": 0},
+        {"memory_fraction": 0.0},
+        {"memory_fraction": 1.1},
+        {"memory_fraction": float("nan")},
+        {"admission": 3},
+        {"max_num_seq": 4},
+    ],
+)
+def test_bad_settings_are_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        override(load_engine("vllm"), **setting)
+
+
+def test_none_keeps_the_default_and_the_row_itself_is_untouched() -> None:
+    row = load_engine("vllm")
+    assert override(row, max_num_seqs=None, chunk=None) == row
+    override(row, max_num_seqs=8)
+    assert load_engine("vllm") == row
+
+
+def test_policies_differ_where_their_papers_do() -> None:
+    orca, sarathi = load_engine("orca"), load_engine("sarathi")
+    assert (orca.chunk, orca.mix, orca.admission, orca.preempt) == (0, 1, 2, 0)
+    assert (sarathi.chunk, sarathi.mix, sarathi.max_num_batched_tokens) == (1, 1, 512)

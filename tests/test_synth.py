@@ -1,0 +1,98 @@
+"""Made-up workloads: the statistics that were asked for, and the population of a public benchmark to the token."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from apexsim.errors import InputError
+from apexsim.workload.synth import inferencex_population, synthetic
+
+POPULATION = [  # concurrency, sum of inputs, sum of outputs of 10 × concurrency requests at 8192/1024
+    (1, 73973, 9303),
+    (2, 147984, 18705),
+    (4, 294050, 36805),
+    (8, 584809, 74069),
+    (16, 1175032, 146426),
+]
+
+
+@pytest.mark.parametrize(("concurrency", "inputs", "outputs"), POPULATION)
+def test_inferencex_population(concurrency: int, inputs: int, outputs: int) -> None:
+    prompt, output = inferencex_population(8192, 1024, 10 * concurrency)
+    assert (int(prompt.sum()), int(output.sum())) == (inputs, outputs)
+
+
+def test_open_loop_lasts_as_asked() -> None:
+    load = synthetic(100, 20, 500, request_rate=4.0)
+    assert load.mode == "open" and load.arrive[0] > 0 and load.arrive[-1] == pytest.approx(125.0)
+
+
+@pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
+def test_burstiness_is_the_gamma_shape(burstiness: float) -> None:
+    gaps = np.diff(synthetic(10, 10, 20_000, request_rate=3.0, burstiness=burstiness).arrive)
+    # squared coefficient of variation of a gamma variable = 1 / shape; its standard error here is below 5 %
+    assert gaps.var() / gaps.mean() ** 2 == pytest.approx(1 / burstiness, rel=0.15)
+
+
+def test_closed_and_offline() -> None:
+    closed = synthetic(100, 20, 64, concurrency=8, think=0.5, warmup=16, spread=0.2)
+    assert (closed.mode, closed.concurrency, closed.think, closed.warmup) == ("closed", 8, 0.5, 16)
+    assert synthetic(100, 20, 64).mode == "offline" and not closed.arrive.any()
+
+
+def test_spread_keeps_the_mean_and_the_bounds() -> None:
+    load = synthetic(1000, 50, 20_000, spread=0.2)
+    assert (load.prompt.min(), load.prompt.max(), load.output.min(), load.output.max()) == (800, 1200, 40, 60)
+    # standard error of the mean: 400 / sqrt(12 · 20,000) = 0.8
+    assert load.prompt.mean() == pytest.approx(1000, abs=4)
+
+
+def test_spread_never_gives_empty_requests() -> None:
+    load = synthetic(1, 2, 1000, spread=1.0)
+    assert load.prompt.min() == load.prompt.max() == 1 and set(load.output) == {1, 2, 3}
+
+
+def test_seed_decides_everything() -> None:
+    first, again, other = (synthetic(100, 20, 64, request_rate=1.0, spread=0.5, seed=s) for s in (3, 3, 4))
+    assert np.array_equal(first.arrive, again.arrive) and np.array_equal(first.prompt, again.prompt)
+    assert not np.array_equal(first.arrive, other.arrive) and not np.array_equal(first.prompt, other.prompt)
+
+
+def test_rate_does_not_change_the_requests() -> None:
+    slow, fast = (synthetic(100, 20, 64, request_rate=r, spread=0.5) for r in (1.0, 8.0))
+    assert np.array_equal(slow.prompt, fast.prompt) and slow.arrive == pytest.approx(8 * fast.arrive)
+
+
+def test_constant_closed_loop_is_warned_of() -> None:
+    assert "lockstep" in synthetic(100, 20, concurrency=8).notes[0] and not synthetic(100, 20, request_rate=1.0).notes
+
+
+FAULTS = [
+    ({"prompt_len": 0}, "prompt length"),
+    ({"prompt_len": 12.5}, "prompt length"),
+    ({"output_len": -1}, "output length"),
+    ({"num_requests": 0}, "number of requests"),
+    ({"request_rate": 0.0}, "request rate"),
+    ({"request_rate": -2.0}, "request rate"),
+    ({"request_rate": float("nan")}, "request rate"),
+    ({"request_rate": float("inf")}, "request rate"),
+    ({"request_rate": 1.0, "burstiness": 0.0}, "burstiness"),
+    ({"request_rate": 1.0, "burstiness": 1e-9}, "burstiness"),
+    ({"concurrency": 0}, "concurrency"),
+    ({"concurrency": 2.5}, "concurrency"),
+    ({"concurrency": 4, "request_rate": 1.0}, "not both"),
+    ({"seed": -1}, "seed"),
+    ({"spread": 1.5}, "spread"),
+    ({"spread": float("nan")}, "spread"),
+    ({"concurrency": 4, "think": -1.0}, "think"),
+    ({"think": 1.0}, "think"),
+    ({"num_requests": 8, "warmup": 8}, "warm-up"),
+    ({"warmup": -1}, "warm-up"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), FAULTS)
+def test_faults_are_named(change: dict, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        synthetic(**{"prompt_len": 100, "output_len": 20, **change})
