@@ -21,8 +21,11 @@ from apexsim.cost import attention as attn
 from apexsim.cost.attention import AttentionSurface, Match, Shape
 from apexsim.cost.bank import Bank
 from apexsim.cost.comm import Curve
+from apexsim.cost.experts import ExpertSurface
+from apexsim.cost.experts import Match as Near
 from apexsim.cost.gemm import GemmSurface
 from apexsim.cost.kernels import Table, Tables, systems
+from apexsim.cost.library import ENGINES
 
 MARKS = ("<!-- errors: begin -->", "<!-- errors: end -->")
 PAIRS = (("h100_sxm", "h200_sxm"), ("b200_sxm", "b300_sxm"), ("h200_sxm", "b200_sxm"), ("h100_sxm", "l40s"),
@@ -65,10 +68,10 @@ def gemm_planes(table: Table, surface: Callable[[Table], GemmSurface]) -> Errors
     return out
 
 
-def attention_planes(table: Table, surface: Callable[[Table], AttentionSurface]) -> Errors:
+def attention_planes(table: Table, surface: Callable[[Table], AttentionSurface], step: int = 6) -> Errors:
     """Drop every length and batch inside the grid, on every sixth shape; then every sixth shape itself."""
     out: Errors = {"length": [], "batch": [], "heads": []}
-    rows = range(0, len(table.axes["shape"]), 6)
+    rows = range(0, len(table.axes["shape"]), step)
     for name, dim in (("length", 1), ("batch", 0)):
         for i in range(1, len(table.axes[name]) - 1):
             rest = surface(without(table, name, i))
@@ -100,6 +103,29 @@ def comm_points(table: Table, surface: Callable[[Table], Curve]) -> Errors:
     return out
 
 
+def expert_points(table: Table, surface: Callable[[Table], ExpertSurface]) -> Errors:
+    """Drop every number of tokens on every tenth layer; then every tenth layer itself."""
+    out: Errors = {"tokens": [], "layer": []}
+    loads = table.axes["load"].tolist()
+    rows = range(0, len(table.axes["shape"]), 10)
+    tokens = table.axes["tokens"].astype(float)
+    whole = surface(table)
+    for i in range(1, len(tokens) - 1):
+        rest = surface(without(table, "tokens", i))
+        for row in rows:
+            for j, load in enumerate(loads):
+                if not np.isnan(np.delete(table.seconds[row, j], i)).all():
+                    seen = rest.price(tokens[i : i + 1], whole.layers[row], Near(row, 0.0, 1.0), load).seconds
+                    out["tokens"].append(relative(seen, table.seconds[row, j, i : i + 1]))
+    for row in rows if len(table.axes["shape"]) > 1 else ():
+        rest = surface(without(table, "shape", row))
+        layer = whole.layers[row]
+        for j, load in enumerate(loads):
+            seen = rest.price(tokens, layer, rest.match(layer), load).seconds
+            out["layer"].append(relative(seen, table.seconds[row, j]))
+    return out
+
+
 def left_out(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
     """(system, family, table, what was dropped, errors)."""
     tables = Tables(system)
@@ -112,6 +138,14 @@ def left_out(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
         table = tables.table("attention", key)
         for what, found in attention_planes(table, lambda t: AttentionSurface(t, peaks)).items():
             yield system, "attention", " ".join(key[:3]), what, np.concatenate(found)
+    for key in tables.keys("mla"):
+        table = tables.table("mla", key)
+        for what, found in attention_planes(table, lambda t: AttentionSurface(t, peaks, "mla"), step=1).items():
+            yield system, "mla", " ".join(key[:3]), what, np.concatenate(found)
+    for key in tables.keys("moe"):
+        for what, found in expert_points(tables.table("moe", key), lambda t: ExpertSurface(t, peaks)).items():
+            if found:
+                yield system, "moe", " ".join(key).strip(), what, np.concatenate(found)
     pooled: dict[str, list[np.ndarray]] = {}
     for key in tables.keys("comm"):
         found = comm_points(tables.table("comm", key), lambda t: Curve(t, peaks))["size"]
@@ -169,14 +203,26 @@ def saturation(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
         yield system, "attention", " ".join(key[:3]), "P(l) against batches", np.concatenate(found)
 
 
-def report(rows: Iterator[tuple[str, str, str, str, np.ndarray]], head: str) -> list[str]:
-    """Markdown rows: median and p90 in percent."""
-    lines = [f"| {head} | family | table | left out | points | median % | p90 % |", "|---|---|---|---|---|---|---|"]
+def report(rows: Iterator[tuple[str, str, str, str, np.ndarray]]) -> list[str]:
+    """A Markdown table: one column per system, "median / p90" in percent, engines of one kernel pooled."""
+    pooled: dict[tuple[str, str, str], dict[str, list[np.ndarray]]] = {}
+    columns: dict[str, None] = {}
     for system, family, name, what, errors in rows:
-        if errors.size:
-            low, high = 100 * np.quantile(errors, [0.5, 0.9])
-            lines.append(f"| {system} | {family} | {name} | {what} | {errors.size} | {low:.1f} | {high:.1f} |")
+        table = " ".join(w for w in name.split() if w not in (*ENGINES, "any", "trtllm-gen"))
+        pooled.setdefault((family, table, what), {}).setdefault(system, []).append(errors)
+        columns[system] = None
+    lines = [f"| family | table | left out | {' | '.join(columns)} |", "|---|---|---|" + "---|" * len(columns)]
+    for (family, table, what), found in pooled.items():
+        cells = [_cell(np.concatenate(found.get(c, [np.empty(0)]))) for c in columns]
+        lines.append(f"| {family} | {table} | {what} | {' | '.join(cells)} |")
     return lines
+
+
+def _cell(errors: np.ndarray) -> str:
+    if not errors.size:
+        return ""
+    low, high = 100 * np.quantile(errors, [0.5, 0.9])
+    return f"{low:.1f} / {high:.0f}"
 
 
 def main() -> None:
@@ -186,9 +232,9 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     parts = [
-        "### Leave one out", "", *report((r for s in args.systems for r in left_out(s)), "system"), "",
-        "### Prompt cost in a full batch", "", *report((r for s in args.systems for r in saturation(s)), "system"), "",
-        "### Transfer", "", *report((r for a, b in PAIRS for r in transferred(a, b)), "from -> to"),
+        "### Leave one out", "", *report(r for s in args.systems for r in left_out(s)), "",
+        "### Prompt cost in a full batch", "", *report(r for s in args.systems for r in saturation(s)), "",
+        "### Transfer", "", *report(r for a, b in PAIRS for r in transferred(a, b)),
     ]  # fmt: skip
     text = "\n".join(parts)
     if args.write is None:

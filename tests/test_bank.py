@@ -239,6 +239,16 @@ def test_a_link_prices_by_formula(h100: Bank) -> None:
     assert priced.seconds == pytest.approx(collective_formula("all_reduce", 1e8, 16, 50e9, 3e-6, 10e-6))
 
 
+def test_collectives_are_lent_along_equal_links_only() -> None:
+    wire = SimpleNamespace(bandwidth=300e9, latency=1e-6, launch=8e-6)
+    same = load_bank(gpu("", "a100_sxm", name="a100 40 GB", vendor="NVIDIA", link=wire))
+    other = load_bank(gpu("", "a100_sxm", name="other vendor", vendor="AMD", link=wire))
+    own = load_bank(gpu("a100_sxm")).collective("all_reduce", 1e6, 8)
+    assert same.collective("all_reduce", 1e6, 8).seconds == own.seconds
+    assert same.collective("all_reduce", 1e6, 8).provenance == Provenance.TRANSFERRED
+    assert other.collective("all_reduce", 1e6, 8).provenance == Provenance.ROOFLINE
+
+
 @pytest.mark.parametrize("kind", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"])
 def test_collectives_grow_with_size(h100: Bank, kind: str) -> None:
     seconds = h100.collective(kind, np.geomspace(256, 1e9, 60), 2 if kind == "send" else 8).seconds

@@ -108,7 +108,7 @@ class Bank:
 
     def scan(self, kind: str, phase: str, batch: ArrayLike, length: ArrayLike, key_heads: int, value_heads: int,
              key_dim: int, value_dim: int) -> Priced:  # fmt: skip
-        """Convolution and scan of a linear-attention layer (gdn, kda, mamba2); phase: context, generation (one token)."""
+        """Convolution and scan of a linear-attention layer (gdn, kda, mamba2); phase: context or generation."""
         state = scan.State(key_heads, value_heads, key_dim, value_dim)
         return scan.scan(self.library, kind, phase, batch, length, state)
 
@@ -119,8 +119,8 @@ class Bank:
         graph: the step is replayed from a captured graph (else the engine's eager kernel with its launch); nccl: the
         vendor library even for all-reduces; link: price by formula on this link, not from measurements.
         """
-        curve = comm.measured(self.library, kind, graph, nccl, nodes)
-        return comm.price(self.library, kind, nbytes, gpus, curve, link)
+        found = comm.measured(self.library, kind, graph, nccl, nodes)
+        return comm.price(self.library, kind, nbytes, gpus, found, link)
 
     def dispatch(self, tokens: ArrayLike, hidden: int, top_k: int, experts: int, gpus: int, low_latency: bool = True,
                  nodes: int = 1) -> Priced:  # fmt: skip

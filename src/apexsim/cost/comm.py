@@ -8,18 +8,20 @@ Rabenseifner, Gropp 2005), in 2(p-1) or p-1 steps.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from apexsim.cost.grid import bracket, fill, linear
 from apexsim.cost.kernels import Table
-from apexsim.cost.library import ENGINES, Library
+from apexsim.cost.library import ENGINES, Home, Library
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, labelled, worst
 from apexsim.errors import InputError, nearest
 
 LINK_SHARE = 0.75  # of the peak that large messages reach: all_gather on 8 GPUs, 0.73 (H200) to 0.78 (A100)
+VENDOR = "NVIDIA"  # of all GPUs whose collectives are lent
+SAME_LINK = 0.02  # relative difference of link bandwidths up to which a curve is lent
 
 
 class Wire(Protocol):
@@ -83,13 +85,21 @@ class Curve:
         return Priced(seconds, label)
 
 
-def price(library: Library, kind: str, nbytes: ArrayLike, gpus: int, curve: Curve | None, link: Wire | None) -> Priced:
+class Found(NamedTuple):
+    """A measured curve, and whether it was measured on this very GPU."""
+
+    curve: Curve
+    own: bool
+
+
+def price(library: Library, kind: str, nbytes: ArrayLike, gpus: int, found: Found | None, link: Wire | None) -> Priced:
     """Seconds of a collective: from a measured curve where there is one, else by formula on the link."""
     size = np.asarray(nbytes, float)
     if gpus <= 1 and kind != "send":
         return labelled(np.zeros_like(size), Provenance.MEASURED)
-    if curve is not None and link is None:
-        return curve.price(kind, size, gpus)
+    if found is not None and link is None:
+        priced = found.curve.price(kind, size, gpus)
+        return priced if found.own else Priced(priced.seconds, worst(priced.provenance, Provenance.TRANSFERRED))
     wire = link or library.link
     if wire is None:
         raise InputError("no link to price a collective on", library.gpu.name, "give the link's bandwidth and latency")
@@ -98,13 +108,22 @@ def price(library: Library, kind: str, nbytes: ArrayLike, gpus: int, curve: Curv
     )
 
 
-def measured(library: Library, kind: str, graph: bool, nccl: bool, nodes: int) -> Curve | None:
-    """The measured curve of a collective on this very GPU: the engine's own all-reduce, else the vendor library."""
+def measured(library: Library, kind: str, graph: bool, nccl: bool, nodes: int) -> Found | None:
+    """The measured curve of a collective: the engine's own all-reduce, else the vendor library.
+
+    A relative's curve serves a GPU of the same vendor whose link is as wide (A100 40 and 80 GB, H100 and H20).
+    """
     modes = ("graph", "eager") if graph else ("eager", "graph")
     custom = [(kind, engine, mode) for engine in (library.source, *ENGINES) for mode in modes]
     wanted = [*(custom if not nccl and nodes == 1 else ()), (kind, "nccl", str(nodes))]
     for home in library.homes:
-        key = next((w for w in wanted if home.native and w in home.tables.keys("comm")), None)
-        if key is not None:
-            return library.surface(home, "comm", key, Curve)
+        key = next((w for w in wanted if w in home.tables.keys("comm")), None)
+        if key is not None and (home.native or _same_link(library, home)):
+            return Found(library.surface(home, "comm", key, Curve), home.native)
     return None
+
+
+def _same_link(library: Library, home: Home) -> bool:
+    """Whether the GPU is joined to its peers like the one that was measured."""
+    width = getattr(library.link, "bandwidth", 0.0)
+    return library.vendor == VENDOR and abs(width / home.tables.peaks.link - 1) < SAME_LINK

@@ -63,7 +63,7 @@ def volume(route: Route, ranks: int) -> float:
 
 
 def price(library: Library, tokens: ArrayLike, route: Route, gpus: int, low_latency: bool, nodes: int) -> Priced:
-    """Seconds of dispatch and combine; measured where the GPU and the number of ranks were, else an all-to-all twice."""
+    """Seconds of dispatch and combine; measured where GPU and ranks were, else by all-to-all formula."""
     t = np.asarray(tokens, float)
     if gpus <= 1:
         return labelled(np.zeros_like(t), Provenance.MEASURED)

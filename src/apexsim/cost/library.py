@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class GpuLike(Protocol):
-    """The part of a Gpu that prices need; a `link` (bandwidth, latency, launch) is used where there is one."""
+    """The part of a Gpu that prices need; a `link` (bandwidth, latency, launch) and a `vendor` are used if stated."""
 
     @property
     def name(self) -> str: ...
@@ -48,7 +48,7 @@ class Library:
         if source not in ENGINES:
             raise InputError(f"unknown kernel source '{source}'", "source", nearest(source, ENGINES))
         self.gpu, self.source = gpu, source
-        self.link = getattr(gpu, "link", None)
+        self.link, self.vendor = getattr(gpu, "link", None), getattr(gpu, "vendor", "")
         self.homes = tuple(Home(Tables(s, root), s == gpu.kernels) for s in (gpu.kernels, gpu.borrow) if s)
         stated = Peaks(gpu.flops, gpu.memory_bandwidth, float(getattr(self.link, "bandwidth", 0.0)))
         self.peaks = self.homes[0].tables.peaks if gpu.kernels else stated

@@ -150,7 +150,7 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
 def advance(req: Requests, work: Work, state: State, rules: Rules, host: Host, costs: Costs, log: Log, capacity: int,
             r: int, until: float, jump: bool, margin: int) -> int:  # fmt: skip
     """Advance replica r until its next step would see what arrives at `until`."""
-    halt = until + (TIE if rules.lag == 1 else -TIE)
+    halt = until - TIE
     while True:
         g, t0 = _pick(work, state, r)
         if log.gaps.shape[0] > 0 and log.counts[0] + margin > log.gaps.shape[0]:

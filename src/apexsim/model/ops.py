@@ -34,6 +34,7 @@ class Gemm:
     axis: Axis = Axis.TOTAL
     split: int = 1
     quantise: bool = False  # activations are quantised in front of this GEMM by a separate kernel
+    only: str = ""  # "decode" or "prompt" where only steps of that kind run it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Grouped:
 
     label: str
     hidden: int
-    inner: int  # per device
+    inner: int  # of a whole expert, before tp
     experts: int  # in the whole layer
     top_k: int
     tp: int
@@ -93,8 +94,8 @@ class Scan:
     value_heads: int
     key_dim: int
     value_dim: int
-    conv: int = 4
-    axis: Axis = Axis.LANE
+    axis: Axis = Axis.TOTAL
+    split: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,13 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Number formats of a plan: weights by part ("attention", "ffn", "experts", "shared", "router", "embedding", "head"), activations, KV cache."""
+    """Number formats of a plan: weights by part ("attention", "ffn", "experts", "shared", "router", "embedding", "head"), activations, KV cache.
+
+    activation "auto": as the kernel of the weight format takes them."""
 
     weights: tuple[tuple[str, str], ...] = ()
     default: str = "bf16"
-    activation: str = "bf16"
+    activation: str = "auto"
     kv: str = "bf16"
 
     def weight(self, part: str) -> str:

@@ -1,0 +1,176 @@
+"""Where the time of a run went, and how well the GPU was used (floor 3).
+
+Steps are counted by their tokens, so the share of every op is its price at those counts times how often they came.
+
+    MFU = FLOP done per device / (peak of the weights' compute format × busy seconds)
+    MBU = bytes moved per device / (memory bandwidth × busy seconds)
+
+"Done" and "moved" are what the kernels really do on one device: replicated heads, all touched weights of every step, the KV read
+by every decode.  Padding is not useful work and is not counted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.cost.bank import Provenance
+from apexsim.cost.price import Pricer
+from apexsim.cost.roofline import KERNELS
+from apexsim.cost.tables import Axes, _padded, _runs, _seen_tokens
+from apexsim.engine.kernel import Outcome
+from apexsim.engine.types import DECODE, PROMPT, Costs
+from apexsim.engines import EngineRow
+from apexsim.model.dtypes import dtype
+from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Mla, Op
+from apexsim.plan.lower import StageOps
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Device-seconds by class (all stages of all replicas), shares of provenance, and use of the hardware."""
+
+    seconds: tuple[tuple[str, float], ...]  # largest first; sums to `busy`
+    busy: float  # device-groups × s: stages of all replicas
+    idle: float
+    provenance: tuple[tuple[str, float], ...]  # share of priced device time
+    flop: float  # per device, mean over stages and replicas
+    nbytes: float
+    mfu: float
+    mbu: float
+    bottleneck: str
+
+
+def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer: Pricer, engine: EngineRow, axes: Axes,
+            duration: float) -> Account:  # fmt: skip
+    """Break a run down.  `duration` [s]: from the first request to the last token."""
+    seconds: dict[str, float] = defaultdict(float)
+    shares = np.zeros(len(Provenance))
+    flop = nbytes = 0.0
+    hist = outcome.hist.sum(axis=0)
+    lane_hist = outcome.hist_lane.sum(axis=0) if outcome.hist_lane.shape[2] > 1 else hist
+    for stage in stages:
+        for op, count in _ops(stage):
+            for kind in (DECODE, PROMPT):
+                if isinstance(op, Attend) or not _runs(op, kind):
+                    continue
+                steps = lane_hist[kind] if _axis(op) is Axis.LANE else hist[kind]
+                _add(seconds, shares, op, count, kind, steps, pricer, engine, axes)
+            f, b = _work(op, hist, outcome)
+            flop, nbytes = flop + count * f, nbytes + count * b
+        for kind in (DECODE, PROMPT):
+            factor = engine.prompt_factor if kind == PROMPT else 1.0
+            seconds["small kernels"] += engine.gap_s * stage.gaps * factor * float(hist[kind].sum())
+    _add_attention(seconds, shares, stages, outcome, pricer, axes)
+    seconds["head and sampling"] += outcome.total("sample_s")
+    seconds["host"] += outcome.total("host_s") + outcome.total("floor_s")
+    busy = outcome.total("busy_s")
+    lanes = outcome.hist.shape[0] * len(stages)
+    ranked = sorted(((k, v) for k, v in seconds.items() if v > 0.0), key=lambda kv: -kv[1])
+    total = max(shares.sum(), 1e-30)
+    peak = pricer.bank.peaks.rate(_compute(stages))
+    return Account(
+        tuple(ranked), busy, max(0.0, duration * lanes - busy),
+        tuple((p.name.lower(), float(shares[p] / total)) for p in Provenance if shares[p] > 0), flop / lanes, nbytes / lanes,
+        flop / (peak * busy) if busy else 0.0, nbytes / (pricer.bank.peaks.bandwidth * busy) if busy else 0.0,
+        _bottleneck(ranked, flop / peak, nbytes / pricer.bank.peaks.bandwidth),
+    )  # fmt: skip
+
+
+def _ops(stage: StageOps) -> list[tuple[Op, int]]:
+    return [(op, n) for layer, n in stage.layers for op in layer.ops] + [(op, 1) for op in stage.entry]
+
+
+def _axis(op: Op) -> Axis:
+    return Axis.TOTAL if isinstance(op, (Mla, Attend)) else op.axis
+
+
+def _add(seconds: dict[str, float], shares: Array, op: Op, count: int, kind: int, steps: NDArray[np.int64], pricer: Pricer,
+         engine: EngineRow, axes: Axes) -> None:  # fmt: skip
+    """Add what one op took in all steps of a kind."""
+    n = np.nonzero(steps)[0]
+    n = n[n > 0]
+    if not len(n):
+        return
+    points = axes.token_points()
+    priced = pricer.dense(op, _seen_tokens(op, points), kind == DECODE)
+    at = _padded(engine, len(steps))[n] if kind == DECODE else n
+    factor = engine.prompt_factor if kind == PROMPT else 1.0
+    took = count * factor * steps[n] * np.interp(at, points, priced.seconds)
+    label = "collectives" if isinstance(op, Collective) else op.label
+    seconds[label] += float(took.sum())
+    codes = priced.provenance[np.minimum(np.searchsorted(points, at), len(points) - 1)]
+    np.add.at(shares, codes, took)
+
+
+def _add_attention(seconds: dict[str, float], shares: Array, stages: tuple[StageOps, ...], outcome: Outcome, pricer: Pricer,
+                   axes: Axes) -> None:  # fmt: skip
+    decode, prefill = outcome.total("decode_attention_s"), outcome.total("prefill_attention_s")
+    seconds["decode attention"] += decode
+    seconds["prefill attention"] += prefill
+    op = next((o for o, _ in _ops(stages[0]) if isinstance(o, (Attend, Mla))), None)
+    if op is not None:
+        nodes, points = axes.nodes(), axes.batch_points()
+        shares[int(np.median(pricer.decode(op, points, nodes).provenance))] += decode
+        shares[int(np.median(pricer.prefill(op, nodes)[0].provenance))] += prefill
+
+
+def _work(op: Op, hist: NDArray[np.int64], outcome: Outcome) -> tuple[float, float]:
+    """(FLOP, bytes) of one op on one device in the whole run."""
+    tokens = outcome.total("decode_tokens") + outcome.total("prompt_tokens")
+    steps = float(hist.sum())
+    if isinstance(op, Gemm):
+        seen = tokens / op.split
+        return 2.0 * op.n * op.k * seen, op.weight_bytes * op.n * op.k * steps + 2.0 * (op.n + op.k) * seen
+    if isinstance(op, Grouped):
+        matrices = 3 if op.gated else 2
+        pairs = tokens / op.split * op.top_k / op.ep
+        expert = matrices * op.hidden * op.inner / op.tp
+        held = op.experts / op.ep
+        mean = pairs / max(steps, 1.0)
+        touched = held * (1.0 - (1.0 - 1.0 / held) ** mean) if held > 1 else 1.0
+        return 2.0 * expert * pairs, op.weight_bytes * expert * touched * steps
+    if isinstance(op, Attend):
+        return _attend_work(op, outcome)
+    if isinstance(op, Mla):
+        decode, prompt = outcome.read[:, 0].sum(), outcome.read[:, 1].sum()
+        width, each = op.kv_rank + op.rope_dim, dtype(op.kv_dtype).stored
+        return 2.0 * op.heads * (2 * op.kv_rank + op.rope_dim) * float(decode) + 2.0 * op.heads * (
+            op.nope_dim + op.rope_dim + op.v_dim
+        ) * float(prompt), each * width * float(decode)
+    return 0.0, 0.0
+
+
+def _attend_work(op: Attend, outcome: Outcome) -> tuple[float, float]:
+    w = 0 if not op.window or outcome.read.shape[2] == 1 else outcome.read.shape[2] - 1
+    decode, prompt = float(outcome.read[:, 0, w].sum()), float(outcome.read[:, 1, w].sum())
+    width = op.head_dim + op.v_head_dim
+    return 2.0 * op.heads * width * (decode + prompt), dtype(op.kv_dtype).stored * op.kv_heads * width * decode
+
+
+def _compute(stages: tuple[StageOps, ...]) -> str:
+    """The compute format that most GEMM FLOP use."""
+    size: dict[str, float] = defaultdict(float)
+    for op, n in _ops(stages[0]):
+        if isinstance(op, Gemm):
+            size[KERNELS[op.kernel].compute] += n * op.n * op.k
+        elif isinstance(op, Grouped):
+            size[KERNELS[op.kernel].compute] += n * op.hidden * op.inner * op.top_k
+    return max(size, key=lambda k: size[k]) if size else "bf16"
+
+
+def _bottleneck(ranked: list[tuple[str, float]], compute: float, memory: float) -> str:
+    """What bounds the run: the largest class, and whether its GPU time is nearer to the compute or the memory peak."""
+    if not ranked:
+        return "nothing ran"
+    kind = "memory bandwidth" if memory > compute else "compute"
+    total = sum(v for _, v in ranked)
+    name, top = ranked[0]
+    if name in ("host", "collectives", "small kernels"):
+        return f"{name} ({top / total:.0%} of busy time)"
+    return f"{kind}: {name} ({top / total:.0%} of busy time)"

@@ -1,0 +1,224 @@
+"""From ops to the engine's tables (floor 3).
+
+    decode step:  Σ dense ops(padded n) + gap·gaps + head(s) + decode attention
+    prompt step:  factor·(Σ dense ops(n) + gap·gaps) + head(s) + attention, at least floor·launches, plus add·launches
+
+Host terms come from the engine's row.  Every op is priced on a few hundred token counts and spread linearly onto the
+dense axis; equal layers are priced once and multiplied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.cost.price import Pricer
+from apexsim.engine.types import DECODE, FULL, PROMPT, Costs, Host, Rules
+from apexsim.engines import EngineRow
+from apexsim.hardware import Cluster
+from apexsim.model.ops import Attend, Axis, Gemm, Mla, Op
+from apexsim.plan.lower import ACT, StageOps
+from apexsim.plan.plan import Plan
+
+Array = NDArray[np.float64]
+STRIDE = 16  # tokens between two points of the prompt attention table
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The points on which ops are priced and the dense axes they are spread on."""
+
+    tokens: int  # largest number of tokens of a step (all lanes)
+    sequences: int  # largest number of sequences of a lane
+    length: int  # longest prompt + output
+    lanes: int
+
+    def token_points(self) -> Array:
+        """Token counts at which dense ops are priced: every one up to 32, then 6 % apart."""
+        steps = np.arange(0, np.log(max(self.tokens, 33) / 32) / np.log(1.06) + 1)
+        return np.unique(
+            np.minimum(np.concatenate([np.arange(1, 33), np.round(32 * 1.06**steps)]), max(self.tokens, 33))
+        )
+
+    def batch_points(self) -> Array:
+        """Batches at which decode attention is priced."""
+        top = max(self.sequences, 2)
+        return np.unique(np.minimum(np.concatenate([np.arange(1, 9), np.round(8 * 1.25 ** np.arange(0, 40))]), top))
+
+    def nodes(self) -> Array:
+        """Context nodes, multiples of 16: 0, then about 20 % apart."""
+        top = 16 * (-(-self.length // 16) + 1)
+        grown = np.concatenate([[0, 16, 32, 48, 64, 96, 128], 16 * np.round(8 * 1.2 ** np.arange(1, 80))])
+        return np.unique(np.minimum(grown, top)).astype(float)
+
+
+def axes_for(engine: EngineRow, lanes: int, requests: int, longest: int) -> Axes:
+    """Axes for a workload: no more sequences than requests, budgets as the engine has them."""
+    sequences = min(engine.max_num_seqs, max(requests, 1))
+    tokens = lanes * (max(engine.max_num_batched_tokens, longest) + sequences)
+    return Axes(tokens, sequences, longest, lanes)
+
+
+def rules_for(engine: EngineRow, blocks: int, block_size: int, requests: int, lanes: int) -> Rules:
+    """The engine's batching rules as numbers; a batch never holds more sequences than there are requests."""
+    return Rules(
+        mix=engine.mix, chunk=engine.chunk, budget=engine.max_num_batched_tokens,
+        max_seqs=min(engine.max_num_seqs, max(requests, 1)), block=block_size,
+        watermark=int(engine.watermark * blocks), admission=engine.admission, preempt=engine.preempt, order=engine.order,
+        lag=engine.lag, poll=engine.poll_interval, pad_lanes=1 if lanes > 1 else 0,
+    )  # fmt: skip
+
+
+def host_for(engine: EngineRow) -> Host:
+    """The front-end path of a request."""
+    return Host(tokenise=engine.tokenise_s, request=engine.request_s)
+
+
+def _seen_tokens(op: Op, points: Array) -> Array:
+    """Tokens that an op sees when the step has `points` of them."""
+    split = getattr(op, "split", 1)
+    return points if split == 1 else np.ceil(points / split)
+
+
+def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int) -> Array:
+    """Seconds [n] of all ops of a stage that grow with `axis`."""
+    total = np.zeros_like(points)
+    for ops, count in [(layer.ops, n) for layer, n in stage.layers] + [(stage.entry, 1), (stage.head, 1)]:
+        for op in ops:
+            if isinstance(op, Attend) or _axis(op) is not axis or not _runs(op, kind):
+                continue
+            total += count * pricer.dense(op, _seen_tokens(op, points), kind == DECODE).seconds
+    return total
+
+
+def _axis(op: Op) -> Axis:
+    return Axis.TOTAL if isinstance(op, Mla) else op.axis  # type: ignore[union-attr]
+
+
+def _runs(op: Op, kind: int) -> bool:
+    return not isinstance(op, Gemm) or not op.only or op.only == ("decode" if kind == DECODE else "prompt")
+
+
+def _padded(engine: EngineRow, size: int) -> NDArray[np.int64]:
+    """Captured size that a batch of n is padded to; larger batches run as they are."""
+    n = np.arange(size)
+    if not engine.pad:
+        return n
+    sizes = np.asarray(engine.pad)
+    up = sizes[np.minimum(np.searchsorted(sizes, n), len(sizes) - 1)]
+    return np.where((n > 0) & (n <= sizes[-1]), np.minimum(up, size - 1), n)
+
+
+def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes, axis: Axis, size: int) -> Array:
+    """[K, n] seconds of the ops on one axis, factors and gaps included."""
+    points, dense = axes.token_points(), np.arange(size, dtype=float)
+    table = np.zeros((2, size))
+    for kind in (DECODE, PROMPT):
+        seconds = _dense(stage, pricer, points, axis, kind)
+        if axis is Axis.TOTAL:
+            seconds = seconds + engine.gap_s * stage.gaps
+        table[kind] = np.interp(dense, points, seconds) * (engine.prompt_factor if kind == PROMPT else 1.0)
+    table[DECODE] = table[DECODE][_padded(engine, size)]
+    table[:, 0] = 0.0
+    return table
+
+
+def _attention_ops(stages: tuple[StageOps, ...]) -> list[list[tuple[Attend | Mla, int]]]:
+    return [[(op, n) for layer, n in s.layers for op in layer.ops if isinstance(op, (Attend, Mla))] for s in stages]
+
+
+def _window(op: Attend | Mla) -> int:
+    return op.window if isinstance(op, Attend) and op.window else FULL
+
+
+def _spread(points: Array, values: Array, size: int) -> Array:
+    """Rows [d, c] at batch `points` spread onto 0…size−1, linearly; row 0 is no work."""
+    d = np.arange(size, dtype=float)
+    i = np.clip(np.searchsorted(points, d, side="right") - 1, 0, len(points) - 2)
+    x = np.clip((d - points[i]) / (points[i + 1] - points[i]), 0.0, None)[:, None]
+    out = values[i] * (1 - x) + values[i + 1] * x
+    out[0] = 0.0
+    return out
+
+
+def _decode_table(
+    ops: list[tuple[Attend | Mla, int]], windows: list[int], pricer: Pricer, axes: Axes, nodes: Array
+) -> Array:
+    """[W, D, C] seconds; rising in the context."""
+    size, points = axes.sequences + 2, axes.batch_points()
+    table = np.zeros((len(windows), size, len(nodes)))
+    for op, count in ops:
+        seconds = pricer.decode(op, points, np.minimum(nodes, _window(op))).seconds
+        table[windows.index(_window(op))] += count * _spread(points, np.maximum.accumulate(seconds, axis=1), size)
+    return table
+
+
+def _prefill_table(ops: list[tuple[Attend | Mla, int]], pricer: Pricer, axes: Axes) -> tuple[Array, float]:
+    """[x] seconds of a prompt of STRIDE·x tokens, and the launch of the kernels of one step."""
+    points = axes.nodes()
+    dense = np.arange(-(-axes.length // STRIDE) + 2) * float(STRIDE)
+    table, base = np.zeros_like(dense), 0.0
+    for op, count in ops:
+        priced, launch = pricer.prefill(op, points)
+        table += count * np.interp(dense, points, priced.seconds)
+        base += count * launch
+    return table, base
+
+
+def _locate(nodes: Array) -> NDArray[np.int64]:
+    """Node at or below context 16·x."""
+    at = np.searchsorted(nodes, np.arange(int(nodes[-1]) // 16 + 1) * 16.0, side="right") - 1
+    return np.ascontiguousarray(np.clip(at, 0, len(nodes) - 2), np.int64)
+
+
+def compile_costs(
+    stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engine: EngineRow, axes: Axes, hidden: int
+) -> Costs:
+    """The engine's tables for one plan."""
+    size, attention = axes.tokens + 1, _attention_ops(stages)
+    windows = sorted({_window(op) for ops in attention for op, _ in ops}, reverse=True) or [FULL]
+    nodes = axes.nodes()
+    prefill = [_prefill_table(ops, pricer, axes) for ops in attention]
+    sample = np.zeros((len(stages), axes.lanes * axes.sequences + 2))
+    for s, stage in enumerate(stages):
+        seconds = _dense(stage, pricer, axes.token_points(), Axis.SEQUENCE, DECODE)
+        sample[s] = np.interp(np.arange(sample.shape[1]), axes.token_points(), seconds)
+        sample[s, 0] = 0.0
+    lane = [
+        _token_table(s, pricer, engine, axes, Axis.LANE, size) if plan.lanes > 1 else np.zeros((2, size))
+        for s in stages
+    ]
+    floor, add = _host_terms(stages, engine)
+    hop, hop_token = _hops(len(stages), plan, pricer.cluster, hidden)
+    return Costs(
+        lane=np.stack(lane), total=np.stack([_token_table(s, pricer, engine, axes, Axis.TOTAL, size) for s in stages]),
+        sample=sample, decode=np.stack([_decode_table(ops, windows, pricer, axes, nodes) for ops in attention]),
+        nodes=nodes, locate=_locate(nodes), windows=np.asarray(windows, np.int64),
+        prefill=np.stack([table for table, _ in prefill]), stride=STRIDE, prompt_base=np.asarray([b for _, b in prefill]),
+        floor=floor, add=add, add_seq=float(engine.sequence_s), hop=hop, hop_token=hop_token,
+    )  # fmt: skip
+
+
+def _host_terms(stages: tuple[StageOps, ...], engine: EngineRow) -> tuple[Array, Array]:
+    """[S, K] floor and addition of a step: launches per stage, the scheduler's own time on the first."""
+    launches = np.asarray([float(s.launches) for s in stages])
+    floor, add = np.zeros((len(stages), 2)), np.zeros((len(stages), 2))
+    floor[:, PROMPT] = engine.prompt_floor_launch_s * launches
+    add[:, PROMPT] = engine.prompt_add_launch_s * launches
+    if not engine.pad:
+        floor[:, DECODE] = floor[:, PROMPT]
+    add[0] += engine.step_s
+    add[0, PROMPT] += engine.prompt_step_s
+    return floor, add
+
+
+def _hops(stages: int, plan: Plan, cluster: Cluster, hidden: int) -> tuple[Array, Array]:
+    """[S] seconds, and seconds per token, of handing activations (and the residual) to a stage; each rank sends its share."""
+    hop, hop_token = np.zeros(stages), np.zeros(stages)
+    if stages > 1:
+        link = cluster.link(2, plan.stage_devices)
+        hop[1:] = link.latency + link.launch
+        hop_token[1:] = 2 * ACT * hidden / plan.attention.tp / link.bandwidth
+    return hop, hop_token

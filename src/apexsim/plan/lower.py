@@ -1,0 +1,254 @@
+"""From a plan to the ops of one device (floor 3).
+
+Each cell has one lowering function and each number of launches and gaps stands beside the kernels it counts.  Gaps are
+the small kernels that no table holds (norm, rotary, cache write, activation, routing …); launches are the kernels that an
+eager forward starts one by one on the host.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apexsim.model import cells
+from apexsim.model.dtypes import dtype
+from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Layer, Mla, Op, Scan, Stream
+from apexsim.plan.plan import Layout, Plan
+from apexsim.plan.reshard import expected_copies, layer_collectives
+from apexsim.plan.space import cell_split, stage_layers
+from apexsim.plan.templates import ffn_template
+
+ACT = 2.0  # bytes of an activation between kernels: engines keep the residual stream in 16 bit
+
+# Kernels of one layer: small ones that leave a gap in a captured step, and all that an eager step launches.
+# attention: norm, qkv, rotary, cache write, attention, out | ffn: norm, up, activation, down | experts: router, top-k, sort,
+# two grouped products with their activation and quantisation, gather, combine | latent: two low-rank pairs with norms,
+# absorbed products, rotary, cache write | gdn: convolution, gates, norms and the chunked scan's many parts.
+GAPS = {"attention": 3, "qk_norm": 2, "latent": 3, "ffn": 1, "experts": 3, "shared": 2, "scan": 8}
+LAUNCHES = {"attention": 6, "qk_norm": 0, "latent": 16, "ffn": 4, "experts": 12, "shared": 3, "scan": 46}
+
+
+@dataclass(frozen=True, slots=True)
+class StageOps:
+    """One pipeline stage on one device: its layers, what stands before the first and after the last."""
+
+    layers: tuple[tuple[Layer, int], ...]
+    entry: tuple[Op, ...]
+    head: tuple[Op, ...]  # by sampled sequences
+
+    @property
+    def gaps(self) -> int:
+        """Small kernels of one step."""
+        return sum(layer.gaps * n for layer, n in self.layers)
+
+    @property
+    def launches(self) -> int:
+        """Host launch units of one eager step."""
+        return sum(layer.launches * n for layer, n in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every lowering function needs."""
+
+    hidden: int
+    plan: Plan
+    flops: Mapping[str, float]
+
+    def gemm(self, label: str, part: str, n: int, k: int, lane: bool, split: int = 1, only: str = "") -> Gemm:
+        """A GEMM with the kernel that the weight format, the activations and the GPU lead to."""
+        kernel, size = kernel_for(self.plan.precision.weight(part), self.plan.precision.activation, self.flops)
+        return Gemm(label, n, k, kernel, size, Axis.LANE if lane else Axis.TOTAL, split, only=only)
+
+
+def kernel_for(weight: str, activation: str, flops: Mapping[str, float]) -> tuple[str, float]:
+    """(GEMM kernel, bytes per weight).  Formats that the GPU cannot multiply, or that meet wider activations, are
+    unpacked and multiplied in 16 bit: fewer bytes, same FLOP."""
+    fmt = dtype(weight)
+    if fmt.compute in ("fp32", "bf16"):
+        wide = activation != "auto" and dtype(activation).compute == "fp32"
+        return ("fp32" if wide else fmt.kernel), fmt.stored
+    wide = activation != "auto" and dtype(activation).compute in ("bf16", "fp32")
+    if wide or not flops.get(fmt.compute):
+        return ("w4a16" if fmt.stored < 0.9 else "w8a16"), fmt.stored
+    return fmt.kernel, fmt.stored
+
+
+def _heads(total: int, tp: int) -> int:
+    return -(-total // tp)
+
+
+def _attention(cell: Attention, ctx: Context) -> tuple[list[Op], str]:
+    tp, lane = ctx.plan.attention.tp, ctx.plan.lanes > 1
+    q, kv, dim = _heads(cell.heads, tp), max(1, _heads(cell.kv_heads, tp)), cell.head_dim
+    v_dim = cell.v_head_dim or dim
+    kv_width = 0 if cell.shares_kv else kv * dim + (0 if cell.k_is_v else kv * v_dim)
+    axis = Axis.LANE if lane else Axis.TOTAL
+    window = cell.window or cell.chunk
+    moved = 4 * ctx.hidden + 2 * (q + kv) * dim + 2 * kv * (dim + v_dim)  # norm with residual, rotary, cache write
+    ops: list[Op] = [
+        ctx.gemm("qkv", "attention", q * dim * (2 if cell.gate else 1) + kv_width, ctx.hidden, lane),
+        Attend("attention", q, kv, dim, v_dim, window, ctx.plan.precision.kv),
+        ctx.gemm("out", "attention", ctx.hidden, q * v_dim, lane),
+        Stream("elementwise", ACT * moved, axis),
+    ]
+    return ops, "attention"
+
+
+def _latent(cell: LatentAttention, ctx: Context) -> tuple[list[Op], str]:
+    tp, lane = ctx.plan.attention.tp, ctx.plan.lanes > 1
+    heads, qk, latent = _heads(cell.heads, tp), cell.nope_dim + cell.rope_dim, cell.kv_rank + cell.rope_dim
+    top_k = cell.index_top_k if cell.index_heads else 0
+    ops: list[Op] = []
+    if cell.q_rank:
+        ops.append(ctx.gemm("qkv", "attention", cell.q_rank + latent, ctx.hidden, lane))
+        ops.append(ctx.gemm("qkv", "attention", heads * qk, cell.q_rank, lane))
+    else:
+        ops.append(ctx.gemm("qkv", "attention", heads * qk + latent, ctx.hidden, lane))
+    if not cell.shared_kv:
+        ops.append(ctx.gemm("qkv", "attention", heads * (cell.nope_dim + cell.v_dim), cell.kv_rank, lane, only="prompt"))
+    ops.append(Mla("attention", heads, cell.kv_rank, cell.rope_dim, cell.nope_dim, cell.v_dim, ctx.plan.precision.kv, top_k))
+    if cell.index_heads and not cell.index_shared:
+        ops.append(ctx.gemm("qkv", "attention", cell.index_heads * cell.index_dim, cell.q_rank or ctx.hidden, lane))
+    ops.append(ctx.gemm("out", "attention", ctx.hidden, heads * cell.v_dim, lane))
+    moved = 4 * ctx.hidden + 2 * (cell.q_rank + latent) + 2 * heads * qk + 2 * latent
+    ops.append(Stream("elementwise", ACT * moved, Axis.LANE if lane else Axis.TOTAL))
+    return ops, "latent"
+
+
+def _ffn(cell: Ffn, ctx: Context) -> tuple[list[Op], str]:
+    tp, split = ctx.plan.ffn.tp * ctx.plan.ffn.ep, ctx.plan.ffn.dp
+    return _dense("ffn", "ffn", cell.inner, cell.gated, tp, split, ctx), "ffn"
+
+
+def _dense(label: str, part: str, inner: int, gated: bool, tp: int, split: int, ctx: Context) -> list[Op]:
+    """A two-layer FFN: norm with residual, up (and gate), activation, down."""
+    width, up = -(-inner // tp), 2 if gated else 1
+    moved = 4 * ctx.hidden + (up + 1) * width
+    return [
+        ctx.gemm(label, part, up * width, ctx.hidden, False, split),
+        ctx.gemm(label, part, ctx.hidden, width, False, split),
+        Stream("elementwise", ACT * moved, Axis.TOTAL, split),
+    ]
+
+
+def _experts(cell: Experts, ctx: Context) -> tuple[list[Op], str]:
+    tp, ep = cell_split(cell, ctx.plan)
+    split, hidden = ctx.plan.ffn.dp, cell.latent or ctx.hidden
+    kernel, size = kernel_for(ctx.plan.precision.weight("experts"), ctx.plan.precision.activation, ctx.flops)
+    moved = 4 * ctx.hidden + cell.top_k * 2 * hidden / max(1, ep)
+    ops: list[Op] = [
+        Gemm("router", cell.experts, ctx.hidden, "bf16", 2.0, Axis.TOTAL, split),
+        Grouped("experts", hidden, cell.inner, cell.experts, cell.top_k, tp, ep, cell.gated, kernel, size, Axis.TOTAL, split),
+        Stream("elementwise", ACT * moved, Axis.TOTAL, split),
+    ]
+    if cell.latent:
+        ops += [ctx.gemm("experts", "experts", cell.latent, ctx.hidden, False, split),
+                ctx.gemm("experts", "experts", ctx.hidden, cell.latent, False, split)]  # fmt: skip
+    if cell.shared_inner:
+        ops += _dense("shared", "shared", cell.shared_inner, cell.gated, ctx.plan.attention.tp, split, ctx)[:2]
+    return ops, "experts"
+
+
+def _scan(cell: LinearAttention, ctx: Context) -> tuple[list[Op], str]:
+    tp, lane = ctx.plan.attention.tp, ctx.plan.lanes > 1
+    ops: list[Op] = []
+    for n, k in cell.projections:
+        n, k = (n, -(-k // tp)) if n == ctx.hidden else (-(-n // tp), k)
+        ops.append(ctx.gemm("qkv" if n != ctx.hidden else "out", "attention", n, k, lane))
+    heads = (max(1, _heads(cell.key_heads, tp)), max(1, _heads(cell.value_heads, tp)))
+    axis = Axis.LANE if lane else Axis.TOTAL
+    ops.append(Scan("scan", cell.kind, *heads, cell.key_dim, cell.value_dim, axis))
+    ops.append(Stream("elementwise", ACT * 4 * ctx.hidden, axis))
+    return ops, "scan"
+
+
+LOWERINGS: dict[type[Cell], Callable[[Any, Context], tuple[list[Op], str]]] = {
+    Attention: _attention,
+    LatentAttention: _latent,
+    Ffn: _ffn,
+    Experts: _experts,
+    LinearAttention: _scan,
+}
+
+
+def _extras(cell: Cell) -> tuple[str, ...]:
+    """Kernels beyond the usual ones of a cell."""
+    found = []
+    if isinstance(cell, Attention) and cell.qk_norm:
+        found.append("qk_norm")
+    if isinstance(cell, Experts) and cell.shared_inner:
+        found.append("shared")
+    return tuple(found)
+
+
+def lower_block(block: Block, ctx: Context) -> Layer:
+    """All ops of one block on one device, its collectives included."""
+    ops: list[Op] = []
+    gaps = launches = 0
+    for cell in block.cells:
+        more, kind = LOWERINGS[type(cell)](cell, ctx)
+        ops += more
+        for name in (kind, *_extras(cell)):
+            gaps += GAPS[name]
+            launches += LAUNCHES[name]
+    return Layer((*ops, *_collectives(block, ctx)), gaps, launches)
+
+
+def _collectives(block: Block, ctx: Context) -> tuple[Collective, ...]:
+    """What moves between the cells of a block and to the next one."""
+    plan = ctx.plan
+    experts = next((cell for cell in block.cells if isinstance(cell, Experts)), None)
+    nbytes = ACT * ctx.hidden
+    if len(block.cells) == 1:  # a mixer or an FFN alone: one reduction
+        whole = plan.attention if experts is None else Layout(tp=plan.ffn.devices)
+        return layer_collectives(whole, whole, True, nbytes)
+    exchange = experts is not None and plan.ffn.ep > 1 and plan.lanes > 1
+    feed = ffn_template(plan.ffn, experts is not None, exchange)
+    copies = expected_copies(experts.experts, experts.top_k, plan.ffn.ep) if experts is not None and exchange else 1.0
+    ffn = plan.ffn if experts is not None else Layout(plan.ffn.dp, plan.ffn.tp * plan.ffn.ep)
+    return layer_collectives(plan.attention, ffn, block.parallel, nbytes, feed=feed, copies=copies)
+
+
+def lower(model: Model, plan: Plan, flops: Mapping[str, float]) -> tuple[StageOps, ...]:
+    """The ops of every pipeline stage; `flops`: the GPU's peaks by format, which decide the kernels."""
+    ctx = Context(model.hidden, plan, flops)
+    stack = model.decoder
+    layers = {i: lower_block(stack.blocks[i], ctx) for i in set(stack.layers)}
+    found, start = [], 0
+    for stage, count in enumerate(stage_layers(len(stack.layers), plan.stages)):
+        counts = Counter(stack.layers[start : start + count])
+        start += count
+        entry = _entry(model, plan) if stage == 0 else ()
+        head = _head(model, ctx) if stage == plan.stages - 1 else ()
+        found.append(StageOps(tuple((layers[i], n) for i, n in sorted(counts.items())), entry, head))
+    return tuple(found)
+
+
+def _entry(model: Model, plan: Plan) -> tuple[Op, ...]:
+    """Embedding: look-up and, where the vocabulary is divided, a reduction."""
+    axis = Axis.LANE if plan.lanes > 1 else Axis.TOTAL
+    ops: list[Op] = [Stream("embedding", 2 * ACT * model.hidden, axis)]
+    if plan.attention.tp > 1:
+        ops.append(Collective("all_reduce", "all_reduce", ACT * model.hidden, plan.attention.tp, 1, axis))
+    return tuple(ops)
+
+
+def _head(model: Model, ctx: Context) -> tuple[Op, ...]:
+    """LM head, gathering of logits and sampling (logits in fp32, read about five times)."""
+    if not model.has_head:
+        return ()
+    tp = ctx.plan.attention.tp
+    vocab = cells.device_vocab(model, tp)
+    n = vocab["head"] // model.hidden if vocab["head"] else vocab["embedding"] // model.hidden
+    kernel, size = kernel_for(dict(ctx.plan.precision.weights).get("head", "bf16"), "auto", ctx.flops)
+    ops: list[Op] = [
+        Gemm("head", n, model.hidden, kernel, size, Axis.SEQUENCE),
+        Stream("sample", 4.0 * 5 * model.vocab, Axis.SEQUENCE),
+    ]
+    if tp > 1:
+        ops.append(Collective("all_gather", "all_gather", ACT * model.vocab, tp, 1, Axis.SEQUENCE))
+    return tuple(ops)

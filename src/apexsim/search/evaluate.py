@@ -1,0 +1,66 @@
+"""One plan from lowering to outcome: the walk as a short list (floor 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from apexsim.cost.price import Pricer
+from apexsim.cost.tables import axes_for, compile_costs, host_for, rules_for
+from apexsim.engine.kernel import Outcome, simulate
+from apexsim.engine.types import Costs, Requests
+from apexsim.engines import EngineRow
+from apexsim.errors import Rejected
+from apexsim.hardware import Cluster
+from apexsim.model.model import Model
+from apexsim.plan.lower import StageOps, lower
+from apexsim.plan.memory import Room, room
+from apexsim.plan.plan import Plan
+from apexsim.workload.trace import Workload
+
+GAP_LIMIT = 1_000_000  # requests from which single gaps are no longer recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything but the plan.  `engine` is settled; `max_model_len` [tokens] bounds a request."""
+
+    model: Model
+    cluster: Cluster
+    engine: EngineRow
+    workload: Workload
+    pricer: Pricer
+    max_model_len: int
+    route: str = "round-robin"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A simulated plan with everything that explains it."""
+
+    plan: Plan
+    room: Room
+    stages: tuple[StageOps, ...]
+    costs: Costs
+    outcome: Outcome
+
+
+def requests_of(workload: Workload) -> Requests:
+    """The workload as the engine takes it."""
+    users = workload.concurrency if workload.mode == "closed" else 0
+    return Requests(workload.arrive, workload.prompt, workload.output, users, workload.think)
+
+
+def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
+    """Lower, size, compile and simulate one plan."""
+    found = room(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
+    if isinstance(found, Rejected):
+        return found
+    stages = lower(setting.model, plan, setting.cluster.gpu.flops)
+    axes = axes_for(setting.engine, plan.lanes, setting.workload.size, setting.workload.longest)
+    costs = compile_costs(stages, plan, setting.pricer, setting.engine, axes, setting.model.hidden)
+    rules = rules_for(setting.engine, found.blocks, found.block_size, setting.workload.size, plan.lanes)
+    outcome = simulate(
+        requests_of(setting.workload), rules, host_for(setting.engine), costs, found.blocks, replicas=plan.replicas,
+        lanes=plan.lanes, route=int(setting.route == "least-outstanding"), gaps=setting.workload.size < GAP_LIMIT,
+    )  # fmt: skip
+    return Evaluation(plan, found, stages, costs, outcome)

@@ -1,0 +1,85 @@
+"""Service level objectives as people type them (floor 1).
+
+    slo := metric [":" stat] ("<" | "<=" | "=" | ":") number [unit]       unit: ms (default), s, us
+
+Without a statistic an SLO is met or missed by each request (`ttft<500ms`: goodput, attainment); with one it is a
+constraint on the whole run (`ttft:p95<500ms`).  `ttft:500` is the spelling of `vllm bench serve --goodput` [ms].
+`str(slo)` reads back to the same value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from apexsim.errors import InputError, nearest
+from apexsim.units import TIME_UNITS
+
+LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
+STATS = ("mean", "p50", "p75", "p90", "p95", "p99", "max")  # statistics that may be asked for, by canonical name
+ALIASES = {"e2el": "e2e", "median": "p50", "avg": "mean"}
+UNITS = {unit: TIME_UNITS[unit] for unit in ("ms", "s", "us", "µs")}  # [s]
+
+_SLO = re.compile(
+    r"^\s*(?P<metric>[a-z][a-z0-9_]*)\s*(?::\s*(?P<stat>[a-z][a-z0-9]*)\s*)?(?:<=?|=|:)"
+    r"\s*(?P<number>[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(?P<unit>[a-zµ]*)\s*$"
+)
+_GRAMMAR = "write e.g. ttft<500ms (counts requests) or ttft:p95<500ms (a constraint on the run)"
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """An upper limit [s] of one latency: per request (stat "") or of a statistic of the run."""
+
+    metric: str  # one of LATENCIES
+    stat: str  # one of STATS, or "" for every request
+    limit_s: float
+
+    @property
+    def per_request(self) -> bool:
+        """Is it met or missed by each request (else a constraint on the run)?"""
+        return not self.stat
+
+    def __str__(self) -> str:
+        return f"{self.metric}{':' if self.stat else ''}{self.stat}<{_limit(self.limit_s)}"
+
+
+def _limit(seconds: float) -> str:
+    """The shortest of ms, s, us that reads back to exactly these seconds."""
+    for unit in ("ms", "s", "us"):
+        text = f"{seconds / UNITS[unit]:.12g}"
+        if float(text) * UNITS[unit] == seconds and "e" not in text:
+            return text + unit
+    return f"{seconds!r}s"
+
+
+def canonical(word: str) -> str:
+    """One spelling of a metric or statistic: e2el → e2e, median → p50."""
+    low = word.strip().lower()
+    return ALIASES.get(low, low)
+
+
+def parse_slo(text: str, where: str = "--slo") -> Slo:
+    """The SLO that `text` states; raises InputError where it is none."""
+    match = _SLO.match(text.lower())
+    if not match:
+        raise InputError(f"cannot read '{text}' as an SLO", where, _GRAMMAR)
+    metric, stat = canonical(match["metric"]), canonical(match["stat"] or "")
+    unit = match["unit"] or "ms"
+    if metric not in LATENCIES:
+        raise InputError(f"unknown latency '{match['metric']}' in SLO '{text}'", where, nearest(metric, LATENCIES))
+    if stat and stat not in STATS:
+        raise InputError(f"unknown statistic '{stat}' in SLO '{text}'", where, f"known: {', '.join(STATS)}")
+    if unit not in UNITS:
+        raise InputError(f"unknown unit '{unit}' in SLO '{text}'", where, "known: ms (default), s, us")
+    limit = float(match["number"]) * UNITS[unit]
+    if not (0.0 < limit < math.inf):
+        raise InputError(f"the limit of SLO '{text}' must be above 0", where, _GRAMMAR)
+    return Slo(metric, stat, limit)
+
+
+def parse_slos(texts: Iterable[str], where: str = "--slo") -> tuple[Slo, ...]:
+    """Several SLOs in the order given, each once."""
+    return tuple(dict.fromkeys(parse_slo(text, where) for text in texts))

@@ -1,0 +1,1 @@
+"""Puts this folder on the path, so that tests in subfolders can import `naive` and `toy_costs`."""

@@ -1,0 +1,469 @@
+"""The slow, obvious twin of the engine, written from docs/mechanisms.md alone.
+
+Objects and lists, one step at a time, no jumps and no shared code with the engine: where the two disagree, one of
+them, or the page, is wrong.  It records every token and every step, so that laws can be read off its result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from apexsim.engine.types import (
+    ADMIT_CHUNK,
+    ADMIT_RESERVE,
+    DECODE,
+    PROMPT,
+    SHORTEST,
+    TIE,
+    Costs,
+    Host,
+    Requests,
+    Rules,
+)
+
+NEVER = float("inf")
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One request on its way."""
+
+    index: int
+    prompt: int
+    output: int
+    replica: int = 0
+    sent: float = NEVER
+    seen: float = NEVER
+    start: float = NEVER
+    times: list[float] = field(default_factory=list)  # s, of each token
+    target: int = 0  # tokens to compute in this stay
+    computed: int = 0  # of them, done or in flight
+    context: int = 0  # cached tokens while decoding
+    held: int = 0  # KV blocks
+    lane: int = -1
+    thrown: int = 0  # times
+
+
+@dataclass(eq=False)
+class Chunk:
+    """The part of a prompt that a step computes."""
+
+    sequence: Sequence
+    done: int
+    tokens: int
+
+    @property
+    def last(self) -> bool:
+        """The prompt is complete after it."""
+        return self.done + self.tokens == self.sequence.target
+
+
+@dataclass(eq=False)
+class Step:
+    """One step: who takes part, when it began and when its results are known."""
+
+    replica: int
+    group: int
+    decodes: list[Sequence]
+    chunks: list[Chunk]
+    begin: float = 0.0
+    end: float = 0.0
+    tokens: int = 0  # of all lanes, as priced
+
+    @property
+    def kind(self) -> int:
+        """Which cost table it uses."""
+        return PROMPT if self.chunks else DECODE
+
+
+@dataclass(eq=False)
+class Lane:
+    """One KV cache."""
+
+    free: int
+    admitted: int = 0
+    partial: Sequence | None = None
+
+
+@dataclass(eq=False)
+class Group:
+    """One micro-batch in flight."""
+
+    number: int
+    decoding: list[Sequence] = field(default_factory=list)  # in order of joining
+    ready: float = 0.0
+    flight: Step | None = None
+    phase: int = 0  # decode steps since it looked at the queue, modulo poll
+
+
+@dataclass
+class Naive:
+    """What happened."""
+
+    sequences: list[Sequence]
+    steps: list[Step]
+    lowest: int  # fewest free blocks a lane ever had
+
+    def column(self, name: str) -> list[float]:
+        """start, finish … of each request."""
+        of = {
+            "sent": lambda x: x.sent,
+            "start": lambda x: x.start,
+            "first": lambda x: x.times[0],
+            "finish": lambda x: x.times[-1],
+            "preempted": lambda x: x.thrown,
+            "replica": lambda x: x.replica,
+        }[name]
+        return [of(x) for x in self.sequences]
+
+    def gaps(self) -> list[float]:
+        """All inter-token gaps [s], ascending."""
+        return sorted(b - a for x in self.sequences for a, b in zip(x.times, x.times[1:]))
+
+
+def interpolate(xs: list[float], ys: list[float], x: float) -> float:
+    """Piecewise linear, x inside."""
+    i = max(k for k in range(len(xs)) if xs[k] <= x)
+    if xs[i] == x:
+        return ys[i]
+    return ys[i] + (ys[i + 1] - ys[i]) * (x - xs[i]) / (xs[i + 1] - xs[i])
+
+
+def ceil_div(a: int, b: int) -> int:
+    """⌈a/b⌉."""
+    return -(-a // b)
+
+
+class Replica:
+    """One copy of the model with its queue, lanes and groups."""
+
+    def __init__(self, number: int, world: World, stages: int, lanes: int, blocks: int) -> None:
+        self.number, self.world = number, world
+        self.rules, self.costs = world.rules, world.costs
+        self.groups = [Group(g) for g in range(stages)]
+        self.lanes = [Lane(blocks) for _ in range(lanes)]
+        self.stage_free = [0.0] * stages
+        self.waiting: list[Sequence] = []
+        self.returned: list[Sequence] = []  # thrown out, go before the others
+        self.front_free = 0.0
+        self.unsent: list[Sequence] = []
+        self.outstanding = 0
+
+    # --- requests come -------------------------------------------------------------------------------------------
+
+    def send(self, x: Sequence, t: float) -> None:
+        """The client sends; the front end tokenises one after the other."""
+        self.front_free = max(self.front_free, t) + self.world.host.tokenise * x.prompt
+        x.sent, x.seen = t, self.front_free + self.world.host.request
+        x.replica, x.target = self.number, x.prompt
+        self.outstanding += 1
+        self.waiting.append(x)
+
+    def finish(self, x: Sequence, t: float) -> None:
+        """The request has all its tokens: its blocks are free and a closed-loop user sends the next one."""
+        lane = self.lanes[x.lane]
+        lane.free += x.held
+        lane.admitted -= 1
+        x.held = 0
+        self.outstanding -= 1
+        if self.unsent:
+            self.send(self.unsent.pop(0), t + self.world.requests.think)
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def advance(self, until: float) -> None:
+        """Do everything that results settled by `until` and steps started before it need."""
+        while True:
+            chosen, start = self.next_start()
+            flying = [g for g in self.groups if g.flight is not None]
+            landing = min(flying, key=lambda g: (g.ready, g.number), default=None)
+            if landing is not None and landing.ready <= min(start, until):
+                self.settle(landing)
+            elif chosen is not None and start + TIE < until:
+                self.begin(chosen, start)
+            else:
+                return
+
+    def next_start(self) -> tuple[Group | None, float]:
+        """The group that may start first, and when."""
+        free = [(self.could_start(g), g.ready, g.number) for g in self.groups if g.flight is None]
+        best = min(free, default=(NEVER, 0.0, -1))
+        return (self.groups[best[2]], best[0]) if best[0] < NEVER else (None, NEVER)
+
+    def could_start(self, g: Group) -> float:
+        """When the group has something to try."""
+        at = max(g.ready, self.stage_free[0])
+        if not self.idle(g):
+            return at
+        return max([at, min((x.seen for x in self.returned + self.waiting), default=NEVER)])
+
+    def begin(self, g: Group, t: float) -> None:
+        """Form a step and send it through the stages."""
+        step = self.form(g, t)
+        if not step.chunks and not step.decodes:
+            flying = [h.ready for h in self.groups if h.flight]
+            g.ready = max(g.ready, min(flying))
+            return
+        self.price(step, t)
+        g.ready, g.flight = step.end, step
+        g.phase = 0 if step.chunks else (g.phase + 1) % self.rules.poll
+        for c in step.chunks:
+            c.sequence.start = min(c.sequence.start, t)
+        self.world.steps.append(step)
+
+    def settle(self, g: Group) -> None:
+        """The results of the group's step are known."""
+        step, t = g.flight, g.ready
+        assert step is not None
+        g.flight = None
+        for x in step.decodes:
+            x.context += 1
+            x.times.append(t)
+        for x in [x for x in step.decodes if len(x.times) == x.output]:
+            g.decoding.remove(x)
+            self.finish(x, t)
+        for x in [c.sequence for c in step.chunks if c.last]:
+            x.times.append(t)
+            x.context = x.target
+            if len(x.times) == x.output:
+                self.finish(x, t)
+            else:
+                g.decoding.append(x)
+
+    # --- forming a step ------------------------------------------------------------------------------------------
+
+    def form(self, g: Group, t: float) -> Step:
+        """Choose who takes part."""
+        step = Step(self.number, g.number, [], [])
+        queue = self.visible(g, t)
+        if self.rules.mix:
+            thrown = self.give_blocks(g)
+            step.decodes = list(g.decoding)
+            closed = self.continue_partials(step)
+            if not thrown:
+                self.admit(step, queue, closed)
+        else:
+            self.admit(step, queue, self.continue_partials(step))
+            if not step.chunks:
+                self.give_blocks(g)
+                step.decodes = list(g.decoding)
+        return step
+
+    def idle(self, g: Group) -> bool:
+        """Nothing of the group decodes, nothing is half computed."""
+        return not g.decoding and not any(lane.partial for lane in self.lanes)
+
+    def visible(self, g: Group, t: float) -> list[Sequence]:
+        """The waiting requests that a step of this group may take, in order."""
+        if self.idle(g):
+            g.phase = 0
+        if g.phase != 0:
+            return []
+        queue = self.returned + self.waiting
+        if self.rules.order == SHORTEST:
+            queue.sort(key=lambda x: (x.prompt, x.index))
+        if self.rules.lag and not self.idle(g):
+            return [x for x in queue if x.seen < t - TIE]
+        return [x for x in queue if x.seen <= t + TIE]
+
+    def give_blocks(self, g: Group) -> bool:
+        """Each decoding sequence gets the block its next token needs; True if any sequence was thrown out for it."""
+        if self.rules.admission == ADMIT_RESERVE:
+            return False
+        thrown = False
+        for number, lane in enumerate(self.lanes):
+            while True:
+                mine = [x for x in g.decoding if x.lane == number]
+                need = [x for x in mine if x.context % self.rules.block == 0]
+                if len(need) <= lane.free:
+                    break
+                self.throw_out(lane.partial or mine[-1], lane, g)
+                thrown = True
+            for x in need:
+                self.take(x, x.held + 1)
+        return thrown
+
+    def throw_out(self, x: Sequence, lane: Lane, g: Group) -> None:
+        """Preemption by recompute."""
+        if x is lane.partial:
+            lane.partial = None
+        else:
+            g.decoding.remove(x)
+        lane.free += x.held
+        lane.admitted -= 1
+        x.held, x.computed, x.context, x.target = 0, 0, 0, x.prompt + len(x.times)
+        x.thrown += 1
+        self.returned.insert(0, x)
+
+    def take(self, x: Sequence, held: int) -> None:
+        """The sequence holds that many blocks from now on."""
+        lane = self.lanes[x.lane]
+        lane.free -= held - x.held
+        x.held = held
+        assert lane.free >= 0
+        self.world.lowest = min(self.world.lowest, lane.free)
+
+    def left(self, step: Step, number: int) -> int:
+        """What is left of a lane's budget."""
+        decodes = sum(x.lane == number for x in step.decodes)
+        return self.rules.budget - decodes - self.prompt_tokens(step, number)
+
+    def prompt_tokens(self, step: Step, number: int) -> int:
+        """Prompt tokens of the lane in the step."""
+        return sum(c.tokens for c in step.chunks if c.sequence.lane == number)
+
+    def continue_partials(self, step: Step) -> set[int]:
+        """The next chunk of each half-computed prompt; returns the lanes that are closed."""
+        closed = set()
+        for number, lane in enumerate(self.lanes):
+            x = lane.partial
+            if x is None:
+                continue
+            q = min(x.target - x.computed, self.left(step, number))
+            held = ceil_div(x.computed + q, self.rules.block) if self.rules.admission == ADMIT_CHUNK else x.held
+            if q < 1 or held - x.held > lane.free:
+                closed.add(number)
+                continue
+            self.take(x, held)
+            self.compute(step, x, q)
+            if lane.partial:
+                closed.add(number)
+        return closed
+
+    def compute(self, step: Step, x: Sequence, q: int) -> None:
+        """Put a chunk into the step."""
+        step.chunks.append(Chunk(x, x.computed, q))
+        x.computed += q
+        self.lanes[x.lane].partial = x if x.computed < x.target else None
+
+    def admit(self, step: Step, queue: list[Sequence], closed: set[int]) -> None:
+        """Take waiting requests in order while a lane is open."""
+        while queue and len(closed) < len(self.lanes):
+            lanes = [i for i in range(len(self.lanes)) if i not in closed]
+            number = min(lanes, key=lambda i: self.lanes[i].admitted)
+            x = queue[0]
+            q = self.grant(step, x, number)
+            if q < 1:
+                closed.add(number)
+                continue
+            queue.pop(0)
+            (self.returned if x in self.returned else self.waiting).remove(x)
+            self.lanes[number].admitted += 1
+            x.lane = number
+            self.take(x, self.blocks_at_admission(x, q))
+            self.compute(step, x, q)
+            if q < x.target:
+                closed.add(number)
+
+    def grant(self, step: Step, x: Sequence, number: int) -> int:
+        """Tokens the request would get in that lane, 0 if it cannot be admitted."""
+        lane, left = self.lanes[number], self.left(step, number)
+        q = min(left, x.target) if self.rules.chunk else x.target
+        alone = x.target > self.rules.budget and self.prompt_tokens(step, number) == 0
+        if lane.admitted >= self.rules.max_seqs or q < 1 or (q > left and not alone):
+            return 0
+        spare = 0 if lane.admitted == 0 or self.rules.admission == ADMIT_RESERVE else self.rules.watermark
+        return q if self.blocks_at_admission(x, q) + spare <= lane.free else 0
+
+    def blocks_at_admission(self, x: Sequence, q: int) -> int:
+        """KV blocks it holds from its admission on."""
+        if self.rules.admission == ADMIT_RESERVE:
+            return ceil_div(x.prompt + x.output, self.rules.block)
+        return ceil_div(q if self.rules.admission == ADMIT_CHUNK else x.target, self.rules.block)
+
+    # --- pricing a step ------------------------------------------------------------------------------------------
+
+    def price(self, step: Step, t: float) -> None:
+        """Run the step through the stages."""
+        costs = self.costs
+        loads = [
+            sum(x.lane == i for x in step.decodes) + self.prompt_tokens(step, i) for i in range(len(self.lanes))
+        ]
+        busiest = max(loads)
+        step.tokens = len(loads) * busiest if self.rules.pad_lanes else sum(loads)
+        step.begin = t
+        for s in range(len(self.stage_free)):
+            enter = t if s == 0 else max(t + float(costs.hop[s] + costs.hop_token[s] * step.tokens), self.stage_free[s])
+            t = enter + self.stage_time(step, s, busiest)
+            self.stage_free[s] = t
+        step.end = t
+
+    def stage_time(self, step: Step, s: int, busiest: int) -> float:
+        """Seconds of the step on a stage."""
+        costs, kind = self.costs, step.kind
+        sampled = len(step.decodes) + sum(c.last for c in step.chunks)
+        batch = len(step.decodes) + len(step.chunks)
+        device = float(
+            costs.lane[s, kind, busiest] + costs.total[s, kind, step.tokens] + costs.sample[s, sampled]
+        ) + max(self.attention(step, s, i) for i in range(len(self.lanes)))
+        host = float(costs.add[s, kind]) + (costs.add_seq * batch if s == 0 else 0.0)
+        return max(device, float(costs.floor[s, kind])) + host
+
+    def attention(self, step: Step, s: int, number: int) -> float:
+        """Attention of one lane on a stage [s]."""
+        costs = self.costs
+        contexts = [x.context + 1 for x in step.decodes if x.lane == number]
+        chunks = [c for c in step.chunks if c.sequence.lane == number]
+        time = float(costs.prompt_base[s]) if chunks else 0.0
+        if contexts:
+            nodes = [float(x) for x in costs.nodes]
+            for w, span in enumerate(costs.windows):
+                mean = sum(min(c, int(span)) for c in contexts) / len(contexts)
+                time += interpolate(nodes, [float(y) for y in costs.decode[s, w, len(contexts)]], mean)
+        return time + sum(self.prefill(s, c.done + c.tokens) - self.prefill(s, c.done) for c in chunks)
+
+    def prefill(self, s: int, tokens: int) -> float:
+        """P of mechanisms.md [s]."""
+        x, r = divmod(tokens, self.costs.stride)
+        low = float(self.costs.prefill[s, x])
+        return low if r == 0 else low + (float(self.costs.prefill[s, x + 1]) - low) * r / self.costs.stride
+
+
+class World:
+    """All replicas and their clients."""
+
+    def __init__(self, requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, replicas: int,
+                 lanes: int, route: int) -> None:  # fmt: skip
+        self.requests, self.rules, self.host, self.costs, self.route = requests, rules, host, costs, route
+        self.sequences = [Sequence(i, int(p), int(o)) for i, (p, o) in enumerate(zip(requests.prompt, requests.output))]
+        self.steps: list[Step] = []
+        self.lowest = blocks
+        self.replicas = [Replica(r, self, len(costs.hop), lanes, blocks) for r in range(replicas)]
+
+    def serve(self) -> None:
+        """Until everything is done."""
+        if self.requests.users:
+            self.start_users()
+        else:
+            for x, arrive in zip(self.sequences, self.requests.arrive):
+                self.arrive(x, float(arrive))
+        for r in self.replicas:
+            r.advance(NEVER)
+
+    def start_users(self) -> None:
+        """Each user of the closed loop sends its first request at 0."""
+        n = len(self.replicas)
+        for r in self.replicas:
+            r.unsent = [x for x in self.sequences if x.index % n == r.number]
+        for u in range(self.requests.users):
+            r = self.replicas[u % n]
+            if r.unsent:
+                r.send(r.unsent.pop(0), 0.0)
+
+    def arrive(self, x: Sequence, t: float) -> None:
+        """A request of the open loop finds its replica."""
+        for r in self.replicas:
+            r.advance(t)
+        least = min(self.replicas, key=lambda r: (r.outstanding, r.number))
+        (least if self.route else self.replicas[x.index % len(self.replicas)]).send(x, t)
+
+
+def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1,
+             lanes: int = 1, route: int = 0) -> Naive:  # fmt: skip
+    """The twin of `apexsim.engine.kernel.simulate`."""
+    world = World(requests, rules, host, costs, blocks, replicas, lanes, route)
+    world.serve()
+    for r in world.replicas:
+        assert all(lane.free == blocks and lane.admitted == 0 and lane.partial is None for lane in r.lanes)
+        assert not r.waiting and not r.returned
+    return Naive(world.sequences, world.steps, world.lowest)
