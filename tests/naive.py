@@ -94,6 +94,7 @@ class Group:
     ready: float = 0.0
     flight: Step | None = None
     phase: int = 0  # decode steps since it looked at the queue, modulo poll
+    asleep: bool = False  # it found nothing to start, until the next results of the replica
 
 
 @dataclass
@@ -186,7 +187,7 @@ class Replica:
 
     def next_start(self) -> tuple[Group | None, float]:
         """The group that may start first, and when."""
-        free = [(self.could_start(g), g.ready, g.number) for g in self.groups if g.flight is None]
+        free = [(self.could_start(g), g.ready, g.number) for g in self.groups if not (g.flight or g.asleep)]
         best = min(free, default=(NEVER, 0.0, -1))
         return (self.groups[best[2]], best[0]) if best[0] < NEVER else (None, NEVER)
 
@@ -201,8 +202,8 @@ class Replica:
         """Form a step and send it through the stages."""
         step = self.form(g, t)
         if not step.chunks and not step.decodes:
-            flying = [h.ready for h in self.groups if h.flight]
-            g.ready = max(g.ready, min(flying))
+            g.asleep = True
+            assert any(h.flight or (h.decoding and not h.asleep) for h in self.groups), "stuck"
             return
         self.price(step, t)
         g.ready, g.flight = step.end, step
@@ -216,6 +217,9 @@ class Replica:
         step, t = g.flight, g.ready
         assert step is not None
         g.flight = None
+        for h in self.groups:
+            if h.asleep:
+                h.asleep, h.ready = False, max(h.ready, t)
         for x in step.decodes:
             x.context += 1
             x.times.append(t)

@@ -6,7 +6,7 @@ import numpy as np
 
 from apexsim.engine.jit import inner, merged
 
-from apexsim.engine.heap import pop, push
+from apexsim.engine.heap import drop, pop, push
 from apexsim.engine.queue import peek, put_back, send, sort_visible, take
 from apexsim.engine.types import (
     ADMIT_CHUNK, ADMIT_RESERVE, FCFS, S_PREEMPT, Costs, Host, Log, Requests, Rules, State, Work,
@@ -50,8 +50,6 @@ def join(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r:
     context = work.computed[i]
     work.joined[i], work.context[i], work.group[i], work.last[i] = steps, context, g, t
     work.ends[i] = steps + req.output[i] - work.made[i]
-    if state.heap_size[r, g, l] == state.heap_key.shape[3]:
-        _drop_stale(work, state, r, g, l)
     push(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], work.ends[i], i)
     state.heap_size[r, g, l] += 1
     state.residue[r, g, l, (context - steps) % rules.block] += 1
@@ -60,9 +58,7 @@ def join(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r:
         state.context[r, g, l, w] += min(context, window)
         if context < window:
             state.growing[r, g, l, w] += 1
-            if steps + window - context < work.ends[i]:  # it will fill the window before it ends
-                if state.cross_size[r, g, l, w] == state.cross_key.shape[4]:
-                    _drop_stale_crossings(work, state, costs, r, g, l, w)
+            if steps + window - context <= work.ends[i]:  # it will fill the window
                 push(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w],
                      steps + window - context, i)  # fmt: skip
                 state.cross_size[r, g, l, w] += 1
@@ -75,45 +71,6 @@ def join(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r:
         state.cohort[r, g, n, 0] = t
         state.cohort[r, g, n, 1] = 1
         state.cohort_size[r, g] += 1
-
-
-@inner
-def _ends_here(work: Work, r: int, g: int, l: int, i: int, key: int) -> bool:
-    """Is (key, i) the current entry of a request that decodes in this lane, not one left over from a preemption?"""
-    return work.ends[i] == key and work.group[i] == g and work.lane[i] == l and work.replica[i] == r
-
-
-@inner
-def _crosses_here(work: Work, costs: Costs, r: int, g: int, l: int, w: int, i: int, key: int) -> bool:
-    """The same for window crossings."""
-    here = work.ends[i] >= 0 and work.group[i] == g and work.lane[i] == l and work.replica[i] == r
-    return here and work.joined[i] + costs.windows[w] - work.context[i] == key
-
-
-@inner
-def _drop_stale(work: Work, state: State, r: int, g: int, l: int) -> None:
-    """Rebuild the heap of completions without entries of preempted requests."""
-    keys, reqs = state.heap_key[r, g, l], state.heap_req[r, g, l]
-    n = 0
-    for x in range(state.heap_size[r, g, l]):
-        key, i = keys[x], reqs[x]
-        if _ends_here(work, r, g, l, i, key):
-            push(keys, reqs, n, key, i)
-            n += 1
-    state.heap_size[r, g, l] = n
-
-
-@inner
-def _drop_stale_crossings(work: Work, state: State, costs: Costs, r: int, g: int, l: int, w: int) -> None:
-    """Rebuild the heap of window crossings likewise."""
-    keys, reqs = state.cross_key[r, g, l, w], state.cross_req[r, g, l, w]
-    n = 0
-    for x in range(state.cross_size[r, g, l, w]):
-        key, i = keys[x], reqs[x]
-        if _crosses_here(work, costs, r, g, l, w, i, key):
-            push(keys, reqs, n, key, i)
-            n += 1
-    state.cross_size[r, g, l, w] = n
 
 
 @inner
@@ -176,16 +133,19 @@ def settle(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
     steps = state.steps[r, g]
     decoded = state.flying[r, g] == 2
     state.flying[r, g] = 0
+    for x in range(state.flying.shape[1]):
+        if state.flying[r, x] < 0:  # it waited for these results
+            state.flying[r, x] = 0
+            state.ready[r, x] = max(state.ready[r, x], t)
     for l in range(state.decoding.shape[2]):
         if decoded:
             _cross(work, state, costs, r, g, l, steps)
             while state.heap_size[r, g, l] > 0 and state.heap_key[r, g, l, 0] <= steps:
-                key, i = state.heap_key[r, g, l, 0], state.heap_req[r, g, l, 0]
+                i = state.heap_req[r, g, l, 0]
                 pop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l])
                 state.heap_size[r, g, l] -= 1
-                if _ends_here(work, r, g, l, i, key):
-                    _leave(req, work, state, rules, costs, r, g, l, i)
-                    _done(req, work, state, host, r, i, t)
+                _leave(req, work, state, rules, costs, r, g, l, i)
+                _done(req, work, state, host, r, i, t)
     if decoded:
         state.decoded[r, g] = t
         d = 0
@@ -221,11 +181,9 @@ def _cross(work: Work, state: State, costs: Costs, r: int, g: int, l: int, steps
     """Sequences that filled a window stop growing in it."""
     for w in range(costs.windows.shape[0]):
         while state.cross_size[r, g, l, w] > 0 and state.cross_key[r, g, l, w, 0] <= steps:
-            key, i = state.cross_key[r, g, l, w, 0], state.cross_req[r, g, l, w, 0]
             pop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w])
             state.cross_size[r, g, l, w] -= 1
-            if _crosses_here(work, costs, r, g, l, w, i, key):
-                state.growing[r, g, l, w] -= 1
+            state.growing[r, g, l, w] -= 1
 
 
 @inner
@@ -273,11 +231,17 @@ def _preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs
         joined_at = work.last[i]
         _leave(req, work, state, rules, costs, r, g, l, i)
         work.last[i] = max(joined_at, state.decoded[r, g])
-        c = state.cohort_size[r, g]
-        while c > 1 and state.cohort[r, g, c - 1, 1] <= 0:
-            c -= 1
-        state.cohort[r, g, c - 1, 1] -= 1
-        state.cohort_size[r, g] = c
+        state.heap_size[r, g, l] = drop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], i)
+        for w in range(costs.windows.shape[0]):
+            size = state.cross_size[r, g, l, w]
+            state.cross_size[r, g, l, w] = drop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], size, i)
+        n = state.cohort_size[r, g]
+        for c in range(n):
+            if state.cohort[r, g, c, 0] == work.last[i]:
+                state.cohort[r, g, c, 1] -= 1
+        while n > 0 and state.cohort[r, g, n - 1, 1] <= 0:
+            n -= 1
+        state.cohort_size[r, g] = n
     work.computed[i] = 0
     work.preempted[i] += 1
     put_back(work, state, rules, req, r, i)

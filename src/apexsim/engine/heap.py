@@ -41,3 +41,15 @@ def pop(key: I8, req: I8, size: int) -> None:
         i = c
     key[i] = k
     req[i] = r
+
+
+@inner
+def drop(key: I8, req: I8, size: int, r: int) -> int:
+    """Take request r, if it is there, out of a heap of `size` entries.  Returns the new size."""
+    n = 0
+    for x in range(size):
+        k, i = key[x], req[x]
+        if i != r:
+            push(key, req, n, k, i)
+            n += 1
+    return n

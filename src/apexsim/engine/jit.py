@@ -10,6 +10,8 @@ from functools import partial
 
 from numba import njit
 
-inner = partial(njit, cache=True, nogil=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)()
+from apexsim.engine import cache
 
-merged = partial(njit, cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True)()
+inner = partial(njit, cache=cache.ENABLED, nogil=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)()
+
+merged = partial(njit, cache=cache.ENABLED, nogil=True, error_model="numpy", _nrt=False, inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True)()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from apexsim.engine import cache
 from apexsim.engine.jit import inner, merged
 from apexsim.engine.batch import NONE_VISIBLE, NOT_POLLED, admit, grow, settle
 from apexsim.engine.queue import send, sight
@@ -44,6 +45,8 @@ def _pick(work: Work, state: State, r: int) -> tuple[int, float]:
     best, when = np.int64(-1), 0.0
     halfway = _halfway(state, r) or state.sorted_size[r] > 0
     for g in range(state.ready.shape[1]):
+        if state.flying[r, g] < 0:
+            continue
         if state.flying[r, g] > 0 or _busy(state, r, g) > 0 or halfway:
             t = state.ready[r, g]
         elif state.head[r] >= 0:
@@ -74,15 +77,12 @@ def _settle_until(req: Requests, work: Work, state: State, rules: Rules, host: H
 
 @inner
 def _wait_for_blocks(state: State, r: int, g: int) -> bool:
-    """Nothing could be scheduled: the group waits for the next result of another one.  False when there is none."""
-    soonest = -1.0
+    """Nothing could be scheduled: the group waits for the next results of another.  False when none can come."""
+    state.flying[r, g] = -1
     for x in range(state.ready.shape[1]):
-        if state.flying[r, x] > 0 and (soonest < 0 or state.ready[r, x] < soonest):
-            soonest = state.ready[r, x]
-    if soonest < 0:
-        return False
-    state.ready[r, g] = max(state.ready[r, g], soonest)
-    return True
+        if state.flying[r, x] > 0 or (state.flying[r, x] == 0 and _busy(state, r, x) > 0):
+            return True
+    return False
 
 
 @inner
@@ -189,7 +189,7 @@ def start_closed(req: Requests, work: Work, state: State, host: Host) -> None:
         state.unsent[r] = i
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+@njit(cache=cache.ENABLED, nogil=True, error_model="numpy", _nrt=False)
 def run(req: Requests, work: Work, state: State, rules: Rules, host: Host, costs: Costs, log: Log, capacity: int,
         begin: int, route: int, jump: bool, margin: int) -> tuple[int, int]:  # fmt: skip
     """Serve everything.  `begin`: the first request not yet sent (resumes after LOG_FULL).  Returns (status, begin)."""
@@ -238,14 +238,14 @@ class Outcome:
 
 def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size: int) -> State:
     cap, w = rules.max_seqs + 1, len(costs.windows)
-    cross = 2 * cap if bool((costs.windows < FULL).any()) else 1
+    cross = cap if bool((costs.windows < FULL).any()) else 1
     i8 = np.int64
     sorted_cap = size if rules.order else 1
     return State(
         ready=np.zeros((n, g)), avail=np.zeros((n, g)), token_free=np.zeros(n), flying=np.zeros((n, g), i8),
         steps=np.zeros((n, g), i8), phase=np.zeros((n, g), i8), decoding=np.zeros((n, g, l), i8),
         context=np.zeros((n, g, l, w), i8), growing=np.zeros((n, g, l, w), i8),
-        heap_key=np.zeros((n, g, l, 2 * cap), i8), heap_req=np.zeros((n, g, l, 2 * cap), i8), heap_size=np.zeros((n, g, l), i8),
+        heap_key=np.zeros((n, g, l, cap), i8), heap_req=np.zeros((n, g, l, cap), i8), heap_size=np.zeros((n, g, l), i8),
         cross_key=np.zeros((n, g, l, w, cross), i8), cross_req=np.zeros((n, g, l, w, cross), i8),
         cross_size=np.zeros((n, g, l, w), i8), residue=np.zeros((n, g, l, rules.block), i8),
         stack=np.zeros((n, g, l, 2 * cap), i8), stack_size=np.zeros((n, g, l), i8),

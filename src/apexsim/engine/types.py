@@ -109,7 +109,7 @@ class State(NamedTuple):
     ready: F8  # [N, G] s, results of the group's last step are known
     avail: F8  # [N, S] s, stage is free
     token_free: F8  # [N] s, front end is free
-    flying: I8  # [N, G] 0 idle, 1 step in flight without decodes, 2 with decodes
+    flying: I8  # [N, G] 0 idle, 1 step in flight without decodes, 2 with decodes, −1 waits for another group's results
     steps: I8  # [N, G] decode steps done
     phase: I8  # [N, G] decode steps since the queue was last looked at
     decoding: I8  # [N, G, L]

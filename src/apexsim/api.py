@@ -1,0 +1,158 @@
+"""The Python API: names and numbers in, a Study out (floor 5).
+
+    import apexsim
+    study = apexsim.plan("llama-3.1-70b", gpu="h100-sxm", gpus=8, trace="examples/creation_05.jsonl")
+    print(study.ranked[0].plan.shorthand, study.ranked[0].metrics.e2el.mean)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from apexsim.cost.bank import load_bank
+from apexsim.cost.price import Pricer
+from apexsim.engines import EngineRow, load_engine, override, settled
+from apexsim.errors import InputError
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.dtypes import dtype
+from apexsim.model.families import load_model
+from apexsim.model.model import Model
+from apexsim.objective import parse_objective
+from apexsim.plan.plan import Precision, parse_plan
+from apexsim.plan.space import candidates
+from apexsim.search.evaluate import Setting
+from apexsim.search.search import Goal, Progress, search, simulate_one
+from apexsim.search.study import Study
+from apexsim.slo import parse_slo
+from apexsim.workload.formats import fit_lengths, read_trace
+from apexsim.workload.synth import synthetic
+from apexsim.workload.trace import Workload
+
+CLOSED_SPREAD = 0.1  # of the length: constant lengths keep a closed loop in lockstep for ever, which no real load does
+ROUND = 1024  # the model length is rounded up to this when it is taken from the workload
+KERNEL_SOURCE = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
+ROUTES = ("round-robin", "least-outstanding")
+
+
+def plan(model: str, **question: Any) -> Study:
+    """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible."""
+    workers, progress = question.pop("workers", 0), question.pop("progress", None)
+    setting, precision, goal, inputs = ask(model, **question)
+    space = candidates(setting.model, setting.cluster, precision)
+    return replace(search(setting, space, goal, workers=workers, progress=progress), inputs=inputs)
+
+
+def simulate(model: str, plan: str, **question: Any) -> Study:
+    """One plan in full, given by its shorthand."""
+    question.pop("workers", 0), question.pop("progress", None)
+    setting, precision, goal, inputs = ask(model, **question)
+    wanted = parse_plan(plan, precision)
+    if wanted.devices != setting.cluster.size:
+        raise InputError(
+            f"{wanted.shorthand} takes {wanted.devices} GPUs, the cluster has {setting.cluster.size}", "--plan",
+            f"use --gpus {wanted.devices} or another plan",
+        )  # fmt: skip
+    _check_plan(setting, wanted.shorthand, precision)
+    return replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand})
+
+
+def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
+    """Raise InputError with the rule that the plan breaks."""
+    from apexsim.plan.space import Scene, check
+
+    broken = check(parse_plan(shorthand, precision), Scene(setting.model, setting.cluster))
+    if broken:
+        raise InputError(f"{shorthand} cannot be built: {broken.reason}", "--plan", f"rule: {broken.rule}")
+
+
+def ask(
+    model: str, *, gpu: str, gpus: int, nodes: int = 1, trace: str | None = None, prompt_len: int | None = None,
+    output_len: int | None = None, num_requests: int = 1024, request_rate: float | None = None, burstiness: float = 1.0,
+    concurrency: int | None = None, seed: int = 0, length_spread: float | None = None, warmup: int = 0,
+    engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
+    activation_dtype: str | None = None, kv_dtype: str | None = None, max_model_len: int | None = None,
+    too_long: str = "error", objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
+) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
+    """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
+    inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
+    what = load_model(model)
+    cluster = Cluster(load_gpu(gpu), gpus, nodes)
+    if route not in ROUTES:
+        raise InputError(f"unknown routing '{route}'", "--route", f"use {' or '.join(ROUTES)}")
+    work = workload_of(trace, prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed,
+                       length_spread, warmup)  # fmt: skip
+    work, length = lengths_of(what, work, max_model_len, too_long)
+    row = engine_of(engine, settings or {}, cluster, length)
+    pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster)
+    limits = tuple(parse_slo(s) for s in slos)
+    goal = Goal(parse_objective(objective, limits), limits)
+    setting = Setting(what, cluster, row, work, pricer, length, route)
+    return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype), goal, inputs
+
+
+def workload_of(trace: str | None, prompt_len: int | None, output_len: int | None, num_requests: int, request_rate: float | None,
+                burstiness: float, concurrency: int | None, seed: int, spread: float | None, warmup: int) -> Workload:  # fmt: skip
+    """The stream of requests: a trace, or synthetic lengths with a rate, a concurrency or neither."""
+    if trace is not None:
+        if prompt_len is not None or output_len is not None:
+            raise InputError("a trace and synthetic lengths are both given", "--trace", "drop --prompt-len and --output-len")
+        if concurrency is not None or request_rate is not None:
+            return _reloaded(read_trace(trace), request_rate, concurrency, warmup)
+        return replace(read_trace(trace), warmup=warmup)
+    if prompt_len is None or output_len is None:
+        raise InputError("no workload", "", "give --trace FILE, or --prompt-len N and --output-len N")
+    if spread is None:
+        spread = CLOSED_SPREAD if concurrency is not None else 0.0
+    made = synthetic(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, spread, 0.0, warmup)
+    if spread == CLOSED_SPREAD and concurrency is not None:
+        note = f"lengths drawn within ±{CLOSED_SPREAD:.0%} (--length-spread 0 keeps them constant, in lockstep)"
+        return replace(made, notes=(*made.notes, note))
+    return made
+
+
+def _reloaded(work: Workload, rate: float | None, concurrency: int | None, warmup: int) -> Workload:
+    """The lengths of a trace under another load."""
+    if rate is not None and concurrency is not None:
+        raise InputError("--request-rate and --concurrency are both given", "", "use one of them")
+    if concurrency is not None:
+        if concurrency < 1:
+            raise InputError(f"expected a concurrency of at least 1, got {concurrency}", "--concurrency")
+        note = f"arrivals of the trace replaced by {concurrency} users in a closed loop"
+        return replace(work, arrive=work.arrive * 0.0, mode="closed", concurrency=concurrency, warmup=warmup, notes=(*work.notes, note))
+    assert rate is not None
+    if not rate > 0:
+        raise InputError(f"expected a rate above 0, got {rate}", "--request-rate")
+    scale = work.size / max(float(work.arrive[-1]), 1e-9) / rate
+    return replace(work, arrive=work.arrive * scale, warmup=warmup, notes=(*work.notes, f"arrivals scaled to {rate:g} requests/s"))
+
+
+def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long: str) -> tuple[Workload, int]:
+    """The workload that fits, and the model length: the user's, else the longest request rounded up to 1,024."""
+    if max_model_len is not None and (max_model_len < 2 or max_model_len > 16 * model.max_length):
+        raise InputError(f"a model length of {max_model_len} is impossible for {model.name}", "--max-model-len", f"it takes {model.max_length}")
+    limit = max_model_len or model.max_length
+    work = fit_lengths(work, limit, too_long)
+    if max_model_len is not None:
+        return work, max_model_len
+    length = min(-(-work.longest // ROUND) * ROUND, model.max_length)
+    note = f"max model length {length:,}: the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
+    return replace(work, notes=(*work.notes, note)), length
+
+
+def engine_of(spec: str, settings: Mapping[str, Any], cluster: Cluster, length: int) -> EngineRow:
+    """The engine's row with the user's settings and all defaults decided."""
+    row = override(load_engine(spec), **settings)
+    return settled(row, cluster.gpu.memory_bytes, cluster.gpu.name, length)
+
+
+def precision_of(model: Model, weight: str | None, activation: str | None, kv: str | None) -> Precision:
+    """Number formats: the user's, else the checkpoint's; quantised parts stay as the checkpoint has them."""
+    cache = dtype(kv, "--kv-dtype").name if kv else (dtype(model.kv_dtype).name if model.kv_dtype else "bf16")
+    if cache not in ("bf16", "fp16", "fp32", "fp8", "int8"):
+        raise InputError(f"a KV cache in {cache} is not supported", "--kv-dtype", "use bf16, fp16, fp32, fp8 or int8")
+    act = dtype(activation, "--activation-dtype").name if activation else "auto"
+    if weight:
+        return Precision((), dtype(weight, "--weight-dtype").name, act, cache)
+    return Precision(model.weight_dtypes, dtype(model.dtype).name, act, cache)

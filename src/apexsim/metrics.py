@@ -1,0 +1,294 @@
+"""What an outcome means: latencies, throughput, goodput, saturation, time series (floor 4).
+
+Definitions are those of vLLM's `bench serve`; docs/vocabulary.md holds each with its unit and the tools that differ.
+Inside all times are seconds; `to_json` writes them as people read them, with the unit in the key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.errors import InputError
+from apexsim.slo import LATENCIES, Slo
+from apexsim.stats import NAN, Stats, plain, segment_stats, stats_of
+from apexsim.workload.trace import Workload
+
+if TYPE_CHECKING:
+    from apexsim.engine.kernel import Outcome
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one SLO fared.
+
+    Per request: `attained` is the share of requests that met it.  A constraint: `measured` [s], attained 0 or 1.
+    """
+
+    slo: Slo
+    measured: float
+    attained: float
+
+    @property
+    def kept(self) -> bool:
+        """Is it kept (a per-request SLO: by every request)?"""
+        return self.attained >= 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One run in numbers, over the requests after the warm-up.
+
+    duration: first send to last finish of these [s]; mean_concurrency: time mean of requests sent and not finished;
+    itl covers every gap of the run, also those of the warm-up; itl_exact is False where single gaps were not recorded
+    and each request counts with its mean gap; goodput: requests/s that meet all per-request SLOs, NaN without any;
+    attainment: their share; saturated, why: the queue still grew at the last arrival (open loop only).
+    """
+
+    devices: int
+    completed: int
+    warmup_excluded: int
+    prompt_tokens: int
+    output_tokens: int
+    duration: float
+    ttft: Stats
+    tpot: Stats
+    itl: Stats
+    e2e: Stats
+    queue: Stats
+    itl_exact: bool
+    mean_concurrency: float
+    preemptions: int
+    goodput: float
+    attainment: float
+    verdicts: tuple[Verdict, ...]
+    saturated: bool
+    why: str
+
+    @property
+    def request_throughput(self) -> float:
+        """Finished requests per second [1/s]."""
+        return self.completed / self.duration
+
+    @property
+    def output_throughput(self) -> float:
+        """Output tokens per second [token/s]."""
+        return self.output_tokens / self.duration
+
+    @property
+    def total_throughput(self) -> float:
+        """Prompt and output tokens per second [token/s]."""
+        return (self.prompt_tokens + self.output_tokens) / self.duration
+
+    def latency(self, metric: str, stat: str = "mean") -> float:
+        """A statistic of ttft, tpot, itl, e2e or queue [s]; NaN where no request has one."""
+        stats: Stats = getattr(self, metric)
+        return stats.value(stat)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers for files and screens, units in the keys; unknown numbers are None."""
+        rates = {
+            "request_throughput_per_s": self.request_throughput,
+            "output_throughput_tok_s": self.output_throughput,
+            "total_throughput_tok_s": self.total_throughput,
+        }
+        return {
+            "completed": self.completed,
+            "warmup_excluded": self.warmup_excluded,
+            "duration_s": self.duration,
+            **{f"{name}_ms": self._stats(name).to_json(1e3) for name in LATENCIES},
+            "itl_exact": self.itl_exact,
+            **rates,
+            **{f"{name}_per_gpu": rate / self.devices for name, rate in rates.items()},
+            "prompt_tokens": self.prompt_tokens,
+            "output_tokens": self.output_tokens,
+            "mean_concurrency": self.mean_concurrency,
+            "preemptions": self.preemptions,
+            "goodput_req_s": plain(self.goodput),
+            "attainment": plain(self.attainment),
+            "slos": [_verdict_json(v) for v in self.verdicts],
+            "saturated": self.saturated,
+            "saturated_why": self.why,
+        }
+
+    def _stats(self, metric: str) -> Stats:
+        stats: Stats = getattr(self, metric)
+        return stats
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    head = {"slo": str(verdict.slo), "limit_ms": verdict.slo.limit_s * 1e3, "kept": verdict.kept}
+    if verdict.slo.per_request:
+        return head | {"attainment": verdict.attained}
+    return head | {"measured_ms": plain(verdict.measured * 1e3)}
+
+
+def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[Slo, ...] = ()) -> Metrics:
+    """What the outcome of `workload` on `devices` GPUs means; raises InputError when the warm-up leaves nothing."""
+    skip = workload.warmup
+    if skip >= workload.size:
+        raise InputError(f"nothing to measure: {workload.size} requests, {skip} of them warm-up", "warm-up")
+    sent, finish, output = outcome.sent[skip:], outcome.finish[skip:], workload.output[skip:]
+    ttft, e2e = outcome.first[skip:] - sent, finish - sent
+    decode, gaps = e2e - ttft, output - 1
+    tpot = np.where(gaps > 0, decode / np.maximum(gaps, 1), 0.0)
+    series = {"ttft": ttft, "tpot": tpot, "itl": tpot, "e2e": e2e, "queue": outcome.start[skip:] - sent}
+    many = gaps > 0
+    stats = {name: stats_of(x if name != "tpot" else x[many]) for name, x in series.items() if name != "itl"}
+    stats["itl"], exact = _itl_stats(outcome, tpot[many], gaps[many])
+    verdicts, good = _verdicts(slos, series, stats)
+    judged = any(slo.per_request for slo in slos)
+    duration = float(finish.max() - sent.min())
+    saturated, why = saturation(outcome) if workload.mode == "open" else (False, "")
+    return Metrics(
+        devices=devices, completed=len(sent), warmup_excluded=skip, prompt_tokens=int(workload.prompt[skip:].sum()),
+        output_tokens=int(output.sum()), duration=duration, **stats, itl_exact=exact,
+        mean_concurrency=float(e2e.sum()) / duration, preemptions=int(outcome.preempted[skip:].sum()),
+        goodput=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
+        verdicts=verdicts, saturated=saturated, why=why,
+    )  # fmt: skip
+
+
+def _verdicts(slos: Sequence[Slo], series: dict[str, F8], stats: dict[str, Stats]) -> tuple[tuple[Verdict, ...], Any]:
+    """Each SLO's fate, and which requests met all per-request ones [R].
+
+    A request with one output token has TPOT 0 here, as in vLLM's goodput.  An ITL limit for each request is held
+    against its mean gap, that is its TPOT (as GuideLLM and aiperf define ITL).  A statistic of nothing keeps its limit.
+    """
+    good = np.ones(len(series["e2e"]), np.bool_)
+    verdicts = []
+    for slo in slos:
+        measured = NAN if slo.per_request else stats[slo.metric].value(slo.stat)
+        attained = 0.0 if measured > slo.limit_s else 1.0
+        if slo.per_request:
+            met = series[slo.metric] <= slo.limit_s
+            good &= met
+            attained = float(met.mean())
+        verdicts.append(Verdict(slo, measured, attained))
+    return tuple(verdicts), good
+
+
+def _itl_stats(outcome: Outcome, tpot: F8, gaps: I8) -> tuple[Stats, bool]:
+    """ITL over every gap of the run, or over each request's mean gap where gaps were not recorded."""
+    if len(outcome.gaps):
+        return segment_stats(*np.ascontiguousarray(outcome.gaps.T)), True
+    return segment_stats(tpot, np.zeros(len(tpot)), np.ones(len(tpot)), gaps.astype(np.float64)), len(tpot) == 0
+
+
+# --- saturation -------------------------------------------------------------------------------------------------------
+
+JUDGED = 30  # fewer requests say nothing about a trend
+CHANCE = 0.5  # of √n: growth of the mean backlog between two thirds that chance explains
+
+
+def saturation(outcome: Outcome) -> tuple[bool, str]:
+    """Does the queue still grow at the last arrival (open loop)?  And the numbers that say so.
+
+    The time of arrivals is cut into thirds.  Two backlogs are looked at: *waiting* (sent, not started) and
+    *unfinished* (sent, not finished).  A backlog grows when its time mean in the last third exceeds that in the middle
+    third by more than chance explains, √n/2 for n arrivals (the means of a random walk of n unit steps over two
+    neighbouring thirds differ by √(2n)/3 ≈ 0.47·√n, one standard deviation), and its mean in the last ninth is above
+    four fifths of that of the last third.  Waiting that grows is saturation.  Unfinished that grows is saturation only
+    if requests also stay longer: twice as long as in the first third and a quarter longer than in the middle one.
+    This leaves out traces that end while the batch is still filling.
+
+    Measured on M/D/1 queues (200 each): with 1,000 requests, ρ ≤ 0.9 is never called saturated and ρ = 1.2 always;
+    with 100 requests 3 % at ρ = 0.9 and 92 % at ρ = 1.5.  Within about 2/√n of ρ = 1 no trace can tell.
+    """
+    sent, n = outcome.sent, len(outcome.sent)
+    span = float(sent[-1] - sent[0]) if n else 0.0
+    if n < JUDGED or span <= 0.0:
+        return False, ""
+    third = span / 3.0
+    windows = [(sent[0] + third, sent[0] + 2 * third), (sent[-1] - third, sent[-1]), (sent[-1] - third / 3, sent[-1])]
+    stay = outcome.finish - sent
+    cuts = sent.searchsorted([w[0] for w in windows[:2]])
+    early, middle, late = (float(x.mean()) if len(x) else 0.0 for x in np.split(stay, cuts))
+    longer = late > 2.0 * early and late > 1.25 * middle
+    for name, leave in (("waiting", outcome.start), ("unfinished", outcome.finish)):
+        was, is_, ends = (_backlog(sent, leave, a, b) for a, b in windows)
+        if is_ - was > CHANCE * math.sqrt(n) and ends > 0.8 * is_ and (name == "waiting" or longer):
+            drain = float(outcome.finish.max() - sent[-1])
+            return True, (
+                f"{name} requests grow from {was:.0f} to {is_:.0f} between the middle and the last third of the "
+                f"arrivals; the last finishes {drain:.3g} s after the last arrival"
+            )
+    return False, ""
+
+
+def _backlog(enter: F8, leave: F8, a: float, b: float) -> float:
+    """Time mean over [a, b] of the requests that have entered and not left."""
+    return float((np.clip(leave, a, b) - np.clip(enter, a, b)).sum()) / (b - a)
+
+
+# --- time series ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Time means over equal bins from the first send to the last finish, over all replicas.
+
+    time: middle of the bin [s]; running: started and not finished (a preempted request still counts); waiting: sent and
+    not started; kv_share: used share of all KV blocks (empty when their number is not given); sequences, prompt_tokens:
+    decoding sequences of a replica's group and prompt tokens of its step, summed over replicas.
+    The last three come from an even sample of the steps: good for a chart, not for sums.
+    """
+
+    time: tuple[float, ...]
+    running: tuple[float, ...]
+    waiting: tuple[float, ...]
+    kv_share: tuple[float, ...]
+    sequences: tuple[float, ...]
+    prompt_tokens: tuple[float, ...]
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Lists, with the unit in the key."""
+        return {("time_s" if name == "time" else name): list(values) for name, values in asdict(self).items()}
+
+
+def series(outcome: Outcome, workload: Workload, points: int = 120, *, blocks: int = 0) -> Series:
+    """How the run went, in `points` bins.  blocks: KV blocks of one replica (all its lanes), 0 = unknown."""
+    if workload.size == 0:
+        return Series((), (), (), (), (), ())
+    edges = np.linspace(float(outcome.sent.min()), float(outcome.finish.max()), points + 1)
+    width = np.maximum(np.diff(edges), 1e-12)
+    sent, start, finish = (_area(x, edges) for x in (outcome.sent, outcome.start, outcome.finish))
+    rows, replicas = outcome.timeline, len(outcome.sums)
+    held = np.zeros((3, points))
+    for r in range(replicas):
+        mine = rows[rows[:, 1] == r]
+        if len(mine):
+            held += [_held(mine[:, 0], mine[:, c], edges) for c in (2, 3, 4)]
+    running = np.maximum(np.diff(start - finish), 0.0) / width
+    held *= running > 1e-9  # nothing is held while all replicas idle
+    waiting = np.maximum(np.diff(sent - start), 0.0) / width
+    share = held[1] / (blocks * replicas) if blocks else np.empty(0)
+    columns = (edges[:-1] + 0.5 * width, running, waiting, share, held[0], held[2])
+    return Series(*(tuple(np.round(c, 9).tolist()) for c in columns))
+
+
+def _area(times: F8, edges: F8) -> F8:
+    """∫ of the number of `times` that have passed, up to each edge [s]."""
+    x = np.sort(times)
+    passed = x.searchsorted(edges, "right")
+    return passed * edges - np.concatenate(([0.0], x.cumsum()))[passed]
+
+
+def _held(time: F8, value: F8, edges: F8) -> F8:
+    """Time mean in each bin of a value that holds until the next row (0 before the first)."""
+    order = time.argsort(kind="stable")
+    t, v = time[order], value[order]
+    passed = t.searchsorted(edges, "right")
+    area = np.concatenate(([0.0], (v[:-1] * np.diff(t)).cumsum()))
+    at = np.maximum(passed - 1, 0)
+    total = np.where(passed > 0, area[at] + v[at] * (edges - t[at]), 0.0)
+    mean: F8 = np.diff(total) / np.maximum(np.diff(edges), 1e-12)
+    return mean

@@ -1,0 +1,110 @@
+"""What the user wants, and the order it puts plans in (floor 4).
+
+    objective := name [":" stat]          e2e | ttft:p99 | itl:p95 | throughput | goodput …      default e2e (mean)
+
+A new objective is one row of `OBJECTIVES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from apexsim.errors import InputError, nearest
+from apexsim.metrics import Metrics
+from apexsim.slo import LATENCIES, STATS, Slo, canonical
+
+DEFAULT = "e2e"
+LOWER, HIGHER = 1, -1  # sign: the smaller sign · value, the better
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of objective: how to read it from Metrics (SI), which way is better, and how people read it."""
+
+    get: Callable[[Metrics, str], float]
+    sign: int
+    unit: str  # of `scale` · value
+    scale: float = 1.0
+    stats: bool = False  # is it a distribution, so that a statistic may be named?
+    needs_slo: bool = False  # means nothing without a per-request SLO
+
+
+def _latency(name: str, metrics: Metrics, stat: str) -> float:
+    return metrics.latency(name, stat)
+
+
+OBJECTIVES = {name: Row(partial(_latency, name), LOWER, "ms", 1e3, stats=True) for name in LATENCIES} | {
+    "throughput": Row(lambda metrics, _stat: metrics.output_throughput, HIGHER, "tok/s"),  # output tokens
+    "goodput": Row(lambda metrics, _stat: metrics.goodput, HIGHER, "req/s", needs_slo=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A number to make small (sign 1) or large (sign −1).  `stat` is "" where there is no distribution."""
+
+    name: str
+    stat: str
+    sign: int
+
+    @property
+    def better(self) -> str:
+        """Which way is better: "lower" or "higher"."""
+        return "lower" if self.sign == LOWER else "higher"
+
+    @property
+    def unit(self) -> str:
+        """Unit in which `shown` gives it."""
+        return OBJECTIVES[self.name].unit
+
+    def value(self, metrics: Metrics) -> float:
+        """The number, in SI units; raises InputError where the workload has none (e.g. TPOT of one-token outputs)."""
+        value = OBJECTIVES[self.name].get(metrics, self.stat)
+        if value != value:
+            raise InputError(f"'{self}' cannot be computed", "--objective", _why_missing(self.name))
+        return value
+
+    def shown(self, metrics: Metrics) -> float:
+        """The number in `unit`."""
+        return self.value(metrics) * OBJECTIVES[self.name].scale
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.stat}" if self.stat else self.name
+
+
+def _why_missing(name: str) -> str:
+    if OBJECTIVES[name].needs_slo:
+        return "give a limit for each request, e.g. --slo 'ttft<500ms'"
+    return "no request has more than one output token"
+
+
+def parse_objective(text: str = DEFAULT, slos: Sequence[Slo] = (), where: str = "--objective") -> Objective:
+    """The objective that `text` names (mean where a distribution has no statistic); `slos` are those of the run."""
+    head, colon, tail = text.partition(":")
+    name, stat = canonical(head), canonical(tail)
+    if name not in OBJECTIVES:
+        raise InputError(f"unknown objective '{head.strip()}'", where, nearest(name, OBJECTIVES))
+    row = OBJECTIVES[name]
+    if colon and not row.stats:
+        raise InputError(f"{name} is one number of a run, '{text}' asks for a statistic", where, f"write {name}")
+    if colon and stat not in STATS:
+        raise InputError(f"unknown statistic '{tail.strip()}' in '{text}'", where, f"known: {', '.join(STATS)}")
+    if row.needs_slo and not any(slo.per_request for slo in slos):
+        raise InputError(f"{name} counts requests that meet their SLOs, and none is given", where, _why_missing(name))
+    return Objective(name, (stat or "mean") if row.stats else "", row.sign)
+
+
+def missed(metrics: Metrics, constraints: Sequence[Slo]) -> tuple[Slo, ...]:
+    """Constraints (SLOs with a statistic) that a run misses; per-request SLOs constrain nothing."""
+    return tuple(s for s in constraints if s.stat and metrics.latency(s.metric, s.stat) > s.limit_s)
+
+
+def rank_key(
+    metrics: Metrics, objective: Objective, constraints: Sequence[Slo] = (), shorthand: str = ""
+) -> tuple[bool, bool, float, str]:
+    """Sorts plans, best first: those that keep every constraint, those that keep up with the load, then by the
+    objective; ties in the order of their shorthand."""
+    missing = bool(missed(metrics, constraints))
+    return missing, metrics.saturated, objective.sign * objective.value(metrics), shorthand

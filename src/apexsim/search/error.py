@@ -1,0 +1,35 @@
+"""Error bars from validation (floor 5).
+
+`data/residuals.toml` holds the spread (log standard deviation, robust) of predicted over measured values, by metric and by the
+provenance that dominates a result.  It is written by the validation gate from measured systems, never by hand.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from apexsim.cost.account import Account
+
+KIND = {"ttft": "ttft", "queue": "ttft", "tpot": "tpot", "itl": "tpot", "e2e": "e2e", "throughput": "e2e", "goodput": "e2e"}
+
+
+@cache
+def residuals() -> dict[str, Any]:
+    """The shipped table."""
+    return tomllib.loads((files("apexsim") / "data/residuals.toml").read_text(encoding="utf-8"))
+
+
+def objective_error(name: str, spent: Account) -> float:
+    """Relative half-width (one robust standard deviation) of a prediction, wider where kernels were not measured."""
+    row = residuals()[KIND.get(name, "e2e")]
+    shares = dict(spent.provenance)
+    guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
+    return float(row["measured"] * (1.0 - guessed) + row["transferred"] * guessed)
+
+
+def comparison_error(name: str) -> float:
+    """Relative difference below which two plans of one study cannot be told apart."""
+    return float(residuals()[KIND.get(name, "e2e")]["comparison"])

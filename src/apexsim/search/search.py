@@ -1,0 +1,178 @@
+"""Evaluate every plan of a space, on threads, and rank what comes back (floor 5)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from apexsim.cost.account import account
+from apexsim.cost.tables import axes_for
+from apexsim.errors import Infeasible, Rejected
+from apexsim.metrics import measure
+from apexsim.objective import Objective, rank_key
+from apexsim.plan.memory import room
+from apexsim.plan.plan import Plan
+from apexsim.plan.space import Space, candidates, heuristic_plan
+from apexsim.search.error import comparison_error, objective_error
+from apexsim.search.evaluate import Evaluation, Setting, evaluate
+from apexsim.search.study import Ranked, Step, Study
+from apexsim.slo import Slo
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What counts: an objective, and limits that requests or percentiles must keep."""
+
+    objective: Objective
+    slos: tuple[Slo, ...] = ()
+
+
+def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, progress: Progress | None = None) -> Study:
+    """Rank every plan of `space`; raises Infeasible when none fits."""
+    heuristic = heuristic_plan(setting.model, setting.cluster, space.plans[0].precision if space.plans else None)
+    results = _run(setting, space.plans, workers, progress)
+    fitting = [r for r in results if isinstance(r, Evaluation)]
+    rejected = [*space.rejected, *(r for r in results if isinstance(r, Rejected))]
+    if not fitting:
+        raise Infeasible(*_why_nothing_fits(setting, space, rejected))
+    return _study(setting, goal, fitting, rejected, space, heuristic)
+
+
+def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
+    """One plan in full, with the heuristic plan beside it where that differs and fits."""
+    found = evaluate(setting, plan)
+    if isinstance(found, Rejected):
+        raise Infeasible(f"{plan.shorthand} does not fit: {found.reason}", _nearest_fit(setting, plan))
+    heuristic = heuristic_plan(setting.model, setting.cluster, plan.precision)
+    other = evaluate(setting, heuristic) if heuristic != plan else found
+    both = [found] if heuristic == plan or isinstance(other, Rejected) else [found, other]
+    study = _study(setting, goal, both, [], None, heuristic)
+    first = next(r for r in study.ranked if r.plan == plan)
+    rest = tuple(r for r in study.ranked if r.plan != plan)
+    return Study(**{**{f: getattr(study, f) for f in Study.__dataclass_fields__}, "ranked": (first, *rest)})
+
+
+def _run(setting: Setting, plans: Iterable[Plan], workers: int, progress: Progress | None) -> list[Evaluation | Rejected]:
+    todo = list(plans)
+    count = workers or min(os.cpu_count() or 1, 8)
+    done: list[Evaluation | Rejected] = []
+    if count == 1 or len(todo) < 2:
+        results = map(lambda p: evaluate(setting, p), todo)
+        return _collect(results, todo, done, progress)
+    with ThreadPoolExecutor(count) as pool:
+        return _collect(pool.map(lambda p: evaluate(setting, p), todo), todo, done, progress)
+
+
+def _collect(results: Iterable[Evaluation | Rejected], todo: list[Plan], done: list[Evaluation | Rejected],
+             progress: Progress | None) -> list[Evaluation | Rejected]:  # fmt: skip
+    for plan, result in zip(todo, results):
+        done.append(result)
+        if progress:
+            progress(len(done), len(todo), plan.shorthand)
+    return done
+
+
+def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: list[Rejected], space: Space | None,
+           heuristic: Plan) -> Study:  # fmt: skip
+    measured = []
+    for found in fitting:
+        metrics = measure(found.outcome, setting.workload, devices=found.plan.devices, slos=goal.slos)
+        measured.append((found, metrics, rank_key(metrics, goal.objective, goal.slos, found.plan.shorthand)))
+    measured.sort(key=lambda x: x[2])
+    base = next((goal.objective.value(m) for e, m, _ in measured if e.plan == heuristic), math.nan)
+    best = goal.objective.value(measured[0][1])
+    width = comparison_error(goal.objective.name)
+    ranked = []
+    for found, metrics, key in measured:
+        value = goal.objective.value(metrics)
+        axes = axes_for(setting.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
+        spent = account(found.stages, found.costs, found.outcome, setting.pricer, setting.engine, axes, metrics.duration_s)
+        tie = abs(math.log(value / best)) <= width if value > 0 and best > 0 else value == best
+        ratio = goal.objective.ratio(value, base)
+        ranked.append(Ranked(found.plan, found.room, metrics, spent, value, ratio, key[0] == 0, tie, found))
+    note = "" if not math.isnan(base) else _heuristic_note(setting, heuristic)
+    return Study(
+        setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
+        tuple(rejected), heuristic.shorthand, note, (objective_error(goal.objective.name, ranked[0].account), width),
+        _notes(setting),
+    )  # fmt: skip
+
+
+def _heuristic_note(setting: Setting, heuristic: Plan) -> str:
+    found = room(setting.model, heuristic, setting.cluster, setting.engine, setting.max_model_len)
+    return f"the heuristic plan {heuristic.shorthand} does not fit: {found.reason}" if isinstance(found, Rejected) else ""
+
+
+def _funnel(space: Space | None, fitting: list[Evaluation], rejected: list[Rejected]) -> tuple[Step, ...]:
+    """Enumerated → rejected by each rule → simulated."""
+    if space is None:
+        return (Step("simulated", len(fitting)),)
+    names = list(dict.fromkeys([*(rule for rule, _ in space.funnel), *(r.rule for r in rejected)]))
+    rows = [Step("enumerated", space.enumerated)]
+    for name in names:
+        hit = [r for r in rejected if r.rule == name]
+        if hit:
+            rows.append(Step(name, len(hit), f"{hit[0].shorthand}: {hit[0].reason}"))
+    return (*rows, Step("skipped by a bound", 0), Step("simulated", len(fitting)))
+
+
+def _notes(setting: Setting) -> tuple[str, ...]:
+    work, notes = setting.workload, list(setting.model.notes)
+    notes += work.notes
+    if not np.isnan(work.ideal_hit):
+        notes.append(f"prefix reuse ignored; ideal hit rate {work.ideal_hit:.1%}")
+    gpu = setting.cluster.gpu
+    if not gpu.kernels:
+        notes.append(f"no measured kernels for {gpu.name}: utilisation transferred from {gpu.borrow}, peaks its own")
+    return tuple(dict.fromkeys(notes))
+
+
+def _why_nothing_fits(setting: Setting, space: Space, rejected: list[Rejected]) -> tuple[str, str]:
+    """The widest plan's shortage, and the smallest change that would fit."""
+    if not space.plans:
+        return f"no way to split {setting.model.name} over {setting.cluster.size} GPUs", _examples(rejected)
+    widest = max(space.plans, key=lambda p: (p.attention.tp * p.ffn.tp * p.stages, p.attention.tp))
+    found = room(setting.model, widest, setting.cluster, setting.engine, setting.max_model_len)
+    reason = found.reason if isinstance(found, Rejected) else "no plan fits"
+    gpu = setting.cluster.gpu
+    head = f"{setting.model.name} fits on no plan of {setting.cluster.size} × {gpu.name}: {widest.shorthand}: {reason}"
+    return head, _nearest_fit(setting, widest)
+
+
+def _examples(rejected: list[Rejected]) -> str:
+    return "; ".join(f"{r.shorthand}: {r.reason}" for r in rejected[:2])
+
+
+def _nearest_fit(setting: Setting, plan: Plan) -> str:
+    """The first of: twice, four, eight times the GPUs; FP8 or 4-bit weights, that would fit."""
+    from dataclasses import replace
+
+    from apexsim.hardware import Cluster
+
+    for factor in (2, 4, 8):
+        cluster = Cluster(setting.cluster.gpu, setting.cluster.per_node, setting.cluster.nodes * factor)
+        for stages in (1, factor):
+            width = plan.attention.tp * (factor if stages == 1 else 1)
+            wider = replace(plan, replicas=1, stages=plan.stages * stages, attention=replace(plan.attention, dp=1, tp=width),
+                            ffn=replace(plan.ffn, dp=1, tp=plan.ffn.tp * (factor if stages == 1 else 1)))  # fmt: skip
+            if wider.attention.devices != wider.ffn.devices:
+                continue
+            if not isinstance(room(setting.model, wider, cluster, setting.engine, setting.max_model_len), Rejected):
+                return f"it would fit as {wider.shorthand} on {wider.devices} × {setting.cluster.gpu.name}"
+    for fmt in ("fp8", "int4"):
+        slim = replace(plan, precision=replace(plan.precision, weights=(), default=fmt))
+        if not isinstance(room(setting.model, slim, setting.cluster, setting.engine, setting.max_model_len), Rejected):
+            return f"it would fit with --weight-dtype {fmt}"
+    return "more or larger GPUs are needed"
+
+
+def space_of(setting: Setting, precision: object) -> Space:
+    """Every plan of the setting's model on its cluster."""
+    return candidates(setting.model, setting.cluster, precision)  # type: ignore[arg-type]

@@ -1,0 +1,295 @@
+"""Rows of measured systems as cases: a setting to simulate and what was measured (floor 5).
+
+One reader per file kind; a kind is recognised by its columns.  A row that cannot be replayed becomes a `Skipped` with its reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apexsim.engines import EngineRow, load_engine, override, settled
+from apexsim.errors import InputError
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.families import load_model
+from apexsim.model.model import Experts, Model
+from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.workload.formats import read_trace
+from apexsim.workload.synth import inferencex_population
+from apexsim.workload.trace import Workload
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One measured run."""
+
+    id: str
+    model: Model
+    cluster: Cluster
+    engine: EngineRow
+    plan: Plan
+    workload: Workload
+    max_model_len: int
+    measured: dict[str, float]
+    labels: dict[str, str]  # engine, gpu, model, and whatever a file groups by
+    custom_all_reduce: bool = True
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row that is not replayed."""
+
+    id: str
+    reason: str
+    labels: dict[str, str]
+
+
+def number(row: Row, key: str, default: float = math.nan) -> float:
+    """A cell as a number; empty is `default`."""
+    text = (row.get(key) or "").strip()
+    try:
+        return float(text) if text else default
+    except ValueError:
+        return default
+
+
+def whole(row: Row, key: str, default: int = 0) -> int:
+    """A cell as a whole number; empty is `default`."""
+    value = number(row, key)
+    return default if math.isnan(value) else int(value)
+
+
+def flag(row: Row, key: str) -> bool:
+    """Is a cell true?"""
+    return (row.get(key) or "").strip().lower() in ("1", "1.0", "true", "yes")
+
+
+def measured_ms(row: Row, pairs: Mapping[str, str], scale: float = 1.0) -> dict[str, float]:
+    """What the row measured: metric name -> value, empty cells left out."""
+    found = {name: number(row, column) * scale for name, column in pairs.items()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+# ---- closed loop --------------------------------------------------------------------------------------------------------
+
+# First releases after which a rule set held, for rows that do not say their version: (date, version), newest last.
+RELEASED = {
+    "vllm": (("2025-07-24", "0.10.0"), ("2025-10-02", "0.11.0"), ("2025-12-03", "0.12.0"), ("2026-03-06", "0.17.0")),
+    "sglang": (("2025-01-01", ""),),
+    "trtllm": (("2025-01-01", ""),),
+}
+ENGINE = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
+
+# What was really served, by model family and label: formats of the parts; anything not named is `default`.
+FOUR_BIT_ACTS = {"b200_sxm", "b300_sxm", "gb200", "gb300"}
+SERVED: dict[tuple[str, str], dict[str, str]] = {
+    ("llama", "fp8"): {"default": "fp8"},
+    ("llama", "fp4"): {"default": "nvfp4"},
+    ("qwen3", "fp8"): {"default": "fp8_block"},
+    ("gptoss", "fp4"): {"default": "bf16", "experts": "mxfp4"},
+    ("dsr1", "fp8"): {"default": "fp8_block"},
+    ("dsr1", "fp4"): {"default": "nvfp4", "attention": "bf16"},
+    ("qwen3.5", "fp8"): {"default": "fp8_block"},
+    ("qwen3.5", "fp4"): {"default": "nvfp4", "attention": "bf16"},
+    ("minimax", "fp8"): {"default": "fp8_block"},
+    ("minimax", "fp4"): {"default": "bf16", "experts": "nvfp4"},
+    ("kimi", "int4"): {"default": "bf16", "experts": "int4"},
+    ("kimi", "fp4"): {"default": "bf16", "experts": "nvfp4"},
+}
+FAMILIES = ("llama", "gptoss", "dsr1", "qwen3.5", "qwen3", "minimax", "kimi")
+
+
+def served_precision(family: str, label: str, kv: str) -> Precision:
+    """Number formats of a row: its family and precision label."""
+    name = next((f for f in FAMILIES if family.startswith(f)), family)
+    formats = dict(SERVED.get((name, label), {"default": "bf16" if label == "bf16" else label}))
+    default = formats.pop("default")
+    cache = "fp8" if kv.startswith("fp8") else "bf16"
+    return Precision(tuple(formats.items()), default, "auto", cache)
+
+
+def _version(row: Row) -> str:
+    """The row's engine version, or the newest rules before its date."""
+    given = (row.get("backend_version") or "").strip()
+    if given and given[0].isdigit():
+        return given
+    date = row.get("measured_date") or "9999"
+    known = [v for day, v in RELEASED[row["backend"]] if day <= date]
+    return known[-1] if known else RELEASED[row["backend"]][0][1]
+
+
+def _engine(name: str, version: str, settings: dict[str, Any], cluster: Cluster, length: int) -> EngineRow:
+    spec = f"{name}@{version}" if version else name
+    try:
+        row = load_engine(spec)
+    except InputError:
+        row = load_engine(name)
+    return settled(override(row, **settings), cluster.gpu.memory_bytes, cluster.gpu.name, length)
+
+
+def _layout(row: Row, model: Model) -> tuple[Layout, Layout]:
+    """Attention and FFN layouts of a closed-loop row."""
+    attention = Layout(max(1, whole(row, "attn_dp", 1)), whole(row, "attn_tp", 1))
+    if not any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells):
+        return attention, Layout(tp=attention.devices) if attention.dp > 1 else attention
+    tp, ep = max(1, whole(row, "moe_tp", 1)), max(1, whole(row, "moe_ep", 1))
+    if tp * ep != attention.devices:
+        tp = attention.devices // ep if attention.devices % ep == 0 else attention.devices
+        ep = attention.devices // tp
+    return attention, Layout(1, tp, ep)
+
+
+def _population(row: Row) -> Workload:
+    isl, osl, users = whole(row, "isl"), whole(row, "osl"), max(1, whole(row, "concurrency"))
+    count = whole(row, "num_prompts") or 10 * users
+    if row["len_dist"].startswith("uniform"):
+        prompt, output = inferencex_population(isl, osl, count)
+    else:
+        prompt, output = np.full(count, isl, np.int64), np.full(count, osl, np.int64)
+    return Workload(row["id"], np.zeros(count), prompt, output, "closed", users)
+
+
+CLOSED = {"ttft_mean_ms": "ttft_mean_ms", "tpot_mean_ms": "tpot_mean_ms", "e2e_mean_ms": "e2e_mean_ms"}
+
+
+def closed_loop(row: Row, where: Path) -> Case | Skipped:
+    """A row of InferenceX-style closed-loop results."""
+    labels = {"engine": row["backend"], "gpu": row["system"], "model": row["config"], "origin": row["origin"],
+              "concurrency": row["concurrency"], "suspect": _suspect(row)}  # fmt: skip
+    if not row["config"]:
+        return Skipped(row["id"], "the row names no bundled model", labels)
+    if (row.get("spec") or "none") != "none":
+        return Skipped(row["id"], "speculative decoding is not modelled", labels)
+    model, gpu = load_model(row["config"]), load_gpu(row["system"])
+    attention, ffn = _layout(row, model)
+    stages = max(1, whole(row, "pp", 1))
+    precision = served_precision(row["family"], row["precision"], row.get("launch_kv_dtype") or "")
+    plan = Plan(max(1, whole(row, "replicas", 1)), stages, attention, ffn, precision)
+    cluster = Cluster(gpu, plan.devices)
+    work = _population(row)
+    length = max(whole(row, "launch_max_model_len"), work.longest)
+    settings: dict[str, Any] = {"max_num_batched_tokens": whole(row, "eff_token_budget") or None,
+                                "max_num_seqs": whole(row, "eff_max_seqs") or None}  # fmt: skip
+    fraction = number(row, "launch_gpu_mem_frac")
+    settings["memory_fraction"] = None if math.isnan(fraction) else fraction
+    if row["backend"] == "sglang":
+        settings["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
+    engine = _engine(ENGINE[row["backend"]], _version(row), settings, cluster, length)
+    if row["origin"] != "inferencex":  # its harness sends token ids: nothing to tokenise
+        engine = override(engine, tokenise_s=0.0)
+    return Case(row["id"], model, cluster, engine, plan, work, length, measured_ms(row, CLOSED), labels)
+
+
+def _suspect(row: Row) -> str:
+    """Rows whose measurement is known to be off, to be scored apart."""
+    if row["family"] == "gptoss" and row["system"] == "h100_sxm" and number(row, "concurrency") >= 512:
+        return "client saturated"
+    if row["backend"] == "sglang" and row["family"] == "dsr1" and row["system"] == "b200_sxm" and not row["warmup"].startswith("2"):
+        return "no warm-up"
+    return ""
+
+
+# ---- open loop ----------------------------------------------------------------------------------------------------------
+
+OPEN = {"ttft_mean_ms": "ttft_mean_s", "itl_mean_ms": "itl_mean_s", "e2e_mean_ms": "e2e_mean_s"}
+
+
+def open_loop(row: Row, where: Path) -> Case | Skipped:
+    """A row that names a file of timed requests; one replica of a deployment."""
+    labels = {"engine": row["engine"], "gpu": row["gpu"], "model": row["config"], "workload": row["workload"],
+              "rate": row["rate"], "layout": f"{row['dp']}DP{row['tp']}TP"}  # fmt: skip
+    if not row["config"]:
+        return Skipped(row["id"], "the row names no bundled model", labels)
+    work = read_trace(str(where.parent / row["requests_file"]))
+    layout = Layout(tp=whole(row, "tp", 1))
+    precision = Precision((), row["weight_dtype"], "auto", row["kv_dtype"])
+    plan = Plan(1, whole(row, "pp", 1), layout, layout, precision)
+    cluster = Cluster(load_gpu(row["gpu"]), plan.devices)
+    length = max(whole(row, "max_model_len"), work.longest)
+    settings: dict[str, Any] = {"memory_fraction": number(row, "memory_fraction"), "max_num_seqs": whole(row, "max_num_seqs")}
+    if flag(row, "chunked_prefill"):
+        settings |= {"chunk": 1, "max_num_batched_tokens": whole(row, "token_budget")}
+    engine = _engine(row["engine"], row["engine_version"], settings, cluster, length)
+    return Case(row["id"], load_model(row["config"]), cluster, engine, plan, work, length, measured_ms(row, OPEN, 1e3), labels,
+                flag(row, "custom_all_reduce"))  # fmt: skip
+
+
+# ---- request level ------------------------------------------------------------------------------------------------------
+
+SETTINGS = ("hw", "model", "tp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "vllm", "dtype", "config")
+
+
+def request_level(rows: list[Row], where: Path) -> Iterator[Case | Skipped]:
+    """Runs of single timed requests: rows of equal settings are one run."""
+    runs: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        runs.setdefault(tuple(row[k] for k in SETTINGS), []).append(row)
+    for key, members in runs.items():
+        yield _request_run("|".join(key[:-1]), members)
+
+
+def _request_run(name: str, members: list[Row]) -> Case | Skipped:
+    row = members[0]
+    labels = {"engine": "vllm", "gpu": row["hw"], "model": row["config"]}
+    if not row["config"]:
+        return Skipped(name, "the row names no bundled model", labels)
+    members = sorted(members, key=lambda r: float(r["arrival_s"]))
+    column = {k: np.asarray([float(r[k]) for r in members]) for k in ("arrival_s", "isl", "osl", "ttft_s", "tpot_ms", "latency_s")}
+    work = Workload(name, column["arrival_s"], column["isl"].astype(np.int64), column["osl"].astype(np.int64))
+    layout = Layout(tp=whole(row, "tp", 1))
+    plan = Plan(max(1, whole(row, "dp", 1)), 1, layout, layout, Precision((), row["dtype"], "auto", "bf16"))
+    cluster, model = Cluster(load_gpu(row["hw"]), plan.devices), load_model(row["config"])
+    settings = {"max_num_seqs": whole(row, "max_num_seqs"), "max_num_batched_tokens": whole(row, "max_num_batched_tokens")}
+    length = max(model.max_length if model.max_length < work.longest * 4 else work.longest, work.longest)
+    engine = _engine("vllm", row["vllm"], settings, cluster, length)
+    measured = {"ttft_mean_ms": column["ttft_s"].mean() * 1e3, "tpot_mean_ms": column["tpot_ms"].mean(),
+                "e2e_mean_ms": column["latency_s"].mean() * 1e3}  # fmt: skip
+    return Case(name, model, cluster, engine, plan, work, length, measured, labels)
+
+
+# ---- files --------------------------------------------------------------------------------------------------------------
+
+
+def _each(reader: Callable[[Row, Path], Case | Skipped]) -> Callable[[list[Row], Path], Iterator[Case | Skipped]]:
+    def read(rows: list[Row], where: Path) -> Iterator[Case | Skipped]:
+        for row in rows:
+            try:
+                yield reader(row, where)
+            except InputError as error:
+                yield Skipped(row["id"], error.line(), {"engine": row.get("backend", row.get("engine", "")), "gpu": "", "model": ""})
+
+    return read
+
+
+KINDS: dict[str, tuple[frozenset[str], Callable[[list[Row], Path], Iterator[Case | Skipped]]]] = {
+    "closed loop": (frozenset({"id", "backend", "system", "concurrency", "attn_tp", "ttft_mean_ms"}), _each(closed_loop)),
+    "open loop": (frozenset({"id", "engine", "requests_file", "ttft_mean_s", "itl_mean_s"}), _each(open_loop)),
+    "request level": (frozenset({"hw", "request_id", "arrival_s", "isl", "osl", "ttft_s"}), request_level),
+}
+
+
+def read_cases(path: str | Path) -> tuple[str, list[Case | Skipped]]:
+    """(kind, cases) of a file; raises InputError when it cannot be read or no kind has its columns."""
+    where = Path(path)
+    try:
+        with where.open(newline="", encoding="utf-8-sig") as file:
+            rows: list[Row] = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot be read as CSV ({error.__class__.__name__})", str(path), "give a file of measured runs") from error
+    if not rows:
+        raise InputError("holds no rows", str(path), "give a file of measured runs")
+    columns = set(rows[0])
+    for kind, (needed, reader) in KINDS.items():
+        if needed <= columns:
+            return kind, list(reader(rows, where))
+    wanted = "; ".join(f"{kind}: {', '.join(sorted(needed))}" for kind, (needed, _) in KINDS.items())
+    raise InputError("has the columns of no known kind", str(path), f"expected one of {wanted}")

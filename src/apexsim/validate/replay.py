@@ -1,0 +1,99 @@
+"""Replay measured systems and score the predictions (floor 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apexsim.cost.bank import load_bank
+from apexsim.cost.price import Pricer
+from apexsim.errors import Rejected
+from apexsim.search.evaluate import Evaluation, Setting, evaluate
+from apexsim.validate.cases import Case, Skipped, read_cases
+from apexsim.validate.score import summarise
+
+FORMAT = "apexsim.validation/1"
+SOURCES = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
+
+
+class Bench:
+    """Pricers are shared between cases of equal GPU, engine and width."""
+
+    def __init__(self) -> None:
+        self.pricers: dict[tuple[Any, ...], Pricer] = {}
+
+    def pricer(self, case: Case) -> Pricer:
+        """The pricer of a case."""
+        source = SOURCES.get(case.engine.engine, "vllm")
+        key = (case.cluster.gpu.name, source, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce)
+        if key not in self.pricers:
+            bank = load_bank(case.cluster.gpu, source)
+            self.pricers[key] = Pricer(bank, case.cluster, case.custom_all_reduce)
+        return self.pricers[key]
+
+    def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
+        """The simulated run; one that measured fits though the sizing says no gets just enough memory, and a note."""
+        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len)
+        found = evaluate(setting, case.plan)
+        if isinstance(found, Evaluation):
+            return found, ()
+        roomy = replace(case.engine, memory_fraction=1.0, max_num_seqs=min(case.engine.max_num_seqs, case.workload.size))
+        note = f"sized with the whole GPU, since the run existed: {found.reason}"
+        return evaluate(replace(setting, engine=roomy, max_model_len=case.workload.longest), case.plan), (note,)
+
+
+def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
+    """Means over requests [ms]: TTFT, TPOT (outputs of one token left out), ITL over all gaps, end to end."""
+    o, output = found.outcome, case.workload.output
+    many = output > 1
+    decode = o.finish - o.first
+    return {
+        "ttft_mean_ms": 1e3 * float((o.first - o.sent).mean()),
+        "tpot_mean_ms": 1e3 * float((decode[many] / (output[many] - 1)).mean()) if many.any() else 0.0,
+        "itl_mean_ms": 1e3 * float(decode.sum() / max(1, int((output - 1).sum()))),
+        "e2e_mean_ms": 1e3 * float((o.finish - o.sent).mean()),
+    }
+
+
+def _row(bench: Bench, case: Case | Skipped) -> dict[str, Any]:
+    if isinstance(case, Skipped):
+        return {"id": case.id, "status": "skipped", "reason": case.reason, "metrics": {}, "labels": case.labels}
+    found, notes = bench.predict(case)
+    if isinstance(found, Rejected):
+        return {"id": case.id, "status": "skipped", "reason": found.reason, "metrics": {}, "labels": case.labels}
+    predicted = predicted_ms(found, case)
+    metrics = {name: {"measured": value, "predicted": predicted[name]} for name, value in case.measured.items() if name in predicted}
+    return {"id": case.id, "status": "ok", "reason": "; ".join(notes), "metrics": metrics, "provenance": provenance(bench.pricer(case)),
+            "labels": case.labels}  # fmt: skip
+
+
+def provenance(pricer: Pricer) -> str:
+    """Where the kernel times of a case come from."""
+    return "measured" if pricer.cluster.gpu.kernels else "transferred"
+
+
+def run(path: str | Path, *, workers: int = 0, progress: Callable[[int, int, str], None] | None = None) -> dict[str, Any]:
+    """Replay every row of a file that can be; the record that `render` and `--json` show."""
+    kind, cases = read_cases(path)
+    bench = Bench()
+    for case in cases:
+        if isinstance(case, Case):
+            bench.pricer(case)
+    rows = []
+    with ThreadPoolExecutor(workers or 2) as pool:
+        for row in pool.map(lambda c: _row(bench, c), cases):
+            rows.append(row)
+            if progress:
+                progress(len(rows), len(cases), str(row["id"]))
+    return {"format": FORMAT, "kind": kind, "file": Path(path).name, "summary": summarise(rows), "rows": rows}
+
+
+def errors(rows: list[dict[str, Any]], metric: str) -> np.ndarray:
+    """Relative errors predicted / measured − 1 of the rows that have a metric."""
+    pairs = [r["metrics"][metric] for r in rows if metric in r["metrics"]]
+    return np.asarray([p["predicted"] / p["measured"] - 1.0 for p in pairs if p["measured"] > 0])

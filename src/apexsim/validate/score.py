@@ -1,0 +1,64 @@
+"""Scores of predictions: median, p90 and mean absolute relative error, signed bias, rank correlation (floor 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+GROUPS = ("engine", "gpu", "model", "origin", "suspect", "workload", "layout")
+
+
+def ranks(values: Array) -> Array:
+    """Ranks with ties averaged."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - 0.5 * (counts - 1))[inverse]
+
+
+def rank_correlation(a: Array, b: Array) -> float:
+    """Spearman's rho; NaN for fewer than three pairs or constant values."""
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+
+
+def score(pairs: list[dict[str, float]]) -> dict[str, float]:
+    """Scores of (measured, predicted) pairs; errors are relative to the measured value."""
+    measured = np.asarray([p["measured"] for p in pairs], float)
+    predicted = np.asarray([p["predicted"] for p in pairs], float)
+    good = measured > 0
+    error = predicted[good] / measured[good] - 1.0
+    size = np.abs(error)
+    return {
+        "n": int(good.sum()),
+        "median_abs_error": float(np.median(size)),
+        "p90_abs_error": float(np.quantile(size, 0.9)),
+        "mean_abs_error": float(size.mean()),
+        "bias": float(np.median(error)),
+        "rank_correlation": rank_correlation(measured[good], predicted[good]),
+    }
+
+
+def by_metric(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """metric -> scores over rows that have it."""
+    names = sorted({name for row in rows for name in row["metrics"]})
+    found = {name: [r["metrics"][name] for r in rows if name in r["metrics"]] for name in names}
+    return {name: score(pairs) for name, pairs in found.items() if any(p["measured"] > 0 for p in pairs)}
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Coverage and scores, in all and by each label."""
+    ok = [r for r in rows if r["status"] == "ok"]
+    groups: dict[str, Any] = {}
+    for label in GROUPS:
+        values = sorted({r["labels"].get(label, "") for r in ok})
+        if len(values) > 1 or label in ("engine", "gpu", "model"):
+            groups[label] = {v or "-": by_metric([r for r in ok if r["labels"].get(label, "") == v]) for v in values}
+    reasons: dict[str, int] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
+    return {"rows": len(rows), "predicted": len(ok), "coverage": len(ok) / len(rows) if rows else 0.0, "skipped": reasons,
+            "metrics": by_metric(ok), "by": groups}  # fmt: skip
