@@ -446,8 +446,8 @@ class World:
 
     def start_users(self) -> None:
         """Each user of the closed loop sends its first request at 0."""
-        n = len(self.replicas)
-        for r in self.replicas:
+        n = min(len(self.replicas), self.requests.users)
+        for r in self.replicas[:n]:
             r.unsent = [x for x in self.sequences if x.index % n == r.number]
         for u in range(self.requests.users):
             r = self.replicas[u % n]

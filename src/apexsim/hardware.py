@@ -49,7 +49,7 @@ class Gpu:
     """One accelerator model.
 
     flops: dense peaks [FLOP/s] by format; memory_bytes: what engines see at start-up [byte]; memory_nominal_bytes:
-    what is on the label (memory vendors' GB are GiB); memory_bandwidth: peak [byte/s]; link: scale-up; nic: network;
+    what is on the label (memory vendors' GB are GiB); memory_bandwidth: peak [byte/s]; cache_bytes: last-level cache, 0 = none known; link: scale-up; nic: network;
     host: PCIe or chip-to-chip; tdp_w, idle_w [W] (NaN where unknown); prices [$/h per GPU] by price book; kernels:
     folder of its measured operator tables, or "", and then borrow names that of the nearest measured GPU.
     """
@@ -62,6 +62,7 @@ class Gpu:
     memory_bytes: float
     memory_nominal_bytes: float
     memory_bandwidth: float
+    cache_bytes: float
     link: Link
     nic: Link
     host: Link
@@ -126,7 +127,7 @@ class Cluster:
 _TOP = {"name", "vendor", "arch", "kernels", "borrow", "aliases", "notes", "tdp_w", "idle_w"}
 _TABLES: dict[str, set[str]] = {
     "tflops": set(PEAKS),
-    "memory": {"total_gib", "nominal_gb", "bandwidth_gb_s"},
+    "memory": {"total_gib", "nominal_gb", "bandwidth_gb_s", "cache_mb"},
     "link": {"name", "bandwidth_gb_s", "latency_us", "launch_us", "span", "multi_node"},
     "nic": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
     "host": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
@@ -212,6 +213,7 @@ def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
         memory_bytes=total,
         memory_nominal_bytes=_number(memory, "nominal_gb", at, total / GiB) * GiB,
         memory_bandwidth=_number(memory, "bandwidth_gb_s", at) * GB,
+        cache_bytes=_number(memory, "cache_mb", at, 0.0) * 1e6,
         link=_link(data, "link", where),
         nic=_link(data, "nic", where),
         host=_link(data, "host", where),

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
+FIELDS = {name: name for name in LATENCIES} | {"e2e": "e2el"}  # attribute of Metrics and stem of its JSON key
+RATES = ("request_throughput_per_s", "output_throughput_tok_s", "total_throughput_tok_s")
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -47,10 +50,10 @@ class Verdict:
 class Metrics:
     """One run in numbers, over the requests after the warm-up.
 
-    duration: first send to last finish of these [s]; mean_concurrency: time mean of requests sent and not finished;
+    duration_s: first send to last finish of these; mean_concurrency: time mean of requests sent and not finished;
     itl covers every gap of the run, also those of the warm-up; itl_exact is False where single gaps were not recorded
-    and each request counts with its mean gap; goodput: requests/s that meet all per-request SLOs, NaN without any;
-    attainment: their share; saturated, why: the queue still grew at the last arrival (open loop only).
+    and each request counts with its mean gap; goodput_req_s: requests per second that meet all per-request SLOs (NaN
+    without any), attainment: their share; saturated, why: the queue still grew at the last arrival (open loop only).
     """
 
     devices: int
@@ -58,53 +61,53 @@ class Metrics:
     warmup_excluded: int
     prompt_tokens: int
     output_tokens: int
-    duration: float
+    duration_s: float
     ttft: Stats
     tpot: Stats
     itl: Stats
-    e2e: Stats
+    e2el: Stats
     queue: Stats
     itl_exact: bool
     mean_concurrency: float
     preemptions: int
-    goodput: float
+    goodput_req_s: float
     attainment: float
     verdicts: tuple[Verdict, ...]
     saturated: bool
     why: str
 
     @property
-    def request_throughput(self) -> float:
+    def request_throughput_per_s(self) -> float:
         """Finished requests per second [1/s]."""
-        return self.completed / self.duration
+        return self.completed / self.duration_s
 
     @property
-    def output_throughput(self) -> float:
+    def output_throughput_tok_s(self) -> float:
         """Output tokens per second [token/s]."""
-        return self.output_tokens / self.duration
+        return self.output_tokens / self.duration_s
 
     @property
-    def total_throughput(self) -> float:
+    def total_throughput_tok_s(self) -> float:
         """Prompt and output tokens per second [token/s]."""
-        return (self.prompt_tokens + self.output_tokens) / self.duration
+        return (self.prompt_tokens + self.output_tokens) / self.duration_s
+
+    def stats(self, metric: str) -> Stats:
+        """The distribution of ttft, tpot, itl, e2e or queue [s]."""
+        found: Stats = getattr(self, FIELDS[metric])
+        return found
 
     def latency(self, metric: str, stat: str = "mean") -> float:
-        """A statistic of ttft, tpot, itl, e2e or queue [s]; NaN where no request has one."""
-        stats: Stats = getattr(self, metric)
-        return stats.value(stat)
+        """One statistic of it [s]; NaN where no request has one."""
+        return self.stats(metric).value(stat)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers for files and screens, units in the keys; unknown numbers are None."""
-        rates = {
-            "request_throughput_per_s": self.request_throughput,
-            "output_throughput_tok_s": self.output_throughput,
-            "total_throughput_tok_s": self.total_throughput,
-        }
+        rates = {name: float(getattr(self, name)) for name in RATES}
         return {
             "completed": self.completed,
             "warmup_excluded": self.warmup_excluded,
-            "duration_s": self.duration,
-            **{f"{name}_ms": self._stats(name).to_json(1e3) for name in LATENCIES},
+            "duration_s": self.duration_s,
+            **{f"{FIELDS[name]}_ms": self.stats(name).to_json(1e3) for name in LATENCIES},
             "itl_exact": self.itl_exact,
             **rates,
             **{f"{name}_per_gpu": rate / self.devices for name, rate in rates.items()},
@@ -112,16 +115,12 @@ class Metrics:
             "output_tokens": self.output_tokens,
             "mean_concurrency": self.mean_concurrency,
             "preemptions": self.preemptions,
-            "goodput_req_s": plain(self.goodput),
+            "goodput_req_s": plain(self.goodput_req_s),
             "attainment": plain(self.attainment),
             "slos": [_verdict_json(v) for v in self.verdicts],
             "saturated": self.saturated,
             "saturated_why": self.why,
         }
-
-    def _stats(self, metric: str) -> Stats:
-        stats: Stats = getattr(self, metric)
-        return stats
 
 
 def _verdict_json(verdict: Verdict) -> dict[str, Any]:
@@ -147,12 +146,13 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
     verdicts, good = _verdicts(slos, series, stats)
     judged = any(slo.per_request for slo in slos)
     duration = float(finish.max() - sent.min())
-    saturated, why = saturation(outcome) if workload.mode == "open" else (False, "")
+    saturated, why = saturation(outcome, workload.output) if workload.mode == "open" else (False, "")
+    named = {FIELDS[name]: one for name, one in stats.items()}
     return Metrics(
         devices=devices, completed=len(sent), warmup_excluded=skip, prompt_tokens=int(workload.prompt[skip:].sum()),
-        output_tokens=int(output.sum()), duration=duration, **stats, itl_exact=exact,
+        output_tokens=int(output.sum()), duration_s=duration, **named, itl_exact=exact,
         mean_concurrency=float(e2e.sum()) / duration, preemptions=int(outcome.preempted[skip:].sum()),
-        goodput=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
+        goodput_req_s=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
         verdicts=verdicts, saturated=saturated, why=why,
     )  # fmt: skip
 
@@ -186,19 +186,19 @@ def _itl_stats(outcome: Outcome, tpot: F8, gaps: I8) -> tuple[Stats, bool]:
 # --- saturation -------------------------------------------------------------------------------------------------------
 
 JUDGED = 30  # fewer requests say nothing about a trend
-CHANCE = 0.5  # of √n: growth of the mean backlog between two thirds that chance explains
+CHANCE = {"waiting": 0.5, "unfinished": 1.0}  # of √n: growth of the mean backlog between two thirds put down to chance
 
 
-def saturation(outcome: Outcome) -> tuple[bool, str]:
+def saturation(outcome: Outcome, output: I8) -> tuple[bool, str]:
     """Does the queue still grow at the last arrival (open loop)?  And the numbers that say so.
 
     The time of arrivals is cut into thirds.  Two backlogs are looked at: *waiting* (sent, not started) and
     *unfinished* (sent, not finished).  A backlog grows when its time mean in the last third exceeds that in the middle
-    third by more than chance explains, √n/2 for n arrivals (the means of a random walk of n unit steps over two
-    neighbouring thirds differ by √(2n)/3 ≈ 0.47·√n, one standard deviation), and its mean in the last ninth is above
-    four fifths of that of the last third.  Waiting that grows is saturation.  Unfinished that grows is saturation only
-    if requests also stay longer: twice as long as in the first third and a quarter longer than in the middle one.
-    This leaves out traces that end while the batch is still filling.
+    third by more than chance, c·√n for n arrivals (the means of a random walk of n unit steps over two neighbouring
+    thirds differ by √(2n)/3 ≈ 0.47·√n, one standard deviation), and its mean in the last ninth is above four fifths of
+    that of the last third.  Waiting that grows is saturation.  Unfinished that grows, by a quarter or more, is
+    saturation only if the batch is not just filling: a third of the trace is longer than two requests on an idle
+    system, and what is left at the last arrival takes as long as three (`_alone`).
 
     Measured on M/D/1 queues (200 each): with 1,000 requests, ρ ≤ 0.9 is never called saturated and ρ = 1.2 always;
     with 100 requests 3 % at ρ = 0.9 and 92 % at ρ = 1.5.  Within about 2/√n of ρ = 1 no trace can tell.
@@ -207,21 +207,33 @@ def saturation(outcome: Outcome) -> tuple[bool, str]:
     span = float(sent[-1] - sent[0]) if n else 0.0
     if n < JUDGED or span <= 0.0:
         return False, ""
-    third = span / 3.0
-    windows = [(sent[0] + third, sent[0] + 2 * third), (sent[-1] - third, sent[-1]), (sent[-1] - third / 3, sent[-1])]
-    stay = outcome.finish - sent
-    cuts = sent.searchsorted([w[0] for w in windows[:2]])
-    early, middle, late = (float(x.mean()) if len(x) else 0.0 for x in np.split(stay, cuts))
-    longer = late > 2.0 * early and late > 1.25 * middle
+    third, end = span / 3.0, float(sent[-1])
+    drain = float(outcome.finish.max()) - end
     for name, leave in (("waiting", outcome.start), ("unfinished", outcome.finish)):
-        was, is_, ends = (_backlog(sent, leave, a, b) for a, b in windows)
-        if is_ - was > CHANCE * math.sqrt(n) and ends > 0.8 * is_ and (name == "waiting" or longer):
-            drain = float(outcome.finish.max() - sent[-1])
+        was, is_ = _backlog(sent, leave, end - 2.0 * third, end - third), _backlog(sent, leave, end - third, end)
+        if is_ - was <= CHANCE[name] * math.sqrt(n) or _backlog(sent, leave, end - third / 3.0, end) <= 0.8 * is_:
+            continue
+        if name == "waiting" or (is_ > 1.25 * was and min(third / 2.0, drain / 3.0) > _alone(outcome, output)):
             return True, (
                 f"{name} requests grow from {was:.0f} to {is_:.0f} between the middle and the last third of the "
                 f"arrivals; the last finishes {drain:.3g} s after the last arrival"
             )
     return False, ""
+
+
+def _alone(outcome: Outcome, output: I8) -> float:
+    """How long the longest request in flight at the last arrival would stay on an idle system [s].
+
+    Its decode steps at the shortest gap of the run (TPOT where gaps were not recorded), after the median time from
+    start to first token.
+    """
+    steps = output - 1
+    last = int(steps[outcome.finish > outcome.sent[-1]].max(initial=0))
+    prompt = float(np.median(outcome.first - outcome.start))
+    if last == 0:
+        return prompt
+    tpot = (outcome.finish - outcome.first) / np.maximum(steps, 1)
+    return prompt + last * float(outcome.gaps[:, 0].min() if len(outcome.gaps) else tpot[steps > 0].min())
 
 
 def _backlog(enter: F8, leave: F8, a: float, b: float) -> float:

@@ -7,6 +7,7 @@ A new objective is one row of `OBJECTIVES`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,8 +37,8 @@ def _latency(name: str, metrics: Metrics, stat: str) -> float:
 
 
 OBJECTIVES = {name: Row(partial(_latency, name), LOWER, "ms", 1e3, stats=True) for name in LATENCIES} | {
-    "throughput": Row(lambda metrics, _stat: metrics.output_throughput, HIGHER, "tok/s"),  # output tokens
-    "goodput": Row(lambda metrics, _stat: metrics.goodput, HIGHER, "req/s", needs_slo=True),
+    "throughput": Row(lambda metrics, _stat: metrics.output_throughput_tok_s, HIGHER, "tok/s"),  # output tokens
+    "goodput": Row(lambda metrics, _stat: metrics.goodput_req_s, HIGHER, "req/s", needs_slo=True),
 }
 
 
@@ -65,6 +66,11 @@ class Objective:
         if value != value:
             raise InputError(f"'{self}' cannot be computed", "--objective", _why_missing(self.name))
         return value
+
+    def ratio(self, value: float, base: float) -> float:
+        """How many times better `value` is than `base` (> 1: better); NaN where the base is."""
+        good, bad = (base, value) if self.sign == LOWER else (value, base)
+        return 1.0 if good == bad else good / bad if bad else math.inf
 
     def shown(self, metrics: Metrics) -> float:
         """The number in `unit`."""

@@ -113,7 +113,7 @@ def _order_statistics(segments: tuple[F8, ...], count: F8, k: F8) -> F8:
 
 
 def _select(segments: tuple[F8, ...], k: F8, edges: F8) -> F8:
-    """Values number k[0] and k[1] = k[0] + 1 of a few segments, looked for between two edges."""
+    """Values number k[0] and k[1] (the same or the next) of some segments, looked for between two edges."""
     low, high, tilt, steps, weight = segments
     flat = high <= low * (1.0 + 1e-15)
     weight = np.where(flat, weight * steps, weight)
@@ -129,6 +129,8 @@ def _select(segments: tuple[F8, ...], k: F8, edges: F8) -> F8:
         up_to = np.clip(np.floor((marks[:, None] - low) * per) + 1.0, begin, end)
         n = below + (up_to - begin) @ weight
         x, y = int(n.searchsorted(k[0], "right")), int(n.searchsorted(k[1], "right"))
+        if x == 0 and y == len(marks):  # all marks lie between the two values
+            return np.array([_select(segments, np.full(2, one), edges)[0] for one in k])
         if y < len(marks):
             top, above, end = marks[y], n[y], up_to[y]
         if x > 0:

@@ -122,7 +122,7 @@ def _done(req: Requests, work: Work, state: State, host: Host, r: int, i: int, t
     if req.users > 0:
         n = state.unsent[r]
         if n < req.prompt.shape[0]:
-            state.unsent[r] = n + state.unsent.shape[0]
+            state.unsent[r] = n + min(state.unsent.shape[0], req.users)
             send(req, work, state, host, r, n, t + req.think)
 
 

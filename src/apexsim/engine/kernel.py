@@ -115,7 +115,9 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
     d = _busy(state, r, g)
     idle = d == 0 and not _halfway(state, r)
     limit = sight(rules, t0, idle)
-    look = idle or state.phase[r, g] == 0
+    if idle:
+        state.phase[r, g] = 0
+    look = state.phase[r, g] == 0
     lanes = state.tokens.shape[1]
     decodes = d > 0
     if rules.mix == 1 and decodes:
@@ -176,8 +178,11 @@ def _route(state: State) -> int:
 
 @inner
 def start_closed(req: Requests, work: Work, state: State, host: Host) -> None:
-    """Closed loop: user u belongs to replica u mod N and sends at 0; request i belongs to replica i mod N."""
-    n = state.ready.shape[0]
+    """Closed loop: user u belongs to replica u mod N and sends at 0; request i belongs to replica i mod N.
+
+    With fewer users than replicas, N is the number of users: the other replicas stay empty.
+    """
+    n = min(state.ready.shape[0], req.users)
     size = req.prompt.shape[0]
     for r in range(n):
         users = req.users // n + (1 if r < req.users % n else 0)
@@ -272,6 +277,16 @@ def _log(n: int, lanes: int, rows: int, tokens: int, windows: int) -> Log:
     )  # fmt: skip
 
 
+def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
+    """The largest step that the rules allow lies inside the tables: compiled code would read past them in silence."""
+    alone = 0 if rules.chunk else longest + (rules.max_seqs if rules.mix else 0)  # a prompt above the whole budget
+    tokens = max(rules.budget, rules.max_seqs, alone)
+    assert costs.lane.shape[2] > tokens, f"lane table ends before {tokens} tokens"
+    assert costs.total.shape[2] > lanes * tokens, f"token table ends before {lanes} × {tokens} tokens"
+    assert costs.sample.shape[1] > lanes * rules.max_seqs, "sample table ends before the largest batch"
+    assert costs.decode.shape[2] > rules.max_seqs, "decode table ends before the largest batch"
+
+
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
              route: int = 0, jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
@@ -281,7 +296,9 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     Every request must fit: prompt + output ≤ blocks · block.  Raises AssertionError where it does not.
     """
     size, stages, windows = len(requests.prompt), costs.lane.shape[0], len(costs.windows)
-    assert size == 0 or int((requests.prompt + requests.output).max()) <= blocks * rules.block, STATUS[STUCK]
+    longest = int((requests.prompt + requests.output).max()) if size else 0
+    assert longest <= blocks * rules.block, STATUS[STUCK]
+    _check_tables(rules, costs, lanes, longest)
     state = _state(replicas, stages, lanes, rules, costs, blocks, size)
     work = _work(size)
     margin = state.cohort.shape[2] + rules.max_seqs * lanes + 64 * windows * max(lanes, 8) + 64

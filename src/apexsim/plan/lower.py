@@ -238,7 +238,7 @@ def _entry(model: Model, plan: Plan) -> tuple[Op, ...]:
 
 
 def _head(model: Model, ctx: Context) -> tuple[Op, ...]:
-    """LM head, gathering of logits and sampling (logits in fp32, read about five times)."""
+    """LM head, gathering of logits and greedy sampling (logits read, written as fp32, read again)."""
     if not model.has_head:
         return ()
     tp = ctx.plan.attention.tp
@@ -247,7 +247,7 @@ def _head(model: Model, ctx: Context) -> tuple[Op, ...]:
     kernel, size = kernel_for(dict(ctx.plan.precision.weights).get("head", "bf16"), "auto", ctx.flops)
     ops: list[Op] = [
         Gemm("head", n, model.hidden, kernel, size, Axis.SEQUENCE),
-        Stream("sample", 4.0 * 5 * model.vocab, Axis.SEQUENCE),
+        Stream("sample", 10.0 * model.vocab, Axis.SEQUENCE),
     ]
     if tp > 1:
         ops.append(Collective("all_gather", "all_gather", ACT * model.vocab, tp, 1, Axis.SEQUENCE))

@@ -1,0 +1,181 @@
+"""One plan in full: layout, memory, time, why it wins, and how it went (floor 6)."""
+
+from __future__ import annotations
+
+import math
+
+from apexsim.metrics import Metrics, series
+from apexsim.objective import Objective, parse_objective
+from apexsim.plan.memory import log_lines
+from apexsim.report.draw import SHADES, UNKNOWN, bar, change, percent, sig, sparkline, stacked, times
+from apexsim.report.intro import objective_words
+from apexsim.report.layout import layouts
+from apexsim.report.page import Row
+from apexsim.search.evaluate import Setting
+from apexsim.search.study import Ranked, Study
+from apexsim.slo import parse_slos
+from apexsim.units import GiB, format_seconds
+
+BAR = 60  # characters of the memory bar
+CLASSES = 8  # op classes named in the breakdown
+POINTS = 60  # of a sparkline
+
+
+def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
+    """The layout of each cell and the collectives of a layer; equal stages are said once."""
+    rows: list[Row] = []
+    seen: dict[str, int] = {}
+    for part in layouts(setting, ranked.plan, ranked.evaluation.stages):
+        cells = "; ".join(f"{c['cell']} {c['layout']}: {c['per_gpu']} per GPU" for c in part["cells"])
+        moves = ", ".join(c["words"] for c in part["collectives"]) or "no collectives"
+        text = f"{cells}; {moves}"
+        if text in seen:
+            continue
+        seen[text] = part["layers"]
+        rows.append((f"{part['layers']} layers", text))
+    plan = ranked.plan
+    if plan.stages > 1:
+        counts = " + ".join(str(sum(n for _, n in stage.layers)) for stage in ranked.evaluation.stages)
+        rows.append(("stages", f"{plan.stages} with {counts} layers; activations are handed on between them"))
+    return rows
+
+
+def memory_rows(ranked: Ranked) -> list[Row]:
+    """The memory of the tightest GPU as a bar, its legend, and the engine's own lines."""
+    room = ranked.room
+    used = [(name, size) for name, size in room.ledger if name != "free"]
+    free = dict(room.ledger).get("free", 0.0)
+    total = sum(size for _, size in room.ledger)
+    glyphs = SHADES[: len(used)] + SHADES[-1]
+    legend = "  ".join(f"{glyph} {name} {size / GiB:.1f}" for glyph, (name, size) in zip(glyphs, used))
+    low, high = (x / GiB for x in room.kv_range)
+    tokens, concurrency = log_lines(room)[1:]
+    return [
+        ("memory", f"{stacked([size for _, size in used] + [free], BAR, glyphs)} {total / GiB:.1f} GiB"),
+        ("", f"{legend}  {SHADES[-1]} free {free / GiB:.1f} GiB"),
+        ("", f"{tokens}; {concurrency}; real servers lay within {low:.1f} to {high:.1f} GiB of KV cache"),
+    ]
+
+
+def gpu_seconds(ranked: Ranked) -> dict[str, float]:
+    """GPU-seconds by op class: group-seconds times the GPUs of a group."""
+    return {name: t * ranked.plan.stage_devices for name, t in ranked.account.seconds}
+
+
+def time_table(ranked: Ranked, other: Ranked | None) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Heads and rows: op class, GPU-seconds, share of the busy time, and the ratio to another plan."""
+    mine, theirs = gpu_seconds(ranked), gpu_seconds(other) if other else {}
+    total, total_theirs = sum(mine.values()) or 1.0, sum(theirs.values())
+    names = sorted(mine, key=lambda name: -mine[name])
+    shown, rest = names[:CLASSES], names[CLASSES:]
+    if len(rest) == 1:
+        shown, rest = names, []
+    lines = [(name, mine[name], theirs.get(name, math.nan)) for name in shown]
+    if rest:
+        lines.append(("other", sum(mine[n] for n in rest), sum(theirs.get(n, 0.0) for n in rest) if theirs else math.nan))
+    lines.append(("busy", sum(mine.values()), total_theirs))
+    idle = ranked.account.idle * ranked.plan.stage_devices
+    lines.append(("idle", idle, other.account.idle * other.plan.stage_devices if other else math.nan))
+    heads = [("time by op class", "left"), ("GPU·s", "right"), ("of busy", "right"), ("", "left")]
+    heads += [(f"vs {other.plan.shorthand}", "right")] if other else []
+    return heads, [
+        [name, sig(t), percent(t / total), bar(t / total, 24) if name not in ("busy", "idle") else ""]
+        + ([f"{t / t0:.2f}×" if t0 > 1e-2 * total else UNKNOWN if name == "idle" else times(t / t0) if t0 else UNKNOWN] if other else [])
+        for name, t, t0 in lines
+    ]
+
+
+def use_rows(ranked: Ranked) -> list[Row]:
+    """Bottleneck, use of the hardware, and how well the costs are known."""
+    spent = ranked.account
+    known = ", ".join(f"{percent(share)} {name}" for name, share in sorted(spent.provenance, key=lambda p: -p[1]))
+    idle = spent.idle / max(spent.idle + spent.busy, 1e-30)
+    return [
+        ("bottleneck", f"{spent.bottleneck}; GPUs idle {percent(idle)} of the time"),
+        ("use", f"MFU {percent(spent.mfu)} of peak FLOP/s, MBU {percent(spent.mbu)} of memory bandwidth, while busy"),
+        ("cost data", f"{known} (shares of priced GPU time)"),
+    ]
+
+
+# ---- why it wins ------------------------------------------------------------------------------------------------------
+
+COMPARED = (("TTFT", "ttft", "mean"), ("TTFT p99", "ttft", "p99"), ("TPOT", "tpot", "mean"), ("ITL p99", "itl", "p99"),
+            ("E2E", "e2e", "mean"), ("E2E p99", "e2e", "p99"))  # fmt: skip
+
+
+def rival_of(study: Study, ranked: Ranked) -> Ranked | None:
+    """The plan to compare with: the heuristic one, or for that itself the best other."""
+    others = [r for r in study.ranked if r is not ranked]
+    return next((r for r in others if r.plan.shorthand == study.heuristic), others[0] if others else None)
+
+
+def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
+    """Two plans metric by metric, and where the time differs."""
+    objective = parse_objective(study.objective, parse_slos(study.slos))
+    name = f"{rival.plan.shorthand} ({'the heuristic plan' if rival.plan.shorthand == study.heuristic else 'the next plan'})"
+    return [
+        (f"{'why not' if _wins(ranked, rival, objective) else 'against'} {rival.plan.shorthand}", _verdict(study, ranked, rival, objective, name)),
+        ("", "; ".join(_compared(ranked.metrics, rival.metrics))),
+        ("", f"GPU time: {_time_words(ranked, rival)}; KV room {_room_words(ranked, rival)}"),
+    ]
+
+
+def _verdict(study: Study, ranked: Ranked, rival: Ranked, objective: Objective, name: str) -> str:
+    better = _wins(ranked, rival, objective)
+    ratio = max(rival.value, ranked.value) / max(min(rival.value, ranked.value), 1e-30)
+    if abs(math.log(max(ratio, 1e-30))) <= study.error[1]:
+        return f"{objective_words(objective)} is within the error of a comparison with {name}"
+    return f"{objective_words(objective)} is {ratio:.2f}× {'better' if better else 'worse'} than with {name}"
+
+
+def _wins(ranked: Ranked, rival: Ranked, objective: Objective) -> bool:
+    return objective.sign * (rival.value - ranked.value) >= 0
+
+
+def _compared(mine: Metrics, theirs: Metrics) -> list[str]:
+    words = []
+    for title, metric, stat in COMPARED:
+        a, b = mine.latency(metric, stat), theirs.latency(metric, stat)
+        if math.isfinite(a) and math.isfinite(b):
+            scale, unit = (1.0, "s") if max(a, b) >= 10 else (1e3, "ms")
+            words.append(f"{title} {sig(a * scale)} vs {sig(b * scale)} {unit} ({change(a, b)})")
+    a, b = mine.output_throughput_tok_s, theirs.output_throughput_tok_s
+    return [*words, f"output {sig(a, 4)} vs {sig(b, 4)} tok/s ({change(a, b)})"]
+
+
+def _time_words(ranked: Ranked, rival: Ranked) -> str:
+    """The op classes that differ most, saved ones first."""
+    mine, theirs = gpu_seconds(ranked), gpu_seconds(rival)
+    total = sum(mine.values())
+    gaps = {name: mine.get(name, 0.0) - theirs.get(name, 0.0) for name in mine | theirs}
+    most = [n for n in sorted(gaps, key=lambda n: -abs(gaps[n]))[:3] if abs(gaps[n]) > 0.01 * total]
+    if not most:
+        return "the same within 1 %"
+    return ", ".join(f"{n} {sig(mine.get(n, 0.0))} vs {sig(theirs.get(n, 0.0))} GPU·s" for n in sorted(most, key=lambda n: gaps[n]))
+
+
+def _room_words(ranked: Ranked, rival: Ranked) -> str:
+    a, b = (r.room.tokens * r.plan.lanes * r.plan.replicas for r in (ranked, rival))
+    return f"{a:,} vs {b:,} tokens in all"
+
+
+# ---- how it went ------------------------------------------------------------------------------------------------------
+
+
+def course_rows(setting: Setting, ranked: Ranked) -> list[Row]:
+    """Batch, queue and KV cache over time as sparklines."""
+    lanes = ranked.plan.lanes
+    found = series(ranked.evaluation.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * lanes)
+    rows = [("running", found.running, ""), ("waiting", found.waiting, ""), ("KV used", found.kv_share, "%")]
+    over = format_seconds(ranked.metrics.duration_s)
+    made = []
+    for name, values, unit in rows:
+        top = max(values, default=0.0)
+        peak = percent(top) if unit else sig(top, 2 if top < 100 else 3)
+        made.append((name, f"{sparkline(values)} peak {peak}" + (f"   over {over}" if name == "running" else "")))
+    metrics = ranked.metrics
+    made.append(
+        ("queue", f"mean {sig(metrics.queue.mean * 1e3)} ms, p99 {sig(metrics.queue.p99 * 1e3)} ms; {metrics.preemptions:,} preemptions"
+         + (f"; saturated: {metrics.why}" if metrics.saturated else ""))
+    )  # fmt: skip
+    return made

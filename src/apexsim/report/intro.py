@@ -1,0 +1,161 @@
+"""The question as it was understood, and what became of the plans (floor 6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from apexsim.engines import EngineRow
+from apexsim.errors import Rejected
+from apexsim.hardware import Cluster
+from apexsim.model.cells import active_parameters, kv_bytes, total_parameters
+from apexsim.model.dtypes import dtype
+from apexsim.model.model import Attention, Model
+from apexsim.objective import Objective, parse_objective
+from apexsim.plan.plan import Precision
+from apexsim.report.draw import percent, sig
+from apexsim.report.page import Row
+from apexsim.search.evaluate import Setting
+from apexsim.search.study import Study
+from apexsim.slo import parse_slo
+from apexsim.units import GB, TFLOPS, GiB, format_count, format_seconds
+from apexsim.workload.trace import Workload
+
+
+def understood(study: Study) -> list[Row]:
+    """Model, cluster, workload, engine, goal and notes, one line each."""
+    setting, precision = study.setting, study.ranked[0].plan.precision
+    return [
+        ("model", model_line(setting.model, precision)),
+        ("cluster", cluster_line(setting.cluster)),
+        ("workload", workload_line(setting.workload)),
+        ("engine", engine_line(setting)),
+        ("goal", goal_line(study)),
+        *(("note", note) for note in study.notes),
+    ]
+
+
+def model_line(model: Model, precision: Precision) -> str:
+    """Size, shape and number formats."""
+    total, active = total_parameters(model), active_parameters(model)
+    mixture = f" ({format_count(active)} active)" if active < 0.9 * total else ""
+    cell = next((c for b in model.decoder.blocks for c in b.cells if isinstance(c, Attention)), None)
+    heads = f", {cell.heads} heads, {cell.kv_heads} KV heads" if cell else ""
+    kv = sum(
+        kv_bytes(c, 1, dtype(precision.kv).stored) for i in model.decoder.layers for c in model.decoder.blocks[i].cells
+    )
+    weights = "/".join(dict.fromkeys([precision.default, *(f for _, f in precision.weights)]))
+    return (
+        f"{format_count(total)} parameters{mixture}, {len(model.decoder.layers)} layers, "
+        f"hidden {model.hidden:,}{heads}, weights {weights}, KV {precision.kv} ({kv / 1024:.4g} KiB per token)"
+    )
+
+
+def cluster_line(cluster: Cluster) -> str:
+    """GPUs, their peaks, and the links between them."""
+    gpu = cluster.gpu
+    nodes = f"{cluster.nodes} nodes × {cluster.per_node}" if cluster.nodes > 1 else f"{cluster.per_node}"
+    joined = gpu.link if gpu.has_scale_up else gpu.host
+    wide = f", {gpu.nic.name} {gpu.nic.bandwidth / GB:.3g} GB/s between nodes" if cluster.nodes > 1 else ""
+    return (
+        f"{nodes} × {gpu.name}: {gpu.memory_bytes / GiB:.1f} GiB, {gpu.memory_bandwidth / GB:,.0f} GB/s, "
+        f"{gpu.flops['bf16'] / TFLOPS:,.0f} TFLOP/s bf16, {joined.name} {joined.bandwidth / GB:.3g} GB/s{wide}; kernels {kernels_of(cluster)}"
+    )
+
+
+def kernels_of(cluster: Cluster) -> str:
+    """Where kernel times come from."""
+    gpu = cluster.gpu
+    return "measured" if gpu.kernels else (f"transferred from {gpu.borrow}" if gpu.borrow else "roofline")
+
+
+def workload_line(work: Workload) -> str:
+    """Requests, lengths and how they come."""
+    span = float(work.arrive[-1] - work.arrive[0])
+    how = {
+        "open": f"over {format_seconds(span)} ({sig((work.size - 1) / span if span else float('nan'))} requests/s)",
+        "closed": f"from {work.concurrency:,} users in a closed loop",
+        "offline": "all at once",
+    }[work.mode]
+    warm = f", the first {work.warmup:,} are warm-up" if work.warmup else ""
+    return (
+        f"{work.source or work.name}: {work.size:,} requests {how}{warm}; prompt mean {work.prompt.mean():,.0f}, max "
+        f"{work.prompt.max():,}; output mean {work.output.mean():,.0f}, max {work.output.max():,} tokens"
+    )
+
+
+def engine_line(setting: Setting) -> str:
+    """The settings that decide the batching."""
+    row = setting.engine
+    return (
+        f"{row.label}: {_batching(row)}, max-model-len {setting.max_model_len:,}, max-num-seqs {row.max_num_seqs:,}, "
+        f"max-num-batched-tokens {row.max_num_batched_tokens:,}, memory fraction {row.memory_fraction:g}, "
+        f"{f'CUDA graphs to batch {row.max_capture}' if row.pad else 'eager'}, {setting.route} over replicas"
+    )
+
+
+def _batching(row: EngineRow) -> str:
+    if row.mix:
+        return "chunked prefill mixed with decodes" if row.chunk else "prompts mixed with decodes"
+    return "prompts first, in chunks" if row.chunk else "prompts first, whole"
+
+
+WORDS = {
+    "ttft": "time to first token (TTFT)",
+    "tpot": "time per output token (TPOT)",
+    "itl": "inter-token latency (ITL)",
+    "e2e": "end-to-end latency (E2E)",
+    "queue": "time in the queue",
+    "throughput": "output throughput",
+    "goodput": "goodput",
+}
+
+
+def objective_words(objective: Objective) -> str:
+    """The objective in words: mean end-to-end latency (E2E)."""
+    return f"{objective.stat} {WORDS.get(objective.name, objective.name)}".strip()
+
+
+def goal_line(study: Study) -> str:
+    """Objective, limits and error bar."""
+    objective = parse_objective(study.objective, tuple(parse_slo(text) for text in study.slos))
+    limits = f"; limits {', '.join(study.slos)}" if study.slos else ""
+    return (
+        f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; predictions ±{percent(study.error[0])}, "
+        f"two plans are told apart beyond {percent(study.error[1])}"
+    )
+
+
+NEAR = 3  # rejected plans shown of a rule
+NOT_RULES = ("enumerated", "skipped by a bound", "simulated")
+
+
+def funnel_line(study: Study) -> str:
+    """26 enumerated → 18 rejected by 3 rules → 8 simulated."""
+    counts = {step.name: step.count for step in study.funnel}
+    rules = [step for step in study.funnel if step.name not in NOT_RULES]
+    words = []
+    for name in NOT_RULES:
+        if name == "skipped by a bound" and rules:
+            words.append(f"{sum(step.count for step in rules)} rejected by {len(rules)} rule{'s' * (len(rules) > 1)}")
+        if name in counts:
+            words.append(f"{counts[name]} {name}")
+    return " → ".join(words)
+
+
+def funnel_rows(study: Study) -> list[tuple[str, str, str]]:
+    """(plans, rule, example) of every rule that turned plans away; of plans too large, those that missed by the least."""
+    rows = []
+    for step in study.funnel:
+        if step.name in NOT_RULES:
+            continue
+        near = nearest_misses([r for r in study.rejected if r.rule == step.name])
+        examples = [f"{r.shorthand}: {r.reason}" for r in near] or [step.example]
+        rows += [(str(step.count) if not i else "", step.name if not i else "", text) for i, text in enumerate(examples)]
+    return rows
+
+
+def nearest_misses(rejected: Sequence[Rejected]) -> list[Rejected]:
+    """Plans that did not fit by the least memory, nearest first."""
+    short = [(float(found[1]), r) for r in rejected if (found := re.search(r"([\d.]+) GiB short", r.reason))]
+    return [r for _, r in sorted(short, key=lambda pair: (pair[0], pair[1].shorthand))[:NEAR]]

@@ -1,0 +1,190 @@
+"""A Study as JSON: plain values, units in the keys, the same bytes for the same study (floor 6).
+
+Nothing that depends on the machine or the hour is written; numbers that are not finite become null.
+History of the format: apexsim.study/1, the first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from apexsim.cost.account import Account
+from apexsim.metrics import series
+from apexsim.model.cells import active_parameters, total_parameters
+from apexsim.plan.memory import Room, log_lines
+from apexsim.plan.plan import Layout, Plan
+from apexsim.report.launch import launch
+from apexsim.report.layout import layouts
+from apexsim.search.evaluate import Setting
+from apexsim.search.study import FORMAT, Ranked, Study
+
+POINTS = 60  # of a time series
+
+
+def study_json(study: Study) -> dict[str, Any]:
+    """The whole study as plain values."""
+    return clean(
+        {
+            "format": FORMAT,
+            "inputs": study.inputs,
+            "understood": _understood(study.setting),
+            "objective": study.objective,
+            "slos": list(study.slos),
+            "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
+            "error": {"objective": study.error[0], "comparison": study.error[1]},
+            "funnel": [asdict(step) for step in study.funnel],
+            "ranked": [_ranked(study.setting, ranked) for ranked in study.ranked],
+            "rejected": rejected_rules(study),
+            "notes": list(study.notes),
+        }
+    )
+
+
+def dumps(value: Any) -> str:
+    """JSON text with a final newline; everything in it is finite."""
+    return json.dumps(clean(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def clean(value: Any) -> Any:
+    """Plain JSON values: tuples become lists, numpy numbers plain ones, what is not finite null."""
+    if isinstance(value, dict):
+        return {str(key): clean(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return clean(value.tolist())
+    if isinstance(value, np.generic):
+        return clean(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def rejected_rules(study: Study) -> list[dict[str, Any]]:
+    """How many plans each rule turned away, with one example."""
+    counts = Counter(r.rule for r in study.rejected)
+    first = {r.rule: r for r in reversed(study.rejected)}
+    return [
+        {"rule": rule, "count": n, "example": f"{first[rule].shorthand}: {first[rule].reason}"}
+        for rule, n in counts.items()
+    ]
+
+
+def _understood(setting: Setting) -> dict[str, Any]:
+    model, gpu, work, row = setting.model, setting.cluster.gpu, setting.workload, setting.engine
+    return {
+        "model": {
+            "name": model.name,
+            "family": model.family,
+            "total_parameters": total_parameters(model),
+            "active_parameters": active_parameters(model),
+            "layers": len(model.decoder.layers),
+            "hidden": model.hidden,
+        },
+        "cluster": {"gpu": gpu.name, "per_node": setting.cluster.per_node, "nodes": setting.cluster.nodes},
+        "workload": {
+            "name": work.name,
+            "mode": work.mode,
+            "requests": work.size,
+            "concurrency": work.concurrency,
+            "warmup": work.warmup,
+            "prompt_tokens_mean": float(work.prompt.mean()),
+            "prompt_tokens_max": int(work.prompt.max()),
+            "output_tokens_mean": float(work.output.mean()),
+            "output_tokens_max": int(work.output.max()),
+            "last_arrival_s": float(work.arrive[-1]),
+            "ideal_hit": work.ideal_hit,
+        },
+        "engine": {
+            "name": row.name,
+            "version": row.version,
+            "max_model_len": setting.max_model_len,
+            "max_num_seqs": row.max_num_seqs,
+            "max_num_batched_tokens": row.max_num_batched_tokens,
+            "gpu_memory_utilization": row.memory_fraction,
+            "block_size": row.block_size,
+            "chunked_prefill": bool(row.chunk),
+            "max_capture": row.max_capture,
+            "route": setting.route,
+        },
+    }
+
+
+def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
+    found = ranked.evaluation
+    started = launch(setting, ranked.plan)
+    over_time = series(found.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * ranked.plan.lanes)
+    return {
+        "plan": plan_json(ranked.plan),
+        "shorthand": ranked.plan.shorthand,
+        "value": ranked.value,
+        "ratio_to_heuristic": ranked.ratio,
+        "keeps_constraints": ranked.keeps,
+        "tie_with_best": ranked.tie,
+        "room": room_json(ranked.room),
+        "metrics": ranked.metrics.to_json(),
+        "account": account_json(ranked.account),
+        "provenance": dict(ranked.account.provenance),
+        "layout": layouts(setting, ranked.plan, found.stages),
+        "launch": started.commands[0] if started.runnable else None,
+        "launch_notes": list(started.notes),
+        "series": over_time.to_json(),
+    }
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan by its factors."""
+    precision = plan.precision
+    return {
+        "replicas": plan.replicas,
+        "stages": plan.stages,
+        "attention": _layout(plan.attention),
+        "ffn": _layout(plan.ffn),
+        "devices": plan.devices,
+        "precision": {
+            "weights": precision.default,
+            "weights_by_part": dict(precision.weights),
+            "activation": precision.activation,
+            "kv": precision.kv,
+        },
+    }
+
+
+def _layout(layout: Layout) -> dict[str, int]:
+    return {"dp": layout.dp, "tp": layout.tp, "ep": layout.ep}
+
+
+def room_json(room: Room) -> dict[str, Any]:
+    """What fits, in bytes and tokens."""
+    return {
+        "kv_bytes": room.kv_bytes,
+        "kv_bytes_range": list(room.kv_range),
+        "blocks": room.blocks,
+        "block_size": room.block_size,
+        "tokens": room.tokens,
+        "max_concurrency": room.max_concurrency,
+        "max_model_len": room.max_model_len,
+        "stage": room.stage,
+        "ledger_bytes": dict(room.ledger),
+        "log": list(log_lines(room)),
+    }
+
+
+def account_json(account: Account) -> dict[str, Any]:
+    """Where the time went: group-seconds of all stages of all replicas."""
+    return {
+        "seconds": dict(account.seconds),
+        "busy_s": account.busy,
+        "idle_s": account.idle,
+        "flop_per_gpu": account.flop,
+        "bytes_per_gpu": account.nbytes,
+        "mfu": account.mfu,
+        "mbu": account.mbu,
+        "bottleneck": account.bottleneck,
+    }

@@ -1,0 +1,101 @@
+"""How each cell of a plan is laid out, in words and as plain values (floor 6)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from apexsim.hardware import Cluster
+from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, LinearAttention
+from apexsim.model.ops import Axis, Collective
+from apexsim.plan.lower import StageOps
+from apexsim.plan.memory import stages_of
+from apexsim.plan.plan import Layout, Plan
+from apexsim.plan.space import MIXERS, cell_split
+from apexsim.search.evaluate import Setting
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{-(-whole // part):,} of {whole:,}" if part > 1 else f"{whole:,}"
+
+
+def _heads(cell: Attention, tp: int, ep: int) -> str:
+    kv = f"{max(1, -(-cell.kv_heads // tp))} of {cell.kv_heads} KV heads" if tp > 1 else f"{cell.kv_heads} KV heads"
+    repeated = f" (each on {tp // cell.kv_heads} GPUs)" if tp > cell.kv_heads else ""
+    span = f", window {cell.window or cell.chunk:,}" if cell.window or cell.chunk else ""
+    return f"{_share(tp, cell.heads)} heads, {kv}{repeated}{span}"
+
+
+def _experts(cell: Experts, tp: int, ep: int) -> str:
+    columns = f", {_share(tp, cell.inner)} columns of each" if tp > 1 else ""
+    shared = f", shared {cell.shared_inner:,}" if cell.shared_inner else ""
+    return f"{_share(ep, cell.experts)} experts{columns}, {cell.top_k} per token{shared}"
+
+
+# How a cell is called, and what of it lies on one GPU at (tp, ep).
+WORDS: dict[type, tuple[str, Callable[[Any, int, int], str]]] = {
+    Attention: ("attention", _heads),
+    LatentAttention: ("latent attention", lambda c, tp, ep: f"{_share(tp, c.heads)} heads, latent of {c.kv_rank + c.rope_dim} on every GPU"),
+    LinearAttention: ("linear attention", lambda c, tp, ep: f"{_share(tp, c.value_heads)} heads ({c.kind})"),
+    Ffn: ("FFN", lambda c, tp, ep: f"{_share(tp * ep, c.inner)} columns"),
+    Experts: ("experts", _experts),
+}  # fmt: skip
+
+
+def split_of(cell: Cell, plan: Plan) -> Layout:
+    """The layout of a cell under a plan."""
+    return plan.attention if isinstance(cell, MIXERS) else plan.ffn
+
+
+def link_name(cluster: Cluster, op: Collective) -> str:
+    """The link a collective crosses."""
+    if op.group * op.stride > cluster.size:
+        return ""
+    return cluster.link(op.group, op.stride).name
+
+
+def collective_words(op: Collective, count: int, cluster: Cluster) -> str:
+    """One kind of collective: 2 × all-reduce over 8 GPUs (NVLink 4, 16.0 KiB per token)."""
+    apart = f" {op.stride} apart" if op.stride > 1 else ""
+    share = " of its lane" if op.axis == Axis.LANE else (f", 1/{op.split} of the tokens" if op.split > 1 else "")
+    return (
+        f"{count} × {op.kind.replace('_', '-')} over {op.group} GPUs{apart} "
+        f"({link_name(cluster, op)}, {op.bytes_per_token / 1024:.3g} KiB per token{share})"
+    )
+
+
+def layouts(setting: Setting, plan: Plan, stages: tuple[StageOps, ...]) -> list[dict[str, Any]]:
+    """Per stage and kind of layer: its cells with their layouts, and the collectives of one layer."""
+    found = []
+    for stage, ops in zip(stages_of(setting.model, plan.stages), stages):
+        for (block, count), (layer, _) in zip(stage.layers, ops.layers):
+            moves = Counter(op for op in layer.ops if isinstance(op, Collective))
+            found.append(
+                {
+                    "stage": stage.index,
+                    "layers": count,
+                    "cells": [_cell(cell, plan) for cell in block.cells],
+                    "collectives": [_collective(op, n, setting.cluster) for op, n in moves.items()],
+                }
+            )
+    return found
+
+
+def _cell(cell: Cell, plan: Plan) -> dict[str, Any]:
+    name, words = WORDS[type(cell)]
+    return {"cell": name, "layout": str(split_of(cell, plan)), "per_gpu": words(cell, *cell_split(cell, plan))}
+
+
+def _collective(op: Collective, count: int, cluster: Cluster) -> dict[str, Any]:
+    return {
+        "kind": op.kind,
+        "per_layer": count,
+        "group": op.group,
+        "stride": op.stride,
+        "link": link_name(cluster, op),
+        "bytes_per_token": op.bytes_per_token,
+        "tokens": "lane" if op.axis == Axis.LANE else "all",
+        "split": op.split,
+        "words": collective_words(op, count, cluster),
+    }

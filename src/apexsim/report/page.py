@@ -1,0 +1,52 @@
+"""A page of text: headings, labelled lines and tables, for terminals and plain files alike (floor 6)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
+from rich.padding import Padding
+from rich.table import Column, Table
+from rich.text import Text
+
+PLAIN_WIDTH = 160  # columns where there is no terminal
+PROSE_WIDTH = 120  # columns at which sentences wrap
+ENDLESS = 1000  # columns of a table: it is never cut
+Row = tuple[str, str]
+
+
+def heading(title: str, rest: str = "") -> Text:
+    """A section's first line."""
+    return Text.assemble((title, "bold cyan"), f"  {rest}" if rest else "")
+
+
+def labelled(rows: Iterable[Row], width: int = PROSE_WIDTH, indent: int = 2) -> RenderableType:
+    """Label and text; long text wraps under itself."""
+    grid = Table.grid(Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 2, 0, 0))
+    for label, text in rows:
+        grid.add_row(Text(label), Text(text))
+    return Constrain(Padding(grid, (0, 0, 0, indent)), max(60, min(width, PROSE_WIDTH)))
+
+
+def columns(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], bold: int = -1, indent: int = 2) -> RenderableType:
+    """A table with few lines: heads are (title, "left" or "right"); nothing is cut off; row `bold` stands out."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(t for t, _ in heads))
+    for title, side in heads:
+        table.add_column(Text(title), justify="right" if side == "right" else "left", no_wrap=True, vertical="bottom")
+    for i, row in enumerate(rows):
+        table.add_row(*(Text(cell) for cell in row), style="bold" if i == bold else "")
+    return Padding(table, (0, 0, 0, indent), expand=False)
+
+
+def page(parts: Iterable[RenderableType], color: bool = False) -> str:
+    """Everything as text; no line has blanks at its end."""
+    out = io.StringIO()
+    console = Console(
+        file=out, width=ENDLESS, force_terminal=color, color_system="standard" if color else None,
+        no_color=not color, highlight=False, markup=False, emoji=False, soft_wrap=False, legacy_windows=False,
+        force_jupyter=False, _environ={},
+    )  # fmt: skip
+    console.print(Group(*parts))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).rstrip() + "\n"

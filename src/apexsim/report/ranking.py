@@ -1,0 +1,102 @@
+"""The ranked plans as one table (floor 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from apexsim.objective import missed
+from apexsim.report.draw import percent, sig, times
+from apexsim.search.study import Ranked, Study
+from apexsim.slo import parse_slos
+from apexsim.units import format_count
+
+STATS = ("mean", "p50", "p95", "p99")
+WIDE_STATS = ("mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "max")
+LATENCIES = (("ttft", "TTFT"), ("tpot", "TPOT"), ("itl", "ITL"), ("e2e", "E2E"))
+# Sets of statistics from the richest to the leanest; the first whose table is not too wide is shown.
+CHOICES = (STATS, ("mean", "p50", "p99"), ("mean", "p99"), ("mean",))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its title, side and cells."""
+
+    title: str
+    side: str
+    cells: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Characters it takes, gap included."""
+        return 2 + max(len(line) for text in (self.title, *self.cells) for line in text.split("\n"))
+
+
+def ranking(study: Study, rows: Sequence[Ranked], width: int, everything: bool = False) -> tuple[list[Column], bool]:
+    """The columns, and whether statistics had to be left out to fit `width` characters."""
+    wanted = (WIDE_STATS, *CHOICES) if everything else CHOICES
+    for stats in wanted:
+        made = _columns(study, rows, stats)
+        if 2 + sum(c.width for c in made) <= width or (everything and stats == WIDE_STATS):
+            break
+    return made, len(stats) < len(STATS)
+
+
+def _columns(study: Study, rows: Sequence[Ranked], stats: Sequence[str]) -> list[Column]:
+    place = {id(r): i + 1 for i, r in enumerate(study.ranked)}
+    left = [
+        _column("#", "right", rows, lambda r: str(place[id(r)])),
+        _column("plan", "left", rows, lambda r: r.plan.shorthand),
+        _column("ratio", "right", rows, lambda r: times(r.ratio)),
+        _column("KV room\n[tokens]", "right", rows, lambda r: format_count(r.room.tokens * r.plan.lanes)),
+    ]
+    middle = [_latency(name, title, rows, stats) for name, title in LATENCIES]
+    right = [
+        _column("req/s", "right", rows, lambda r: sig(r.metrics.request_throughput_per_s)),
+        _column("output\ntok/s", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s, 4)),
+        _column("tok/s\nper GPU", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
+        *_goodput(study, rows),
+        _column("", "left", rows, lambda r: ", ".join(marks(study, r))),
+    ]
+    return [*left, *middle, *right]
+
+
+def _column(title: str, side: str, rows: Sequence[Ranked], cell: Callable[[Ranked], str]) -> Column:
+    return Column(title, side, tuple(cell(r) for r in rows))
+
+
+def _latency(name: str, title: str, rows: Sequence[Ranked], stats: Sequence[str]) -> Column:
+    """One latency with all its statistics, right-aligned side by side, in the unit that suits the largest."""
+    numbers = [[r.metrics.latency(name, stat) for stat in stats] for r in rows]
+    largest = max((x for row in numbers for x in row if math.isfinite(x)), default=0.0)
+    scale, unit = (1.0, "s") if largest >= 10.0 else (1e3, "ms")
+    cells = [[sig(x * scale) for x in row] for row in numbers]
+    widths = [max(len(stat), *(len(row[i]) for row in cells)) for i, stat in enumerate(stats)]
+    lines = [" ".join(text.rjust(w) for text, w in zip(row, widths)) for row in (stats, *cells)]
+    return Column(f"{title} [{unit}]".center(len(lines[0])).rstrip().ljust(len(lines[0])) + "\n" + lines[0], "right", tuple(lines[1:]))
+
+
+def _goodput(study: Study, rows: Sequence[Ranked]) -> list[Column]:
+    """Goodput and attainment where requests have limits."""
+    if not any(slo.per_request for slo in parse_slos(study.slos)):
+        return []
+    return [
+        _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s)),
+        _column("meet\nSLOs", "right", rows, lambda r: percent(r.metrics.attainment)),
+    ]
+
+
+def marks(study: Study, ranked: Ranked) -> list[str]:
+    """What a reader should know of a plan beside its numbers."""
+    found = []
+    if ranked.plan.shorthand == study.heuristic:
+        found.append("heuristic")
+    if ranked.tie and study.ranked[0].tie and ranked is not study.ranked[0]:
+        found.append("≈ 1")
+    if ranked.metrics.saturated:
+        found.append("saturated")
+    found += [f"misses {slo}" for slo in missed(ranked.metrics, parse_slos(study.slos))]
+    if ranked.metrics.preemptions:
+        found.append(f"{ranked.metrics.preemptions:,} preemptions")
+    return found

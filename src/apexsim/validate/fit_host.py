@@ -1,0 +1,110 @@
+"""Fit the host constants of an engine row on measured runs, and judge them by leaving groups out (floor 5).
+
+    python -m apexsim.validate.fit_host validation/open_loop.csv --engine vllm --leave-out workload
+
+Least squares on log(predicted / measured) of mean TTFT (weight 1/2), ITL or TPOT (weight 1), with a soft-L1 loss; every constant moves as a
+factor of its present value, so it stays positive.  Nothing is written: the report is meant to be read before a constant is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.errors import Rejected
+from apexsim.search.evaluate import Setting, evaluate
+from apexsim.validate.cases import Case, read_cases
+from apexsim.validate.replay import Bench, predicted_ms
+
+CONSTANTS = ("gap_s", "prompt_factor", "prompt_add_launch_s", "prompt_floor_launch_s", "tokenise_s", "request_s", "step_s", "sequence_s",
+             "prompt_step_s")  # fmt: skip
+WEIGHTS = {"ttft_mean_ms": 0.5, "tpot_mean_ms": 1.0, "itl_mean_ms": 1.0}
+Array = NDArray[np.float64]
+
+
+def log_errors(cases: list[Case], bench: Bench, names: tuple[str, ...], factors: Array) -> Array:
+    """[cases, metrics] log(predicted / measured) with constants scaled by `factors`; 0 where not measured."""
+    rows = []
+    for case in cases:
+        scaled = {n: getattr(case.engine, n) * f for n, f in zip(names, factors)}
+        engine = replace(case.engine, **scaled)
+        found = evaluate(Setting(case.model, case.cluster, engine, case.workload, bench.pricer(case), case.max_model_len), case.plan)
+        predicted = {} if isinstance(found, Rejected) else predicted_ms(found, case)
+        rows.append([math.log(predicted[m] / case.measured[m]) if m in predicted and case.measured.get(m, 0) > 0 else 0.0 for m in WEIGHTS])
+    return np.asarray(rows)
+
+
+def fit(cases: list[Case], bench: Bench, names: tuple[str, ...], rounds: int = 12) -> Array:
+    """Factors of the constants by damped Gauss-Newton on the soft-L1 loss (scale 0.03)."""
+    weights, z, scale = np.asarray(list(WEIGHTS.values())), np.zeros(len(names)), 0.03
+
+    def residual(at: Array) -> Array:
+        return (log_errors(cases, bench, names, np.exp(at)) * weights).ravel()
+
+    damp, now = 1e-3, residual(z)
+    for _ in range(rounds):
+        slope = np.stack([(residual(z + 0.02 * e) - now) / 0.02 for e in np.eye(len(names))], axis=1)
+        loss_weight = 1.0 / np.sqrt(1.0 + (now / scale) ** 2)
+        gram = slope.T @ (slope * loss_weight[:, None]) + damp * np.eye(len(names))
+        step = np.clip(np.linalg.solve(gram, -slope.T @ (loss_weight * now)), -0.5, 0.5)
+        trial = residual(z + step)
+        if soft(trial, scale) < soft(now, scale):
+            z, now = z + step, trial
+            if np.abs(step).max() < 1e-3:
+                break
+        else:
+            damp *= 10.0
+    return np.exp(z)
+
+
+def soft(residual: Array, scale: float) -> float:
+    """Soft-L1 loss."""
+    return float((2 * scale**2 * (np.sqrt(1 + (residual / scale) ** 2) - 1)).sum())
+
+
+def report(errors: Array, title: str) -> str:
+    """One line per metric: median and p90 of the absolute error, bias."""
+    lines = [title]
+    for i, metric in enumerate(WEIGHTS):
+        e = np.expm1(errors[:, i][errors[:, i] != 0.0])
+        if len(e):
+            lines.append(f"  {metric:14s} n={len(e):4d}  median {np.median(np.abs(e)):6.1%}  p90 {np.quantile(np.abs(e), 0.9):6.1%}  bias {np.median(e):+6.1%}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fit, print constants, errors in sample and with each group left out."""
+    parser = argparse.ArgumentParser(prog="fit_host", description=__doc__)
+    parser.add_argument("file")
+    parser.add_argument("--engine", default="vllm", help="only rows of this engine")
+    parser.add_argument("--leave-out", default="model", help="label whose groups are left out in turn: model, gpu, workload, layout …")
+    parser.add_argument("--where", default="", help="label=value: only rows with this label")
+    args = parser.parse_args(argv)
+    key, _, value = args.where.partition("=")
+    cases = [c for c in read_cases(args.file)[1] if isinstance(c, Case) and c.labels.get("engine") == args.engine]
+    cases = [c for c in cases if not c.labels.get("suspect") and (not key or c.labels.get(key) == value)]
+    names = tuple(n for n in CONSTANTS if cases and getattr(cases[0].engine, n) > 0)
+    bench = Bench()
+    factors = fit(cases, bench, names)
+    print(f"{len(cases)} runs; constants:")
+    for n, f in zip(names, factors):
+        print(f"  {n:22s} {getattr(cases[0].engine, n) * f:.4g}  (was {getattr(cases[0].engine, n):.4g})")
+    print(report(log_errors(cases, bench, names, factors), "in sample"))
+    groups = sorted({c.labels.get(args.leave_out, "") for c in cases})
+    left = []
+    for group in groups if len(groups) > 1 else []:
+        rest = [c for c in cases if c.labels.get(args.leave_out, "") != group]
+        held = [c for c in cases if c.labels.get(args.leave_out, "") == group]
+        left.append(log_errors(held, bench, names, fit(rest, bench, names, 6)))
+    if left:
+        print(report(np.concatenate(left), f"leaving each {args.leave_out} out ({len(groups)} groups)"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

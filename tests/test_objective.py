@@ -1,0 +1,80 @@
+"""Objectives: reading, values, and the order they put plans in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from apexsim.errors import InputError
+from apexsim.metrics import Metrics, measure
+from apexsim.objective import OBJECTIVES, missed, parse_objective, rank_key
+from apexsim.slo import parse_slo, parse_slos
+from apexsim.stats import Stats
+from test_metrics import outcome_of, workload_of
+
+SLOS = parse_slos(["ttft<1500ms", "e2e:max<4s"])
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    out = outcome_of([0, 0], [0, 0], [1, 2], [3, 4])
+    return measure(out, workload_of(out, 3), devices=2, slos=SLOS)
+
+
+@pytest.mark.parametrize(
+    ("text", "printed", "value", "better"),
+    [
+        ("e2e", "e2e:mean", 3.5, "lower"), ("E2EL:max", "e2e:max", 4.0, "lower"),
+        ("ttft:p50", "ttft:p50", 1.5, "lower"),
+        ("tpot:median", "tpot:p50", 1.0, "lower"),
+        ("itl:p95", "itl:p95", 1.0, "lower"), ("queue", "queue:mean", 0.0, "lower"),
+        ("throughput", "throughput", 1.5, "higher"), ("goodput", "goodput", 0.25, "higher"),
+    ],
+)  # fmt: skip
+def test_objectives_read_print_and_evaluate(metrics, text, printed, value, better):
+    objective = parse_objective(text, SLOS)
+    assert (str(objective), objective.better) == (printed, better)
+    assert objective.value(metrics) == pytest.approx(value)
+    assert objective.shown(metrics) == pytest.approx(value * OBJECTIVES[objective.name].scale)
+    assert parse_objective(printed, SLOS) == objective
+
+
+@pytest.mark.parametrize("text", ["", "latency", "e2e:", "e2e:p42", "throughput:p99", "goodput", "e2e:mean:p50"])
+def test_bad_objectives_are_input_errors(text):
+    with pytest.raises(InputError):
+        parse_objective(text)
+
+
+def test_goodput_needs_a_limit_for_each_request():
+    with pytest.raises(InputError, match="ttft<500ms"):
+        parse_objective("goodput", parse_slos(["ttft:p95<500ms"]))
+
+
+def test_an_objective_that_no_request_has_is_an_input_error(metrics):
+    with pytest.raises(InputError, match="one output token"):
+        parse_objective("tpot").value(replace(metrics, tpot=Stats()))
+
+
+def test_constraints_come_before_saturation_and_saturation_before_the_value(metrics):
+    e2e, limit = parse_objective(), (parse_slo("ttft:max<1900ms"), parse_slo("tpot<1ms"))
+    fast = replace(metrics, ttft=Stats(max=1.0))
+    runs = {
+        "A": replace(fast, e2el=Stats(mean=9.0)),
+        "B": replace(fast, e2el=Stats(mean=5.0)),
+        "C": replace(fast, e2el=Stats(mean=5.0)),
+        "D": replace(fast, e2el=Stats(mean=1.0), saturated=True),
+        "E": replace(metrics, e2el=Stats(mean=0.1)),
+    }
+    order = sorted(runs, key=lambda name: rank_key(runs[name], e2e, limit, name))
+    assert order == ["B", "C", "A", "D", "E"]
+    assert missed(runs["E"], limit) == limit[:1]
+
+
+def test_more_throughput_ranks_first_and_a_ratio_above_one_is_better(metrics):
+    throughput = parse_objective("throughput")
+    slow = replace(metrics, duration_s=2 * metrics.duration_s)
+    assert rank_key(metrics, throughput) < rank_key(slow, throughput)
+    assert throughput.ratio(3.0, 1.5) == parse_objective("e2e").ratio(1.5, 3.0) == 2.0
+    assert np.isfinite(rank_key(slow, throughput)[2])

@@ -1,0 +1,117 @@
+"""Random small worlds for the laws: requests, rules, costs and a replica shape that fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import naive
+import numpy as np
+import toy_costs as toy
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from apexsim.engine import kernel
+from apexsim.engine.types import ADMIT_RESERVE, FULL, OK, Costs, Host, Log, Requests, Rules, State, Work
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that `simulate` needs."""
+
+    requests: Requests
+    rules: Rules
+    host: Host
+    costs: Costs
+    blocks: int
+    replicas: int = 1
+    lanes: int = 1
+    route: int = 0
+
+    def run(self, jump: bool = True) -> kernel.Outcome:
+        """What the engine says."""
+        return kernel.simulate(self.requests, self.rules, self.host, self.costs, self.blocks, replicas=self.replicas,
+                               lanes=self.lanes, route=self.route, jump=jump)  # fmt: skip
+
+    def twin(self) -> naive.Naive:
+        """What the twin says."""
+        return naive.simulate(self.requests, self.rules, self.host, self.costs, self.blocks, replicas=self.replicas,
+                              lanes=self.lanes, route=self.route)  # fmt: skip
+
+    def inside(self) -> tuple[Work, State, Log]:
+        """The engine's own books after the last request."""
+        size, stages, windows = len(self.requests.prompt), len(self.costs.hop), len(self.costs.windows)
+        state = kernel._state(self.replicas, stages, self.lanes, self.rules, self.costs, self.blocks, size)
+        work, log = kernel._work(size), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
+        status, _ = kernel.run(self.requests, work, state, self.rules, self.host, self.costs, log, self.blocks, 0,
+                               self.route, True, 0)  # fmt: skip
+        assert status == OK
+        return work, state, log
+
+
+def all_gaps(gaps: Array) -> Array:
+    """Every inter-token gap of a log of segments [s], ascending."""
+    rows = [np.repeat(first + slope * np.arange(int(steps)), int(weight)) for first, slope, steps, weight in gaps]
+    return np.sort(np.concatenate([np.zeros(0), *rows]))
+
+
+seconds = st.floats(0.0, 1.0, allow_subnormal=False).map(lambda x: round(x, 6))
+
+
+@st.composite
+def requests(draw: st.DrawFn, modes: tuple[str, ...] = ("open", "closed", "offline"), most: int = 24) -> Requests:
+    """A handful of requests, open loop, closed loop or all at once."""
+    size = draw(st.integers(1, most))
+    longest, pace = draw(st.sampled_from([4, 40, 300])), draw(st.sampled_from([0.003, 0.03, 0.3]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    prompt = rng.integers(1, longest, size, endpoint=True)
+    output = rng.integers(1, draw(st.sampled_from([1, 6, 80])), size, endpoint=True)
+    mode = draw(st.sampled_from(modes))
+    if mode == "open":
+        return toy.open_loop(np.cumsum(rng.exponential(pace, size)), prompt, output)
+    if mode == "offline":
+        return toy.offline(prompt, output)
+    return toy.closed_loop(draw(st.integers(1, 8)), prompt, output, draw(st.sampled_from([0.0, pace])))
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rules:
+    """Any combination of the policy's numbers."""
+    one = st.integers(0, 1)
+    return Rules(
+        mix=draw(one), chunk=draw(one), budget=draw(st.sampled_from([8, 32, 256])),
+        max_seqs=draw(st.sampled_from([1, 2, 4, 16])), block=draw(st.sampled_from([1, 4, 16])),
+        watermark=draw(st.sampled_from([0, 1, 3])), admission=draw(st.integers(0, 2)), preempt=1, order=draw(one),
+        lag=draw(one), poll=draw(st.sampled_from([1, 2, 5])), pad_lanes=draw(one),
+    )  # fmt: skip
+
+
+@st.composite
+def tables(draw: st.DrawFn, stages: int = 1) -> Costs:
+    """Cost tables with and without windows, floors, uneven stages and host work per sequence."""
+    return toy.costs(toy.Toy(
+        stages=stages, windows=draw(st.sampled_from([(FULL,), (FULL, 64), (48,), (FULL, 16, 100)])),
+        weight=1e-3 + 1e-2 * draw(seconds), token=3e-5 * draw(seconds), read=draw(st.sampled_from([2e-8, 5e-6])),
+        floor=draw(st.sampled_from([0.0, 2e-2])) * draw(seconds), add_seq=3e-4 * draw(seconds),
+        uneven=draw(st.sampled_from([0.0, 0.3])) * draw(seconds), hop=1e-3 * draw(seconds),
+    ))  # fmt: skip
+
+
+@st.composite
+def worlds(draw: st.DrawFn, stages: int = 1, most_lanes: int = 3, modes: tuple[str, ...] = ("open", "closed", "offline")
+           ) -> World:  # fmt: skip
+    """A world in which every request fits, often with few blocks to spare."""
+    asked, policy = draw(requests(modes)), draw(rules())
+    longest = int((asked.prompt + asked.output).max())
+    blocks = int(-(-longest // policy.block) * draw(st.sampled_from([1.0, 1.3, 2.0, 5.0, 50.0])))
+    host = Host(1e-4 * draw(seconds), 1e-2 * draw(seconds)) if draw(st.booleans()) else toy.NO_HOST
+    return World(asked, policy, host, draw(tables(stages)), blocks, draw(st.sampled_from([1, 1, 2, 3])),
+                 draw(st.integers(1, most_lanes)), draw(st.integers(0, 1)))  # fmt: skip
+
+
+def tight(world: World) -> World:
+    """The same world with only just enough blocks, given out as late as possible, so that requests are thrown out."""
+    longest = int((world.requests.prompt + world.requests.output).max())
+    policy = world.rules._replace(admission=world.rules.admission % ADMIT_RESERVE, block=1, max_seqs=16)
+    return World(world.requests, policy, world.host, world.costs, longest + 2, 1, world.lanes, world.route)
