@@ -8,18 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from apexsim.engine.types import (
-    ADMIT_CHUNK,
-    ADMIT_RESERVE,
-    DECODE,
-    PROMPT,
-    SHORTEST,
-    TIE,
-    Costs,
-    Host,
-    Requests,
-    Rules,
-)
+import naive_price
+from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, DECODE, PROMPT, SHORTEST, TIE, Costs, Host, Requests, Rules
 
 NEVER = float("inf")
 
@@ -122,14 +112,6 @@ class Naive:
         return sorted(b - a for x in self.sequences for a, b in zip(x.times, x.times[1:]))
 
 
-def interpolate(xs: list[float], ys: list[float], x: float) -> float:
-    """Piecewise linear, x inside."""
-    i = max(k for k in range(len(xs)) if xs[k] <= x)
-    if xs[i] == x:
-        return ys[i]
-    return ys[i] + (ys[i + 1] - ys[i]) * (x - xs[i]) / (xs[i + 1] - xs[i])
-
-
 def ceil_div(a: int, b: int) -> int:
     """⌈a/b⌉."""
     return -(-a // b)
@@ -205,7 +187,7 @@ class Replica:
             g.asleep = True
             assert any(h.flight or (h.decoding and not h.asleep) for h in self.groups), "stuck"
             return
-        self.price(step, t)
+        naive_price.price(step, t, self.costs, self.stage_free, len(self.lanes), self.rules.pad_lanes == 1)
         g.ready, g.flight = step.end, step
         g.phase = 0 if step.chunks else (g.phase + 1) % self.rules.poll
         for c in step.chunks:
@@ -310,11 +292,7 @@ class Replica:
     def left(self, step: Step, number: int) -> int:
         """What is left of a lane's budget."""
         decodes = sum(x.lane == number for x in step.decodes)
-        return self.rules.budget - decodes - self.prompt_tokens(step, number)
-
-    def prompt_tokens(self, step: Step, number: int) -> int:
-        """Prompt tokens of the lane in the step."""
-        return sum(c.tokens for c in step.chunks if c.sequence.lane == number)
+        return self.rules.budget - decodes - naive_price.prompt_tokens(step, number)
 
     def continue_partials(self, step: Step) -> set[int]:
         """The next chunk of each half-computed prompt; returns the lanes that are closed."""
@@ -363,7 +341,7 @@ class Replica:
         """Tokens the request would get in that lane, 0 if it cannot be admitted."""
         lane, left = self.lanes[number], self.left(step, number)
         q = min(left, x.target) if self.rules.chunk else x.target
-        alone = x.target > self.rules.budget and self.prompt_tokens(step, number) == 0
+        alone = x.target > self.rules.budget and naive_price.prompt_tokens(step, number) == 0
         if lane.admitted >= self.rules.max_seqs or q < 1 or (q > left and not alone):
             return 0
         spare = 0 if lane.admitted == 0 or self.rules.admission == ADMIT_RESERVE else self.rules.watermark
@@ -374,53 +352,6 @@ class Replica:
         if self.rules.admission == ADMIT_RESERVE:
             return ceil_div(x.prompt + x.output, self.rules.block)
         return ceil_div(q if self.rules.admission == ADMIT_CHUNK else x.target, self.rules.block)
-
-    # --- pricing a step ------------------------------------------------------------------------------------------
-
-    def price(self, step: Step, t: float) -> None:
-        """Run the step through the stages."""
-        costs = self.costs
-        loads = [
-            sum(x.lane == i for x in step.decodes) + self.prompt_tokens(step, i) for i in range(len(self.lanes))
-        ]
-        busiest = max(loads)
-        step.tokens = len(loads) * busiest if self.rules.pad_lanes else sum(loads)
-        step.begin = t
-        for s in range(len(self.stage_free)):
-            enter = t if s == 0 else max(t + float(costs.hop[s] + costs.hop_token[s] * step.tokens), self.stage_free[s])
-            t = enter + self.stage_time(step, s, busiest)
-            self.stage_free[s] = t
-        step.end = t
-
-    def stage_time(self, step: Step, s: int, busiest: int) -> float:
-        """Seconds of the step on a stage."""
-        costs, kind = self.costs, step.kind
-        sampled = len(step.decodes) + sum(c.last for c in step.chunks)
-        batch = len(step.decodes) + len(step.chunks)
-        device = float(
-            costs.lane[s, kind, busiest] + costs.total[s, kind, step.tokens] + costs.sample[s, sampled]
-        ) + max(self.attention(step, s, i) for i in range(len(self.lanes)))
-        host = float(costs.add[s, kind]) + (costs.add_seq * batch if s == 0 else 0.0)
-        return max(device, float(costs.floor[s, kind])) + host
-
-    def attention(self, step: Step, s: int, number: int) -> float:
-        """Attention of one lane on a stage [s]."""
-        costs = self.costs
-        contexts = [x.context + 1 for x in step.decodes if x.lane == number]
-        chunks = [c for c in step.chunks if c.sequence.lane == number]
-        time = float(costs.prompt_base[s]) if chunks else 0.0
-        if contexts:
-            nodes = [float(x) for x in costs.nodes]
-            for w, span in enumerate(costs.windows):
-                mean = sum(min(c, int(span)) for c in contexts) / len(contexts)
-                time += interpolate(nodes, [float(y) for y in costs.decode[s, w, len(contexts)]], mean)
-        return time + sum(self.prefill(s, c.done + c.tokens) - self.prefill(s, c.done) for c in chunks)
-
-    def prefill(self, s: int, tokens: int) -> float:
-        """P of mechanisms.md [s]."""
-        x, r = divmod(tokens, self.costs.stride)
-        low = float(self.costs.prefill[s, x])
-        return low if r == 0 else low + (float(self.costs.prefill[s, x + 1]) - low) * r / self.costs.stride
 
 
 class World:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import naive
 import numpy as np
-import toy_costs as toy
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import naive
+import toy_costs as toy
 from apexsim.engine import kernel
 from apexsim.engine.types import ADMIT_RESERVE, FULL, OK, Costs, Host, Log, Requests, Rules, State, Work
 

@@ -1,0 +1,69 @@
+"""apexsim: plan and predict LLM serving.
+
+    import apexsim
+    study = apexsim.plan("llama-3.1-70b", gpu="h100-sxm", gpus=8, trace="examples/creation_05.jsonl")
+    print(study.ranked[0].plan.shorthand)
+    print(apexsim.render(study))
+
+Everything below is loaded when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import apexsim.plan as plan
+
+if TYPE_CHECKING:
+    from apexsim.search.study import Study
+
+__version__ = "0.1.0"
+
+WHERE = {  # public noun or verb -> module it lives in
+    "simulate": "apexsim.api",
+    "render": "apexsim.report.text",
+    "study_json": "apexsim.report.jsonout",
+    "launch": "apexsim.report.launch",
+    "load_model": "apexsim.model.families",
+    "load_gpu": "apexsim.hardware",
+    "load_engine": "apexsim.engines",
+    "read_trace": "apexsim.workload.formats",
+    "synthetic": "apexsim.workload.synth",
+    "parse_plan": "apexsim.plan.plan",
+    "measure": "apexsim.metrics",
+    "Cluster": "apexsim.hardware",
+    "Gpu": "apexsim.hardware",
+    "Model": "apexsim.model.model",
+    "Workload": "apexsim.workload.trace",
+    "Plan": "apexsim.plan.plan",
+    "Metrics": "apexsim.metrics",
+    "Study": "apexsim.search.study",
+    "InputError": "apexsim.errors",
+    "Infeasible": "apexsim.errors",
+    "Rejected": "apexsim.errors",
+}
+__all__ = ["__version__", "plan", *WHERE]
+
+
+class _Verb(ModuleType):
+    """The package `apexsim.plan` is also the verb: calling it ranks every plan (see `apexsim.api.plan`)."""
+
+    def __call__(self, model: str, **question: Any) -> Study:
+        from apexsim.api import plan
+
+        return plan(model, **question)
+
+
+plan.__class__ = _Verb
+
+
+def __getattr__(name: str) -> Any:
+    if name not in WHERE:
+        raise AttributeError(f"module 'apexsim' has no attribute '{name}'")
+    return getattr(import_module(WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *WHERE])

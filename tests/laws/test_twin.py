@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from worlds import World, all_gaps, tight, worlds
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
-many = settings(max_examples=150, deadline=None, derandomize=True)
+many = settings(max_examples=120, deadline=None, derandomize=True)
 
 
 def agree(world: World) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from apexsim.cost.bank import Provenance
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS
-from apexsim.cost.tables import Axes, _padded, _runs, _seen_tokens
+from apexsim.cost.tables import Axes, padded, runs, seen_tokens
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow
@@ -54,13 +54,16 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     flop = nbytes = 0.0
     hist = outcome.hist.sum(axis=0)
     lane_hist = outcome.hist_lane.sum(axis=0) if outcome.hist_lane.shape[2] > 1 else hist
+    met = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
     for stage in stages:
         for op, count in _ops(stage):
             for kind in (DECODE, PROMPT):
-                if isinstance(op, Attend) or not _runs(op, kind):
+                if isinstance(op, Attend) or not runs(op, kind):
                     continue
-                steps = lane_hist[kind] if _axis(op) is Axis.LANE else hist[kind]
-                _add(seconds, shares, op, count, kind, steps, pricer, engine, axes)
+                n, steps = met[_axis(op)][kind]
+                if len(n):
+                    at = padded(engine.pad, hist.shape[1])[n] if kind == DECODE else n
+                    _add(seconds, shares, op, count, kind, at, steps, pricer, engine, axes)
             f, b = _work(op, hist, outcome)
             flop, nbytes = flop + count * f, nbytes + count * b
         for kind in (DECODE, PROMPT):
@@ -90,18 +93,19 @@ def _axis(op: Op) -> Axis:
     return Axis.TOTAL if isinstance(op, (Mla, Attend)) else op.axis
 
 
-def _add(seconds: dict[str, float], shares: Array, op: Op, count: int, kind: int, steps: NDArray[np.int64], pricer: Pricer,
-         engine: EngineRow, axes: Axes) -> None:  # fmt: skip
-    """Add what one op took in all steps of a kind."""
-    n = np.nonzero(steps)[0]
-    n = n[n > 0]
-    if not len(n):
-        return
+def _met(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Token counts that occurred, and how often."""
+    n = np.flatnonzero(steps[1:]) + 1
+    return n, steps[n]
+
+
+def _add(seconds: dict[str, float], shares: Array, op: Op, count: int, kind: int, at: NDArray[np.int64],
+         steps: NDArray[np.int64], pricer: Pricer, engine: EngineRow, axes: Axes) -> None:  # fmt: skip
+    """Add what one op took in all steps of a kind: `steps` of them at (padded) token counts `at`."""
     points = axes.token_points()
-    priced = pricer.dense(op, _seen_tokens(op, points), kind == DECODE)
-    at = _padded(engine, len(steps))[n] if kind == DECODE else n
+    priced = pricer.dense(op, seen_tokens(op, points), kind == DECODE)
     factor = engine.prompt_factor if kind == PROMPT else 1.0
-    took = count * factor * steps[n] * np.interp(at, points, priced.seconds)
+    took = count * factor * steps * np.interp(at, points, priced.seconds)
     label = "collectives" if isinstance(op, Collective) else op.label
     seconds[label] += float(took.sum())
     codes = priced.provenance[np.minimum(np.searchsorted(points, at), len(points) - 1)]

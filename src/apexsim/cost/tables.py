@@ -10,6 +10,7 @@ dense axis; equal layers are priced once and multiplied.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,12 @@ class Axes:
         return np.unique(np.minimum(grown, top)).astype(float)
 
 
+@lru_cache(maxsize=64)
+def _token_points(top: int) -> Array:
+    steps = np.arange(0, np.log(top / 32) / np.log(1.06) + 1)
+    return np.unique(np.minimum(np.concatenate([np.arange(1, 33), np.round(32 * 1.06**steps)]), top))
+
+
 def axes_for(engine: EngineRow, lanes: int, requests: int, longest: int) -> Axes:
     """Axes for a workload: no more sequences than requests, budgets as the engine has them."""
     sequences = min(engine.max_num_seqs, max(requests, 1))
@@ -76,7 +83,7 @@ def host_for(engine: EngineRow) -> Host:
     return Host(tokenise=engine.tokenise_s, request=engine.request_s)
 
 
-def _seen_tokens(op: Op, points: Array) -> Array:
+def seen_tokens(op: Op, points: Array) -> Array:
     """Tokens that an op sees when the step has `points` of them."""
     split = getattr(op, "split", 1)
     return points if split == 1 else np.ceil(points / split)
@@ -87,9 +94,9 @@ def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int
     total = np.zeros_like(points)
     for ops, count in [(layer.ops, n) for layer, n in stage.layers] + [(stage.entry, 1), (stage.head, 1)]:
         for op in ops:
-            if isinstance(op, Attend) or _axis(op) is not axis or not _runs(op, kind):
+            if isinstance(op, Attend) or _axis(op) is not axis or not runs(op, kind):
                 continue
-            total += count * pricer.dense(op, _seen_tokens(op, points), kind == DECODE).seconds
+            total += count * pricer.dense(op, seen_tokens(op, points), kind == DECODE).seconds
     return total
 
 
@@ -97,16 +104,17 @@ def _axis(op: Op) -> Axis:
     return Axis.TOTAL if isinstance(op, Mla) else op.axis  # type: ignore[union-attr]
 
 
-def _runs(op: Op, kind: int) -> bool:
+def runs(op: Op, kind: int) -> bool:
     return not isinstance(op, Gemm) or not op.only or op.only == ("decode" if kind == DECODE else "prompt")
 
 
-def _padded(engine: EngineRow, size: int) -> NDArray[np.int64]:
-    """Captured size that a batch of n is padded to; larger batches run as they are."""
+@lru_cache(maxsize=64)
+def padded(captured: tuple[int, ...], size: int) -> NDArray[np.int64]:
+    """[size] captured size that a batch of n is padded to; larger batches run as they are."""
     n = np.arange(size)
-    if not engine.pad:
+    if not captured:
         return n
-    sizes = np.asarray(engine.pad)
+    sizes = np.asarray(captured)
     up = sizes[np.minimum(np.searchsorted(sizes, n), len(sizes) - 1)]
     return np.where((n > 0) & (n <= sizes[-1]), np.minimum(up, size - 1), n)
 
@@ -120,7 +128,7 @@ def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes,
         if axis is Axis.TOTAL:
             seconds = seconds + engine.gap_s * stage.gaps
         table[kind] = np.interp(dense, points, seconds) * (engine.prompt_factor if kind == PROMPT else 1.0)
-    table[DECODE] = table[DECODE][_padded(engine, size)]
+    table[DECODE] = table[DECODE][padded(engine.pad, size)]
     table[:, 0] = 0.0
     return table
 

@@ -1,4 +1,4 @@
-"""The simulator's engine: arrays in, arrays out (floor E).  Where its machine code is kept is settled here, before numba."""
+"""The simulator's engine: arrays in, arrays out (floor E).  Before numba comes in, a place for machine code is found."""
 
 from apexsim.engine import cache
 

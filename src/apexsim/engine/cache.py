@@ -22,11 +22,17 @@ ENABLED = True  # False: nothing could be written, every process compiles anew
 FOLDER: Path | None = None
 
 
+def digest(engine: Path) -> str:
+    """Hash of the engine's files."""
+    files = sorted(engine.glob("*.py"))
+    content = b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files)
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
+
+
 def key() -> str:
-    """Package version, hash of the engine's files, numba version and Python: what the machine code depends on."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    digest = hashlib.blake2b(b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files), digest_size=6)
-    return f"{_version('apexsim')}-{digest.hexdigest()}-numba{_version('numba')}-{sys.implementation.cache_tag}"
+    """What the machine code depends on: package version, the engine's files, numba and Python."""
+    engine = digest(Path(__file__).parent)
+    return f"{_version('apexsim')}-{engine}-numba{_version('numba')}-{sys.implementation.cache_tag}"
 
 
 def _version(package: str) -> str:

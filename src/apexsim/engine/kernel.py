@@ -14,6 +14,7 @@ from numba import njit
 from apexsim.engine import cache
 from apexsim.engine.jit import inner, merged
 from apexsim.engine.batch import NONE_VISIBLE, NOT_POLLED, admit, grow, settle
+from apexsim.engine.pipeline import PATIENCE, calm, pipeline_run
 from apexsim.engine.queue import send, sight
 from apexsim.engine.run import FOREVER, decode_run, one_step
 from apexsim.engine.types import (
@@ -161,6 +162,9 @@ def advance(req: Requests, work: Work, state: State, rules: Rules, host: Host, c
             continue
         if g < 0 or t0 >= halt:
             return OK
+        several = jump and state.ready.shape[1] > 1
+        if several and calm(work, state, rules, r, t0) and pipeline_run(work, state, rules, costs, log, r, halt) > 0:
+            continue
         scheduled = _schedule(req, work, state, rules, costs, log, capacity, r, g, t0, halt, jump)
         if not scheduled and not _wait_for_blocks(state, r, g):
             return STUCK
@@ -260,6 +264,7 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
         sorted_size=np.zeros(n, i8), outstanding=np.zeros(n, i8), cohort=np.zeros((n, g, l * cap + 4, 2)),
         cohort_size=np.zeros((n, g), i8), tokens=np.zeros((n, l), i8), closed=np.zeros((n, l), i8),
         attention=np.zeros((n, g, l)), decoded=np.zeros((n, g)),
+        line=np.zeros((n, g, g, 5)), group_plan=np.zeros((n, g, 6), i8), segment=np.zeros((n, g, 4)),
     )  # fmt: skip
 
 
@@ -279,7 +284,8 @@ def _log(n: int, lanes: int, rows: int, tokens: int, windows: int) -> Log:
 
 def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
     """The largest step that the rules allow lies inside the tables: compiled code would read past them in silence."""
-    alone = 0 if rules.chunk else longest + (rules.max_seqs if rules.mix else 0)  # a prompt above the whole budget
+    uncut = rules.chunk == 0 and longest > rules.budget  # it goes alone, with the decodes where they mix
+    alone = longest + rules.max_seqs * rules.mix if uncut else 0
     tokens = max(rules.budget, rules.max_seqs, alone)
     assert costs.lane.shape[2] > tokens, f"lane table ends before {tokens} tokens"
     assert costs.total.shape[2] > lanes * tokens, f"token table ends before {lanes} × {tokens} tokens"
@@ -302,6 +308,7 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     state = _state(replicas, stages, lanes, rules, costs, blocks, size)
     work = _work(size)
     margin = state.cohort.shape[2] + rules.max_seqs * lanes + 64 * windows * max(lanes, 8) + 64
+    margin += 2 * PATIENCE if stages > 1 else 0
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
     begin, status = 0, LOG_FULL
     while status == LOG_FULL:

@@ -108,7 +108,7 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
         begin = max(end + hop, state.avail[r, s])
         end = begin + took
         state.avail[r, s] = end
-        _note_sums(log, r, decode_s, attention - decode_s, sample, host, took - host - device, hop, took)
+        note_sums(log, r, decode_s, attention - decode_s, sample, host, took - host - device, hop, took)
     log.hist[r, kind, total] += 1
     if lanes > 1:
         log.hist_lane[r, kind, widest] += 1
@@ -125,7 +125,7 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
 
 
 @merged
-def _note_sums(log: Log, r: int, decode: float, prefill: float, sample: float, host: float, floor: float, hop: float,
+def note_sums(log: Log, r: int, decode: float, prefill: float, sample: float, host: float, floor: float, hop: float,
                took: float) -> None:  # fmt: skip
     log.sums[r, S_DECODE] += decode
     log.sums[r, S_PREFILL] += prefill
@@ -166,43 +166,41 @@ def take_blocks(state: State, rules: Rules, r: int, g: int, l: int, steps: int, 
     state.free[r, l] -= need
 
 
-@merged
-def _horizon(state: State, rules: Rules, costs: Costs, r: int, g: int, most: int) -> int:
-    """Steps until the first completion, window crossing or lack of blocks, at most `most`.  One step's blocks are taken."""
-    k = most
-    steps = state.steps[r, g]
+@inner
+def horizon(state: State, rules: Rules, costs: Costs, r: int, g: int) -> int:
+    """Steps until the group's first completion or window crossing; 0 if one is due, −1 if nothing decodes."""
+    k, steps, busy = FOREVER, state.steps[r, g], 0
     for l in range(state.decoding.shape[2]):
+        busy += state.decoding[r, g, l]
         if state.heap_size[r, g, l] > 0:
-            k = min(k, max(1, state.heap_key[r, g, l, 0] - steps))
+            k = min(k, max(0, state.heap_key[r, g, l, 0] - steps))
         for w in range(costs.windows.shape[0]):
             if state.cross_size[r, g, l, w] > 0:
-                k = min(k, max(1, state.cross_key[r, g, l, w, 0] - steps))
-    for l in range(state.decoding.shape[2]):
-        k = 1 + kv_limit(state, rules, r, g, l, steps + 1, k - 1)
-    return k
+                k = min(k, max(0, state.cross_key[r, g, l, w, 0] - steps))
+    return k if busy > 0 else -1
 
 
 @merged
-def _slowest(state: State, costs: Costs, r: int, g: int, most: int) -> tuple[float, float, int]:
-    """Attention of the next step [s], its growth per step, and for how many steps both hold."""
+def slowest(state: State, costs: Costs, r: int, g: int, s: int, most: int) -> tuple[float, float, int]:
+    """Attention of the next step on stage s [s], its growth per step, and for how many steps both hold."""
     top = slope = -1.0
     n = most
     for l in range(state.decoding.shape[2]):
-        a, b, m = _lane_line(state, costs, r, g, l, most)
+        a, b, m = _lane_line(state, costs, r, g, l, s, most)
         n = min(n, m)
         if a > top or (a == top and b > slope):
             top, slope = a, b
     if state.decoding.shape[2] > 1:
         for l in range(state.decoding.shape[2]):
-            a, b, _m = _lane_line(state, costs, r, g, l, most)
+            a, b, _m = _lane_line(state, costs, r, g, l, s, most)
             if b > slope and a < top:
                 n = min(n, int((top - a) / (b - slope)) + 1)
     return top, slope, max(n, 1)
 
 
 @inner
-def _lane_line(state: State, costs: Costs, r: int, g: int, l: int, most: int) -> tuple[float, float, int]:
-    """Attention of one lane as a line over the next steps, and its length in steps (single stage)."""
+def _lane_line(state: State, costs: Costs, r: int, g: int, l: int, s: int, most: int) -> tuple[float, float, int]:
+    """Attention of one lane as a line over the next steps, and its length in steps."""
     d = state.decoding[r, g, l]
     if d == 0:
         return 0.0, 0.0, most
@@ -214,7 +212,7 @@ def _lane_line(state: State, costs: Costs, r: int, g: int, l: int, most: int) ->
         m = (x + up) / d
         i = node_below(costs, m)
         a, b = costs.nodes[i], costs.nodes[i + 1]
-        row = costs.decode[0, w, d]
+        row = costs.decode[s, w, d]
         tilt = (row[i + 1] - row[i]) / (b - a)
         y += row[i] + (m - a) * tilt
         slope += tilt * up / d
@@ -254,8 +252,10 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
     seqs = total
     if rules.pad_lanes == 1:
         total = widest * lanes
-    left = _horizon(state, rules, costs, r, g, most)
+    left = min(most, max(1, horizon(state, rules, costs, r, g)))
     steps = state.steps[r, g]  # before the run
+    for l in range(lanes):
+        left = 1 + kv_limit(state, rules, r, g, l, steps + 1, left - 1)
     sample = costs.sample[0, seqs]
     base = costs.lane[0, DECODE, widest] + costs.total[0, DECODE, total] + sample
     host = costs.add[0, DECODE] + costs.add_seq * seqs
@@ -263,7 +263,7 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
     t = t0
     done = 0
     while left > 0:
-        attention, slope, n = _slowest(state, costs, r, g, left)
+        attention, slope, n = slowest(state, costs, r, g, 0, left)
         device = base + attention
         low = floor > device
         if low and slope > 0.0:
@@ -281,7 +281,7 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
                 n = left = m
         took = n * a + 0.5 * b * n * (n - 1)
         attended = n * attention + 0.5 * slope * n * (n - 1)
-        _note_sums(log, r, attended, 0.0, n * sample, n * host, took - n * (host + base) - attended, 0.0, took)
+        note_sums(log, r, attended, 0.0, n * sample, n * host, took - n * (host + base) - attended, 0.0, took)
         note_step(state, log, r, g, a, b, n, t)
         advance_context(state, costs, log, r, g, n)
         t += took

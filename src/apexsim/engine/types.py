@@ -142,6 +142,9 @@ class State(NamedTuple):
     closed: I8  # [N, L] 1 = the lane admits no more in this step
     attention: F8  # [N, S, L] s, prompt attention of the step being formed
     decoded: F8  # [N, G] s, end of the group's last step with decodes
+    line: F8  # [N, G, S, 5] several stages: next step [s], growth, its attention, host, hop (see engine/pipeline.py)
+    group_plan: I8  # [N, G, 6] … steps left, on this line, done on it; tokens, sequences, tokens of the busiest lane
+    segment: F8  # [N, G, 4] … open row of the gap log
 
 
 class Log(NamedTuple):

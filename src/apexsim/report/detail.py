@@ -72,7 +72,9 @@ def time_table(ranked: Ranked, other: Ranked | None) -> tuple[list[tuple[str, st
         shown, rest = names, []
     lines = [(name, mine[name], theirs.get(name, math.nan)) for name in shown]
     if rest:
-        lines.append(("other", sum(mine[n] for n in rest), sum(theirs.get(n, 0.0) for n in rest) if theirs else math.nan))
+        lines.append(
+            ("other", sum(mine[n] for n in rest), sum(theirs.get(n, 0.0) for n in rest) if theirs else math.nan)
+        )
     lines.append(("busy", sum(mine.values()), total_theirs))
     idle = ranked.account.idle * ranked.plan.stage_devices
     lines.append(("idle", idle, other.account.idle * other.plan.stage_devices if other else math.nan))
@@ -80,7 +82,11 @@ def time_table(ranked: Ranked, other: Ranked | None) -> tuple[list[tuple[str, st
     heads += [(f"vs {other.plan.shorthand}", "right")] if other else []
     return heads, [
         [name, sig(t), percent(t / total), bar(t / total, 24) if name not in ("busy", "idle") else ""]
-        + ([f"{t / t0:.2f}×" if t0 > 1e-2 * total else UNKNOWN if name == "idle" else times(t / t0) if t0 else UNKNOWN] if other else [])
+        + (
+            [f"{t / t0:.2f}×" if t0 > 1e-2 * total else UNKNOWN if name == "idle" else times(t / t0) if t0 else UNKNOWN]
+            if other
+            else []
+        )
         for name, t, t0 in lines
     ]
 
@@ -97,7 +103,7 @@ def use_rows(ranked: Ranked) -> list[Row]:
     ]
 
 
-# ---- why it wins ------------------------------------------------------------------------------------------------------
+# ---- why it wins ----------------------------------------------------------------------------------------------------
 
 COMPARED = (("TTFT", "ttft", "mean"), ("TTFT p99", "ttft", "p99"), ("TPOT", "tpot", "mean"), ("ITL p99", "itl", "p99"),
             ("E2E", "e2e", "mean"), ("E2E p99", "e2e", "p99"))  # fmt: skip
@@ -112,9 +118,13 @@ def rival_of(study: Study, ranked: Ranked) -> Ranked | None:
 def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
     """Two plans metric by metric, and where the time differs."""
     objective = parse_objective(study.objective, parse_slos(study.slos))
-    name = f"{rival.plan.shorthand} ({'the heuristic plan' if rival.plan.shorthand == study.heuristic else 'the next plan'})"
+    which = "heuristic" if rival.plan.shorthand == study.heuristic else "next"
+    name = f"{rival.plan.shorthand} (the {which} plan)"
     return [
-        (f"{'why not' if _wins(ranked, rival, objective) else 'against'} {rival.plan.shorthand}", _verdict(study, ranked, rival, objective, name)),
+        (
+            f"{'why not' if _wins(ranked, rival, objective) else 'against'} {rival.plan.shorthand}",
+            _verdict(study, ranked, rival, objective, name),
+        ),
         ("", "; ".join(_compared(ranked.metrics, rival.metrics))),
         ("", f"GPU time: {_time_words(ranked, rival)}; KV room {_room_words(ranked, rival)}"),
     ]
@@ -151,7 +161,9 @@ def _time_words(ranked: Ranked, rival: Ranked) -> str:
     most = [n for n in sorted(gaps, key=lambda n: -abs(gaps[n]))[:3] if abs(gaps[n]) > 0.01 * total]
     if not most:
         return "the same within 1 %"
-    return ", ".join(f"{n} {sig(mine.get(n, 0.0))} vs {sig(theirs.get(n, 0.0))} GPU·s" for n in sorted(most, key=lambda n: gaps[n]))
+    return ", ".join(
+        f"{n} {sig(mine.get(n, 0.0))} vs {sig(theirs.get(n, 0.0))} GPU·s" for n in sorted(most, key=lambda n: gaps[n])
+    )
 
 
 def _room_words(ranked: Ranked, rival: Ranked) -> str:
@@ -159,7 +171,7 @@ def _room_words(ranked: Ranked, rival: Ranked) -> str:
     return f"{a:,} vs {b:,} tokens in all"
 
 
-# ---- how it went ------------------------------------------------------------------------------------------------------
+# ---- how it went ----------------------------------------------------------------------------------------------------
 
 
 def course_rows(setting: Setting, ranked: Ranked) -> list[Row]:
@@ -173,9 +185,7 @@ def course_rows(setting: Setting, ranked: Ranked) -> list[Row]:
         top = max(values, default=0.0)
         peak = percent(top) if unit else sig(top, 2 if top < 100 else 3)
         made.append((name, f"{sparkline(values)} peak {peak}" + (f"   over {over}" if name == "running" else "")))
-    metrics = ranked.metrics
-    made.append(
-        ("queue", f"mean {sig(metrics.queue.mean * 1e3)} ms, p99 {sig(metrics.queue.p99 * 1e3)} ms; {metrics.preemptions:,} preemptions"
-         + (f"; saturated: {metrics.why}" if metrics.saturated else ""))
-    )  # fmt: skip
+    metrics, queue = ranked.metrics, ranked.metrics.queue
+    words = f"mean {sig(queue.mean * 1e3)} ms, p99 {sig(queue.p99 * 1e3)} ms; {metrics.preemptions:,} preemptions"
+    made.append(("queue", words + (f"; saturated: {metrics.why}" if metrics.saturated else "")))
     return made

@@ -59,7 +59,8 @@ def cluster_line(cluster: Cluster) -> str:
     wide = f", {gpu.nic.name} {gpu.nic.bandwidth / GB:.3g} GB/s between nodes" if cluster.nodes > 1 else ""
     return (
         f"{nodes} × {gpu.name}: {gpu.memory_bytes / GiB:.1f} GiB, {gpu.memory_bandwidth / GB:,.0f} GB/s, "
-        f"{gpu.flops['bf16'] / TFLOPS:,.0f} TFLOP/s bf16, {joined.name} {joined.bandwidth / GB:.3g} GB/s{wide}; kernels {kernels_of(cluster)}"
+        f"{gpu.flops['bf16'] / TFLOPS:,.0f} TFLOP/s bf16, {joined.name} {joined.bandwidth / GB:.3g} GB/s"
+        f"{wide}; kernels {kernels_of(cluster)}"
     )
 
 
@@ -121,8 +122,8 @@ def goal_line(study: Study) -> str:
     objective = parse_objective(study.objective, tuple(parse_slo(text) for text in study.slos))
     limits = f"; limits {', '.join(study.slos)}" if study.slos else ""
     return (
-        f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; predictions ±{percent(study.error[0])}, "
-        f"two plans are told apart beyond {percent(study.error[1])}"
+        f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; "
+        f"predictions ±{percent(study.error[0])}, two plans are told apart beyond {percent(study.error[1])}"
     )
 
 
@@ -144,14 +145,16 @@ def funnel_line(study: Study) -> str:
 
 
 def funnel_rows(study: Study) -> list[tuple[str, str, str]]:
-    """(plans, rule, example) of every rule that turned plans away; of plans too large, those that missed by the least."""
+    """(plans, rule, example) of every rule that turned plans away; of plans too large, the nearest misses."""
     rows = []
     for step in study.funnel:
         if step.name in NOT_RULES:
             continue
         near = nearest_misses([r for r in study.rejected if r.rule == step.name])
         examples = [f"{r.shorthand}: {r.reason}" for r in near] or [step.example]
-        rows += [(str(step.count) if not i else "", step.name if not i else "", text) for i, text in enumerate(examples)]
+        rows += [
+            (str(step.count) if not i else "", step.name if not i else "", text) for i, text in enumerate(examples)
+        ]
     return rows
 
 

@@ -6,13 +6,9 @@ History of the format: apexsim.study/1, the first.
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 from apexsim.cost.account import Account
 from apexsim.metrics import series
@@ -21,6 +17,7 @@ from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
+from apexsim.report.plain import clean
 from apexsim.search.evaluate import Setting
 from apexsim.search.study import FORMAT, Ranked, Study
 
@@ -44,26 +41,6 @@ def study_json(study: Study) -> dict[str, Any]:
             "notes": list(study.notes),
         }
     )
-
-
-def dumps(value: Any) -> str:
-    """JSON text with a final newline; everything in it is finite."""
-    return json.dumps(clean(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def clean(value: Any) -> Any:
-    """Plain JSON values: tuples become lists, numpy numbers plain ones, what is not finite null."""
-    if isinstance(value, dict):
-        return {str(key): clean(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return clean(value.tolist())
-    if isinstance(value, np.generic):
-        return clean(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def rejected_rules(study: Study) -> list[dict[str, Any]]:

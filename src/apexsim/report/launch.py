@@ -49,9 +49,9 @@ class Shape:
 def shape_of(plan: Plan, setting: Setting) -> Shape | str:
     """The plan in the engine's terms, or why the engine has no such plan.
 
-    Attention data parallel exists only around routed experts, which then are divided over the whole group.  Replicas of a
-    dense model are data parallel ranks of one server (vLLM from 0.8 on); those of a routed one would share
-    their experts, so they are servers of their own.
+    Attention data parallel exists only around routed experts, which then are divided over the whole group.  Replicas of
+    a dense model are data parallel ranks of one server (vLLM from 0.8 on); those of a routed one would share their
+    experts, so they are servers of their own.
     """
     experts, lanes, ffn = routed(setting.model), plan.lanes, plan.ffn
     if plan.attention == ffn and lanes == 1:
@@ -80,7 +80,11 @@ def model_id(setting: Setting) -> str:
 
 def _dtypes(plan: Plan) -> tuple[str | None, str | None]:
     """(weight format to ask for, KV format to ask for), None where the engine's default does it."""
-    given = plan.precision.default if not plan.precision.weights and plan.precision.default not in ("bf16", "fp16") else None
+    given = (
+        plan.precision.default
+        if not plan.precision.weights and plan.precision.default not in ("bf16", "fp16")
+        else None
+    )
     return given, plan.precision.kv if plan.precision.kv not in ("bf16", "fp16", "fp32") else None
 
 
@@ -150,7 +154,11 @@ def launch(setting: Setting, plan: Plan) -> Launch:
     """The command that starts a plan."""
     write = ENGINES.get(setting.engine.name)
     if write is None:
-        return Launch(plan.shorthand, (), (f"{setting.engine.label} is a batching policy without a server of its own: no launch command",))
+        return Launch(
+            plan.shorthand,
+            (),
+            (f"{setting.engine.label} is a batching policy without a server of its own: no launch command",),
+        )
     shape = shape_of(plan, setting)
     if isinstance(shape, str):
         return Launch(plan.shorthand, (), (shape,))
@@ -166,10 +174,16 @@ def _notes(setting: Setting, plan: Plan, shape: Shape) -> list[str]:
     """What the command alone does not say."""
     notes = []
     if shape.servers > 1:
-        notes.append(f"start {shape.servers} such servers on {plan.devices // shape.servers} GPUs each, behind a {setting.route} router")
+        notes.append(
+            f"start {shape.servers} such servers on {plan.devices // shape.servers} GPUs each, "
+            f"behind a {setting.route} router"
+        )
     nodes = -(-plan.devices // shape.servers // setting.cluster.per_node)
     if nodes > 1:
-        notes.append(f"a server spans {nodes} nodes: start it on each (vLLM: --nnodes {nodes} --node-rank I --master-addr HOST, or Ray)")
+        notes.append(
+            f"a server spans {nodes} nodes: start it on each "
+            f"(vLLM: --nnodes {nodes} --node-rank I --master-addr HOST, or Ray)"
+        )
     weights, _ = _dtypes(plan)
     if weights and weights != "fp8":
         notes.append(f"{weights} weights need a checkpoint in that format")

@@ -36,7 +36,7 @@ def _experts(cell: Experts, tp: int, ep: int) -> str:
 # How a cell is called, and what of it lies on one GPU at (tp, ep).
 WORDS: dict[type, tuple[str, Callable[[Any, int, int], str]]] = {
     Attention: ("attention", _heads),
-    LatentAttention: ("latent attention", lambda c, tp, ep: f"{_share(tp, c.heads)} heads, latent of {c.kv_rank + c.rope_dim} on every GPU"),
+    LatentAttention: ("latent attention", lambda c, tp, ep: f"{_share(tp, c.heads)} heads, the whole latent"),
     LinearAttention: ("linear attention", lambda c, tp, ep: f"{_share(tp, c.value_heads)} heads ({c.kind})"),
     Ffn: ("FFN", lambda c, tp, ep: f"{_share(tp * ep, c.inner)} columns"),
     Experts: ("experts", _experts),

@@ -30,9 +30,13 @@ def labelled(rows: Iterable[Row], width: int = PROSE_WIDTH, indent: int = 2) -> 
     return Constrain(Padding(grid, (0, 0, 0, indent)), max(60, min(width, PROSE_WIDTH)))
 
 
-def columns(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], bold: int = -1, indent: int = 2) -> RenderableType:
+def columns(
+    heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], bold: int = -1, indent: int = 2
+) -> RenderableType:
     """A table with few lines: heads are (title, "left" or "right"); nothing is cut off; row `bold` stands out."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(t for t, _ in heads))
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(t for t, _ in heads)
+    )
     for title, side in heads:
         table.add_column(Text(title), justify="right" if side == "right" else "left", no_wrap=True, vertical="bottom")
     for i, row in enumerate(rows):

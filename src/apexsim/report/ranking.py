@@ -74,7 +74,11 @@ def _latency(name: str, title: str, rows: Sequence[Ranked], stats: Sequence[str]
     cells = [[sig(x * scale) for x in row] for row in numbers]
     widths = [max(len(stat), *(len(row[i]) for row in cells)) for i, stat in enumerate(stats)]
     lines = [" ".join(text.rjust(w) for text, w in zip(row, widths)) for row in (stats, *cells)]
-    return Column(f"{title} [{unit}]".center(len(lines[0])).rstrip().ljust(len(lines[0])) + "\n" + lines[0], "right", tuple(lines[1:]))
+    return Column(
+        f"{title} [{unit}]".center(len(lines[0])).rstrip().ljust(len(lines[0])) + "\n" + lines[0],
+        "right",
+        tuple(lines[1:]),
+    )
 
 
 def _goodput(study: Study, rows: Sequence[Ranked]) -> list[Column]:

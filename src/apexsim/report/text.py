@@ -20,7 +20,9 @@ from apexsim.slo import parse_slos
 TOP = 10  # plans shown
 
 
-def render(study: Study, *, width: int = PLAIN_WIDTH, color: bool = False, top: int = TOP, everything: bool = False) -> str:
+def render(
+    study: Study, *, width: int = PLAIN_WIDTH, color: bool = False, top: int = TOP, everything: bool = False
+) -> str:
     """The whole report; `everything` shows every plan with every statistic."""
     return page(_parts(study, width, top, everything), color)
 
@@ -34,7 +36,10 @@ def _parts(study: Study, width: int, top: int, everything: bool) -> Iterator[Ren
     if not single:
         yield Text()
         yield heading("plans", funnel_line(study))
-        yield columns([("", "right"), ("", "left"), ("", "left")], [(n, rule, _short(e, width)) for n, rule, e in funnel_rows(study)])
+        yield columns(
+            [("", "right"), ("", "left"), ("", "left")],
+            [(n, rule, _short(e, width)) for n, rule, e in funnel_rows(study)],
+        )
     yield Text()
     yield from _ranked(study, width, top, everything, single)
     yield Text()
@@ -56,7 +61,9 @@ def _ranked(study: Study, width: int, top: int, everything: bool, single: bool) 
     hidden = len(study.ranked) - len(shown)
     remarks = [f"{hidden} more with --all"] if hidden else []
     remarks += ["more statistics on a wider page or with --json"] if lean else []
-    yield heading("simulated" if single else "ranked", f"by {study.objective}" + (f" ({'; '.join(remarks)})" if remarks else ""))
+    yield heading(
+        "simulated" if single else "ranked", f"by {study.objective}" + (f" ({'; '.join(remarks)})" if remarks else "")
+    )
     yield columns([(c.title, c.side) for c in made], list(zip(*(c.cells for c in made))), bold=0)
     if study.heuristic_note:
         yield labelled([("", study.heuristic_note)], width, indent=0)
@@ -73,14 +80,20 @@ def _detail(study: Study, best: Ranked, width: int) -> Iterator[RenderableType]:
     yield labelled([*layout_rows(study.setting, best), *memory_rows(best)], width)
     heads, rows = time_table(best, rival)
     yield columns(heads, rows)
-    yield labelled([*use_rows(best), *course_rows(study.setting, best), *(why_rows(study, best, rival) if rival else [])], width)
+    yield labelled(
+        [*use_rows(best), *course_rows(study.setting, best), *(why_rows(study, best, rival) if rival else [])], width
+    )
 
 
 def _standing(study: Study, best: Ranked) -> str:
     """The objective with its error bar, and against the heuristic plan."""
     objective = parse_objective(study.objective, parse_slos(study.slos))
     unit, shown = OBJECTIVES[objective.name].unit, objective.shown(best.metrics)
-    beside = "the heuristic plan" if best.plan.shorthand == study.heuristic else f"{times(best.ratio)} as good as the heuristic plan"
+    beside = (
+        "the heuristic plan"
+        if best.plan.shorthand == study.heuristic
+        else f"{times(best.ratio)} as good as the heuristic plan"
+    )
     return f"{objective_words(objective)} {sig(shown)} ± {sig(shown * study.error[0], 2)} {unit}; {beside}"
 
 
@@ -92,7 +105,12 @@ def next_rows(study: Study) -> list[Row]:
     rows += [("", note) for note in started.notes]
     if not started.runnable and (other := nearest_runnable(study)):
         ranked, started = other
-        rows.append(("nearest", f"{ranked.plan.shorthand}, {times(ranked.value / best.value)} the objective: {started.commands[0]}"))
+        rows.append(
+            (
+                "nearest",
+                f"{ranked.plan.shorthand}, {times(ranked.value / best.value)} the objective: {started.commands[0]}",
+            )
+        )
         rows += [("", note) for note in started.notes]
     return rows + [("then", line) for line in _suggestions(study)]
 

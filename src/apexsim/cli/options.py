@@ -1,0 +1,195 @@
+"""Every option of every command, as rows (floor 7).
+
+A command is a mapping of groups of rows; its signature, its panels in the help, the checks of its numbers and the test
+that every option is documented all come from here.  Names and defaults of engine settings are those of the engine.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from apexsim.errors import InputError
+
+REQUIRED: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Opt:
+    """One option: Python name, type, default, help, and what a number must keep.
+
+    flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    metavar: str = ""
+    flags: tuple[str, ...] = ()
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The spelling shown in messages."""
+        return self.flags[0] if self.flags else "--" + self.name.replace("_", "-")
+
+
+CLUSTER = (
+    Opt("gpu", str, REQUIRED, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file.", "NAME"),
+    Opt("gpus", int, REQUIRED, "GPUs per node.", "N", least=1, most=4096),
+    Opt("nodes", int, 1, "Nodes.", "M", least=1, most=4096),
+)
+WORKLOAD = (
+    Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
+    Opt("prompt_len", int, None, "Synthetic requests: prompt tokens.", "N", least=1),
+    Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1),
+    Opt("num_requests", int, 1024, "Synthetic requests: how many.", "N", least=1, most=20_000_000),
+    Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
+        "X", least=0, most=1),
+    Opt("request_rate", float, None, "Requests per second, Poisson; scales the arrivals of a trace. inf: all at once.",
+        "R", least=0, above=True),
+    Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.",
+        "B", least=0, above=True),
+    Opt("concurrency", int, None, "Closed loop: C users, each sends the next request when the last has finished.",
+        "C", least=1),
+    Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
+    Opt("warmup", int, 0, "Requests at the start that metrics leave out.", "N", least=0),
+    Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
+)  # fmt: skip
+ENGINE = (
+    Opt("engine", str, "vllm", "Engine, at a version if wanted: vllm, vllm@0.6.0, sarathi, orca.", "NAME"),
+    Opt("max_num_seqs", int, None, "Sequences that run at once.", "N", least=1),
+    Opt("max_num_batched_tokens", int, None, "Tokens of one step.", "N", least=1),
+    Opt("gpu_memory_utilization", float, None, "Share of the GPU's memory that the engine may use.",
+        "X", least=0, most=1, above=True),
+    Opt("max_model_len", int, None, "Longest prompt + output. Default: that of the workload, rounded up to 1,024.",
+        "N", least=2),
+    Opt("block_size", int, None, "Tokens of a KV block.", "N", least=1),
+    Opt("enable_chunked_prefill", bool, False, "Cut prompts into chunks, beside decodes. Default: the engine's."),
+    Opt("no_enable_chunked_prefill", bool, False, "Process prompts whole."),
+    Opt("enforce_eager", bool, False, "No CUDA graphs."),
+    Opt("route", str, "round-robin", "How replicas share requests: round-robin or least-outstanding.", "HOW"),
+)  # fmt: skip
+PRECISION = (
+    Opt(
+        "weight_dtype",
+        str,
+        None,
+        "bf16, fp16, fp32, fp8, int8, int4. Default: the checkpoint's.",
+        "DTYPE",
+    ),
+    Opt("activation_dtype", str, None, "Default: what the weights' kernels take.", "DTYPE"),
+    Opt("kv_dtype", str, None, "KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.", "DTYPE"),
+)
+GOAL = (
+    Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput.", "WHAT"),
+    Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans that miss it "
+        "rank last. May be repeated.", "LIMIT"),
+)  # fmt: skip
+REPORT = (
+    Opt("top", int, 10, "Plans shown.", "K", least=1),
+    Opt("all", bool, False, "Show every plan with every statistic."),
+)
+OUTPUT = (
+    Opt("json", str, None, "Write all results as JSON; - is standard output, which then holds nothing else.", "PATH"),
+    Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o")),
+)
+WORKERS = (Opt("workers", int, 0, "Threads; 0 takes the cores there are.", "N", least=0, most=1024),)
+PLAN = (Opt("plan", str, REQUIRED, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4), DP2TP4/TP8 …", "PLAN"),)
+LIST_JSON = (Opt("json", bool, False, "Print JSON."),)
+
+Groups = Mapping[str, tuple[Opt, ...]]
+QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
+COMMANDS: dict[str, Groups] = {
+    "plan": {**QUESTION, "Output": (*REPORT, *OUTPUT, *WORKERS)},
+    "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
+    "models": {"Output": LIST_JSON},
+    "gpus": {"Output": LIST_JSON},
+    "validate": {"Output": OUTPUT},
+}
+
+
+def options_of(command: str) -> list[Opt]:
+    """All options of a command."""
+    return [opt for group in COMMANDS[command].values() for opt in group]
+
+
+def parameter(opt: Opt, panel: str) -> inspect.Parameter:
+    """The option as a parameter that typer understands."""
+    info = typer.Option(
+        *(opt.flags or (opt.flag,)),
+        help=opt.help,
+        metavar=opt.metavar or " ",
+        rich_help_panel=panel,
+        show_default=isinstance(opt.default, (int, float, str)) and opt.default is not False,
+    )
+    kind = opt.type if opt.default is REQUIRED or opt.default is not None else opt.type | None
+    return inspect.Parameter(
+        opt.name, inspect.Parameter.KEYWORD_ONLY, default=opt.default, annotation=Annotated[kind, info]
+    )
+
+
+def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a function `f(argument, **given)` the options of a command as its signature."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        listed = [parameter(opt, panel) for panel, group in COMMANDS[command].items() for opt in group]
+        function.__signature__ = inspect.Signature([*own, *listed])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, every number within its limits; raises InputError."""
+    for opt in options_of(command):
+        value = given.get(opt.name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            _check_number(opt, value)
+    return dict(given)
+
+
+def _check_number(opt: Opt, value: float) -> None:
+    low = value <= opt.least if opt.above else value < opt.least
+    if value != value or low or value > opt.most:
+        kind = "a whole number" if opt.type is int else "a number"
+        least = f" {'above' if opt.above else 'of at least'} {opt.least:g}" if math.isfinite(opt.least) else ""
+        most = f" and at most {opt.most:,.0f}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
+        raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
+
+
+def question(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
+    names = {opt.name for group in QUESTION.values() for opt in group}
+    asked = {name: value for name, value in given.items() if name in names}
+    eager, chunk, whole = (
+        asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill")
+    )
+    if chunk and whole:
+        raise InputError("chunked prefill is both enabled and disabled", "--enable-chunked-prefill", "drop one")
+    asked["settings"] = {
+        "max_num_seqs": asked.pop("max_num_seqs"),
+        "max_num_batched_tokens": asked.pop("max_num_batched_tokens"),
+        "memory_fraction": asked.pop("gpu_memory_utilization"),
+        "block_size": asked.pop("block_size"),
+        "chunk": int(chunk) if chunk or whole else None,
+        "pad": () if eager else None,
+    }
+    asked["settings"] = {name: value for name, value in asked["settings"].items() if value is not None}
+    asked["slos"] = tuple(asked.pop("slo") or ())
+    if asked["request_rate"] == math.inf:
+        if asked["trace"] is not None:
+            raise InputError(
+                "a trace has its own arrivals and cannot be sent all at once", "--request-rate", "give a finite rate"
+            )
+        asked["request_rate"] = None
+    return asked

@@ -1,0 +1,114 @@
+"""What touches the outside: files, the terminal, progress (floor 7)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from apexsim.errors import InputError
+
+PATIENCE = 1.0  # s before progress is shown
+STDOUT = "-"
+
+
+def check_writable(path: str | None, flag: str) -> None:
+    """Raise InputError, before any work is done, where a file cannot be written."""
+    if path is None or path == STDOUT:
+        return
+    target = Path(path).expanduser()
+    folder = target.parent
+    if not path or target.is_dir():
+        raise InputError(f"'{path}' is a folder, not a file", flag, "name a file")
+    if not folder.is_dir():
+        raise InputError(f"the folder '{folder}' does not exist", flag, "create it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"the folder '{folder}' cannot be written", flag)
+
+
+def check_outputs(json: str | None, output: str | None) -> None:
+    """Check both files of a command."""
+    check_writable(json, "--json")
+    check_writable(output, "--output")
+    if json is not None and json == output:
+        raise InputError("the report and the JSON cannot share one file", "--output")
+
+
+def write_atomic(path: str, text: str, flag: str) -> None:
+    """Replace a file in one step: written beside it, then renamed; a symbolic link keeps pointing to its file."""
+    target = Path(os.path.realpath(Path(path).expanduser()))
+    name = ""
+    try:
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as file:
+            name = file.name
+            file.write(text)
+        os.chmod(name, mode)
+        os.replace(name, target)
+    except BaseException as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InputError(f"cannot write '{path}': {error.strerror}", flag) from None
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def page_size() -> tuple[int | None, bool]:
+    """(columns, colour) of standard output; no columns where it is no terminal."""
+    terminal = sys.stdout.isatty()
+    color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    columns = os.environ.get("COLUMNS", "")
+    if not terminal and not (columns.isdigit() and int(columns) > 0):
+        return None, False
+    return shutil.get_terminal_size().columns, color
+
+
+def say(text: str) -> None:
+    """One line to the user, beside the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def announce_compilation() -> None:
+    """Say so if the simulator has to be compiled first."""
+    if find_spec("apexsim.engine.cache") is None:
+        return
+    from apexsim.engine import cache
+
+    cache.prepare()
+    if not cache.is_compiled():
+        say("apexsim: compiling the simulator once, about 30 s")
+
+
+class Progress:
+    """A line on the terminal that says how far the search is; nothing for quick ones, nothing where nobody looks."""
+
+    def __init__(self) -> None:
+        self._begun, self._shown = time.monotonic(), False
+        self._wanted = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Called for each plan or row done."""
+        if not self._wanted or time.monotonic() - self._begun < PATIENCE:
+            return
+        self._shown = True
+        cells = 24 * done // max(total, 1)
+        line = f"{'█' * cells}{'░' * (24 - cells)} {done}/{total} {what}"
+        print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = False

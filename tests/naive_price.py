@@ -1,0 +1,66 @@
+"""What a step costs: the part of the twin (naive.py) that reads the tables, one look-up at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apexsim.engine.types import Costs
+
+if TYPE_CHECKING:
+    from naive import Step
+
+
+def price(step: Step, t: float, costs: Costs, stage_free: list[float], lanes: int, pad: bool) -> None:
+    """Run the step through the stages from t on: sets its begin, end and tokens, and when each stage is free."""
+    loads = [sum(x.lane == i for x in step.decodes) + prompt_tokens(step, i) for i in range(lanes)]
+    step.tokens = lanes * max(loads) if pad else sum(loads)
+    step.begin = t
+    for s in range(len(stage_free)):
+        enter = t if s == 0 else max(t + float(costs.hop[s] + costs.hop_token[s] * step.tokens), stage_free[s])
+        t = enter + stage_time(step, s, max(loads), costs, lanes)
+        stage_free[s] = t
+    step.end = t
+
+
+def prompt_tokens(step: Step, lane: int) -> int:
+    """Prompt tokens of a lane in the step."""
+    return sum(c.tokens for c in step.chunks if c.sequence.lane == lane)
+
+
+def stage_time(step: Step, s: int, busiest: int, costs: Costs, lanes: int) -> float:
+    """Seconds of the step on a stage."""
+    kind = step.kind
+    sampled = len(step.decodes) + sum(c.last for c in step.chunks)
+    batch = len(step.decodes) + len(step.chunks)
+    device = float(costs.lane[s, kind, busiest] + costs.total[s, kind, step.tokens] + costs.sample[s, sampled])
+    device += max(attention(step, s, i, costs) for i in range(lanes))
+    host = float(costs.add[s, kind]) + (costs.add_seq * batch if s == 0 else 0.0)
+    return max(device, float(costs.floor[s, kind])) + host
+
+
+def attention(step: Step, s: int, lane: int, costs: Costs) -> float:
+    """Attention of one lane on a stage [s]."""
+    contexts = [x.context + 1 for x in step.decodes if x.lane == lane]
+    chunks = [c for c in step.chunks if c.sequence.lane == lane]
+    time = float(costs.prompt_base[s]) if chunks else 0.0
+    if contexts:
+        nodes = [float(x) for x in costs.nodes]
+        for w, span in enumerate(costs.windows):
+            mean = sum(min(c, int(span)) for c in contexts) / len(contexts)
+            time += interpolate(nodes, [float(y) for y in costs.decode[s, w, len(contexts)]], mean)
+    return time + sum(prefill(s, c.done + c.tokens, costs) - prefill(s, c.done, costs) for c in chunks)
+
+
+def prefill(s: int, tokens: int, costs: Costs) -> float:
+    """P of mechanisms.md [s]."""
+    x, r = divmod(tokens, costs.stride)
+    low = float(costs.prefill[s, x])
+    return low if r == 0 else low + (float(costs.prefill[s, x + 1]) - low) * r / costs.stride
+
+
+def interpolate(xs: list[float], ys: list[float], x: float) -> float:
+    """Piecewise linear, x inside."""
+    i = max(k for k in range(len(xs)) if xs[k] <= x)
+    if xs[i] == x:
+        return ys[i]
+    return ys[i] + (ys[i + 1] - ys[i]) * (x - xs[i]) / (xs[i + 1] - xs[i])
