@@ -5,14 +5,14 @@ Every table is C-contiguous float64 or int64, so that the kernel is compiled for
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apexsim.engine.types import FULL, Costs, Host, Requests, Rules
 
-F8, I8 = NDArray[np.float64], NDArray[np.int64]
+F8 = NDArray[np.float64]
 
 VLLM_V1 = Rules(mix=1, chunk=1, budget=256, max_seqs=16, block=16, watermark=0, admission=0, preempt=1, order=0,
                 lag=0, poll=1, pad_lanes=0)  # fmt: skip
@@ -21,7 +21,6 @@ SGLANG = VLLM_V1._replace(mix=0, chunk=1, admission=1, poll=5, block=1)
 TRTLLM = VLLM_V1._replace(chunk=0, admission=2, lag=1, pad_lanes=1)
 ORCA = VLLM_V1._replace(chunk=0, admission=2, block=1)
 NO_HOST = Host(0.0, 0.0)
-NO_SPLIT = 1  # one stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +86,11 @@ def costs(toy: Toy) -> Costs:
     )
 
 
-def plain(stages: int = 1, step: float = 1.0, kinds: tuple[float, float] = (1.0, 1.0), **sizes: int) -> Costs:
+def plain(
+    stages: int = 1, step: float = 1.0, kinds: tuple[float, float] = (1.0, 1.0), max_seqs: int = 16, tokens: int = 4096
+) -> Costs:
     """Tables in which every step takes `step`·kinds[kind] seconds on each stage, whatever it holds."""
-    toy = costs(replace(Toy(stages=stages), **sizes))
+    toy = costs(Toy(stages=stages, max_seqs=max_seqs, tokens=tokens))
     flat = {name: np.zeros_like(getattr(toy, name)) for name in _TIMED}
     flat["total"] += step * np.array(kinds)[None, :, None]
     return toy._replace(**flat, add_seq=0.0)

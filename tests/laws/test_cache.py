@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import apexsim
+import toy_costs as toy
 from apexsim.engine import cache
+from worlds import World
 
 SHOW = "import apexsim.engine.cache as c; print(c.FOLDER, c.ENABLED, c.is_compiled(), c.NOTICE, sep='|')"
 
@@ -46,6 +48,11 @@ def test_a_changed_file_changes_the_key(tmp_path: Path) -> None:
     assert cache.digest(tmp_path) == before
     (tmp_path / "heap.py").write_bytes((tmp_path / "heap.py").read_bytes() + b"\n")
     assert cache.digest(tmp_path) != before
+
+
+def test_after_a_run_the_engine_is_compiled() -> None:
+    World(toy.offline([5], [3]), toy.VLLM_V1, toy.NO_HOST, toy.costs(toy.Toy()), 10).run()
+    assert cache.is_compiled()
 
 
 def test_the_key_costs_little() -> None:

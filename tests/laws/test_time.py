@@ -192,7 +192,7 @@ np.savez(sys.argv[1], **test_time.small_runs())
 def small_runs() -> dict[str, np.ndarray]:
     """Every result of a few small worlds."""
     costs = [toy.costs(toy.Toy(stages=s, windows=(FULL, 64), floor=9e-3)) for s in (1, 2)]
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for number, policy in enumerate([toy.VLLM_V1, toy.VLLM_V0, toy.SGLANG, toy.TRTLLM]):
         for stages in (1, 2):
             world = World(toy.poisson(40.0, 20, seed=number), policy, Host(1e-6, 1e-3), costs[stages - 1],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli.options import checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, announce_compilation, check_outputs, page_size, write_atomic
+from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
 
 if TYPE_CHECKING:
     from apexsim.search.study import Study
@@ -79,12 +79,8 @@ def plan(model: Model, **given: Any) -> None:
 
     given = checked("plan", given)
     check_outputs(given["json"], given["output"])
-    announce_compilation()
-    progress = Progress()
-    try:
+    with Progress() as progress:
         study = api.plan(model, **question(given), workers=given["workers"], progress=progress)
-    finally:
-        progress.clear()
     _tell(study, given)
 
 
@@ -95,8 +91,9 @@ def simulate(model: Model, **given: Any) -> None:
 
     given = checked("simulate", given)
     check_outputs(given["json"], given["output"])
-    announce_compilation()
-    _tell(api.simulate(model, given["plan"], **question(given)), given)
+    with Progress():
+        study = api.simulate(model, given["plan"], **question(given))
+    _tell(study, given)
 
 
 def _tell(study: Study, given: dict[str, Any]) -> None:
@@ -108,13 +105,10 @@ def _tell(study: Study, given: dict[str, Any]) -> None:
         _deliver(dumps(study_json(study)), given["json"], "--json")
     if given["json"] == STDOUT and given["output"] is None:
         return
-    from apexsim.report.page import PLAIN_WIDTH
     from apexsim.report.text import render
 
     columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
-    text = render(
-        study, width=columns or PLAIN_WIDTH, color=color, top=given.get("top", 10), everything=given.get("all", False)
-    )
+    text = render(study, width=columns, color=color, top=given.get("top", 10), everything=given.get("all", False))
     _deliver(text, given["output"] or STDOUT, "--output")
 
 
@@ -156,12 +150,8 @@ def validate(files: Files, **given: Any) -> None:
     from apexsim.report.plain import dumps
 
     check_outputs(given["json"], given["output"])
-    announce_compilation()
-    progress = Progress()
-    try:
+    with Progress() as progress:
         results = [fidelity.run(path, progress=progress) for path in files]
-    finally:
-        progress.clear()
     if given["json"] is not None:
         _deliver(dumps(results[0] if len(results) == 1 else results), given["json"], "--json")
     if given["json"] != STDOUT or given["output"] is not None:

@@ -97,7 +97,7 @@ def _usage(error: Exception, words: list[str]) -> str:
     hint = nearest(unknown[1], RUN) if unknown else ""
     known = re.search(r" \(Possible options: (.*)\)$|\s*Did you mean (.*)\?$", text)
     if known:
-        text, hint = text[: known.start()], f"did you mean {(known[1] or known[2])}?"
+        text, hint = text[: known.start()].rstrip("."), f"did you mean {(known[1] or known[2])}?"
     help_line = " ".join(["see: apexsim", *([command] if command else []), "--help"])
     return "; ".join(part for part in (text[:1].lower() + text[1:], hint, help_line) if part)
 

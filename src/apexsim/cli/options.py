@@ -91,7 +91,7 @@ PRECISION = (
 )
 GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput.", "WHAT"),
-    Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans that miss it "
+    Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans missing it "
         "rank last. May be repeated.", "LIMIT"),
 )  # fmt: skip
 REPORT = (

@@ -6,13 +6,14 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 from apexsim.errors import InputError
 
 PATIENCE = 1.0  # s before progress is shown
+NOTICE_AFTER = 1.5  # s before compilation is announced
 STDOUT = "-"
 
 
@@ -80,26 +81,27 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def announce_compilation() -> None:
-    """Say so if the simulator has to be compiled first."""
-    if find_spec("apexsim.engine.cache") is None:
-        return
-    from apexsim.engine import cache
-
-    cache.prepare()
-    if not cache.is_compiled():
-        say("apexsim: compiling the simulator once, about 30 s")
-
-
 class Progress:
-    """A line on the terminal that says how far the search is; nothing for quick ones, nothing where nobody looks."""
+    """Says on the terminal how far the work is, as a context manager that cleans up after itself.
+
+    A search that takes longer than a moment gets a line that is redrawn; where nobody looks there is none.  Work that
+    has to wait for the simulator to be compiled says so once, everywhere; bad input has been refused by then.
+    """
 
     def __init__(self) -> None:
         self._begun, self._shown = time.monotonic(), False
         self._wanted = sys.stderr.isatty()
+        self._notice = threading.Timer(NOTICE_AFTER, _announce_compilation)
+        self._notice.daemon = True
+
+    def __enter__(self) -> Progress:
+        if not _compiled():
+            self._notice.start()
+        return self
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """Called for each plan or row done."""
+        self._notice.cancel()
         if not self._wanted or time.monotonic() - self._begun < PATIENCE:
             return
         self._shown = True
@@ -107,8 +109,19 @@ class Progress:
         line = f"{'█' * cells}{'░' * (24 - cells)} {done}/{total} {what}"
         print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
 
-    def clear(self) -> None:
-        """Take the line away."""
+    def __exit__(self, *_: object) -> None:
+        self._notice.cancel()
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._shown = False
+
+
+def _compiled() -> bool:
+    """Whether the simulator's machine code is at hand."""
+    from apexsim.engine import cache
+
+    cache.prepare()
+    return cache.is_compiled()
+
+
+def _announce_compilation() -> None:
+    say("apexsim: compiling the simulator once, about 30 s")

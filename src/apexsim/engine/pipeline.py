@@ -6,6 +6,8 @@ costs one addition and two comparisons per stage.  Modified in place.
 
 from __future__ import annotations
 
+import numpy as np
+
 from apexsim.engine.batch import note_gap
 from apexsim.engine.jit import inner
 from apexsim.engine.run import advance_context, horizon, note_step, note_sums, slowest
@@ -139,7 +141,7 @@ def pipeline_run(work: Work, state: State, rules: Rules, costs: Costs, log: Log,
         state.segment[r, g, 2] = 0.0
     count = 0
     while count < PATIENCE:
-        best, ends = -1, 1e300
+        best, ends = np.int64(-1), 1e300
         for g in range(groups):
             if state.group_plan[r, g, LEFT] < 0:
                 continue

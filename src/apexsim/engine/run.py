@@ -51,7 +51,7 @@ def advance_context(state: State, costs: Costs, log: Log, r: int, g: int, n: int
             state.context[r, g, l, w] += up * n
 
 
-@merged
+@inner
 def note_step(state: State, log: Log, r: int, g: int, first: float, slope: float, n: int, start: float) -> None:
     """Record the gaps of n decode steps that begin at `start`; sequences that waited longer get a longer first gap."""
     weight = 0.0

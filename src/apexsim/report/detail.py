@@ -26,7 +26,7 @@ def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
     rows: list[Row] = []
     seen: dict[str, int] = {}
     for part in layouts(setting, ranked.plan, ranked.evaluation.stages):
-        cells = "; ".join(f"{c['cell']} {c['layout']}: {c['per_gpu']} per GPU" for c in part["cells"])
+        cells = "; ".join(f"{c['cell']} {c['layout']}: {c['per_gpu']} on each GPU" for c in part["cells"])
         moves = ", ".join(c["words"] for c in part["collectives"]) or "no collectives"
         text = f"{cells}; {moves}"
         if text in seen:

@@ -175,7 +175,7 @@ def _notes(setting: Setting, plan: Plan, shape: Shape) -> list[str]:
     notes = []
     if shape.servers > 1:
         notes.append(
-            f"start {shape.servers} such servers on {plan.devices // shape.servers} GPUs each, "
+            f"start {shape.servers} such servers, each on {_gpus(plan.devices // shape.servers)}, "
             f"behind a {setting.route} router"
         )
     nodes = -(-plan.devices // shape.servers // setting.cluster.per_node)
@@ -188,6 +188,10 @@ def _notes(setting: Setting, plan: Plan, shape: Shape) -> list[str]:
     if weights and weights != "fp8":
         notes.append(f"{weights} weights need a checkpoint in that format")
     return notes
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'s' * (count > 1)}"
 
 
 def nearest_runnable(study: Study) -> tuple[Ranked, Launch] | None:

@@ -30,7 +30,7 @@ def _heads(cell: Attention, tp: int, ep: int) -> str:
 def _experts(cell: Experts, tp: int, ep: int) -> str:
     columns = f", {_share(tp, cell.inner)} columns of each" if tp > 1 else ""
     shared = f", shared {cell.shared_inner:,}" if cell.shared_inner else ""
-    return f"{_share(ep, cell.experts)} experts{columns}, {cell.top_k} per token{shared}"
+    return f"{_share(ep, cell.experts)} experts ({cell.top_k} per token{columns}{shared})"
 
 
 # How a cell is called, and what of it lies on one GPU at (tp, ep).

@@ -11,7 +11,6 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-PLAIN_WIDTH = 160  # columns where there is no terminal
 PROSE_WIDTH = 120  # columns at which sentences wrap
 ENDLESS = 1000  # columns of a table: it is never cut
 Row = tuple[str, str]
@@ -22,12 +21,12 @@ def heading(title: str, rest: str = "") -> Text:
     return Text.assemble((title, "bold cyan"), f"  {rest}" if rest else "")
 
 
-def labelled(rows: Iterable[Row], width: int = PROSE_WIDTH, indent: int = 2) -> RenderableType:
+def labelled(rows: Iterable[Row], width: float = PROSE_WIDTH, indent: int = 2) -> RenderableType:
     """Label and text; long text wraps under itself."""
     grid = Table.grid(Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 2, 0, 0))
     for label, text in rows:
         grid.add_row(Text(label), Text(text))
-    return Constrain(Padding(grid, (0, 0, 0, indent)), max(60, min(width, PROSE_WIDTH)))
+    return Constrain(Padding(grid, (0, 0, 0, indent)), int(max(60, min(width, PROSE_WIDTH))))
 
 
 def columns(

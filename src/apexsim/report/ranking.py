@@ -33,7 +33,7 @@ class Column:
         return 2 + max(len(line) for text in (self.title, *self.cells) for line in text.split("\n"))
 
 
-def ranking(study: Study, rows: Sequence[Ranked], width: int, everything: bool = False) -> tuple[list[Column], bool]:
+def ranking(study: Study, rows: Sequence[Ranked], width: float, everything: bool = False) -> tuple[list[Column], bool]:
     """The columns, and whether statistics had to be left out to fit `width` characters."""
     wanted = (WIDE_STATS, *CHOICES) if everything else CHOICES
     for stats in wanted:
@@ -100,7 +100,7 @@ def marks(study: Study, ranked: Ranked) -> list[str]:
         found.append("≈ 1")
     if ranked.metrics.saturated:
         found.append("saturated")
-    found += [f"misses {slo}" for slo in missed(ranked.metrics, parse_slos(study.slos))]
+    found += [f"misses {slo.metric}:{slo.stat}" for slo in missed(ranked.metrics, parse_slos(study.slos))]
     if ranked.metrics.preemptions:
         found.append(f"{ranked.metrics.preemptions:,} preemptions")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.console import RenderableType
@@ -12,22 +13,23 @@ from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_o
 from apexsim.report.draw import sig, times
 from apexsim.report.intro import funnel_line, funnel_rows, objective_words, understood
 from apexsim.report.launch import again, launch, nearest_runnable
-from apexsim.report.page import PLAIN_WIDTH, Row, columns, heading, labelled, page
+from apexsim.report.page import Row, columns, heading, labelled, page
 from apexsim.report.ranking import ranking
 from apexsim.search.study import Ranked, Study
 from apexsim.slo import parse_slos
 
 TOP = 10  # plans shown
+WIDEST = 160  # columns of an example
 
 
 def render(
-    study: Study, *, width: int = PLAIN_WIDTH, color: bool = False, top: int = TOP, everything: bool = False
+    study: Study, *, width: int | None = None, color: bool = False, top: int = TOP, everything: bool = False
 ) -> str:
-    """The whole report; `everything` shows every plan with every statistic."""
-    return page(_parts(study, width, top, everything), color)
+    """The whole report; `everything` shows every plan with every statistic; `width`: columns of the terminal, if any."""
+    return page(_parts(study, width or math.inf, top, everything), color)
 
 
-def _parts(study: Study, width: int, top: int, everything: bool) -> Iterator[RenderableType]:
+def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
     gpus = study.setting.cluster
     single = "plan" in study.inputs
     title = f"{study.setting.model.name.replace('--', '/')} on {gpus.size} × {gpus.gpu.name}"
@@ -49,13 +51,13 @@ def _parts(study: Study, width: int, top: int, everything: bool) -> Iterator[Ren
     yield labelled(next_rows(study), width)
 
 
-def _short(text: str, width: int) -> str:
+def _short(text: str, width: float) -> str:
     """An example cut to what is left of a line."""
-    room = max(40, width - 40)
+    room = int(max(40.0, min(width, WIDEST) - 40))
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
-def _ranked(study: Study, width: int, top: int, everything: bool, single: bool) -> Iterator[RenderableType]:
+def _ranked(study: Study, width: float, top: int, everything: bool, single: bool) -> Iterator[RenderableType]:
     shown = chosen(study, len(study.ranked) if everything else top)
     made, lean = ranking(study, shown, width, everything)
     hidden = len(study.ranked) - len(shown)
@@ -74,7 +76,7 @@ def chosen(study: Study, top: int) -> list[Ranked]:
     return [r for i, r in enumerate(study.ranked) if i < top or r.plan.shorthand == study.heuristic]
 
 
-def _detail(study: Study, best: Ranked, width: int) -> Iterator[RenderableType]:
+def _detail(study: Study, best: Ranked, width: float) -> Iterator[RenderableType]:
     rival = rival_of(study, best)
     yield heading(f"{best.plan.shorthand} in detail", _standing(study, best))
     yield labelled([*layout_rows(study.setting, best), *memory_rows(best)], width)
@@ -127,7 +129,7 @@ def _suggestions(study: Study) -> list[str]:
         return [again("plan", inputs, defaults), again("plan", inputs, defaults, json="study.json")]
     second = study.ranked[1].plan.shorthand if len(study.ranked) > 1 else study.ranked[0].plan.shorthand
     limit = max(1, round(2e3 * study.ranked[0].metrics.ttft.p95))
-    slo = (*study.inputs.get("slos", ()), f"ttft:p95<{limit}ms")
+    slo = study.inputs.get("slos") or (f"ttft:p95<{limit}ms",)
     return [
         again("simulate", inputs, defaults, plan=second),
         again("plan", inputs, defaults, objective="throughput", slos=slo),

@@ -1,0 +1,45 @@
+# Everything runs in .venv, which is made on the first call.  Needs Python 3.11 or newer and make, nothing else.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# The first of these that is new enough; or name one: make demo PYTHON=/usr/local/bin/python3.12
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+
+.PHONY: demo test check fidelity bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)  ## one question, answered
+	@$(VENV)/bin/apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace examples/creation_05.jsonl
+
+test: $(READY)  ## all tests
+	@$(PY) -m pytest
+
+check: $(READY_DEV)  ## style, types, tests
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest
+
+fidelity: $(READY)  ## errors against measured systems; fails when one has grown
+	@$(PY) -m apexsim.validate.gate
+
+bench: $(READY)  ## speed
+	@$(PY) bench/run.py
+
+clean:  ## everything that can be made again
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "apexsim needs Python 3.11 or newer and found none; name one with PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("apexsim needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0])'
+	@echo "making $(VENV) with $(PYTHON) (once)"
+	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(READY_DEV): $(READY)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

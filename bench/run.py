@@ -1,0 +1,123 @@
+"""Speed of apexsim in figures and ratios, one core, warm process.
+
+    python bench/run.py [--json FILE]
+
+Every line is measured in this run; a ratio compares two things of this run, or a published figure of a peer (see docs/peers.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from apexsim import api
+from apexsim.cost.tables import axes_for, compile_costs, host_for, rules_for
+from apexsim.engine.kernel import simulate
+from apexsim.engine.types import Costs, Host, Requests, Rules
+from apexsim.plan.lower import lower
+from apexsim.plan.plan import parse_plan
+
+ROOT = Path(__file__).resolve().parent.parent
+TRACE = str(ROOT / "examples" / "creation_05.jsonl")
+MAIN_JOB = {"gpu": "h100-sxm", "gpus": 8, "trace": TRACE}
+APEX_WALL, APEX_PLANS, APEX_REQUESTS = 405.0, 26, 512  # s for the main job, APEX+ on two cores
+
+
+def best(action: Callable[[], object], times: int = 5) -> float:
+    """Shortest of several runs [s]."""
+    took = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        action()
+        took.append(time.perf_counter() - begin)
+    return min(took)
+
+
+def kernel_input(requests: int) -> tuple[Requests, Rules, Host, Costs, int]:
+    """70B, TP8, 4 requests/s Poisson, 2,048 in and 256 out, on 8 × H100."""
+    setting, precision, _, _ = api.ask("llama-3.1-70b", gpu="h100-sxm", gpus=8, prompt_len=2048, output_len=256,
+                                       num_requests=64, request_rate=4.0)  # fmt: skip
+    plan = parse_plan("TP8", precision)
+    stages = lower(setting.model, plan, setting.cluster.gpu.flops)
+    axes = axes_for(setting.engine, 1, 4096, setting.workload.longest)
+    costs = compile_costs(stages, plan, setting.pricer, setting.engine, axes, setting.model.hidden)
+    arrive = np.cumsum(np.random.default_rng(0).exponential(0.25, requests))
+    work = Requests(arrive, np.full(requests, 2048), np.full(requests, 256), 0, 0.0)
+    return work, rules_for(setting.engine, 100_000, 16, 4096, 1), host_for(setting.engine), costs, 100_000
+
+
+def kernel_rate(requests: int, gaps: bool) -> float:
+    """Requests per second of the simulator alone."""
+    work, rules, host, costs, blocks = kernel_input(requests)
+    return requests / best(lambda: simulate(work, rules, host, costs, blocks, gaps=gaps), 5 if requests < 100_000 else 3)
+
+
+def jump_ratio() -> float:
+    """Stepping time over jumping time, same result."""
+    work, rules, host, costs, blocks = kernel_input(1024)
+    step = best(lambda: simulate(work, rules, host, costs, blocks, jump=False), 3)
+    return step / best(lambda: simulate(work, rules, host, costs, blocks), 5)
+
+
+def million() -> tuple[float, float]:
+    """One million requests in a process of its own: (requests/s, peak memory [MB])."""
+    code = (
+        "import sys, resource; sys.path.insert(0, 'bench'); import run; r = run.kernel_rate(1_000_000, False); "
+        "print(r, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return float(out[0]), float(out[1])
+
+
+def command() -> float:
+    """The whole main job as a command, start-up included [s]."""
+    line = [str(Path(sys.executable).parent / "apexsim"), "plan", "llama-3.1-70b", "--gpu", "h100-sxm", "--gpus", "8", "--trace", TRACE]
+    return best(lambda: subprocess.run(line, capture_output=True, check=True, env={**os.environ, "NO_COLOR": "1"}), 3)
+
+
+def help_time() -> float:
+    """`apexsim --help` [s]."""
+    line = [str(Path(sys.executable).parent / "apexsim"), "--help"]
+    return best(lambda: subprocess.run(line, capture_output=True, check=True), 5)
+
+
+def main() -> int:
+    """Measure, print, optionally write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", default="")
+    args = parser.parse_args()
+    api.plan("llama-3.1-70b", workers=1, **MAIN_JOB)
+    search = best(lambda: api.plan("llama-3.1-70b", workers=1, **MAIN_JOB))
+    study = api.plan("llama-3.1-70b", workers=1, **MAIN_JOB)
+    rate, memory = million()
+    figures = {
+        "search of the main job, one core, warm [s]": search,
+        "simulated plans of the main job": float(len(study.ranked)),
+        "request-plans per second": len(study.ranked) * APEX_REQUESTS / search,
+        "times faster than APEX+ per plan (published 405 s for 26)": (APEX_WALL / APEX_PLANS) / (search / len(study.ranked)),
+        "whole command [s]": command(),
+        "apexsim --help [s]": help_time(),
+        "kernel, 4,096 Poisson requests [requests/s]": kernel_rate(4096, True),
+        "kernel, one million requests [requests/s]": rate,
+        "peak memory with one million requests [MB]": memory,
+        "jumping over stepping, 1,024 requests [ratio]": jump_ratio(),
+        "peak memory of this process [MB]": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    for name, value in figures.items():
+        print(f"{name:60s} {value:14,.3f}" if value < 100 else f"{name:60s} {value:14,.0f}")
+    if args.json:
+        Path(args.json).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Write docs/commands.md from the table of options: python scripts/commands_page.py > docs/commands.md"""
+
+from __future__ import annotations
+
+import sys
+
+from apexsim.cli.commands import HELP
+from apexsim.cli.options import COMMANDS, REQUIRED, Opt
+
+HEAD = """# Commands
+
+Written by `scripts/commands_page.py` from the table of options in `src/apexsim/cli/options.py`; a test keeps the two equal.
+
+Exit codes: 0 done; 2 the request cannot be read or used; 3 it is sound, but nothing on this cluster can serve it;
+130 interrupted. Every failure is one line on standard error. Engine options keep the names they have in the engine, and
+`--max_num_seqs` is read as `--max-num-seqs`. Colours follow `NO_COLOR`; the width is the terminal's, or `COLUMNS`.
+"""
+ARGUMENTS = {
+    "plan": "MODEL",
+    "simulate": "MODEL",
+    "models": "[FILTER]",
+    "gpus": "[FILTER]",
+    "validate": "FILE...",
+}
+
+
+def default(opt: Opt) -> str:
+    """The default as a cell of a table."""
+    if opt.default is REQUIRED:
+        return "required"
+    return f"`{opt.default}`" if isinstance(opt.default, (int, float, str)) and opt.default is not False else ""
+
+
+def section(command: str) -> str:
+    """One command: its help, then its options by panel."""
+    about, _, examples = HELP[command].partition("Examples:")
+    lines = [f"## apexsim {command} {ARGUMENTS[command]}", "", about.strip(), "", "```sh"]
+    lines += [line.strip() for line in examples.splitlines() if line.strip()] + ["```", ""]
+    lines += ["| option | default | meaning |", "|---|---|---|"]
+    for panel, group in COMMANDS[command].items():
+        lines.append(f"| **{panel}** | | |")
+        for opt in group:
+            spelling = ", ".join(opt.flags or (opt.flag,)) + (f" {opt.metavar}" if opt.metavar else "")
+            lines.append(f"| `{spelling}` | {default(opt)} | {opt.help.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "".join("\n" + section(command) for command in COMMANDS)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

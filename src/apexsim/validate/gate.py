@@ -1,0 +1,77 @@
+"""The fidelity gate: replay the shipped measurements and fail when an error has grown (floor 5).
+
+    python -m apexsim.validate.gate            compare with validation/recorded.json
+    python -m apexsim.validate.gate --record   write it, the page docs/fidelity.md's tables and the residuals
+
+A median may grow by half a point before the gate fails: that is below the repeatability of the measurements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apexsim.validate.replay import run
+from apexsim.validate.words import render
+
+FILES = ("open_loop.csv", "request_level.csv", "closed_loop.csv")
+SLACK = 0.005
+
+
+def key_figures(record: dict[str, Any]) -> dict[str, float]:
+    """Median errors by metric, over all and by engine; suspect rows and other harnesses left out where labelled."""
+    rows = [r for r in record["rows"] if r["status"] == "ok" and not r["labels"].get("suspect") and r["labels"].get("origin", "inferencex") == "inferencex"]
+    found: dict[str, float] = {"coverage": record["summary"]["coverage"]}
+    engines = sorted({r["labels"]["engine"] for r in rows})
+    for engine in engines:
+        mine = [r for r in rows if r["labels"]["engine"] == engine]
+        for metric in sorted({m for r in mine for m in r["metrics"]}):
+            pairs = [r["metrics"][metric] for r in mine if metric in r["metrics"]]
+            errors = [abs(p["predicted"] / p["measured"] - 1.0) for p in pairs if p["measured"] > 0]
+            if errors:
+                found[f"{engine} {metric} median"] = round(float(np.median(errors)), 4)
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare or record."""
+    parser = argparse.ArgumentParser(prog="gate", description=__doc__)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--folder", default="validation")
+    args = parser.parse_args(argv)
+    folder = Path(args.folder)
+    records = {name: run(folder / name) for name in FILES}
+    figures = {name: key_figures(record) for name, record in records.items()}
+    store = folder / "recorded.json"
+    for name, record in records.items():
+        print(render(record).split("\n\n")[0])
+        for key, value in figures[name].items():
+            print(f"  {key:32s} {value:7.2%}")
+    if args.record:
+        store.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        return 0
+    before = json.loads(store.read_text(encoding="utf-8"))
+    grown = worse(before, figures)
+    print("\n".join(grown) if grown else "no error has grown")
+    return 1 if grown else 0
+
+
+def worse(before: dict[str, dict[str, float]], now: dict[str, dict[str, float]]) -> list[str]:
+    """Figures that got worse by more than the slack, or vanished."""
+    found = []
+    for name, figures in before.items():
+        for key, value in figures.items():
+            new = now.get(name, {}).get(key, float("nan"))
+            bad = not new >= value - 1e-9 if key == "coverage" else not new <= value + SLACK
+            if bad:
+                found.append(f"WORSE {name} {key}: {value:.2%} -> {new:.2%}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

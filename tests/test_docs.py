@@ -1,0 +1,92 @@
+"""The documents tell the truth: options, commands, tree and links."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from apexsim.cli import main
+from apexsim.cli.commands import HELP, RUN
+from apexsim.cli.options import COMMANDS, options_of
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+
+
+def shell_lines(text: str) -> list[str]:
+    """Lines of the ```sh blocks of a page."""
+    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines() if line.strip()]
+
+
+def tree() -> list[str]:
+    """Paths of the README's annotated tree."""
+    block = README.split("## The tree\n")[1].split("\n## ")[0]
+    paths, folder = [], ""
+    for line in block.splitlines():
+        if not line.startswith("    "):
+            continue
+        inner = line.startswith("      ")
+        name = line.split()[0]
+        folder = folder if inner else name
+        paths.append(folder + name if inner else name)
+    return paths
+
+
+def test_the_commands_page_is_what_the_table_of_options_says() -> None:
+    written = runpy.run_path(str(ROOT / "scripts/commands_page.py"))["page"]()
+    assert written == PAGE, "run: python scripts/commands_page.py > docs/commands.md"
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_every_command_and_flag_is_documented(command: str) -> None:
+    section = PAGE.split(f"## apexsim {command} ")[1].split("\n## ")[0]
+    missing = [opt.flag for opt in options_of(command) if f"`{opt.flag}" not in section]
+    assert not missing
+
+
+def test_every_command_has_options_help_and_an_example() -> None:
+    assert all(command in COMMANDS and f"apexsim {command}" in HELP[command].split("Examples:")[1] for command in RUN)
+
+
+def test_the_tree_of_the_readme_exists() -> None:
+    assert [path for path in tree() if not (ROOT / path).exists()] == []
+
+
+def test_the_tree_of_the_readme_is_complete() -> None:
+    package = ROOT / "src/apexsim"
+    there = {p.name + "/" * p.is_dir() for p in package.iterdir() if not p.name.startswith("__py")}
+    assert sorted(there - {path.removeprefix("src/apexsim/") for path in tree()}) == []
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")) + [ROOT / "README.md"], ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(x for x in shell_lines(README + PAGE) if x.startswith("apexsim ")))
+def test_commands_of_the_pages_are_understood(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command parses; those that need no file of the reader run."""
+    words = shlex.split(line)[1:]
+    if "measured.csv" in words:
+        assert main([words[0], "--help"]) == 0
+        return
+    cheap = ["--trace", str(ROOT / "examples/creation_05.jsonl")] if "--trace" in words else ["--num-requests", "20"]
+    if words[0] in ("plan", "simulate"):
+        words = [w for w in words if not w.startswith("examples/") and w != "--trace"] + cheap + ["--json", "-"]
+    assert main(words) == 0 and capsys.readouterr().out
+
+
+def test_the_makefile_has_the_targets_that_are_promised() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(re.search(rf"^{name}:", text, re.M) for name in ("demo", "test", "check", "fidelity", "bench", "clean"))
+
+
+def test_continuous_integration_runs_the_tests() -> None:
+    text = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert "set -euo pipefail" in text and "make test" in text
