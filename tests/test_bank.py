@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from apexsim.cost.bank import Bank, Provenance, collective_formula, load_bank, rising
+from apexsim.cost.gemm import SPIKE, without_spikes
 from apexsim.cost.kernels import ROOT, Tables, manifest, systems
 from apexsim.cost.roofline import KERNELS, Peaks, flat, ideal
 from apexsim.errors import InputError
 
+NOISY = ("v100_pcie", "b60")  # timed without graphs: launch jitter on every second small product
 STORED = 1.3e-4  # relative error of the 13 mantissa bits, with room
 
 
@@ -35,15 +37,29 @@ def h100() -> Bank:
 
 
 @pytest.mark.parametrize("system", systems())
-def test_gemm_returns_measured_points_verbatim(system: str) -> None:
+def test_gemm_returns_measured_points_verbatim_but_for_spikes(system: str) -> None:
     bank, tables = load_bank(gpu(system)), Tables(system)
     table = tables.table("gemm", ("bf16", "any"))
     m, n, k = (table.axes[a] for a in "mnk")
     for i, j in ((0, 0), (len(n) // 2, len(k) // 2), (len(n) - 2, 3)):
         priced = bank.gemm(m, int(n[i]), int(k[j]), "bf16")
         known = ~np.isnan(table.seconds[:, i, j])
-        np.testing.assert_allclose(priced.seconds[known], table.seconds[known, i, j], rtol=1e-12)
+        measured = table.seconds[known, i, j]
+        spike = measured > SPIKE * priced.seconds[known] * (1 - 1e-12)
+        np.testing.assert_allclose(priced.seconds[known][~spike], measured[~spike], rtol=1e-12)
+        assert spike.mean() < (0.8 if system in NOISY else 0.5)
         assert (priced.provenance[known] == Provenance.MEASURED).all()
+
+
+def test_a_single_spike_is_brought_down_to_its_larger_neighbours() -> None:
+    size = np.arange(1.0, 9.0)
+    seconds = size[:, None, None] + size[None, :6, None] + size[None, None, :5]
+    np.testing.assert_allclose(without_spikes(seconds), seconds)
+    spiked = seconds.copy()
+    spiked[3, 2, 1] *= 4.0
+    cleaned = without_spikes(spiked)
+    assert seconds[3, 2, 1] <= cleaned[3, 2, 1] <= seconds[4, 3, 2]
+    assert (np.delete(cleaned.ravel(), np.ravel_multi_index((3, 2, 1), seconds.shape)) == np.delete(seconds.ravel(), np.ravel_multi_index((3, 2, 1), seconds.shape))).all()
 
 
 def test_known_rows_of_the_source_files() -> None:

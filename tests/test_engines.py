@@ -62,7 +62,8 @@ def test_the_nearest_name_is_offered() -> None:
 def test_vllm_v0_is_prefill_first_with_a_synchronous_scheduler() -> None:
     row = load_engine("vllm@0.6.0")
     assert (row.prefill_first, row.mix, row.chunk, row.admission, row.lag) == (1, 0, 0, 1, 0)
-    assert (row.step_s, row.sequence_s, row.prompt_step_s, row.request_s) == (4.2e-3, 0.32e-3, 10e-3, 3.8e-3)
+    assert row.step_s > 1e-3 and row.sequence_s > 1e-4 and row.prompt_add_launch_s > 5e-6
+    assert load_engine("vllm").step_s == load_engine("vllm").sequence_s == 0.0
     assert len(row.pad) == 35 and row.max_capture == 256
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.constrain import Constrain
@@ -30,17 +31,25 @@ def labelled(rows: Iterable[Row], width: float = PROSE_WIDTH, indent: int = 2) -
 
 
 def columns(
-    heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], bold: int = -1, indent: int = 2
+    heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], bold: int = -1, indent: int = 2, width: float = 0
 ) -> RenderableType:
-    """A table with few lines: heads are (title, "left" or "right"); nothing is cut off; row `bold` stands out."""
+    """A table with few lines: heads are (title, "left" or "right"); row `bold` stands out.
+
+    Nothing is cut off: the table is as wide as it must be or, where a `width` is given, its last column wraps.
+    """
     table = Table(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(t for t, _ in heads)
     )
-    for title, side in heads:
-        table.add_column(Text(title), justify="right" if side == "right" else "left", no_wrap=True, vertical="bottom")
+    for i, (title, side) in enumerate(heads):
+        fixed = not width or i < len(heads) - 1
+        justify: Literal["left", "right"] = "right" if side == "right" else "left"
+        table.add_column(
+            Text(title), justify=justify, no_wrap=fixed, overflow="fold", vertical="top" if width else "bottom"
+        )
     for i, row in enumerate(rows):
         table.add_row(*(Text(cell) for cell in row), style="bold" if i == bold else "")
-    return Padding(table, (0, 0, 0, indent), expand=False)
+    padded = Padding(table, (0, 0, 0, indent), expand=False)
+    return Constrain(padded, int(width)) if width else padded
 
 
 def page(parts: Iterable[RenderableType], color: bool = False) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from apexsim.objective import missed
 from apexsim.report.draw import percent, sig, times
@@ -33,17 +34,21 @@ class Column:
         return 2 + max(len(line) for text in (self.title, *self.cells) for line in text.split("\n"))
 
 
-def ranking(study: Study, rows: Sequence[Ranked], width: float, everything: bool = False) -> tuple[list[Column], bool]:
-    """The columns, and whether statistics had to be left out to fit `width` characters."""
+def ranking(
+    study: Study, rows: Sequence[Ranked], width: float, everything: bool = False
+) -> tuple[list[Column], tuple[str, ...]]:
+    """The richest columns that fit `width` characters, and remarks: what was left out, what initials mean."""
     wanted = (WIDE_STATS, *CHOICES) if everything else CHOICES
-    for stats in wanted:
-        made = _columns(study, rows, stats)
-        if 2 + sum(c.width for c in made) <= width or (everything and stats == WIDE_STATS):
+    for stats, short in product(wanted, (False, True)):
+        made = _columns(study, rows, stats, short)
+        if 2 + sum(c.width for c in made) <= width or (everything and short):
             break
-    return made, len(stats) < len(STATS)
+    remarks = ("more statistics on a wider page or with --json",) if len(stats) < len(STATS) else ()
+    used = {mark for r in rows for mark in marks(study, r)}
+    return made, (*remarks, *(f"{mark[0]}: {mark}" for mark in sorted(used) if short))
 
 
-def _columns(study: Study, rows: Sequence[Ranked], stats: Sequence[str]) -> list[Column]:
+def _columns(study: Study, rows: Sequence[Ranked], stats: Sequence[str], short: bool) -> list[Column]:
     place = {id(r): i + 1 for i, r in enumerate(study.ranked)}
     left = [
         _column("#", "right", rows, lambda r: str(place[id(r)])),
@@ -57,7 +62,9 @@ def _columns(study: Study, rows: Sequence[Ranked], stats: Sequence[str]) -> list
         _column("output\ntok/s", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s, 4)),
         _column("tok/s\nper GPU", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
         *_goodput(study, rows),
-        _column("", "left", rows, lambda r: ", ".join(marks(study, r))),
+        _column(
+            "", "left", rows, lambda r: " ".join(m[0] for m in marks(study, r)) if short else ", ".join(marks(study, r))
+        ),
     ]
     return [*left, *middle, *right]
 
@@ -72,6 +79,8 @@ def _latency(name: str, title: str, rows: Sequence[Ranked], stats: Sequence[str]
     largest = max((x for row in numbers for x in row if math.isfinite(x)), default=0.0)
     scale, unit = (1.0, "s") if largest >= 10.0 else (1e3, "ms")
     cells = [[sig(x * scale) for x in row] for row in numbers]
+    if len(stats) == 1:
+        return Column(f"{title}\n{stats[0]} {unit}", "right", tuple(row[0] for row in cells))
     widths = [max(len(stat), *(len(row[i]) for row in cells)) for i, stat in enumerate(stats)]
     lines = [" ".join(text.rjust(w) for text, w in zip(row, widths)) for row in (stats, *cells)]
     return Column(
@@ -92,15 +101,13 @@ def _goodput(study: Study, rows: Sequence[Ranked]) -> list[Column]:
 
 
 def marks(study: Study, ranked: Ranked) -> list[str]:
-    """What a reader should know of a plan beside its numbers."""
-    found = []
-    if ranked.plan.shorthand == study.heuristic:
-        found.append("heuristic")
-    if ranked.tie and study.ranked[0].tie and ranked is not study.ranked[0]:
-        found.append("≈ 1")
-    if ranked.metrics.saturated:
-        found.append("saturated")
-    found += [f"misses {slo.metric}:{slo.stat}" for slo in missed(ranked.metrics, parse_slos(study.slos))]
-    if ranked.metrics.preemptions:
-        found.append(f"{ranked.metrics.preemptions:,} preemptions")
-    return found
+    """What a reader should know of a plan beside its numbers; the first letters differ."""
+    first, limits = study.ranked[0], parse_slos(study.slos)
+    facts = {
+        "heuristic": ranked.plan.shorthand == study.heuristic,
+        "≈ the first": ranked.tie and first.tie and ranked is not first,
+        "saturated": ranked.metrics.saturated,
+        "misses a limit": bool(missed(ranked.metrics, limits)),
+        "preempts": ranked.metrics.preemptions > 0,
+    }
+    return [mark for mark, holds in facts.items() if holds]

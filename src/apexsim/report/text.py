@@ -19,13 +19,13 @@ from apexsim.search.study import Ranked, Study
 from apexsim.slo import parse_slos
 
 TOP = 10  # plans shown
-WIDEST = 160  # columns of an example
+WIDEST = 160  # columns of the funnel
 
 
 def render(
     study: Study, *, width: int | None = None, color: bool = False, top: int = TOP, everything: bool = False
 ) -> str:
-    """The whole report; `everything` shows every plan with every statistic; `width`: columns of the terminal, if any."""
+    """The whole report.  width: columns of the terminal, if any; everything: every plan with every statistic."""
     return page(_parts(study, width or math.inf, top, everything), color)
 
 
@@ -38,10 +38,7 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     if not single:
         yield Text()
         yield heading("plans", funnel_line(study))
-        yield columns(
-            [("", "right"), ("", "left"), ("", "left")],
-            [(n, rule, _short(e, width)) for n, rule, e in funnel_rows(study)],
-        )
+        yield columns([("", "right"), ("", "left"), ("", "left")], funnel_rows(study), width=min(width, WIDEST))
     yield Text()
     yield from _ranked(study, width, top, everything, single)
     yield Text()
@@ -51,24 +48,15 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     yield labelled(next_rows(study), width)
 
 
-def _short(text: str, width: float) -> str:
-    """An example cut to what is left of a line."""
-    room = int(max(40.0, min(width, WIDEST) - 40))
-    return text if len(text) <= room else text[: room - 1] + "…"
-
-
 def _ranked(study: Study, width: float, top: int, everything: bool, single: bool) -> Iterator[RenderableType]:
     shown = chosen(study, len(study.ranked) if everything else top)
-    made, lean = ranking(study, shown, width, everything)
+    made, more = ranking(study, shown, width, everything)
     hidden = len(study.ranked) - len(shown)
-    remarks = [f"{hidden} more with --all"] if hidden else []
-    remarks += ["more statistics on a wider page or with --json"] if lean else []
-    yield heading(
-        "simulated" if single else "ranked", f"by {study.objective}" + (f" ({'; '.join(remarks)})" if remarks else "")
-    )
+    remarks = [*([f"{hidden} more with --all"] if hidden else []), *more]
+    yield heading("simulated" if single else "ranked", f"by {study.objective}")
     yield columns([(c.title, c.side) for c in made], list(zip(*(c.cells for c in made))), bold=0)
-    if study.heuristic_note:
-        yield labelled([("", study.heuristic_note)], width, indent=0)
+    if remarks or study.heuristic_note:
+        yield labelled([("", "; ".join([*remarks, *([study.heuristic_note] if study.heuristic_note else [])]))], width)
 
 
 def chosen(study: Study, top: int) -> list[Ranked]:

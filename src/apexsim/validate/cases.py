@@ -20,11 +20,11 @@ from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
 from apexsim.model.model import Experts, Model
 from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.validate.memory_cases import memory_row
+from apexsim.validate.rows import Answered, Row, Skipped, flag, number, whole
 from apexsim.workload.formats import read_trace
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
-
-Row = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +42,6 @@ class Case:
     labels: dict[str, str]  # engine, gpu, model, and whatever a file groups by
     custom_all_reduce: bool = True
     notes: tuple[str, ...] = field(default=())
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A row that is not replayed."""
-
-    id: str
-    reason: str
-    labels: dict[str, str]
-
-
-def number(row: Row, key: str, default: float = math.nan) -> float:
-    """A cell as a number; empty is `default`."""
-    text = (row.get(key) or "").strip()
-    try:
-        return float(text) if text else default
-    except ValueError:
-        return default
-
-
-def whole(row: Row, key: str, default: int = 0) -> int:
-    """A cell as a whole number; empty is `default`."""
-    value = number(row, key)
-    return default if math.isnan(value) else int(value)
-
-
-def flag(row: Row, key: str) -> bool:
-    """Is a cell true?"""
-    return (row.get(key) or "").strip().lower() in ("1", "1.0", "true", "yes")
 
 
 def measured_ms(row: Row, pairs: Mapping[str, str], scale: float = 1.0) -> dict[str, float]:
@@ -259,8 +230,8 @@ def _request_run(name: str, members: list[Row]) -> Case | Skipped:
 # ---- files --------------------------------------------------------------------------------------------------------------
 
 
-def _each(reader: Callable[[Row, Path], Case | Skipped]) -> Callable[[list[Row], Path], Iterator[Case | Skipped]]:
-    def read(rows: list[Row], where: Path) -> Iterator[Case | Skipped]:
+def _each(reader: Callable[[Row, Path], Case | Answered | Skipped]) -> Callable[[list[Row], Path], Iterator[Case | Answered | Skipped]]:
+    def read(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]:
         for row in rows:
             try:
                 yield reader(row, where)
@@ -270,14 +241,15 @@ def _each(reader: Callable[[Row, Path], Case | Skipped]) -> Callable[[list[Row],
     return read
 
 
-KINDS: dict[str, tuple[frozenset[str], Callable[[list[Row], Path], Iterator[Case | Skipped]]]] = {
+KINDS: dict[str, tuple[frozenset[str], Callable[[list[Row], Path], Iterator[Case | Answered | Skipped]]]] = {
     "closed loop": (frozenset({"id", "backend", "system", "concurrency", "attn_tp", "ttft_mean_ms"}), _each(closed_loop)),
     "open loop": (frozenset({"id", "engine", "requests_file", "ttft_mean_s", "itl_mean_s"}), _each(open_loop)),
     "request level": (frozenset({"hw", "request_id", "arrival_s", "isl", "osl", "ttft_s"}), request_level),
+    "start-up memory": (frozenset({"id", "engine", "gpu_known", "weights_gib", "kv_tokens", "kv_gib", "outcome"}), _each(memory_row)),
 }
 
 
-def read_cases(path: str | Path) -> tuple[str, list[Case | Skipped]]:
+def read_cases(path: str | Path) -> tuple[str, list[Case | Answered | Skipped]]:
     """(kind, cases) of a file; raises InputError when it cannot be read or no kind has its columns."""
     where = Path(path)
     try:

@@ -14,7 +14,8 @@ from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
 from apexsim.errors import Rejected
 from apexsim.search.evaluate import Evaluation, Setting, evaluate
-from apexsim.validate.cases import Case, Skipped, read_cases
+from apexsim.validate.cases import Case, read_cases
+from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
 
 FORMAT = "apexsim.validation/1"
@@ -60,7 +61,9 @@ def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
     }
 
 
-def _row(bench: Bench, case: Case | Skipped) -> dict[str, Any]:
+def _row(bench: Bench, case: Case | Answered | Skipped) -> dict[str, Any]:
+    if isinstance(case, Answered):
+        return {"id": case.id, "status": "ok", "reason": case.reason, "metrics": case.metrics, "labels": case.labels}
     if isinstance(case, Skipped):
         return {"id": case.id, "status": "skipped", "reason": case.reason, "metrics": {}, "labels": case.labels}
     found, notes = bench.predict(case)

@@ -1,0 +1,173 @@
+"""Rows of start-up logs: weights, KV tokens and admission predicted from launch flags alone (floor 5).
+
+Metrics: `weights_gib`; `kv_tokens` from the flags, only where the GPU's memory is known; `kv_tokens_given_kv_gib` from the
+KV memory that the log states; `fits` 0 or 1.  Also predicted: `kv_gib` beside its interval (label `in_interval`).
+Nothing is simulated.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from apexsim.engines import EngineRow, engine_versions, load_engine, override, settled
+from apexsim.errors import InputError, Rejected
+from apexsim.hardware import Cluster, Gpu, load_gpu
+from apexsim.model.families import load_model
+from apexsim.model.model import Model
+from apexsim.model.precision import LINEAR, format_in_name
+from apexsim.plan.memory import Room, Stage, kv_pool, request_blocks, room, stage_weights, stages_of, token_line
+from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.plan.space import routed
+from apexsim.units import GiB
+from apexsim.validate.rows import Answered, Row, Skipped, flag, number, whole
+
+KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
+ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
+OLD = "0.6.0"  # the rules of vLLM's V0 engine
+LETTER_TOTAL = 0.02  # a catalogue GPU stands for the row's unless their memories differ by more than this
+# What the logs' `quant` column means for the linear layers; the rest stays in 16 bit.  "experts" applies to those alone.
+QUANT: dict[str, dict[str, str]] = {
+    "w8a8": dict.fromkeys(LINEAR, "w8a8"),
+    "w4a8": {**dict.fromkeys(LINEAR, "w8a8"), "experts": "w4a8"},
+    "w4a16": dict.fromkeys(LINEAR, "int4"),
+    "fp8": dict.fromkeys(LINEAR, "fp8"),
+    "fp8-block": dict.fromkeys(LINEAR, "fp8_block"),
+    "awq": dict.fromkeys(LINEAR, "awq"),
+    "awq_marlin": dict.fromkeys(LINEAR, "awq"),
+    "bitsandbytes": dict.fromkeys(LINEAR, "bnb4"),
+    "bnb4": dict.fromkeys(LINEAR, "bnb4"),
+    "mxfp4": {"experts": "mxfp4"},
+    "nvfp4": dict.fromkeys(LINEAR, "nvfp4"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One launch: what the flags say, resolved."""
+
+    model: Model
+    gpu: Gpu
+    plan: Plan
+    engine: EngineRow
+    length: int
+
+
+def formats_of(row: Row, model: Model) -> tuple[tuple[str, str], ...]:
+    """Number formats of the weights: the row's, else those that its checkpoint's name states, else the config's."""
+    named = format_in_name(row["model_id"].replace("/", "-"))
+    given = (row.get("quant") or "").strip()
+    if given in QUANT:
+        return tuple(sorted(QUANT[given].items()))
+    return tuple((part, named) for part in LINEAR) if named else model.weight_dtypes
+
+
+def gpu_of(row: Row) -> Gpu | None:
+    """The catalogue's GPU, or one of the stated memory where the catalogue has none such; None = unknown."""
+    name, total = (row.get("gpu") or "").strip(), number(row, "gpu_total_gib")
+    try:
+        found = load_gpu(name)
+    except InputError:
+        found = None
+    if found and (math.isnan(total) or abs(found.memory_bytes / GiB / total - 1.0) < LETTER_TOTAL):
+        return found
+    if math.isnan(total):
+        return None
+    return replace(found or load_gpu("l4"), name=name or "unknown", memory_bytes=total * GiB)
+
+
+def engine_row(row: Row) -> EngineRow:
+    """The engine's rules at the row's version; the V0 engine of later releases has those of 0.6."""
+    name, version = ENGINES[row["engine"]], (row.get("version") or "").strip()
+    if name == "vllm" and "V0" in version:
+        return load_engine(f"{name}@{OLD}")
+    match = re.search(r"\d+\.\d+(?:\.\d+)?", version.replace("1x", "10"))
+    if not match:
+        return load_engine(name)
+    try:
+        return load_engine(f"{name}@{match[0]}")
+    except InputError:
+        return load_engine(f"{name}@{engine_versions(name)[0]}")
+
+
+def _plan(row: Row, model: Model, precision: Precision) -> Plan:
+    """The launch's layout: SGLang's data parallel attention lies inside tp; its experts are then expert parallel."""
+    tp, dp, stages = whole(row, "tp", 1), max(1, whole(row, "dp", 1)), max(1, whole(row, "pp", 1))
+    spread = routed(model) and (flag(row, "ep") or (row["engine"] == "sglang" and dp > 1))
+    if row["engine"] == "sglang" and dp > 1:
+        attention, tp = Layout(dp, tp // dp), tp
+    else:
+        attention = Layout(1, tp)
+    return Plan(1, stages, attention, Layout(ep=tp) if spread else Layout(tp=tp), precision)
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        key: whole(row, key) or None for key in ("max_num_seqs", "max_num_batched_tokens", "block_size")
+    }
+    share = number(row, "util")
+    given["memory_fraction"] = None if math.isnan(share) else share
+    given["pad"] = () if flag(row, "enforce_eager") else None
+    return given
+
+
+def server(row: Row) -> Server:
+    """The launch that a row describes."""
+    model, gpu = load_model(row["config"]), gpu_of(row)
+    cache = (row.get("kv_dtype") or "").strip()
+    precision = Precision(formats_of(row, model), "bf16", "auto", "fp8" if cache.startswith("fp8") else "bf16")
+    length = whole(row, "max_model_len") or model.max_length
+    unknown = gpu is None
+    gpu = gpu or load_gpu("h100-sxm")
+    engine = settled(override(engine_row(row), **_settings(row)), gpu.memory_bytes, gpu.name, length)
+    gpu = replace(gpu, memory_bytes=math.nan) if unknown else gpu
+    return Server(model, gpu, _plan(row, model, precision), engine, length)
+
+
+def given_tokens(it: Server, kv: float) -> int:
+    """The line "GPU KV cache size" where the log's KV memory is given [tokens]: that of the fullest stage."""
+    return min(_stage_tokens(it, stage, kv) for stage in stages_of(it.model, it.plan.stages))
+
+
+def _stage_tokens(it: Server, stage: Stage, kv: float) -> int:
+    pool = kv_pool(it.plan, stage, it.engine)
+    return token_line(pool, int(kv // pool.block_bytes), it.length, it.engine)
+
+
+def _add(metrics: dict[str, Any], name: str, measured: float, predicted: float) -> None:
+    if not math.isnan(measured):
+        metrics[name] = {"measured": measured, "predicted": predicted}
+
+
+def memory_row(row: Row, where: Path) -> Answered | Skipped:
+    """A start-up log's row, answered."""
+    labels = {"engine": row["engine"], "gpu": row["gpu"], "model": row["config"], "quant": row.get("quant") or "-"}
+    if not row["config"]:
+        return Skipped(row["id"], "the row names no bundled model", labels)
+    it = server(row)
+    metrics: dict[str, Any] = {}
+    weights = max(stage_weights(it.model, it.plan, s, it.engine) for s in stages_of(it.model, it.plan.stages))
+    _add(metrics, "weights_gib", number(row, "weights_gib"), weights / GiB)
+    kv, tokens = number(row, "kv_gib"), number(row, "kv_tokens")
+    if not math.isnan(kv):
+        _add(metrics, "kv_tokens_given_kv_gib", tokens, given_tokens(it, kv * GiB))
+    if row["gpu_known"].startswith(KNOWN) and not math.isnan(it.gpu.memory_bytes):
+        labels |= _end_to_end(row, it, metrics)
+    return Answered(row["id"], metrics, labels)
+
+
+def _end_to_end(row: Row, it: Server, metrics: dict[str, Any]) -> Mapping[str, str]:
+    """Adds what follows from flags alone; whether the log's KV memory lies in the stated interval."""
+    found = room(it.model, it.plan, Cluster(it.gpu, it.plan.devices), it.engine, it.length)
+    _add(metrics, "fits", float(row["outcome"] == "ok"), float(isinstance(found, Room)))
+    if isinstance(found, Rejected):
+        return {"refused": found.reason}
+    kv = number(row, "kv_gib")
+    _add(metrics, "kv_tokens", number(row, "kv_tokens"), found.tokens)
+    _add(metrics, "kv_gib", kv, found.kv_bytes / GiB)
+    low, high = found.kv_range
+    return {} if math.isnan(kv) else {"in_interval": "yes" if low <= kv * GiB <= high else "no"}
