@@ -1,6 +1,6 @@
 """Build the package's operator tables from a folder of kernel measurements.
 
-    python scripts/build_kernels.py MEASUREMENTS [--only SYSTEM …] [--out src/apexsim/data/kernels]
+    python scripts/build_kernels.py MEASUREMENTS [--only SYSTEM …] [--families FAMILY …] [--out src/apexsim/data/kernels]
 
 MEASUREMENTS holds `<system>/<family>/<engine>/<version>/*.parquet` (aiconfigurator-core 0.12.0, Apache-2.0, latencies
 in ms) and `_apex_plus/` (microsoft/apex_plus @ 87690965, MIT, times in µs).  Out come `<system>/<family>.npz` (seconds,
@@ -82,10 +82,14 @@ def write_family(folder: Path, family: str, tables: Iterable[Table]) -> list[dic
     return rows
 
 
-def build_system(root: Path, out: Path, system: str) -> dict[str, Any]:
-    """All families of one measured system."""
+def build_system(root: Path, out: Path, system: str, old: dict[str, Any], only: list[str]) -> dict[str, Any]:
+    """All families of one measured system; those not in `only` stay as they are in the old manifest."""
     families = {}
     for family, read in FAMILIES.items():
+        if only and family not in only:
+            if family in old.get("families", {}):
+                families[family] = old["families"][family]
+            continue
         rows = write_family(out / system, family, read(root, system))
         if rows:
             families[family] = rows
@@ -109,15 +113,17 @@ def main() -> None:
     parser.add_argument("measurements", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/apexsim/data/kernels")
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--families", nargs="*", default=[], choices=list(FAMILIES))
     args = parser.parse_args()
     manifest_path = args.out / "manifest.json"
     args.out.mkdir(parents=True, exist_ok=True)
-    old = json.loads(manifest_path.read_text())["systems"] if args.only and manifest_path.exists() else {}
+    part = (args.only or args.families) and manifest_path.exists()
+    old = json.loads(manifest_path.read_text())["systems"] if part else {}
     systems = dict(old)
     for system in args.only or choose.SYSTEMS:
         if system != "v100_pcie":
-            systems[system] = build_system(args.measurements, args.out, system)
-    if not args.only or "v100_pcie" in args.only:
+            systems[system] = build_system(args.measurements, args.out, system, old.get(system, {}), args.families)
+    if "v100_pcie" in args.only or not (args.only or args.families):
         systems["v100_pcie"] = build_v100(args.measurements, args.out)
     manifest = {"format": FORMAT, "source": SOURCE, "systems": dict(sorted(systems.items()))}
     manifest_path.write_text(json.dumps(manifest, indent=None, separators=(",", ":"), ensure_ascii=False) + "\n")

@@ -18,7 +18,10 @@ NAMES = {"bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "n
 
 @dataclass(frozen=True, slots=True)
 class GemmRow:
-    """One GEMM table: the kernel and source it is filed under, the folder and format it is read from."""
+    """One GEMM table: the kernel and source it is filed under, the folder and format it is read from.
+
+    less: kernels of the same release that were timed with the GEMM and are taken off, by their (m, k).
+    """
 
     kernel: str
     source: str
@@ -26,6 +29,7 @@ class GemmRow:
     folder: str
     dtype: str
     note: str
+    less: tuple[str, ...] = ()
 
 
 GEMM = (
@@ -34,6 +38,8 @@ GEMM = (
     GemmRow("bf16", "any", ("b60",), "vllm/0.20.0", "bfloat16", "the fuller of the two releases"),
     GemmRow("fp8", "sglang", MODERN, "sglang/0.5.14", "fp8", "bare GEMM: operands already quantised"),
     GemmRow("fp8", "vllm", MODERN, "vllm/0.24.0", "fp8", "bare GEMM: operands already quantised"),
+    GemmRow("fp8", "trtllm", MODERN, "trtllm/1.3.0rc20", "fp8", "static scales: dynamic quantisation taken off",
+            ("computescale_perf", "scale_matrix_perf")),
     GemmRow("fp8", "vllm", ("b60",), "vllm/0.20.0", "fp8", "no native FP8 units: multiplies in 16 bit"),
     GemmRow("fp8_block", "any", DEEPGEMM, "sglang/0.5.14", "fp8_block", "DeepGEMM; vLLM's was timed without graphs"),
     GemmRow("fp8_block", "any", ("l40s", "rtx_pro_6000_server"), "trtllm/1.3.0rc20", "fp8_block",
@@ -92,6 +98,9 @@ MOE_NAMES = {"bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4"
 LOADS = {"balanced": 0, "power_law_1.01": 101, "power_law_1.2": 120}
 # TensorRT-LLM has two NVFP4 kernels for one key; its Blackwell backend ("TRTLLM") runs the one filed first.
 MOE_VARIANTS = {"moe_torch_flow_min_latency": "trtllm-gen"}
+# Kernels that are not what an engine runs by default: TensorRT-LLM multiplies block FP8 experts with trtllm-gen on data
+# centre Blackwell (MoeConfig.backend), but DeepGEMM was timed; the tables of SGLang and vLLM hold that kernel there.
+MOE_LEFT_OUT = ("deepgemm",)
 # Experts without a gate: by kernel, and by the layers of models that have them.
 NONGATED_TOP_K, NONGATED_INNER = 22, 1856
 

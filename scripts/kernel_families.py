@@ -64,10 +64,23 @@ def gemm(root: Path, system: str) -> Iterator[Table]:
             continue
         file = root / system / "gemm" / row.folder / "gemm_perf.parquet"
         frame = pd.read_parquet(file)
-        frame = frame[frame.gemm_dtype == row.dtype]
+        frame = _bare(frame[frame.gemm_dtype == row.dtype], row, root / system / "quantize" / row.folder)
         grid, axes = whole(*dense(frame, ["m", "n", "k"], "latency"))
         yield Table((row.kernel, row.source), grid * MS, dict(zip("mnk", axes)), f"gemm/{row.folder}",
                     set(frame.kernel_source), row.note)  # fmt: skip
+
+
+LEAST = 0.5  # of a time with quantisation that a bare GEMM is given at least
+
+
+def _bare(frame: pd.DataFrame, row: choose.GemmRow, folder: Path) -> pd.DataFrame:
+    """The rows of a table less what its quantisation kernels took at the same (m, k)."""
+    bare = frame
+    for name in row.less:
+        beside = pd.read_parquet(folder / f"{name}.parquet").groupby(["m", "k"]).latency.median().rename("beside")
+        bare = bare.join(beside, on=["m", "k"])
+        bare = bare.assign(latency=bare.latency - bare.beside.fillna(0.0)).drop(columns="beside")
+    return bare.assign(latency=np.maximum(bare.latency, LEAST * frame.latency))
 
 
 def v100_gemm(frame: pd.DataFrame) -> Table:

@@ -34,7 +34,7 @@ def _moe_frame(folder: Path, only: tuple[str, ...] | None) -> pd.DataFrame | Non
 
 
 def _moe_tables(frame: pd.DataFrame, engine: str) -> Iterator[Table]:
-    frame = frame[frame.distribution.isin(choose.LOADS)]
+    frame = frame[frame.distribution.isin(choose.LOADS) & ~frame.kernel_source.isin(choose.MOE_LEFT_OUT)]
     bare = frame.kernel_source.str.contains("nongated") | (frame.topk == choose.NONGATED_TOP_K)
     frame = frame.assign(
         load=frame.distribution.map(choose.LOADS),

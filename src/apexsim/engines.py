@@ -42,6 +42,8 @@ class MemoryRules:
     kv_pool: str  # "full": every layer holds the whole context; "groups": pools per window
     tokens_line: str  # what "GPU KV cache size" means: "blocks" x block size, or "concurrency" x max_model_len
     latent_pad: int  # latent cache rows padded to this many elements; 0 = not
+    mxfp4_pad_hidden: int  # the kernels of MXFP4 experts pad the model's width to a multiple of this …
+    mxfp4_pad_inner: int  # … and the experts' inner width on a device to one of this
     budget: str  # what the memory fraction is a fraction of: "total", "static" or "free" (see `plan.memory`)
 
 

@@ -35,6 +35,8 @@ DTYPES = {
         Dtype("int8", 1.0 + 2.0 / 128, "w8a16", "bf16", weight_only=True),
         Dtype("int4", 0.5 + 2.0 / 128, "w4a16", "bf16", weight_only=True),
         Dtype("awq", 0.52, "w4a16", "bf16", weight_only=True),
+        Dtype("w4a8", 0.5, "w4a16", "bf16", weight_only=True),
+        Dtype("nf4", 0.5 + 4.0 / 64, "w4a16", "bf16", weight_only=True),
         Dtype("mxfp4", 0.5 + 1.0 / 32, "mxfp4", "fp4"),
         Dtype("nvfp4", 0.5 + 1.0 / 16, "nvfp4", "fp4"),
     )

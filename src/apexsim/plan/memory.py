@@ -14,42 +14,21 @@ one-sided, since something unmodelled may sit on the GPU (KV connectors, profili
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
-from apexsim.model import cells
-from apexsim.model.dtypes import dtype
-from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, Model
-from apexsim.plan.plan import Plan, Precision
-from apexsim.plan.space import cell_split, routed, stage_layers
+from apexsim.model.model import Cell, Experts, Ffn, Model
+from apexsim.plan.plan import Plan
+from apexsim.plan.pool import Pool, concurrency, kv_pool, request_blocks, token_line
+from apexsim.plan.space import cell_split, routed
+from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
 
-KEPT = frozenset({"embedding", "head", "norm", "router", "position"})  # quantised checkpoints keep these in 16 bit
+__all__ = ["Pool", "Room", "Stage", "kv_pool", "log_lines", "request_blocks", "room", "stage_weights", "stages_of"]
 KV_SCATTER = (-2.5 * GiB, 0.5 * GiB)  # covered 28 of 36 independent logs [byte]
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """How one device's KV cache is dealt to its layers.
-
-    block_tokens: tokens in a block; block_bytes: bytes of a block over the layers of one group; reach: per attention
-    group (tokens it looks back, spare blocks), (0, 0) = all; state_groups: groups of recurrent layers, each taking
-    one block per request.
-    """
-
-    block_tokens: int
-    block_bytes: float
-    reach: tuple[tuple[int, int], ...]
-    state_groups: int = 0
-
-    @property
-    def groups(self) -> int:
-        """Groups of layers; each request takes blocks of every one."""
-        return len(self.reach) + self.state_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,81 +50,6 @@ class Room:
     stage: int
     pool: Pool
     kv_range: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One pipeline stage: its distinct blocks with their number of layers, and whether it is the first or last."""
-
-    index: int
-    layers: tuple[tuple[Block, int], ...]
-    first: bool
-    last: bool
-
-
-def stages_of(model: Model, stages: int) -> tuple[Stage, ...]:
-    """The model's generating stack cut into pipeline stages."""
-    stack, start, cut = model.decoder, 0, []
-    for index, layers in enumerate(stage_layers(len(stack.layers), stages)):
-        counts = Counter(stack.layers[start : start + layers])
-        start += layers
-        blocks = tuple((stack.blocks[i], n) for i, n in sorted(counts.items()))
-        cut.append(Stage(index, blocks, index == 0, index == stages - 1))
-    return tuple(cut)
-
-
-# ---- weights ------------------------------------------------------------------------------------------------------
-
-
-def stored(precision: Precision, part: str) -> float:
-    """Bytes per parameter of a part; embeddings, head, norms and router stay in 16 bit unless named."""
-    named = dict(precision.weights).get(part)
-    each = dtype(named or precision.default).stored
-    return each if named or part not in KEPT or each >= 2.0 else 2.0
-
-
-def stage_weights(model: Model, plan: Plan, stage: Stage) -> float:
-    """Weights of one GPU of a stage [byte]: cells, norms, embedding (first), head (last), rotary cache, towers (first).
-
-    Key/value heads beyond tp are repeated; the vocabulary is padded to 64 and divided by the attention's tp; tied
-    embeddings are one copy per stage that uses them; MLA keeps an absorbed 16-bit copy of its up-projections.
-    """
-    size = sum(n * _block_weights(model.hidden, plan, block) for block, n in stage.layers)
-    vocab = cells.device_vocab(model, plan.attention.tp)
-    precision = plan.precision
-    if stage.first:
-        size += vocab["embedding"] * stored(precision, "embedding")
-        size += model.position_rows * model.hidden * stored(precision, "position")
-        size += _extra(model, plan)
-    if stage.last:
-        tied = model.tied and not stage.first
-        size += vocab["embedding"] * stored(precision, "embedding") if tied else 0.0
-        size += vocab["head"] * stored(precision, "head")
-        size += model.final_norm_parameters * stored(precision, "norm")
-    return size + cells.rope_bytes(model)
-
-
-def _block_weights(hidden: int, plan: Plan, block: Block) -> float:
-    size = block.norm_parameters * stored(plan.precision, "norm")
-    for cell in block.cells:
-        tp, ep = cell_split(cell, plan)
-        parts = cells.device_parameters(cell, hidden, tp, ep, plan.attention.tp)
-        size += sum(n * stored(plan.precision, part) for part, n in parts.items())
-        size += 2.0 * cells.absorbed_parameters(cell, tp)
-    return size
-
-
-def _extra(model: Model, plan: Plan) -> float:
-    """Towers and projections beside the generating stack, divided by tp, and encoder stacks [byte]; 16 bit.
-
-    Towers outside the published total are loaded too; multi-token-prediction layers are not.
-    """
-    outside = sum(n for name, n in model.outside_parts if name != "mtp")
-    size = 2.0 * (model.extra_parameters + outside) / plan.attention.tp
-    for stack in model.stacks[:-1]:
-        for i, n in Counter(stack.layers).items():
-            size += n * _block_weights(stack.hidden, plan, stack.blocks[i])
-    return size
 
 
 # ---- overheads ----------------------------------------------------------------------------------------------------
@@ -197,78 +101,6 @@ def graphs(engine: EngineRow) -> float:
     return engine.memory.graph_bytes * (len(engine.pad) + full)
 
 
-# ---- cache --------------------------------------------------------------------------------------------------------
-
-
-def kv_token_bytes(cell: Cell, tp: int, plan: Plan, engine: EngineRow) -> float:
-    """Cache of one cell per token and device [byte]; some engines pad latent rows."""
-    element = dtype(plan.precision.kv).stored
-    size = cells.kv_bytes(cell, tp, element)
-    if isinstance(cell, LatentAttention) and engine.memory.latent_pad:
-        width = cell.kv_rank + cell.rope_dim
-        size += (ceil(width / engine.memory.latent_pad) * engine.memory.latent_pad - width) * element
-    return size
-
-
-def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
-    """How the cache of a stage is dealt: one pool over all layers, or groups of equally many layers of one kind.
-
-    Groups (vLLM 0.9 on): g = fewest layers of a kind, ⌈layers of the kind / g⌉ groups of each.  Recurrent layers are a
-    kind too: a block grows to as many tokens (a multiple of block_size) as fill the bytes of one layer's state.  Before
-    that version every layer is charged with the whole context, and state comes on top.
-    """
-    kinds, row, state = _kinds(plan, stage, engine)
-    recurrent = sum(n for _, n in state)
-    largest = max((size for size, _ in state), default=0.0)
-    layers = sum(kinds.values())
-    if not layers:
-        return Pool(engine.block_size, max(largest * recurrent, 1.0), (), 1)
-    if engine.memory.kv_pool != "groups":
-        block = engine.block_size * row
-        return Pool(engine.block_size, block, ((0, 0),), ceil(largest * recurrent / block))
-    tokens = engine.block_size
-    if recurrent:
-        tokens = ceil(largest / (row / layers) / tokens) * tokens
-    least = min(*kinds.values(), recurrent or layers)
-    reach = tuple(kind for kind, n in sorted(kinds.items()) for _ in range(ceil(n / least)))
-    return Pool(tokens, tokens * row * least / layers, reach, ceil(recurrent / least))
-
-
-def _kinds(
-    plan: Plan, stage: Stage, engine: EngineRow
-) -> tuple[Counter[tuple[int, int]], float, list[tuple[float, int]]]:
-    """(reach -> layers), bytes per token over all layers, and (state bytes, layers) of the recurrent ones."""
-    kinds: Counter[tuple[int, int]] = Counter()
-    row, state = 0.0, []
-    for block, n in stage.layers:
-        for cell in block.cells:
-            each = kv_token_bytes(cell, plan.attention.tp, plan, engine)
-            held = cells.state_bytes(cell, plan.attention.tp)
-            if each:
-                kinds[_reach(cell)] += n
-                row += each * n
-            if held:
-                state.append((held, n))
-    return kinds, row, state
-
-
-def _reach(cell: Cell) -> tuple[int, int]:
-    """(tokens looked back, spare blocks) of a cell: a window may straddle one more block, a chunk starts on its own."""
-    window = cells.kv_window(cell)
-    if not window:
-        return (0, 0)
-    return (window, 0) if isinstance(cell, Attention) and cell.chunk else (window - 1, 1)
-
-
-def request_blocks(pool: Pool, length: int, engine: EngineRow) -> int:
-    """Blocks that one request of `length` tokens needs: full groups keep all, others their reach + one step."""
-    need = pool.state_groups
-    for reach, spare in pool.reach:
-        kept = min(reach + engine.max_num_batched_tokens, length) if reach or spare else length
-        need += ceil(kept / pool.block_tokens) + spare
-    return need
-
-
 # ---- room ---------------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +141,7 @@ def _stage_room(
 ) -> Room | Rejected:
     total, fraction, rules = cluster.gpu.memory_bytes, engine.memory_fraction, engine.memory
     parts = {
-        "weights": stage_weights(model, plan, stage),
+        "weights": stage_weights(model, plan, stage, rules),
         "activation peak": activations(model, plan, engine, stage.last),
         "non-torch": non_torch(plan, cluster, engine),
         "CUDA graphs": graphs(engine),
@@ -325,13 +157,12 @@ def _stage_room(
             "overheads fit", f"{lines} GiB > {total / GiB:.1f} GiB: {-free / GiB:.1f} GiB short", plan.shorthand
         )
     count = int(kv // pool.block_bytes)
-    concurrency = count / request_blocks(pool, max_model_len, engine)
-    blocks = _lane_blocks(pool, count, concurrency, max_model_len)
-    by_length = rules.tokens_line == "concurrency"
-    tokens = int(concurrency * max_model_len) if by_length else count // pool.groups * pool.block_tokens
+    many = concurrency(pool, count, max_model_len, engine)
+    blocks = _lane_blocks(pool, count, many, max_model_len)
+    tokens = token_line(pool, count, max_model_len, engine)
     ledger = (*parts.items(), ("KV cache", kv), ("free", free))
     around = (max(0.0, kv + KV_SCATTER[0]), max(0.0, kv + KV_SCATTER[1]))
-    return Room(kv, blocks, tokens, pool.block_tokens, concurrency, max_model_len, ledger, stage.index, pool, around)
+    return Room(kv, blocks, tokens, pool.block_tokens, many, max_model_len, ledger, stage.index, pool, around)
 
 
 def _lane_blocks(pool: Pool, count: int, concurrency: float, max_model_len: int) -> int:

@@ -10,9 +10,9 @@ from apexsim.hardware import Cluster
 from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, LinearAttention
 from apexsim.model.ops import Axis, Collective
 from apexsim.plan.lower import StageOps
-from apexsim.plan.memory import stages_of
 from apexsim.plan.plan import Layout, Plan
 from apexsim.plan.space import MIXERS, cell_split
+from apexsim.plan.weights import stages_of
 from apexsim.search.evaluate import Setting
 
 

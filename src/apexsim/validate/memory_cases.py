@@ -20,9 +20,11 @@ from apexsim.hardware import Cluster, Gpu, load_gpu
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.model.precision import LINEAR, format_in_name
-from apexsim.plan.memory import Room, Stage, kv_pool, request_blocks, room, stage_weights, stages_of, token_line
+from apexsim.plan.memory import Room, room
 from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.plan.pool import kv_pool, token_line
 from apexsim.plan.space import routed
+from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
 from apexsim.validate.rows import Answered, Row, Skipped, flag, number, whole
 
@@ -39,8 +41,8 @@ QUANT: dict[str, dict[str, str]] = {
     "fp8-block": dict.fromkeys(LINEAR, "fp8_block"),
     "awq": dict.fromkeys(LINEAR, "awq"),
     "awq_marlin": dict.fromkeys(LINEAR, "awq"),
-    "bitsandbytes": dict.fromkeys(LINEAR, "bnb4"),
-    "bnb4": dict.fromkeys(LINEAR, "bnb4"),
+    "bitsandbytes": dict.fromkeys(LINEAR, "nf4"),
+    "bnb4": dict.fromkeys(LINEAR, "nf4"),
     "mxfp4": {"experts": "mxfp4"},
     "nvfp4": dict.fromkeys(LINEAR, "nvfp4"),
 }
@@ -150,7 +152,7 @@ def memory_row(row: Row, where: Path) -> Answered | Skipped:
         return Skipped(row["id"], "the row names no bundled model", labels)
     it = server(row)
     metrics: dict[str, Any] = {}
-    weights = max(stage_weights(it.model, it.plan, s, it.engine) for s in stages_of(it.model, it.plan.stages))
+    weights = max(stage_weights(it.model, it.plan, s, it.engine.memory) for s in stages_of(it.model, it.plan.stages))
     _add(metrics, "weights_gib", number(row, "weights_gib"), weights / GiB)
     kv, tokens = number(row, "kv_gib"), number(row, "kv_tokens")
     if not math.isnan(kv):
