@@ -58,7 +58,9 @@ def kernel_input(requests: int) -> tuple[Requests, Rules, Host, Costs, int]:
 def kernel_rate(requests: int, gaps: bool) -> float:
     """Requests per second of the simulator alone."""
     work, rules, host, costs, blocks = kernel_input(requests)
-    return requests / best(lambda: simulate(work, rules, host, costs, blocks, gaps=gaps), 5 if requests < 100_000 else 3)
+    return requests / best(
+        lambda: simulate(work, rules, host, costs, blocks, gaps=gaps), 5 if requests < 100_000 else 3
+    )
 
 
 def jump_ratio() -> float:
@@ -74,13 +76,25 @@ def million() -> tuple[float, float]:
         "import sys, resource; sys.path.insert(0, 'bench'); import run; r = run.kernel_rate(1_000_000, False); "
         "print(r, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     return float(out[0]), float(out[1])
 
 
 def command() -> float:
     """The whole main job as a command, start-up included [s]."""
-    line = [str(Path(sys.executable).parent / "apexsim"), "plan", "llama-3.1-70b", "--gpu", "h100-sxm", "--gpus", "8", "--trace", TRACE]
+    line = [
+        str(Path(sys.executable).parent / "apexsim"),
+        "plan",
+        "llama-3.1-70b",
+        "--gpu",
+        "h100-sxm",
+        "--gpus",
+        "8",
+        "--trace",
+        TRACE,
+    ]
     return best(lambda: subprocess.run(line, capture_output=True, check=True, env={**os.environ, "NO_COLOR": "1"}), 3)
 
 
@@ -103,7 +117,8 @@ def main() -> int:
         "search of the main job, one core, warm [s]": search,
         "simulated plans of the main job": float(len(study.ranked)),
         "request-plans per second": len(study.ranked) * APEX_REQUESTS / search,
-        "times faster than APEX+ per plan (published 405 s for 26)": (APEX_WALL / APEX_PLANS) / (search / len(study.ranked)),
+        "times faster than APEX+ per plan (published 405 s for 26)": (APEX_WALL / APEX_PLANS)
+        / (search / len(study.ranked)),
         "whole command [s]": command(),
         "apexsim --help [s]": help_time(),
         "kernel, 4,096 Poisson requests [requests/s]": kernel_rate(4096, True),

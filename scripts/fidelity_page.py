@@ -25,7 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = {"open_loop.csv": "vLLM 0.6.0, Llama-3.1-70B bf16, 8 × H100, open loop (46 runs)",
          "request_level.csv": "vLLM 0.19, Llama-3.1-8B bf16, RTX PRO 6000, open loop (300 requests)",
          "closed_loop.csv": "InferenceX and NVIDIA closed-loop runs (1,458 configurations)"}  # fmt: skip
-BORROW = {"b200_sxm": "h200_sxm", "h100_sxm": "h200_sxm", "h200_sxm": "h100_sxm"}  # a GPU as if it had no tables of its own
+BORROW = {
+    "b200_sxm": "h200_sxm",
+    "h100_sxm": "h200_sxm",
+    "h200_sxm": "h100_sxm",
+}  # a GPU as if it had no tables of its own
 METRICS = ("ttft_mean_ms", "tpot_mean_ms", "itl_mean_ms", "e2e_mean_ms")
 
 
@@ -42,7 +46,13 @@ def main() -> int:
 
 def fair(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows whose harness and measurement are known to be sound."""
-    return [r for r in record["rows"] if r["status"] == "ok" and not r["labels"].get("suspect") and r["labels"].get("origin", "inferencex") == "inferencex"]
+    return [
+        r
+        for r in record["rows"]
+        if r["status"] == "ok"
+        and not r["labels"].get("suspect")
+        and r["labels"].get("origin", "inferencex") == "inferencex"
+    ]
 
 
 def transferred(path: Path) -> list[dict[str, Any]]:
@@ -51,19 +61,28 @@ def transferred(path: Path) -> list[dict[str, Any]]:
     for i, case in enumerate(read_cases(path)[1]):
         if i % 8 or not isinstance(case, Case) or case.labels["origin"] != "inferencex" or case.labels["suspect"]:
             continue
-        gpu = replace(case.cluster.gpu, kernels="", borrow=BORROW[case.labels["gpu"]], name=case.cluster.gpu.name + "-borrowed")
+        gpu = replace(
+            case.cluster.gpu, kernels="", borrow=BORROW[case.labels["gpu"]], name=case.cluster.gpu.name + "-borrowed"
+        )
         found, _ = bench.predict(replace(case, cluster=replace(case.cluster, gpu=gpu)))
         if isinstance(found, Rejected):
             continue
         predicted = predicted_ms(found, case)
-        rows.append({"labels": case.labels, "metrics": {m: {"measured": v, "predicted": predicted[m]} for m, v in case.measured.items()}})
+        rows.append(
+            {
+                "labels": case.labels,
+                "metrics": {m: {"measured": v, "predicted": predicted[m]} for m, v in case.measured.items()},
+            }
+        )
     return rows
 
 
 def logs(rows: list[dict[str, Any]], metric: str) -> np.ndarray:
     """log(predicted / measured)."""
     pairs = [r["metrics"][metric] for r in rows if metric in r["metrics"]]
-    return np.asarray([math.log(p["predicted"] / p["measured"]) for p in pairs if p["measured"] > 0 and p["predicted"] > 0])
+    return np.asarray(
+        [math.log(p["predicted"] / p["measured"]) for p in pairs if p["measured"] > 0 and p["predicted"] > 0]
+    )
 
 
 def spread(values: np.ndarray) -> float:
@@ -93,7 +112,12 @@ def grouped(record: dict[str, Any]) -> list[dict[str, Any]]:
     import csv
 
     with (ROOT / "validation" / "closed_loop.csv").open(newline="", encoding="utf-8") as file:
-        keys = {r["id"]: tuple(r[k] for k in ("backend", "family", "precision", "system", "isl", "osl", "concurrency", "measured_date")) for r in csv.DictReader(file)}
+        keys = {
+            r["id"]: tuple(
+                r[k] for k in ("backend", "family", "precision", "system", "isl", "osl", "concurrency", "measured_date")
+            )
+            for r in csv.DictReader(file)
+        }
     return [{**r, "group": keys[r["id"]]} for r in fair(record)]
 
 
@@ -103,7 +127,11 @@ def residuals(records: dict[str, Any], borrowed: list[dict[str, Any]]) -> dict[s
     both = grouped(records["closed_loop.csv"])
     for name, metric in (("ttft", "ttft_mean_ms"), ("tpot", "tpot_mean_ms")):
         errors, _, _ = comparisons(both, metric)
-        found[name] = {"measured": spread(logs(rows, metric)), "transferred": spread(logs(borrowed, metric)), "comparison": spread(errors)}
+        found[name] = {
+            "measured": spread(logs(rows, metric)),
+            "transferred": spread(logs(borrowed, metric)),
+            "comparison": spread(errors),
+        }
     found["e2e"] = {k: found["tpot"][k] for k in found["tpot"]}  # nine tenths of these E2E times are decoding
     return found
 
@@ -111,8 +139,10 @@ def residuals(records: dict[str, Any], borrowed: list[dict[str, Any]]) -> dict[s
 def residual_text(table: dict[str, dict[str, float]]) -> str:
     """The TOML file."""
     head = ("# Robust log spread of predicted / measured, written by scripts/fidelity_page.py from the shipped measurements.\n"
-            "# measured: kernels of the GPU itself; transferred: borrowed from another GPU; comparison: between two layouts of one study.\n")  # fmt: skip
-    return head + "".join(f"[{name}]\n" + "".join(f"{k} = {v:.3f}\n" for k, v in row.items()) for name, row in table.items())
+            "# measured: kernels of the GPU itself; transferred: borrowed from another GPU; comparison: between two layouts of one study.\n")  # fmt: skip  # noqa: E501
+    return head + "".join(
+        f"[{name}]\n" + "".join(f"{k} = {v:.3f}\n" for k, v in row.items()) for name, row in table.items()
+    )
 
 
 def rows_of(title: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -122,7 +152,9 @@ def rows_of(title: str, rows: list[dict[str, Any]]) -> list[str]:
         pairs = [r["metrics"][metric] for r in rows if metric in r["metrics"] and r["metrics"][metric]["measured"] > 0]
         if pairs:
             s = score(pairs)
-            out.append(f"| {title} | {metric.removesuffix('_mean_ms').upper()} | {s['n']} | {s['median_abs_error']:.1%} | {s['p90_abs_error']:.1%} | {s['mean_abs_error']:.1%} | {s['bias']:+.1%} |")
+            out.append(
+                f"| {title} | {metric.removesuffix('_mean_ms').upper()} | {s['n']} | {s['median_abs_error']:.1%} | {s['p90_abs_error']:.1%} | {s['mean_abs_error']:.1%} | {s['bias']:+.1%} |"  # noqa: E501
+            )
     return out
 
 
@@ -142,22 +174,40 @@ def page(records: dict[str, Any], borrowed: list[dict[str, Any]], table: dict[st
             out += rows_of(f"{engine}, InferenceX", mine)
             for model in sorted({r["labels"]["model"] for r in mine}):
                 for gpu in sorted({r["labels"]["gpu"] for r in mine if r["labels"]["model"] == model}):
-                    out += rows_of(f"{engine} · {model.partition('--')[2]} · {gpu}", [r for r in mine if r["labels"]["model"] == model and r["labels"]["gpu"] == gpu])
+                    out += rows_of(
+                        f"{engine} · {model.partition('--')[2]} · {gpu}",
+                        [r for r in mine if r["labels"]["model"] == model and r["labels"]["gpu"] == gpu],
+                    )
         for bucket, low, high in (("concurrency ≤ 8", 0, 8), ("16–64", 9, 64), ("≥ 128", 65, 1e9)):
             out += rows_of(bucket, [r for r in rows if low < float(r["labels"]["concurrency"]) <= high])
-        out += rows_of("suspect rows", [r for r in record["rows"] if r["status"] == "ok" and r["labels"].get("suspect")])
-        out += rows_of("NVIDIA's own runs (harness unknown)", [r for r in record["rows"] if r["status"] == "ok" and r["labels"].get("origin") != "inferencex"])
+        out += rows_of(
+            "suspect rows", [r for r in record["rows"] if r["status"] == "ok" and r["labels"].get("suspect")]
+        )
+        out += rows_of(
+            "NVIDIA's own runs (harness unknown)",
+            [r for r in record["rows"] if r["status"] == "ok" and r["labels"].get("origin") != "inferencex"],
+        )
         out += rows_of("every eighth row, kernels borrowed from another GPU", borrowed)
         _, right, total = comparisons(grouped(record), "tpot_mean_ms")
-        out += [f"\nOrder of two layouts by TPOT, all else equal: {right} of {total} pairs right ({right / max(total, 1):.1%})."]
-    out += ["\n## Error bars\n", "Robust log spread used in results (one standard deviation):\n", "| metric | own kernels | borrowed kernels | between two layouts |", "|---|---|---|---|"]
-    out += [f"| {name} | {row['measured']:.1%} | {row['transferred']:.1%} | {row['comparison']:.1%} |" for name, row in table.items()]
+        out += [
+            f"\nOrder of two layouts by TPOT, all else equal: {right} of {total} pairs right ({right / max(total, 1):.1%})."
+        ]
+    out += [
+        "\n## Error bars\n",
+        "Robust log spread used in results (one standard deviation):\n",
+        "| metric | own kernels | borrowed kernels | between two layouts |",
+        "|---|---|---|---|",
+    ]
+    out += [
+        f"| {name} | {row['measured']:.1%} | {row['transferred']:.1%} | {row['comparison']:.1%} |"
+        for name, row in table.items()
+    ]
     return "\n".join(out) + "\n"
 
 
 INTRO = """# Fidelity
 
-Written by `python scripts/fidelity_page.py`; `make fidelity` replays the same files and fails when a median grows by more than half a point.
+Written by `python scripts/fidelity_page.py`; `make fidelity` replays the same files and fails when a median grows by more than half a point.  # noqa: E501
 
 ![predicted against measured](images/fidelity.png)
 
@@ -166,8 +216,8 @@ own runs, whose harness and flags are unknown, are scored apart.
 
 **What was fitted on what.** The host constants of vLLM 0.6.0 (six numbers) were fitted on `open_loop.csv`; leaving each of its three
 workloads out in turn gives 0.9 % ITL and 4.7 % TTFT, leaving each of its five layouts out 0.8 % and 5.0 %
-(`python -m apexsim.validate.fit_host validation/open_loop.csv --leave-out workload`). The host constants of vLLM V1, SGLang and TensorRT-LLM were fitted by a
-smaller model on `closed_loop.csv` and are used as they stand, so the closed-loop figures are in sample for these five constants per engine, and out of
+(`python -m apexsim.validate.fit_host validation/open_loop.csv --leave-out workload`). The host constants of vLLM V1, SGLang and TensorRT-LLM were fitted by a  # noqa: E501
+smaller model on `closed_loop.csv` and are used as they stand, so the closed-loop figures are in sample for these five constants per engine, and out of  # noqa: E501
 sample for everything else (kernels, memory, scheduling). `request_level.csv` was not used for any constant.
 Kernel times come from other measurements (docs/kernels.md) and see none of these files."""
 
@@ -184,17 +234,26 @@ def picture(records: dict[str, Any]) -> None:
     for ax, metric in zip(axes, ("ttft_mean_ms", "tpot_mean_ms", "e2e_mean_ms")):
         for name, record in records.items():
             for engine, colour in colours.items():
-                pairs = [r["metrics"][metric] for r in fair(record) if metric in r["metrics"] and r["labels"]["engine"] == engine]
+                pairs = [
+                    r["metrics"][metric]
+                    for r in fair(record)
+                    if metric in r["metrics"] and r["labels"]["engine"] == engine
+                ]
                 if pairs:
-                    ax.plot([p["measured"] for p in pairs], [p["predicted"] for p in pairs], "o" if name == "closed_loop.csv" else "^", ms=3 if name == "closed_loop.csv" else 5,
-                            alpha=0.45, color=colour, mec="none", label=f"{engine}, {name.removesuffix('.csv').replace('_', ' ')}")  # fmt: skip
+                    ax.plot([p["measured"] for p in pairs], [p["predicted"] for p in pairs], "o" if name == "closed_loop.csv" else "^", ms=3 if name == "closed_loop.csv" else 5,  # noqa: E501
+                            alpha=0.45, color=colour, mec="none", label=f"{engine}, {name.removesuffix('.csv').replace('_', ' ')}")  # fmt: skip  # noqa: E501
         low, high = ax.get_xlim()
         ax.set_xscale("log")
         ax.set_yscale("log")
         low, high = ax.get_xlim()
         for factor, style in ((1.0, "-"), (1.2, ":"), (1 / 1.2, ":")):
             ax.plot([low, high], [low * factor, high * factor], style, color="0.4", lw=0.8)
-        ax.set(title=f"mean {metric.split('_')[0].upper()}", xlabel="measured [ms]", ylabel="predicted [ms]", xlim=(low, high))
+        ax.set(
+            title=f"mean {metric.split('_')[0].upper()}",
+            xlabel="measured [ms]",
+            ylabel="predicted [ms]",
+            xlim=(low, high),
+        )
     axes[0].legend(fontsize=7, loc="upper left", frameon=False)
     fig.suptitle("Predicted against measured (dotted: ± 20 %)", fontsize=11)
     fig.savefig(ROOT / "docs/images/fidelity.png", dpi=110)

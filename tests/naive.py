@@ -84,6 +84,7 @@ class Group:
     ready: float = 0.0
     flight: Step | None = None
     phase: int = 0  # decode steps since it looked at the queue, modulo poll
+    waited: int = 0  # steps for which prompts have waited for company
     asleep: bool = False  # it found nothing to start, until the next results of the replica
 
 
@@ -129,6 +130,8 @@ class Replica:
         self.waiting: list[Sequence] = []
         self.returned: list[Sequence] = []  # thrown out, go before the others
         self.front_free = 0.0
+        self.read_until = 0.0  # requests seen by then have been read
+        self.halfway = False  # a prompt was half computed when the step began to be formed
         self.unsent: list[Sequence] = []
         self.outstanding = 0
 
@@ -190,6 +193,7 @@ class Replica:
         naive_price.price(step, t, self.costs, self.stage_free, len(self.lanes), self.rules.pad_lanes == 1)
         g.ready, g.flight = step.end, step
         g.phase = 0 if step.chunks else (g.phase + 1) % self.rules.poll
+        g.waited = 0 if step.chunks else g.waited
         for c in step.chunks:
             c.sequence.start = min(c.sequence.start, t)
         self.world.steps.append(step)
@@ -222,14 +226,17 @@ class Replica:
         """Choose who takes part."""
         step = Step(self.number, g.number, [], [])
         queue = self.visible(g, t)
+        self.halfway = any(lane.partial for lane in self.lanes)
         if self.rules.mix:
             thrown = self.give_blocks(g)
             step.decodes = list(g.decoding)
             closed = self.continue_partials(step)
-            if not thrown:
+            if not thrown and not self.hold(g, queue):
                 self.admit(step, queue, closed)
         else:
-            self.admit(step, queue, self.continue_partials(step))
+            closed, held = self.continue_partials(step), self.hold(g, queue)
+            if not held:
+                self.admit(step, queue, closed)
             if not step.chunks:
                 self.give_blocks(g)
                 step.decodes = list(g.decoding)
@@ -243,14 +250,52 @@ class Replica:
         """The waiting requests that a step of this group may take, in order."""
         if self.idle(g):
             g.phase = 0
-        if g.phase != 0:
-            return []
+        if g.phase == 0:
+            self.read_until = t - TIE if self.rules.lag and not self.idle(g) else t + TIE
         queue = self.returned + self.waiting
         if self.rules.order == SHORTEST:
             queue.sort(key=lambda x: (x.prompt, x.index))
-        if self.rules.lag and not self.idle(g):
-            return [x for x in queue if x.seen < t - TIE]
-        return [x for x in queue if x.seen <= t + TIE]
+        return [x for x in queue if x.seen <= self.read_until]
+
+    def hold(self, g: Group, queue: list[Sequence]) -> bool:
+        """Do the waiting prompts wait for company?"""
+        busy = [sum(x.lane == i for x in g.decoding) for i in range(len(self.lanes))]
+        if not self.rules.wait or self.rules.order == SHORTEST or not g.decoding or self.halfway:
+            return False
+        return self.hold_for_tokens(g, queue) if len(self.lanes) == 1 else self.hold_for_lanes(g, queue, busy)
+
+    def hold_for_tokens(self, g: Group, queue: list[Sequence]) -> bool:
+        """One lane: the prompts that fit, with the decodes, would leave the step too empty."""
+        lane = self.lanes[0]
+        left, free, seats, tokens = self.rules.budget, lane.free, self.rules.max_seqs - lane.admitted, 0
+        if self.rules.mix:
+            left -= len(g.decoding)
+        for x in queue:
+            q = self.grant(x, left, tokens, free, seats, seats == self.rules.max_seqs)
+            left, free, seats, tokens = left - q, free - self.blocks_at_admission(x, q), seats - 1, tokens + q
+            if q < x.target:
+                break
+        if tokens == 0 or tokens + len(g.decoding) >= self.rules.wait_tokens or g.waited >= self.rules.wait:
+            return False
+        g.waited += 1
+        return True
+
+    def hold_for_lanes(self, g: Group, queue: list[Sequence], busy: list[int]) -> bool:
+        """Several lanes: one of them would get no prompt."""
+        admitted = [lane.admitted for lane in self.lanes]
+        served = set()
+        for _ in queue:
+            number = admitted.index(min(admitted))
+            admitted[number] += 1
+            served.add(number)
+        g.waited += 1
+        if (
+            min(busy) == 0
+            or (len(served) == len(busy) and max(busy) < self.rules.max_seqs)
+            or g.waited >= self.rules.wait
+        ):
+            g.waited = 0
+        return g.waited > 0
 
     def give_blocks(self, g: Group) -> bool:
         """Each decoding sequence gets the block its next token needs; True if any sequence was thrown out for it."""
@@ -324,7 +369,9 @@ class Replica:
             lanes = [i for i in range(len(self.lanes)) if i not in closed]
             number = min(lanes, key=lambda i: self.lanes[i].admitted)
             x = queue[0]
-            q = self.grant(step, x, number)
+            lane, here = self.lanes[number], naive_price.prompt_tokens(step, number)
+            seats = self.rules.max_seqs - lane.admitted
+            q = self.grant(x, self.left(step, number), here, lane.free, seats, lane.admitted == 0)
             if q < 1:
                 closed.add(number)
                 continue
@@ -337,15 +384,19 @@ class Replica:
             if q < x.target:
                 closed.add(number)
 
-    def grant(self, step: Step, x: Sequence, number: int) -> int:
-        """Tokens the request would get in that lane, 0 if it cannot be admitted."""
-        lane, left = self.lanes[number], self.left(step, number)
+    def grant(self, x: Sequence, left: int, tokens: int, free: int, seats: int, empty: bool) -> int:
+        """Tokens the request would get in a lane, 0 if it cannot be admitted.
+
+        Of the lane: left of its budget, prompt tokens in the step, free blocks, free seats, nothing admitted.
+        """
         q = min(left, x.target) if self.rules.chunk else x.target
-        alone = x.target > self.rules.budget and naive_price.prompt_tokens(step, number) == 0
-        if lane.admitted >= self.rules.max_seqs or q < 1 or (q > left and not alone):
+        alone = x.target > self.rules.budget and tokens == 0
+        if seats < 1 or q < 1 or (q > left and not alone):
             return 0
-        spare = 0 if lane.admitted == 0 or self.rules.admission == ADMIT_RESERVE else self.rules.watermark
-        return q if self.blocks_at_admission(x, q) + spare <= lane.free else 0
+        if tokens > 0 and tokens + x.target >= self.rules.prefill_limit:
+            return 0
+        spare = 0 if empty or self.rules.admission == ADMIT_RESERVE else self.rules.watermark
+        return q if self.blocks_at_admission(x, q) + spare <= free else 0
 
     def blocks_at_admission(self, x: Sequence, q: int) -> int:
         """KV blocks it holds from its admission on."""

@@ -59,7 +59,10 @@ def test_a_single_spike_is_brought_down_to_its_larger_neighbours() -> None:
     spiked[3, 2, 1] *= 4.0
     cleaned = without_spikes(spiked)
     assert seconds[3, 2, 1] <= cleaned[3, 2, 1] <= seconds[4, 3, 2]
-    assert (np.delete(cleaned.ravel(), np.ravel_multi_index((3, 2, 1), seconds.shape)) == np.delete(seconds.ravel(), np.ravel_multi_index((3, 2, 1), seconds.shape))).all()
+    assert (
+        np.delete(cleaned.ravel(), np.ravel_multi_index((3, 2, 1), seconds.shape))
+        == np.delete(seconds.ravel(), np.ravel_multi_index((3, 2, 1), seconds.shape))
+    ).all()
 
 
 def test_known_rows_of_the_source_files() -> None:

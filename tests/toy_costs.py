@@ -15,10 +15,11 @@ from apexsim.engine.types import FULL, Costs, Host, Requests, Rules
 F8 = NDArray[np.float64]
 
 VLLM_V1 = Rules(mix=1, chunk=1, budget=256, max_seqs=16, block=16, watermark=0, admission=0, preempt=1, order=0,
-                lag=0, poll=1, pad_lanes=0)  # fmt: skip
+                lag=0, poll=1, pad_lanes=0, prefill_limit=FULL, wait=0, wait_tokens=0)  # fmt: skip
 VLLM_V0 = VLLM_V1._replace(mix=0, chunk=0, admission=1, watermark=1)
-SGLANG = VLLM_V1._replace(mix=0, chunk=1, admission=1, poll=5, block=1)
+SGLANG = VLLM_V1._replace(mix=0, chunk=1, admission=1, poll=5, block=1, prefill_limit=300)
 TRTLLM = VLLM_V1._replace(chunk=0, admission=2, lag=1, pad_lanes=1)
+TRTLLM_WAIT = TRTLLM._replace(wait=7, wait_tokens=200)
 ORCA = VLLM_V1._replace(chunk=0, admission=2, block=1)
 NO_HOST = Host(0.0, 0.0)
 

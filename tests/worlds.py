@@ -84,6 +84,8 @@ def rules(draw: st.DrawFn) -> Rules:
         max_seqs=draw(st.sampled_from([1, 2, 4, 16])), block=draw(st.sampled_from([1, 4, 16])),
         watermark=draw(st.sampled_from([0, 1, 3])), admission=draw(st.integers(0, 2)), preempt=1, order=draw(one),
         lag=draw(one), poll=draw(st.sampled_from([1, 2, 5])), pad_lanes=draw(one),
+        prefill_limit=draw(st.sampled_from([FULL, FULL, 12, 100])), wait=draw(st.sampled_from([0, 0, 1, 3, 20])),
+        wait_tokens=draw(st.sampled_from([6, 20, 200])),
     )  # fmt: skip
 
 

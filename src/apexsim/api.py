@@ -1,8 +1,8 @@
 """The Python API: names and numbers in, a Study out (floor 5).
 
-    import apexsim
-    study = apexsim.plan("llama-3.1-70b", gpu="h100-sxm", gpus=8, trace="examples/creation_05.jsonl")
-    print(study.ranked[0].plan.shorthand, study.ranked[0].metrics.e2el.mean)
+import apexsim
+study = apexsim.plan("llama-3.1-70b", gpu="h100-sxm", gpus=8, trace="examples/creation_05.jsonl")
+print(study.ranked[0].plan.shorthand, study.ranked[0].metrics.e2el.mean)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from apexsim.objective import parse_objective
 from apexsim.plan.plan import Precision, parse_plan
 from apexsim.plan.space import candidates
 from apexsim.search.evaluate import Setting
-from apexsim.search.search import Goal, Progress, search, simulate_one
+from apexsim.search.search import Goal, search, simulate_one
 from apexsim.search.study import Study
 from apexsim.slo import parse_slo
 from apexsim.workload.formats import fit_lengths, read_trace
@@ -68,8 +68,9 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int, nodes: int = 1, trace: str | None = None, prompt_len: int | None = None,
-    output_len: int | None = None, num_requests: int = 1024, request_rate: float | None = None, burstiness: float = 1.0,
+    model: str, *, gpu: str, gpus: int, nodes: int = 1, trace: str | None = None, time_unit: str | None = None,
+    columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
+    num_requests: int = 1024, request_rate: float | None = None, burstiness: float = 1.0,
     concurrency: int | None = None, seed: int = 0, length_spread: float | None = None, warmup: int = 0,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, max_model_len: int | None = None,
@@ -81,8 +82,14 @@ def ask(
     cluster = Cluster(load_gpu(gpu), gpus, nodes)
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {' or '.join(ROUTES)}")
-    work = workload_of(trace, prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed,
-                       length_spread, warmup)  # fmt: skip
+    if trace is not None:
+        if prompt_len is not None or output_len is not None:
+            hint = "drop --prompt-len and --output-len"
+            raise InputError("a trace and synthetic lengths are both given", "--trace", hint)
+        read = read_trace(trace, columns=columns_of(columns), time_unit=time_unit or "")
+        work = reloaded(replace(read, warmup=warmup), request_rate, concurrency)
+    else:
+        work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup)
     work, length = lengths_of(what, work, max_model_len, too_long)
     row = engine_of(engine, settings or {}, cluster, length)
     pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster)
@@ -92,46 +99,56 @@ def ask(
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype), goal, inputs
 
 
-def workload_of(trace: str | None, prompt_len: int | None, output_len: int | None, num_requests: int, request_rate: float | None,
-                burstiness: float, concurrency: int | None, seed: int, spread: float | None, warmup: int) -> Workload:  # fmt: skip
-    """The stream of requests: a trace, or synthetic lengths with a rate, a concurrency or neither."""
-    if trace is not None:
-        if prompt_len is not None or output_len is not None:
-            raise InputError("a trace and synthetic lengths are both given", "--trace", "drop --prompt-len and --output-len")
-        if concurrency is not None or request_rate is not None:
-            return _reloaded(read_trace(trace), request_rate, concurrency, warmup)
-        return replace(read_trace(trace), warmup=warmup)
+COLUMNS = {"time": "arrive", "in": "prompt", "out": "output", "arrive": "arrive", "prompt": "prompt", "output": "output"}
+
+
+def columns_of(text: str | None) -> dict[str, str] | None:
+    """The column map that "time=ts,in=prompt,out=gen" names."""
+    if not text:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    if any(not sign or key.strip() not in COLUMNS or not name.strip() for key, sign, name in pairs):
+        raise InputError(f"cannot read the column map '{text}'", "--map", "write time=COLUMN,in=COLUMN,out=COLUMN")
+    return {COLUMNS[key.strip()]: name.strip() for key, _, name in pairs}
+
+
+def made_up(prompt_len: int | None, output_len: int | None, num_requests: int, request_rate: float | None, burstiness: float,
+            concurrency: int | None, seed: int, spread: float | None, warmup: int) -> Workload:  # fmt: skip
+    """Synthetic lengths with a rate, a concurrency or neither."""
     if prompt_len is None or output_len is None:
         raise InputError("no workload", "", "give --trace FILE, or --prompt-len N and --output-len N")
     if spread is None:
         spread = CLOSED_SPREAD if concurrency is not None else 0.0
-    made = synthetic(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, spread, 0.0, warmup)
+    made = synthetic(
+        prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, spread, 0.0, warmup
+    )
     if spread == CLOSED_SPREAD and concurrency is not None:
         note = f"lengths drawn within ±{CLOSED_SPREAD:.0%} (--length-spread 0 keeps them constant, in lockstep)"
         return replace(made, notes=(*made.notes, note))
     return made
 
 
-def _reloaded(work: Workload, rate: float | None, concurrency: int | None, warmup: int) -> Workload:
-    """The lengths of a trace under another load."""
+def reloaded(work: Workload, rate: float | None, concurrency: int | None) -> Workload:
+    """The lengths of a trace under another load, if one is given."""
     if rate is not None and concurrency is not None:
         raise InputError("--request-rate and --concurrency are both given", "", "use one of them")
     if concurrency is not None:
-        if concurrency < 1:
-            raise InputError(f"expected a concurrency of at least 1, got {concurrency}", "--concurrency")
         note = f"arrivals of the trace replaced by {concurrency} users in a closed loop"
-        return replace(work, arrive=work.arrive * 0.0, mode="closed", concurrency=concurrency, warmup=warmup, notes=(*work.notes, note))
-    assert rate is not None
-    if not rate > 0:
-        raise InputError(f"expected a rate above 0, got {rate}", "--request-rate")
+        return replace(work, arrive=work.arrive * 0.0, mode="closed", concurrency=concurrency, notes=(*work.notes, note))
+    if rate is None:
+        return work
     scale = work.size / max(float(work.arrive[-1]), 1e-9) / rate
-    return replace(work, arrive=work.arrive * scale, warmup=warmup, notes=(*work.notes, f"arrivals scaled to {rate:g} requests/s"))
+    return replace(work, arrive=work.arrive * scale, notes=(*work.notes, f"arrivals scaled to {rate:g} requests/s"))
 
 
 def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long: str) -> tuple[Workload, int]:
     """The workload that fits, and the model length: the user's, else the longest request rounded up to 1,024."""
     if max_model_len is not None and (max_model_len < 2 or max_model_len > 16 * model.max_length):
-        raise InputError(f"a model length of {max_model_len} is impossible for {model.name}", "--max-model-len", f"it takes {model.max_length}")
+        raise InputError(
+            f"a model length of {max_model_len} is impossible for {model.name}",
+            "--max-model-len",
+            f"it takes {model.max_length}",
+        )
     limit = max_model_len or model.max_length
     work = fit_lengths(work, limit, too_long)
     if max_model_len is not None:

@@ -44,6 +44,12 @@ class MemoryRules:
     latent_pad: int  # latent cache rows padded to this many elements; 0 = not
     mxfp4_pad_hidden: int  # the kernels of MXFP4 experts pad the model's width to a multiple of this …
     mxfp4_pad_inner: int  # … and the experts' inner width on a device to one of this
+    shared_experts_whole: int  # 1: shared experts stand on every device while the routed ones are expert parallel
+    state_blocks: int  # blocks per request and group of recurrent layers, beside one per draft token
+    state_share: float  # > 0: recurrent state has a pool of its own, this x the KV pool's bytes
+    refuses: int  # 1: the engine will not start unless the cache holds one request of max_model_len
+    kv_low_bytes: float  # independent logs lay from here …
+    kv_high_bytes: float  # … to here around the KV memory predicted
     budget: str  # what the memory fraction is a fraction of: "total", "static" or "free" (see `plan.memory`)
 
 
@@ -88,6 +94,7 @@ class EngineRow:
     memory_fraction: float
     memory: MemoryRules
     # rules that most engines lack
+    draft_tokens: int = 0  # proposed by the model's own multi-token-prediction layers each step (memory only)
     profile_tokens: int = 0  # tokens of the memory profile where the budget is no bound; 0 = the budget
     prefill_limit: int = 0  # tokens of whole prompts in one prefill batch; 0 = the budget
     poll_interval: int = 1  # decode steps between two looks for new requests

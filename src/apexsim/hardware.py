@@ -49,7 +49,8 @@ class Gpu:
     """One accelerator model.
 
     flops: dense peaks [FLOP/s] by format; memory_bytes: what engines see at start-up [byte]; memory_nominal_bytes:
-    what is on the label (memory vendors' GB are GiB); memory_bandwidth: peak [byte/s]; cache_bytes: last-level cache, 0 = none known; link: scale-up; nic: network;
+    what is on the label (memory vendors' GB are GiB); memory_bandwidth: peak [byte/s];
+    cache_bytes: last-level cache, 0 = none known; link: scale-up; nic: network;
     host: PCIe or chip-to-chip; tdp_w, idle_w [W] (NaN where unknown); prices [$/h per GPU] by price book; kernels:
     folder of its measured operator tables, or "", and then borrow names that of the nearest measured GPU.
     """

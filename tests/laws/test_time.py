@@ -84,7 +84,7 @@ def test_jumping_is_stepping_with_few_blocks(world: World) -> None:
     assert_jumps_are_steps(world)
 
 
-@pytest.mark.parametrize("policy", [toy.VLLM_V1, toy.VLLM_V0, toy.SGLANG, toy.TRTLLM, toy.ORCA])
+@pytest.mark.parametrize("policy", [toy.VLLM_V1, toy.VLLM_V0, toy.SGLANG, toy.TRTLLM, toy.TRTLLM_WAIT, toy.ORCA])
 @pytest.mark.parametrize(("lanes", "stages"), [(1, 1), (4, 1), (1, 4)])
 def test_jumping_is_stepping_on_a_long_trace(policy: toy.Rules, lanes: int, stages: int) -> None:
     costs = toy.costs(toy.Toy(stages=stages, windows=(FULL, 128), tokens=8192))
@@ -127,7 +127,7 @@ def test_one_server_first_come_first_served_is_monotone_in_load(world: World) ->
     assert stretched(single, 2.0) <= stretched(single, 1.0) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("policy", [toy.VLLM_V1, toy.VLLM_V0, toy.SGLANG, toy.TRTLLM, toy.ORCA])
+@pytest.mark.parametrize("policy", [toy.VLLM_V1, toy.VLLM_V0, toy.SGLANG, toy.TRTLLM, toy.TRTLLM_WAIT, toy.ORCA])
 def test_batches_are_monotone_in_load_on_average(policy: toy.Rules) -> None:
     asked = toy.poisson(20.0, 600, seed=5)
     world = World(asked, policy, toy.NO_HOST, toy.costs(toy.Toy()), 4_000)
@@ -193,7 +193,7 @@ def small_runs() -> dict[str, np.ndarray]:
     """Every result of a few small worlds."""
     costs = [toy.costs(toy.Toy(stages=s, windows=(FULL, 64), floor=9e-3)) for s in (1, 2)]
     found: dict[str, np.ndarray] = {}
-    for number, policy in enumerate([toy.VLLM_V1, toy.VLLM_V0, toy.SGLANG, toy.TRTLLM]):
+    for number, policy in enumerate([toy.VLLM_V1, toy.VLLM_V0, toy.SGLANG, toy.TRTLLM_WAIT]):
         for stages in (1, 2):
             world = World(toy.poisson(40.0, 20, seed=number), policy, Host(1e-6, 1e-3), costs[stages - 1],
                           700 // policy.block, 2, 2, number % 2)  # fmt: skip

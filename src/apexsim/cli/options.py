@@ -49,6 +49,8 @@ CLUSTER = (
 )
 WORKLOAD = (
     Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
+    Opt("time_unit", str, None, "Unit of the trace's times where the format does not say: ns, us, ms, s or clock.", "UNIT"),
+    Opt("map", str, None, "Columns of another trace format: time=COLUMN,in=COLUMN,out=COLUMN.", "COLUMNS"),
     Opt("prompt_len", int, None, "Synthetic requests: prompt tokens.", "N", least=1),
     Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1),
     Opt("num_requests", int, 1024, "Synthetic requests: how many.", "N", least=1, most=20_000_000),
@@ -186,6 +188,7 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
     }
     asked["settings"] = {name: value for name, value in asked["settings"].items() if value is not None}
     asked["slos"] = tuple(asked.pop("slo") or ())
+    asked["columns"] = asked.pop("map")
     if asked["request_rate"] == math.inf:
         if asked["trace"] is not None:
             raise InputError(

@@ -9,6 +9,7 @@ dense axis; equal layers are priced once and multiplied.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -75,6 +76,8 @@ def rules_for(engine: EngineRow, blocks: int, block_size: int, requests: int, la
         max_seqs=min(engine.max_num_seqs, max(requests, 1)), block=block_size,
         watermark=int(engine.watermark * blocks), admission=engine.admission, preempt=engine.preempt, order=engine.order,
         lag=engine.lag, poll=engine.poll_interval, pad_lanes=1 if lanes > 1 else 0,
+        prefill_limit=engine.prefill_limit or FULL, wait=engine.balance_wait if lanes > 1 else engine.batch_wait_iters,
+        wait_tokens=math.ceil(engine.batch_wait_ratio * engine.max_num_batched_tokens),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from apexsim.engine.types import (
     ADMIT_CHUNK, ADMIT_RESERVE, FCFS, S_PREEMPT, Costs, Host, Log, Requests, Rules, State, Work,
 )  # fmt: skip
 
-NONE_VISIBLE, NOT_POLLED, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
+NONE_VISIBLE, HELD, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
 
 
 @merged
@@ -260,7 +260,7 @@ def admit(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, l
         if state.partial[r, l] >= 0:
             _continue(req, work, state, rules, costs, log, r, g, l, with_decodes)
     if not may_start:
-        return NOT_POLLED
+        return HELD
     if rules.order != FCFS:
         sort_visible(req, work, state, r, limit)
     while True:
@@ -325,30 +325,43 @@ def _continue(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
         state.closed[r, l] = 1
 
 
+@inner
+def grant(rules: Rules, target: int, whole: int, tokens: int, left: int, running: int, free: int) -> int:
+    """Tokens of the step that a lane gives to a waiting request; 0 if seats, budget or blocks do not allow it.
+
+    target: tokens it has to compute; whole: prompt + output; of the lane, tokens: prompt tokens in the step, left: of its
+    budget, running: admitted requests, free: blocks.
+    """
+    q = min(target, left) if rules.chunk == 1 else target
+    alone = tokens == 0 and target > rules.budget
+    if running >= rules.max_seqs or q <= 0 or (q > left and not alone):
+        return 0
+    if tokens > 0 and tokens + target >= rules.prefill_limit:
+        return 0
+    spare = 0 if running == 0 or rules.admission == ADMIT_RESERVE else rules.watermark
+    return q if first_blocks(rules, target, whole, q) + spare <= free else 0
+
+
+@inner
+def first_blocks(rules: Rules, target: int, whole: int, q: int) -> int:
+    """KV blocks that a request takes when it is admitted with q tokens."""
+    if rules.admission == ADMIT_CHUNK:
+        return blocks_of(q, rules.block)
+    return blocks_of(whole if rules.admission == ADMIT_RESERVE else target, rules.block)
+
+
 @merged
 def _start(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int, i: int,
            t0: float, with_decodes: bool) -> None:  # fmt: skip
     """Admit request i to lane l if seats, budget and blocks allow, else close the lane for this step."""
-    target = req.prompt[i] + work.made[i]
+    target, whole = req.prompt[i] + work.made[i], req.prompt[i] + req.output[i]
     left = _left(state, rules, r, g, l, with_decodes)
-    q = min(target, left) if rules.chunk == 1 else target
-    alone = state.tokens[r, l] == 0 and target > rules.budget
-    if state.running[r, l] >= rules.max_seqs or q <= 0 or (q > left and not alone):
-        state.closed[r, l] = 1
-        return
-    if rules.admission == ADMIT_CHUNK:
-        need, spare = blocks_of(q, rules.block), rules.watermark
-    elif rules.admission == ADMIT_RESERVE:
-        need, spare = blocks_of(req.prompt[i] + req.output[i], rules.block), 0
-    else:
-        need, spare = blocks_of(target, rules.block), rules.watermark
-    if state.running[r, l] == 0:
-        spare = 0
-    if need + spare > state.free[r, l]:
+    q = grant(rules, target, whole, state.tokens[r, l], left, state.running[r, l], state.free[r, l])
+    if q == 0:
         state.closed[r, l] = 1
         return
     take(work, state, rules, r)
-    state.free[r, l] -= need
+    state.free[r, l] -= first_blocks(rules, target, whole, q)
     state.running[r, l] += 1
     work.lane[i] = l
     work.group[i] = g

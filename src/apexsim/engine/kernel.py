@@ -6,19 +6,23 @@ independent twin written from that page.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, get_type_hints
 
 import numpy as np
 from numba import njit
 
 from apexsim.engine import cache
 from apexsim.engine.jit import inner, merged
-from apexsim.engine.batch import NONE_VISIBLE, NOT_POLLED, admit, grow, settle
+from apexsim.engine.batch import HELD, NONE_VISIBLE, admit, grow, settle
+from apexsim.engine.gather import hold
 from apexsim.engine.pipeline import PATIENCE, calm, pipeline_run
 from apexsim.engine.queue import send, sight
 from apexsim.engine.run import FOREVER, decode_run, one_step
 from apexsim.engine.types import (
-    F8, FCFS, FULL, I8, LOG_FULL, OK, STATUS, STUCK, SUM_NAMES, TIE, Costs, Host, Log, Requests, Rules, State, Work,
+    F8, FCFS, FULL, I4, I8, LOG_FULL, OK, STATUS, STUCK, SUM_NAMES, TIE, Costs, Host, Log, Requests, Rules, State, Work,
 )  # fmt: skip
 
 
@@ -114,17 +118,24 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
               t0: float, halt: float, jump: bool) -> bool:  # fmt: skip
     """Form the group's next step at t0 and run it; False when nothing could be scheduled."""
     d = _busy(state, r, g)
-    idle = d == 0 and not _halfway(state, r)
-    limit = sight(rules, t0, idle)
+    halfway = _halfway(state, r)
+    idle = d == 0 and not halfway
     if idle:
         state.phase[r, g] = 0
-    look = state.phase[r, g] == 0
+    if state.phase[r, g] == 0:
+        state.limit[r] = sight(rules, t0, idle)
+    limit = state.limit[r]
     lanes = state.tokens.shape[1]
     decodes = d > 0
+    may_start = True
     if rules.mix == 1 and decodes:
         for l in range(lanes):
-            look = not grow(req, work, state, rules, costs, log, r, g, l) and look
-    why = admit(req, work, state, rules, costs, log, r, g, t0, limit, rules.mix == 1 and decodes, look)
+            may_start = not grow(req, work, state, rules, costs, log, r, g, l) and may_start
+    held, until = 0, -1
+    if rules.wait > 0 and rules.order == FCFS and may_start and decodes and not halfway:
+        held, until = hold(req, work, state, rules, r, g, limit)
+        may_start = held <= 0
+    why = admit(req, work, state, rules, costs, log, r, g, t0, limit, rules.mix == 1 and decodes, may_start)
     prompts = 0
     for l in range(lanes):
         prompts += state.tokens[r, l]
@@ -133,19 +144,32 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
         if decodes:
             for l in range(lanes):
                 if grow(req, work, state, rules, costs, log, r, g, l):
-                    why = NOT_POLLED
+                    why, held = HELD, min(held, 1)
     if prompts == 0 and _busy(state, r, g) == 0:
         return False
     _timeline(state, rules, log, capacity, r, g, t0)
     if prompts > 0 or state.ready.shape[1] > 1 or not jump:
         one_step(state, rules, costs, log, r, g, t0, decodes and _busy(state, r, g) > 0)
+        if prompts > 0:
+            state.waited[r, g] = 0
+        elif held > 0:
+            state.waited[r, g] += 1
         return True
     most, cut = FOREVER, 1e300
-    if why == NOT_POLLED:
-        most = 1 if rules.poll == 1 else rules.poll - state.phase[r, g]
+    if held != 0:
+        most = abs(held)
+    elif why == HELD:
+        most = 1
     elif (why == NONE_VISIBLE or rules.order != FCFS) and state.head[r] >= 0:
-        cut = work.seen[state.head[r]] + (TIE if rules.lag == 1 else -TIE)
+        until = state.head[r]
+    if rules.poll > 1 and why != NONE_VISIBLE:
+        most = min(most, rules.poll - state.phase[r, g])  # to the next look: what it reads is remembered
+    if until >= 0:
+        cut = work.seen[until] + (TIE if rules.lag == 1 else -TIE)
+    before = state.steps[r, g]
     decode_run(state, rules, costs, log, r, g, t0, most, cut, halt)
+    if held > 0:
+        state.waited[r, g] += state.steps[r, g] - before
     return True
 
 
@@ -163,8 +187,10 @@ def advance(req: Requests, work: Work, state: State, rules: Rules, host: Host, c
         if g < 0 or t0 >= halt:
             return OK
         several = jump and state.ready.shape[1] > 1
-        if several and calm(work, state, rules, r, t0) and pipeline_run(work, state, rules, costs, log, r, halt) > 0:
-            continue
+        if several:
+            cut = calm(req, work, state, rules, r, t0)
+            if cut > t0 and pipeline_run(state, rules, costs, log, r, min(cut, halt)) > 0:
+                continue
         scheduled = _schedule(req, work, state, rules, costs, log, capacity, r, g, t0, halt, jump)
         if not scheduled and not _wait_for_blocks(state, r, g):
             return STUCK
@@ -231,8 +257,8 @@ class Outcome:
     start: F8
     first: F8
     finish: F8
-    preempted: I8
-    replica: I8
+    preempted: I4
+    replica: I4
     gaps: F8  # [m, 4] first [s], slope [s/step], steps, weight; empty when not recorded
     hist: I8
     hist_lane: I8
@@ -252,7 +278,7 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
     sorted_cap = size if rules.order else 1
     return State(
         ready=np.zeros((n, g)), avail=np.zeros((n, g)), token_free=np.zeros(n), flying=np.zeros((n, g), i8),
-        steps=np.zeros((n, g), i8), phase=np.zeros((n, g), i8), decoding=np.zeros((n, g, l), i8),
+        steps=np.zeros((n, g), i8), phase=np.zeros((n, g), i8), waited=np.zeros((n, g), i8), limit=np.zeros(n), decoding=np.zeros((n, g, l), i8),
         context=np.zeros((n, g, l, w), i8), growing=np.zeros((n, g, l, w), i8),
         heap_key=np.zeros((n, g, l, cap), i8), heap_req=np.zeros((n, g, l, cap), i8), heap_size=np.zeros((n, g, l), i8),
         cross_key=np.zeros((n, g, l, w, cross), i8), cross_req=np.zeros((n, g, l, w, cross), i8),
@@ -270,7 +296,7 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
 
 def _work(size: int) -> Work:
     f = [np.full(size, v) for v in (0.0, 0.0, -1.0, np.nan, np.nan, 0.0)]
-    i = [np.full(size, v, np.int64) for v in (0, 0, 0, 0, -1, 0, 0, 0, 0, -1)]
+    i = [np.full(size, v, np.int32) for v in (0, 0, 0, 0, -1, 0, 0, 0, 0, -1)]
     return Work(*f, *i)
 
 
@@ -280,6 +306,20 @@ def _log(n: int, lanes: int, rows: int, tokens: int, windows: int) -> Log:
         hist_lane=np.zeros((n, 2, tokens if lanes > 1 else 1), np.int64), sums=np.zeros((n, len(SUM_NAMES))),
         read=np.zeros((n, 2, windows)), timeline=np.zeros((2048, 5)),
     )  # fmt: skip
+
+
+def _cast(row: Any) -> Any:
+    """The tuple with every field of the one type that the kernel is compiled for: another would compile it anew."""
+    fields = (_CAST[kind](value) for kind, value in zip(get_type_hints(type(row)).values(), row))
+    return type(row)(*fields)
+
+
+_CAST: dict[Any, Callable[[Any], Any]] = {
+    int: int,
+    float: float,
+    F8: partial(np.require, dtype=np.float64, requirements=("C", "A", "W")),
+    I8: partial(np.require, dtype=np.int64, requirements=("C", "A", "W")),
+}
 
 
 def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
@@ -301,6 +341,8 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     its replica); jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
     Every request must fit: prompt + output ≤ blocks · block.  Raises AssertionError where it does not.
     """
+    requests, rules, host, costs = _cast(requests), _cast(rules), _cast(host), _cast(costs)
+    blocks, replicas, lanes, route, jump = int(blocks), int(replicas), int(lanes), int(route), bool(jump)
     size, stages, windows = len(requests.prompt), costs.lane.shape[0], len(costs.windows)
     longest = int((requests.prompt + requests.output).max()) if size else 0
     assert longest <= blocks * rules.block, STATUS[STUCK]

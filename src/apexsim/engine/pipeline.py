@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.batch import note_gap
+from apexsim.engine.batch import grant, note_gap
 from apexsim.engine.jit import inner
 from apexsim.engine.run import advance_context, horizon, note_step, note_sums, slowest
 from apexsim.engine.types import (
-    ADMIT_RESERVE, DECODE, FCFS, S_DSTEPS, S_DTOKENS, S_SAMPLED, TIE, Costs, I8, Log, Rules, State, Work,
+    ADMIT_RESERVE, DECODE, FCFS, S_DSTEPS, S_DTOKENS, S_SAMPLED, TIE, Costs, Log, Requests, Rules, State, Work,
 )  # fmt: skip
 
 LEFT, PIECE, DONE, TOTAL, SEQS, WIDEST = range(6)  # columns of State.group_plan, see types
@@ -21,20 +21,38 @@ SAME = 1e-12  # s: a gap this close to its line belongs to it
 
 
 @inner
-def calm(work: Work, state: State, rules: Rules, r: int, t0: float) -> bool:
-    """Does the replica only decode, with nothing in the queue that a step from t0 on would look at?"""
-    if rules.poll > 1:
-        return False
+def calm(req: Requests, work: Work, state: State, rules: Rules, r: int, t0: float) -> float:
+    """Until when [s] the replica only decodes, if nothing finishes: 0 where a step from t0 on might take a prompt."""
+    if rules.poll > 1 or (rules.wait > 0 and state.partial.shape[1] > 1):
+        return 0.0
     for l in range(state.partial.shape[1]):
         if state.partial[r, l] >= 0:
-            return False
+            return 0.0
     for g in range(state.ready.shape[1]):
         for l in range(state.partial.shape[1]):
             if state.fresh_size[r, g, l] > 0:
-                return False
+                return 0.0
     if rules.order != FCFS and state.sorted_size[r] > 0:
-        return False
-    return state.head[r] < 0 or work.seen[state.head[r]] > t0 + 2 * TIE
+        return 0.0
+    if state.head[r] < 0:
+        return 1e300
+    seen = work.seen[state.head[r]]
+    if seen > t0 + 2 * TIE:
+        return seen - TIE
+    return 1e300 if rules.order == FCFS and _blocked(req, work, state, rules, r) else 0.0
+
+
+@inner
+def _blocked(req: Requests, work: Work, state: State, rules: Rules, r: int) -> bool:
+    """Fits the first waiting request nowhere?  Decoding only takes blocks, so that it stays so until something finishes."""
+    i = state.head[r]
+    target, whole = req.prompt[i] + work.made[i], req.prompt[i] + req.output[i]
+    for g in range(state.ready.shape[1]):
+        for l in range(state.partial.shape[1]):
+            left = rules.budget - (state.decoding[r, g, l] if rules.mix == 1 else 0)
+            if grant(rules, target, whole, 0, left, state.running[r, l], state.free[r, l]) > 0:
+                return False
+    return True
 
 
 @inner
@@ -129,12 +147,12 @@ def _gap(state: State, log: Log, r: int, g: int, gap: float, weight: float) -> N
 
 
 @inner
-def pipeline_run(work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, halt: float) -> int:
-    """Decode steps of all groups until one may finish or fill a window, blocks run out, or a request could be seen.  Returns the steps done; the groups' last steps stay in flight."""
+def pipeline_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, cut: float) -> int:
+    """Decode steps of all groups that start before `cut`, until one may finish or fill a window or blocks run out.
+
+    Returns the steps done; the groups' last steps stay in flight.
+    """
     groups = state.ready.shape[1]
-    cut = halt
-    if state.head[r] >= 0:
-        cut = min(cut, work.seen[state.head[r]] - TIE)
     for g in range(groups):
         state.group_plan[r, g, LEFT] = horizon(state, rules, costs, r, g)
         state.group_plan[r, g, PIECE] = state.group_plan[r, g, DONE] = 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
+I4 = NDArray[np.int32]
 
 DECODE, PROMPT = 0, 1  # kinds of step: only decodes (captured graph) | holds prompt tokens (eager or mixed)
 TIE = 1e-9  # s: an arrival this close to a step's start counts as before it
@@ -43,6 +44,9 @@ class Rules(NamedTuple):
     lag: int  # 1: a request that arrives as a step starts is seen by the next one
     poll: int  # decode steps between two looks at the queue (1 = every step)
     pad_lanes: int  # 1: every lane is padded to the busiest one
+    prefill_limit: int  # prompt tokens of one step and lane that whole prompts after the first stay below
+    wait: int  # steps for which decodes go on alone while prompts gather (0 = none)
+    wait_tokens: int  # one lane: tokens of a step at which prompts need not wait; several: a prompt on each lane
 
 
 class Host(NamedTuple):
@@ -91,16 +95,16 @@ class Work(NamedTuple):
     first: F8  # [R] s, first token
     finish: F8  # [R] s, last token
     last: F8  # [R] s, last token before a preemption
-    made: I8  # [R] tokens generated before the current stay
-    computed: I8  # [R] prompt tokens computed in the current stay
-    joined: I8  # [R] decode step count of its group when it joined
-    context: I8  # [R] cached tokens when it joined
-    ends: I8  # [R] decode step count at which it finishes, -1 = not decoding
-    preempted: I8  # [R] times
-    replica: I8  # [R]
-    group: I8  # [R]
-    lane: I8  # [R]
-    next: I8  # [R] linked list of the waiting queue
+    made: I4  # [R] tokens generated before the current stay
+    computed: I4  # [R] prompt tokens computed in the current stay
+    joined: I4  # [R] decode step count of its group when it joined
+    context: I4  # [R] cached tokens when it joined
+    ends: I4  # [R] decode step count at which it finishes, -1 = not decoding
+    preempted: I4  # [R] times
+    replica: I4  # [R]
+    group: I4  # [R]
+    lane: I4  # [R]
+    next: I4  # [R] linked list of the waiting queue
 
 
 class State(NamedTuple):
@@ -112,6 +116,8 @@ class State(NamedTuple):
     flying: I8  # [N, G] 0 idle, 1 step in flight without decodes, 2 with decodes, −1 waits for another group's results
     steps: I8  # [N, G] decode steps done
     phase: I8  # [N, G] decode steps since the queue was last looked at
+    waited: I8  # [N, G] steps for which prompts have waited for company
+    limit: F8  # [N] s, requests seen by then have been read from the queue
     decoding: I8  # [N, G, L]
     context: I8  # [N, G, L, W] sum of min(context, window)
     growing: I8  # [N, G, L, W] sequences still below the window

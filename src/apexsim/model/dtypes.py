@@ -2,7 +2,7 @@
 
 One row per format.  `stored` is the bytes per parameter including scales; `kernel` the GEMM kernel key; a weight-only
 format multiplies in 16 bit but moves `stored` bytes.  Scales: block FP8 one fp32 per 128x128, int4 group 128 with
-16-bit scale, MXFP4 one byte per 32, NVFP4 one byte per 16 (OCP MX v1.0; NVIDIA NVFP4).
+16-bit scale, NF4 16 bit per 64 (start-up logs), MXFP4 one byte per 32, NVFP4 one byte per 16 (OCP MX v1.0; NVIDIA NVFP4).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DTYPES = {
         Dtype("int4", 0.5 + 2.0 / 128, "w4a16", "bf16", weight_only=True),
         Dtype("awq", 0.52, "w4a16", "bf16", weight_only=True),
         Dtype("w4a8", 0.5, "w4a16", "bf16", weight_only=True),
-        Dtype("nf4", 0.5 + 4.0 / 64, "w4a16", "bf16", weight_only=True),
+        Dtype("nf4", 0.5 + 2.0 / 64, "w4a16", "bf16", weight_only=True),
         Dtype("mxfp4", 0.5 + 1.0 / 32, "mxfp4", "fp4"),
         Dtype("nvfp4", 0.5 + 1.0 / 16, "nvfp4", "fp4"),
     )

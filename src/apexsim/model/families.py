@@ -23,6 +23,7 @@ from apexsim.model.towers import tower_parts
 
 FAMILIES: dict[str, Callable[[Config], Model]] = {**DENSE, **MOE, **HYBRID, **ENCODER}
 DATA = Path(__file__).resolve().parent.parent / "data" / "models"
+MROPE_ROWS = 4  # vLLM's MRotaryEmbedding keeps a table four times max_position_embeddings long
 HUB_HINT = "or give the path of a config.json"
 
 
@@ -46,10 +47,13 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
     """The model with what stands outside its language part: towers, number formats, its name."""
     inside, outside = tower_parts(config, inner)
     precision = formats(config, inner)
+    vision = config.sub("vision_config") or config.sub("thinker_config", "vision_config")
     return replace(
         model,
         name=config.name,
         source=config.where,
+        rope_dim=model.rope_dim * (MROPE_ROWS if _multimodal_positions(inner) else 1),
+        deepstack=len(vision.data.get("deepstack_visual_indexes") or ()) if vision else 0,
         extra_parts=model.extra_parts + inside,
         extra_parameters=model.extra_parameters + sum(n for _, n in inside),
         outside_parts=model.outside_parts + outside,
@@ -57,6 +61,12 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
         kv_dtype=precision.kv,
         notes=model.notes + precision.notes,
     )
+
+
+def _multimodal_positions(inner: Config) -> bool:
+    """Whether rotary positions have sections for time, height and width (M-RoPE, Qwen2-VL report, 2.1)."""
+    row = inner.sub("rope_scaling") or inner.sub("rope_parameters")
+    return row is not None and "mrope_section" in row.data
 
 
 def load_model(

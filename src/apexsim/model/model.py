@@ -138,7 +138,8 @@ class Model:
     embed_dim: int = 0  # 0 = hidden
     head_bias: bool = False
     final_norm_parameters: int = 0
-    rope_dim: int = 0  # rotary width of the cos/sin cache, all tables together; 0 = no rotary positions
+    rope_dim: int = 0  # rotary width of the cos/sin cache, all tables and longer ones counted; 0 = none
+    deepstack: int = 0  # first layers that the vision tower feeds besides the embedding
     has_head: bool = True  # False: an encoder that answers with vectors
     extra_parameters: int = 0  # anything else that is loaded (towers, projections between stacks …)
     extra_parts: tuple[tuple[str, int], ...] = ()  # named shares of extra_parameters ("vision", n) …

@@ -35,6 +35,7 @@ class Gemm:
     split: int = 1
     quantise: bool = False  # activations are quantised in front of this GEMM by a separate kernel
     only: str = ""  # "decode" or "prompt" where only steps of that kind run it
+    beside: bool = False  # captured steps run it on a second stream, see `Grouped.beside`
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,11 @@ class Attend:
 
 @dataclass(frozen=True, slots=True)
 class Mla:
-    """Latent attention: absorbed decode over the latent, decompressed prefill."""
+    """Latent attention: absorbed decode over the latent, decompressed prefill.
+
+    A token sees min(context, top_k) tokens, or with `compress` its `window` and min(context / compress, top_k) latents.
+    direct: the latent itself is key and value of all heads, so nothing is absorbed, and prompts read it as decodes do.
+    """
 
     label: str
     heads: int
@@ -63,11 +68,27 @@ class Mla:
     v_dim: int
     kv_dtype: str = "bf16"
     top_k: int = 0  # sparse attention reads at most this many tokens
+    window: int = 0
+    compress: int = 0
+    direct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Indexer of sparse attention: scores of all cached keys (8 bit), then the top k of them.  Never divided over tp."""
+
+    label: str
+    heads: int
+    dim: int
+    compress: int = 1  # tokens per key
 
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """Routed experts of one device: grouped GEMMs over the experts it holds."""
+    """Routed experts of one device: grouped GEMMs over the experts it holds.
+
+    beside: the shared experts, which captured steps run on a second stream: the longer of both counts, not the sum.
+    """
 
     label: str
     hidden: int
@@ -82,6 +103,7 @@ class Grouped:
     axis: Axis = Axis.TOTAL
     split: int = 1
     distribution: str = "power_law_1.2"
+    beside: tuple[Gemm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +132,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Collective:
-    """One collective of `group` devices `stride` apart; `bytes_per_token` of the full (gathered) tensor."""
+    """One collective of `group` devices `stride` apart; `bytes_per_token` of the full (gathered) tensor.
+
+    route: (hidden size, experts per token, experts) where tokens travel to their experts and back in one call.
+    """
 
     label: str
     kind: str  # all_reduce, all_gather, reduce_scatter, all_to_all, send
@@ -119,9 +144,10 @@ class Collective:
     stride: int = 1
     axis: Axis = Axis.TOTAL
     split: int = 1
+    route: tuple[int, int, int] | None = None
 
 
-Op = Gemm | Attend | Mla | Grouped | Scan | Stream | Collective
+Op = Gemm | Attend | Mla | Index | Grouped | Scan | Stream | Collective
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apexsim.model import cells
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
-from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Layer, Mla, Op, Scan, Stream
+from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Index, Layer, Mla, Op, Scan, Stream
 from apexsim.plan.plan import Layout, Plan
 from apexsim.plan.reshard import expected_copies, layer_collectives
 from apexsim.plan.space import cell_split, stage_layers
@@ -26,9 +26,12 @@ ACT = 2.0  # bytes of an activation between kernels: engines keep the residual s
 # Kernels of one layer: small ones that leave a gap in a captured step, and all that an eager step launches.
 # attention: norm, qkv, rotary, cache write, attention, out | ffn: norm, up, activation, down | experts: router, top-k, sort,
 # two grouped products with their activation and quantisation, gather, combine | latent: two low-rank pairs with norms,
-# absorbed products, rotary, cache write | gdn: convolution, gates, norms and the chunked scan's many parts.
-GAPS = {"attention": 3, "qk_norm": 2, "latent": 3, "ffn": 1, "experts": 3, "shared": 2, "scan": 8}
-LAUNCHES = {"attention": 6, "qk_norm": 0, "latent": 16, "ffn": 4, "experts": 12, "shared": 3, "scan": 46}
+# absorbed products, rotary, cache write | gdn: convolution, gates, norms and the chunked scan's many parts | index: two
+# projections, key norm, rotary with quantisation, cache write, scores, top-k.
+GAPS = {"attention": 3, "qk_norm": 2, "latent": 3, "ffn": 1, "experts": 3, "shared": 2, "scan": 8, "index": 2}
+LAUNCHES = {"attention": 6, "qk_norm": 0, "latent": 16, "ffn": 4, "experts": 12, "shared": 3, "scan": 46, "index": 8}
+NORM_BYTES = 8.0  # per token: two sums of squares, of queries and keys, in 32 bit
+DOMAIN = 8  # GPUs joined by a scale-up link where the caller does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,18 @@ class Context:
     hidden: int
     plan: Plan
     flops: Mapping[str, float]
+    domain: int = DOMAIN
+
+    @property
+    def axis(self) -> Axis:
+        """The axis of attention: the lane's tokens where there are several lanes."""
+        return Axis.LANE if self.plan.lanes > 1 else Axis.TOTAL
+
+    @property
+    def exchange(self) -> bool:
+        """Whether tokens travel to their experts.  Engines gather all tokens instead (vLLM's allgather_reducescatter,
+        SGLang and TensorRT-LLM without an all-to-all library) as long as a fast link joins the group."""
+        return self.plan.lanes > 1 and self.plan.ffn.ep > 1 and self.plan.stage_devices > self.domain
 
     def gemm(self, label: str, part: str, n: int, k: int, lane: bool, split: int = 1, only: str = "") -> Gemm:
         """A GEMM with the kernel that the weight format, the activations and the GPU lead to."""
@@ -86,16 +101,31 @@ def _attention(cell: Attention, ctx: Context) -> tuple[list[Op], str]:
     q, kv, dim = _heads(cell.heads, tp), max(1, _heads(cell.kv_heads, tp)), cell.head_dim
     v_dim = cell.v_head_dim or dim
     kv_width = 0 if cell.shares_kv else kv * dim + (0 if cell.k_is_v else kv * v_dim)
-    axis = Axis.LANE if lane else Axis.TOTAL
-    window = cell.window or cell.chunk
+    window = min((w for w in (cell.window, cell.chunk, cell.index_top_k) if w), default=0)
     moved = 4 * ctx.hidden + 2 * (q + kv) * dim + 2 * kv * (dim + v_dim)  # norm with residual, rotary, cache write
     ops: list[Op] = [
         ctx.gemm("qkv", "attention", q * dim * (2 if cell.gate else 1) + kv_width, ctx.hidden, lane),
         Attend("attention", q, kv, dim, v_dim, window, ctx.plan.precision.kv),
         ctx.gemm("out", "attention", ctx.hidden, q * v_dim, lane),
-        Stream("elementwise", ACT * moved, axis),
+        Stream("elementwise", ACT * moved, ctx.axis),
     ]
-    return ops, "attention"
+    if cell.qkv_out_extra >= ctx.hidden and not cell.shares_kv:  # gates per head and kin, beside the queries
+        ops.append(ctx.gemm("qkv", "attention", -(-cell.qkv_out_extra // ctx.hidden // tp), ctx.hidden, lane))
+    if cell.qk_norm == "full" and tp > 1:  # the norm runs over all heads: their sums of squares are added
+        ops.append(Collective("all_reduce", "all_reduce", NORM_BYTES, tp, 1, ctx.axis))
+    return [*ops, *_indexer(cell, ctx, ctx.hidden, 1)], "attention"
+
+
+def _indexer(cell: Attention | LatentAttention, ctx: Context, rank: int, compress: int) -> list[Op]:
+    """Query, key and head-weight projections of an indexer (whole on every device), its scores and top k."""
+    if not cell.index_heads or cell.index_shared:
+        return []
+    lane = ctx.plan.lanes > 1
+    return [
+        ctx.gemm("index", "attention", cell.index_heads * cell.index_dim, rank, lane),
+        Gemm("index", cell.index_dim + cell.index_heads, ctx.hidden, "bf16", 2.0, ctx.axis),
+        Index("index", cell.index_heads, cell.index_dim, max(1, compress)),
+    ]
 
 
 def _latent(cell: LatentAttention, ctx: Context) -> tuple[list[Op], str]:
@@ -110,12 +140,20 @@ def _latent(cell: LatentAttention, ctx: Context) -> tuple[list[Op], str]:
         ops.append(ctx.gemm("qkv", "attention", heads * qk + latent, ctx.hidden, lane))
     if not cell.shared_kv:
         ops.append(ctx.gemm("qkv", "attention", heads * (cell.nope_dim + cell.v_dim), cell.kv_rank, lane, only="prompt"))
-    ops.append(Mla("attention", heads, cell.kv_rank, cell.rope_dim, cell.nope_dim, cell.v_dim, ctx.plan.precision.kv, top_k))
-    if cell.index_heads and not cell.index_shared:
-        ops.append(ctx.gemm("qkv", "attention", cell.index_heads * cell.index_dim, cell.q_rank or ctx.hidden, lane))
-    ops.append(ctx.gemm("out", "attention", ctx.hidden, heads * cell.v_dim, lane))
+    if cell.gate:
+        ops.append(ctx.gemm("qkv", "attention", heads * cell.v_dim, ctx.hidden, lane))
+    if cell.extra >= ctx.hidden:  # compressors of keys and values, whole on every device
+        ops.append(ctx.gemm("qkv", "attention", cell.extra // ctx.hidden, ctx.hidden, lane))
+    ops.append(Mla("attention", heads, cell.kv_rank, cell.rope_dim, cell.nope_dim, cell.v_dim, ctx.plan.precision.kv, top_k,
+                   cell.window, cell.compress, cell.shared_kv))  # fmt: skip
+    ops += _indexer(cell, ctx, cell.q_rank or ctx.hidden, cell.compress)
+    width = heads * cell.v_dim
+    if cell.o_groups:  # each group of heads has a low-rank product of its own, then one product joins them
+        ops.append(ctx.gemm("out", "attention", cell.o_rank, width, lane))
+        width = _heads(cell.o_groups, tp) * cell.o_rank
+    ops.append(ctx.gemm("out", "attention", ctx.hidden, width, lane))
     moved = 4 * ctx.hidden + 2 * (cell.q_rank + latent) + 2 * heads * qk + 2 * latent
-    ops.append(Stream("elementwise", ACT * moved, Axis.LANE if lane else Axis.TOTAL))
+    ops.append(Stream("elementwise", ACT * moved, ctx.axis))
     return ops, "latent"
 
 
@@ -136,20 +174,26 @@ def _dense(label: str, part: str, inner: int, gated: bool, tp: int, split: int, 
 
 
 def _experts(cell: Experts, ctx: Context) -> tuple[list[Op], str]:
+    """Router, shared experts and latent projections run on a device's own tokens, before these are gathered or sent."""
     tp, ep = cell_split(cell, ctx.plan)
     split, hidden = ctx.plan.ffn.dp, cell.latent or ctx.hidden
+    own = ctx.plan.lanes if ctx.plan.lanes > 1 else split
     kernel, size = kernel_for(ctx.plan.precision.weight("experts"), ctx.plan.precision.activation, ctx.flops)
     moved = 4 * ctx.hidden + cell.top_k * 2 * hidden / max(1, ep)
-    ops: list[Op] = [
-        Gemm("router", cell.experts, ctx.hidden, "bf16", 2.0, Axis.TOTAL, split),
-        Grouped("experts", hidden, cell.inner, cell.experts, cell.top_k, tp, ep, cell.gated, kernel, size, Axis.TOTAL, split),
-        Stream("elementwise", ACT * moved, Axis.TOTAL, split),
-    ]
-    if cell.latent:
-        ops += [ctx.gemm("experts", "experts", cell.latent, ctx.hidden, False, split),
-                ctx.gemm("experts", "experts", ctx.hidden, cell.latent, False, split)]  # fmt: skip
+    shared: list[Gemm] = []
     if cell.shared_inner:
-        ops += _dense("shared", "shared", cell.shared_inner, cell.gated, ctx.plan.attention.tp, split, ctx)[:2]
+        dense = _dense("shared", "shared", cell.shared_inner, cell.gated, ctx.plan.attention.tp, own, ctx)
+        shared = [replace(op, beside=True) for op in dense if isinstance(op, Gemm)]
+    ops: list[Op] = [
+        Gemm("router", cell.experts, ctx.hidden, "bf16", 2.0, Axis.TOTAL, own),
+        Grouped("experts", hidden, cell.inner, cell.experts, cell.top_k, tp, ep, cell.gated, kernel, size, Axis.TOTAL, split,
+                beside=tuple(shared)),
+        *shared,
+        Stream("elementwise", ACT * moved, Axis.TOTAL, split),
+    ]  # fmt: skip
+    if cell.latent:
+        ops += [ctx.gemm("experts", "experts", cell.latent, ctx.hidden, False, own),
+                ctx.gemm("experts", "experts", ctx.hidden, cell.latent, False, own)]  # fmt: skip
     return ops, "experts"
 
 
@@ -182,6 +226,8 @@ def _extras(cell: Cell) -> tuple[str, ...]:
         found.append("qk_norm")
     if isinstance(cell, Experts) and cell.shared_inner:
         found.append("shared")
+    if isinstance(cell, Attention | LatentAttention) and cell.index_heads and not cell.index_shared:
+        found.append("index")
     return tuple(found)
 
 
@@ -206,16 +252,24 @@ def _collectives(block: Block, ctx: Context) -> tuple[Collective, ...]:
     if len(block.cells) == 1:  # a mixer or an FFN alone: one reduction
         whole = plan.attention if experts is None else Layout(tp=plan.ffn.devices)
         return layer_collectives(whole, whole, True, nbytes)
-    exchange = experts is not None and plan.ffn.ep > 1 and plan.lanes > 1
+    exchange = experts is not None and ctx.exchange
     feed = ffn_template(plan.ffn, experts is not None, exchange)
     copies = expected_copies(experts.experts, experts.top_k, plan.ffn.ep) if experts is not None and exchange else 1.0
     ffn = plan.ffn if experts is not None else Layout(plan.ffn.dp, plan.ffn.tp * plan.ffn.ep)
-    return layer_collectives(plan.attention, ffn, block.parallel, nbytes, feed=feed, copies=copies)
+    moves = layer_collectives(plan.attention, ffn, block.parallel, nbytes, feed=feed, copies=copies)
+    return _routed(moves, experts, ctx.hidden) if experts is not None and exchange else moves
 
 
-def lower(model: Model, plan: Plan, flops: Mapping[str, float]) -> tuple[StageOps, ...]:
-    """The ops of every pipeline stage; `flops`: the GPU's peaks by format, which decide the kernels."""
-    ctx = Context(model.hidden, plan, flops)
+def _routed(moves: tuple[Collective, ...], experts: Experts, hidden: int) -> tuple[Collective, ...]:
+    """Dispatch and combine joined into one call that knows its route, as libraries are measured."""
+    found = [m if m.kind != "all_to_all" else replace(m, route=(hidden, experts.top_k, experts.experts)) for m in moves]
+    return tuple(m for i, m in enumerate(found) if m.route is None or i == found.index(m))
+
+
+def lower(model: Model, plan: Plan, flops: Mapping[str, float], domain: int = DOMAIN) -> tuple[StageOps, ...]:
+    """The ops of every pipeline stage; `flops`: the GPU's peaks by format, which decide the kernels; `domain`: GPUs that a
+    scale-up link joins, which decides how tokens reach their experts."""
+    ctx = Context(model.hidden, plan, flops, domain)
     stack = model.decoder
     layers = {i: lower_block(stack.blocks[i], ctx) for i in set(stack.layers)}
     found, start = [], 0

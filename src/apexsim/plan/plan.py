@@ -40,7 +40,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Number formats of a plan: weights by part ("attention", "ffn", "experts", "shared", "router", "embedding", "head"), activations, KV cache.
+    """Number formats of a plan: weights by part, activations, KV cache.
+
+    Parts: attention, ffn, experts, shared, router, embedding, head; what is not named has the default.
 
     activation "auto": as the kernel of the weight format takes them."""
 
@@ -138,7 +140,6 @@ def parse_plan(text: str, precision: Precision | None = None) -> Plan:
     if replicas < 1 or stages < 1:
         raise InputError(f"plan '{whole}' has a factor of 0", "--plan", _GRAMMAR)
     if attention.devices != ffn.devices:
-        raise InputError(
-            f"plan '{whole}' puts attention on {attention.devices} GPUs and the FFN on {ffn.devices}", "--plan", "both cells share one stage's GPUs"
-        )
+        what = f"plan '{whole}' puts attention on {attention.devices} GPUs and the FFN on {ffn.devices}"
+        raise InputError(what, "--plan", "both cells share one stage's GPUs")
     return Plan(replicas, stages, attention, ffn, precision or Precision())

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
-from apexsim.engines import MemoryRules
+from apexsim.engines import EngineRow
 from apexsim.model import cells
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Block, Cell, Experts, Model
@@ -47,34 +47,38 @@ def stored(precision: Precision, part: str) -> float:
     return each if named or part not in KEPT or each >= 2.0 else 2.0
 
 
-def stage_weights(model: Model, plan: Plan, stage: Stage, rules: MemoryRules | None = None) -> float:
+def stage_weights(model: Model, plan: Plan, stage: Stage, engine: EngineRow | None = None) -> float:
     """Weights of one GPU of a stage [byte]: cells, norms, embedding (first), head (last), rotary cache, towers (first).
 
     Key/value heads beyond tp are repeated; the vocabulary is padded to 64 and divided by the attention's tp; tied
     embeddings are one copy per stage that uses them; MLA keeps an absorbed 16-bit copy of its up-projections.
+    An `engine` adds what its own kernels pad, its buffers, and the model's draft layers where it drafts (last stage).
     """
-    size = sum(n * _block_weights(model.hidden, plan, block, rules) for block, n in stage.layers)
+    size = sum(n * _block_weights(model.hidden, plan, block, engine) for block, n in stage.layers)
     vocab = cells.device_vocab(model, plan.attention.tp)
     precision = plan.precision
     if stage.first:
         size += vocab["embedding"] * stored(precision, "embedding")
         size += model.position_rows * model.hidden * stored(precision, "position")
-        size += _extra(model, plan, rules)
+        size += _extra(model, plan, engine)
     if stage.last:
         tied = model.tied and not stage.first
         size += vocab["embedding"] * stored(precision, "embedding") if tied else 0.0
         size += vocab["head"] * stored(precision, "head")
         size += model.final_norm_parameters * stored(precision, "norm")
+        drafts = engine is not None and engine.draft_tokens > 0
+        size += 2.0 * dict(model.outside_parts).get("mtp", 0) / plan.attention.tp if drafts else 0.0
     return size + cells.rope_bytes(model)
 
 
-def _block_weights(hidden: int, plan: Plan, block: Block, rules: MemoryRules | None) -> float:
+def _block_weights(hidden: int, plan: Plan, block: Block, engine: EngineRow | None) -> float:
     size = block.norm_parameters * stored(plan.precision, "norm")
     for cell in block.cells:
         tp, ep = cell_split(cell, plan)
-        parts = cells.device_parameters(cell, hidden, tp, ep, plan.attention.tp)
+        whole = engine is not None and engine.memory.shared_experts_whole and ep > 1
+        parts = cells.device_parameters(cell, hidden, tp, ep, 1 if whole else plan.attention.tp)
         for part, n in parts.items():
-            padded = _padded(cell, hidden, tp, rules) if part == "experts" and _is_mxfp4(plan.precision) else 1.0
+            padded = _padded(cell, hidden, tp, engine) if part == "experts" and _is_mxfp4(plan.precision) else 1.0
             size += n * stored(plan.precision, part) * padded
         size += 2.0 * cells.absorbed_parameters(cell, tp)
     return size
@@ -84,11 +88,12 @@ def _is_mxfp4(precision: Precision) -> bool:
     return dtype(precision.weight("experts")).name == "mxfp4"
 
 
-def _padded(cell: Cell, hidden: int, tp: int, rules: MemoryRules | None) -> float:
+def _padded(cell: Cell, hidden: int, tp: int, engine: EngineRow | None) -> float:
     """How much larger MXFP4 experts are in memory: their kernels want both widths in multiples."""
     assert isinstance(cell, Experts)
-    if rules is None:
+    if engine is None:
         return 1.0
+    rules = engine.memory
     wide, inner = cell.latent or hidden, ceil(cell.inner / tp)
     return _up(wide, rules.mxfp4_pad_hidden) * _up(inner, rules.mxfp4_pad_inner) / (wide * inner)
 
@@ -97,14 +102,17 @@ def _up(width: int, multiple: int) -> int:
     return ceil(width / multiple) * multiple
 
 
-def _extra(model: Model, plan: Plan, rules: MemoryRules | None) -> float:
+def _extra(model: Model, plan: Plan, engine: EngineRow | None) -> float:
     """Towers and projections beside the generating stack, divided by tp, and encoder stacks [byte]; 16 bit.
 
-    Towers outside the published total are loaded too; multi-token-prediction layers are not.
+    Towers outside the published total are loaded too, multi-token-prediction layers only to draft.  A vision tower that
+    also feeds the first layers (`Model.deepstack`) has a buffer of one step's tokens for each.
     """
     outside = sum(n for name, n in model.outside_parts if name != "mtp")
     size = 2.0 * (model.extra_parameters + outside) / plan.attention.tp
+    if engine is not None:
+        size += 2.0 * model.deepstack * engine.max_num_batched_tokens * model.hidden
     for stack in model.stacks[:-1]:
         for i, n in Counter(stack.layers).items():
-            size += n * _block_weights(stack.hidden, plan, stack.blocks[i], rules)
+            size += n * _block_weights(stack.hidden, plan, stack.blocks[i], engine)
     return size

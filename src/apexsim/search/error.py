@@ -13,7 +13,15 @@ from typing import Any
 
 from apexsim.cost.account import Account
 
-KIND = {"ttft": "ttft", "queue": "ttft", "tpot": "tpot", "itl": "tpot", "e2e": "e2e", "throughput": "e2e", "goodput": "e2e"}
+KIND = {
+    "ttft": "ttft",
+    "queue": "ttft",
+    "tpot": "tpot",
+    "itl": "tpot",
+    "e2e": "e2e",
+    "throughput": "e2e",
+    "goodput": "e2e",
+}
 
 
 @cache

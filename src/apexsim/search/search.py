@@ -6,13 +6,14 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from apexsim.cost.account import account
 from apexsim.cost.tables import axes_for
 from apexsim.errors import Infeasible, Rejected
+from apexsim.hardware import Cluster
 from apexsim.metrics import measure
 from apexsim.objective import Objective, rank_key
 from apexsim.plan.memory import room
@@ -24,6 +25,7 @@ from apexsim.search.study import Ranked, Step, Study
 from apexsim.slo import Slo
 
 Progress = Callable[[int, int, str], None]
+MOST_GPUS = 512  # where the search for a cluster that is large enough ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,14 @@ def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     return Study(**{**{f: getattr(study, f) for f in Study.__dataclass_fields__}, "ranked": (first, *rest)})
 
 
-def _run(setting: Setting, plans: Iterable[Plan], workers: int, progress: Progress | None) -> list[Evaluation | Rejected]:
+def _run(
+    setting: Setting, plans: Iterable[Plan], workers: int, progress: Progress | None
+) -> list[Evaluation | Rejected]:
     todo = list(plans)
     count = workers or min(os.cpu_count() or 1, 8)
     done: list[Evaluation | Rejected] = []
     if count == 1 or len(todo) < 2:
-        results = map(lambda p: evaluate(setting, p), todo)
+        results = (evaluate(setting, p) for p in todo)
         return _collect(results, todo, done, progress)
     with ThreadPoolExecutor(count) as pool:
         return _collect(pool.map(lambda p: evaluate(setting, p), todo), todo, done, progress)
@@ -93,7 +97,9 @@ def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: li
     for found, metrics, key in measured:
         value = goal.objective.value(metrics)
         axes = axes_for(setting.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
-        spent = account(found.stages, found.costs, found.outcome, setting.pricer, setting.engine, axes, metrics.duration_s)
+        spent = account(
+            found.stages, found.costs, found.outcome, setting.pricer, setting.engine, axes, metrics.duration_s
+        )
         tie = abs(math.log(value / best)) <= width if value > 0 and best > 0 else value == best
         ratio = goal.objective.ratio(value, base)
         ranked.append(Ranked(found.plan, found.room, metrics, spent, value, ratio, key[0] == 0, tie, found))
@@ -107,7 +113,9 @@ def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: li
 
 def _heuristic_note(setting: Setting, heuristic: Plan) -> str:
     found = room(setting.model, heuristic, setting.cluster, setting.engine, setting.max_model_len)
-    return f"the heuristic plan {heuristic.shorthand} does not fit: {found.reason}" if isinstance(found, Rejected) else ""
+    return (
+        f"the heuristic plan {heuristic.shorthand} does not fit: {found.reason}" if isinstance(found, Rejected) else ""
+    )
 
 
 def _funnel(space: Space | None, fitting: list[Evaluation], rejected: list[Rejected]) -> tuple[Step, ...]:
@@ -137,13 +145,17 @@ def _notes(setting: Setting) -> tuple[str, ...]:
 def _why_nothing_fits(setting: Setting, space: Space, rejected: list[Rejected]) -> tuple[str, str]:
     """The widest plan's shortage, and the smallest change that would fit."""
     if not space.plans:
-        return f"no way to split {setting.model.name} over {setting.cluster.size} GPUs", _examples(rejected)
+        return f"no way to split {_title(setting)} over {setting.cluster.size} GPUs", _examples(rejected)
     widest = max(space.plans, key=lambda p: (p.attention.tp * p.ffn.tp * p.stages, p.attention.tp))
     found = room(setting.model, widest, setting.cluster, setting.engine, setting.max_model_len)
     reason = found.reason if isinstance(found, Rejected) else "no plan fits"
     gpu = setting.cluster.gpu
-    head = f"{setting.model.name} fits on no plan of {setting.cluster.size} × {gpu.name}: {widest.shorthand}: {reason}"
+    head = f"{_title(setting)} fits on no plan of {setting.cluster.size} × {gpu.name}: {widest.shorthand}: {reason}"
     return head, _nearest_fit(setting, widest)
+
+
+def _title(setting: Setting) -> str:
+    return setting.model.name.replace("--", "/")
 
 
 def _examples(rejected: list[Rejected]) -> str:
@@ -151,28 +163,24 @@ def _examples(rejected: list[Rejected]) -> str:
 
 
 def _nearest_fit(setting: Setting, plan: Plan) -> str:
-    """The first of: twice, four, eight times the GPUs; FP8 or 4-bit weights, that would fit."""
-    from dataclasses import replace
-
-    from apexsim.hardware import Cluster
-
-    for factor in (2, 4, 8):
-        cluster = Cluster(setting.cluster.gpu, setting.cluster.per_node, setting.cluster.nodes * factor)
-        for stages in (1, factor):
-            width = plan.attention.tp * (factor if stages == 1 else 1)
-            wider = replace(plan, replicas=1, stages=plan.stages * stages, attention=replace(plan.attention, dp=1, tp=width),
-                            ffn=replace(plan.ffn, dp=1, tp=plan.ffn.tp * (factor if stages == 1 else 1)))  # fmt: skip
-            if wider.attention.devices != wider.ffn.devices:
-                continue
-            if not isinstance(room(setting.model, wider, cluster, setting.engine, setting.max_model_len), Rejected):
-                return f"it would fit as {wider.shorthand} on {wider.devices} × {setting.cluster.gpu.name}"
+    """The smallest change that would fit: 8- or 4-bit weights on the same GPUs, or more of them (doubling)."""
+    found = []
     for fmt in ("fp8", "int4"):
         slim = replace(plan, precision=replace(plan.precision, weights=(), default=fmt))
-        if not isinstance(room(setting.model, slim, setting.cluster, setting.engine, setting.max_model_len), Rejected):
-            return f"it would fit with --weight-dtype {fmt}"
-    return "more or larger GPUs are needed"
+        if _fits(setting, slim, setting.cluster):
+            found.append(f"with --weight-dtype {fmt}")
+            break
+    size = setting.cluster.size
+    while size < MOST_GPUS:
+        size *= 2
+        cluster = Cluster(setting.cluster.gpu, min(size, max(8, setting.cluster.per_node)), max(1, size // 8))
+        wider = [p for p in candidates(setting.model, cluster, plan.precision).plans if p.replicas == p.lanes == p.ffn.dp == 1]
+        fitting = [p for p in wider if _fits(setting, p, cluster)]
+        if fitting:
+            found.append(f"as {fitting[0].shorthand} on {size} × {cluster.gpu.name}")
+            break
+    return f"it would fit {' or '.join(found)}" if found else f"not even {MOST_GPUS} of these GPUs would hold it"
 
 
-def space_of(setting: Setting, precision: object) -> Space:
-    """Every plan of the setting's model on its cluster."""
-    return candidates(setting.model, setting.cluster, precision)  # type: ignore[arg-type]
+def _fits(setting: Setting, plan: Plan, cluster: Cluster) -> bool:
+    return not isinstance(room(setting.model, plan, cluster, setting.engine, setting.max_model_len), Rejected)

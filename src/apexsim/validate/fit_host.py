@@ -33,9 +33,16 @@ def log_errors(cases: list[Case], bench: Bench, names: tuple[str, ...], factors:
     for case in cases:
         scaled = {n: getattr(case.engine, n) * f for n, f in zip(names, factors)}
         engine = replace(case.engine, **scaled)
-        found = evaluate(Setting(case.model, case.cluster, engine, case.workload, bench.pricer(case), case.max_model_len), case.plan)
+        found = evaluate(
+            Setting(case.model, case.cluster, engine, case.workload, bench.pricer(case), case.max_model_len), case.plan
+        )
         predicted = {} if isinstance(found, Rejected) else predicted_ms(found, case)
-        rows.append([math.log(predicted[m] / case.measured[m]) if m in predicted and case.measured.get(m, 0) > 0 else 0.0 for m in WEIGHTS])
+        rows.append(
+            [
+                math.log(predicted[m] / case.measured[m]) if m in predicted and case.measured.get(m, 0) > 0 else 0.0
+                for m in WEIGHTS
+            ]
+        )
     return np.asarray(rows)
 
 
@@ -73,7 +80,9 @@ def report(errors: Array, title: str) -> str:
     for i, metric in enumerate(WEIGHTS):
         e = np.expm1(errors[:, i][errors[:, i] != 0.0])
         if len(e):
-            lines.append(f"  {metric:14s} n={len(e):4d}  median {np.median(np.abs(e)):6.1%}  p90 {np.quantile(np.abs(e), 0.9):6.1%}  bias {np.median(e):+6.1%}")
+            size = np.abs(e)
+            middle, high = np.median(size), np.quantile(size, 0.9)
+            lines.append(f"  {metric:14s} n={len(e):4d}  median {middle:6.1%}  p90 {high:6.1%}  bias {np.median(e):+6.1%}")
     return "\n".join(lines)
 
 
@@ -82,7 +91,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fit_host", description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--engine", default="vllm", help="only rows of this engine")
-    parser.add_argument("--leave-out", default="model", help="label whose groups are left out in turn: model, gpu, workload, layout …")
+    parser.add_argument(
+        "--leave-out", default="model", help="label whose groups are left out in turn: model, gpu, workload, layout …"
+    )
     parser.add_argument("--where", default="", help="label=value: only rows with this label")
     args = parser.parse_args(argv)
     key, _, value = args.where.partition("=")

@@ -25,7 +25,13 @@ SLACK = 0.005
 
 def key_figures(record: dict[str, Any]) -> dict[str, float]:
     """Median errors by metric, over all and by engine; suspect rows and other harnesses left out where labelled."""
-    rows = [r for r in record["rows"] if r["status"] == "ok" and not r["labels"].get("suspect") and r["labels"].get("origin", "inferencex") == "inferencex"]
+    rows = [
+        r
+        for r in record["rows"]
+        if r["status"] == "ok"
+        and not r["labels"].get("suspect")
+        and r["labels"].get("origin", "inferencex") == "inferencex"
+    ]
     found: dict[str, float] = {"coverage": record["summary"]["coverage"]}
     engines = sorted({r["labels"]["engine"] for r in rows})
     for engine in engines:
