@@ -18,6 +18,7 @@ Exit codes: 0 done; 2 the request cannot be read or used; 3 it is sound, but not
 ARGUMENTS = {
     "plan": "MODEL",
     "simulate": "MODEL",
+    "fit": "MODEL",
     "models": "[FILTER]",
     "gpus": "[FILTER]",
     "validate": "FILE...",

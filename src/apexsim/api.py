@@ -13,13 +13,12 @@ from typing import Any
 
 from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
-from apexsim.engines import EngineRow, load_engine, override, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.dtypes import dtype
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.objective import parse_objective
+from apexsim.plan.choose import engine_of, precision_of
 from apexsim.plan.plan import Precision, parse_plan
 from apexsim.plan.space import candidates
 from apexsim.search.evaluate import Setting
@@ -156,20 +155,3 @@ def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long
     length = min(-(-work.longest // ROUND) * ROUND, model.max_length)
     note = f"max model length {length:,}: the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
     return replace(work, notes=(*work.notes, note)), length
-
-
-def engine_of(spec: str, settings: Mapping[str, Any], cluster: Cluster, length: int) -> EngineRow:
-    """The engine's row with the user's settings and all defaults decided."""
-    row = override(load_engine(spec), **settings)
-    return settled(row, cluster.gpu.memory_bytes, cluster.gpu.name, length)
-
-
-def precision_of(model: Model, weight: str | None, activation: str | None, kv: str | None) -> Precision:
-    """Number formats: the user's, else the checkpoint's; quantised parts stay as the checkpoint has them."""
-    cache = dtype(kv, "--kv-dtype").name if kv else (dtype(model.kv_dtype).name if model.kv_dtype else "bf16")
-    if cache not in ("bf16", "fp16", "fp32", "fp8", "int8"):
-        raise InputError(f"a KV cache in {cache} is not supported", "--kv-dtype", "use bf16, fp16, fp32, fp8 or int8")
-    act = dtype(activation, "--activation-dtype").name if activation else "auto"
-    if weight:
-        return Precision((), dtype(weight, "--weight-dtype").name, act, cache)
-    return Precision(model.weight_dtypes, dtype(model.dtype).name, act, cache)

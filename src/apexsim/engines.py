@@ -45,6 +45,7 @@ class MemoryRules:
     mxfp4_pad_hidden: int  # the kernels of MXFP4 experts pad the model's width to a multiple of this …
     mxfp4_pad_inner: int  # … and the experts' inner width on a device to one of this
     shared_experts_whole: int  # 1: shared experts stand on every device while the routed ones are expert parallel
+    dispatch_bytes: float  # buffers of expert-parallel dispatch, taken while the weights are loaded
     state_blocks: int  # blocks per request and group of recurrent layers, beside one per draft token
     state_share: float  # > 0: recurrent state has a pool of its own, this x the KV pool's bytes
     refuses: int  # 1: the engine will not start unless the cache holds one request of max_model_len

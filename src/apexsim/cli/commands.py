@@ -10,6 +10,7 @@ import typer
 
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
+from apexsim.cli.sizing import FIT_HELP, fit
 
 if TYPE_CHECKING:
     from apexsim.search.study import Study
@@ -161,8 +162,9 @@ def validate(files: Files, **given: Any) -> None:
 HELP = {
     "plan": PLAN_HELP,
     "simulate": SIMULATE_HELP,
+    "fit": FIT_HELP,
     "models": MODELS_HELP,
     "gpus": GPUS_HELP,
     "validate": VALIDATE_HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "models": models, "gpus": gpus, "validate": validate}
+RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate}

@@ -106,6 +106,27 @@ OUTPUT = (
 )
 WORKERS = (Opt("workers", int, 0, "Threads; 0 takes the cores there are.", "N", least=0, most=1024),)
 PLAN = (Opt("plan", str, REQUIRED, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4), DP2TP4/TP8 …", "PLAN"),)
+WIDTHS = (
+    Opt("tp", int, None, "Tensor parallel width; replicas fill the rest.", "T", least=1,
+        flags=("--tp", "--tensor-parallel-size")),
+    Opt("pp", int, None, "Pipeline stages.", "P", least=1, flags=("--pp", "--pipeline-parallel-size")),
+    Opt("dp", int, None, "Attention lanes inside one replica of an expert model; otherwise replicas.", "D", least=1,
+        flags=("--dp", "--data-parallel-size")),
+    Opt("enable_expert_parallel", bool, False, "Experts are spread over tp × dp instead of cut."),
+    Opt("plan", str, None, "Instead of widths, as `apexsim plan` prints it: TP8, 2×TP4, DEP8 …", "PLAN"),
+)  # fmt: skip
+SIZED_ENGINE = (
+    *(opt for opt in ENGINE if opt.name in ("engine", "max_num_seqs", "max_num_batched_tokens", "block_size", "enforce_eager")),
+    Opt("gpu_memory_utilization", float, None, "The engine's own memory fraction, in its own meaning.", "X", least=0,
+        most=1, above=True, flags=("--gpu-memory-utilization", "--mem-fraction-static")),
+    Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's.", "L", least=2),
+    Opt("num_speculative_tokens", int, None, "Draft tokens of the model's own multi-token-prediction layers.", "N", least=1),
+)  # fmt: skip
+STORED = tuple(opt for opt in PRECISION if opt.name != "activation_dtype")
+SIZED_OUTPUT = (
+    Opt("log", str, None, "Hold the prediction against a start-up log, line by line; - reads standard input.", "FILE"),
+    Opt("json", bool, False, "Print JSON."),
+)
 LIST_JSON = (Opt("json", bool, False, "Print JSON."),)
 
 Groups = Mapping[str, tuple[Opt, ...]]
@@ -113,6 +134,7 @@ QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, 
 COMMANDS: dict[str, Groups] = {
     "plan": {**QUESTION, "Output": (*REPORT, *OUTPUT, *WORKERS)},
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
+    "fit": {"Cluster": CLUSTER, "Layout": WIDTHS, "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},
     "validate": {"Output": OUTPUT},

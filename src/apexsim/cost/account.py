@@ -11,7 +11,8 @@ by every decode.  Padding is not useful work and is not counted.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,11 @@ from apexsim.cost.bank import Provenance
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS
 from apexsim.cost.tables import Axes, padded, runs, seen_tokens
+from apexsim.cost.work import Demand, work
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow
-from apexsim.model.dtypes import dtype
-from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Mla, Op
+from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import StageOps
 
 Array = NDArray[np.float64]
@@ -55,20 +56,21 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     hist = outcome.hist.sum(axis=0)
     lane_hist = outcome.hist_lane.sum(axis=0) if outcome.hist_lane.shape[2] > 1 else hist
     met = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
-    for stage in stages:
-        for op, count in _ops(stage):
-            for kind in (DECODE, PROMPT):
-                if isinstance(op, Attend) or not runs(op, kind):
-                    continue
-                n, steps = met[_axis(op)][kind]
-                if len(n):
-                    at = padded(engine.pad, hist.shape[1])[n] if kind == DECODE else n
-                    _add(seconds, shares, op, count, kind, at, steps, pricer, engine, axes)
-            f, b = _work(op, hist, outcome)
-            flop, nbytes = flop + count * f, nbytes + count * b
+    demand = _demand(outcome, costs, hist, axes.lanes)
+    for op, count in _ops(stages):
         for kind in (DECODE, PROMPT):
-            factor = engine.prompt_factor if kind == PROMPT else 1.0
-            seconds["small kernels"] += engine.gap_s * stage.gaps * factor * float(hist[kind].sum())
+            if isinstance(op, (Attend, Index)) or not runs(op, kind):
+                continue
+            n, steps = met[_axis(op)][kind]
+            if len(n):
+                at = padded(engine.pad, hist.shape[1])[n] if kind == DECODE else n
+                _add(seconds, shares, op, count, kind, at, steps, pricer, engine, axes)
+        f, b = work(op, demand)
+        flop, nbytes = flop + count * f, nbytes + count * b
+    gaps = engine.gap_s * sum(stage.gaps for stage in stages)
+    for kind in (DECODE, PROMPT):
+        factor = engine.prompt_factor if kind == PROMPT else 1.0
+        seconds["small kernels"] += gaps * factor * float(hist[kind].sum())
     _add_attention(seconds, shares, stages, outcome, pricer, axes)
     seconds["head and sampling"] += outcome.total("sample_s")
     seconds["host"] += outcome.total("host_s") + outcome.total("floor_s")
@@ -85,12 +87,19 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     )  # fmt: skip
 
 
-def _ops(stage: StageOps) -> list[tuple[Op, int]]:
-    return [(op, n) for layer, n in stage.layers for op in layer.ops] + [(op, 1) for op in stage.entry]
+def _ops(stages: Iterable[StageOps]) -> list[tuple[Op, int]]:
+    """Distinct ops of all stages, and how often they occur."""
+    found: Counter[Op] = Counter()
+    for stage in stages:
+        for layer, n in stage.layers:
+            for op in layer.ops:
+                found[op] += n
+        found.update(stage.entry)
+    return list(found.items())
 
 
 def _axis(op: Op) -> Axis:
-    return Axis.TOTAL if isinstance(op, (Mla, Attend)) else op.axis
+    return Axis.TOTAL if isinstance(op, (Mla, Attend, Index)) else op.axis
 
 
 def _met(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -117,50 +126,26 @@ def _add_attention(seconds: dict[str, float], shares: Array, stages: tuple[Stage
     decode, prefill = outcome.total("decode_attention_s"), outcome.total("prefill_attention_s")
     seconds["decode attention"] += decode
     seconds["prefill attention"] += prefill
-    op = next((o for o, _ in _ops(stages[0]) if isinstance(o, (Attend, Mla))), None)
+    op = next((o for o, _ in _ops(stages[:1]) if isinstance(o, (Attend, Mla))), None)
     if op is not None:
         nodes, points = axes.nodes(), axes.batch_points()
         shares[int(np.median(pricer.decode(op, points, nodes).provenance))] += decode
         shares[int(np.median(pricer.prefill(op, nodes)[0].provenance))] += prefill
 
 
-def _work(op: Op, hist: NDArray[np.int64], outcome: Outcome) -> tuple[float, float]:
-    """(FLOP, bytes) of one op on one device in the whole run."""
-    tokens = outcome.total("decode_tokens") + outcome.total("prompt_tokens")
-    steps = float(hist.sum())
-    if isinstance(op, Gemm):
-        seen = tokens / op.split
-        return 2.0 * op.n * op.k * seen, op.weight_bytes * op.n * op.k * steps + 2.0 * (op.n + op.k) * seen
-    if isinstance(op, Grouped):
-        matrices = 3 if op.gated else 2
-        pairs = tokens / op.split * op.top_k / op.ep
-        expert = matrices * op.hidden * op.inner / op.tp
-        held = op.experts / op.ep
-        mean = pairs / max(steps, 1.0)
-        touched = held * (1.0 - (1.0 - 1.0 / held) ** mean) if held > 1 else 1.0
-        return 2.0 * expert * pairs, op.weight_bytes * expert * touched * steps
-    if isinstance(op, Attend):
-        return _attend_work(op, outcome)
-    if isinstance(op, Mla):
-        decode, prompt = outcome.read[:, 0].sum(), outcome.read[:, 1].sum()
-        width, each = op.kv_rank + op.rope_dim, dtype(op.kv_dtype).stored
-        return 2.0 * op.heads * (2 * op.kv_rank + op.rope_dim) * float(decode) + 2.0 * op.heads * (
-            op.nope_dim + op.rope_dim + op.v_dim
-        ) * float(prompt), each * width * float(decode)
-    return 0.0, 0.0
-
-
-def _attend_work(op: Attend, outcome: Outcome) -> tuple[float, float]:
-    w = 0 if not op.window or outcome.read.shape[2] == 1 else outcome.read.shape[2] - 1
-    decode, prompt = float(outcome.read[:, 0, w].sum()), float(outcome.read[:, 1, w].sum())
-    width = op.head_dim + op.v_head_dim
-    return 2.0 * op.heads * width * (decode + prompt), dtype(op.kv_dtype).stored * op.kv_heads * width * decode
+def _demand(outcome: Outcome, costs: Costs, hist: NDArray[np.int64], lanes: int) -> Demand:
+    """What the run asked of one replica's devices, all replicas together."""
+    pairs = outcome.read.sum(axis=0)
+    rows = tuple((int(w), float(pairs[DECODE, i]), float(pairs[PROMPT, i])) for i, w in enumerate(costs.windows[: pairs.shape[1]]))
+    tokens = outcome.total("decode_tokens"), outcome.total("prompt_tokens")
+    n, steps = _met(hist.sum(axis=0))
+    return Demand(*tokens, float(hist.sum()), lanes, rows, sizes=(n.astype(float), steps.astype(float)))
 
 
 def _compute(stages: tuple[StageOps, ...]) -> str:
     """The compute format that most GEMM FLOP use."""
     size: dict[str, float] = defaultdict(float)
-    for op, n in _ops(stages[0]):
+    for op, n in _ops(stages):
         if isinstance(op, Gemm):
             size[KERNELS[op.kernel].compute] += n * op.n * op.k
         elif isinstance(op, Grouped):

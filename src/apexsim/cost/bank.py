@@ -131,6 +131,10 @@ class Bank:
         route = dispatch.Route(hidden, top_k, experts)
         return dispatch.price(self.library, tokens, route, gpus, low_latency, nodes)
 
+    def dispatch_measured(self, gpus: int, nodes: int, low_latency: bool) -> bool:
+        """Whether dispatch over these ranks was timed on this very GPU."""
+        return dispatch.measured(self.library, gpus, nodes, low_latency)
+
     def stream(self, nbytes: ArrayLike) -> Priced:
         """Element-wise work: bytes / (0.8 · bandwidth), no launch."""
         return labelled(np.asarray(nbytes, float) / (BYTE_SHARE * self.peaks.bandwidth), Provenance.ROOFLINE)

@@ -62,6 +62,12 @@ def volume(route: Route, ranks: int) -> float:
     return min(route.top_k, ranks) * route.hidden * BYTES
 
 
+def measured(library: Library, gpus: int, nodes: int, low_latency: bool) -> bool:
+    """Whether this number of ranks and nodes was timed on this very GPU."""
+    key = ("ll" if low_latency else "ht", str(nodes))
+    return gpus == RANKS * nodes and any(h.native and key in h.tables.keys("dispatch") for h in library.homes)
+
+
 def price(library: Library, tokens: ArrayLike, route: Route, gpus: int, low_latency: bool, nodes: int) -> Priced:
     """Seconds of dispatch and combine; measured where GPU and ranks were, else by all-to-all formula."""
     t = np.asarray(tokens, float)

@@ -10,8 +10,10 @@ dense axis; equal layers are priced once and multiplied.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +22,15 @@ from apexsim.cost.price import Pricer
 from apexsim.engine.types import DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
-from apexsim.model.ops import Attend, Axis, Gemm, Mla, Op
+from apexsim.model.ops import Attend, Axis, Gemm, Index, Mla, Op
 from apexsim.plan.lower import ACT, StageOps
 from apexsim.plan.plan import Plan
 
 Array = NDArray[np.float64]
+Reader = Attend | Mla | Index  # ops that grow with the context
+Readers = tuple[tuple[Reader, int], ...]  # with how often they occur
+K = TypeVar("K")
+T = TypeVar("T")
 STRIDE = 16  # tokens between two points of the prompt attention table
 
 
@@ -39,27 +45,32 @@ class Axes:
 
     def token_points(self) -> Array:
         """Token counts at which dense ops are priced: every one up to 32, then 6 % apart."""
-        steps = np.arange(0, np.log(max(self.tokens, 33) / 32) / np.log(1.06) + 1)
-        return np.unique(
-            np.minimum(np.concatenate([np.arange(1, 33), np.round(32 * 1.06**steps)]), max(self.tokens, 33))
-        )
+        return _token_points(max(self.tokens, 33))
 
     def batch_points(self) -> Array:
         """Batches at which decode attention is priced."""
-        top = max(self.sequences, 2)
-        return np.unique(np.minimum(np.concatenate([np.arange(1, 9), np.round(8 * 1.25 ** np.arange(0, 40))]), top))
+        return _batch_points(max(self.sequences, 2))
 
     def nodes(self) -> Array:
         """Context nodes, multiples of 16: 0, then about 20 % apart."""
-        top = 16 * (-(-self.length // 16) + 1)
-        grown = np.concatenate([[0, 16, 32, 48, 64, 96, 128], 16 * np.round(8 * 1.2 ** np.arange(1, 80))])
-        return np.unique(np.minimum(grown, top)).astype(float)
+        return _nodes(16 * (-(-self.length // 16) + 1))
 
 
 @lru_cache(maxsize=64)
 def _token_points(top: int) -> Array:
     steps = np.arange(0, np.log(top / 32) / np.log(1.06) + 1)
     return np.unique(np.minimum(np.concatenate([np.arange(1, 33), np.round(32 * 1.06**steps)]), top))
+
+
+@lru_cache(maxsize=64)
+def _batch_points(top: int) -> Array:
+    return np.unique(np.minimum(np.concatenate([np.arange(1, 9), np.round(8 * 1.25 ** np.arange(0, 40))]), top))
+
+
+@lru_cache(maxsize=64)
+def _nodes(top: int) -> Array:
+    grown = np.concatenate([[0, 16, 32, 48, 64, 96, 128], 16 * np.round(8 * 1.2 ** np.arange(1, 80))])
+    return np.unique(np.minimum(grown, top)).astype(float)
 
 
 def axes_for(engine: EngineRow, lanes: int, requests: int, longest: int) -> Axes:
@@ -97,7 +108,7 @@ def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int
     total = np.zeros_like(points)
     for ops, count in [(layer.ops, n) for layer, n in stage.layers] + [(stage.entry, 1), (stage.head, 1)]:
         for op in ops:
-            if isinstance(op, Attend) or _axis(op) is not axis or not runs(op, kind):
+            if isinstance(op, (Attend, Index)) or _axis(op) is not axis or not runs(op, kind):
                 continue
             total += count * pricer.dense(op, seen_tokens(op, points), kind == DECODE).seconds
     return total
@@ -108,7 +119,10 @@ def _axis(op: Op) -> Axis:
 
 
 def runs(op: Op, kind: int) -> bool:
-    return not isinstance(op, Gemm) or not op.only or op.only == ("decode" if kind == DECODE else "prompt")
+    """Whether steps of a kind run an op on the main stream; what captured steps run beside the experts is theirs."""
+    if not isinstance(op, Gemm):
+        return True
+    return not (op.beside and kind == DECODE) and op.only in ("", "decode" if kind == DECODE else "prompt")
 
 
 @lru_cache(maxsize=64)
@@ -136,11 +150,14 @@ def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes,
     return table
 
 
-def _attention_ops(stages: tuple[StageOps, ...]) -> list[list[tuple[Attend | Mla, int]]]:
-    return [[(op, n) for layer, n in s.layers for op in layer.ops if isinstance(op, (Attend, Mla))] for s in stages]
+def _attention_ops(stages: tuple[StageOps, ...]) -> list[Readers]:
+    return [tuple((op, n) for layer, n in s.layers for op in layer.ops if isinstance(op, Reader)) for s in stages]
 
 
-def _window(op: Attend | Mla) -> int:
+def _window(op: Reader) -> int:
+    """Tokens of the context that matter to an op."""
+    if isinstance(op, Mla):
+        return (op.top_k if not op.compress else 0) or (op.window if op.direct and not op.compress else 0) or FULL
     return op.window if isinstance(op, Attend) and op.window else FULL
 
 
@@ -155,7 +172,7 @@ def _spread(points: Array, values: Array, size: int) -> Array:
 
 
 def _decode_table(
-    ops: list[tuple[Attend | Mla, int]], windows: list[int], pricer: Pricer, axes: Axes, nodes: Array
+    ops: Readers, windows: list[int], pricer: Pricer, axes: Axes, nodes: Array
 ) -> Array:
     """[W, D, C] seconds; rising in the context."""
     size, points = axes.sequences + 2, axes.batch_points()
@@ -166,7 +183,7 @@ def _decode_table(
     return table
 
 
-def _prefill_table(ops: list[tuple[Attend | Mla, int]], pricer: Pricer, axes: Axes) -> tuple[Array, float]:
+def _prefill_table(ops: Readers, pricer: Pricer, axes: Axes) -> tuple[Array, float]:
     """[x] seconds of a prompt of STRIDE·x tokens, and the launch of the kernels of one step."""
     points = axes.nodes()
     dense = np.arange(-(-axes.length // STRIDE) + 2) * float(STRIDE)
@@ -191,25 +208,37 @@ def compile_costs(
     size, attention = axes.tokens + 1, _attention_ops(stages)
     windows = sorted({_window(op) for ops in attention for op, _ in ops}, reverse=True) or [FULL]
     nodes = axes.nodes()
-    prefill = [_prefill_table(ops, pricer, axes) for ops in attention]
+    prefill = _each(attention, lambda ops: _prefill_table(ops, pricer, axes))
     sample = np.zeros((len(stages), axes.lanes * axes.sequences + 2))
     for s, stage in enumerate(stages):
         seconds = _dense(stage, pricer, axes.token_points(), Axis.SEQUENCE, DECODE)
         sample[s] = np.interp(np.arange(sample.shape[1]), axes.token_points(), seconds)
         sample[s, 0] = 0.0
-    lane = [
-        _token_table(s, pricer, engine, axes, Axis.LANE, size) if plan.lanes > 1 else np.zeros((2, size))
-        for s in stages
-    ]
+    own = axes.tokens // axes.lanes + 1  # tokens of one lane
+    lane = [np.zeros((2, size))] * len(stages)
+    if plan.lanes > 1:
+        lane = _each(stages, lambda stage: _token_table(stage, pricer, engine, axes, Axis.LANE, own))
+    total = _each(stages, lambda stage: _token_table(stage, pricer, engine, axes, Axis.TOTAL, size))
+    decode = _each(attention, lambda ops: _decode_table(ops, windows, pricer, axes, nodes))
     floor, add = _host_terms(stages, engine)
     hop, hop_token = _hops(len(stages), plan, pricer.cluster, hidden)
     return Costs(
-        lane=np.stack(lane), total=np.stack([_token_table(s, pricer, engine, axes, Axis.TOTAL, size) for s in stages]),
-        sample=sample, decode=np.stack([_decode_table(ops, windows, pricer, axes, nodes) for ops in attention]),
+        lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),
         nodes=nodes, locate=_locate(nodes), windows=np.asarray(windows, np.int64),
-        prefill=np.stack([table for table, _ in prefill]), stride=STRIDE, prompt_base=np.asarray([b for _, b in prefill]),
+        prefill=_stacked([table for table, _ in prefill]), stride=STRIDE, prompt_base=np.asarray([b for _, b in prefill]),
         floor=floor, add=add, add_seq=float(engine.sequence_s), hop=hop, hop_token=hop_token,
     )  # fmt: skip
+
+
+def _each(items: Iterable[K], make: Callable[[K], T]) -> list[T]:
+    """`make` of every item, once for equal ones: the stages in the middle of a pipeline are alike."""
+    made: dict[K, T] = {}
+    return [made[item] if item in made else made.setdefault(item, make(item)) for item in items]
+
+
+def _stacked(tables: list[Array]) -> Array:
+    """Tables of all stages; no copy of a single one."""
+    return tables[0][None] if len(tables) == 1 else np.stack(tables)
 
 
 def _host_terms(stages: tuple[StageOps, ...], engine: EngineRow) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from apexsim.engine.batch import first_blocks, grant
 from apexsim.engine.jit import inner
-from apexsim.engine.types import ADMIT_RESERVE, Requests, Rules, State, Work
+from apexsim.engine.types import ADMIT_RESERVE, FCFS, Requests, Rules, State, Work
 
 AGAIN = -1  # prompts may start now; ask again before the next step
 
@@ -17,7 +17,12 @@ AGAIN = -1  # prompts may start now; ask again before the next step
 @inner
 def hold(req: Requests, work: Work, state: State, rules: Rules, r: int, g: int, limit: float) -> tuple[int, int]:
     """For how many steps prompts go on waiting if no further request is read (0 or AGAIN: they may start now), and the
-    request, −1 for none, that would change the answer.  The group decodes and no prompt is half computed."""
+    request, −1 for none, that would change the answer.  The group decodes."""
+    if rules.order != FCFS:
+        return 0, -1
+    for l in range(state.partial.shape[1]):
+        if state.partial[r, l] >= 0:
+            return 0, -1
     if state.decoding.shape[2] == 1:
         return _for_tokens(req, work, state, rules, r, g, limit)
     return _for_lanes(work, state, rules, r, g, limit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -118,8 +118,7 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
               t0: float, halt: float, jump: bool) -> bool:  # fmt: skip
     """Form the group's next step at t0 and run it; False when nothing could be scheduled."""
     d = _busy(state, r, g)
-    halfway = _halfway(state, r)
-    idle = d == 0 and not halfway
+    idle = d == 0 and not _halfway(state, r)
     if idle:
         state.phase[r, g] = 0
     if state.phase[r, g] == 0:
@@ -132,7 +131,7 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
         for l in range(lanes):
             may_start = not grow(req, work, state, rules, costs, log, r, g, l) and may_start
     held, until = 0, -1
-    if rules.wait > 0 and rules.order == FCFS and may_start and decodes and not halfway:
+    if rules.wait > 0 and may_start and decodes:
         held, until = hold(req, work, state, rules, r, g, limit)
         may_start = held <= 0
     why = admit(req, work, state, rules, costs, log, r, g, t0, limit, rules.mix == 1 and decodes, may_start)
@@ -310,8 +309,12 @@ def _log(n: int, lanes: int, rows: int, tokens: int, windows: int) -> Log:
 
 def _cast(row: Any) -> Any:
     """The tuple with every field of the one type that the kernel is compiled for: another would compile it anew."""
-    fields = (_CAST[kind](value) for kind, value in zip(get_type_hints(type(row)).values(), row))
-    return type(row)(*fields)
+    return type(row)(*(cast(value) for cast, value in zip(_casts(type(row)), row)))
+
+
+@lru_cache
+def _casts(kind: type) -> tuple[Callable[[Any], Any], ...]:
+    return tuple(_CAST[hint] for hint in get_type_hints(kind).values())
 
 
 _CAST: dict[Any, Callable[[Any], Any]] = {

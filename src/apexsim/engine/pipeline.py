@@ -44,14 +44,22 @@ def calm(req: Requests, work: Work, state: State, rules: Rules, r: int, t0: floa
 
 @inner
 def _blocked(req: Requests, work: Work, state: State, rules: Rules, r: int) -> bool:
-    """Fits the first waiting request nowhere?  Decoding only takes blocks, so that it stays so until something finishes."""
+    """Do all groups decode, and the first waiting request fits none of them?
+
+    Decoding only takes blocks, so that it stays so until something finishes.  A group without decodes would try again and
+    again, and the times of its trials decide who goes first later.
+    """
     i = state.head[r]
     target, whole = req.prompt[i] + work.made[i], req.prompt[i] + req.output[i]
     for g in range(state.ready.shape[1]):
+        busy = 0
         for l in range(state.partial.shape[1]):
+            busy += state.decoding[r, g, l]
             left = rules.budget - (state.decoding[r, g, l] if rules.mix == 1 else 0)
             if grant(rules, target, whole, 0, left, state.running[r, l], state.free[r, l]) > 0:
                 return False
+        if busy == 0:
+            return False
     return True
 
 
@@ -79,6 +87,17 @@ def _line(state: State, rules: Rules, costs: Costs, r: int, g: int, most: int) -
 
 
 @inner
+def _below(first: float, slope: float, n: int, floor: float) -> float:
+    """Seconds that the steps first, first + slope, … (n of them) lack of a floor."""
+    if first >= floor:
+        return 0.0
+    low = n
+    if slope > 0.0:
+        low = min(n, int((floor - first) / slope) + 1)
+    return low * (floor - first) - 0.5 * slope * low * (low - 1)
+
+
+@inner
 def _close_line(state: State, costs: Costs, log: Log, r: int, g: int) -> None:
     """Book the steps done on the group's line."""
     n = state.group_plan[r, g, DONE]
@@ -89,8 +108,9 @@ def _close_line(state: State, costs: Costs, log: Log, r: int, g: int) -> None:
         first, slope, attention = state.line[r, g, s, 0], state.line[r, g, s, 1], state.line[r, g, s, 2]
         attended = n * attention + 0.5 * slope * n * (n - 1)
         device = n * first + 0.5 * slope * n * (n - 1)
-        note_sums(log, r, attended, 0.0, n * costs.sample[s, seqs], n * state.line[r, g, s, 3], 0.0, n * state.line[r, g, s, 4],
-                  device + n * state.line[r, g, s, 3])  # fmt: skip
+        idle = _below(first, slope, n, costs.floor[s, DECODE])
+        note_sums(log, r, attended, 0.0, n * costs.sample[s, seqs], n * state.line[r, g, s, 3], idle, n * state.line[r, g, s, 4],
+                  device + idle + n * state.line[r, g, s, 3])  # fmt: skip
     log.hist[r, DECODE, total] += n
     if state.decoding.shape[2] > 1:
         log.hist_lane[r, DECODE, state.group_plan[r, g, WIDEST]] += n

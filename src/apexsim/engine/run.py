@@ -7,7 +7,7 @@ from apexsim.engine.jit import inner, merged
 from apexsim.engine.batch import note_gap
 from apexsim.engine.types import (
     ADMIT_RESERVE, DECODE, PROMPT, S_BUSY, S_DECODE, S_DSTEPS, S_DTOKENS, S_FLOOR, S_HOP, S_HOST, S_PREFILL, S_PSTEPS,
-    S_PTOKENS, S_SAMPLE, S_SAMPLED, TIE, Costs, Log, Rules, State,
+    S_PTOKENS, S_SAMPLE, S_SAMPLED, Costs, Log, Rules, State,
 )  # fmt: skip
 
 FOREVER = 1 << 40
@@ -58,7 +58,7 @@ def note_step(state: State, log: Log, r: int, g: int, first: float, slope: float
     even = True
     for c in range(state.cohort_size[r, g]):
         weight += state.cohort[r, g, c, 1]
-        even = even and abs(state.cohort[r, g, c, 0] - start) <= TIE
+        even = even and abs(state.cohort[r, g, c, 0] - start) <= 1e-12 * (1.0 + start)
     if weight <= 0.0:
         return
     if even:

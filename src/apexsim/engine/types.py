@@ -44,9 +44,9 @@ class Rules(NamedTuple):
     lag: int  # 1: a request that arrives as a step starts is seen by the next one
     poll: int  # decode steps between two looks at the queue (1 = every step)
     pad_lanes: int  # 1: every lane is padded to the busiest one
-    prefill_limit: int  # prompt tokens of one step and lane that whole prompts after the first stay below
-    wait: int  # steps for which decodes go on alone while prompts gather (0 = none)
-    wait_tokens: int  # one lane: tokens of a step at which prompts need not wait; several: a prompt on each lane
+    prefill_limit: int = FULL  # prompt tokens of one step and lane that whole prompts after the first stay below
+    wait: int = 0  # steps for which decodes go on alone while prompts gather (0 = none)
+    wait_tokens: int = 0  # one lane: tokens of a step at which prompts need not wait; several: a prompt on each lane
 
 
 class Host(NamedTuple):

@@ -102,7 +102,6 @@ class Grouped:
     weight_bytes: float = 2.0
     axis: Axis = Axis.TOTAL
     split: int = 1
-    distribution: str = "power_law_1.2"
     beside: tuple[Gemm, ...] = ()
 
 

@@ -31,6 +31,7 @@ ACT = 2.0  # bytes of an activation between kernels: engines keep the residual s
 GAPS = {"attention": 3, "qk_norm": 2, "latent": 3, "ffn": 1, "experts": 3, "shared": 2, "scan": 8, "index": 2}
 LAUNCHES = {"attention": 6, "qk_norm": 0, "latent": 16, "ffn": 4, "experts": 12, "shared": 3, "scan": 46, "index": 8}
 NORM_BYTES = 8.0  # per token: two sums of squares, of queries and keys, in 32 bit
+QUANTISED = ("fp8_block", "nvfp4", "mxfp4", "int8")  # kernels whose activations get their scales at run time
 DOMAIN = 8  # GPUs joined by a scale-up link where the caller does not say
 
 
@@ -76,7 +77,8 @@ class Context:
     def gemm(self, label: str, part: str, n: int, k: int, lane: bool, split: int = 1, only: str = "") -> Gemm:
         """A GEMM with the kernel that the weight format, the activations and the GPU lead to."""
         kernel, size = kernel_for(self.plan.precision.weight(part), self.plan.precision.activation, self.flops)
-        return Gemm(label, n, k, kernel, size, Axis.LANE if lane else Axis.TOTAL, split, only=only)
+        axis = Axis.LANE if lane else Axis.TOTAL
+        return Gemm(label, n, k, kernel, size, axis, split, kernel in QUANTISED, only)
 
 
 def kernel_for(weight: str, activation: str, flops: Mapping[str, float]) -> tuple[str, float]:

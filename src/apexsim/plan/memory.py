@@ -20,15 +20,27 @@ from math import ceil
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
-from apexsim.model.model import Cell, Experts, Ffn, Model
+from apexsim.model.model import Cell, Experts, Ffn, LinearAttention, Model
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import Pool, concurrency, kv_pool, request_blocks, token_line
 from apexsim.plan.space import cell_split, routed
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
 
-__all__ = ["Pool", "Room", "Stage", "kv_pool", "log_lines", "request_blocks", "room", "stage_weights", "stages_of"]
-KV_SCATTER = (-2.5 * GiB, 0.5 * GiB)  # covered 28 of 36 independent logs [byte]
+DISPATCH = "dispatch buffers"
+ONE_REQUEST = "room for one request"
+__all__ = [
+    "Pool",
+    "Room",
+    "Stage",
+    "kv_pool",
+    "log_lines",
+    "request_blocks",
+    "room",
+    "size",
+    "stage_weights",
+    "stages_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,7 @@ def activations(model: Model, plan: Plan, engine: EngineRow, last: bool = True) 
     lanes = plan.attention.dp / plan.ffn.dp
     inner = max((_inner(cell, plan) for block in model.decoder.blocks for cell in block.cells), default=0.0)
     forward = rules.forward_factor * tokens * (4 * model.hidden * max(1.0, lanes) + 6 * inner * lanes)
-    if not last:
+    if not last or not model.has_head:
         return forward
     sampler = rules.sampler_factor * engine.max_num_seqs * model.vocab * 4 + rules.sampler_bytes
     sampler += rules.sampler_experts_bytes if routed(model) else 0
@@ -110,7 +122,7 @@ def _total(fraction: float, total: float, parts: dict[str, float], in_budget: in
 
 
 def _static(fraction: float, total: float, parts: dict[str, float], in_budget: int) -> float:
-    return fraction * (total - parts["non-torch"]) - parts["weights"]
+    return fraction * (total - parts["non-torch"]) - parts["weights"] - parts.get(DISPATCH, 0.0)
 
 
 def _free(fraction: float, total: float, parts: dict[str, float], in_budget: int) -> float:
@@ -121,7 +133,19 @@ BUDGETS = {"total": _total, "static": _static, "free": _free}
 
 
 def room(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int) -> Room | Rejected:
-    """What fits beside the weights on the tightest GPU of a plan, or why nothing does; `engine` must be settled."""
+    """What fits beside the weights on the tightest GPU of a plan, or why nothing does; `engine` must be settled.
+
+    A cache that cannot hold one request of max_model_len is refused, as vLLM does (see `size` for engines that start).
+    """
+    found = size(model, plan, cluster, engine, max_model_len)
+    if isinstance(found, Room) and found.max_concurrency < 1.0:
+        reason = f"KV holds {found.tokens:,} tokens < one request of {max_model_len:,}"
+        return Rejected(ONE_REQUEST, reason, plan.shorthand)
+    return found
+
+
+def size(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int) -> Room | Rejected:
+    """The room of the tightest GPU, however small its cache, or why the weights and overheads do not fit."""
     tightest: Room | None = None
     for stage in stages_of(model, plan.stages):
         found = _stage_room(model, plan, cluster, engine, max_model_len, stage)
@@ -130,9 +154,6 @@ def room(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_mode
         if tightest is None or found.blocks < tightest.blocks:
             tightest = found
     assert tightest is not None
-    if tightest.max_concurrency < 1.0:
-        reason = f"KV holds {tightest.tokens:,} tokens < one request of {max_model_len:,}"
-        return Rejected("room for one request", reason, plan.shorthand)
     return tightest
 
 
@@ -141,13 +162,18 @@ def _stage_room(
 ) -> Room | Rejected:
     total, fraction, rules = cluster.gpu.memory_bytes, engine.memory_fraction, engine.memory
     parts = {
-        "weights": stage_weights(model, plan, stage, rules),
+        "weights": stage_weights(model, plan, stage, engine),
         "activation peak": activations(model, plan, engine, stage.last),
         "non-torch": non_torch(plan, cluster, engine),
         "CUDA graphs": graphs(engine),
     }
+    if plan.ffn.ep > 1 and rules.dispatch_bytes:
+        parts[DISPATCH] = rules.dispatch_bytes
     kv = BUDGETS[rules.budget](fraction, total, parts, rules.graphs_in_budget)
     pool = kv_pool(plan, stage, engine)
+    if rules.state_share and _recurrent(stage):
+        parts["recurrent state"] = kv * rules.state_share / (1.0 + rules.state_share)
+        kv -= parts["recurrent state"]
     if kv < pool.block_bytes:
         return Rejected("weights fit", _short(parts, fraction, total, -kv, plan, stage), plan.shorthand)
     free = total - kv - sum(parts.values())
@@ -161,13 +187,17 @@ def _stage_room(
     blocks = _lane_blocks(pool, count, many, max_model_len)
     tokens = token_line(pool, count, max_model_len, engine)
     ledger = (*parts.items(), ("KV cache", kv), ("free", free))
-    around = (max(0.0, kv + KV_SCATTER[0]), max(0.0, kv + KV_SCATTER[1]))
+    around = (max(0.0, kv + rules.kv_low_bytes), max(0.0, kv + rules.kv_high_bytes))
     return Room(kv, blocks, tokens, pool.block_tokens, many, max_model_len, ledger, stage.index, pool, around)
+
+
+def _recurrent(stage: Stage) -> bool:
+    return any(isinstance(cell, LinearAttention) for block, _ in stage.layers for cell in block.cells)
 
 
 def _lane_blocks(pool: Pool, count: int, concurrency: float, max_model_len: int) -> int:
     """Blocks as admission sees them: one pool's own; of several groups, what requests of full length would take."""
-    if pool.reach == ((0, 0),) and not pool.state_groups:
+    if pool.uniform:
         return count
     return int(concurrency * ceil(max_model_len / pool.block_tokens))
 
@@ -180,6 +210,20 @@ def _short(parts: dict[str, float], fraction: float, total: float, missing: floa
         f"weights {parts['weights'] / GiB:.1f} GiB + overheads {rest / GiB:.1f} GiB > "
         f"{fraction:.2f} × {total / GiB:.1f} GiB{where}: {max(missing, 0.0) / GiB:.1f} GiB short"
     )
+
+
+def fractions(room: Room, engine: EngineRow) -> dict[str, float]:
+    """The memory fraction of each kind of budget that would leave this room's cache: the same GPU, three meanings."""
+    parts = {name: size for name, size in room.ledger if name not in ("free", "KV cache")}
+    total = sum(size for _, size in room.ledger)
+    cache = room.kv_bytes + parts.pop("recurrent state", 0.0)
+    graphs_out = 0.0 if engine.memory.graphs_in_budget else parts["CUDA graphs"]
+    before = total - parts["non-torch"]
+    return {
+        "total": (cache + sum(parts.values()) - graphs_out) / total,
+        "static": (cache + parts["weights"] + parts.get(DISPATCH, 0.0)) / before,
+        "free": cache / (total - sum(parts.values())),
+    }
 
 
 def log_lines(room: Room) -> tuple[str, ...]:

@@ -13,25 +13,43 @@ from apexsim.model.model import Attention, Cell, LatentAttention
 from apexsim.plan.plan import Plan
 from apexsim.plan.weights import Stage
 
+MERGE = 1.25  # kinds whose numbers of layers differ by less form one size of group (vLLM kv_cache_utils)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Attention layers that share blocks: tokens in a block, tokens looked back (0 with no spare block = all)."""
+
+    block_tokens: int
+    reach: int = 0
+    spare: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
     """How one device's KV cache is dealt to its layers.
 
-    block_tokens: tokens in a block; block_bytes: bytes of a block over the layers of one group; reach: per attention
-    group (tokens it looks back, spare blocks), (0, 0) = all; state_groups: groups of recurrent layers, each taking
-    one block per request.
+    block_bytes: bytes of a block over the layers of one group; groups: of attention layers; state_groups: of recurrent
+    layers; state_blocks: blocks that the recurrent state of a request takes, whatever its length.
     """
 
-    block_tokens: int
     block_bytes: float
-    reach: tuple[tuple[int, int], ...]
+    groups: tuple[Group, ...]
     state_groups: int = 0
+    state_blocks: int = 0
 
     @property
-    def groups(self) -> int:
-        """Groups of layers; each request takes blocks of every one."""
-        return len(self.reach) + self.state_groups
+    def block_tokens(self) -> int:
+        """Tokens of the smallest block."""
+        return min((group.block_tokens for group in self.groups), default=1)
+
+    @property
+    def uniform(self) -> bool:
+        """One group that keeps everything and no state: a block is a block."""
+        return len(self.groups) == 1 and not self.groups[0].reach and not self.state_blocks
+
+
+Kind = tuple[int, int, float]  # tokens looked back, spare blocks, bytes per token of one layer
 
 
 def kv_token_bytes(cell: Cell, tp: int, plan: Plan, engine: EngineRow) -> float:
@@ -47,43 +65,55 @@ def kv_token_bytes(cell: Cell, tp: int, plan: Plan, engine: EngineRow) -> float:
 def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
     """How the cache of a stage is dealt: one pool over all layers, or groups of equally many layers of one kind.
 
-    Groups (vLLM 0.9 on): g = fewest layers of a kind, ⌈layers of the kind / g⌉ groups of each.  Recurrent layers are a
-    kind too: a block grows to as many tokens (a multiple of block_size) as fill the bytes of one layer's state.  Before
-    that version every layer is charged with the whole context, and state comes on top.
+    Groups (vLLM 0.9 on): all blocks have the bytes of the largest layer's; layers with fewer bytes per token hold more
+    tokens in one.  g = fewest layers of a kind (or the most, if that is less than a quarter more), ⌈layers of the kind
+    / g⌉ groups of each.  Recurrent layers are a kind too: the block grows to as many tokens (a multiple of block_size)
+    as fill one layer's state.  Before that version every layer is charged with the whole context, state on top.
     """
-    kinds, row, state = _kinds(plan, stage, engine)
-    recurrent = sum(n for _, n in state)
-    largest = max((size for size, _ in state), default=0.0)
-    layers = sum(kinds.values())
-    if not layers:
-        return Pool(engine.block_size, max(largest * recurrent, 1.0), (), 1)
-    if engine.memory.kv_pool != "groups":
-        block = engine.block_size * row
-        return Pool(engine.block_size, block, ((0, 0),), ceil(largest * recurrent / block))
+    kinds, state, recurrent = _kinds(plan, stage, engine)
+    row = sum(each * n for (_, _, each), n in kinds.items())
     tokens = engine.block_size
-    if recurrent:
-        tokens = ceil(largest / (row / layers) / tokens) * tokens
-    least = min(*kinds.values(), recurrent or layers)
-    reach = tuple(kind for kind, n in sorted(kinds.items()) for _ in range(ceil(n / least)))
-    return Pool(tokens, tokens * row * least / layers, reach, ceil(recurrent / least))
+    if not kinds:
+        return Pool(max(state * recurrent, 1.0), (), 1, 1)
+    alike = not recurrent and len({kind[:2] for kind in kinds}) == 1
+    if alike and engine.memory.kv_pool == "groups":
+        return Pool(tokens * row, (Group(tokens, *next(iter(kinds))[:2]),))
+    if engine.memory.kv_pool != "groups":
+        apart = engine.memory.state_share > 0
+        return Pool(tokens * row, (Group(tokens),), 0, 0 if apart else ceil(state * recurrent / (tokens * row)))
+    return _grouped(kinds, state, recurrent, engine)
 
 
-def _kinds(
-    plan: Plan, stage: Stage, engine: EngineRow
-) -> tuple[Counter[tuple[int, int]], float, list[tuple[float, int]]]:
-    """(reach -> layers), bytes per token over all layers, and (state bytes, layers) of the recurrent ones."""
-    kinds: Counter[tuple[int, int]] = Counter()
-    row, state = 0.0, []
+def _grouped(kinds: Counter[Kind], state: float, recurrent: int, engine: EngineRow) -> Pool:
+    largest = max(each for _, _, each in kinds)
+    tokens = max(1, ceil(state / largest / engine.block_size)) * engine.block_size
+    counts = [*kinds.values(), *([recurrent] if recurrent else [])]
+    size = max(counts) if max(counts) < MERGE * min(counts) else min(counts)
+    groups = tuple(
+        Group(tokens * int(largest // each), reach, spare)
+        for (reach, spare, each), n in sorted(kinds.items())
+        for _ in range(ceil(n / size))
+    )
+    held = ceil(recurrent / size)
+    per_group = engine.memory.state_blocks + engine.draft_tokens
+    return Pool(tokens * largest * size, groups, held, held * per_group)
+
+
+def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], float, int]:
+    """Layers of each kind that cache tokens; bytes of the largest recurrent state, and layers that have one."""
+    kinds: Counter[Kind] = Counter()
+    largest, recurrent = 0.0, 0
     for block, n in stage.layers:
         for cell in block.cells:
             each = kv_token_bytes(cell, plan.attention.tp, plan, engine)
             held = cells.state_bytes(cell, plan.attention.tp)
             if each:
-                kinds[_reach(cell)] += n
-                row += each * n
+                kinds[(*_reach(cell), each)] += n
             if held:
-                state.append((held, n))
-    return kinds, row, state
+                largest, recurrent = max(largest, held), recurrent + n
+    if kinds and stage.mtp and engine.draft_tokens:
+        kinds[min(kinds)] += 1  # the draft layer is of the kind that looks back farthest: (0, 0) sorts first
+    return kinds, largest, recurrent
 
 
 def _reach(cell: Cell) -> tuple[int, int]:
@@ -96,10 +126,10 @@ def _reach(cell: Cell) -> tuple[int, int]:
 
 def request_blocks(pool: Pool, length: int, engine: EngineRow) -> int:
     """Blocks that one request of `length` tokens needs: full groups keep all, others their reach + one step."""
-    need = pool.state_groups
-    for reach, spare in pool.reach:
-        kept = min(reach + engine.max_num_batched_tokens, length) if reach or spare else length
-        need += ceil(kept / pool.block_tokens) + spare
+    need = pool.state_blocks
+    for group in pool.groups:
+        kept = min(group.reach + engine.max_num_batched_tokens, length) if group.reach else length
+        need += ceil(kept / group.block_tokens) + group.spare
     return need
 
 
@@ -112,4 +142,4 @@ def token_line(pool: Pool, count: int, length: int, engine: EngineRow) -> int:
     """The engine's line "GPU KV cache size" for `count` blocks [tokens]; what it means depends on the version."""
     if engine.memory.tokens_line == "concurrency":
         return int(concurrency(pool, count, length, engine) * length)
-    return count // pool.groups * pool.block_tokens
+    return count // (len(pool.groups) + pool.state_groups) * pool.block_tokens

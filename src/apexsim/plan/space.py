@@ -3,9 +3,11 @@
 A plan uses every GPU: replicas × stages × devices per stage = cluster size.  Inside a stage attention and FFN may be
 split differently; where both have replicas, their numbers must be coprime, since a common factor is nothing but model
 replicas in lock step.  Expert layers may also be expert parallel over the whole stage beside any attention layout:
-TP n, TEP n (attention TP), DEP n (attention DP) and what lies between.
+TP n, TEP n (attention TP), DEP n (attention DP) and what lies between; inside a node experts may be divided both ways
+(TP8/TP2EP4).  `runnable` says which of these an engine can be told to run.
 
-Not enumerated: plans that leave GPUs idle, replicas of unequal shape, expert parallel groups smaller than a stage.
+Not enumerated: plans that leave GPUs idle, replicas of unequal shape, expert parallel groups smaller than a stage, and,
+as two declared bounds, expert splits of both kinds across nodes and more than LANES attention lanes.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAtte
 from apexsim.plan.plan import Layout, Plan, Precision
 
 MIXERS = (Attention, LatentAttention, LinearAttention)
+LANES = 64  # attention lanes of one replica; the largest deployments described run 144 (DeepSeek-V3 report, 3.4)
 
 
 def divisors(n: int) -> tuple[int, ...]:
@@ -44,8 +47,9 @@ AXES: dict[str, Callable[[Scene], tuple]] = {
     "width": lambda scene: divisors(scene.cluster.size),  # devices of a stage
     "attention_dp": lambda scene: divisors(scene.cluster.size),
     "ffn": lambda scene: (
-        tuple(("tp", dp) for dp in divisors(scene.cluster.size)) + ((("ep", 1),) if routed(scene.model) else ())
-    ),
+        tuple(("tp", dp) for dp in divisors(scene.cluster.size))
+        + (tuple(("ep", tp) for tp in divisors(scene.cluster.size)) if routed(scene.model) else ())
+    ),  # ("tp", replicas), or ("ep", columns of each expert)
 }
 
 
@@ -105,8 +109,21 @@ def _splits(kinds: tuple[type, ...]) -> Callable[[Plan, Scene], str | None]:
     return why
 
 
+def _lanes(plan: Plan, scene: Scene) -> str | None:
+    return f"attention DP{plan.lanes} has more than {LANES} lanes" if plan.lanes > LANES else None
+
+
+def _mixed(plan: Plan, scene: Scene) -> str | None:
+    both = plan.ffn.ep > 1 and plan.ffn.tp > 1
+    if both and plan.stage_devices > scene.cluster.per_node:
+        return f"experts split TP{plan.ffn.tp} and EP{plan.ffn.ep} over {plan.stage_devices} GPUs span nodes"
+    return None
+
+
 RULES = (
     Rule("cell replicas are coprime", _coprime),
+    Rule("no more lanes than the bound", _lanes),
+    Rule("experts split both ways stay in a node", _mixed),
     Rule("a layer for every stage", _stages),
     Rule("attention divides", _splits(MIXERS)),
     Rule("feed-forward divides", _splits((Ffn, Experts))),
@@ -130,10 +147,10 @@ class Space:
 def every_plan(scene: Scene, precision: Precision) -> Iterator[Plan]:
     """The product of the axes, as far as the factors divide each other; rules come after."""
     size = scene.cluster.size
-    for stages, width, attention_dp, (kind, dp) in product(*(axis(scene) for axis in AXES.values())):
-        if size % (stages * width) or width % attention_dp or width % dp or (kind == "ep" and width == 1):
+    for stages, width, attention_dp, (kind, part) in product(*(axis(scene) for axis in AXES.values())):
+        if size % (stages * width) or width % attention_dp or width % part or (kind == "ep" and width == part):
             continue
-        ffn = Layout(ep=width) if kind == "ep" else Layout(dp, width // dp)
+        ffn = Layout(tp=part, ep=width // part) if kind == "ep" else Layout(part, width // part)
         yield Plan(size // (stages * width), stages, Layout(attention_dp, width // attention_dp), ffn, precision)
 
 
@@ -175,6 +192,40 @@ def heuristic_plan(model: Model, cluster: Cluster, precision: Precision | None =
         if check(plan, scene) is None:
             return plan
     return Plan(cluster.size // stages, stages, Layout(), Layout(), precision)
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an engine's server can be told: expert splits of both kinds, lanes wider than one GPU, its words for them."""
+
+    mixed_experts: bool
+    wide_lanes: bool
+
+
+# vLLM: the expert parallel size is always tp × dp (`--enable-expert-parallel`).  SGLang: `--ep-size` divides tp, and DP
+# attention lives inside tp.  TensorRT-LLM: `moe_tensor_parallel_size` × `moe_expert_parallel_size`, but
+# `enable_attention_dp` gives every GPU a lane of its own.
+ABILITIES = {
+    "vllm": Abilities(mixed_experts=False, wide_lanes=True),
+    "sglang": Abilities(mixed_experts=True, wide_lanes=True),
+    "tensorrt-llm": Abilities(mixed_experts=True, wide_lanes=False),
+}
+
+
+def runnable(plan: Plan, model: Model, engine: str) -> str:
+    """Why an engine ("vllm", "sglang", "tensorrt-llm") cannot be told to run a plan; "" when it can."""
+    able, ffn, experts = ABILITIES.get(engine), plan.ffn, routed(model)
+    if able is None:
+        return f"{engine} is a batching policy without a server of its own"
+    if ffn.dp > 1 and not (plan.attention == ffn and plan.lanes == 1):
+        return f"{engine} has no feed-forward replicas beside wider attention ({plan.attention}/{ffn})"
+    if plan.lanes > 1 and not experts:
+        return f"{engine} has no attention replicas beside a differently split dense FFN ({plan.attention}/{ffn})"
+    if ffn.tp > 1 and ffn.ep > 1 and not able.mixed_experts:
+        return f"{engine} spreads experts over all GPUs of a replica or over none ({ffn})"
+    if plan.lanes > 1 and plan.attention.tp > 1 and not able.wide_lanes:
+        return f"{engine} gives every GPU an attention lane of its own ({plan.attention})"
+    return ""
 
 
 def stage_layers(layers: int, stages: int) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """What one GPU of a pipeline stage stores: the weights of its cells, embedding, head, towers and rotary cache (floor 3).
 
-Not counted: the few buffers a quantised kernel keeps beside its weights (a workspace, an activation scale).
+Tensors have the sizes that PyTorch's allocator gives them.  Not counted: what a quantised kernel keeps beside its
+weights (a workspace, an activation scale), experts kept twice for balance, and a separate draft model.
 """
 
 from __future__ import annotations
@@ -12,31 +13,37 @@ from math import ceil
 from apexsim.engines import EngineRow
 from apexsim.model import cells
 from apexsim.model.dtypes import dtype
-from apexsim.model.model import Block, Cell, Experts, Model
+from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
 from apexsim.plan.plan import Plan, Precision
 from apexsim.plan.space import cell_split, stage_layers
+from apexsim.units import MiB
 
 KEPT = frozenset({"embedding", "head", "norm", "router", "position"})  # quantised checkpoints keep these in 16 bit
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One pipeline stage: its distinct blocks with their number of layers, and whether it is the first or last."""
+    """One pipeline stage: its distinct blocks with their number of layers, and whether it is the first or last.
+
+    mtp: the model has multi-token-prediction layers, which stand behind this stage's own where the engine drafts.
+    """
 
     index: int
     layers: tuple[tuple[Block, int], ...]
     first: bool
     last: bool
+    mtp: bool = False
 
 
 def stages_of(model: Model, stages: int) -> tuple[Stage, ...]:
     """The model's generating stack cut into pipeline stages."""
     stack, start, cut = model.decoder, 0, []
+    mtp = any(name == "mtp" for name, _ in model.outside_parts)
     for index, layers in enumerate(stage_layers(len(stack.layers), stages)):
         counts = Counter(stack.layers[start : start + layers])
         start += layers
         blocks = tuple((stack.blocks[i], n) for i, n in sorted(counts.items()))
-        cut.append(Stage(index, blocks, index == 0, index == stages - 1))
+        cut.append(Stage(index, blocks, index == 0, index == stages - 1, mtp and index == stages - 1))
     return tuple(cut)
 
 
@@ -77,24 +84,64 @@ def _block_weights(hidden: int, plan: Plan, block: Block, engine: EngineRow | No
         tp, ep = cell_split(cell, plan)
         whole = engine is not None and engine.memory.shared_experts_whole and ep > 1
         parts = cells.device_parameters(cell, hidden, tp, ep, 1 if whole else plan.attention.tp)
-        for part, n in parts.items():
-            padded = _padded(cell, hidden, tp, engine) if part == "experts" and _is_mxfp4(plan.precision) else 1.0
-            size += n * stored(plan.precision, part) * padded
+        each = {part: stored(plan.precision, part) for part in parts}
+        if engine is not None and "experts" in each and _is_mxfp4(plan.precision):
+            each["experts"] *= _padded(cell, hidden, tp, engine)
+        size += sum(n * each[part] for part, n in parts.items())
         size += 2.0 * cells.absorbed_parameters(cell, tp)
+        if engine is not None:
+            size += sum(unsplit(n * each[part]) for part, n in tensors(cell, hidden, tp, ep))
     return size
+
+
+def unsplit(size: float) -> float:
+    """What PyTorch's caching allocator adds to one tensor [byte].
+
+    A request of 10 MiB and more gets a segment rounded up to 2 MiB; a rest of up to 1 MiB is not split off
+    (CUDACachingAllocator: kMinLargeAlloc, kRoundLarge, kSmallSize).  Smaller tensors share segments: nothing is added.
+    """
+    if size < 10 * MiB:
+        return 0.0
+    rest = ceil(size / (2 * MiB)) * 2 * MiB - size
+    return rest if rest <= MiB else 0.0
+
+
+def tensors(cell: Cell, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
+    """Large weight tensors of a cell on one device (part, parameters), fused as engines fuse them."""
+    match cell:
+        case Attention():
+            heads, kv = ceil(cell.heads / tp), 0 if cell.shares_kv else max(1, ceil(cell.kv_heads / tp))
+            value = cell.v_head_dim or cell.head_dim
+            rows = (heads * (2 if cell.gate else 1) + kv) * cell.head_dim + (0 if cell.k_is_v else kv * value)
+            return ("attention", hidden * rows), ("attention", heads * value * hidden)
+        case LatentAttention():
+            heads, rank = ceil(cell.heads / tp), cell.q_rank or hidden
+            up = rank * heads * (cell.nope_dim + cell.rope_dim), cell.kv_rank * heads * (cell.nope_dim + cell.v_dim)
+            down = hidden * (cell.q_rank + cell.kv_rank + cell.rope_dim)
+            return tuple(("attention", n) for n in (down, *up, heads * cell.v_dim * hidden))
+        case Ffn():
+            return _pair("ffn", ceil(cell.inner / tp) * hidden, cell.gated)
+        case Experts():
+            one = ceil(cell.experts / ep) * ceil(cell.inner / tp) * (cell.latent or hidden)
+            return _pair("experts", one, cell.gated) + _pair(
+                "shared", ceil(cell.shared_inner / tp) * hidden, cell.gated
+            )
+        case LinearAttention():
+            return tuple(("attention", ceil(n * k / tp)) for n, k in cell.projections)
+
+
+def _pair(part: str, one: int, gated: bool) -> tuple[tuple[str, int], ...]:
+    return (part, one * (2 if gated else 1)), (part, one)
 
 
 def _is_mxfp4(precision: Precision) -> bool:
     return dtype(precision.weight("experts")).name == "mxfp4"
 
 
-def _padded(cell: Cell, hidden: int, tp: int, engine: EngineRow | None) -> float:
+def _padded(cell: Cell, hidden: int, tp: int, engine: EngineRow) -> float:
     """How much larger MXFP4 experts are in memory: their kernels want both widths in multiples."""
     assert isinstance(cell, Experts)
-    if engine is None:
-        return 1.0
-    rules = engine.memory
-    wide, inner = cell.latent or hidden, ceil(cell.inner / tp)
+    rules, wide, inner = engine.memory, cell.latent or hidden, ceil(cell.inner / tp)
     return _up(wide, rules.mxfp4_pad_hidden) * _up(inner, rules.mxfp4_pad_inner) / (wide * inner)
 
 

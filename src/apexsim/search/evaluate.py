@@ -55,7 +55,9 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     found = room(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(found, Rejected):
         return found
-    stages = lower(setting.model, plan, setting.cluster.gpu.flops)
+    link = setting.cluster.gpu.link
+    domain = link.span if link.multi_node else setting.cluster.per_node
+    stages = lower(setting.model, plan, setting.cluster.gpu.flops, domain)
     axes = axes_for(setting.engine, plan.lanes, setting.workload.size, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, setting.engine, axes, setting.model.hidden)
     rules = rules_for(setting.engine, found.blocks, found.block_size, setting.workload.size, plan.lanes)

@@ -148,16 +148,36 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     cluster = Cluster(gpu, plan.devices)
     work = _population(row)
     length = max(whole(row, "launch_max_model_len"), work.longest)
-    settings: dict[str, Any] = {"max_num_batched_tokens": whole(row, "eff_token_budget") or None,
-                                "max_num_seqs": whole(row, "eff_max_seqs") or None}  # fmt: skip
-    fraction = number(row, "launch_gpu_mem_frac")
-    settings["memory_fraction"] = None if math.isnan(fraction) else fraction
-    if row["backend"] == "sglang":
-        settings["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
-    engine = _engine(ENGINE[row["backend"]], _version(row), settings, cluster, length)
-    if row["origin"] != "inferencex":  # its harness sends token ids: nothing to tokenise
-        engine = override(engine, tokenise_s=0.0)
+    engine = _engine(ENGINE[row["backend"]], _version(row), _launched(row, attention.dp), cluster, length)
     return Case(row["id"], model, cluster, engine, plan, work, length, measured_ms(row, CLOSED), labels)
+
+
+WAIT_RATIO = {20: 0.9, 40: 0.8}  # batch_wait_timeout_iters -> batch_wait_max_tokens_ratio of the same launch scripts
+BALANCE_WAIT = 60  # attention_dp_config.timeout_iters of the launch scripts with attention data parallel
+UNSEEN_HARNESS = "nvidia-aic-gap-analysis"  # its flags are not published; what its TensorRT-LLM rows need:
+UNSEEN_BUDGET = 2048  # tokens of a chunk
+
+
+def _launched(row: Row, lanes: int) -> dict[str, Any]:
+    """Engine settings that were in force: the columns `launch_*` and, where defaults were resolved, `eff_*`."""
+    fraction, users = number(row, "launch_gpu_mem_frac"), max(1, whole(row, "concurrency"))
+    found: dict[str, Any] = {
+        "max_num_batched_tokens": whole(row, "launch_chunked_prefill_size") or whole(row, "eff_token_budget") or None,
+        "max_num_seqs": whole(row, "eff_max_seqs") or None,
+        "memory_fraction": None if math.isnan(fraction) else fraction,
+    }
+    if row["backend"] == "sglang":
+        found["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
+        found["prefill_limit"] = whole(row, "launch_max_prefill_tokens") or None
+    if row["backend"] == "trtllm":
+        wait = whole(row, "launch_batch_wait")
+        found |= {"batch_wait_iters": wait or None, "batch_wait_ratio": WAIT_RATIO.get(wait, 0.9) if wait else None}
+        found["balance_wait"] = BALANCE_WAIT if lanes > 1 else None
+    if row["origin"] == UNSEEN_HARNESS:  # it sends token ids: nothing to tokenise
+        found["tokenise_s"] = 0.0
+        if row["backend"] == "trtllm":  # chunked prompts, and one slot fewer than users
+            found |= {"chunk": 1, "max_num_batched_tokens": UNSEEN_BUDGET, "max_num_seqs": max(1, users - 1)}
+    return found
 
 
 def _suspect(row: Row) -> str:
@@ -245,8 +265,16 @@ KINDS: dict[str, tuple[frozenset[str], Callable[[list[Row], Path], Iterator[Case
     "closed loop": (frozenset({"id", "backend", "system", "concurrency", "attn_tp", "ttft_mean_ms"}), _each(closed_loop)),
     "open loop": (frozenset({"id", "engine", "requests_file", "ttft_mean_s", "itl_mean_s"}), _each(open_loop)),
     "request level": (frozenset({"hw", "request_id", "arrival_s", "isl", "osl", "ttft_s"}), request_level),
+    "offline throughput": (frozenset({"id", "config", "isl", "osl", "num_requests", "out_tok_s_per_gpu", "pp", "tp"}),
+                           lambda rows, where: _offline(rows, where)),
     "start-up memory": (frozenset({"id", "engine", "gpu_known", "weights_gib", "kv_tokens", "kv_gib", "outcome"}), _each(memory_row)),
 }
+
+
+def _offline(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]:
+    from apexsim.validate.offline_cases import offline
+
+    return _each(offline)(rows, where)
 
 
 def read_cases(path: str | Path) -> tuple[str, list[Case | Answered | Skipped]]:

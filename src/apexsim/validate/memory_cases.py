@@ -1,7 +1,7 @@
 """Rows of start-up logs: weights, KV tokens and admission predicted from launch flags alone (floor 5).
 
 Metrics: `weights_gib`; `kv_tokens` from the flags, only where the GPU's memory is known; `kv_tokens_given_kv_gib` from the
-KV memory that the log states; `fits` 0 or 1.  Also predicted: `kv_gib` beside its interval (label `in_interval`).
+KV memory that the log states; `fits` 0 or 1.  Also: `kv_gib`, and `kv_in_interval`, whether the log lies in the interval stated with it.
 Nothing is simulated.
 """
 
@@ -20,7 +20,7 @@ from apexsim.hardware import Cluster, Gpu, load_gpu
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.model.precision import LINEAR, format_in_name
-from apexsim.plan.memory import Room, room
+from apexsim.plan.memory import Room, room, size
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.plan.pool import kv_pool, token_line
 from apexsim.plan.space import routed
@@ -30,8 +30,11 @@ from apexsim.validate.rows import Answered, Row, Skipped, flag, number, whole
 
 KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
+LONG = 32768  # tokens
 OLD = "0.6.0"  # the rules of vLLM's V0 engine
-LETTER_TOTAL = 0.02  # a catalogue GPU stands for the row's unless their memories differ by more than this
+DRAFTS = 2  # draft tokens where a log shows speculative decoding but not how many (the engines' recipe for MTP)
+HEADLESS = ("embedding", "reranker")  # words in the names of checkpoints that answer with vectors
+SAME_TOTAL = 0.02  # a catalogue GPU stands for the row's unless their memories differ by more than this
 # What the logs' `quant` column means for the linear layers; the rest stays in 16 bit.  "experts" applies to those alone.
 QUANT: dict[str, dict[str, str]] = {
     "w8a8": dict.fromkeys(LINEAR, "w8a8"),
@@ -44,7 +47,7 @@ QUANT: dict[str, dict[str, str]] = {
     "bitsandbytes": dict.fromkeys(LINEAR, "nf4"),
     "bnb4": dict.fromkeys(LINEAR, "nf4"),
     "mxfp4": {"experts": "mxfp4"},
-    "nvfp4": dict.fromkeys(LINEAR, "nvfp4"),
+    "nvfp4": dict.fromkeys((part for part in LINEAR if part != "attention"), "nvfp4"),
 }
 
 
@@ -63,9 +66,8 @@ def formats_of(row: Row, model: Model) -> tuple[tuple[str, str], ...]:
     """Number formats of the weights: the row's, else those that its checkpoint's name states, else the config's."""
     named = format_in_name(row["model_id"].replace("/", "-"))
     given = (row.get("quant") or "").strip()
-    if given in QUANT:
-        return tuple(sorted(QUANT[given].items()))
-    return tuple((part, named) for part in LINEAR) if named else model.weight_dtypes
+    wanted = QUANT.get(given) or (dict.fromkeys(LINEAR, named) if named else None)
+    return model.weight_dtypes if wanted is None else tuple(sorted(wanted.items()))
 
 
 def gpu_of(row: Row) -> Gpu | None:
@@ -75,7 +77,7 @@ def gpu_of(row: Row) -> Gpu | None:
         found = load_gpu(name)
     except InputError:
         found = None
-    if found and (math.isnan(total) or abs(found.memory_bytes / GiB / total - 1.0) < LETTER_TOTAL):
+    if found and (math.isnan(total) or abs(found.memory_bytes / GiB / total - 1.0) < SAME_TOTAL):
         return found
     if math.isnan(total):
         return None
@@ -114,20 +116,31 @@ def _settings(row: Row) -> dict[str, Any]:
     share = number(row, "util")
     given["memory_fraction"] = None if math.isnan(share) else share
     given["pad"] = () if flag(row, "enforce_eager") else None
+    given["draft_tokens"] = DRAFTS if row.get("spec_decode") else None
     return given
 
 
 def server(row: Row) -> Server:
     """The launch that a row describes."""
     model, gpu = load_model(row["config"]), gpu_of(row)
+    if any(word in row["model_id"].lower() for word in HEADLESS):
+        model = replace(model, has_head=False)
     cache = (row.get("kv_dtype") or "").strip()
     precision = Precision(formats_of(row, model), "bf16", "auto", "fp8" if cache.startswith("fp8") else "bf16")
     length = whole(row, "max_model_len") or model.max_length
     unknown = gpu is None
     gpu = gpu or load_gpu("h100-sxm")
-    engine = settled(override(engine_row(row), **_settings(row)), gpu.memory_bytes, gpu.name, length)
+    engine = _engine(row, gpu, length)
     gpu = replace(gpu, memory_bytes=math.nan) if unknown else gpu
     return Server(model, gpu, _plan(row, model, precision), engine, length)
+
+
+def _engine(row: Row, gpu: Gpu, length: int) -> EngineRow:
+    """The row's rules and flags; V0 chunked prompts by itself beyond 32k tokens, and otherwise took the longest whole."""
+    rules, given = engine_row(row), _settings(row)
+    if rules.length_budget and (given["max_num_batched_tokens"] or length) < length > LONG:
+        given["chunk"] = 1
+    return settled(override(rules, **given), gpu.memory_bytes, gpu.name, length)
 
 
 def given_tokens(it: Server, kv: float) -> int:
@@ -152,8 +165,9 @@ def memory_row(row: Row, where: Path) -> Answered | Skipped:
         return Skipped(row["id"], "the row names no bundled model", labels)
     it = server(row)
     metrics: dict[str, Any] = {}
-    weights = max(stage_weights(it.model, it.plan, s, it.engine.memory) for s in stages_of(it.model, it.plan.stages))
-    _add(metrics, "weights_gib", number(row, "weights_gib"), weights / GiB)
+    weights = max(stage_weights(it.model, it.plan, s, it.engine) for s in stages_of(it.model, it.plan.stages))
+    loaded = it.engine.memory.dispatch_bytes if it.plan.ffn.ep > 1 else 0.0  # SGLang logs what loading took in all
+    _add(metrics, "weights_gib", number(row, "weights_gib"), (weights + loaded) / GiB)
     kv, tokens = number(row, "kv_gib"), number(row, "kv_tokens")
     if not math.isnan(kv):
         _add(metrics, "kv_tokens_given_kv_gib", tokens, given_tokens(it, kv * GiB))
@@ -164,12 +178,16 @@ def memory_row(row: Row, where: Path) -> Answered | Skipped:
 
 def _end_to_end(row: Row, it: Server, metrics: dict[str, Any]) -> Mapping[str, str]:
     """Adds what follows from flags alone; whether the log's KV memory lies in the stated interval."""
-    found = room(it.model, it.plan, Cluster(it.gpu, it.plan.devices), it.engine, it.length)
-    _add(metrics, "fits", float(row["outcome"] == "ok"), float(isinstance(found, Room)))
+    where = (it.model, it.plan, Cluster(it.gpu, it.plan.devices), it.engine, it.length)
+    found, admitted = size(*where), room(*where)
+    starts = isinstance(found, Room) and (isinstance(admitted, Room) or not it.engine.memory.refuses)
+    _add(metrics, "fits", float(row["outcome"] == "ok"), float(starts))
     if isinstance(found, Rejected):
         return {"refused": found.reason}
     kv = number(row, "kv_gib")
     _add(metrics, "kv_tokens", number(row, "kv_tokens"), found.tokens)
     _add(metrics, "kv_gib", kv, found.kv_bytes / GiB)
     low, high = found.kv_range
-    return {} if math.isnan(kv) else {"in_interval": "yes" if low <= kv * GiB <= high else "no"}
+    if not math.isnan(kv):
+        _add(metrics, "kv_in_interval", 1.0, float(low <= kv * GiB <= high))
+    return {}

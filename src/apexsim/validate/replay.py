@@ -51,7 +51,7 @@ class Bench:
 
 
 def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
-    """Means over requests [ms]: TTFT, TPOT (outputs of one token left out), ITL over all gaps, end to end."""
+    """Means over requests [ms]: TTFT, TPOT (outputs of one token left out), ITL over all gaps, end to end; output tokens per s and GPU."""
     o, output = found.outcome, case.workload.output
     many = output > 1
     decode = o.finish - o.first
@@ -60,6 +60,7 @@ def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
         "tpot_mean_ms": 1e3 * float((decode[many] / (output[many] - 1)).mean()) if many.any() else 0.0,
         "itl_mean_ms": 1e3 * float(decode.sum() / max(1, int((output - 1).sum()))),
         "e2e_mean_ms": 1e3 * float((o.finish - o.sent).mean()),
+        "out_tok_s_per_gpu": float(output.sum() / (o.finish.max() - o.sent.min())) / case.plan.devices,
     }
 
 

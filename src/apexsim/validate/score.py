@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-GROUPS = ("engine", "gpu", "model", "origin", "suspect", "workload", "layout")
+YES_OR_NO = ("fits", "kv_in_interval")
+GROUPS = ("engine", "gpu", "model", "origin", "suspect", "workload", "layout", "quant")
 
 
 def ranks(values: Array) -> Array:
@@ -28,6 +29,8 @@ def score(pairs: list[dict[str, float]]) -> dict[str, float]:
     """Scores of (measured, predicted) pairs; errors are relative to the measured value."""
     measured = np.asarray([p["measured"] for p in pairs], float)
     predicted = np.asarray([p["predicted"] for p in pairs], float)
+    if np.isin(measured, (0.0, 1.0)).all() and np.isin(predicted, (0.0, 1.0)).all():
+        return answers(measured, predicted)
     good = measured > 0
     error = predicted[good] / measured[good] - 1.0
     size = np.abs(error)
@@ -41,11 +44,25 @@ def score(pairs: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
+def answers(measured: Array, predicted: Array) -> dict[str, float]:
+    """Scores of yes (1) and no (0): the share of right answers stands as accuracy, its rest as the error."""
+    wrong = np.abs(predicted - measured)
+    return {
+        "n": len(measured),
+        "accuracy": float(1.0 - wrong.mean()),
+        "median_abs_error": float(np.median(wrong)),
+        "p90_abs_error": float(np.quantile(wrong, 0.9)),
+        "mean_abs_error": float(wrong.mean()),
+        "bias": float((predicted - measured).mean()),
+        "rank_correlation": rank_correlation(measured, predicted),
+    }
+
+
 def by_metric(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """metric -> scores over rows that have it."""
     names = sorted({name for row in rows for name in row["metrics"]})
     found = {name: [r["metrics"][name] for r in rows if name in r["metrics"]] for name in names}
-    return {name: score(pairs) for name, pairs in found.items() if any(p["measured"] > 0 for p in pairs)}
+    return {name: score(pairs) for name, pairs in found.items() if any(p["measured"] > 0 for p in pairs) or name in YES_OR_NO}
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ HEAD = f"{'':34s} {'rows':>5s} {'median':>8s} {'p90':>8s} {'mean':>8s} {'bias':>
 
 def line(name: str, scores: dict[str, float]) -> str:
     """One row of scores."""
+    if "accuracy" in scores:
+        return f"{name:34s} {scores['n']:5d} {scores['accuracy']:8.1%} right"
     rank = scores["rank_correlation"]
     shown = "     –" if rank is None or math.isnan(rank) else f"{rank:6.3f}"
     return (

@@ -1,0 +1,153 @@
+"""Does it fit: one plan sized, or why not and the nearest that would (floor 3).  Nothing is simulated.
+
+A width that is not given is filled by model replicas; where none is given, the narrowest that fits is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from apexsim.engines import EngineRow
+from apexsim.errors import InputError, Rejected
+from apexsim.hardware import Cluster
+from apexsim.model.model import Model
+from apexsim.plan.memory import Room, room, size
+from apexsim.plan.plan import Layout, Plan, Precision, parse_plan
+from apexsim.plan.pool import request_blocks
+from apexsim.plan.space import Scene, check, divisors, routed
+
+MORE = (2, 4, 8, 16, 32, 64)  # times as many nodes tried where the cluster is too small
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """The widths a user gave; 0 = not given.  dp: lanes of attention inside one replica (experts span dp × tp)."""
+
+    tp: int = 0
+    pp: int = 0
+    dp: int = 0
+    expert_parallel: bool = False
+    plan: str = ""
+
+    @property
+    def given(self) -> bool:
+        """Whether any was."""
+        return bool(self.tp or self.pp or self.dp or self.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The answer: `found` is the room, or why there is none; nearest: what would fit, in words, "" = nothing tried does."""
+
+    model: Model
+    cluster: Cluster
+    engine: EngineRow
+    plan: Plan
+    max_model_len: int
+    found: Room | Rejected
+    nearest: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the engine would start."""
+        return isinstance(self.found, Room)
+
+
+def plan_of(model: Model, cluster: Cluster, widths: Widths, precision: Precision) -> Plan:
+    """The plan that the widths mean on a cluster; raises InputError where they need another number of GPUs."""
+    if widths.plan:
+        plan = parse_plan(widths.plan, precision)
+        each = plan.replica_devices
+        plan = replace(plan, replicas=cluster.size // each) if plan.replicas == 1 and not cluster.size % each else plan
+    else:
+        tp, pp, dp = max(1, widths.tp), max(1, widths.pp), max(1, widths.dp)
+        if dp > 1 and not routed(model):
+            dp = 1  # lanes of a dense model are replicas
+        ffn = Layout(ep=dp * tp) if widths.expert_parallel and routed(model) else Layout(tp=dp * tp)
+        each = pp * dp * tp
+        plan = Plan(max(1, cluster.size // each), pp, Layout(dp, tp), ffn, precision)
+    if plan.devices != cluster.size:
+        hint = "widths multiply to a divisor of the GPUs; the rest is filled by replicas"
+        raise InputError(f"{plan.shorthand} takes {plan.devices} GPUs, the cluster has {cluster.size}", "--tp", hint)
+    return plan
+
+
+def judged(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, length: int) -> Room | Rejected:
+    """The room of a plan as the engine sees it: rules of splitting first, then memory."""
+    broken = check(plan, Scene(model, cluster))
+    if broken:
+        return broken
+    asked = room if engine.memory.refuses else size
+    return asked(model, plan, cluster, engine, length)
+
+
+def fit(model: Model, cluster: Cluster, engine: EngineRow, widths: Widths, precision: Precision, length: int) -> Fit:
+    """Size the plan that the widths mean; `engine` must be settled for the length."""
+    if widths.given:
+        plan = plan_of(model, cluster, widths, precision)
+        found = judged(model, plan, cluster, engine, length)
+        answer = Fit(model, cluster, engine, plan, length, found)
+    else:
+        answer = _narrowest(model, cluster, engine, precision, length)
+    return answer if answer.fits else replace(answer, nearest=_nearest(answer))
+
+
+def _narrowest(model: Model, cluster: Cluster, engine: EngineRow, precision: Precision, length: int) -> Fit:
+    """The narrowest tensor parallel plan that fits; else the widest, with its reason."""
+    last: Fit | None = None
+    for tp in divisors(cluster.per_node):
+        plan = plan_of(model, cluster, Widths(tp=tp), precision)
+        found = judged(model, plan, cluster, engine, length)
+        note = f"no width given: {plan.shorthand} is the narrowest that fits"
+        if isinstance(found, Room):
+            return Fit(model, cluster, engine, plan, length, found, "", (note,) if tp > 1 else ())
+        if last is None or check(plan, Scene(model, cluster)) is None:
+            last = Fit(model, cluster, engine, plan, length, found)
+    assert last is not None
+    return last
+
+
+def longest(answer: Fit) -> int:
+    """The longest request that the cache holds [token]; 0 where nothing is left for a cache."""
+    where = (answer.model, answer.plan, answer.cluster, answer.engine, answer.max_model_len)
+    found = size(*where)
+    if isinstance(found, Rejected) or not found.pool.groups:
+        return 0
+    count, low, high = int(found.kv_bytes // found.pool.block_bytes), 0, answer.max_model_len
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if request_blocks(found.pool, middle, answer.engine) <= count else (low, middle - 1)
+    return low
+
+
+def _nearest(answer: Fit) -> str:
+    """What would fit: a shorter length, another width on this cluster, or more GPUs."""
+    model, cluster, engine, precision = answer.model, answer.cluster, answer.engine, answer.plan.precision
+    ways = []
+    if check(answer.plan, Scene(model, cluster)) is None:
+        tokens = longest(answer)
+        ways += [f"--max-model-len {tokens} on {answer.plan.shorthand}"] if tokens > 1 else []
+    wider = _first(model, cluster, engine, precision, answer.max_model_len)
+    if wider:
+        ways.append(f"{wider.shorthand} on these GPUs")
+    if not ways:
+        for times in MORE:
+            grown = replace(cluster, nodes=cluster.nodes * times)
+            plan = _first(model, grown, engine, precision, answer.max_model_len)
+            if plan:
+                return f"{plan.shorthand} on {grown.size} GPUs would fit"
+    return f"{' or '.join(ways)} would fit" if ways else ""
+
+
+def _first(model: Model, cluster: Cluster, engine: EngineRow, precision: Precision, length: int) -> Plan | None:
+    """The narrowest plan that fits: tensor parallel in the node, then pipeline stages across nodes."""
+    widths = [Widths(tp=tp) for tp in divisors(cluster.per_node)]
+    widths += [
+        Widths(tp=tp, pp=pp) for pp in divisors(cluster.nodes)[1:] for tp in reversed(divisors(cluster.per_node))
+    ]
+    for each in widths:
+        plan = plan_of(model, cluster, each, precision)
+        if isinstance(judged(model, plan, cluster, engine, length), Room):
+            return plan
+    return None

@@ -1,0 +1,58 @@
+"""Offline throughput: all requests queued at once, fixed lengths (floor 5).
+
+The rows state no engine settings, so the engine's defaults for offline runs are assumed and said: as many sequences as the cache
+holds up to OFFLINE_SEQS per lane, and the largest default budget.  Lengths are constant by construction of the measurement.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from apexsim.engines import load_engine, override, settled
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.families import load_model
+from apexsim.model.model import Experts
+from apexsim.plan.plan import Layout, Plan
+from apexsim.validate.cases import Case, served_precision
+from apexsim.validate.rows import Row, Skipped, number, whole
+from apexsim.workload.trace import Workload
+
+OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
+# The longest common prefix of a row's config that names a family of number formats.
+FAMILY = {"meta-llama--Meta-Llama": "llama", "openai--gpt-oss": "gptoss", "deepseek": "dsr1"}
+NEEDED = frozenset({"id", "config", "isl", "osl", "num_requests", "out_tok_s_per_gpu", "pp", "tp"})
+
+
+def offline(row: Row, where: Path) -> Case | Skipped:
+    """One row of maximum offline throughput."""
+    stages = max(1, whole(row, "pp", 1))
+    labels = {"engine": "trtllm", "gpu": row["gpu"], "model": row["config"], "layout": "PP" if stages > 1 else "TP"}
+    if not row["config"]:
+        return Skipped(row["id"], "the row names no bundled model", labels)
+    model, gpu = load_model(row["config"]), load_gpu(row["gpu"])
+    attention, ffn = layouts(row, any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells))
+    family = next((f for prefix, f in FAMILY.items() if row["config"].startswith(prefix)), "")
+    label = "fp4" if family == "gptoss" else row["precision"].lower()  # gpt-oss has MXFP4 experts whatever the label says
+    plan = Plan(1, stages, attention, ffn, served_precision(family, label, "fp8"))
+    if plan.devices != whole(row, "gpus", plan.devices):
+        plan = Plan(whole(row, "gpus") // plan.devices, stages, attention, ffn, plan.precision)
+    cluster = Cluster(gpu, plan.devices)
+    isl, osl, count = whole(row, "isl"), whole(row, "osl"), whole(row, "num_requests")
+    work = Workload(row["id"], np.zeros(count), np.full(count, isl, np.int64), np.full(count, osl, np.int64), "offline")
+    budget = max(OFFLINE_TOKENS, isl + OFFLINE_SEQS)  # a whole prompt must fit beside a full batch of decodes
+    engine = override(load_engine("tensorrt-llm"), max_num_seqs=OFFLINE_SEQS, max_num_batched_tokens=budget, tokenise_s=0.0)
+    engine = settled(engine, gpu.memory_bytes, gpu.name, isl + osl)
+    measured = {"out_tok_s_per_gpu": number(row, "out_tok_s_per_gpu")}
+    return Case(row["id"], model, cluster, engine, plan, work, isl + osl, measured, labels)
+
+
+def layouts(row: Row, routed: bool) -> tuple[Layout, Layout]:
+    """Attention and FFN of a row: attention data parallel over ep ranks where the row says so."""
+    tp, dp, ep = max(1, whole(row, "tp", 1)), max(1, whole(row, "attn_dp", 1)), max(1, whole(row, "ep", 1))
+    width = max(tp, dp, ep)
+    attention = Layout(dp, max(1, width // dp)) if dp > 1 else Layout(1, width)
+    if not routed:
+        return attention, Layout(1, width)
+    return attention, Layout(1, width // ep, ep)
