@@ -101,7 +101,8 @@ def test_layouts_that_are_served(name: str, gpus: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "gpus"), [("deepseek-ai--DeepSeek-V3.2", 8), ("Qwen--Qwen3-Next-80B-A3B-Instruct", 2), ("openai--gpt-oss-120b", 8)]
+    ("name", "gpus"),
+    [("deepseek-ai--DeepSeek-V3.2", 8), ("Qwen--Qwen3-Next-80B-A3B-Instruct", 2), ("openai--gpt-oss-120b", 8)],
 )
 def test_the_account_adds_up(name: str, gpus: int) -> None:
     model = load_model(name)

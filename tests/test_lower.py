@@ -146,8 +146,30 @@ def test_shared_experts_cost_nothing_extra_in_captured_steps() -> None:
 
 
 def test_lanes_run_router_and_shared_experts_on_their_own_tokens() -> None:
-    own = [op for op, _ in ops_of("deepseek-ai--deepseek-v3", "DEP8") if isinstance(op, Gemm) and (op.beside or op.label == "router")]
+    own = [
+        op
+        for op, _ in ops_of("deepseek-ai--deepseek-v3", "DEP8")
+        if isinstance(op, Gemm) and (op.beside or op.label == "router")
+    ]
     assert own and all(op.axis is Axis.TOTAL and op.split == 8 for op in own)
+
+
+def test_static_fp8_on_tensorrt_llm_is_the_bare_product() -> None:
+    # less its quantisation kernels (8.5 to 10.5 µs here), and no faster than the memory
+    b200, n = load_gpu("b200_sxm"), np.array([4.0, 64.0])
+    bare, other = (load_bank(b200, source).gemm(n, 8192, 16384, "fp8").seconds for source in ("trtllm", "sglang"))
+    assert (bare < other).all() and (bare > 8192 * 16384 / b200.memory_bandwidth).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "kernel", "extra"),
+    [("sglang", "fp8_block", True), ("vllm", "fp8_block", False), ("trtllm", "fp8", False)],
+)
+def test_activations_are_quantised_apart_where_engines_do(source: str, kernel: str, extra: bool) -> None:
+    pricer, n = Pricer(load_bank(H200, source), Cluster(H200, 1)), np.array([16.0, 64.0])
+    took = pricer.dense(Gemm("ffn", 4096, 4096, kernel, 1.0, quantise=True), n, True).seconds
+    bare = pricer.dense(Gemm("ffn", 4096, 4096, kernel, 1.0), n, True).seconds
+    assert ((took - bare > 1e-6) == extra).all()
 
 
 # ---- expert load ----------------------------------------------------------------------------------------------------

@@ -67,9 +67,7 @@ def _absorbed(op: Mla) -> float:
 
 def mla_decode(bank: Bank, op: Mla, batch: Array, context: Array) -> Priced:
     """Seconds [d, c] of absorbed decode over the latents that are read."""
-    return bank.mla_decode(
-        batch, np.maximum(seen(op, context), 1.0), op.heads, op.kv_rank + op.rope_dim, op.kv_dtype
-    )
+    return bank.mla_decode(batch, np.maximum(seen(op, context), 1.0), op.heads, op.kv_rank + op.rope_dim, op.kv_dtype)
 
 
 def mla_prefill(bank: Bank, op: Mla, length: Array) -> tuple[Priced, float]:

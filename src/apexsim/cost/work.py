@@ -78,7 +78,8 @@ def _mla(op: Mla, d: Demand) -> tuple[float, float]:
     tokens = d.decode / d.lanes
     if op.compress:
         decode, prompt = (
-            float(n * seen(op, np.asarray(r / max(n, 1.0)))) for n, r in ((tokens, decode), (d.prompt / d.lanes, prompt))
+            float(n * seen(op, np.asarray(r / max(n, 1.0))))
+            for n, r in ((tokens, decode), (d.prompt / d.lanes, prompt))
         )
     absorbed = 2 * op.kv_rank + op.rope_dim if not op.direct else op.kv_rank + op.rope_dim + op.v_dim
     plain = absorbed if op.direct else op.nope_dim + op.rope_dim + op.v_dim

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from apexsim.engines import load_engine
-from apexsim.plan.plan import Layout, Plan
-from apexsim.plan.space import routed
+from apexsim.plan.plan import Plan
+from apexsim.plan.space import routed, runnable
 from apexsim.search.evaluate import Setting
 from apexsim.search.study import Ranked, Study
 
@@ -53,18 +53,15 @@ def shape_of(plan: Plan, setting: Setting) -> Shape | str:
     a dense model are data parallel ranks of one server (vLLM from 0.8 on); those of a routed one would share their
     experts, so they are servers of their own.
     """
+    reason = runnable(plan, setting.model, setting.engine.name)
+    if reason:
+        return reason
     experts, lanes, ffn = routed(setting.model), plan.lanes, plan.ffn
     if plan.attention == ffn and lanes == 1:
         together = not experts and _joins_replicas(setting)
         return Shape(plan.attention.tp, plan.stages, plan.replicas if together else 1, False,
                      1 if together else plan.replicas)  # fmt: skip
-    whole = ffn in (Layout(ep=plan.stage_devices), Layout(tp=plan.stage_devices))
-    if experts and whole:
-        return Shape(plan.attention.tp, plan.stages, lanes, ffn.ep > 1, plan.replicas)
-    return (
-        f"{setting.engine.name} has no attention replicas beside a differently split "
-        f"{'expert layer' if experts else 'dense FFN'} ({plan.attention}/{ffn})"
-    )
+    return Shape(plan.attention.tp, plan.stages, lanes, ffn.ep > 1, plan.replicas)
 
 
 def _joins_replicas(setting: Setting) -> bool:
@@ -183,6 +180,11 @@ def _notes(setting: Setting, plan: Plan, shape: Shape) -> list[str]:
         notes.append(
             f"a server spans {nodes} nodes: start it on each "
             f"(vLLM: --nnodes {nodes} --node-rank I --master-addr HOST, or Ray)"
+        )
+    if plan.lanes > 1 and plan.ffn.ep > setting.cluster.per_node and not setting.cluster.gpu.link.multi_node:
+        notes.append(
+            "experts span nodes: priced with DeepEP "
+            "(vLLM: --all2all-backend deepep_low_latency; SGLang: --moe-a2a-backend deepep)"
         )
     weights, _ = _dtypes(plan)
     if weights and weights != "fp8":
