@@ -22,6 +22,11 @@ ARGUMENTS = {
     "models": "[FILTER]",
     "gpus": "[FILTER]",
     "validate": "FILE...",
+    "trace describe": "FILE",
+    "trace convert": "FILE",
+    "trace synth": "[OPTIONS]",
+    "trace filter": "FILE",
+    "trace scale": "FILE",
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from apexsim.engine.types import Costs
 
 if TYPE_CHECKING:
-    from naive import Step
+    from naive_records import Step
 
 
 def price(step: Step, t: float, costs: Costs, stage_free: list[float], lanes: int, pad: bool) -> None:

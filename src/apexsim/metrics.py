@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apexsim.cost.power import Energy
 from apexsim.errors import InputError
 from apexsim.slo import LATENCIES, Slo
 from apexsim.stats import NAN, Stats, plain, segment_stats, stats_of
@@ -75,6 +76,7 @@ class Metrics:
     verdicts: tuple[Verdict, ...]
     saturated: bool
     why: str
+    energy: Energy = field(default_factory=Energy)  # of the whole run, warm-up included; unknown until the run is priced
 
     @property
     def request_throughput_per_s(self) -> float:
@@ -120,6 +122,7 @@ class Metrics:
             "slos": [_verdict_json(v) for v in self.verdicts],
             "saturated": self.saturated,
             "saturated_why": self.why,
+            "energy": self.energy.to_json(),
         }
 
 

@@ -1,6 +1,6 @@
 """What the user wants, and the order it puts plans in (floor 4).
 
-    objective := name [":" stat]          e2e | ttft:p99 | itl:p95 | throughput | goodput …      default e2e (mean)
+    objective := name [":" stat]          e2e | ttft:p99 | itl:p95 | throughput | goodput | energy …      default e2e (mean)
 
 A new objective is one row of `OBJECTIVES`.
 """
@@ -39,6 +39,7 @@ def _latency(name: str, metrics: Metrics, stat: str) -> float:
 OBJECTIVES = {name: Row(partial(_latency, name), LOWER, "ms", 1e3, stats=True) for name in LATENCIES} | {
     "throughput": Row(lambda metrics, _stat: metrics.output_throughput_tok_s, HIGHER, "tok/s"),  # output tokens
     "goodput": Row(lambda metrics, _stat: metrics.goodput_req_s, HIGHER, "req/s", needs_slo=True),
+    "energy": Row(lambda metrics, _stat: metrics.energy.per_output_token, LOWER, "J/output token"),  # of GPUs
 }
 
 
@@ -83,6 +84,8 @@ class Objective:
 def _why_missing(name: str) -> str:
     if OBJECTIVES[name].needs_slo:
         return "give a limit for each request, e.g. --slo 'ttft<500ms'"
+    if name == "energy":
+        return "the GPU's power limit is unknown: give a GPU file with tdp_w"
     return "no request has more than one output token"
 
 

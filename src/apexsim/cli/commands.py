@@ -10,6 +10,7 @@ import typer
 
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
+from apexsim.cli import trace
 from apexsim.cli.sizing import FIT_HELP, fit
 
 if TYPE_CHECKING:
@@ -166,5 +167,7 @@ HELP = {
     "models": MODELS_HELP,
     "gpus": GPUS_HELP,
     "validate": VALIDATE_HELP,
+    **trace.HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate}
+RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate, **trace.RUN}
+ABOUT_GROUP = {"trace": trace.ABOUT}  # commands of two words

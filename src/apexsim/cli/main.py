@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 import apexsim
-from apexsim.cli.commands import HELP, RUN
+from apexsim.cli.commands import ABOUT_GROUP, HELP, RUN
 from apexsim.cli.outside import say
 from apexsim.errors import Infeasible, InputError, nearest
 
@@ -50,8 +50,12 @@ def application() -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", help=ABOUT,
                       context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
     app.callback(help=ABOUT)(_top)
+    groups = {name: typer.Typer(help=about, no_args_is_help=True, rich_markup_mode="rich") for name, about in ABOUT_GROUP.items()}
     for name, run in RUN.items():
-        app.command(name, help=HELP[name])(run)
+        group, _, word = name.rpartition(" ")
+        (groups[group] if group else app).command(word, help=HELP[name])(run)
+    for name, group_app in groups.items():
+        app.add_typer(group_app, name=name)
     return app
 
 
@@ -94,9 +98,10 @@ def _spelled(words: list[str]) -> list[str]:
 def _usage(error: Exception, words: list[str]) -> str:
     """A complaint about usage in one line, with what to try."""
     text = str(error.format_message()).strip().rstrip(".")  # type: ignore[attr-defined]
-    command = words[0] if words[0] in RUN else ""
+    command = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in (*RUN, *ABOUT_GROUP)), "")
     unknown = re.match(r"No such command '(.*)'", text)
-    hint = nearest(unknown[1], RUN) if unknown else ""
+    names = [name.split()[-1] for name in RUN if not command or name.startswith(command)]
+    hint = nearest(unknown[1], names) if unknown else ""
     known = re.search(r" \(Possible options: (.*)\)$|\s*Did you mean (.*)\?$", text)
     if known:
         text, hint = text[: known.start()].rstrip("."), f"did you mean {(known[1] or known[2])}?"

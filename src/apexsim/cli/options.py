@@ -129,6 +129,53 @@ SIZED_OUTPUT = (
 )
 LIST_JSON = (Opt("json", bool, False, "Print JSON."),)
 
+TRACE_FILE = (
+    Opt("format", str, "auto", "Format of the file, where detection is not wanted: apex, azure, mooncake …", "NAME"),
+    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map")),
+    Opt("skip_bad", int, 0, "Lines that cannot be used and are passed over; they are counted and named.", "N", least=0),
+    Opt("chars_per_token", float, None, "Estimates the lengths of files that hold text (ShareGPT).", "X", least=0, above=True),
+)
+TRACE_OUTPUT = (
+    Opt("to", str, "apex", "Format: apex, azure, mooncake, vidur, llmservingsim or request-log.", "NAME"),
+    Opt("output", str, None, "Write to a file, replaced in one step. Default: standard output.", "PATH", flags=("--output", "-o")),
+)
+TRACE_DESCRIBED = (
+    Opt("json", bool, False, "Print JSON."),
+    Opt("plot", str, None, "Draw lengths and arrivals into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
+)
+TRACE_MADE = (
+    Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1),
+    Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1),
+    Opt("prompt_cv", float, 0.0, "Standard deviation over mean of the prompt lengths; 0: all the same.", "X", least=0),
+    Opt("output_cv", float, 0.0, "The same of the output lengths.", "X", least=0),
+    Opt("lengths", str, "lognormal", "Distribution of lengths: lognormal, gamma or uniform.", "NAME"),
+    Opt("like", str, None, "Draw pairs of lengths, rate and burstiness from a trace instead.", "FILE"),
+    Opt("num_requests", int, 1024, "Requests.", "N", least=1, most=100_000_000),
+    Opt("request_rate", float, None, "Mean requests per second. Default: that of --like; else all at once.", "R", least=0, above=True),
+    Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier. Default: that of "
+        "--like; else 1.", "B", least=0, above=True),
+    Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1),
+    Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
+)
+TRACE_LIMITS = (
+    Opt("min_prompt", int, None, "Shortest prompt [tokens].", "N", least=1),
+    Opt("max_prompt", int, None, "Longest prompt [tokens].", "N", least=1),
+    Opt("min_output", int, None, "Shortest output [tokens].", "N", least=1),
+    Opt("max_output", int, None, "Longest output [tokens].", "N", least=1),
+    Opt("max_context", int, None, "Longest prompt + output [tokens].", "N", least=2),
+    Opt("since", str, None, "Requests from this time on, which becomes 0: 90s, 10min, 2h.", "TIME"),
+    Opt("until", str, None, "Requests before this time.", "TIME"),
+    Opt("head", int, None, "The first N of those.", "N", least=1),
+    Opt("share", float, None, "A random share of those; each stays with this probability.", "X", least=0, most=1, above=True),
+    Opt("seed", int, 0, "Seed of the random share.", "S", least=0),
+)
+TRACE_LOAD = (
+    Opt("rate_factor", float, None, "Arrivals so many times as fast.", "X", least=0, above=True),
+    Opt("request_rate", float, None, "Arrivals stretched to this mean rate [1/s].", "R", least=0, above=True),
+    Opt("prompt_factor", float, 1.0, "Prompt lengths times this.", "X", least=0, above=True),
+    Opt("output_factor", float, 1.0, "Output lengths times this.", "X", least=0, above=True),
+)  # fmt: skip
+
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
 COMMANDS: dict[str, Groups] = {
@@ -138,6 +185,11 @@ COMMANDS: dict[str, Groups] = {
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},
     "validate": {"Output": OUTPUT},
+    "trace describe": {"File": TRACE_FILE, "Output": TRACE_DESCRIBED},
+    "trace convert": {"File": TRACE_FILE, "Output": TRACE_OUTPUT},
+    "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},
+    "trace filter": {"File": TRACE_FILE, "Limits": TRACE_LIMITS, "Output": TRACE_OUTPUT},
+    "trace scale": {"File": TRACE_FILE, "Load": TRACE_LOAD, "Output": TRACE_OUTPUT},
 }
 
 

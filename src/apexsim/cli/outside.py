@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from apexsim.errors import InputError
@@ -39,8 +40,11 @@ def check_outputs(json: str | None, output: str | None) -> None:
         raise InputError("the report and the JSON cannot share one file", "--output")
 
 
-def write_atomic(path: str, text: str, flag: str) -> None:
-    """Replace a file in one step: written beside it, then renamed; a symbolic link keeps pointing to its file."""
+def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
+    """Replace a file in one step: written beside it, then renamed; a symbolic link keeps pointing to its file.
+
+    text: the whole of it, or its parts one after the other.
+    """
     target = Path(os.path.realpath(Path(path).expanduser()))
     name = ""
     try:
@@ -49,7 +53,7 @@ def write_atomic(path: str, text: str, flag: str) -> None:
             "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
         ) as file:
             name = file.name
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
         os.chmod(name, mode)
         os.replace(name, target)
     except BaseException as error:

@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 
 from apexsim.cost.bank import Provenance
 from apexsim.cost.price import Pricer
-from apexsim.cost.roofline import KERNELS
+from apexsim.cost.roofline import KERNELS, Peaks
 from apexsim.cost.tables import Axes, padded, runs, seen_tokens
-from apexsim.cost.work import Demand, work
-from apexsim.engine.kernel import Outcome
+from apexsim.cost.power import Energy, gpu_watts
+from apexsim.cost.work import Demand, Done, done
+from apexsim.engine.kernel import SUM_NAMES, Outcome
 from apexsim.engine.types import DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow
+from apexsim.hardware import Gpu
 from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import StageOps
+from apexsim.workload.trace import Workload
 
 Array = NDArray[np.float64]
 
@@ -52,11 +55,10 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     """Break a run down.  `duration` [s]: from the first request to the last token."""
     seconds: dict[str, float] = defaultdict(float)
     shares = np.zeros(len(Provenance))
-    flop = nbytes = 0.0
     hist = outcome.hist.sum(axis=0)
     lane_hist = outcome.hist_lane.sum(axis=0) if outcome.hist_lane.shape[2] > 1 else hist
     met = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
-    demand = _demand(outcome, costs, hist, axes.lanes)
+    used = usage(stages, costs, outcome, axes.lanes, pricer.bank.peaks)
     for op, count in _ops(stages):
         for kind in (DECODE, PROMPT):
             if isinstance(op, (Attend, Index)) or not runs(op, kind):
@@ -65,8 +67,6 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
             if len(n):
                 at = padded(engine.pad, hist.shape[1])[n] if kind == DECODE else n
                 _add(seconds, shares, op, count, kind, at, steps, pricer, engine, axes)
-        f, b = work(op, demand)
-        flop, nbytes = flop + count * f, nbytes + count * b
     gaps = engine.gap_s * sum(stage.gaps for stage in stages)
     for kind in (DECODE, PROMPT):
         factor = engine.prompt_factor if kind == PROMPT else 1.0
@@ -79,12 +79,32 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     ranked = sorted(((k, v) for k, v in seconds.items() if v > 0.0), key=lambda kv: -kv[1])
     total = max(shares.sum(), 1e-30)
     peak = pricer.bank.peaks.rate(_compute(stages))
+    flop, nbytes = used.flop * lanes, used.nbytes * lanes
     return Account(
         tuple(ranked), busy, max(0.0, duration * lanes - busy),
-        tuple((p.name.lower(), float(shares[p] / total)) for p in Provenance if shares[p] > 0), flop / lanes, nbytes / lanes,
+        tuple((p.name.lower(), float(shares[p] / total)) for p in Provenance if shares[p] > 0), used.flop, used.nbytes,
         flop / (peak * busy) if busy else 0.0, nbytes / (pricer.bank.peaks.bandwidth * busy) if busy else 0.0,
         _bottleneck(ranked, flop / peak, nbytes / pricer.bank.peaks.bandwidth),
     )  # fmt: skip
+
+
+def usage(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, lanes: int, peaks: Peaks) -> Done:
+    """What the run asked of one device, mean over stages and replicas; the head's products for every sampled token included."""
+    hist = outcome.hist.sum(axis=0)
+    demand = _demand(outcome, costs, hist, lanes)
+    total = done([*_ops(stages), *((op, 1) for stage in stages for op in stage.head)], demand, peaks)
+    devices = outcome.hist.shape[0] * len(stages)
+    return Done(total.flop / devices, total.flop16 / devices, total.nbytes / devices)
+
+
+def run_energy(gpu: Gpu, used: Done, outcome: Outcome, workload: Workload, devices: int) -> Energy:
+    """Power and energy of a whole run; a replica is active for at most the sum of its stages' busy seconds."""
+    span = float(outcome.finish.max() - outcome.sent.min())
+    busy = outcome.sums[:, SUM_NAMES.index("busy_s")]
+    active = float(np.minimum(busy / span, 1.0).mean()) if span > 0 else 0.0
+    watts = gpu_watts(gpu, used.nbytes / span, used.flop16 / span, active) if span > 0 else gpu.idle_w
+    tokens = int(workload.prompt.sum()), int(workload.output.sum())
+    return Energy(watts, devices, span, *tokens, workload.size)
 
 
 def _ops(stages: Iterable[StageOps]) -> list[tuple[Op, int]]:
@@ -139,7 +159,8 @@ def _demand(outcome: Outcome, costs: Costs, hist: NDArray[np.int64], lanes: int)
     rows = tuple((int(w), float(pairs[DECODE, i]), float(pairs[PROMPT, i])) for i, w in enumerate(costs.windows[: pairs.shape[1]]))
     tokens = outcome.total("decode_tokens"), outcome.total("prompt_tokens")
     n, steps = _met(hist.sum(axis=0))
-    return Demand(*tokens, float(hist.sum()), lanes, rows, sizes=(n.astype(float), steps.astype(float)))
+    sampled = (tokens[0] + len(outcome.finish)) / lanes  # one for each decode, and the first tokens
+    return Demand(*tokens, float(hist.sum()), lanes, rows, sampled, (n.astype(float), steps.astype(float)))
 
 
 def _compute(stages: tuple[StageOps, ...]) -> str:

@@ -7,13 +7,13 @@ collectives nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from apexsim.cost.roofline import Array
+from apexsim.cost.roofline import KERNELS, Array, Peaks
 from apexsim.cost.scan import STATE_BYTES
 from apexsim.cost.sparse import SCALE, seen
 from apexsim.engine.types import FULL
@@ -108,3 +108,28 @@ def work(op: Op, demand: Demand) -> tuple[float, float]:
     """(FLOP, bytes) of one op on one device."""
     rule = WORK.get(type(op))
     return rule(op, demand) if rule else (0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Work of one device: FLOP, FLOP as bf16 would need them (a format that is twice as fast counts half), DRAM bytes."""
+
+    flop: float = 0.0
+    flop16: float = 0.0
+    nbytes: float = 0.0
+
+
+def done(ops: Iterable[tuple[Op, int]], demand: Demand, peaks: Peaks) -> Done:
+    """The work of ops and how often each occurs."""
+    flop = flop16 = nbytes = 0.0
+    for op, count in ops:
+        f, b = work(op, demand)
+        flop, nbytes = flop + count * f, nbytes + count * b
+        flop16 += count * f * peaks.rate("bf16") / peaks.rate(compute_of(op))
+    return Done(flop, flop16, nbytes)
+
+
+def compute_of(op: Op) -> str:
+    """The format an op multiplies in: that of its kernel, bf16 for attention and scans."""
+    kernel = KERNELS.get(getattr(op, "kernel", ""))
+    return kernel.compute if kernel else "bf16"

@@ -325,7 +325,7 @@ def _continue(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
         state.closed[r, l] = 1
 
 
-@merged
+@inner
 def grant(rules: Rules, target: int, whole: int, tokens: int, left: int, running: int, free: int) -> int:
     """Tokens of the step that a lane gives to a waiting request; 0 if seats, budget or blocks do not allow it.
 
@@ -342,7 +342,7 @@ def grant(rules: Rules, target: int, whole: int, tokens: int, left: int, running
     return q if first_blocks(rules, target, whole, q) + spare <= free else 0
 
 
-@merged
+@inner
 def first_blocks(rules: Rules, target: int, whole: int, q: int) -> int:
     """KV blocks that a request takes when it is admitted with q tokens."""
     if rules.admission == ADMIT_CHUNK:

@@ -46,9 +46,9 @@ def _for_tokens(req: Requests, work: Work, state: State, rules: Rules, r: int, g
             i = np.int64(-1)  # what comes behind it has no say
         else:
             i = np.int64(work.next[i])
-    if tokens == 0 or tokens + decodes >= rules.wait_tokens or state.waited[r, g] >= rules.wait:
+    if tokens == 0 or tokens + decodes >= rules.wait_tokens or state.phase[r, g, 1] >= rules.wait:
         return 0, -1
-    return rules.wait - state.waited[r, g] if rules.admission == ADMIT_RESERVE else 1, i
+    return rules.wait - state.phase[r, g, 1] if rules.admission == ADMIT_RESERVE else 1, i
 
 
 @inner
@@ -60,7 +60,7 @@ def _for_lanes(work: Work, state: State, rules: Rules, r: int, g: int, limit: fl
         state.closed[r, l] = 0  # here: prompts that the lane would get
         seats = seats and state.decoding[r, g, l] < rules.max_seqs
         if state.decoding[r, g, l] == 0:
-            state.waited[r, g] = 0
+            state.phase[r, g, 1] = 0
             return 0, -1
     served, i = 0, np.int64(state.head[r])
     while i >= 0 and work.seen[i] <= limit and served < lanes:
@@ -71,7 +71,7 @@ def _for_lanes(work: Work, state: State, rules: Rules, r: int, g: int, limit: fl
         served += 1 if state.closed[r, best] == 0 else 0
         state.closed[r, best] += 1
         i = np.int64(work.next[i])
-    if (served == lanes and seats) or state.waited[r, g] + 1 >= rules.wait:
-        state.waited[r, g] = 0
+    if (served == lanes and seats) or state.phase[r, g, 1] + 1 >= rules.wait:
+        state.phase[r, g, 1] = 0
         return AGAIN, -1
-    return rules.wait - 1 - state.waited[r, g], i
+    return rules.wait - 1 - state.phase[r, g, 1], i

@@ -15,14 +15,31 @@ import numpy as np
 from numba import njit
 
 from apexsim.engine import cache
-from apexsim.engine.jit import inner, merged
 from apexsim.engine.batch import HELD, NONE_VISIBLE, admit, grow, settle
 from apexsim.engine.gather import hold
-from apexsim.engine.pipeline import PATIENCE, calm, pipeline_run
+from apexsim.engine.jit import inner, merged
+from apexsim.engine.pipeline import PATIENCE, glide
 from apexsim.engine.queue import send, sight
 from apexsim.engine.run import FOREVER, decode_run, one_step
 from apexsim.engine.types import (
-    F8, FCFS, FULL, I4, I8, LOG_FULL, OK, STATUS, STUCK, SUM_NAMES, TIE, Costs, Host, Log, Requests, Rules, State, Work,
+    F8,
+    FCFS,
+    FULL,
+    I4,
+    I8,
+    LOG_FULL,
+    OK,
+    STATUS,
+    STUCK,
+    SUM_NAMES,
+    TIE,
+    Costs,
+    Host,
+    Log,
+    Requests,
+    Rules,
+    State,
+    Work,
 )  # fmt: skip
 
 
@@ -120,10 +137,10 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
     d = _busy(state, r, g)
     idle = d == 0 and not _halfway(state, r)
     if idle:
-        state.phase[r, g] = 0
-    if state.phase[r, g] == 0:
-        state.limit[r] = sight(rules, t0, idle)
-    limit = state.limit[r]
+        state.phase[r, g, 0] = 0
+    if state.phase[r, g, 0] == 0:
+        state.front[r, 1] = sight(rules, t0, idle)
+    limit = state.front[r, 1]
     lanes = state.tokens.shape[1]
     decodes = d > 0
     may_start = True
@@ -150,9 +167,9 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
     if prompts > 0 or state.ready.shape[1] > 1 or not jump:
         one_step(state, rules, costs, log, r, g, t0, decodes and _busy(state, r, g) > 0)
         if prompts > 0:
-            state.waited[r, g] = 0
+            state.phase[r, g, 1] = 0
         elif held > 0:
-            state.waited[r, g] += 1
+            state.phase[r, g, 1] += 1
         return True
     most, cut = FOREVER, 1e300
     if held != 0:
@@ -162,13 +179,13 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
     elif (why == NONE_VISIBLE or rules.order != FCFS) and state.head[r] >= 0:
         until = state.head[r]
     if rules.poll > 1 and why != NONE_VISIBLE:
-        most = min(most, rules.poll - state.phase[r, g])  # to the next look: what it reads is remembered
+        most = min(most, rules.poll - state.phase[r, g, 0])  # to the next look: what it reads is remembered
     if until >= 0:
         cut = work.seen[until] + (TIE if rules.lag == 1 else -TIE)
     before = state.steps[r, g]
     decode_run(state, rules, costs, log, r, g, t0, most, cut, halt)
     if held > 0:
-        state.waited[r, g] += state.steps[r, g] - before
+        state.phase[r, g, 1] += state.steps[r, g] - before
     return True
 
 
@@ -186,10 +203,8 @@ def advance(req: Requests, work: Work, state: State, rules: Rules, host: Host, c
         if g < 0 or t0 >= halt:
             return OK
         several = jump and state.ready.shape[1] > 1
-        if several:
-            cut = calm(req, work, state, rules, r, t0)
-            if cut > t0 and pipeline_run(state, rules, costs, log, r, min(cut, halt)) > 0:
-                continue
+        if several and glide(req, work, state, rules, costs, log, r, t0, halt) > 0:
+            continue
         scheduled = _schedule(req, work, state, rules, costs, log, capacity, r, g, t0, halt, jump)
         if not scheduled and not _wait_for_blocks(state, r, g):
             return STUCK
@@ -276,8 +291,8 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
     i8 = np.int64
     sorted_cap = size if rules.order else 1
     return State(
-        ready=np.zeros((n, g)), avail=np.zeros((n, g)), token_free=np.zeros(n), flying=np.zeros((n, g), i8),
-        steps=np.zeros((n, g), i8), phase=np.zeros((n, g), i8), waited=np.zeros((n, g), i8), limit=np.zeros(n), decoding=np.zeros((n, g, l), i8),
+        ready=np.zeros((n, g)), avail=np.zeros((n, g)), front=np.zeros((n, 2)), flying=np.zeros((n, g), i8),
+        steps=np.zeros((n, g), i8), phase=np.zeros((n, g, 2), i8), decoding=np.zeros((n, g, l), i8),
         context=np.zeros((n, g, l, w), i8), growing=np.zeros((n, g, l, w), i8),
         heap_key=np.zeros((n, g, l, cap), i8), heap_req=np.zeros((n, g, l, cap), i8), heap_size=np.zeros((n, g, l), i8),
         cross_key=np.zeros((n, g, l, w, cross), i8), cross_req=np.zeros((n, g, l, w, cross), i8),

@@ -213,3 +213,10 @@ def pipeline_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, cut
         if state.segment[r, g, 2] > 0.0:
             note_gap(log, state.segment[r, g, 0], state.segment[r, g, 1], int(state.segment[r, g, 2]), state.segment[r, g, 3])
     return count
+
+
+@inner
+def glide(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, t0: float, halt: float) -> int:
+    """Decode steps of all groups from t0 on as long as no prompt can start and nothing finishes; the number of steps."""
+    cut = calm(req, work, state, rules, r, t0)
+    return pipeline_run(state, rules, costs, log, r, min(cut, halt)) if cut > t0 else 0

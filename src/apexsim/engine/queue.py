@@ -13,9 +13,9 @@ def send(req: Requests, work: Work, state: State, host: Host, r: int, i: int, t:
     """The client sends request i to replica r at time t; the front end tokenises one request after the other."""
     work.sent[i] = t
     work.replica[i] = r
-    begin = max(t, state.token_free[r])
-    state.token_free[r] = begin + host.tokenise * req.prompt[i]
-    work.seen[i] = state.token_free[r] + host.request
+    begin = max(t, state.front[r, 0])
+    state.front[r, 0] = begin + host.tokenise * req.prompt[i]
+    work.seen[i] = state.front[r, 0] + host.request
     work.next[i] = -1
     if state.head[r] < 0:
         state.head[r] = i

@@ -119,7 +119,7 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
         log.sums[r, S_DTOKENS] += decoded
         note_step(state, log, r, g, end - t0, 0.0, 1, t0)
         advance_context(state, costs, log, r, g, 1)
-    state.phase[r, g] = 0 if kind == PROMPT else (state.phase[r, g] + 1) % rules.poll
+    state.phase[r, g, 0] = 0 if kind == PROMPT else (state.phase[r, g, 0] + 1) % rules.poll
     state.ready[r, g] = end
     state.flying[r, g] = 2 if decodes else 1
 
@@ -273,7 +273,7 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
             m = steps_until(a, b, cut - t, n)
             if t + m * a + 0.5 * b * m * (m - 1) >= cut:
                 n = m
-                left = min(left, m + (-(state.phase[r, g] + done + m)) % rules.poll)
+                left = min(left, m + (-(state.phase[r, g, 0] + done + m)) % rules.poll)
                 cut = 1e301
         if halt < 1e300:
             m = steps_until(a, b, halt - t, n)
@@ -296,7 +296,7 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
     log.sums[r, S_DSTEPS] += done
     log.sums[r, S_SAMPLED] += done * seqs
     log.sums[r, S_DTOKENS] += done * seqs
-    state.phase[r, g] = (state.phase[r, g] + done) % rules.poll
+    state.phase[r, g, 0] = (state.phase[r, g, 0] + done) % rules.poll
     state.avail[r, 0] = t
     state.ready[r, g] = t
     state.flying[r, g] = 2

@@ -109,6 +109,7 @@ WORDS = {
     "queue": "time in the queue",
     "throughput": "output throughput",
     "goodput": "goodput",
+    "energy": "GPU energy per output token",
 }
 
 

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.objective import OBJECTIVES, parse_objective
-from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
+from apexsim.report.detail import course_rows, layout_rows, memory_rows, power_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import sig, times
 from apexsim.report.intro import funnel_line, funnel_rows, objective_words, understood
 from apexsim.report.launch import again, launch, nearest_runnable
@@ -71,7 +71,7 @@ def _detail(study: Study, best: Ranked, width: float) -> Iterator[RenderableType
     heads, rows = time_table(best, rival)
     yield columns(heads, rows)
     yield labelled(
-        [*use_rows(best), *course_rows(study.setting, best), *(why_rows(study, best, rival) if rival else [])], width
+        [*use_rows(best), *power_rows(study, best), *course_rows(study.setting, best), *(why_rows(study, best, rival) if rival else [])], width
     )
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apexsim.cost.account import account
+from apexsim.cost.account import account, run_energy, usage
 from apexsim.cost.tables import axes_for
 from apexsim.errors import Infeasible, Rejected
 from apexsim.hardware import Cluster
-from apexsim.metrics import measure
+from apexsim.metrics import Metrics, measure
 from apexsim.objective import Objective, rank_key
 from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
@@ -87,7 +87,7 @@ def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: li
            heuristic: Plan) -> Study:  # fmt: skip
     measured = []
     for found in fitting:
-        metrics = measure(found.outcome, setting.workload, devices=found.plan.devices, slos=goal.slos)
+        metrics = _metrics(setting, goal, found)
         measured.append((found, metrics, rank_key(metrics, goal.objective, goal.slos, found.plan.shorthand)))
     measured.sort(key=lambda x: x[2])
     base = next((goal.objective.value(m) for e, m, _ in measured if e.plan == heuristic), math.nan)
@@ -109,6 +109,14 @@ def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: li
         tuple(rejected), heuristic.shorthand, note, (objective_error(goal.objective.name, ranked[0].account), width),
         _notes(setting),
     )  # fmt: skip
+
+
+def _metrics(setting: Setting, goal: Goal, found: Evaluation) -> Metrics:
+    """What a run means, with what it drew."""
+    plan, peaks = found.plan, setting.pricer.bank.peaks
+    used = usage(found.stages, found.costs, found.outcome, plan.lanes, peaks)
+    energy = run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, plan.devices)
+    return replace(measure(found.outcome, setting.workload, devices=plan.devices, slos=goal.slos), energy=energy)
 
 
 def _heuristic_note(setting: Setting, heuristic: Plan) -> str:

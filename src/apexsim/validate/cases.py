@@ -42,6 +42,7 @@ class Case:
     labels: dict[str, str]  # engine, gpu, model, and whatever a file groups by
     custom_all_reduce: bool = True
     notes: tuple[str, ...] = field(default=())
+    known: dict[str, dict[str, float]] = field(default_factory=dict)  # metrics that need no simulation: measured, predicted
 
 
 def measured_ms(row: Row, pairs: Mapping[str, str], scale: float = 1.0) -> dict[str, float]:
@@ -155,7 +156,7 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
 WAIT_RATIO = {20: 0.9, 40: 0.8}  # batch_wait_timeout_iters -> batch_wait_max_tokens_ratio of the same launch scripts
 BALANCE_WAIT = 60  # attention_dp_config.timeout_iters of the launch scripts with attention data parallel
 UNSEEN_HARNESS = "nvidia-aic-gap-analysis"  # its flags are not published; what its TensorRT-LLM rows need:
-UNSEEN_BUDGET = 2048  # tokens of a chunk
+UNSEEN_BUDGET = 3072  # tokens of a chunk
 
 
 def _launched(row: Row, lanes: int) -> dict[str, Any]:
@@ -267,6 +268,8 @@ KINDS: dict[str, tuple[frozenset[str], Callable[[list[Row], Path], Iterator[Case
     "request level": (frozenset({"hw", "request_id", "arrival_s", "isl", "osl", "ttft_s"}), request_level),
     "offline throughput": (frozenset({"id", "config", "isl", "osl", "num_requests", "out_tok_s_per_gpu", "pp", "tp"}),
                            lambda rows, where: _offline(rows, where)),
+    "energy": (frozenset({"id", "quality_class", "gpu", "config", "load", "osl_mean", "power_w_per_gpu", "J_per_out_token"}),
+               lambda rows, where: _energy(rows, where)),
     "start-up memory": (frozenset({"id", "engine", "gpu_known", "weights_gib", "kv_tokens", "kv_gib", "outcome"}), _each(memory_row)),
 }
 
@@ -275,6 +278,12 @@ def _offline(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped
     from apexsim.validate.offline_cases import offline
 
     return _each(offline)(rows, where)
+
+
+def _energy(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]:
+    from apexsim.validate.energy_cases import energy_row
+
+    return _each(energy_row)(rows, where)
 
 
 def read_cases(path: str | Path) -> tuple[str, list[Case | Answered | Skipped]]:

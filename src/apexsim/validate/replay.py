@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from apexsim.cost.account import run_energy, usage
 from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
 from apexsim.errors import Rejected
@@ -64,6 +65,18 @@ def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
     }
 
 
+ENERGY = ("power_w_per_gpu", "j_per_out_token")
+
+
+def predicted_energy(found: Evaluation, case: Case, pricer: Pricer) -> dict[str, float]:
+    """W of a GPU and J per output token of the run; nothing where the case measured neither."""
+    if not case.measured.keys() & set(ENERGY):
+        return {}
+    used = usage(found.stages, found.costs, found.outcome, case.plan.lanes, pricer.bank.peaks)
+    energy = run_energy(case.cluster.gpu, used, found.outcome, case.workload, case.plan.devices)
+    return dict(zip(ENERGY, (energy.watts, energy.per_output_token)))
+
+
 def _row(bench: Bench, case: Case | Answered | Skipped) -> dict[str, Any]:
     if isinstance(case, Answered):
         return {"id": case.id, "status": "ok", "reason": case.reason, "metrics": case.metrics, "labels": case.labels}
@@ -72,8 +85,8 @@ def _row(bench: Bench, case: Case | Answered | Skipped) -> dict[str, Any]:
     found, notes = bench.predict(case)
     if isinstance(found, Rejected):
         return {"id": case.id, "status": "skipped", "reason": found.reason, "metrics": {}, "labels": case.labels}
-    predicted = predicted_ms(found, case)
-    metrics = {
+    predicted = predicted_ms(found, case) | predicted_energy(found, case, bench.pricer(case))
+    metrics = case.known | {
         name: {"measured": value, "predicted": predicted[name]}
         for name, value in case.measured.items()
         if name in predicted

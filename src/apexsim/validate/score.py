@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 YES_OR_NO = ("fits", "kv_in_interval")
-GROUPS = ("engine", "gpu", "model", "origin", "suspect", "workload", "layout", "quant")
+GROUPS = ("engine", "gpu", "model", "origin", "suspect", "workload", "layout", "quant", "quality")
 
 
 def ranks(values: Array) -> Array:

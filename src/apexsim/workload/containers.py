@@ -8,10 +8,12 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError
+from apexsim.workload.nested import is_nested, unfolded
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +36,21 @@ def read_table(path: Path) -> Table:
     """The file as columns, its container found from the content."""
     text, where = _text(path), str(path)
     if text.lstrip()[0] not in "{[":
-        return _csv(text, where)
+        return csv_table(text, where)
     try:
         first = json.loads(text.lstrip().split("\n", 1)[0])
     except (ValueError, RecursionError):
         first = None  # a JSON document over several lines, or a broken first line
     if isinstance(first, dict) and not isinstance(first.get("input_lens"), list):
-        return _jsonl(text, where)
+        return jsonl_table(text, where)
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
-        return _jsonl(text, where)  # names the broken line
-    return _columns(whole, where) if isinstance(whole, dict) else _records(whole, range(1, len(whole) + 1), where)
+        return jsonl_table(text, where)  # names the broken line
+    if isinstance(whole, dict) and not is_nested(whole):
+        return _columns(whole, where)
+    records = [whole] if isinstance(whole, dict) else whole
+    return _records(records, range(1, len(records) + 1), where)
 
 
 def _text(path: Path) -> str:
@@ -71,40 +76,67 @@ def _text(path: Path) -> str:
     return text
 
 
-def _csv(text: str, where: str) -> Table:
+def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = ()) -> Table:
+    """CSV text, whose first line is number `start` of the file; `head` names the columns where the text does not."""
+    cells = _plain_cells(text, len(head)) if len(head) > 1 else []
+    if cells:
+        columns = dict(zip(head, (cells[i :: len(head)] for i in range(len(head)))))
+        return Table("csv", head, columns.__getitem__, range(start, start + len(cells) // len(head)), where, 1)
     reader = csv.reader(io.StringIO(text), skipinitialspace=True)
-    head: tuple[str, ...] = ()
+    named, before = len(head), start - 1
+    first = 1 if named else 0
     rows: list[list[str]] = []
     line: list[int] = []
     try:
         for row in reader:
+            if len(row) == named and row[0]:
+                rows.append(row)
+                line.append(reader.line_num + before)
+                continue
             if not any(row):
                 continue
-            if not head:
-                head, first = tuple(cell.strip() for cell in row), reader.line_num
+            if not named:
+                head, first = tuple(cell.strip() for cell in row), reader.line_num + before
+                named = len(head)
                 continue
-            if len(row) != len(head):
-                raise InputError(f"{len(row)} cells, the header has {len(head)}", f"{where}:{reader.line_num}")
+            if len(row) != named:
+                raise InputError(f"{len(row)} cells, the header has {named}", f"{where}:{reader.line_num + before}")
             rows.append(row)
-            line.append(reader.line_num)
+            line.append(reader.line_num + before)
     except csv.Error as error:
-        raise InputError(f"not CSV: {error}", f"{where}:{reader.line_num}") from None
-    if len(head) < 2:
+        raise InputError(f"not CSV: {error}", f"{where}:{reader.line_num + before}") from None
+    if named < 2:
         raise InputError("neither CSV with a header nor JSON lines", where)
-    cells: dict[str, Sequence[str]] = dict(zip(head, zip(*rows))) if rows else dict.fromkeys(head, ())
-    return Table("csv", head, cells.__getitem__, line, where, first)
+    by_name: dict[str, Sequence[str]] = dict(zip(head, zip(*rows))) if rows else dict.fromkeys(head, ())
+    return Table("csv", head, by_name.__getitem__, line, where, first)
 
 
-def _jsonl(text: str, where: str) -> Table:
-    records: list[Any] = []
-    line: list[int] = []
-    for number, raw in enumerate(text.split("\n"), 1):
-        if raw and not raw.isspace():
-            try:
-                records.append(json.loads(raw))
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"not JSON: {getattr(error, 'msg', error)}", f"{where}:{number}") from None
-            line.append(number)
+def _plain_cells(text: str, named: int) -> list[str]:
+    """All cells of lines that need no CSV rules (no quotes, no blanks, `named` cells each); [] where some do."""
+    text = text.replace("\r\n", "\n").removesuffix("\n")
+    if '"' in text or "\r" in text or ", " in text:
+        return []
+    commas = set(map(str.count, lines := text.split("\n"), repeat(",")))
+    return ",".join(lines).split(",") if commas == {named - 1} else []
+
+
+def jsonl_table(text: str, where: str, start: int = 1) -> Table:
+    """JSON lines, the first of which is number `start` of the file."""
+    lines = text.split("\n")
+    line = [n for n, raw in enumerate(lines, start) if raw and not raw.isspace()]
+    full = lines if len(line) == len(lines) else [lines[n - start] for n in line]
+    try:
+        records = json.loads("[" + ",".join(full) + "]")  # one call for all lines
+        if len(records) == len(full):
+            return _records(records, line, where)
+    except (ValueError, RecursionError):
+        pass
+    records = []
+    for number, raw in zip(line, full):
+        try:
+            records.append(json.loads(raw))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"not JSON: {getattr(error, 'msg', error)}", f"{where}:{number}") from None
     return _records(records, line, where)
 
 
@@ -115,6 +147,8 @@ def _records(records: Sequence[Any], line: Sequence[int], where: str) -> Table:
     for number, record in zip(line, records):
         if not isinstance(record, dict):
             raise InputError(f"expected a JSON object, got {type(record).__name__}", f"{where}:{number}")
+    if is_nested(records[0]):
+        records, line = unfolded(records, line, where)
 
     def column(key: str) -> Sequence[Any]:
         try:

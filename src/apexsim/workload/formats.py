@@ -34,7 +34,8 @@ SPAN_HIGH = 2 * 365 * 86400.0  # [s] longer than this the unit is wrong
 class Format:
     """One trace format: columns, time unit ("clock" = date and time), `zero`: whether time starts at the first row.
 
-    hashes: column of prefix block ids, one per `block` prompt tokens; marker: a column that only this format has.
+    hashes: column of prefix block ids, one per `block` prompt tokens; marker: a column that only this format has;
+    arrive "": lengths without times, all sent at once; note: what the reader should know.
     """
 
     name: str
@@ -47,19 +48,31 @@ class Format:
     hashes: str = ""
     block: int = 0
     marker: str = ""
+    note: str = ""
 
 
+IMAGES = "NumImages is not counted: the tokens of images are those that ContextTokens holds"
+EARLIEST = "turns come at the earliest moment, as from a server that takes no time: the file holds no service times"
 FORMATS = (
     Format("apex", "jsonl", "StartTimeOffset", "ContextTokens", "GeneratedTokens", "ns"),
+    Format("azure-lmm", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", True, marker="NumImages", note=IMAGES),
     Format("azure", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", zero=True),
     Format("bailian", "jsonl", "timestamp", "input_length", "output_length", "s", True, "hash_ids", 16, "chat_id"),
     Format("mooncake", "jsonl", "timestamp", "input_length", "output_length", "ms", True, "hash_ids", 512),
+    Format("mooncake-tokens", "jsonl", "timestamp", "input_tokens", "output_tokens", "ms", True, "hash_ids", 512),
     Format("burstgpt", "csv", "Timestamp", "Request tokens", "Response tokens", "s", zero=True),
+    Format("vidur-lengths", "csv", "", "num_prefill_tokens", "num_decode_tokens", "s", marker="num_total_tokens"),
     Format("vidur", "csv", "arrived_at", "num_prefill_tokens", "num_decode_tokens", "s"),
     Format("llmservingsim", "jsonl", "arrival_time_ns", "input_toks", "output_toks", "ns"),
     Format("request-log", "csv", "arrival_s", "isl", "osl", "s"),
+    Format("weka", "jsonl", "t", "in", "out", "s", hashes="hash_ids", block=64,
+           note="times count from the start of each conversation: all conversations start at 0"),
+    Format("trie", "jsonl", "arrive_s", "prompt_tokens", "output_tokens", "s", note=EARLIEST),
+    Format("aiperf", "jsonl", "request_start_ns", "input_sequence_length", "output_sequence_length", "ns", zero=True),
+    Format("sharegpt", "jsonl", "", "prompt_chars", "output_chars", "s", marker="prompt_chars"),
+    Format("sglang-bench", "json", "", "input_lens", "output_lens", "s", marker="itls"),
     Format("vllm-bench", "json", "start_times", "input_lens", "output_lens", "s", zero=True),
-)
+)  # fmt: skip
 
 
 def read_trace(
@@ -71,19 +84,22 @@ def read_trace(
     ns, us, ms, s or "clock", instead of the format's own.
     """
     table = read_table(Path(path))
-    row = _chosen(table, fmt, columns, time_unit)
-    _complete(table, row)
-    seconds, notes = _arrivals(table, row)
-    prompt = _lengths(table, row.prompt, "prompt")
-    output = _lengths(table, row.output, "output")
-    hashes = _hashes(table, row, prompt)
+    row = chosen(table, fmt, columns, time_unit)
+    complete(table, row)
+    if row.name == "sharegpt":
+        hint = "make a trace of it: apexsim trace convert FILE --chars-per-token 4"
+        raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", str(path), hint)
+    seconds, notes = arrivals(raw_times(table, row), row, table.where)
+    prompt = lengths(table, row.prompt, "prompt")
+    output = lengths(table, row.output, "output")
+    hashes = hashes_of(table, row, prompt)
     order = np.argsort(seconds, kind="stable")
     if np.any(np.diff(seconds) < 0):
         notes += ("arrivals were not in order: sorted",)
     hashes = tuple(hashes[i] for i in order) if hashes else ()
     prompt = prompt[order]
     return Workload(
-        name or Path(path).name.split(".")[0], seconds[order], prompt, output[order],
+        name or Path(path).name.split(".")[0], seconds[order], prompt, output[order], "open" if row.arrive else "offline",
         line=np.asarray(table.line, dtype=np.int64)[order], prefix_hashes=hashes, hash_block=row.block if hashes else 0,
         ideal_hit=ideal_hit(prompt, hashes, row.block) if hashes else float("nan"), source=str(path), notes=notes,
     )  # fmt: skip
@@ -96,7 +112,7 @@ def _names() -> str:
     return ", ".join(f.name for f in FORMATS)
 
 
-def _chosen(table: Table, fmt: str, columns: Mapping[str, str] | None, time_unit: str) -> Format:
+def chosen(table: Table, fmt: str, columns: Mapping[str, str] | None, time_unit: str) -> Format:
     """The row of `FORMATS` for the table, or one made of the user's column map."""
     if time_unit and time_unit not in TIME_UNITS and time_unit != "clock":
         raise InputError(f"unknown time unit '{time_unit}'", "--time-unit", f"one of {', '.join(TIME_UNITS)}, clock")
@@ -122,10 +138,10 @@ def _hits(row: Format, table: Table) -> int:
     return sum(key in table.columns for key in (row.arrive, row.prompt, row.output))
 
 
-def _complete(table: Table, row: Format) -> None:
+def complete(table: Table, row: Format) -> None:
     """Complain where a column is missing, or every request."""
     for key in (row.arrive, row.prompt, row.output):
-        if key not in table.columns:
+        if key and key not in table.columns:
             hint = f"columns: {', '.join(table.columns[:8])}"
             hint = "save it with --save-detailed" if row.name == "vllm-bench" else hint
             raise InputError(f"key '{key}' is missing (read as {row.name})", f"{table.where}:{table.head}", hint)
@@ -162,7 +178,7 @@ def _floats(table: Table, key: str, what: str) -> Floats:
     return values
 
 
-def _lengths(table: Table, key: str, what: str) -> Ints:
+def lengths(table: Table, key: str, what: str) -> Ints:
     """A column of token counts ≥ 1."""
     values = _floats(table, key, f"{what} length")
     for bad, fault in ((values < 0, "is negative"), (values % 1 != 0, "is not a whole number"), (values == 0, "is 0")):
@@ -180,15 +196,10 @@ def _lengths(table: Table, key: str, what: str) -> Ints:
 _ZONE = re.compile(r"\s*(?:Z|([+-])(\d\d):?(\d\d))$")
 
 
-def _clock(table: Table, key: str) -> Floats:
-    """Date and time, with any number of decimals and an optional zone [s]; without a zone all rows share one."""
+def _stamps(table: Table, key: str) -> NDArray[np.datetime64]:
+    """Date and time, with any number of decimals and an optional zone [ns]; without a zone all rows share one."""
     cells = [str(cell).strip() for cell in table.column(key)]
-    shift = np.zeros(len(cells))
-    for i, cell in enumerate(cells):
-        zone = _ZONE.search(cell) if cell[-1:] == "Z" or "+" in cell or cell.count("-") > 2 else None
-        if zone:
-            cells[i] = cell[: zone.start()]
-            shift[i] = (int(zone[2]) * 3600 + int(zone[3]) * 60) * (1 if zone[1] == "+" else -1) if zone[1] else 0.0
+    shift = _shifts(cells)
     try:
         stamps = np.array(cells, dtype="datetime64[ns]")
     except ValueError:
@@ -196,7 +207,30 @@ def _clock(table: Table, key: str) -> Floats:
         raise InputError(f"'{key}' is not a date and time: {cells[row]!r}", table.at(row)) from None
     if np.isnat(stamps).any():
         raise InputError(f"'{key}' is not a date and time", table.at(int(np.argmax(np.isnat(stamps)))))
-    return (stamps - stamps[0]).astype(np.float64) * 1e-9 - (shift - shift[0])
+    return stamps - np.asarray(shift, dtype="timedelta64[s]")
+
+
+def _shifts(cells: list[str]) -> NDArray[np.int64] | int:
+    """Offset of each date and time from UTC [s], whose zones are cut off the cells (modified in place)."""
+    every = "".join(cells)
+    if not ("Z" in every or "+" in every or every.count("-") > 2 * len(cells)):
+        return 0
+    common = _ZONE.search(cells[0])
+    if common and every.count(common[0]) == len(cells) and all(cell.endswith(common[0]) for cell in cells):
+        size = len(common[0])
+        cells[:] = [cell[:-size] for cell in cells]
+        return _offset(common)
+    shift = np.zeros(len(cells), dtype=np.int64)
+    for i, cell in enumerate(cells):
+        zone = _ZONE.search(cell) if cell[-1:] == "Z" or "+" in cell or cell.count("-") > 2 else None
+        if zone:
+            cells[i] = cell[: zone.start()]
+            shift[i] = _offset(zone)
+    return shift
+
+
+def _offset(zone: re.Match[str]) -> int:
+    return (int(zone[2]) * 3600 + int(zone[3]) * 60) * (1 if zone[1] == "+" else -1) if zone[1] else 0
 
 
 def _is_stamp(cell: str) -> bool:
@@ -206,20 +240,30 @@ def _is_stamp(cell: str) -> bool:
         return False
 
 
-def _arrivals(table: Table, row: Format) -> tuple[Floats, tuple[str, ...]]:
-    """Arrival times [s], checked for their unit, and what is worth saying about them."""
+def raw_times(table: Table, row: Format) -> NDArray[Any]:
+    """Arrival times as the file has them: numbers in the row's unit, or dates (datetime64[ns])."""
+    if not row.arrive:
+        return np.zeros(len(table.line))
     if row.unit == "clock":
-        seconds, raw = _clock(table, row.arrive), None
-    else:
-        raw = _floats(table, row.arrive, "arrival")
-        base = float(raw.min()) if row.zero else 0.0
-        seconds = (raw - base) * TIME_UNITS[row.unit]
-    if row.zero or row.unit == "clock":
-        seconds = seconds - seconds.min()
-    if seconds.min() < 0:
-        at = int(np.argmax(seconds < 0))
-        raise InputError(f"arrival '{row.arrive}' is negative: {seconds[at]:g} s", table.at(at))
-    return seconds, _unit_notes(seconds, raw, row, table.where)
+        return _stamps(table, row.arrive)
+    raw = _floats(table, row.arrive, "arrival")
+    if not row.zero and raw.min() < 0:
+        at = int(np.argmax(raw < 0))
+        raise InputError(f"arrival '{row.arrive}' is negative: {raw[at] * TIME_UNITS[row.unit]:g} s", table.at(at))
+    return raw
+
+
+def arrivals(raw: NDArray[Any], row: Format, where: str) -> tuple[Floats, tuple[str, ...]]:
+    """Arrival times [s] of raw ones, checked for their unit, and what is worth saying about them."""
+    told = (row.note,) if row.note else ()
+    if not row.arrive:
+        return raw, (*told, "no arrival times: all requests are sent at once")
+    if row.unit == "clock":
+        seconds = (raw - raw.min()).astype(np.float64) * 1e-9
+        return seconds, told + _unit_notes(seconds, None, row, where)
+    base = float(raw.min()) if row.zero else 0.0
+    seconds = (raw - base) * TIME_UNITS[row.unit]
+    return seconds, told + _unit_notes(seconds, raw, row, where)
 
 
 def _unit_notes(seconds: Floats, raw: Floats | None, row: Format, where: str) -> tuple[str, ...]:
@@ -253,7 +297,7 @@ def _unit_guess(raw: Floats) -> str:
 # ---- prefixes -----------------------------------------------------------------------------------------------------
 
 
-def _hashes(table: Table, row: Format, prompt: Ints) -> tuple[tuple[int, ...], ...]:
+def hashes_of(table: Table, row: Format, prompt: Ints) -> tuple[tuple[int, ...], ...]:
     """Prefix block ids of each request; () where the file has none."""
     if not row.hashes or row.hashes not in table.columns:
         return ()

@@ -91,6 +91,43 @@ def synthetic(
     )  # fmt: skip
 
 
+# ---- lengths of a given spread ------------------------------------------------------------------------------------
+
+
+def _lognormal(mean: float, cv: float, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """exp of a normal with σ² = ln(1 + cv²) and μ = ln(mean) − σ²/2."""
+    var = math.log1p(cv * cv)
+    return rng.lognormal(math.log(mean) - var / 2.0, math.sqrt(var), count)
+
+
+def _gamma(mean: float, cv: float, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Gamma of shape 1/cv² and scale mean·cv²; cv 1 is the exponential."""
+    return rng.gamma(1.0 / (cv * cv), mean * cv * cv, count)
+
+
+def _uniform(mean: float, cv: float, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Uniform within mean·(1 ± √3·cv)."""
+    reach = math.sqrt(3.0) * cv
+    if reach > 1.0:
+        raise InputError(f"uniform lengths spread to cv {1 / math.sqrt(3.0):.2f} at most, got {cv:g}", "--lengths", "use lognormal")
+    return rng.uniform(mean * (1.0 - reach), mean * (1.0 + reach), count)
+
+
+SHAPES = {"lognormal": _lognormal, "gamma": _gamma, "uniform": _uniform}
+
+
+def spread_lengths(mean: float, cv: float, count: int, rng: np.random.Generator, shape: str = "lognormal",
+                   longest: int = 1 << 40) -> Ints:  # fmt: skip
+    """`count` lengths of mean `mean` and coefficient of variation `cv`, rounded, in [1, longest] [tokens].
+
+    Rounding and the bounds move the mean and the spread a little; cv 0 gives constant lengths.
+    """
+    if shape not in SHAPES:
+        raise InputError(f"unknown distribution of lengths '{shape}'", "--lengths", f"use {', '.join(SHAPES)}")
+    drawn = SHAPES[shape](mean, cv, count, rng) if cv > 0 else np.full(count, float(mean))
+    return np.clip(np.rint(drawn), 1, longest).astype(np.int64)
+
+
 def inferencex_population(isl: int, osl: int, num_prompts: int) -> tuple[Ints, Ints]:
     """Prompt and output lengths of an InferenceX run: uniform in [0.8 L, L], all prompts first, from seed 0 [tokens].
 

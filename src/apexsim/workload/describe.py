@@ -1,0 +1,129 @@
+"""What a trace is like: lengths, arrivals, burstiness, prefix reuse (floor 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.stats import Stats, stats_of
+from apexsim.workload.formats import ideal_hit
+from apexsim.workload.stream import Requests
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+WINDOWS = (1.0, 10.0, 60.0, 600.0, 3600.0)  # [s] over which arrivals are counted
+FEWEST, MOST = 10, 5_000_000  # windows in the trace, for the counts to say something and to fit into memory
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Token counts of one kind: their distribution, their sum, and how many lie in each octave [2^k, 2^(k+1))."""
+
+    stats: Stats
+    total: int
+    octaves: tuple[int, ...]
+
+    @property
+    def cv(self) -> float:
+        """Standard deviation over the mean."""
+        return self.stats.std / self.stats.mean
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Arrivals counted in windows of `width` [s]: the highest rate [1/s], and variance over mean of the counts.
+
+    That index of dispersion is 1 for a Poisson process at every width; where it grows with the width, the rate drifts.
+    """
+
+    width: float
+    peak: float
+    dispersion: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """When requests come.
+
+    rate [1/s]: requests over the last arrival, as the load generator counts it from the first moment of the trace;
+    gap [s]: between one arrival and the next; burstiness: 1 / cv² of the gaps, the gamma shape that would give
+    their spread (1 = Poisson, below 1 burstier); together: share of requests that come with the one before;
+    over_time: requests per second in equal parts of the trace, each `part` [s] long.
+    """
+
+    rate: float
+    gap: Stats
+    gap_cv: float
+    burstiness: float
+    together: float
+    windows: tuple[Window, ...]
+    part: float
+    over_time: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A trace in numbers.
+
+    correlation: Pearson's, of the logarithms of prompt and output, NaN where one of them is constant;
+    ideal_hit: share of prompt tokens that an unlimited prefix cache holds, NaN where the file has no prefixes;
+    arrivals: None where the file has no times, or one moment only.
+    """
+
+    requests: int
+    span: float
+    prompt: Lengths
+    output: Lengths
+    context: Lengths
+    correlation: float
+    ideal_hit: float
+    arrivals: Arrivals | None
+
+
+def describe(requests: Requests, parts: int = 60) -> Description:
+    """Everything there is to say about a trace; `parts`: into how many the rate over time is cut."""
+    hit = ideal_hit(requests.prompt, requests.chains(), requests.block) if requests.block else NAN
+    known = requests.timed and requests.span > 0
+    return Description(
+        requests.size, requests.span, _lengths(requests.prompt), _lengths(requests.output),
+        _lengths(requests.prompt + requests.output), _correlation(requests.prompt, requests.output), hit,
+        _arrivals(requests.arrive, parts) if known else None,
+    )  # fmt: skip
+
+
+def _lengths(tokens: Ints) -> Lengths:
+    octave = np.frexp(tokens.astype(np.float64))[1] - 1
+    return Lengths(stats_of(tokens.astype(np.float64)), int(tokens.sum()), tuple(np.bincount(octave).tolist()))
+
+
+def _correlation(prompt: Ints, output: Ints) -> float:
+    x, y = np.log(prompt), np.log(output)
+    x -= x.mean()
+    y -= y.mean()
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / scale if scale > 1e-12 * len(x) else NAN
+
+
+def _arrivals(arrive: Floats, parts: int) -> Arrivals:
+    gaps = np.diff(arrive)
+    gap = stats_of(gaps)
+    cv = gap.std / gap.mean
+    span = float(arrive[-1] - arrive[0])
+    part = span / parts
+    counts = np.histogram(arrive, bins=parts, range=(float(arrive[0]), float(arrive[-1])))[0]
+    return Arrivals(
+        len(arrive) / float(arrive[-1]), gap, cv, 1.0 / cv**2 if cv > 1e-9 else float("inf"),
+        float((gaps == 0).sum()) / len(arrive), tuple(_window(arrive, w) for w in WINDOWS if FEWEST * w <= span < MOST * w),
+        part, counts / part,
+    )  # fmt: skip
+
+
+def _window(arrive: Floats, width: float) -> Window:
+    """Counts in whole windows from the first arrival on; the last, cut short, is left out."""
+    number = ((arrive - arrive[0]) / width).astype(np.int64)
+    counts = np.bincount(number)[: int((arrive[-1] - arrive[0]) / width)]
+    return Window(width, float(counts.max()) / width, float(counts.var() / counts.mean()))

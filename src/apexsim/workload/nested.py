@@ -1,0 +1,110 @@
+"""Records that hold several requests each, laid out as one record per request (floor 2).
+
+A nested format is a row of `NESTED`: the key that only its records have, and a function from one record to flat ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+from apexsim.errors import InputError
+
+Record = dict[str, Any]
+LOCAL = 1 << 40  # hashes that are local to a conversation are told apart by its number times this
+
+
+def _weka(record: Record, number: int) -> Iterator[Record]:
+    """One conversation of an agent trace: `requests` of {t [s], in, out, hash_ids}, nested under sub-agents.
+
+    Times count from the start of the conversation.  Those of a sub-agent count from its marker where one of them lies
+    before it, else from the start of the conversation: both are in use.
+    """
+    for request in record["requests"]:
+        inner = request.get("requests")
+        if inner is None:
+            yield _weka_request(request, 0.0, number)
+            continue
+        marker = request.get("t", 0.0)
+        shift = marker if any(nested["t"] < marker for nested in inner) else 0.0
+        for nested in inner:
+            yield _weka_request(nested, shift, number)
+
+
+def _weka_request(request: Record, shift: float, number: int) -> Record:
+    flat = {"t": request["t"] + shift, "in": request["in"], "out": request["out"]}
+    hashes = request.get("hash_ids", [])
+    return flat | {"hash_ids": [h + number * LOCAL for h in hashes[: -(-request["in"] // 64)]]}
+
+
+def _trie(record: Record, _: int) -> Iterator[Record]:
+    """One session of tool calls: every turn sees all that was said before; it comes, at the earliest, after the tools.
+
+    The time a turn takes to be served is not in the file, so that arrivals [s] are those of an infinitely fast server.
+    """
+    said, tools, waits = (
+        record[key] for key in ("assistant_response_length", "tool_call_output_length", "tool_call_latency")
+    )
+    grown = accumulate((a + b for a, b in zip(said, tools)), initial=record["input_prompt_length"])
+    when = accumulate(waits, initial=0.0)
+    for at, prompt, output in zip(when, grown, [*said, record["final_assistant_response_length"]]):
+        yield {"arrive_s": at, "prompt_tokens": prompt, "output_tokens": output}
+
+
+def _sub_requests(record: Record, _: int) -> Iterator[Record]:
+    """A session of LLMServingSim: sub-requests one after the other, each after the tool before it (service time 0)."""
+    at = record["arrival_time_ns"]
+    for part in record["sub_requests"]:
+        yield {"arrival_time_ns": at, "input_toks": part["input_toks"], "output_toks": part["output_toks"]}
+        at += part.get("tool_duration_ns", 0)
+
+
+def _aiperf(record: Record, _: int) -> Iterator[Record]:
+    """One measured request of aiperf's per-request export; failed ones are left out."""
+    metrics = record["metrics"]
+    if not record.get("error") and "input_sequence_length" in metrics:
+        yield {
+            "request_start_ns": record["metadata"]["request_start_ns"],
+            "input_sequence_length": metrics["input_sequence_length"]["value"],
+            "output_sequence_length": metrics["output_sequence_length"]["value"],
+        }
+
+
+def _sharegpt(record: Record, _: int) -> Iterator[Record]:
+    """First two turns of a conversation, as serving benchmarks take them; lengths in characters."""
+    turns = record["conversations"]
+    if len(turns) >= 2 and turns[0]["value"] and turns[1]["value"]:
+        yield {"prompt_chars": len(turns[0]["value"]), "output_chars": len(turns[1]["value"])}
+
+
+NESTED: tuple[tuple[str, Callable[[Record, int], Iterator[Record]]], ...] = (
+    ("requests", _weka),
+    ("input_prompt_length", _trie),
+    ("sub_requests", _sub_requests),
+    ("metrics", _aiperf),
+    ("conversations", _sharegpt),
+)
+
+
+def is_nested(record: Record) -> bool:
+    """Whether a record is of a nested format."""
+    return any(key in record for key, _ in NESTED)
+
+
+def unfolded(records: Sequence[Record], line: Sequence[int], where: str) -> tuple[list[Record], list[int]]:
+    """One record per request, each with the line of the record that it came from."""
+    key, lay_out = next((key, lay_out) for key, lay_out in NESTED if key in records[0])
+    flat: list[Record] = []
+    lines: list[int] = []
+    for number, record in zip(line, records):
+        try:
+            some = list(lay_out(record, number))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            told = f"'{key}' cannot be laid out as requests ({type(error).__name__}: {error})"
+            raise InputError(told, f"{where}:{number}") from None
+        flat += some
+        lines += [number] * len(some)
+    if not flat:
+        raise InputError(f"'{key}' holds no request", f"{where}:{line[0]}")
+    return flat, lines

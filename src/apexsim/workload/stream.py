@@ -1,0 +1,320 @@
+"""Traces of any size, read block by block into a few arrays: what is kept is columns, never rows (floor 2).
+
+The formats and their checks are those of `formats`; here a file of CSV or JSON lines goes through them some megabytes
+at a time.  Lines that cannot be used may be passed over, up to a number that the user allows, and are counted and named.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.errors import InputError
+from apexsim.workload.containers import Table, csv_table, jsonl_table, read_table
+from apexsim.workload.formats import Format, arrivals, chosen, complete, hashes_of, lengths, raw_times
+from apexsim.workload.nested import is_nested
+from apexsim.workload.trace import Workload
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BLOCK = 1 << 22  # [byte] read at once
+NAMED = 5  # faults that are kept in words
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """A trace as columns.
+
+    arrive: [R] s, ascending; prompt, output: [R] tokens; hashes: prefix block ids of all requests one after the other,
+    those of request r are hashes[first[r] : first[r + 1]], one per `block` prompt tokens (both empty where there are
+    none); timed: whether the file has arrival times; skipped: lines passed over, faults: the first of them in words.
+    """
+
+    arrive: Floats
+    prompt: Ints
+    output: Ints
+    hashes: Ints
+    first: Ints
+    block: int = 0
+    timed: bool = True
+    fmt: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    skipped: int = 0
+    faults: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of requests."""
+        return len(self.prompt)
+
+    @property
+    def span(self) -> float:
+        """From the first arrival to the last [s]."""
+        return float(self.arrive[-1] - self.arrive[0]) if self.size else 0.0
+
+    def chains(self) -> Iterator[tuple[int, ...]]:
+        """Prefix block ids of each request in turn."""
+        for start in range(0, self.size, 4096):
+            edges = self.first[start : start + 4097].tolist()
+            some = self.hashes[edges[0] : edges[-1]].tolist()
+            for a, b in zip(edges, edges[1:]):
+                yield tuple(some[a - edges[0] : b - edges[0]])
+
+
+NO_HASHES: Ints = np.zeros(0, dtype=np.int64)
+
+
+def only(requests: Requests, index: NDArray[Any], note: str = "") -> Requests:
+    """The requests that `index` (a mask or positions) selects, in that order."""
+    at = np.flatnonzero(index) if index.dtype == np.bool_ else index
+    hashes, first = requests.hashes, requests.first
+    if len(first):
+        size = np.diff(first)[at]
+        begin = np.concatenate(([0], np.cumsum(size)))
+        hashes = hashes[np.repeat(first[:-1][at] - begin[:-1], size) + np.arange(begin[-1])]
+        first = begin
+    notes = (*requests.notes, note) if note else requests.notes
+    return replace(
+        requests, arrive=requests.arrive[at], prompt=requests.prompt[at], output=requests.output[at],
+        hashes=hashes, first=first, notes=notes,
+    )  # fmt: skip
+
+
+def of_workload(workload: Workload) -> Requests:
+    """A workload of the simulator as columns."""
+    first = np.cumsum([0, *map(len, workload.prefix_hashes)]) if workload.prefix_hashes else NO_HASHES
+    hashes = np.fromiter(chain.from_iterable(workload.prefix_hashes), dtype=np.int64)
+    return Requests(
+        workload.arrive, workload.prompt, workload.output, hashes, first, workload.hash_block,
+        workload.mode == "open", "", workload.source, workload.notes,
+    )  # fmt: skip
+
+
+# ---- blocks of lines ----------------------------------------------------------------------------------------------
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The file as bytes, unpacked where it is gzip."""
+    where = str(path)
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+    except FileNotFoundError:
+        raise InputError("the trace file does not exist", where) from None
+    except IsADirectoryError:
+        raise InputError("a trace file is expected, this is a directory", where) from None
+    except OSError as error:
+        raise InputError(f"the trace file cannot be read ({error.strerror})", where) from None
+
+
+def _blocks(file: IO[bytes], where: str) -> Iterator[tuple[str, int]]:
+    """Whole lines as text, and the number of the first of them; a quoted cell is never cut."""
+    rest, start = b"", 1
+    try:
+        while True:
+            read = file.read(BLOCK)
+            data = rest + read
+            cut = data.rfind(b"\n") + 1 if read else len(data)
+            while read and cut and data.count(b'"', 0, cut) % 2:  # inside quotes: end a line earlier
+                cut = data.rfind(b"\n", 0, cut - 1) + 1
+            if cut:
+                yield _decoded(data[:cut], where, start), start
+                start += data.count(b"\n", 0, cut)
+            rest = data[cut:]
+            if not read:
+                return
+    except (OSError, EOFError) as error:
+        raise InputError(f"the trace file cannot be read ({error})", where) from None
+
+
+def _decoded(data: bytes, where: str, start: int) -> str:
+    if b"\0" in data:
+        raise InputError("the trace file is binary, expected CSV or JSON lines", where)
+    try:
+        return data.decode("utf-8-sig" if start == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        line = start + data.count(b"\n", 0, error.start)
+        raise InputError("the trace file is not UTF-8 text", f"{where}:{line}", "expected CSV or JSON lines") from None
+
+
+# ---- pieces -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How a file is read, and what has been found so far."""
+
+    where: str
+    fmt: str
+    columns: Mapping[str, str] | None
+    time_unit: str
+    limit: int  # lines that may be passed over
+    chars: float  # characters per token of a file of text, 0 = not given
+    row: Format | None = None
+    head: tuple[str, ...] = ()  # columns of a CSV file, empty for JSON lines
+    skipped: int = 0
+    faults: list[str] = field(default_factory=list)
+    raw: list[NDArray[Any]] = field(default_factory=list)
+    prompt: list[Ints] = field(default_factory=list)
+    output: list[Ints] = field(default_factory=list)
+    hashes: list[Ints] = field(default_factory=list)
+    counts: list[Ints] = field(default_factory=list)
+
+
+def _take(reading: _Reading, table: Table) -> None:
+    """Add the requests of one table."""
+    if not table.line:
+        return
+    if reading.row is None:
+        row = chosen(table, reading.fmt, reading.columns, reading.time_unit)
+        complete(table, row)
+        if row.name == "sharegpt" and not reading.chars > 0:
+            hint = "estimate them: --chars-per-token 4 is usual for English"
+            raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", reading.where, hint)
+        reading.row = row
+    row = reading.row
+    raw = raw_times(table, row)
+    prompt, output = lengths(table, row.prompt, "prompt"), lengths(table, row.output, "output")
+    if row.name == "sharegpt":
+        prompt, output = (np.maximum(1, np.rint(n / reading.chars)).astype(np.int64) for n in (prompt, output))
+    chains = hashes_of(table, row, prompt)
+    try:
+        flat = np.fromiter(chain.from_iterable(chains), dtype=np.int64)
+    except OverflowError:
+        raise InputError(f"'{row.hashes}' holds numbers of more than 64 bits", table.at(0)) from None
+    reading.raw.append(raw)
+    reading.prompt.append(prompt)
+    reading.output.append(output)
+    reading.hashes.append(flat)
+    reading.counts.append(np.fromiter(map(len, chains), dtype=np.int64) if chains else np.zeros(len(prompt), np.int64))
+
+
+def _try(reading: _Reading, text: str, start: int) -> None:
+    """Add the requests of some lines; a line that cannot be used is passed over while the limit allows.
+
+    Where the lines fail together each half is tried: a fault costs about as much as reading its block twice more.
+    """
+    try:
+        table = csv_table(text, reading.where, start, reading.head) if reading.head else _lines(text, reading.where, start)
+        return _take(reading, table) if table is not None else None
+    except InputError as error:
+        if reading.skipped >= reading.limit:
+            raise _beyond(reading, error) from None
+        cut = _middle(text)
+        if not cut:
+            reading.skipped += 1
+            reading.faults += [error.line()] if len(reading.faults) < NAMED else []
+            return None
+    _try(reading, text[:cut], start)
+    return _try(reading, text[cut:], start + text.count("\n", 0, cut))
+
+
+def _beyond(reading: _Reading, error: InputError) -> InputError:
+    if not reading.limit:
+        return InputError(error.what, error.where, error.hint or "--skip-bad N passes over such lines")
+    told = f"more than {reading.limit} lines cannot be used, the next one: {error.what}"
+    return InputError(told, error.where, error.hint)
+
+
+def _lines(text: str, where: str, start: int) -> Table | None:
+    return None if text.isspace() else jsonl_table(text, where, start)
+
+
+def _middle(text: str) -> int:
+    """Where to cut some lines into two halves, 0 for a single line."""
+    half = len(text) // 2
+    cut = text.find("\n", half) + 1
+    if not 0 < cut < len(text):
+        cut = text.rfind("\n", 0, half) + 1
+    return cut if 0 < cut < len(text) else 0
+
+
+def read_requests(
+    path: str | Path, fmt: str = "auto", columns: Mapping[str, str] | None = None, time_unit: str = "",
+    skip: int = 0, chars_per_token: float = 0.0,
+) -> Requests:  # fmt: skip
+    """The requests of a trace file of any size, ascending by arrival; arguments as `formats.read_trace`.
+
+    skip: lines that may be passed over; chars_per_token: how lengths are estimated from files that hold text.  Memory
+    is about 60 bytes per request, besides its prefix blocks; a file that is one JSON document is read as a whole.
+    """
+    reading = _Reading(str(path), fmt, columns, time_unit, skip, chars_per_token)
+    with _opened(Path(path)) as file:
+        blocks = _blocks(file, reading.where)
+        text, start = next(((t, n) for t, n in blocks if t.strip()), ("", 1))
+        if not text:
+            raise InputError("the trace file is empty", reading.where)
+        if text.lstrip()[0] not in "{[":
+            text, start = _header(reading, text, start)
+        elif not _is_lines(text):
+            _take(reading, read_table(Path(path)))
+            return _settled(reading)
+        _try(reading, text, start)
+        for text, start in blocks:
+            _try(reading, text, start)
+    return _settled(reading)
+
+
+def _header(reading: _Reading, text: str, start: int) -> tuple[str, int]:
+    """Takes the names of the columns; the lines below them."""
+    blank = len(text) - len(text.lstrip())
+    end = text.find("\n", blank) + 1 or len(text)
+    table = csv_table(text[:end], reading.where, start)
+    reading.head = table.columns
+    complete_head = chosen(table, reading.fmt, reading.columns, reading.time_unit)
+    for key in (complete_head.arrive, complete_head.prompt, complete_head.output):
+        if key and key not in table.columns:
+            complete(table, complete_head)
+    return text[end:], start + text.count("\n", 0, end)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a file that begins so is JSON lines, and no single JSON document."""
+    import json
+
+    first = text.lstrip().split("\n", 1)[0].rstrip()
+    try:
+        record = json.loads(first)
+    except (ValueError, RecursionError):
+        return first not in ("{", "[") and text.lstrip()[0] == "{" and len(first) > 20  # a broken line, or a document
+    if not isinstance(record, dict) or isinstance(record.get("input_lens"), list):
+        return False
+    return not is_nested(record) or "\n" in text.strip()
+
+
+def _settled(reading: _Reading) -> Requests:
+    """All pieces as one, sorted by arrival."""
+    row = reading.row
+    if row is None:
+        raise InputError("the trace has no requests that can be used", reading.where, "; ".join(reading.faults[:1]))
+    raw = _joined(reading.raw)
+    arrive, notes = arrivals(raw, row, reading.where)
+    prompt, output, hashes = _joined(reading.prompt), _joined(reading.output), _joined(reading.hashes)
+    first = np.concatenate(([0], np.cumsum(_joined(reading.counts)))) if len(hashes) else NO_HASHES
+    if row.name == "sharegpt":
+        notes += (f"lengths are estimates: characters over {reading.chars:g}",)
+    found = Requests(
+        arrive, prompt, output, hashes, first, row.block if len(hashes) else 0, bool(row.arrive), row.name,
+        reading.where, notes, reading.skipped, tuple(reading.faults),
+    )  # fmt: skip
+    if np.all(arrive[1:] >= arrive[:-1]):
+        return found
+    order = np.argsort(arrive, kind="stable")
+    return only(found, order, "" if row.name in ("weka", "trie") else "arrivals were not in order: sorted")
+
+
+def _joined(pieces: list[NDArray[Any]]) -> NDArray[Any]:
+    """All pieces as one array; the list is emptied, so that each column is held twice for a moment only."""
+    whole = np.concatenate(pieces)
+    pieces.clear()
+    return whole
