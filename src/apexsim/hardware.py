@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
 from apexsim.units import GB, TFLOPS, US, GiB
 
@@ -52,7 +53,8 @@ class Gpu:
     what is on the label (memory vendors' GB are GiB); memory_bandwidth: peak [byte/s];
     cache_bytes: last-level cache, 0 = none known; link: scale-up; nic: network;
     host: PCIe or chip-to-chip; tdp_w, idle_w [W] (NaN where unknown); prices [$/h per GPU] by price book; kernels:
-    folder of its measured operator tables, or "", and then borrow names that of the nearest measured GPU.
+    folder of its measured operator tables, or "", and then borrow names that of the nearest measured GPU;
+    clock_mhz: the highest SM clock (NaN where unknown), clock: the share of it that is set.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Gpu:
     borrow: str
     sources: Mapping[str, str]
     notes: tuple[str, ...]
+    clock_mhz: float = math.nan  # highest SM clock
+    clock: float = 1.0  # SM clock over that
 
     @property
     def has_scale_up(self) -> bool:
@@ -125,7 +129,7 @@ class Cluster:
 
 # ---- reading ------------------------------------------------------------------------------------------------------
 
-_TOP = {"name", "vendor", "arch", "kernels", "borrow", "aliases", "notes", "tdp_w", "idle_w"}
+_TOP = {"name", "vendor", "arch", "kernels", "borrow", "aliases", "notes", "tdp_w", "idle_w", "clock_mhz"}
 _TABLES: dict[str, set[str]] = {
     "tflops": set(PEAKS),
     "memory": {"total_gib", "nominal_gb", "bandwidth_gb_s", "cache_mb"},
@@ -225,6 +229,7 @@ def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
         borrow=_text(data, "borrow", where, False),
         sources=MappingProxyType({key: _text(sources, key, f"{where} [sources]") for key in sources}),
         notes=_texts(data, "notes", where),
+        clock_mhz=_number(data, "clock_mhz", where, math.nan),
     )
 
 
@@ -264,8 +269,13 @@ def gpu_names() -> tuple[str, ...]:
 
 
 def load_gpu(name: str | Path) -> Gpu:
-    """The GPU of any spelling of its name (a remark in brackets is tried last), or of a TOML file of the same form."""
+    """The GPU of any spelling of its name (a remark in brackets is tried last), or of a TOML file of the same form.
+
+    A clock may follow: `h100-sxm@1200MHz`.
+    """
     text = str(name)
+    if found := re.fullmatch(r"(.+)@(\d+) *(?:mhz)?", text, re.IGNORECASE):
+        return at_clock(load_gpu(found[1]), float(found[2]))
     inside = re.search(r"\((.*?)\)", text)
     for form in (text, inside[1] if inside else ""):
         if spelling(form) in _index():

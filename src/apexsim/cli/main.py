@@ -50,7 +50,7 @@ def application() -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", help=ABOUT,
                       context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
     app.callback(help=ABOUT)(_top)
-    groups = {name: typer.Typer(help=about, no_args_is_help=True, rich_markup_mode="rich") for name, about in ABOUT_GROUP.items()}
+    groups = {name: typer.Typer(help=about, rich_markup_mode="rich") for name, about in ABOUT_GROUP.items()}
     for name, run in RUN.items():
         group, _, word = name.rpartition(" ")
         (groups[group] if group else app).command(word, help=HELP[name])(run)
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     words = _spelled(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
+    words += ["--help"] if len(words) == 1 and words[0] in ABOUT_GROUP else []
     try:
         code = application()(args=words, standalone_mode=False, prog_name="apexsim")
     except InputError as error:

@@ -5,20 +5,21 @@
 bytes/s and FLOP/s: DRAM traffic and bf16-equivalent products of one GPU, averaged over the time that its replica has work; p0, e_B,
 e_F, c (the ceiling) and s: `data/power.toml`, with their sources.  While nothing is in flight a GPU draws its idle power.
 Joules per byte and per FLOP are shared between GPUs, fractions of TDP are not.  Ignored: links, unpacking of narrow weights,
-temperature, differences between specimens (about 5 %), clocks below the maximum.
+temperature, differences between specimens (about 5 %).
 """
 
 from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from apexsim.clock import clock_law
 from apexsim.hardware import Gpu
 
 Array = NDArray[np.float64]
@@ -72,17 +73,27 @@ def loaded_share(bytes_per_s: ArrayLike, flop_per_s: ArrayLike, tdp_w: ArrayLike
     return np.asarray(x / (1.0 + (x / law.ceiling) ** law.sharpness) ** (1.0 / law.sharpness))
 
 
+def slowed(law: PowerLaw, clock: float, idle_share: float) -> PowerLaw:
+    """The law at a lower SM clock: what it draws above idle goes with clock · V², a FLOP with V², a byte stays."""
+    volt = clock_law().voltage(clock)
+    base = idle_share + max(0.0, law.base - idle_share) * clock * volt**2
+    return replace(law, base=base, per_flop=law.per_flop * volt**2)
+
+
 def gpu_watts(gpu: Gpu, bytes_per_s: float, flop_per_s: float, active: float = 1.0, law: PowerLaw | None = None) -> float:
     """Mean power [W] of one GPU over a run of which a share `active` had work; rates are means over the whole run.
 
-    Between idle and TDP always; NaN where the GPU's TDP is unknown.  No more bytes count than the memory can move.
+    Between idle and TDP always; NaN where the GPU's TDP is unknown.  No more counts than the GPU
+    could do: its memory bandwidth and its bf16 peak.
     """
     law = law or power_law()[0]
     idle = gpu.idle_w if gpu.idle_w == gpu.idle_w else law.idle_share * gpu.tdp_w
     if active <= 0.0:
         return idle
+    law = slowed(law, gpu.clock, idle / gpu.tdp_w) if gpu.clock < 1.0 else law
     moved = min(bytes_per_s / active, gpu.memory_bandwidth)
-    loaded = gpu.tdp_w * float(loaded_share(moved, flop_per_s / active, gpu.tdp_w, law))
+    reckoned = min(flop_per_s / active, gpu.flops["bf16"])
+    loaded = gpu.tdp_w * float(loaded_share(moved, reckoned, gpu.tdp_w, law))
     return (1.0 - active) * idle + active * max(idle, min(loaded, gpu.tdp_w))
 
 

@@ -81,6 +81,9 @@ class Context:
         return Gemm(label, n, k, kernel, size, axis, split, kernel in QUANTISED, only)
 
 
+UNPACKED = {"mxfp4": "w4a16_mxfp4"}  # formats whose unpacking kernel was measured apart
+
+
 def kernel_for(weight: str, activation: str, flops: Mapping[str, float]) -> tuple[str, float]:
     """(GEMM kernel, bytes per weight).  Formats that the GPU cannot multiply, or that meet wider activations, are
     unpacked and multiplied in 16 bit: fewer bytes, same FLOP."""
@@ -90,7 +93,7 @@ def kernel_for(weight: str, activation: str, flops: Mapping[str, float]) -> tupl
         return ("fp32" if wide else fmt.kernel), fmt.stored
     wide = activation != "auto" and dtype(activation).compute in ("bf16", "fp32")
     if wide or not flops.get(fmt.compute):
-        return ("w4a16" if fmt.stored < 0.9 else "w8a16"), fmt.stored
+        return UNPACKED.get(fmt.name) or ("w4a16" if fmt.stored < 0.9 else "w8a16"), fmt.stored
     return fmt.kernel, fmt.stored
 
 

@@ -21,6 +21,7 @@ KIND = {
     "e2e": "e2e",
     "throughput": "e2e",
     "goodput": "e2e",
+    "energy": "e2e",
 }
 
 

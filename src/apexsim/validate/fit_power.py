@@ -3,8 +3,9 @@
     python -m apexsim.validate.fit_power energy.csv [--prompt-scale 2] [--simulate]
 
 Least squares on log(predicted / measured) with a soft-L1 loss over the share of TDP at rest and the joules per byte and per FLOP, which
-stay positive; ceiling and sharpness are kept.  --simulate: the same rows with the throughput simulated; the law and the cost of sampling
-(SORTS, by the median error of the throughput) come from the other models alone.  Rows: quality `primary`, text, without the FP8 giants.  Nothing is written.
+stay positive; ceiling and sharpness are kept.  --simulate: the same rows with the throughput simulated; the law and the cost of
+sampling (SORTS, by the median error of the throughput) come from the other models alone.  Rows: quality `primary`, text, without the
+FP8 giants.  Nothing is written.
 """
 
 from __future__ import annotations
@@ -58,9 +59,10 @@ def read_runs(path: str | Path, prompt_scale: float = 1.0) -> list[Run]:
 def points_of(runs: list[Run], rates: list[Rates]) -> Points:
     """Runs with what their GPUs did per second."""
     moved = [min(r.bytes_per_s, run.gpu.memory_bandwidth) for r, run in zip(rates, runs)]
-    columns = moved, [r.flop_per_s for r in rates], [x.gpu.tdp_w for x in runs], [x.gpu.idle_w for x in runs]
-    watts = np.array([number(run.row, "power_w_per_gpu") for run in runs])
-    return Points(*(np.array(c, float) for c in columns), watts, np.array([run.labels["model"] for run in runs]))
+    columns = (moved, [r.flop_per_s for r in rates], [x.gpu.tdp_w for x in runs], [x.gpu.idle_w for x in runs],
+               [number(run.row, "power_w_per_gpu") for run in runs])  # fmt: skip
+    moved_, done_, tdp, idle, watts = (np.array(c, float) for c in columns)
+    return Points(moved_, done_, tdp, idle, watts, np.array([run.labels["model"] for run in runs]))
 
 
 def predicted(law: PowerLaw, points: Points) -> Array:

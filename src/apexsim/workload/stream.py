@@ -7,6 +7,7 @@ at a time.  Lines that cannot be used may be passed over, up to a number that th
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from apexsim.errors import InputError
 from apexsim.workload.containers import Table, csv_table, jsonl_table, read_table
 from apexsim.workload.formats import Format, arrivals, chosen, complete, hashes_of, lengths, raw_times
-from apexsim.workload.nested import is_nested
 from apexsim.workload.trace import Workload
 
 Ints = NDArray[np.int64]
@@ -119,14 +119,15 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _blocks(file: IO[bytes], where: str) -> Iterator[tuple[str, int]]:
     """Whole lines as text, and the number of the first of them; a quoted cell is never cut."""
-    rest, start = b"", 1
+    rest, start, objects = b"", 1, False
     try:
         while True:
             read = file.read(BLOCK)
             data = rest + read
+            objects = objects or (start == 1 and data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["))
             cut = data.rfind(b"\n") + 1 if read else len(data)
-            while read and cut and data.count(b'"', 0, cut) % 2:  # inside quotes: end a line earlier
-                cut = data.rfind(b"\n", 0, cut - 1) + 1
+            if read and not objects:
+                cut = _outside_quotes(data, cut)
             if cut:
                 yield _decoded(data[:cut], where, start), start
                 start += data.count(b"\n", 0, cut)
@@ -135,6 +136,16 @@ def _blocks(file: IO[bytes], where: str) -> Iterator[tuple[str, int]]:
                 return
     except (OSError, EOFError) as error:
         raise InputError(f"the trace file cannot be read ({error})", where) from None
+
+
+def _outside_quotes(data: bytes, cut: int) -> int:
+    """The last end of a line up to `cut` that lies in no quoted cell, 0 for none."""
+    odd = data.count(b'"', 0, cut) % 2
+    while odd and cut:
+        earlier = data.rfind(b"\n", 0, cut - 1) + 1
+        odd ^= data.count(b'"', earlier, cut) % 2
+        cut = earlier
+    return cut
 
 
 def _decoded(data: bytes, where: str, start: int) -> str:
@@ -280,23 +291,22 @@ def _header(reading: _Reading, text: str, start: int) -> tuple[str, int]:
 
 def _is_lines(text: str) -> bool:
     """Whether a file that begins so is JSON lines, and no single JSON document."""
-    import json
-
-    first = text.lstrip().split("\n", 1)[0].rstrip()
+    first, _, rest = text.lstrip().partition("\n")
     try:
         record = json.loads(first)
-    except (ValueError, RecursionError):
-        return first not in ("{", "[") and text.lstrip()[0] == "{" and len(first) > 20  # a broken line, or a document
+    except (ValueError, RecursionError):  # a broken line, or a document over several lines
+        return first[0] == "{" and rest.lstrip()[:1] in ("{", "")
     if not isinstance(record, dict) or isinstance(record.get("input_lens"), list):
         return False
-    return not is_nested(record) or "\n" in text.strip()
+    return True
 
 
 def _settled(reading: _Reading) -> Requests:
     """All pieces as one, sorted by arrival."""
     row = reading.row
     if row is None:
-        raise InputError("the trace has no requests that can be used", reading.where, "; ".join(reading.faults[:1]))
+        told = "the trace has a header and no requests" if reading.head else "the trace has no requests"
+        raise InputError(told, reading.where, "; ".join(reading.faults[:1]))
     raw = _joined(reading.raw)
     arrive, notes = arrivals(raw, row, reading.where)
     prompt, output, hashes = _joined(reading.prompt), _joined(reading.output), _joined(reading.hashes)
