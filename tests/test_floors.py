@@ -1,0 +1,72 @@
+"""Imports go down only (docs/design.md), the library neither prints nor logs, and importing it is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src/apexsim"
+ENGINE = 0.5  # knows numpy and numba only, but floor 0 may be read by everyone
+FLOORS = {
+    "units": 0, "errors": 0, "stats": 0,
+    "engine": ENGINE,
+    "clock": 1, "hardware": 1, "engines": 1, "slo": 1, "model/ops": 1, "model/model": 1, "model/dtypes": 1, "workload/trace": 1,
+    "model": 2, "workload": 2, "plan/plan": 2, "plan/templates": 2, "plan/reshard": 2,
+    "cost": 3, "plan": 3,
+    "metrics": 4, "objective": 4,
+    "search": 5, "validate": 5, "api": 5,
+    "report": 6,
+    "cli": 7, "__init__": 7, "__main__": 7,
+}  # fmt: skip
+
+
+def floor(module: str) -> float:
+    """The floor of "plan/lower" is its own or that of its folder."""
+    return FLOORS[module] if module in FLOORS else FLOORS[module.split("/")[0]]
+
+
+def imports(path: Path) -> list[str]:
+    """Modules of the package that a file imports when it is loaded or run, as "plan/lower"."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            if not name.startswith("apexsim."):
+                continue
+            parts = name.split(".")[1:]
+            submodule = isinstance(node, ast.ImportFrom) and (PACKAGE / "/".join(parts)).is_dir()
+            found += ["/".join([*parts, a.name]) for a in node.names] if submodule else ["/".join(parts)]
+    return found
+
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.parent == PACKAGE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    module = str(path.relative_to(PACKAGE).with_suffix(""))
+    own = floor(module)
+    higher = [name for name in imports(path) if floor(name) > own]
+    assert not higher, f"{module} (floor {own}) imports {higher}"
+
+
+def test_the_engine_knows_arrays_only() -> None:
+    for path in (PACKAGE / "engine").glob("*.py"):
+        assert all(name.startswith("engine") for name in imports(path)), path.name
+
+
+@pytest.mark.parametrize("folder", [f for f in ("model", "workload", "plan", "cost", "engine", "search", "report")])
+def test_library_code_does_not_print(folder: str) -> None:
+    for path in (PACKAGE / folder).rglob("*.py"):
+        calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+        assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path.name
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, apexsim; print([m for m in ('torch', 'ray', 'numba', 'pandas', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
