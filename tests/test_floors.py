@@ -60,7 +60,7 @@ def test_the_engine_knows_arrays_only() -> None:
         assert all(name.startswith("engine") for name in imports(path)), path.name
 
 
-@pytest.mark.parametrize("folder", [f for f in ("model", "workload", "plan", "cost", "engine", "search", "report")])
+@pytest.mark.parametrize("folder", ["model", "workload", "plan", "cost", "engine", "search", "report"])
 def test_library_code_does_not_print(folder: str) -> None:
     for path in (PACKAGE / folder).rglob("*.py"):
         calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]

@@ -52,3 +52,12 @@ def test_devices_multiply() -> None:
 def test_precision_falls_back_to_its_default() -> None:
     precision = Precision((("head", "bf16"),), default="fp8")
     assert (precision.weight("head"), precision.weight("ffn")) == ("bf16", "fp8")
+
+
+def test_a_plan_may_choose_its_own_quantisation() -> None:
+    plan = parse_plan("2xTP4@fp8")
+    assert plan.shorthand == "2×TP4@fp8"
+    assert plan.precision.weight("ffn") == "fp8"
+    assert parse_plan(plan.shorthand) == plan
+    with pytest.raises(InputError):
+        parse_plan("TP4@fp9")

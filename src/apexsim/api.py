@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from apexsim.cost.bank import load_bank
+from apexsim.cost.load import Load, read_load
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
@@ -19,8 +20,8 @@ from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, precision_of
-from apexsim.plan.plan import Precision, parse_plan
-from apexsim.plan.space import candidates
+from apexsim.plan.plan import Precision, parse_plan, quantised
+from apexsim.plan.space import candidates, merged
 from apexsim.search.evaluate import Setting
 from apexsim.search.search import Goal, search, simulate_one
 from apexsim.search.study import Study
@@ -39,7 +40,9 @@ def plan(model: str, **question: Any) -> Study:
     """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible."""
     workers, progress = question.pop("workers", 0), question.pop("progress", None)
     setting, precision, goal, inputs = ask(model, **question)
-    space = candidates(setting.model, setting.cluster, precision)
+    formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
+    chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
+    space = merged([candidates(setting.model, setting.cluster, each) for each in chosen])
     return replace(search(setting, space, goal, workers=workers, progress=progress), inputs=inputs)
 
 
@@ -73,7 +76,8 @@ def ask(
     concurrency: int | None = None, seed: int = 0, length_spread: float | None = None, warmup: int = 0,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, max_model_len: int | None = None,
-    too_long: str = "error", objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
+    quant: str | None = None, expert_load: str | None = None, too_long: str = "error",
+    objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
     inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
@@ -91,7 +95,8 @@ def ask(
         work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup)
     work, length = lengths_of(what, work, max_model_len, too_long)
     row = engine_of(engine, settings or {}, cluster, length)
-    pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster)
+    load = read_load(expert_load) if expert_load else Load()
+    pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster, load=load)
     limits = tuple(parse_slo(s) for s in slos)
     goal = Goal(parse_objective(objective, limits), limits)
     setting = Setting(what, cluster, row, work, pricer, length, route)

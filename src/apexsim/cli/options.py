@@ -90,6 +90,8 @@ PRECISION = (
     ),
     Opt("activation_dtype", str, None, "Default: what the weights' kernels take.", "DTYPE"),
     Opt("kv_dtype", str, None, "KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.", "DTYPE"),
+    Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
+    Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default), balanced …, or a .json of counts.", "LOAD"),
 )
 GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; energy.", "WHAT"),

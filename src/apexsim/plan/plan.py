@@ -2,22 +2,24 @@
 
 Shorthand grammar, printed and read back exactly:
 
-    plan  := [replicas "×"] ["PP" stages "×"] cells
+    plan  := [replicas "×"] ["PP" stages "×"] cells ["@" format]
     cells := "TP" n                      attention and FFN split alike
            | "TEP" n                     attention TP n, experts EP n
            | "DEP" n                     attention DP n, experts EP n
            | cell "/" cell               attention / FFN, where they differ
     cell  := ["DP" n] ["TP" n] ["EP" n]  at least one; a missing factor is 1
 
+"@fp8" says that the plan quantises the linear weights itself.
 "x" and "*" are read as "×".  Examples: TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8, 2×DEP8.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apexsim.errors import InputError
+from apexsim.model.dtypes import dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,16 @@ class Precision:
     default: str = "bf16"
     activation: str = "auto"
     kv: str = "bf16"
+    tag: str = ""  # the quantisation that the plan chose itself, shown behind its shorthand as "@fp8"
 
     def weight(self, part: str) -> str:
         """Weight format of one part of the model."""
         return dict(self.weights).get(part, self.default)
+
+
+def quantised(precision: Precision, name: str) -> Precision:
+    """The same with all linear weights in the format `name`, chosen by the plan."""
+    return replace(precision, weights=(), default=dtype(name, "--quant").name, tag=name.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,8 @@ class Plan:
         """The plan in the field's words; `parse_plan` reads it back."""
         head = f"{self.replicas}×" if self.replicas > 1 else ""
         pipe = f"PP{self.stages}×" if self.stages > 1 else ""
-        return head + pipe + _cells(self.attention, self.ffn)
+        tail = f"@{self.precision.tag}" if self.precision.tag else ""
+        return head + pipe + _cells(self.attention, self.ffn) + tail
 
 
 def _cells(attention: Layout, ffn: Layout) -> str:
@@ -123,7 +132,9 @@ def _cell(text: str, whole: str) -> Layout:
 def parse_plan(text: str, precision: Precision | None = None) -> Plan:
     """The plan that `text` names; raises InputError where it is not one."""
     whole = text.strip()
-    match = _PLAN.match(re.sub(r"[xX*]", "×", whole.upper().replace(" ", "")))
+    shape, sign, quant = whole.partition("@")
+    precision = quantised(precision or Precision(), quant.strip()) if sign else precision
+    match = _PLAN.match(re.sub(r"[xX*]", "×", shape.upper().replace(" ", "")))
     if not match:
         raise InputError(f"cannot read plan '{whole}'", "--plan", _GRAMMAR)
     replicas, stages, cells = int(match[1] or 1), int(match[2] or 1), match[3]

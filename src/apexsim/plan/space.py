@@ -178,6 +178,15 @@ def candidates(
     return Space(tuple(plans), tuple(rejected), tuple((rule.name, counts[rule.name]) for rule in rules))
 
 
+def merged(spaces: list[Space]) -> Space:
+    """Several spaces as one: the same layouts in several number formats."""
+    counts: Counter[str] = Counter()
+    for space in spaces:
+        counts.update(dict(space.funnel))
+    plans = tuple(p for space in spaces for p in space.plans)
+    return Space(plans, tuple(r for space in spaces for r in space.rejected), tuple(counts.items()))
+
+
 def heuristic_plan(model: Model, cluster: Cluster, precision: Precision | None = None) -> Plan:
     """The usual baseline: tensor parallel within the node, pipeline stages across nodes, one replica.
 

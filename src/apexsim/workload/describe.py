@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 
 WINDOWS = (1.0, 10.0, 60.0, 600.0, 3600.0)  # [s] over which arrivals are counted
 FEWEST, MOST = 10, 5_000_000  # windows in the trace, for the counts to say something and to fit into memory
+SLICE = 1 << 18  # requests taken at once where a whole column more would cost memory
 NAN = float("nan")
 
 
@@ -96,16 +97,24 @@ def describe(requests: Requests, parts: int = 60) -> Description:
 
 
 def _lengths(tokens: Ints) -> Lengths:
-    octave = np.frexp(tokens.astype(np.float64))[1] - 1
-    return Lengths(stats_of(tokens.astype(np.float64)), int(tokens.sum()), tuple(np.bincount(octave).tolist()))
+    octaves = np.zeros(64, dtype=np.int64)
+    for start in range(0, len(tokens), SLICE):
+        octaves += np.bincount(np.frexp(tokens[start : start + SLICE].astype(np.float64))[1] - 1, minlength=64)
+    last = int(np.flatnonzero(octaves)[-1]) + 1
+    return Lengths(stats_of(tokens.astype(np.float64)), int(tokens.sum()), tuple(octaves[:last].tolist()))
 
 
 def _correlation(prompt: Ints, output: Ints) -> float:
-    x, y = np.log(prompt), np.log(output)
-    x -= x.mean()
-    y -= y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale > 1e-12 * len(x) else NAN
+    """Pearson's correlation of the logarithms, slice by slice."""
+    count, sums = len(prompt), np.zeros(5)
+    origin = np.log(prompt[0]), np.log(output[0])  # near the mean, so that squares do not cancel
+    for start in range(0, count, SLICE):
+        x = np.log(prompt[start : start + SLICE]) - origin[0]
+        y = np.log(output[start : start + SLICE]) - origin[1]
+        sums += (x.sum(), y.sum(), x @ x, y @ y, x @ y)
+    mx, my, xx, yy, xy = sums / count
+    variances = (xx - mx * mx) * (yy - my * my)
+    return float((xy - mx * my) / np.sqrt(variances)) if variances > 1e-18 else NAN
 
 
 def _arrivals(arrive: Floats, parts: int) -> Arrivals:

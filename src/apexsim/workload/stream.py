@@ -207,7 +207,8 @@ def _take(reading: _Reading, table: Table) -> None:
     reading.prompt.append(prompt)
     reading.output.append(output)
     reading.hashes.append(flat)
-    reading.counts.append(np.fromiter(map(len, chains), dtype=np.int64) if chains else np.zeros(len(prompt), np.int64))
+    sizes = np.fromiter(map(len, chains), dtype=np.int64) if chains else np.broadcast_to(np.int64(0), len(prompt))
+    reading.counts.append(sizes)
 
 
 def _try(reading: _Reading, text: str, start: int) -> None:
@@ -307,8 +308,7 @@ def _settled(reading: _Reading) -> Requests:
     if row is None:
         told = "the trace has a header and no requests" if reading.head else "the trace has no requests"
         raise InputError(told, reading.where, "; ".join(reading.faults[:1]))
-    raw = _joined(reading.raw)
-    arrive, notes = arrivals(raw, row, reading.where)
+    arrive, notes = arrivals(_joined(reading.raw), row, reading.where)
     prompt, output, hashes = _joined(reading.prompt), _joined(reading.output), _joined(reading.hashes)
     first = np.concatenate(([0], np.cumsum(_joined(reading.counts)))) if len(hashes) else NO_HASHES
     if row.name == "sharegpt":

@@ -1,0 +1,44 @@
+"""What a run draws, and what the plan of least energy costs in latency (floor 6)."""
+
+from __future__ import annotations
+
+import math
+
+from apexsim.cost.power import J_PER_KWH
+from apexsim.report.draw import change, sig
+from apexsim.report.page import Row
+from apexsim.search.study import Ranked, Study
+
+
+def power_rows(study: Study, ranked: Ranked) -> list[Row]:
+    """What the run draws, and the plan of least energy beside the fastest one; nothing where the GPU's power is unknown."""
+    spent, tdp = ranked.metrics.energy, study.setting.cluster.gpu.tdp_w
+    if not math.isfinite(spent.joules):
+        return []
+    rows: list[Row] = [
+        (
+            "power",
+            f"{sig(spent.watts)} of {sig(tdp)} W per GPU; {sig(spent.per_output_token)} J per output token, {sig(spent.per_token)} per "
+            f"token, {sig(spent.per_request)} per request; {sig(spent.joules / J_PER_KWH)} kWh of GPUs in all; with its servers "
+            f"{sig(spent.wall_w)} W at the wall",
+        )
+    ]
+    return rows if "plan" in study.inputs or len(study.ranked) < 2 else [*rows, ("energy", least_energy(study))]
+
+
+def least_energy(study: Study) -> str:
+    """The plan of least energy per output token against the one of lowest mean E2E, among those that keep the limits and the load."""
+    able = [r for r in study.ranked if r.keeps and not r.metrics.saturated] or list(study.ranked)
+    least = min(able, key=lambda r: r.metrics.energy.per_output_token)
+    fast = min(able, key=lambda r: r.metrics.e2el.mean)
+    if least is fast:
+        return f"{least.plan.shorthand} has both the lowest E2E and the least energy per output token"
+    a, b = least.metrics, fast.metrics
+    joules = a.energy.per_output_token, b.energy.per_output_token
+    words = [f"{least.plan.shorthand} spends least: {sig(joules[0])} vs {sig(joules[1])} J per output token ({change(*joules)}) of "
+             f"{fast.plan.shorthand}, the lowest E2E"]  # fmt: skip
+    for title, metric in (("TTFT", "ttft"), ("TPOT", "tpot")):
+        x, y = a.latency(metric) * 1e3, b.latency(metric) * 1e3
+        if math.isfinite(x) and math.isfinite(y):
+            words.append(f"{title} {sig(x)} vs {sig(y)} ms ({change(x, y)})")
+    return "; ".join(words)
