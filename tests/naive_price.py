@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def price(step: Step, t: float, costs: Costs, stage_free: list[float], lanes: int, pad: bool) -> None:
     """Run the step through the stages from t on: sets its begin, end and tokens, and when each stage is free."""
     loads = [sum(x.lane == i for x in step.decodes) + prompt_tokens(step, i) for i in range(lanes)]
-    step.tokens = lanes * max(loads) if pad else sum(loads)
+    holds_prompt = any(prompt_tokens(step, i) for i in range(lanes))
+    step.tokens = lanes * max(loads) if pad and not holds_prompt else sum(loads)
     step.begin = t
     for s in range(len(stage_free)):
         enter = t if s == 0 else max(t + float(costs.hop[s] + costs.hop_token[s] * step.tokens), stage_free[s])

@@ -73,12 +73,12 @@ def test_importing_the_package_and_its_command_line_loads_nothing_heavy() -> Non
 
 def test_no_command_shows_the_help(capsys: Capture) -> None:
     code, out, _ = run(capsys)
-    assert code == 0 and all(name in out for name in commands.RUN)
+    assert code == 0 and all(name.split()[0] in out for name in commands.RUN)
 
 
 @pytest.mark.parametrize("command", commands.RUN)
 def test_every_command_has_help_with_examples(command: str, capsys: Capture) -> None:
-    code, out, _ = run(capsys, command, "--help")
+    code, out, _ = run(capsys, *command.split(), "--help")
     assert code == 0 and "Examples:" in out
 
 

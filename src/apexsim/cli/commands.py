@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apexsim.cli import trace
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
-from apexsim.cli import trace
 from apexsim.cli.sizing import FIT_HELP, fit
 
 if TYPE_CHECKING:

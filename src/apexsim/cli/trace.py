@@ -58,7 +58,9 @@ Examples:
 
   apexsim trace scale examples/lmsys_05.jsonl --rate-factor 3 --output-factor 1.5
 """
-File = Annotated[str, typer.Argument(help="Trace: CSV, JSON lines or JSON, also as .gz.", metavar="FILE", show_default=False)]
+File = Annotated[
+    str, typer.Argument(help="Trace: CSV, JSON lines or JSON, also as .gz.", metavar="FILE", show_default=False)
+]
 
 
 @with_options("trace describe")
@@ -99,7 +101,8 @@ def synth(**given: Any) -> None:
     if given["like"]:
         clash = [f for f in ("prompt_len", "output_len", "prompt_cv", "output_cv") if given[f]]
         if clash:
-            raise InputError("lengths are given and drawn from a trace", f"--{clash[0].replace('_', '-')}", "drop one of both")
+            flag = "--" + clash[0].replace("_", "-")
+            raise InputError("lengths are given and drawn from a trace", flag, "drop one of both")
         from apexsim.workload.stream import read_requests
 
         like = read_requests(given["like"])

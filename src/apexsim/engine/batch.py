@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.jit import inner, merged
-
 from apexsim.engine.heap import drop, pop, push
+from apexsim.engine.jit import inner, merged
 from apexsim.engine.queue import peek, put_back, send, sort_visible, take
 from apexsim.engine.types import (
-    ADMIT_CHUNK, ADMIT_RESERVE, FCFS, S_PREEMPT, Costs, Host, Log, Requests, Rules, State, Work,
+    ADMIT_CHUNK,
+    ADMIT_RESERVE,
+    FCFS,
+    S_PREEMPT,
+    Costs,
+    Host,
+    Log,
+    Requests,
+    Rules,
+    State,
+    Work,
 )  # fmt: skip
 
 NONE_VISIBLE, HELD, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
-
 from apexsim.engine.types import I8
 
 

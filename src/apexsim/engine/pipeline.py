@@ -12,7 +12,19 @@ from apexsim.engine.batch import grant, note_gap
 from apexsim.engine.jit import inner
 from apexsim.engine.run import advance_context, horizon, note_step, note_sums, slowest
 from apexsim.engine.types import (
-    ADMIT_RESERVE, DECODE, FCFS, S_DSTEPS, S_DTOKENS, S_SAMPLED, TIE, Costs, Log, Requests, Rules, State, Work,
+    ADMIT_RESERVE,
+    DECODE,
+    FCFS,
+    S_DSTEPS,
+    S_DTOKENS,
+    S_SAMPLED,
+    TIE,
+    Costs,
+    Log,
+    Requests,
+    Rules,
+    State,
+    Work,
 )  # fmt: skip
 
 LEFT, PIECE, DONE, TOTAL, SEQS, WIDEST = range(6)  # columns of State.group_plan, see types

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from apexsim.engine.jit import inner, merged
-
 from apexsim.engine.heap import pop, push
+from apexsim.engine.jit import inner, merged
 from apexsim.engine.types import FCFS, TIE, Host, Requests, Rules, State, Work
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from apexsim.engine.jit import inner, merged
-
 from apexsim.engine.batch import note_gap
+from apexsim.engine.jit import inner, merged
 from apexsim.engine.types import (
-    ADMIT_RESERVE, DECODE, PROMPT, S_BUSY, S_DECODE, S_DSTEPS, S_DTOKENS, S_FLOOR, S_HOP, S_HOST, S_PREFILL, S_PSTEPS,
-    S_PTOKENS, S_SAMPLE, S_SAMPLED, Costs, Log, Rules, State,
+    ADMIT_RESERVE,
+    DECODE,
+    PROMPT,
+    S_BUSY,
+    S_DECODE,
+    S_DSTEPS,
+    S_DTOKENS,
+    S_FLOOR,
+    S_HOP,
+    S_HOST,
+    S_PREFILL,
+    S_PSTEPS,
+    S_PTOKENS,
+    S_SAMPLE,
+    S_SAMPLED,
+    Costs,
+    Log,
+    Rules,
+    State,
 )  # fmt: skip
 
 FOREVER = 1 << 40
@@ -88,9 +104,9 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
         prompts += state.tokens[r, l]
         sampled += d + state.fresh_size[r, g, l]
         seqs += d + state.fresh_size[r, g, l] + (1 if state.tokens[r, l] > 0 and state.partial[r, l] >= 0 else 0)
-    if rules.pad_lanes == 1:
-        total = widest * lanes
     kind = PROMPT if prompts > 0 else DECODE
+    if rules.pad_lanes == 1 and kind == DECODE:  # only captured graphs need lanes of equal size
+        total = widest * lanes
     end = t0
     for s in range(costs.lane.shape[0]):
         attention = decode_s = 0.0

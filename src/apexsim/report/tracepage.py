@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
@@ -16,7 +17,7 @@ from apexsim.workload.stream import Requests
 
 FORMAT = "apexsim.trace/1"
 BAR = 24  # characters of the longest bar
-PERCENTILES = ("mean", "median", "p75", "p90", "p95", "p99", "max")
+PERCENTILES = ("median", "p75", "p90", "p95", "p99", "max")
 KINDS = ("prompt", "output", "context")
 
 
@@ -68,7 +69,14 @@ def describe_text(requests: Requests, found: Description, color: bool = False) -
         head.append(("prefix reuse", f"{percent(found.ideal_hit)} of the prompt tokens, with an unlimited cache"))
     if found.correlation == found.correlation:
         head.append(("correlation", f"{found.correlation:+.2f} between the logarithms of prompt and output"))
-    parts: list[RenderableType] = [heading("trace", told), labelled(head), "", heading("lengths", "tokens"), _table(found), ""]
+    parts: list[RenderableType] = [
+        heading("trace", told),
+        labelled(head),
+        "",
+        heading("lengths", "tokens"),
+        _table(found),
+        "",
+    ]
     parts += [_histogram(found), ""]
     if found.arrivals is not None:
         parts += [heading("arrivals"), labelled(_arrival_rows(found, found.arrivals)), ""]
@@ -77,11 +85,11 @@ def describe_text(requests: Requests, found: Description, color: bool = False) -
 
 
 def _table(found: Description) -> RenderableType:
-    heads = [("", "left"), *((name, "right") for name in (*PERCENTILES, "cv", "total"))]
+    heads = [("", "left"), *((name, "right") for name in ("mean", *PERCENTILES, "cv", "total"))]
     rows = []
     for kind in KINDS:
         lengths: Lengths = getattr(found, kind)
-        numbers = [sig(lengths.stats.value(name), 4) if name == "mean" else f"{lengths.stats.value(name):,.0f}" for name in PERCENTILES]
+        numbers = [sig(lengths.stats.mean, 4), *(f"{lengths.stats.value(name):,.0f}" for name in PERCENTILES)]
         label = "prompt + output" if kind == "context" else kind
         rows.append((label, *numbers, f"{lengths.cv:.2f}", format_count(lengths.total)))
     return columns(heads, rows)
@@ -107,16 +115,20 @@ def _bar(count: int, peak: int, whole: int) -> str:
 
 
 def _arrival_rows(found: Description, arrivals: Arrivals) -> list[tuple[str, str]]:
-    load = " and ".join(f"{format_count(k.total / found.span)} {name}" for k, name in ((found.prompt, "prompt"), (found.output, "output")))
-    shape = f"{arrivals.burstiness:.2f} (gaps: cv {arrivals.gap_cv:.2f}, mean {format_seconds(arrivals.gap.mean)}; 1 is Poisson, below 1 burstier)"
-    rows = [("rate", f"{sig(arrivals.rate)} requests/s, {load} tokens/s"), ("burstiness", shape)]
+    tokens = [format_count(kind.total / found.span) for kind in (found.prompt, found.output)]
+    gaps = f"gaps: cv {arrivals.gap_cv:.2f}, mean {format_seconds(arrivals.gap.mean)}"
+    rows = [
+        ("rate", f"{sig(arrivals.rate)} requests/s, {tokens[0]} prompt and {tokens[1]} output tokens/s"),
+        ("burstiness", f"{arrivals.burstiness:.2f} ({gaps}; 1 is Poisson, below 1 burstier)"),
+    ]
     if arrivals.together >= 0.0005:
-        rows.append(("together", f"{percent(arrivals.together)} of the requests come in the same moment as the one before"))
+        told = f"{percent(arrivals.together)} of the requests come in the same moment as the one before"
+        rows.append(("together", told))
     for w in arrivals.windows:
         told = f"up to {sig(w.peak)} requests/s, variance over mean of the counts {w.dispersion:.2f}"
         rows.append((f"in {format_seconds(w.width)}", told))
-    line = f"{sparkline(arrivals.over_time.tolist())}  0 to {sig(float(arrivals.over_time.max()))} requests/s, {format_seconds(arrivals.part)} each"
-    return [*rows, ("over time", line)]
+    scale = f"0 to {sig(float(arrivals.over_time.max()))} requests/s, {format_seconds(arrivals.part)} each"
+    return [*rows, ("over time", f"{sparkline(arrivals.over_time.tolist())}  {scale}")]
 
 
 # ---- picture ------------------------------------------------------------------------------------------------------
@@ -140,9 +152,13 @@ def drawn(requests: Requests, found: Description, path: str) -> None:
     axes[1][1].scatter(requests.prompt[some], requests.output[some], s=3, alpha=0.4, linewidths=0)
     axes[1][1].set(xscale="log", yscale="log", xlabel="prompt tokens", ylabel="output tokens")
     figure.suptitle(f"{requests.source}: {found.requests:,} requests")
+    target = Path(path).expanduser()
+    aside = target.with_name(f".{target.name}.part")
     try:
-        figure.savefig(path, dpi=120)
+        figure.savefig(aside, dpi=120, format=target.suffix[1:] or "png")
+        aside.replace(target)
     except (OSError, ValueError) as error:
+        aside.unlink(missing_ok=True)
         raise InputError(f"cannot write the picture '{path}': {error}", "--plot", "use .png, .svg or .pdf") from None
 
 

@@ -175,7 +175,8 @@ def scaled(
     """
     if rate is not None:
         if not requests.timed or not requests.arrive[-1] > 0:
-            raise InputError("the trace has no arrival times to scale", "--request-rate", "give it a rate: trace synth --like")
+            hint = "give it a rate: trace synth --like"
+            raise InputError("the trace has no arrival times to scale", "--request-rate", hint)
         factor = rate * float(requests.arrive[-1]) / requests.size
     made: dict[str, Any] = {"arrive": requests.arrive / factor} if factor != 1.0 else {}
     for name, by in (("prompt", prompt), ("output", output)):

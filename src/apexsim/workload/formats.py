@@ -178,13 +178,13 @@ def _floats(table: Table, key: str, what: str) -> Floats:
     return values
 
 
-def lengths(table: Table, key: str, what: str) -> Ints:
-    """A column of token counts ≥ 1."""
+def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:
+    """A column of token counts ≥ 1; `whole`: the table is all of the file, so that faults can be counted."""
     values = _floats(table, key, f"{what} length")
     for bad, fault in ((values < 0, "is negative"), (values % 1 != 0, "is not a whole number"), (values == 0, "is 0")):
         if bad.any():
             row, count = int(np.argmax(bad)), int(bad.sum())
-            more = f" ({count} such requests, this is the first)" if count > 1 else ""
+            more = f" ({count if whole else 'several'} such requests, this is the first)" if count > 1 else ""
             hint = "a request has at least 1 token each way; take failed ones out of the file"
             raise InputError(f"{what} length '{key}' {fault}: {values[row]:g}{more}", table.at(row), hint)
     if values.max() > 2**40:

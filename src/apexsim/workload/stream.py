@@ -10,7 +10,7 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, compress, pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,7 +66,7 @@ class Requests:
         for start in range(0, self.size, 4096):
             edges = self.first[start : start + 4097].tolist()
             some = self.hashes[edges[0] : edges[-1]].tolist()
-            for a, b in zip(edges, edges[1:]):
+            for a, b in pairwise(edges):
                 yield tuple(some[a - edges[0] : b - edges[0]])
 
 
@@ -194,8 +194,12 @@ def _take(reading: _Reading, table: Table) -> None:
             raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", reading.where, hint)
         reading.row = row
     row = reading.row
+    if reading.limit:
+        table = _served(reading, table, row)
+        if not table.line:
+            return
     raw = raw_times(table, row)
-    prompt, output = lengths(table, row.prompt, "prompt"), lengths(table, row.output, "output")
+    prompt, output = (lengths(table, key, what, False) for key, what in ((row.prompt, "prompt"), (row.output, "output")))
     if row.name == "sharegpt":
         prompt, output = (np.maximum(1, np.rint(n / reading.chars)).astype(np.int64) for n in (prompt, output))
     chains = hashes_of(table, row, prompt)
@@ -211,21 +215,39 @@ def _take(reading: _Reading, table: Table) -> None:
     reading.counts.append(sizes)
 
 
+def _served(reading: _Reading, table: Table, row: Format) -> Table:
+    """The table without requests that have no prompt or no output, while the limit allows: failed ones, as a rule."""
+    try:
+        empty = np.array([np.array(table.column(key), dtype=np.float64) == 0 for key in (row.prompt, row.output)])
+    except (TypeError, ValueError, OverflowError, InputError):
+        return table  # other faults, told by the checks
+    bad = empty.any(axis=0)
+    count = int(bad.sum())
+    if not count or reading.skipped + count > reading.limit:
+        return table
+    places = np.flatnonzero(bad)[: max(0, NAMED - len(reading.faults))].tolist()
+    reading.faults += [f"{table.at(i)}: {'prompt' if empty[0, i] else 'output'} length is 0" for i in places]
+    reading.skipped += count
+    keep = (~bad).tolist()
+    return replace(
+        table, column=lambda key: list(compress(table.column(key), keep)), line=list(compress(table.line, keep))
+    )
+
+
 def _try(reading: _Reading, text: str, start: int) -> None:
     """Add the requests of some lines; a line that cannot be used is passed over while the limit allows.
 
     Where the lines fail together each half is tried: a fault costs about as much as reading its block twice more.
     """
     try:
-        table = csv_table(text, reading.where, start, reading.head) if reading.head else _lines(text, reading.where, start)
-        return _take(reading, table) if table is not None else None
+        return _take(reading, _parsed(reading, text, start))
     except InputError as error:
         if reading.skipped >= reading.limit:
             raise _beyond(reading, error) from None
         cut = _middle(text)
         if not cut:
             reading.skipped += 1
-            reading.faults += [error.line()] if len(reading.faults) < NAMED else []
+            reading.faults += [f"{error.where}: {error.what}"] if len(reading.faults) < NAMED else []
             return None
     _try(reading, text[:cut], start)
     return _try(reading, text[cut:], start + text.count("\n", 0, cut))
@@ -238,8 +260,11 @@ def _beyond(reading: _Reading, error: InputError) -> InputError:
     return InputError(told, error.where, error.hint)
 
 
-def _lines(text: str, where: str, start: int) -> Table | None:
-    return None if text.isspace() else jsonl_table(text, where, start)
+def _parsed(reading: _Reading, text: str, start: int) -> Table:
+    """Some lines as a table, with no rows where all are blank."""
+    if reading.head or text.isspace():
+        return csv_table(text, reading.where, start, reading.head or ("", ""))
+    return jsonl_table(text, reading.where, start)
 
 
 def _middle(text: str) -> int:
@@ -297,9 +322,7 @@ def _is_lines(text: str) -> bool:
         record = json.loads(first)
     except (ValueError, RecursionError):  # a broken line, or a document over several lines
         return first[0] == "{" and rest.lstrip()[:1] in ("{", "")
-    if not isinstance(record, dict) or isinstance(record.get("input_lens"), list):
-        return False
-    return True
+    return isinstance(record, dict) and not isinstance(record.get("input_lens"), list)
 
 
 def _settled(reading: _Reading) -> Requests:

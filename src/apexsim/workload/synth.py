@@ -109,7 +109,8 @@ def _uniform(mean: float, cv: float, count: int, rng: np.random.Generator) -> ND
     """Uniform within mean·(1 ± √3·cv)."""
     reach = math.sqrt(3.0) * cv
     if reach > 1.0:
-        raise InputError(f"uniform lengths spread to cv {1 / math.sqrt(3.0):.2f} at most, got {cv:g}", "--lengths", "use lognormal")
+        told = f"uniform lengths spread to cv {1 / math.sqrt(3.0):.2f} at most, got {cv:g}"
+        raise InputError(told, "--lengths", "use lognormal")
     return rng.uniform(mean * (1.0 - reach), mean * (1.0 + reach), count)
 
 
