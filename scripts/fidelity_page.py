@@ -226,8 +226,8 @@ Errors are relative to the measured value; bias is the median of the signed erro
 NVIDIA's own runs, whose harness and flags are unknown, are scored apart.
 
 **What was fitted on what.** Four to six host constants per engine, nothing else. Those of vLLM 0.6.0 on `open_loop.csv`, those of vLLM V1,
-SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `python -m apexsim.validate.fit_host FILE`. The tables below are in
-sample for them; leaving whole groups out (median errors, same command with `--leave-out`):
+SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `python -m apexsim.validate.fit_host FILE`. The tables
+below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`):
 
 | engine | left out | TTFT | TPOT or ITL |
 |---|---|---|---|
@@ -237,9 +237,9 @@ sample for them; leaving whole groups out (median errors, same command with `--l
 | SGLang | each model | 12.8 % | 8.2 % |
 | TensorRT-LLM | each model | 12.2 % | 7.7 % |
 
-Out of sample for everything: `request_level.csv`, and offline maximum throughput of TensorRT-LLM (276 published figures, not shipped): median
-13 % with tensor parallelism, 14 % with pipelines; Llama 3.1 within 5 to 9 %. Kernel times come from other measurements (docs/kernels.md) and see
-none of these files."""
+Out of sample for everything: `request_level.csv`, and offline maximum throughput of TensorRT-LLM (276 published figures, not
+shipped): median 12.5 % with tensor parallelism, 13.0 % with pipelines; Llama 3.1 70B 5.9 %, 8B 2.7 %; start-up memory
+(docs/memory.md). Kernel times come from other measurements (docs/kernels.md) and see none of these files."""
 
 
 def picture(records: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ SAMPLES = {  # format: two requests, at 1.5 s and 3 s (or at 0 and 1.5 s where t
     "mooncake-tokens": '{"timestamp":500,"input_tokens":7,"output_tokens":3,"hash_ids":[1]}\n'
     '{"timestamp":2000,"input_tokens":9,"output_tokens":4,"hash_ids":[1]}',
     "vidur-lengths": "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n7,3,10,2.3\n9,4,13,2.25",
+    "blis": "request_id,prefix_length,input_tokens,output_tokens,arrival_time_us\n0,4,3,3,1500000\n1,0,9,4,3000000",
     "weka": '{"id":"a","requests":[{"t":1.5,"in":7,"out":3,"hash_ids":[1]},{"t":3,"in":9,"out":4,"hash_ids":[1]}]}',
     "trie": '{"num_turns":2,"input_prompt_length":7,"assistant_response_length":[3],"tool_call_output_length":[-1],'
     '"tool_call_latency":[1.5],"final_assistant_response_length":4}',

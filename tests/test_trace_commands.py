@@ -105,6 +105,13 @@ def test_failed_requests_of_burstgpt_are_passed_over(tmp_path: Path) -> None:
     assert (found.size, found.skipped, found.fmt) == (200, 100, "burstgpt")
 
 
+def test_a_line_is_counted_once_whatever_else_its_block_holds(tmp_path: Path) -> None:
+    rows = "1,7,3\n2,7,0\n3,-1,3\n4,7,3\n5,0,3\n6,x,3\n7,7\n8,7,3\n"
+    found = read_requests(file_of(tmp_path, "arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows), skip=5)
+    assert (found.arrive.tolist(), found.skipped) == ([1.0, 4.0, 8.0], 5)
+    assert sorted(fault.split(":")[1] for fault in found.faults) == ["3", "4", "6", "7", "8"]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(16, 200))
 def test_exactly_the_good_lines_are_read(tmp_path_factory, good: list[bool], block: int) -> None:
@@ -116,7 +123,7 @@ def test_exactly_the_good_lines_are_read(tmp_path_factory, good: list[bool], blo
         arrive = read_requests(path, skip=len(good)).arrive.tolist() if any(good) else []
     finally:
         stream.BLOCK = usual
-    assert arrive == [float(i) for i, g in enumerate(good) if g]
+    assert arrive == pytest.approx([float(i) for i, g in enumerate(good) if g])
 
 
 # ---- nested formats ------------------------------------------------------------------------------------------------
@@ -229,6 +236,13 @@ def test_a_written_trace_is_read_again(fmt: str, source: Path, tmp_path: Path) -
 
 def test_every_written_format_is_one_that_is_read() -> None:
     assert set(WRITERS) <= {row.name for row in FORMATS}
+
+
+def test_the_page_names_every_format_and_says_which_are_written() -> None:
+    page = (EXAMPLES.parent / "docs/traces.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
+    marks = {name.strip(): row[5].strip() for row in rows for name in row[1].split(",")}
+    assert {row.name: marks[row.name] == "✓" for row in FORMATS} == {row.name: row.name in WRITERS for row in FORMATS}
 
 
 def test_rows_are_written_in_parts_without_a_seam(monkeypatch) -> None:
@@ -347,7 +361,6 @@ REFUSED = [
     (["describe", str(AZURE), "--map", "when=a"], "cannot read the column map"),
     (["describe", str(AZURE), "--skip-bad", "-1"], "whole number of at least 0"),
     (["describe", str(AZURE), "--plot", "no/such/folder.png"], "does not exist"),
-    (["describe", str(AZURE), "--plot", "picture.xyz"], "cannot write the picture"),
     (["convert", str(AZURE), "--to", "mooncak"], "did you mean mooncake"),
     (["convert", "none.csv", "-o", "no/such/folder.csv"], "does not exist"),
     (["synth"], "no lengths"),
@@ -373,6 +386,12 @@ def test_a_picture_is_drawn_where_there_is_something_to_draw_with(tmp_path: Path
     pytest.importorskip("matplotlib")
     assert run(capsys, "describe", str(AZURE), "--plot", str(tmp_path / "p.png"))[0] == 0
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_picture_of_unknown_kind_is_refused(capsys: Capture) -> None:
+    pytest.importorskip("matplotlib")
+    code, out, err = run(capsys, "describe", str(AZURE), "--plot", "picture.xyz")
+    assert (code, out) == (2, "") and "cannot write the picture" in err
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch, capsys: Capture) -> None:

@@ -150,7 +150,7 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
     judged = any(slo.per_request for slo in slos)
     duration = float(finish.max() - sent.min())
     saturated, why = saturation(outcome, workload.output) if workload.mode == "open" else (False, "")
-    named = {FIELDS[name]: one for name, one in stats.items()}
+    named: dict[str, Any] = {FIELDS[name]: one for name, one in stats.items()}
     return Metrics(
         devices=devices, completed=len(sent), warmup_excluded=skip, prompt_tokens=int(workload.prompt[skip:].sum()),
         output_tokens=int(output.sum()), duration_s=duration, **named, itl_exact=exact,

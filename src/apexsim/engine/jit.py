@@ -12,6 +12,8 @@ from numba import njit
 
 from apexsim.engine import cache
 
-inner = partial(njit, cache=cache.ENABLED, nogil=True, error_model="numpy", _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)()
+OPTIONS = {"cache": cache.ENABLED, "nogil": True, "error_model": "numpy", "_nrt": False}  # _nrt: nothing here allocates
+BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-merged = partial(njit, cache=cache.ENABLED, nogil=True, error_model="numpy", _nrt=False, inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True)()
+inner = partial(njit, **OPTIONS, **BARE)()  # called
+merged = partial(njit, **OPTIONS, **BARE, inline="always")()  # becomes part of its caller, for what is called from one place

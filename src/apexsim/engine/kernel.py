@@ -14,10 +14,9 @@ from typing import Any, get_type_hints
 import numpy as np
 from numba import njit
 
-from apexsim.engine import cache
 from apexsim.engine.batch import HELD, NONE_VISIBLE, admit, grow, settle
 from apexsim.engine.gather import hold
-from apexsim.engine.jit import inner, merged
+from apexsim.engine.jit import OPTIONS, inner, merged
 from apexsim.engine.pipeline import PATIENCE, glide
 from apexsim.engine.queue import send, sight
 from apexsim.engine.run import FOREVER, decode_run, one_step
@@ -238,7 +237,7 @@ def start_closed(req: Requests, work: Work, state: State, host: Host) -> None:
         state.unsent[r] = i
 
 
-@njit(cache=cache.ENABLED, nogil=True, error_model="numpy", _nrt=False)
+@njit(**OPTIONS)
 def run(req: Requests, work: Work, state: State, rules: Rules, host: Host, costs: Costs, log: Log, capacity: int,
         begin: int, route: int, jump: bool, margin: int) -> tuple[int, int]:  # fmt: skip
     """Serve everything.  `begin`: the first request not yet sent (resumes after LOG_FULL).  Returns (status, begin)."""

@@ -35,7 +35,8 @@ class Format:
     """One trace format: columns, time unit ("clock" = date and time), `zero`: whether time starts at the first row.
 
     hashes: column of prefix block ids, one per `block` prompt tokens; marker: a column that only this format has;
-    arrive "": lengths without times, all sent at once; note: what the reader should know.
+    arrive "": lengths without times, all sent at once; shared: a column of prefix tokens that come on top of the prompt;
+    note: what the reader should know.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Format:
     block: int = 0
     marker: str = ""
     note: str = ""
+    shared: str = ""
 
 
 IMAGES = "NumImages is not counted: the tokens of images are those that ContextTokens holds"
@@ -61,6 +63,7 @@ FORMATS = (
     Format("mooncake", "jsonl", "timestamp", "input_length", "output_length", "ms", True, "hash_ids", 512),
     Format("mooncake-tokens", "jsonl", "timestamp", "input_tokens", "output_tokens", "ms", True, "hash_ids", 512),
     Format("burstgpt", "csv", "Timestamp", "Request tokens", "Response tokens", "s", zero=True),
+    Format("blis", "csv", "arrival_time_us", "input_tokens", "output_tokens", "us", marker="prefix_length", shared="prefix_length"),
     Format("vidur-lengths", "csv", "", "num_prefill_tokens", "num_decode_tokens", "s", marker="num_total_tokens"),
     Format("vidur", "csv", "arrived_at", "num_prefill_tokens", "num_decode_tokens", "s"),
     Format("llmservingsim", "jsonl", "arrival_time_ns", "input_toks", "output_toks", "ns"),
@@ -90,7 +93,7 @@ def read_trace(
         hint = "make a trace of it: apexsim trace convert FILE --chars-per-token 4"
         raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", str(path), hint)
     seconds, notes = arrivals(raw_times(table, row), row, table.where)
-    prompt = lengths(table, row.prompt, "prompt")
+    prompt = prompts(table, row)
     output = lengths(table, row.output, "output")
     hashes = hashes_of(table, row, prompt)
     order = np.argsort(seconds, kind="stable")
@@ -176,6 +179,19 @@ def _floats(table: Table, key: str, what: str) -> Floats:
         row = _first_bad(cells, _is_number)
         raise InputError(f"{what} '{key}' is not a number: {cells[row]!r}", table.at(row))
     return values
+
+
+def prompts(table: Table, row: Format, whole: bool = True) -> Ints:
+    """Prompt lengths [tokens], with the shared prefix where the format counts it apart."""
+    own = lengths(table, row.prompt, "prompt", whole)
+    if not row.shared:
+        return own
+    shared = _floats(table, row.shared, "prefix length")
+    bad = (shared < 0) | (shared % 1 != 0) | (shared > 2**40)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise InputError(f"prefix length '{row.shared}' is no number of tokens: {shared[at]:g}", table.at(at))
+    return own + shared.astype(np.int64)
 
 
 def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:

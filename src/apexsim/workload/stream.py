@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError
 from apexsim.workload.containers import Table, csv_table, jsonl_table, read_table
-from apexsim.workload.formats import Format, arrivals, chosen, complete, hashes_of, lengths, raw_times
+from apexsim.workload.formats import Format, arrivals, chosen, complete, hashes_of, lengths, prompts, raw_times
 from apexsim.workload.trace import Workload
 
 Ints = NDArray[np.int64]
@@ -194,12 +194,15 @@ def _take(reading: _Reading, table: Table) -> None:
             raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", reading.where, hint)
         reading.row = row
     row = reading.row
+    places: list[str] = []
     if reading.limit:
-        table = _served(reading, table, row)
+        table, places = _served(reading, table, row)
         if not table.line:
+            _pass_over(reading, places)
             return
     raw = raw_times(table, row)
-    prompt, output = (lengths(table, key, what, False) for key, what in ((row.prompt, "prompt"), (row.output, "output")))
+    prompt = prompts(table, row, whole=False)
+    output = lengths(table, row.output, "output", whole=False)
     if row.name == "sharegpt":
         prompt, output = (np.maximum(1, np.rint(n / reading.chars)).astype(np.int64) for n in (prompt, output))
     chains = hashes_of(table, row, prompt)
@@ -207,6 +210,7 @@ def _take(reading: _Reading, table: Table) -> None:
         flat = np.fromiter(chain.from_iterable(chains), dtype=np.int64)
     except OverflowError:
         raise InputError(f"'{row.hashes}' holds numbers of more than 64 bits", table.at(0)) from None
+    _pass_over(reading, places)
     reading.raw.append(raw)
     reading.prompt.append(prompt)
     reading.output.append(output)
@@ -215,23 +219,29 @@ def _take(reading: _Reading, table: Table) -> None:
     reading.counts.append(sizes)
 
 
-def _served(reading: _Reading, table: Table, row: Format) -> Table:
-    """The table without requests that have no prompt or no output, while the limit allows: failed ones, as a rule."""
+def _served(reading: _Reading, table: Table, row: Format) -> tuple[Table, list[str]]:
+    """The table without requests that have no prompt or no output (failed ones, as a rule), while the limit allows;
+    and their faults."""
     try:
-        empty = np.array([np.array(table.column(key), dtype=np.float64) == 0 for key in (row.prompt, row.output)])
+        empty = [np.array(table.column(key), dtype=np.float64) == 0 for key in (row.prompt, row.output)]
     except (TypeError, ValueError, OverflowError, InputError):
-        return table  # other faults, told by the checks
-    bad = empty.any(axis=0)
-    count = int(bad.sum())
-    if not count or reading.skipped + count > reading.limit:
-        return table
-    places = np.flatnonzero(bad)[: max(0, NAMED - len(reading.faults))].tolist()
-    reading.faults += [f"{table.at(i)}: {'prompt' if empty[0, i] else 'output'} length is 0" for i in places]
-    reading.skipped += count
-    keep = (~bad).tolist()
-    return replace(
+        return table, []  # other faults, told by the checks
+    keep = (~(empty[0] | empty[1])).tolist()
+    places = [
+        f"{table.at(i)}: {'prompt' if empty[0][i] else 'output'} length is 0" for i, good in enumerate(keep) if not good
+    ]
+    if not places or reading.skipped + len(places) > reading.limit:
+        return table, []
+    left = replace(
         table, column=lambda key: list(compress(table.column(key), keep)), line=list(compress(table.line, keep))
     )
+    return left, places
+
+
+def _pass_over(reading: _Reading, faults: list[str]) -> None:
+    """Count lines that are not used, and keep the first in words."""
+    reading.skipped += len(faults)
+    reading.faults += faults[: max(0, NAMED - len(reading.faults))]
 
 
 def _try(reading: _Reading, text: str, start: int) -> None:
@@ -246,8 +256,7 @@ def _try(reading: _Reading, text: str, start: int) -> None:
             raise _beyond(reading, error) from None
         cut = _middle(text)
         if not cut:
-            reading.skipped += 1
-            reading.faults += [f"{error.where}: {error.what}"] if len(reading.faults) < NAMED else []
+            _pass_over(reading, [f"{error.where}: {error.what}"])
             return None
     _try(reading, text[:cut], start)
     return _try(reading, text[cut:], start + text.count("\n", 0, cut))
