@@ -19,6 +19,7 @@ ARGUMENTS = {
     "plan": "MODEL",
     "simulate": "MODEL",
     "fit": "MODEL",
+    "apex": "[OPTIONS]",
     "models": "[FILTER]",
     "gpus": "[FILTER]",
     "validate": "FILE...",

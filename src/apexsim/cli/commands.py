@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli import trace
+from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
 from apexsim.cli.sizing import FIT_HELP, fit
@@ -164,10 +165,11 @@ HELP = {
     "plan": PLAN_HELP,
     "simulate": SIMULATE_HELP,
     "fit": FIT_HELP,
+    "apex": APEX_HELP,
     "models": MODELS_HELP,
     "gpus": GPUS_HELP,
     "validate": VALIDATE_HELP,
     **trace.HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate, **trace.RUN}
+RUN = {"plan": plan, "simulate": simulate, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "validate": validate, **trace.RUN}
 ABOUT_GROUP = {"trace": trace.ABOUT}  # commands of two words

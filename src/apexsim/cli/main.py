@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 import apexsim
+from apexsim.cli.apex import spelled
 from apexsim.cli.commands import ABOUT_GROUP, HELP, RUN
 from apexsim.cli.outside import say
 from apexsim.errors import Infeasible, InputError, nearest
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _spelled(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     words += ["--help"] if len(words) == 1 and words[0] in ABOUT_GROUP else []
     try:
+        words = [words[0], *spelled(words[1:])] if words[0] == "apex" else words
         code = application()(args=words, standalone_mode=False, prog_name="apexsim")
     except InputError as error:
         return _fail(error.line(), BAD_INPUT)

@@ -178,12 +178,44 @@ TRACE_LOAD = (
     Opt("output_factor", float, 1.0, "Output lengths times this.", "X", least=0, above=True),
 )  # fmt: skip
 
+APEX_MODEL = (
+    Opt("model", str, REQUIRED, "APEX+'s shortcut, or any name that `apexsim models` knows, or the path of a config.json.", "NAME"),
+    Opt("num_experts", int, None, "Experts of each layer; makes experts of a dense model's FFN. Default: the model's.", "N", least=1),
+    Opt("topk", int, None, "Experts per token. Default: the model's; 2 where --num-experts makes them.", "K", least=1),
+    Opt("capacity_factor", float, 1.0, "Slots of each expert over its even share of the tokens.", "X", least=0, above=True),
+)
+APEX_CLUSTER = (
+    Opt("num_nodes", int, 1, "Nodes.", "N", least=1, most=4096),
+    Opt("num_gpus_per_node", int, REQUIRED, "GPUs of each node.", "N", least=1, most=4096),
+    Opt("gpu", str, "H100-SXM-80GB", "GPU (see: apexsim gpus).", "NAME"),
+    Opt("frequency", int, 0, "SM clock [MHz]; 0: the GPU's own.", "MHZ", least=0),
+)
+APEX_WORKLOAD = (
+    Opt("trace_file", str, None, "Requests from a file, of any format that `apexsim trace` reads.", "FILE"),
+    Opt("prompt_len", int, 2048, "Without a trace: prompt tokens.", "N", least=1),
+    Opt("output_len", int, 128, "Without a trace: output tokens.", "N", least=1),
+    Opt("num_requests", int, 1024, "Without a trace: requests, all at once.", "N", least=1, most=20_000_000),
+    Opt("disable_ray", bool, False, "Search on one thread."),
+    Opt("kv_dtype", str, "half", "float, half, float8, or another format.", "DTYPE"),
+    Opt("weight_dtype", str, "half", "As --kv-dtype.", "DTYPE"),
+    Opt("activation_dtype", str, "half", "As --kv-dtype; products are made in the wider of both.", "DTYPE"),
+    Opt("max_batch_size", int, 0, "Requests that run at once on each attention replica; 0: no limit.", "N", least=0),
+)
+APEX_OUTPUT = (
+    Opt("all", bool, False, "Print every schedule."),
+    Opt("request_percentiles", list[int], [], "Further percentiles of completion latency: 75 99.", "P ...", least=0, most=100),
+    Opt("token_percentiles", list[int], [], "Further percentiles of the time between tokens.", "P ...", least=0, most=100),
+    Opt("ttft_slo", float, 10.0, "Limit of each request's TTFT [ms].", "MS", least=0, above=True),
+    Opt("tpot_slo", float, 10.0, "Limit of each request's TPOT [ms].", "MS", least=0, above=True),
+)  # fmt: skip
+
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
 COMMANDS: dict[str, Groups] = {
     "plan": {**QUESTION, "Output": (*REPORT, *OUTPUT, *WORKERS)},
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
     "fit": {"Cluster": CLUSTER, "Layout": WIDTHS, "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
+    "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},
     "validate": {"Output": OUTPUT},

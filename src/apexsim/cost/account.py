@@ -28,7 +28,7 @@ from apexsim.engine.kernel import SUM_NAMES, Outcome
 from apexsim.engine.types import DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow
 from apexsim.hardware import Gpu
-from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Index, Mla, Op
+from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import StageOps
 from apexsim.workload.trace import Workload
 
@@ -61,7 +61,7 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     used = usage(stages, costs, outcome, axes.lanes, pricer.bank.peaks)
     for op, count in _ops(stages):
         for kind in (DECODE, PROMPT):
-            if isinstance(op, (Attend, Index)) or not runs(op, kind):
+            if isinstance(op, (Attend, Cross, Index)) or not runs(op, kind):
                 continue
             n, steps = met[_axis(op)][kind]
             if len(n):
@@ -119,7 +119,7 @@ def _ops(stages: Iterable[StageOps]) -> list[tuple[Op, int]]:
 
 
 def _axis(op: Op) -> Axis:
-    return Axis.TOTAL if isinstance(op, (Mla, Attend, Index)) else op.axis
+    return Axis.TOTAL if isinstance(op, (Mla, Attend, Cross, Index)) else op.axis
 
 
 def _met(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -22,7 +22,7 @@ from apexsim.cost.grid import bilinear, bracket, convex_minorant, fill
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
 
-KV_BYTES = {"bf16": 2.0, "fp8": 1.0}
+KV_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0}
 DIM_WEIGHT, GROUP_WEIGHT, COUNT_WEIGHT = 4.0, 1.0, 0.3  # how much a factor e in d, h/g, g counts against a shape
 SATURATED = 8192  # tokens in flight from which a batch of prompts is taken to fill the GPU
 TOKEN_AREA = 500.0  # query-key pairs that take as long as one prompt token's own traffic (least leave-one-out error)

@@ -96,6 +96,11 @@ class Bank:
         ask = attend.Ask("encoder", "context", Shape(heads, heads, head_dim))
         return attend.price(self.library, ask, batch, length)
 
+    def encoder_saturated(self, length: ArrayLike, heads: int, head_dim: int) -> tuple[Priced, float]:
+        """As `prefill_saturated` and `prefill_launch`, for bidirectional attention."""
+        ask = attend.Ask("encoder", "context", Shape(heads, heads, head_dim))
+        return attend.marginal(self.library, ask, length), attend.launch(self.library, ask)
+
     def moe(self, tokens: ArrayLike, hidden: int, inner: int, experts: int, top_k: int, tp: int, ep: int, kernel: str,
             distribution: str = "power_law_1.2", gated: bool = True) -> Priced:  # fmt: skip
         """Routed experts of the slowest rank, without router and shared expert.

@@ -34,13 +34,16 @@ class Load:
     name: str = "power_law_1.2"
     counts: tuple[float, ...] = ()
     copies: int = 0
+    capacity: float = 0.0  # > 0: every expert has this x its even share of slots; further tokens are dropped, free ones padded
 
     def timed(self) -> str:
         """The distribution whose table is read."""
-        return "balanced" if self.counts else self.name
+        return "balanced" if self.counts or self.capacity else self.name
 
     def imbalance(self, experts: int, ep: int) -> float:
         """Tokens of the busiest rank over an even share; 1 for named loads, whose tables hold it."""
+        if self.capacity:
+            return self.capacity
         if not self.counts or ep == 1:
             return 1.0
         if len(self.counts) != experts:

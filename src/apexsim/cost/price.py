@@ -13,7 +13,7 @@ from apexsim.cost.bank import Bank, Priced, Provenance, collective_formula
 from apexsim.cost.load import Load
 from apexsim.cost.roofline import labelled
 from apexsim.hardware import Cluster
-from apexsim.model.ops import Attend, Collective, Gemm, Grouped, Index, Mla, Op, Scan, Stream
+from apexsim.model.ops import Attend, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
 
 Array = NDArray[np.float64]
 USUAL = Load()
@@ -41,14 +41,14 @@ class Pricer:
             self._seen[key] = DENSE[type(op)](self, op, n, captured)
         return self._seen[key]
 
-    def decode(self, op: Attend | Mla | Index, batch: Array, context: Array) -> Priced:
+    def decode(self, op: Attend | Cross | Mla | Index, batch: Array, context: Array) -> Priced:
         """Seconds [d, c] of decode attention for `batch` sequences at mean `context`."""
         key = (op, "decode", len(batch), float(batch[-1]), len(context), float(context[-1]))
         if key not in self._seen:
             self._seen[key] = ATTEND[type(op)][0](self.bank, op, batch[:, None], context[None, :])
         return self._seen[key]
 
-    def prefill(self, op: Attend | Mla | Index, length: Array) -> tuple[Priced, float]:
+    def prefill(self, op: Attend | Cross | Mla | Index, length: Array) -> tuple[Priced, float]:
         """Marginal seconds [x] of one prompt of `length`, and the launch of the kernel [s]."""
         key = (op, "prefill", len(length), float(length[-1]))
         if key not in self._seen:
@@ -143,16 +143,35 @@ DENSE: dict[type, Callable[[Pricer, Any, Array, bool], Priced]] = {
 
 
 def _attend_decode(bank: Bank, op: Attend, batch: Array, context: Array) -> Priced:
+    if not op.causal:  # an encoder does not decode
+        return labelled(np.zeros(np.broadcast_shapes(batch.shape, context.shape)), Provenance.MEASURED)
     return bank.decode(batch, np.maximum(context, 1.0), op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
 
 
 def _attend_prefill(bank: Bank, op: Attend, length: Array) -> tuple[Priced, float]:
+    if not op.causal:
+        return bank.encoder_saturated(length, op.heads, op.head_dim)
     shape = (op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
     return bank.prefill_saturated(length, *shape), bank.prefill_launch(*shape)
 
 
+def _cross_decode(bank: Bank, op: Cross, batch: Array, context: Array) -> Priced:
+    """Decode attention over `source` tokens, however long the request's own context."""
+    return bank.decode(batch, context * 0.0 + op.source, op.heads, op.kv_heads, op.head_dim, 0, op.kv_dtype)
+
+
+def _cross_prefill(bank: Bank, op: Cross, length: Array) -> tuple[Priced, float]:
+    """Per prompt: projecting the source once (also at length 0, so that a prompt cut in chunks pays once), and q tokens over
+    S: the share q / S of bidirectional attention over S."""
+    whole, launch = bank.encoder_saturated(np.array([float(op.source)]), op.heads, op.head_dim)
+    once = bank.gemm(np.array([float(op.source)]), op.project.n, op.project.k, op.project.kernel)
+    seconds = once.seconds[0] + length / op.source * whole.seconds[0]
+    return labelled(seconds, Provenance(int(max(whole.provenance[0], once.provenance[0])))), launch
+
+
 ATTEND: dict[type, tuple[Callable[..., Priced], Callable[..., tuple[Priced, float]]]] = {
     Attend: (_attend_decode, _attend_prefill),
+    Cross: (_cross_decode, _cross_prefill),
     Mla: (sparse.mla_decode, sparse.mla_prefill),
     Index: (sparse.index_decode, sparse.index_prefill),
 }

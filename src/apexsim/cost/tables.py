@@ -22,12 +22,12 @@ from apexsim.cost.price import Pricer
 from apexsim.engine.types import DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
-from apexsim.model.ops import Attend, Axis, Gemm, Index, Mla, Op
+from apexsim.model.ops import Attend, Axis, Cross, Gemm, Index, Mla, Op
 from apexsim.plan.lower import ACT, StageOps
 from apexsim.plan.plan import Plan
 
 Array = NDArray[np.float64]
-Reader = Attend | Mla | Index  # ops that grow with the context
+Reader = Attend | Cross | Mla | Index  # ops that grow with the context
 Readers = tuple[tuple[Reader, int], ...]  # with how often they occur
 K = TypeVar("K")
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int
     total = np.zeros_like(points)
     for ops, count in [(layer.ops, n) for layer, n in stage.layers] + [(stage.entry, 1), (stage.head, 1)]:
         for op in ops:
-            if isinstance(op, (Attend, Index)) or _axis(op) is not axis or not runs(op, kind):
+            if isinstance(op, (Attend, Cross, Index)) or _axis(op) is not axis or not runs(op, kind):
                 continue
             total += count * pricer.dense(op, seen_tokens(op, points), kind == DECODE).seconds
     return total

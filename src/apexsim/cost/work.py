@@ -18,7 +18,7 @@ from apexsim.cost.scan import STATE_BYTES
 from apexsim.cost.sparse import SCALE, seen
 from apexsim.engine.types import FULL
 from apexsim.model.dtypes import dtype
-from apexsim.model.ops import Attend, Axis, Gemm, Grouped, Index, Mla, Op, Scan
+from apexsim.model.ops import Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op, Scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,19 @@ def _grouped(op: Grouped, d: Demand) -> tuple[float, float]:
 
 def _attend(op: Attend, d: Demand) -> tuple[float, float]:
     decode, prompt = d.read(op.window)
+    if not op.causal:  # each token sees all, not those before it
+        prompt *= 2.0
     width = op.head_dim + op.v_head_dim
     return 2.0 * op.heads * width * (decode + prompt), dtype(op.kv_dtype).stored * op.kv_heads * width * decode
+
+
+def _cross(op: Cross, d: Demand) -> tuple[float, float]:
+    """Every token reads the source; a request (what is sampled and not decoded) projects it once."""
+    decode, prompt, requests = d.decode / d.lanes, d.prompt / d.lanes, max(0.0, d.sampled - d.decode / d.lanes)
+    width, size = op.head_dim + op.v_head_dim, op.project.n * op.project.k
+    flop = 2.0 * op.heads * width * op.source * (decode + prompt) + 2.0 * size * op.source * requests
+    read = dtype(op.kv_dtype).stored * op.kv_heads * width * op.source * decode
+    return flop, read + op.project.weight_bytes * size * requests
 
 
 def _mla(op: Mla, d: Demand) -> tuple[float, float]:
@@ -100,7 +111,7 @@ def _scan(op: Scan, d: Demand) -> tuple[float, float]:
 
 
 WORK: dict[type, Callable[[Any, Demand], tuple[float, float]]] = {
-    Gemm: _gemm, Grouped: _grouped, Attend: _attend, Mla: _mla, Index: _index, Scan: _scan,
+    Gemm: _gemm, Grouped: _grouped, Attend: _attend, Cross: _cross, Mla: _mla, Index: _index, Scan: _scan,
 }  # fmt: skip
 
 

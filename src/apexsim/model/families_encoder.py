@@ -46,10 +46,11 @@ def whisper(c: Config) -> Model:
     cross = replace(cell("decoder"), cross=True, causal=False)
     decoder = block(c, cell("decoder"), cross, inner("decoder"), norms=3, bias=True)
     front = linear(3 * c.count("num_mel_bins") + 3 * width, width) + width  # two convolutions of width 3
+    audio = ((2 * width, 3 * c.count("num_mel_bins")), (width, 3 * width))  # two frames per position, then one of both
     parts = (("audio input", front), ("encoder position", source * width))
     length = c.count("max_target_positions", default=448)
     stacks = (
-        stack(width, [coder] * c.count("encoder_layers"), "encoder", source),
+        stack(width, [coder] * c.count("encoder_layers"), "encoder", source, audio),
         stack(width, [decoder] * c.count("decoder_layers")),
     )
     return Model(
@@ -66,11 +67,11 @@ def clip(c: Config) -> Model:
         raise InputError("keys 'text_config' and 'vision_config' are needed", c.where)
     side = vision.count("image_size") // vision.count("patch_size")
     patches = (3 * vision.count("patch_size") ** 2 + side * side + 2 + 4) * vision.hidden
-    common = c.count("projection_dim")
+    common, pixels = c.count("projection_dim"), ((vision.hidden, 3 * vision.count("patch_size") ** 2),)
     parts = (("image input", patches), ("projection", (vision.hidden + text.hidden) * common + 1))
     return Model(
         c.name, "clip", text.count("vocab_size"), text.count("max_position_embeddings"),
-        (stack(vision.hidden, _coder(vision), "encoder", side * side + 1), stack(text.hidden, _coder(text), "encoder")),
+        (stack(vision.hidden, _coder(vision), "encoder", side * side + 1, pixels), stack(text.hidden, _coder(text), "encoder")),
         has_head=False, position_rows=text.count("max_position_embeddings"), final_norm_parameters=2 * text.hidden,
         extra_parameters=sum(n for _, n in parts), extra_parts=parts, dtype=c.dtype,
     )  # fmt: skip

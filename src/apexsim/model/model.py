@@ -25,6 +25,7 @@ class Attention:
     sinks: bool = False  # one learned logit per head
     shares_kv: bool = False  # reads another layer's cache and has no key/value projection
     cross: bool = False  # keys and values come from the encoder
+    source: int = 0  # cross: tokens of the encoder's output that it reads
     causal: bool = True
     chunk: int = 0  # chunked local attention: tokens per chunk; 0 = none
     qkv_out_extra: int = 0  # parameters not covered above (relative position tables …)
@@ -122,6 +123,7 @@ class Stack:
     blocks: tuple[Block, ...]
     layers: tuple[int, ...]
     source_length: int = 0  # encoder: fixed input length in tokens, 0 = the prompt
+    front: tuple[tuple[int, int], ...] = ()  # (n, k) of the products that make one input position of an encoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,21 @@ class Attend:
 
 
 @dataclass(frozen=True, slots=True)
+class Cross:
+    """Attention over the encoder's output: every token of a request reads the same `source` tokens, whose keys and values
+    `project` makes once per request."""
+
+    label: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    source: int
+    project: Gemm
+    kv_dtype: str = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
 class Mla:
     """Latent attention: absorbed decode over the latent, decompressed prefill.
 
@@ -146,7 +161,7 @@ class Collective:
     route: tuple[int, int, int] | None = None
 
 
-Op = Gemm | Attend | Mla | Index | Grouped | Scan | Stream | Collective
+Op = Gemm | Attend | Cross | Mla | Index | Grouped | Scan | Stream | Collective
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 from apexsim.model import cells
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
-from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Index, Layer, Mla, Op, Scan, Stream
+from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Layer, Mla, Op, Scan, Stream
 from apexsim.plan.plan import Layout, Plan
 from apexsim.plan.reshard import expected_copies, layer_collectives
 from apexsim.plan.space import cell_split, stage_layers
@@ -105,12 +105,14 @@ def _attention(cell: Attention, ctx: Context) -> tuple[list[Op], str]:
     tp, lane = ctx.plan.attention.tp, ctx.plan.lanes > 1
     q, kv, dim = _heads(cell.heads, tp), max(1, _heads(cell.kv_heads, tp)), cell.head_dim
     v_dim = cell.v_head_dim or dim
+    if cell.cross:
+        return _cross(cell, ctx, q, kv, v_dim), "attention"
     kv_width = 0 if cell.shares_kv else kv * dim + (0 if cell.k_is_v else kv * v_dim)
     window = min((w for w in (cell.window, cell.chunk, cell.index_top_k) if w), default=0)
     moved = 4 * ctx.hidden + 2 * (q + kv) * dim + 2 * kv * (dim + v_dim)  # norm with residual, rotary, cache write
     ops: list[Op] = [
         ctx.gemm("qkv", "attention", q * dim * (2 if cell.gate else 1) + kv_width, ctx.hidden, lane),
-        Attend("attention", q, kv, dim, v_dim, window, ctx.plan.precision.kv),
+        Attend("attention", q, kv, dim, v_dim, window, ctx.plan.precision.kv, cell.causal),
         ctx.gemm("out", "attention", ctx.hidden, q * v_dim, lane),
         Stream("elementwise", ACT * moved, ctx.axis),
     ]
@@ -119,6 +121,18 @@ def _attention(cell: Attention, ctx: Context) -> tuple[list[Op], str]:
     if cell.qk_norm == "full" and tp > 1:  # the norm runs over all heads: their sums of squares are added
         ops.append(Collective("all_reduce", "all_reduce", NORM_BYTES, tp, 1, ctx.axis))
     return [*ops, *_indexer(cell, ctx, ctx.hidden, 1)], "attention"
+
+
+def _cross(cell: Attention, ctx: Context, q: int, kv: int, v_dim: int) -> list[Op]:
+    """Queries of the decoder over keys and values of the encoder's output, which is as wide as the decoder."""
+    lane, dim = ctx.plan.lanes > 1, cell.head_dim
+    project = ctx.gemm("cross keys", "attention", kv * (dim + v_dim), ctx.hidden, lane)
+    return [
+        ctx.gemm("qkv", "attention", q * dim, ctx.hidden, lane),
+        Cross("cross attention", q, kv, dim, v_dim, cell.source, project, ctx.plan.precision.kv),
+        ctx.gemm("out", "attention", ctx.hidden, q * v_dim, lane),
+        Stream("elementwise", ACT * (4 * ctx.hidden + 2 * q * dim), ctx.axis),
+    ]
 
 
 def _indexer(cell: Attention | LatentAttention, ctx: Context, rank: int, compress: int) -> list[Op]:
@@ -254,6 +268,10 @@ def _collectives(block: Block, ctx: Context) -> tuple[Collective, ...]:
     plan = ctx.plan
     experts = next((cell for cell in block.cells if isinstance(cell, Experts)), None)
     nbytes = ACT * ctx.hidden
+    crossed = [cell for cell in block.cells if isinstance(cell, Attention) and cell.cross]
+    if crossed:  # self- and cross-attention are split alike: one reduction between them
+        rest = replace(block, cells=tuple(cell for cell in block.cells if cell not in crossed))
+        return (*layer_collectives(plan.attention, plan.attention, True, nbytes) * len(crossed), *_collectives(rest, ctx))
     if len(block.cells) == 1:  # a mixer or an FFN alone: one reduction
         whole = plan.attention if experts is None else Layout(tp=plan.ffn.devices)
         return layer_collectives(whole, whole, True, nbytes)
@@ -290,6 +308,9 @@ def lower(model: Model, plan: Plan, flops: Mapping[str, float], domain: int = DO
 def _entry(model: Model, plan: Plan) -> tuple[Op, ...]:
     """Embedding: look-up and, where the vocabulary is divided, a reduction."""
     axis = Axis.LANE if plan.lanes > 1 else Axis.TOTAL
+    front = model.decoder.front
+    if front:  # whole on every device
+        return tuple(Gemm("front end", n, k, "bf16", 2.0, axis) for n, k in front)
     ops: list[Op] = [Stream("embedding", 2 * ACT * model.hidden, axis)]
     if plan.attention.tp > 1:
         ops.append(Collective("all_reduce", "all_reduce", ACT * model.hidden, plan.attention.tp, 1, axis))

@@ -106,7 +106,7 @@ def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], 
     for block, n in stage.layers:
         for cell in block.cells:
             each = kv_token_bytes(cell, plan.attention.tp, plan, engine)
-            held = cells.state_bytes(cell, plan.attention.tp)
+            held = cells.state_bytes(cell, plan.attention.tp) + _crossed(cell, plan)
             if each:
                 kinds[(*_reach(cell), each)] += n
             if held:
@@ -114,6 +114,13 @@ def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], 
     if kinds and stage.mtp and engine.draft_tokens:
         kinds[min(kinds)] += 1  # the draft layer is of the kind that looks back farthest: (0, 0) sorts first
     return kinds, largest, recurrent
+
+
+def _crossed(cell: Cell, plan: Plan) -> float:
+    """Keys and values of the encoder's output that a request holds on a device as long as it runs [byte]."""
+    if not isinstance(cell, Attention) or not cell.cross:
+        return 0.0
+    return cells.prompt_elements(cell, plan.attention.tp) * cell.source * dtype(plan.precision.kv).stored
 
 
 def _reach(cell: Cell) -> tuple[int, int]:

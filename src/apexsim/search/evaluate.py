@@ -11,7 +11,7 @@ from apexsim.engine.types import Costs, Requests
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
-from apexsim.model.model import Model
+from apexsim.model.model import Attention, Model
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room, room
 from apexsim.plan.plan import Plan
@@ -50,6 +50,14 @@ def requests_of(workload: Workload) -> Requests:
     return Requests(workload.arrive, workload.prompt, workload.output, users, workload.think)
 
 
+def _seats(setting: Setting, found: Room) -> int:
+    """Sequences of a lane: no more than requests, and with cross-attention than fit at full length, since what a request
+    keeps of the encoder's output stands beside its own blocks."""
+    cells = (cell for block in setting.model.decoder.blocks for cell in block.cells)
+    crossed = any(isinstance(cell, Attention) and cell.cross for cell in cells)
+    return min(setting.workload.size, int(found.max_concurrency)) if crossed else setting.workload.size
+
+
 def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan."""
     found = room(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
@@ -60,7 +68,7 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     stages = lower(setting.model, plan, setting.cluster.gpu.flops, domain)
     axes = axes_for(setting.engine, plan.lanes, setting.workload.size, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, setting.engine, axes, setting.model.hidden)
-    rules = rules_for(setting.engine, found.blocks, found.block_size, setting.workload.size, plan.lanes)
+    rules = rules_for(setting.engine, found.blocks, found.block_size, _seats(setting, found), plan.lanes)
     outcome = simulate(
         requests_of(setting.workload), rules, host_for(setting.engine), costs, found.blocks, replicas=plan.replicas,
         lanes=plan.lanes, route=int(setting.route == "least-outstanding"), gaps=setting.workload.size < GAP_LIMIT,

@@ -1,0 +1,121 @@
+"""The command `apex`: APEX+'s flags and layout, a drop-in for its main.py (floor 7)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from apexsim.cli.options import checked, options_of, with_options
+from apexsim.cli.outside import Progress, say
+from apexsim.errors import InputError
+
+APEX_HELP = """APEX+'s command line: its flags, defaults, room and layout, with true values.
+
+Takes the flags of its main.py word for word, unambiguous beginnings of them too. Encoder-decoder models get two searches:
+of the encoder, then of the decoder on requests that arrive when they have been encoded.
+
+Examples:
+
+  apexsim apex --model llama3-70b --num-gpus-per-node 2 --prompt-len 128 --output-len 2048 --num-requests 100 --all
+
+  apexsim apex --model whisper --num-gpus-per-node 2 --prompt-len 128 --output-len 256 --num-requests 100
+
+  apexsim apex --model llama3-70b --num-gpus-per-node 4 --trace-file examples/lmsys_05.jsonl --kv-dtype float8
+"""
+SHORTCUTS = {
+    "t5": "google/flan-t5-xxl", "opt": "facebook/opt-13b", "mixtral-8x7b-local": "mixtral-8x7b",
+    "mixtral-8x22b-local": "mixtral-8x22b", "mistral-7b-local": "mistral-7b",
+}  # fmt: skip
+LISTS = ("--request-percentiles", "--token-percentiles")
+UNLIMITED = 8192  # sequences: more never fit
+
+
+def spelled(words: Sequence[str]) -> list[str]:
+    """Beginnings of flags written out, and lists of percentiles as repeated flags; raises InputError where two fit."""
+    flags = [opt.flag for opt in options_of("apex")] + ["--help"]
+    found: list[str] = []
+    several = ""
+    for word in words:
+        if not word.startswith("--"):
+            repeat = several and not word.startswith("-") and found[-1] != several
+            found += [several, word] if repeat else [word]
+            continue
+        name, sign, value = word.partition("=")
+        fitting = [name] if name in flags else [flag for flag in flags if flag.startswith(name)]
+        if len(fitting) > 1:
+            raise InputError(f"'{name}' may be {' or '.join(fitting)}", "apex", "write more of it")
+        whole = fitting[0] if fitting else name
+        several = whole if whole in LISTS and not sign else ""
+        found.append(whole + sign + value)
+    return found
+
+
+@with_options("apex")
+def apex(**given: Any) -> None:
+    """Search and print."""
+    from apexsim.report.apexpage import Wanted, apex_page
+
+    given = checked("apex", given)
+    with Progress() as progress:
+        parts, notes = _answer(given, progress)
+    wanted = Wanted(
+        given["all"], tuple(given["request_percentiles"] or ()), tuple(given["token_percentiles"] or ()),
+        given["ttft_slo"], given["tpot_slo"], given["max_batch_size"],
+    )  # fmt: skip
+    text = apex_page(parts, wanted, notes)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
+    from apexsim.cost.load import Load
+    from apexsim.hardware import Cluster, load_gpu
+    from apexsim.model.families import load_model
+    from apexsim.model.parts import has_experts, with_experts
+    from apexsim.objective import parse_objective
+    from apexsim.plan.choose import precision_of
+    from apexsim.search.chain import Question, chained
+    from apexsim.search.search import Goal
+
+    model = with_experts(load_model(SHORTCUTS.get(given["model"], given["model"])), given["num_experts"], given["topk"])
+    clock = f"@{given['frequency']}MHz" if given["frequency"] else ""
+    gpu = load_gpu(given["gpu"] + clock)
+    gpu = replace(gpu, memory_bytes=gpu.memory_nominal_bytes)
+    cluster = Cluster(gpu, given["num_gpus_per_node"], given["num_nodes"])
+    work = _workload(given)
+    notes = _notes(model, work)
+    for note in notes:
+        say(f"apexsim: {note}")
+    if has_experts(model):
+        notes.append(f"Every expert works on {given['capacity_factor']:g} x its even share of the tokens (--capacity-factor).")
+    goal = Goal(parse_objective("throughput" if work.mode == "offline" else "e2e", ()))
+    precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])
+    batch = given["max_batch_size"] or min(work.size, UNLIMITED)
+    question = Question(precision, goal, "apex", batch, Load(capacity=given["capacity_factor"]), int(given["disable_ray"]))
+    return chained(model, cluster, work, question, progress=progress), notes
+
+
+def _workload(given: dict[str, Any]) -> Any:
+    from apexsim.workload.formats import read_trace
+    from apexsim.workload.synth import synthetic
+
+    if given["trace_file"]:
+        return read_trace(given["trace_file"])
+    return synthetic(given["prompt_len"], given["output_len"], given["num_requests"])
+
+
+def _notes(model: Any, work: Any) -> list[str]:
+    """What the user should know of the model's own limits."""
+    notes, first = [], model.stacks[0]
+    decodes = model.decoder.role == "decoder"
+    longest = int(work.output.max()) + 1 if first.role == "encoder" and not first.source_length else work.longest
+    if decodes and longest > model.max_length:
+        notes.append(f"Warning: the longest request has {longest:,} tokens, {model.name} was made for {model.max_length:,}.")
+    if first.role == "encoder":
+        fixed = f"its own {first.source_length:,} positions for every request" if first.source_length else "the prompt"
+        starts = f"the decoder starts from {'the prompt' if first.source_length else 'one token'}"
+        alone = "the encoder of images alone; --output-len has no meaning"
+        notes.append(f"The encoder reads {fixed}; {starts if decodes else alone}.")
+    return notes

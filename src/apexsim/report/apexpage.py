@@ -1,0 +1,199 @@
+"""The report in the layout of APEX+, one search after the other (floor 6).
+
+Rows carry its names; what they hold is defined in the notes at the end, wherever that differs from the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.cost.account import account
+from apexsim.cost.tables import axes_for
+from apexsim.plan.space import stage_layers
+from apexsim.report.layout import layouts
+from apexsim.search.chain import Part
+from apexsim.search.study import Ranked, Study
+from apexsim.units import GiB
+
+F8 = NDArray[np.float64]
+RULE = "=" * 80
+NOTHING = 1e-5  # rows below are left out
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of the page.  Percentiles beyond P50 and P95; SLOs [ms]; batch: 0 = unlimited; frequency [MHz]."""
+
+    everything: bool = False
+    request_percentiles: tuple[int, ...] = ()
+    token_percentiles: tuple[int, ...] = ()
+    ttft_slo: float = 10.0
+    tpot_slo: float = 10.0
+    batch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """One run as its clients see it: from sending, encoding included.  ttft, e2e [R] s; gap: mean per request, several tokens [s]."""
+
+    ttft: F8
+    e2e: F8
+    gap: F8
+    duration: float
+
+    @classmethod
+    def of(cls, part: Part, ranked: Ranked) -> Times:
+        """The run of one plan."""
+        outcome, output = ranked.evaluation.outcome, part.study.setting.workload.output
+        begun, many = (part.sent if part.study.setting.workload.mode != "closed" else outcome.sent), output > 1
+        gaps = ((outcome.finish - outcome.first) / np.maximum(output - 1, 1))[many]
+        return cls(outcome.first - begun, outcome.finish - begun, gaps, float(outcome.finish.max() - begun.min()))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns between rules."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    texts = ["  ".join(f" {cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    rule = "-" * (sum(widths) + 3 * len(widths) + 1)
+    return "\n".join([rule, texts[0], rule, *texts[1:], rule])
+
+
+def apex_page(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) -> str:
+    """All searches, and the notes."""
+    lines: list[str] = []
+    for part in parts:
+        study = part.study
+        built = next((step.count for step in study.funnel if step.name == "enumerated"), 0)
+        outside = sum(step.count for step in study.funnel if step.name in BUILD_RULES)
+        lines += [f"Generated {built - outside} {part.role} candidate plans.", RULE]
+        shown = study.ranked if wanted.everything else study.ranked[:1]
+        for i, ranked in enumerate(shown):
+            title = f"Parallel schedule {i} for" if wanted.everything else "Optimal schedule for"
+            lines += [f"* {title} {part.role}:", *_plan(study, ranked), *_output(part, ranked, wanted), RULE]
+    return "\n".join([*lines, "Notes:", *(f"  [{i}] {note}" for i, note in enumerate([*NOTES, *notes], 1))]) + "\n"
+
+
+BUILD_RULES = (
+    "cell replicas are coprime", "no more lanes than the bound", "experts split both ways stay in a node",
+    "a layer for every stage", "attention divides", "feed-forward divides",
+)  # fmt: skip
+NOTES = (
+    "TTFT and completion latency run from sending to the token, queueing and encoding included; the original counts the step alone.",
+    "Throughput is over the makespan, first sending to last token; the original adds up the steps of its slowest replica.",
+    "TBT percentiles are of each request's mean gap over its gaps; the original divides by its tokens, first one included.",
+    "MFU and MBU are FLOP done and bytes moved over the peaks, while busy; the original takes 6 FLOP per parameter and 12 h^2 a layer.",
+    "Schedules are ranked by makespan when all requests come at once, by mean completion latency when they arrive over time.",
+    "Times are those of a replica's stage, mean and deviation over replicas; prefill attention holds cross-attention's keys and values.",
+    "Energy is that of whole GPUs while the run lasts, idle included; the original adds up kernels.",
+    "Requests that are stopped for memory are recomputed; the original resumes them at no cost.",
+)
+
+
+def _plan(study: Study, ranked: Ranked) -> list[str]:
+    plan = ranked.plan
+    blocks = sorted(set(stage_layers(len(study.setting.model.decoder.layers), plan.stages)))
+    found = layouts(study.setting, plan, ranked.evaluation.stages)[0]
+    rows = [[cell["cell"], f"{cell['layout']}: {cell['per_gpu']} on each GPU"] for cell in found["cells"]]
+    rows += [[_kind(move["kind"]), f"{move['per_layer']} x {move['group']} devices ({move['link']})"] for move in found["collectives"]]
+    return [
+        f"  # Model replicas: {plan.replicas}", f"  # Stages: {plan.stages}",
+        f"  # Blocks per stage: {' or '.join(map(str, blocks))}", table(("Name", "Value"), rows),
+    ]  # fmt: skip
+
+
+def _kind(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _output(part: Part, ranked: Ranked, wanted: Wanted) -> list[str]:
+    times = Times.of(part, ranked)
+    joules = ranked.metrics.energy.joules
+    power = f"{joules / 1e3:.2f} KJ" if joules == joules else "unknown (no power figures of this GPU)"
+    return [
+        "* Statistics:", table(("Name", "Value"), _statistics(ranked)),
+        "* Performance Metrics:", table(("Name", "Value", "Units"), _performance(part, ranked, times, wanted)),
+        "* Latency SLO Metrics:", f"* Batch Size: {wanted.batch}",
+        table(("Name", "Target SLO(msec)", "SLOs Met(%)"), _slos(times, part, wanted)),
+        "* Time breakdown:", table(("Name", "Time (sec)", "Ratio (%)"), _breakdown(part.study, ranked, times.duration)),
+        f"Energy Consumption: {power}",
+    ]  # fmt: skip
+
+
+def _statistics(ranked: Ranked) -> list[list[str]]:
+    outcome, ledger = ranked.evaluation.outcome, dict(ranked.room.ledger)
+    steps = max(float(outcome.hist.sum()), 1.0)
+    decode, prompt = outcome.total("decode_tokens"), outcome.total("prompt_tokens")
+    return [
+        ["Parameter size per device (GB)", f"{ledger['weights'] / GiB:.1f}"],
+        ["Activation memory per device (GB)", f"{(ledger['non-torch'] + ledger['KV cache']) / GiB:.1f}"],
+        ["Avg. requests per iteration (per microbatch)", f"{(decode + len(outcome.finish)) / steps:.1f}"],
+        ["Avg. tokens per iteration (per microbatch)", f"{(decode + prompt) / steps:.1f}"],
+    ]
+
+
+def _performance(part: Part, ranked: Ranked, times: Times, wanted: Wanted) -> list[list[str]]:
+    work, decodes = part.study.setting.workload, part.role == "decoder"
+    made, asked = (float(work.output.sum()) if decodes else 0.0), float(part.prompt.sum())
+    if not decodes:
+        asked = float(work.prompt.sum())
+    rows: list[tuple[str, float, str]] = [
+        ("Throughput: Avg. Tokens generated per second", made / times.duration, "tokens/sec"),
+        ("Throughput: Avg. Tokens processed per second", (asked + made) / times.duration, "tokens/sec"),
+        ("Throughput: Requests per second", work.size / times.duration, "requests/sec"),
+    ]
+    if decodes:
+        gap = ranked.metrics.itl.mean
+        rows += [
+            ("Latency: Avg. Time to first token (TTFT in msec)", 1e3 * float(times.ttft.mean()), "msec"),
+            ("Latency: Avg. Time per output token (TPOT in msec)", 1e3 * gap if gap == gap else 0.0, "msec"),
+        ]
+    if len(times.gap) and decodes:
+        wide = sorted({50, 95, *wanted.token_percentiles})
+        rows += [(f"Avg. TBT Percentile: P{p}", 1e3 * float(np.percentile(times.gap, p)), "msec") for p in wide]
+    for p in sorted({50, 95, *wanted.request_percentiles}):
+        rows.append((f"Request Completion Latency: {p}th percentile", float(np.percentile(times.e2e, p)), "sec"))
+    rows += [("Avg. MFU Per iteration", 100 * ranked.account.mfu, "%"), ("MBU", 100 * ranked.account.mbu, "%")]
+    return [[name, f"{value:.3f}", unit] for name, value, unit in rows if value > NOTHING]
+
+
+def _slos(times: Times, part: Part, wanted: Wanted) -> list[list[str]]:
+    single = len(times.ttft) - len(times.gap)  # one token has no gap and keeps every limit
+    met = 100 * (float((times.gap <= wanted.tpot_slo / 1e3).sum()) + single) / len(times.ttft)
+    return [
+        ["TTFT", f"{wanted.ttft_slo:g}", f"{100 * float((times.ttft <= wanted.ttft_slo / 1e3).mean()):.3f} %"],
+        ["TPOT", f"{wanted.tpot_slo:g}", f"{met:.3f} %"],
+    ]
+
+
+def _breakdown(study: Study, ranked: Ranked, duration: float) -> list[list[str]]:
+    """Seconds of each class on a replica's stage, idle, and their sum, the duration."""
+    each = [dict(seconds) for seconds in _per_replica(study, ranked, duration)]
+    names = dict.fromkeys(name for seconds in each for name in seconds)
+    series = {name: np.array([seconds.get(name, 0.0) for seconds in each]) for name in names}
+    series["Idle"] = duration - np.sum([*series.values()], axis=0)
+    rows = [
+        [name, f"{x.mean():.2f} ± {x.std():.1f}", f"{100 * x.mean() / duration:.1f}"]
+        for name, x in series.items()
+        if x.mean() > NOTHING
+    ]
+    return [*rows, ["Total", f"{duration:.2f}", "100.0"]]
+
+
+def _per_replica(study: Study, ranked: Ranked, duration: float) -> list[list[tuple[str, float]]]:
+    setting, found = study.setting, ranked.evaluation
+    axes = axes_for(setting.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
+    all_ = []
+    for r in range(found.plan.replicas):
+        one = slice(r, r + 1)
+        outcome = replace(
+            found.outcome, hist=found.outcome.hist[one], hist_lane=found.outcome.hist_lane[one], sums=found.outcome.sums[one],
+            read=found.outcome.read[one],
+        )  # fmt: skip
+        spent = account(found.stages, found.costs, outcome, setting.pricer, setting.engine, axes, duration)
+        all_.append([(name, seconds / len(found.stages)) for name, seconds in spent.seconds])
+    return all_

@@ -1,0 +1,100 @@
+"""Encoder, then decoder: two plan searches chained by the completion times of the best encoder plan (floor 5).
+
+An encoder's request is a prompt with one output, whose time is that of its encoding.  The decoder's requests arrive when
+they have been encoded, so no token comes before.  A model of decoders only is a chain of one part.
+
+Ignored: moving the encoder's output to the decoder, and encoder and decoder sharing GPUs: each has a cluster of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.cost.bank import load_bank
+from apexsim.cost.load import Load
+from apexsim.cost.price import USUAL, Pricer
+from apexsim.engines import EngineRow
+from apexsim.hardware import Cluster
+from apexsim.model.model import Model
+from apexsim.model.parts import decoder_part, encoder_part
+from apexsim.plan.choose import engine_of
+from apexsim.plan.plan import Precision
+from apexsim.plan.space import candidates
+from apexsim.search.evaluate import Setting
+from apexsim.search.search import Goal, Progress, search
+from apexsim.search.study import Study
+from apexsim.workload.trace import Workload
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What both searches share.  engine: name of the rules; batch: most sequences at once; load: of the experts."""
+
+    precision: Precision
+    goal: Goal
+    engine: str
+    batch: int
+    load: Load = USUAL
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One search.  In the order of its workload: sent, when the client sent each request [s]; prompt, its tokens [R]."""
+
+    role: str
+    study: Study
+    sent: F8
+    prompt: I8
+
+
+def setting_for(model: Model, cluster: Cluster, work: Workload, question: Question) -> Setting:
+    """A setting in which no request is longer than the model length."""
+    row: EngineRow = engine_of(question.engine, {"max_num_seqs": question.batch}, cluster, work.longest)
+    pricer = Pricer(load_bank(cluster.gpu, "vllm"), cluster, load=question.load)
+    return Setting(model, cluster, row, work, pricer, work.longest)
+
+
+def chained(model: Model, cluster: Cluster, work: Workload, question: Question, *, encoder_cluster: Cluster | None = None,
+            progress: Progress | None = None) -> tuple[Part, ...]:  # fmt: skip
+    """The search of each part, encoder first; raises Infeasible when a part fits nowhere."""
+    parts: list[Part] = []
+    encoder = encoder_part(model)
+    sent, source = np.asarray(work.arrive, float), work.prompt
+    if encoder is not None:
+        length = encoder.decoder.source_length
+        source = np.full(work.size, length, np.int64) if length else work.prompt
+        coded = replace(work, prompt=source, output=np.ones(work.size, np.int64))
+        study = _searched(encoder, encoder_cluster or cluster, coded, question, progress)
+        parts.append(Part("encoder", study, sent, work.prompt))
+    read = round(float(source @ work.output) / float(work.output.sum()))
+    decoder = decoder_part(model, read)
+    if decoder is not None:
+        waiting, order = (work, np.arange(work.size)) if encoder is None else _encoded(work, parts[0], encoder)
+        study = _searched(decoder, cluster, waiting, question, progress)
+        parts.append(Part("decoder", study, sent[order], work.prompt[order]))
+    return tuple(parts)
+
+
+def _searched(model: Model, cluster: Cluster, work: Workload, question: Question, progress: Progress | None) -> Study:
+    space = candidates(model, cluster, question.precision)
+    setting = setting_for(model, cluster, work, question)
+    return search(setting, space, question.goal, workers=question.workers, progress=progress)
+
+
+def _encoded(work: Workload, part: Part, encoder: Model) -> tuple[Workload, I8]:
+    """The requests as the decoder meets them, in the order in which they are encoded; where the encoder reads the prompt
+    the decoder starts from one token."""
+    done = part.study.ranked[0].evaluation.outcome.finish
+    order = np.argsort(done, kind="stable")
+    prompt = work.prompt if encoder.decoder.source_length else np.ones(work.size, np.int64)
+    line = None if work.line is None else work.line[order]
+    found = replace(work, arrive=done[order], prompt=prompt[order], output=work.output[order], mode="open", line=line,
+                    prefix_hashes=())  # fmt: skip
+    return found, order
