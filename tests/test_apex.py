@@ -19,7 +19,7 @@ from apexsim.model.cells import total_parameters
 from apexsim.model.families import load_model
 from apexsim.model.model import Experts
 from apexsim.model.ops import Attend, Collective, Cross, Gemm
-from apexsim.model.parts import decoder_part, encoder_part, has_experts, with_experts
+from apexsim.model.parts import audio_windows, decoder_part, encoder_part, has_experts, with_experts, with_image
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, precision_of
 from apexsim.plan.lower import lower
@@ -219,6 +219,22 @@ def test_a_decoder_layer_with_cross_attention_reduces_three_times() -> None:
     layer = lower(model, parse_plan("TP2"), load_gpu("h100-sxm").flops)[0].layers[0][0]
     assert [op.kind for op in layer.ops if isinstance(op, Collective)] == ["all_reduce"] * 3
     assert sum(isinstance(op, Cross) for op in layer.ops) == sum(isinstance(op, Attend) for op in layer.ops) == 1
+
+
+def test_sounds_and_images_become_tokens_by_the_models_own_rules() -> None:
+    """Whisper: 1,500 positions are 30 s.  CLIP ViT-L/14: 224 pixels are 16 x 16 patches and one class token; 336 are 24 x 24."""
+    whisper, image = load_model("whisper"), load_model("clip")
+    assert [audio_windows(whisper, s) for s in (0.5, 30.0, 30.1, 95.0)] == [1, 1, 2, 4]
+    assert [with_image(image, px).stacks[0].source_length for px in (224, 336)] == [257, 577]
+    for wrong in (lambda: audio_windows(image, 1.0), lambda: with_image(whisper, 224), lambda: with_image(image, 3)):
+        with pytest.raises(InputError):
+            wrong()
+
+
+def test_longer_sounds_take_longer(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--model whisper --num-gpus-per-node 1 --prompt-len 4 --output-len 16 --audio-seconds"
+    short, long = (value(page(capsys, f"{line} {s}"), "Total") for s in (20, 600))
+    assert long > 3 * short
 
 
 def test_a_capacity_is_a_share_of_slots() -> None:

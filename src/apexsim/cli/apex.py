@@ -73,18 +73,19 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     from apexsim.cost.load import Load
     from apexsim.hardware import Cluster, load_gpu
     from apexsim.model.families import load_model
-    from apexsim.model.parts import has_experts, with_experts
+    from apexsim.model.parts import has_experts, with_experts, with_image
     from apexsim.objective import parse_objective
     from apexsim.plan.choose import precision_of
     from apexsim.search.chain import Question, chained
     from apexsim.search.search import Goal
 
     model = with_experts(load_model(SHORTCUTS.get(given["model"], given["model"])), given["num_experts"], given["topk"])
+    model = with_image(model, given["image_size"]) if given["image_size"] else model
     clock = f"@{given['frequency']}MHz" if given["frequency"] else ""
     gpu = load_gpu(given["gpu"] + clock)
     gpu = replace(gpu, memory_bytes=gpu.memory_nominal_bytes)
     cluster = Cluster(gpu, given["num_gpus_per_node"], given["num_nodes"])
-    work = _workload(given)
+    work = _workload(given, model)
     notes = _notes(model, work)
     for note in notes:
         say(f"apexsim: {note}")
@@ -97,13 +98,22 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     return chained(model, cluster, work, question, progress=progress), notes
 
 
-def _workload(given: dict[str, Any]) -> Any:
+def _workload(given: dict[str, Any], model: Any) -> Any:
+    """Requests of a trace, or all alike and at once; a recording is as many as it has windows."""
+    from apexsim.model.parts import audio_windows
     from apexsim.workload.formats import read_trace
     from apexsim.workload.synth import synthetic
 
     if given["trace_file"]:
-        return read_trace(given["trace_file"])
-    return synthetic(given["prompt_len"], given["output_len"], given["num_requests"])
+        work = read_trace(given["trace_file"])
+    else:
+        work = synthetic(given["prompt_len"], given["output_len"], given["num_requests"])
+    if not given["audio_seconds"]:
+        return work
+    each = audio_windows(model, given["audio_seconds"])
+    line = None if work.line is None else work.line.repeat(each)
+    return replace(work, arrive=work.arrive.repeat(each), prompt=work.prompt.repeat(each), output=work.output.repeat(each),
+                   line=line, prefix_hashes=())  # fmt: skip
 
 
 def _notes(model: Any, work: Any) -> list[str]:

@@ -163,6 +163,8 @@ def _cross_decode(bank: Bank, op: Cross, batch: Array, context: Array) -> Priced
 def _cross_prefill(bank: Bank, op: Cross, length: Array) -> tuple[Priced, float]:
     """Per prompt: projecting the source once (also at length 0, so that a prompt cut in chunks pays once), and q tokens over
     S: the share q / S of bidirectional attention over S."""
+    if not op.source:
+        return labelled(np.zeros_like(length), Provenance.MEASURED), 0.0
     whole, launch = bank.encoder_saturated(np.array([float(op.source)]), op.heads, op.head_dim)
     once = bank.gemm(np.array([float(op.source)]), op.project.n, op.project.k, op.project.kernel)
     seconds = once.seconds[0] + length / op.source * whole.seconds[0]

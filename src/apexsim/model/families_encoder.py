@@ -15,20 +15,22 @@ from apexsim.model.towers import linear
 
 WHISPER_SECONDS_POSITIONS = 1500  # encoder positions of a 30 s window (max_source_positions)
 
+DECODER_ALONE = "the decoder alone, requests encoded before they come; `apexsim apex` plans the encoder too"
+
 
 def t5(c: Config) -> Model:
     """Encoder and decoder with relative position tables in their first layers; no biases."""
     gated = c.text("feed_forward_proj", "relu").startswith("gated")
     cells, inner, heads = attention(c), ffn(c, gated=gated), c.count("num_heads")
     table = c.count("relative_attention_num_buckets", default=32) * heads
-    own, cross = replace(cells, causal=False), replace(cells, cross=True, causal=False)
+    own, cross = replace(cells, causal=False), replace(cells, cross=True, causal=False, source=c.count("n_positions", default=512))
     coder = [block(c, replace(own, qkv_out_extra=0 if i else table), inner) for i in range(c.count("num_layers"))]
     depth = c.count("num_decoder_layers", default=len(coder))
     decoder = [block(c, replace(cells, qkv_out_extra=0 if i else table), cross, inner, norms=3) for i in range(depth)]
     return Model(
         c.name, "t5", c.count("vocab_size"), c.count("n_positions", default=512),
         (stack(c.hidden, coder, "encoder"), stack(c.hidden, decoder)), tied=c.flag("tie_word_embeddings", True),
-        final_norm_parameters=2 * c.hidden, dtype=c.dtype,
+        final_norm_parameters=2 * c.hidden, dtype=c.dtype, notes=(DECODER_ALONE,),
     )  # fmt: skip
 
 
@@ -43,7 +45,7 @@ def whisper(c: Config) -> Model:
         return ffn(c, gated=False, bias=True, inner=c.count(f"{side}_ffn_dim"))
 
     coder = block(c, replace(cell("encoder"), causal=False), inner("encoder"), bias=True)
-    cross = replace(cell("decoder"), cross=True, causal=False)
+    cross = replace(cell("decoder"), cross=True, causal=False, source=source)
     decoder = block(c, cell("decoder"), cross, inner("decoder"), norms=3, bias=True)
     front = linear(3 * c.count("num_mel_bins") + 3 * width, width) + width  # two convolutions of width 3
     audio = ((2 * width, 3 * c.count("num_mel_bins")), (width, 3 * width))  # two frames per position, then one of both
@@ -57,6 +59,7 @@ def whisper(c: Config) -> Model:
         c.name, "whisper", c.count("vocab_size"), length, stacks,
         tied=c.flag("tie_word_embeddings", True), position_rows=length,
         final_norm_parameters=4 * width, extra_parameters=sum(n for _, n in parts), extra_parts=parts, dtype=c.dtype,
+        notes=(DECODER_ALONE,),
     )  # fmt: skip
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil, isqrt
 
 from apexsim.errors import InputError
 from apexsim.model.model import Attention, Cell, Experts, Ffn, Model, Stack
 
 FRONT = ("audio input", "image input", "encoder position")  # extra parts that belong to the encoder
 DEFAULT_TOP_K = 2
+SECONDS_PER_POSITION, COLOURS = 0.02, 3
 
 
 def encoder_part(model: Model) -> Model | None:
@@ -27,7 +29,7 @@ def encoder_part(model: Model) -> Model | None:
     text = not first.source_length
     parts = tuple((name, n) for name, n in model.extra_parts if name in FRONT)
     return replace(
-        model, name=f"{model.name} encoder", vocab=model.vocab if text else 0, stacks=(first,), has_head=False,
+        model, name=f"{model.name} encoder", vocab=model.vocab if text else 0, stacks=(first,), has_head=False, notes=(),
         position_rows=model.position_rows if text else 0, extra_parts=parts, extra_parameters=sum(n for _, n in parts),
         final_norm_parameters=model.final_norm_parameters // 2 if len(model.stacks) > 1 else model.final_norm_parameters,
         rope_dim=0, max_length=first.source_length or model.max_length,
@@ -44,7 +46,7 @@ def decoder_part(model: Model, source: int) -> Model | None:
     parts = tuple((name, n) for name, n in model.extra_parts if name not in FRONT)
     return replace(
         model, name=f"{model.name} decoder", stacks=(_mapped(stack, lambda cell: _reads(cell, source)),), extra_parts=parts,
-        extra_parameters=sum(n for _, n in parts), final_norm_parameters=model.final_norm_parameters // 2,
+        extra_parameters=sum(n for _, n in parts), final_norm_parameters=model.final_norm_parameters // 2, notes=(),
     )  # fmt: skip
 
 
@@ -55,6 +57,26 @@ def _reads(cell: Cell, source: int) -> Cell:
 def _mapped(stack: Stack, change: Callable[[Cell], Cell]) -> Stack:
     blocks = tuple(replace(block, cells=tuple(change(cell) for cell in block.cells)) for block in stack.blocks)
     return replace(stack, blocks=blocks)
+
+
+def audio_windows(model: Model, seconds: float) -> int:
+    """Windows that a recording is cut into, each a request: Whisper's encoder has one position per 20 ms (log-mel frames of
+    10 ms, halved by a convolution; arXiv:2212.04356, 2.2)."""
+    first = model.stacks[0]
+    if len(first.front) != 2:
+        raise InputError(f"{model.name} does not hear", "--audio-seconds", "it is for Whisper")
+    return max(1, ceil(seconds / (first.source_length * SECONDS_PER_POSITION)))
+
+
+def with_image(model: Model, size: int) -> Model:
+    """The model with images of another size [pixels a side]: one position per whole patch, and one for all."""
+    first = model.stacks[0]
+    if len(first.front) != 1:
+        raise InputError(f"{model.name} does not see", "--image-size", "it is for CLIP")
+    patch = isqrt(first.front[0][1] // COLOURS)
+    if size < patch:
+        raise InputError(f"an image of {size} pixels is smaller than one patch of {patch}", "--image-size")
+    return replace(model, stacks=(replace(first, source_length=(size // patch) ** 2 + 1), *model.stacks[1:]))
 
 
 def has_experts(model: Model) -> bool:

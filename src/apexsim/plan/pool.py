@@ -75,6 +75,9 @@ def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
     tokens = engine.block_size
     if not kinds:
         return Pool(max(state * recurrent, 1.0), (), 1, 1)
+    crossed = sum(n * _crossed(cell, plan) for block, n in stage.layers for cell in block.cells)
+    if crossed:  # what a request keeps of the encoder's output, as blocks of the one pool
+        return Pool(tokens * row, (Group(tokens),), 0, ceil(crossed / (tokens * row)))
     alike = not recurrent and len({kind[:2] for kind in kinds}) == 1
     if alike and engine.memory.kv_pool == "groups":
         return Pool(tokens * row, (Group(tokens, *next(iter(kinds))[:2]),))
@@ -106,7 +109,7 @@ def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], 
     for block, n in stage.layers:
         for cell in block.cells:
             each = kv_token_bytes(cell, plan.attention.tp, plan, engine)
-            held = cells.state_bytes(cell, plan.attention.tp) + _crossed(cell, plan)
+            held = cells.state_bytes(cell, plan.attention.tp)
             if each:
                 kinds[(*_reach(cell), each)] += n
             if held:
