@@ -93,6 +93,12 @@ def test_queueing_is_in_the_first_token_and_the_makespan_in_the_throughput(capsy
     assert tpot < 20
 
 
+def test_a_lower_clock_is_slower_and_narrow_weights_are_faster(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--model llama-7b --num-gpus-per-node 1 --prompt-len 64 --output-len 64"
+    plain, slow, narrow = (value(page(capsys, line + x), ROWS[4]) for x in ("", " --frequency 810", " --weight-dtype float8"))
+    assert slow > 1.1 * plain and narrow < 0.8 * plain
+
+
 def test_further_percentiles_stand_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     line = "--model llama-7b --num-gpus-per-node 1 --request-percentiles 10 99 --token-percentiles 75"
     text = page(capsys, line)

@@ -3,6 +3,8 @@
 An encoder's request is a prompt with one output, whose time is that of its encoding.  The decoder's requests arrive when
 they have been encoded, so no token comes before.  A model of decoders only is a chain of one part.
 
+Where sources differ in length, cross-attention reads their mean, weighted by output.
+
 Ignored: moving the encoder's output to the decoder, and encoder and decoder sharing GPUs: each has a cluster of its own.
 """
 
