@@ -64,6 +64,8 @@ WORKLOAD = (
         "C", least=1),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
     Opt("warmup", int, 0, "Requests at the start that metrics leave out.", "N", least=0),
+    Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
+    Opt("image_size", str, "1024x1024", "Pixels of an image.", "WxH"),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
 )  # fmt: skip
 ENGINE = (
