@@ -22,6 +22,8 @@ ARGUMENTS = {
     "models": "[FILTER]",
     "gpus": "[FILTER]",
     "validate": "FILE...",
+    "fit-host": "FILE",
+    "fit-power": "FILE",
     "trace describe": "FILE",
     "trace convert": "FILE",
     "trace synth": "[OPTIONS]",

@@ -182,6 +182,15 @@ TRACE_LOAD = (
 
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
+FITTING = (
+    Opt("engine", str, "vllm", "Rows of this engine: vllm, sglang or trtllm.", "NAME"),
+    Opt("leave_out", str, "model", "Label whose groups are left out in turn: model, gpu, workload, layout.", "LABEL"),
+    Opt("where", str, "", "Only rows with this label, e.g. origin=inferencex.", "LABEL=VALUE"),
+)
+POWER_FITTING = (
+    Opt("prompt_scale", float, 1.0, "Multiplies the prompt lengths that are assumed.", "X", least=0, above=True),
+    Opt("simulated", bool, False, "Judge simulated runs too, not only measured throughput."),
+)
 COMMANDS: dict[str, Groups] = {
     "plan": {**QUESTION, "Output": (*REPORT, *OUTPUT, *WORKERS)},
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
@@ -189,6 +198,8 @@ COMMANDS: dict[str, Groups] = {
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},
     "validate": {"Output": OUTPUT},
+    "fit-host": {"Fit": FITTING},
+    "fit-power": {"Fit": POWER_FITTING},
     "trace describe": {"File": TRACE_FILE, "Output": TRACE_DESCRIBED},
     "trace convert": {"File": TRACE_FILE, "Output": TRACE_OUTPUT},
     "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},
