@@ -24,6 +24,7 @@ ARGUMENTS = {
     "validate": "FILE...",
     "fit-host": "FILE",
     "fit-power": "FILE",
+    "replay": "[TRACE]",
     "trace describe": "FILE",
     "trace convert": "FILE",
     "trace synth": "[OPTIONS]",

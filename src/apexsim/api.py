@@ -70,7 +70,7 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int, nodes: int = 1, trace: str | None = None, time_unit: str | None = None,
+    model: str, *, gpu: str, gpus: int, nodes: int = 1, trace: str | Workload | None = None, time_unit: str | None = None,
     columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int = 1024, request_rate: float | None = None, burstiness: float = 1.0,
     concurrency: int | None = None, seed: int = 0, length_spread: float | None = None, warmup: int = 0,
@@ -81,6 +81,8 @@ def ask(
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
     inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
+    if isinstance(trace, Workload):
+        inputs["trace"] = trace.source
     what = load_model(model)
     cluster = Cluster(load_gpu(gpu), gpus, nodes)
     if route not in ROUTES:
@@ -89,8 +91,10 @@ def ask(
         if prompt_len is not None or output_len is not None:
             hint = "drop --prompt-len and --output-len"
             raise InputError("a trace and synthetic lengths are both given", "--trace", hint)
-        read = read_trace(trace, columns=columns_of(columns), time_unit=time_unit or "")
-        work = reloaded(replace(read, warmup=warmup), request_rate, concurrency)
+        read = trace
+        if not isinstance(read, Workload):
+            read = replace(read_trace(read, columns=columns_of(columns), time_unit=time_unit or ""), warmup=warmup)
+        work = reloaded(read, request_rate, concurrency)
     else:
         work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup)
     work, patches = with_image_tokens(what, work, images, image_size)

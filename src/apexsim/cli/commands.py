@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli import trace
+from apexsim.cli import replay, trace
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
 from apexsim.cli.sizing import FIT_HELP, fit
@@ -200,8 +200,9 @@ HELP = {
     "validate": VALIDATE_HELP,
     "fit-host": FIT_HOST_HELP,
     "fit-power": FIT_POWER_HELP,
+    **replay.HELP,
     **trace.HELP,
 }
 RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate,
-       "fit-host": fit_host, "fit-power": fit_power, **trace.RUN}  # fmt: skip
+       "fit-host": fit_host, "fit-power": fit_power, **replay.RUN, **trace.RUN}  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT}  # commands of two words

@@ -180,6 +180,34 @@ TRACE_LOAD = (
     Opt("output_factor", float, 1.0, "Output lengths times this.", "X", least=0, above=True),
 )  # fmt: skip
 
+REPLAY_SERVER = (
+    Opt("url", str, None, "Address of the server: http://HOST:PORT, its /v1, or a whole interface.", "URL"),
+    Opt("model", str, REQUIRED, "Model as the server calls it; also the predicted one, unless --config names it.", "NAME"),
+    Opt("api", str, "completions", "Interface: completions or chat.", "NAME"),
+    Opt("prompts", str, None, "Made of token ids or text. Default: ids; text with chat, which takes no ids.", "KIND"),
+    Opt("unique_prompts", bool, False, "Do not repeat the trace's common prefixes."),
+    Opt("extra_body", str, None, "Keys for every request, as JSON.", "JSON"),
+    Opt("timeout", float, 300.0, "Seconds without a byte after which a request has failed.", "S", least=0, above=True),
+    Opt("max_failures", int, 20, "Failed requests in a row after which no more are sent.", "N", least=1),
+    Opt("num_warmups", int, 1, "Requests sent before the run and not recorded.", "N", least=0),
+)
+REPLAY_LOAD = (
+    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map", "request_rate", "concurrency", "warmup", "seed")),
+    Opt("num_requests", int, None, "Only the first N of the trace.", "N", least=1),
+)
+REPLAY_PREDICTION = (
+    Opt("plan", str, None, "The plan that runs on the server, as `apexsim plan` prints it: TP8, 2×TP4 …", "PLAN"),
+    Opt("config", str, None, "The model as apexsim knows it: bundled name, config.json or hub id. Default: --model.", "MODEL"),
+    Opt("compare", str, None, "Send nothing: compare with a detailed result file of replay or of vllm bench serve.", "FILE"),
+    Opt("gpu", str, None, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file.", "NAME"),
+    Opt("gpus", int, None, "GPUs per node.", "N", least=1, most=4096),
+    CLUSTER[2],
+)
+REPLAY_OUTPUT = (
+    *OUTPUT,
+    Opt("plot", str, None, "Draw measured and predicted latencies into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
+)  # fmt: skip
+
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
 FITTING = (
@@ -200,6 +228,10 @@ COMMANDS: dict[str, Groups] = {
     "validate": {"Output": OUTPUT},
     "fit-host": {"Fit": FITTING},
     "fit-power": {"Fit": POWER_FITTING},
+    "replay": {
+        "Server": REPLAY_SERVER, "Load": REPLAY_LOAD, "Prediction": REPLAY_PREDICTION, "Engine": ENGINE,
+        "Precision": tuple(opt for opt in PRECISION if opt.name != "quant"), "Output": REPLAY_OUTPUT,
+    },
     "trace describe": {"File": TRACE_FILE, "Output": TRACE_DESCRIBED},
     "trace convert": {"File": TRACE_FILE, "Output": TRACE_OUTPUT},
     "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},
