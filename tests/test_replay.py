@@ -42,7 +42,7 @@ class Server:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
+            while head := await reader.readuntil(b"\r\n\r\n"):  # one round for each request of a connection
                 size = next(
                     int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-length")
                 )
@@ -110,13 +110,16 @@ def serving(behave: Callable[[int], str] = lambda n: "") -> Iterator[tuple[str, 
         ports.append(listening.sockets[0].getsockname()[1])
         ready.set()
 
+    async def end() -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     def work() -> None:
         loop.run_until_complete(serve())
         loop.run_forever()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(end())
         loop.close()
 
     thread = threading.Thread(target=work, daemon=True)
