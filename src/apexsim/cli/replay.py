@@ -50,6 +50,8 @@ def replay(trace: Trace = "", **given: Any) -> None:
         raise InputError("give a trace to send, or --compare FILE with what was measured", "TRACE")
     asked = _asked(given)
     run = _read(given) if given["compare"] else _sent(trace, given, asked)
+    if not given["compare"] and given["json"] != STDOUT:
+        _save(run, None, given)  # before anything else can fail
     found = _compared(run, given, asked)
     _save(run, found, given)
     _tell(run, found, given)

@@ -18,7 +18,8 @@ from apexsim.stats import NAN, Stats, plain, stats_of
 F8 = NDArray[np.float64]
 NOT_SENT = "not sent: the run had stopped"
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
-KEPT = ("date", "endpoint_type", "backend", "label", "url", "model_id", "tokenizer_id", "request_rate", "burstiness")
+KEPT = ("date", "endpoint_type", "backend", "label", "url", "model_id", "tokenizer_id", "request_rate", "burstiness",
+        "client_cpu_share")  # fmt: skip
 SHOWN = {"mean": "mean", "median": "median", "std": "std", **{p: p for p in ("p75", "p90", "p95", "p99")}}
 
 

@@ -21,6 +21,7 @@ TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2el": "E2E"}
 RATES = {"request_throughput": "requests/s", "output_throughput": "output tok/s", "duration_s": "duration [s]",
          "mean_concurrency": "mean concurrency"}  # fmt: skip
 LATE = 0.01  # [s] a p99 of lateness above this is worth a note
+BUSY = 0.7  # share of a core from which the client's own delay shows
 OFF = 0.005  # a prompt length that is further from what was asked is worth a note
 FAILURES_SHOWN = 4
 
@@ -108,6 +109,11 @@ def _notes(run: Run, was: Measured, found: Comparison | None) -> list[str]:
     if was.late.p99 > LATE:
         notes.append(
             f"requests went out late (p99 {format_seconds(was.late.p99)}): this client is too slow for the rate"
+        )
+    share = float(run.about.get("client_cpu_share") or 0.0)
+    if share > BUSY:
+        notes.append(
+            f"this program took {percent(share)} of a core: times may be its own, use a lower load or a faster machine"
         )
     if was.uneven:
         notes.append(f"{was.uneven:,} outputs are not as long as was asked: the server may not know ignore_eos")
