@@ -314,6 +314,15 @@ def test_a_run_that_behaves_as_predicted_has_no_error() -> None:
     assert abs(rows["output_throughput", ""].error) < 1e-9 and found.off("e2el") < 1e-9 and len(found.send) == 10
 
 
+def test_a_closed_loop_is_predicted_as_one() -> None:
+    with serving(lambda n: "refuse" if n == 3 else "") as (url, _):
+        run = sent(url, stream(9, prompt=300, mode="closed", concurrency=3, warmup=2))
+    found = compare(run, "llama-3.1-8b", "TP1", {"gpu": "l4", "gpus": 1})
+    work = found.study.setting.workload
+    assert (work.mode, work.concurrency, work.size, work.warmup) == ("closed", 3, 8, 2) and len(found.send) == 6
+    assert {row.metric: row for row in found.rows}["mean_concurrency"].predicted > 2
+
+
 def test_the_command_measures_compares_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     trace, out, picture = (tmp_path / name for name in ("t.csv", "run.json", "run.png"))

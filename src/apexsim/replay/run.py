@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -48,7 +49,12 @@ def replay(work: Workload, target: Target, prompts: Prompts, patience: Patience,
         raise InputError("the chat interface takes no token ids", "--prompts", "use --prompts text")
     date = datetime.now().strftime("%Y%m%d-%H%M%S")
     session = Session(work, target, prompts, patience, told or (lambda *_: None))
-    asyncio.run(session.run(_httpx()))
+    gc.collect()
+    gc.freeze()  # else collections walk over everything loaded before, while requests wait
+    try:
+        asyncio.run(session.run(_httpx()))
+    finally:
+        gc.unfreeze()
     rate = (work.size / float(work.arrive[-1]) if work.arrive[-1] > 0 else "inf") if work.mode == "open" else "inf"
     about = {
         "date": date, "endpoint_type": target.api, "backend": "openai", "label": "apexsim", "url": target.url,
