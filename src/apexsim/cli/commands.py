@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli import trace
+from apexsim.cli import device, profile, trace
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
 from apexsim.cli.sizing import FIT_HELP, fit
@@ -168,6 +168,9 @@ HELP = {
     "gpus": GPUS_HELP,
     "validate": VALIDATE_HELP,
     **trace.HELP,
+    **device.HELP,
+    **profile.HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate, **trace.RUN}
-ABOUT_GROUP = {"trace": trace.ABOUT}  # commands of two words
+RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate, **trace.RUN,
+       **device.RUN, **profile.RUN}  # fmt: skip
+ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words
