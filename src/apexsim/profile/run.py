@@ -84,10 +84,12 @@ def measure(what: str, backend: Backend, store: Store, dtypes: tuple[str, ...] =
     """Measure everything that `what` asks for; rows in the store are not measured again."""
     timer, before = Timer(backend, store, budget), len(store.seconds)
     todo: list[Job] = []
+    plans: list[tuple[str, str, list[Job]]] = []
     for family in families(what, dtypes, backend.ranks):
         if progress:
             progress(0, 1, f"{family.kind}: finding sizes")
-        todo += jobs(family, refined(family, timer, tolerance))
+        plans.append((family.kind, family.dtype, jobs(family, refined(family, timer, tolerance))))
+        todo += plans[-1][2]
     missing = [job for job in todo if job not in store.seconds]
     rate = _Rate(timer)
     for done, job in enumerate(missing):
@@ -96,6 +98,8 @@ def measure(what: str, backend: Backend, store: Store, dtypes: tuple[str, ...] =
         timer(job)
         if progress:
             progress(done + 1, len(missing), f"{job.kind}, {rate.left(done + 1, len(missing))} left")
+    for plan in plans:
+        store.settle(*plan)
     left = sum(job not in store.seconds for job in missing)
     impossible = sum(math.isnan(seconds) for seconds in store.seconds.values())
     return Summary(timer.measured, before, impossible, left, timer.spent)
