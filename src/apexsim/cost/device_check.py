@@ -162,7 +162,7 @@ def _speed(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:
             if used[best] * 1e3 <= TOO_FAST and used[best] * 1e3 > 0.1
             else "check the unit; time longer sizes"
         )
-        yield Finding(WARNING, sheet.path.name, f"no row reaches more than {used[best]:.1%} of the {what}", hint)
+        yield Finding(WARNING, sheet.path.name, f"no row reaches more than {used[best]:.2%} of the {what}", hint)
 
 
 def _swapped(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Times of single kernels through PyTorch (floor 5).  Torch is imported when a timer is made, never before.
 
 Each kernel runs WARM times, then in batches until MIN_TIME has passed or MOST runs were made; the median of the batches
-counts.  On CUDA a batch stands between two events, with operands rotated through more memory than the last-level cache
+counts.  On CUDA a batch is captured into a graph, so that launches by the host do not count, and
+replayed between two events, with operands rotated through more memory than the last-level cache
 holds, so that weights come from DRAM as they do in a model of many layers.  Elsewhere the wall clock is read after each
 batch.  Energy is NVML's counter over all batches where the package pynvml and the GPU have it, else unknown.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 import time as clock
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -109,26 +111,50 @@ class TorchTimer:
         one = self._batch(run, 1)
         count = max(1, min(MOST, math.ceil(self.min_time / BATCHES / max(one, 1e-7))))
         begun = self.energy.joules() if self.energy else math.nan
-        times = [self._batch(run, count) for _ in range(BATCHES)]
+        go = self._captured(run, count)
+        times = [self._watch(go) / count for _ in range(BATCHES)]
         used = (self.energy.joules() - begun) / (count * BATCHES) if self.energy else math.nan
         enough = count * BATCHES * median(times) > 0.1  # NVML's counter moves every 20 to 100 ms
         return Sample(median(times), used if enough and used > 0 else math.nan)
 
     def _batch(self, run: Run, count: int) -> float:
-        """Seconds of one run, averaged over a batch."""
+        """Seconds of one run, averaged over a batch that the host launches."""
+        return self._watch(partial(_repeat, run, count)) / count
+
+    def _captured(self, run: Run, count: int) -> Callable[[], Any]:
+        """A batch as one replayed graph on CUDA, else, and where a kernel cannot be captured, launched by the host."""
+        eager = partial(_repeat, run, count)
+        if self.device != "cuda":
+            return eager
+        try:
+            graph = self.torch.cuda.CUDAGraph()
+            with self.torch.cuda.graph(graph):
+                eager()
+            graph.replay()
+            self.torch.cuda.synchronize()
+        except RuntimeError:
+            self.torch.cuda.synchronize()
+            return eager
+        return graph.replay  # type: ignore[no-any-return]
+
+    def _watch(self, go: Callable[[], Any]) -> float:
+        """Seconds of one call, between two events on CUDA, else by the wall clock."""
         if self.device != "cuda":
             begun = clock.perf_counter()
-            for i in range(count):
-                run(i)
-            return (clock.perf_counter() - begun) / count
+            go()
+            return clock.perf_counter() - begun
         first, last = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.torch.cuda.synchronize()
         first.record()
-        for i in range(count):
-            run(i)
+        go()
         last.record()
         last.synchronize()
-        return float(first.elapsed_time(last)) * 1e-3 / count
+        return float(first.elapsed_time(last)) * 1e-3
+
+
+def _repeat(run: Run, count: int) -> None:
+    for i in range(count):
+        run(i)
 
 
 class _Energy:
