@@ -246,3 +246,15 @@ def test_limits_of_a_number(value: float, ok: bool) -> None:
         return _check_number(opt, value)
     with pytest.raises(InputError):
         _check_number(opt, value)
+
+
+@pytest.mark.parametrize(("more", "says"), [
+    (["--engine", "vlm"], "no rows of engine 'vlm'"),
+    (["--where", "orign=x"], "no label 'orign'"),
+    (["--leave-out", "color"], "no label 'color'"),
+])  # fmt: skip
+def test_a_fit_of_nothing_is_refused(more: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(Path(__file__).parent.parent / "validation/open_loop.csv")
+    assert main(["fit-host", file, *more]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1

@@ -70,17 +70,19 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int, nodes: int = 1, trace: str | None = None, time_unit: str | None = None,
+    model: str, *, gpu: str, gpus: int, nodes: int = 1, trace: str | Workload | None = None, time_unit: str | None = None,
     columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int = 1024, request_rate: float | None = None, burstiness: float = 1.0,
     concurrency: int | None = None, seed: int = 0, length_spread: float | None = None, warmup: int = 0,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, max_model_len: int | None = None,
-    quant: str | None = None, expert_load: str | None = None, too_long: str = "error",
+    images: int = 0, image_size: str = "1024x1024", quant: str | None = None, expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
     inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
+    if isinstance(trace, Workload):
+        inputs["trace"] = trace.source
     what = load_model(model)
     cluster = Cluster(load_gpu(gpu), gpus, nodes)
     if route not in ROUTES:
@@ -89,18 +91,37 @@ def ask(
         if prompt_len is not None or output_len is not None:
             hint = "drop --prompt-len and --output-len"
             raise InputError("a trace and synthetic lengths are both given", "--trace", hint)
-        read = read_trace(trace, columns=columns_of(columns), time_unit=time_unit or "")
-        work = reloaded(replace(read, warmup=warmup), request_rate, concurrency)
+        read = trace
+        if not isinstance(read, Workload):
+            read = replace(read_trace(read, columns=columns_of(columns), time_unit=time_unit or ""), warmup=warmup)
+        work = reloaded(read, request_rate, concurrency)
     else:
         work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup)
+    work, patches = with_image_tokens(what, work, images, image_size)
     work, length = lengths_of(what, work, max_model_len, too_long)
     row = engine_of(engine, settings or {}, cluster, length)
     load = read_load(expert_load) if expert_load else Load()
     pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster, load=load)
     limits = tuple(parse_slo(s) for s in slos)
     goal = Goal(parse_objective(objective, limits), limits)
-    setting = Setting(what, cluster, row, work, pricer, length, route)
+    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images)
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype), goal, inputs
+
+
+def with_image_tokens(model: Model, work: Workload, images: int, size: str) -> tuple[Workload, int]:
+    """Prompts with `images` images of "WIDTHxHEIGHT" pixels each, and the patches of one image."""
+    if not images:
+        return work, 0
+    if images < 0:
+        raise InputError(f"expected a number of images of at least 0, got {images}", "--images")
+    if model.vision is None:
+        raise InputError(f"{model.name} has no vision tower whose sizes are known", "--images", "drop --images or choose a vision model")
+    wide, sign, high = size.lower().partition("x")
+    if not (sign and wide.isdigit() and high.isdigit() and int(wide) > 0 and int(high) > 0):
+        raise InputError(f"cannot read the image size '{size}'", "--image-size", "write e.g. 1024x768")
+    patches, tokens = model.vision.patches(int(wide), int(high)), model.vision.tokens_of(int(wide), int(high))
+    note = f"{images} image(s) of {size} per request: {tokens:,} tokens and {patches:,} patches each, encoded with the prompt"
+    return replace(work, prompt=work.prompt + images * tokens, notes=(*work.notes, note)), patches
 
 
 COLUMNS = {"time": "arrive", "in": "prompt", "out": "output", "arrive": "arrive", "prompt": "prompt", "output": "output"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli import device, profile, trace
+from apexsim.cli import device, profile, replay, trace
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
 from apexsim.cli.sizing import FIT_HELP, fit
@@ -50,6 +50,20 @@ Examples:
 
   apexsim gpus h100 --json
 """
+FIT_HOST_HELP = """Refit an engine's host constants on measured runs, and judge them with whole groups left out.
+
+Prints; changes nothing. The constants live in the engine's data file.
+
+Examples:
+
+  apexsim fit-host measured.csv --engine vllm --leave-out model
+"""
+FIT_POWER_HELP = """Refit the power law on measured runs, and judge it with each model left out.  Prints; changes nothing.
+
+Examples:
+
+  apexsim fit-power measured.csv
+"""
 VALIDATE_HELP = """Replay measured systems and report the errors of the predictions.
 
 Takes files with the columns of closed-loop, open-loop or per-request measurements; docs/fidelity.md describes them.
@@ -71,6 +85,7 @@ Model = Annotated[
 Files = Annotated[
     list[str], typer.Argument(help="CSV files of measured systems.", metavar="FILE...", show_default=False)
 ]
+MeasuredFile = Annotated[str, typer.Argument(help="CSV file of measured systems.", metavar="FILE", show_default=False)]
 Filter = Annotated[str, typer.Argument(help="Only names that hold this text.", metavar="[FILTER]", show_default=False)]
 
 
@@ -160,6 +175,22 @@ def validate(files: Files, **given: Any) -> None:
         _deliver("\n".join(fidelity.render(result) for result in results), given["output"] or STDOUT, "--output")
 
 
+@with_options("fit-host")
+def fit_host(file: MeasuredFile, **given: Any) -> None:
+    """Refit an engine's host constants."""
+    from apexsim.validate.fit_host import main as run
+
+    run([str(file), "--engine", given["engine"], "--leave-out", given["leave_out"], "--where", given["where"]])
+
+
+@with_options("fit-power")
+def fit_power(file: MeasuredFile, **given: Any) -> None:
+    """Refit the power law."""
+    from apexsim.validate.fit_power import main as run
+
+    run([str(file), "--prompt-scale", str(given["prompt_scale"]), *(["--simulate"] if given["simulated"] else [])])
+
+
 HELP = {
     "plan": PLAN_HELP,
     "simulate": SIMULATE_HELP,
@@ -167,10 +198,14 @@ HELP = {
     "models": MODELS_HELP,
     "gpus": GPUS_HELP,
     "validate": VALIDATE_HELP,
+    "fit-host": FIT_HOST_HELP,
+    "fit-power": FIT_POWER_HELP,
+    **replay.HELP,
     **trace.HELP,
     **device.HELP,
     **profile.HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate, **trace.RUN,
+RUN = {"plan": plan, "simulate": simulate, "fit": fit, "models": models, "gpus": gpus, "validate": validate,
+       "fit-host": fit_host, "fit-power": fit_power, **replay.RUN, **trace.RUN,
        **device.RUN, **profile.RUN}  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

@@ -65,6 +65,8 @@ WORKLOAD = (
         "C", least=1),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
     Opt("warmup", int, 0, "Requests at the start that metrics leave out.", "N", least=0),
+    Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
+    Opt("image_size", str, "1024x1024", "Pixels of an image.", "WxH"),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
 )  # fmt: skip
 ENGINE = (
@@ -192,9 +194,45 @@ PROFILED = (
     Opt("gpus", int, None, "Ranks of the collectives. Default: all that are there.", "N", least=2, most=1024),
     Opt("dry_run", bool, False, "Say what would be measured and about how long it takes; needs no GPU, but --gpu."),
 )
+REPLAY_SERVER = (
+    Opt("url", str, None, "Address of the server: http://HOST:PORT, its /v1, or a whole interface.", "URL"),
+    Opt("model", str, REQUIRED, "Model as the server calls it; also the predicted one, unless --config names it.", "NAME"),
+    Opt("api", str, "completions", "Interface: completions or chat.", "NAME"),
+    Opt("prompts", str, None, "Made of token ids or text. Default: ids; text with chat, which takes no ids.", "KIND"),
+    Opt("unique_prompts", bool, False, "Do not repeat the trace's common prefixes."),
+    Opt("extra_body", str, None, "Keys for every request, as JSON.", "JSON"),
+    Opt("timeout", float, 300.0, "Seconds without a byte after which a request has failed.", "S", least=0, above=True),
+    Opt("max_failures", int, 20, "Failed requests in a row after which no more are sent.", "N", least=1),
+    Opt("num_warmups", int, 1, "Requests sent before the run and not recorded.", "N", least=0),
+)
+REPLAY_LOAD = (
+    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map", "request_rate", "concurrency", "warmup", "seed")),
+    Opt("num_requests", int, None, "Only the first N of the trace.", "N", least=1),
+)
+REPLAY_PREDICTION = (
+    Opt("plan", str, None, "The plan that runs on the server, as `apexsim plan` prints it: TP8, 2×TP4 …", "PLAN"),
+    Opt("config", str, None, "The model as apexsim knows it: bundled name, config.json or hub id. Default: --model.", "MODEL"),
+    Opt("compare", str, None, "Send nothing: compare with a detailed result file of replay or of vllm bench serve.", "FILE"),
+    Opt("gpu", str, None, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file.", "NAME"),
+    Opt("gpus", int, None, "GPUs per node.", "N", least=1, most=4096),
+    CLUSTER[2],
+)
+REPLAY_OUTPUT = (
+    *OUTPUT,
+    Opt("plot", str, None, "Draw measured and predicted latencies into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
+)  # fmt: skip
 
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
+FITTING = (
+    Opt("engine", str, "vllm", "Rows of this engine: vllm, sglang or trtllm.", "NAME"),
+    Opt("leave_out", str, "model", "Label whose groups are left out in turn: model, gpu, workload, layout.", "LABEL"),
+    Opt("where", str, "", "Only rows with this label, e.g. origin=inferencex.", "LABEL=VALUE"),
+)
+POWER_FITTING = (
+    Opt("prompt_scale", float, 1.0, "Multiplies the prompt lengths that are assumed.", "X", least=0, above=True),
+    Opt("simulated", bool, False, "Judge simulated runs too, not only measured throughput."),
+)
 COMMANDS: dict[str, Groups] = {
     "plan": {**QUESTION, "Output": (*REPORT, *OUTPUT, *WORKERS)},
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
@@ -202,6 +240,12 @@ COMMANDS: dict[str, Groups] = {
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},
     "validate": {"Output": OUTPUT},
+    "fit-host": {"Fit": FITTING},
+    "fit-power": {"Fit": POWER_FITTING},
+    "replay": {
+        "Server": REPLAY_SERVER, "Load": REPLAY_LOAD, "Prediction": REPLAY_PREDICTION, "Engine": ENGINE,
+        "Precision": tuple(opt for opt in PRECISION if opt.name != "quant"), "Output": REPLAY_OUTPUT,
+    },
     "trace describe": {"File": TRACE_FILE, "Output": TRACE_DESCRIBED},
     "trace convert": {"File": TRACE_FILE, "Output": TRACE_OUTPUT},
     "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},

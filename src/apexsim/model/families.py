@@ -20,6 +20,7 @@ from apexsim.model.families_moe import MOE
 from apexsim.model.model import Model
 from apexsim.model.precision import format_in_name, formats
 from apexsim.model.towers import tower_parts
+from apexsim.model.vision import vision_of
 
 FAMILIES: dict[str, Callable[[Config], Model]] = {**DENSE, **MOE, **HYBRID, **ENCODER}
 DATA = Path(__file__).resolve().parent.parent / "data" / "models"
@@ -54,6 +55,7 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
         source=config.where,
         rope_dim=model.rope_dim * (MROPE_ROWS if _multimodal_positions(inner) else 1),
         deepstack=len(vision.data.get("deepstack_visual_indexes") or ()) if vision else 0,
+        vision=vision_of(config),
         extra_parts=model.extra_parts + inside,
         extra_parameters=model.extra_parameters + sum(n for _, n in inside),
         outside_parts=model.outside_parts + outside,

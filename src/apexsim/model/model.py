@@ -7,6 +7,7 @@ which cells a `config.json` means lives in `families`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,7 @@ class Model:
     head_bias: bool = False
     final_norm_parameters: int = 0
     rope_dim: int = 0  # rotary width of the cos/sin cache, all tables and longer ones counted; 0 = none
+    vision: Any = None  # a model.vision.Vision, where images can be given
     deepstack: int = 0  # first layers that the vision tower feeds besides the embedding
     has_head: bool = True  # False: an encoder that answers with vectors
     extra_parameters: int = 0  # anything else that is loaded (towers, projections between stacks …)

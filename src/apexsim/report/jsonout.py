@@ -15,6 +15,7 @@ from apexsim.metrics import series
 from apexsim.model.cells import active_parameters, total_parameters
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
+from apexsim.plan.space import runnable
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
@@ -110,6 +111,7 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "provenance": dict(ranked.account.provenance),
         "layout": layouts(setting, ranked.plan, found.stages),
         "launch": started.commands[0] if started.runnable else None,
+        "not_runnable": runnable(ranked.plan, setting.model, setting.engine.engine) or None,
         "launch_notes": list(started.notes),
         "series": over_time.to_json(),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from apexsim.objective import missed
+from apexsim.plan.space import runnable
 from apexsim.report.draw import percent, sig, times
 from apexsim.search.study import Ranked, Study
 from apexsim.slo import parse_slos
@@ -109,5 +110,6 @@ def marks(study: Study, ranked: Ranked) -> list[str]:
         "saturated": ranked.metrics.saturated,
         "misses a limit": bool(missed(ranked.metrics, limits)),
         "preempts": ranked.metrics.preemptions > 0,
+        f"not in {study.setting.engine.name}": bool(runnable(ranked.plan, study.setting.model, study.setting.engine.engine)),
     }
     return [mark for mark, holds in facts.items() if holds]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from apexsim.cost.price import Pricer
 from apexsim.cost.tables import axes_for, compile_costs, host_for, rules_for
+from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate
 from apexsim.engine.types import Costs, Requests
 from apexsim.engines import EngineRow
@@ -31,6 +32,8 @@ class Setting:
     pricer: Pricer
     max_model_len: int
     route: str = "round-robin"
+    image_patches: int = 0  # patches of each image, and images of each request
+    images: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,9 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     stages = lower(setting.model, plan, setting.cluster.gpu.flops, domain)
     axes = axes_for(setting.engine, plan.lanes, setting.workload.size, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, setting.engine, axes, setting.model.hidden)
+    if setting.images:
+        each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
+        costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
     rules = rules_for(setting.engine, found.blocks, found.block_size, setting.workload.size, plan.lanes)
     outcome = simulate(
         requests_of(setting.workload), rules, host_for(setting.engine), costs, found.blocks, replicas=plan.replicas,

@@ -286,19 +286,25 @@ def _energy(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]
     return _each(energy_row)(rows, where)
 
 
-def read_cases(path: str | Path) -> tuple[str, list[Case | Answered | Skipped]]:
-    """(kind, cases) of a file; raises InputError when it cannot be read or no kind has its columns."""
-    where = Path(path)
+def read_rows(path: str | Path, kind: str = "") -> tuple[str, list[Row]]:
+    """(kind, rows) of a file; raises InputError when it cannot be read, is empty, or has not the columns of (that) kind."""
     try:
-        with where.open(newline="", encoding="utf-8-sig") as file:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows: list[Row] = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot be read as CSV ({error.__class__.__name__})", str(path), "give a file of measured runs") from error
+        what = f"cannot be read as CSV ({error.__class__.__name__})"
+        raise InputError(what, str(path), "give a file of measured runs") from error
     if not rows:
         raise InputError("holds no rows", str(path), "give a file of measured runs")
-    columns = set(rows[0])
-    for kind, (needed, reader) in KINDS.items():
-        if needed <= columns:
-            return kind, list(reader(rows, where))
-    wanted = "; ".join(f"{kind}: {', '.join(sorted(needed))}" for kind, (needed, _) in KINDS.items())
-    raise InputError("has the columns of no known kind", str(path), f"expected one of {wanted}")
+    wanted = {kind: KINDS[kind]} if kind else KINDS
+    for name, (needed, _) in wanted.items():
+        if needed <= set(rows[0]):
+            return name, rows
+    columns = "; ".join(f"{name}: {', '.join(sorted(needed))}" for name, (needed, _) in wanted.items())
+    raise InputError("has the columns of no known kind", str(path), f"expected one of {columns}")
+
+
+def read_cases(path: str | Path) -> tuple[str, list[Case | Answered | Skipped]]:
+    """(kind, cases) of a file; raises InputError when it cannot be read or no kind has its columns."""
+    kind, rows = read_rows(path)
+    return kind, list(KINDS[kind][1](rows, Path(path)))

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.errors import Rejected
+from apexsim.errors import InputError, Rejected, nearest
 from apexsim.search.evaluate import Setting, evaluate
 from apexsim.validate.cases import Case, read_cases
 from apexsim.validate.replay import Bench, predicted_ms
@@ -86,6 +86,24 @@ def report(errors: Array, title: str) -> str:
     return "\n".join(lines)
 
 
+def chosen(cases: list[Case], engine: str, where: str, leave_out: str, file: str) -> list[Case]:
+    """The runs that are fitted: sound rows of one engine, with a label if one is asked for."""
+    labels = sorted({name for c in cases for name in c.labels})
+    if not cases:
+        raise InputError("holds no runs that can be replayed", file, "give closed-loop, open-loop or per-request measurements")
+    key, _, value = where.partition("=")
+    for name, flag in ((key, "--where"), (leave_out, "--leave-out")):
+        if name and name not in labels:
+            raise InputError(f"the rows have no label '{name}'", flag, nearest(name, labels))
+    mine = [c for c in cases if c.labels.get("engine") == engine]
+    if not mine:
+        raise InputError(f"no rows of engine '{engine}'", "--engine", nearest(engine, {c.labels.get("engine", "") for c in cases}))
+    found = [c for c in mine if not c.labels.get("suspect") and (not key or c.labels.get(key) == value)]
+    if not found:
+        raise InputError(f"no rows of {engine} with {where}", "--where", nearest(value, {c.labels.get(key, "") for c in mine}))
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Fit, print constants, errors in sample and with each group left out."""
     parser = argparse.ArgumentParser(prog="fit_host", description=__doc__)
@@ -96,9 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--where", default="", help="label=value: only rows with this label")
     args = parser.parse_args(argv)
-    key, _, value = args.where.partition("=")
-    cases = [c for c in read_cases(args.file)[1] if isinstance(c, Case) and c.labels.get("engine") == args.engine]
-    cases = [c for c in cases if not c.labels.get("suspect") and (not key or c.labels.get(key) == value)]
+    cases = chosen([c for c in read_cases(args.file)[1] if isinstance(c, Case)], args.engine, args.where, args.leave_out, args.file)
     names = tuple(n for n in CONSTANTS if cases and getattr(cases[0].engine, n) > 0)
     bench = Bench()
     factors = fit(cases, bench, names)

@@ -11,7 +11,6 @@ FP8 giants.  Nothing is written.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,9 @@ from numpy.typing import NDArray
 
 from apexsim.cost.account import usage
 from apexsim.cost.power import PowerLaw, loaded_share, power_law
+from apexsim.errors import InputError
 from apexsim.search.evaluate import Evaluation
+from apexsim.validate.cases import read_rows
 from apexsim.validate.energy_cases import Rates, Run, case_of, given_rates, understand
 from apexsim.validate.fit_host import soft
 from apexsim.validate.replay import Bench
@@ -51,9 +52,12 @@ class Points:
 
 def read_runs(path: str | Path, prompt_scale: float = 1.0) -> list[Run]:
     """The rows that the law is fitted on."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        runs = [run for run in (understand(row, prompt_scale) for row in csv.DictReader(file)) if not isinstance(run, Skipped)]
-    return [run for run in runs if run.labels["quality"] == JUDGED]
+    _, rows = read_rows(path, "energy")
+    runs = [run for run in (understand(row, prompt_scale) for row in rows) if not isinstance(run, Skipped)]
+    judged = [run for run in runs if run.labels["quality"] == JUDGED]
+    if not judged:
+        raise InputError(f"holds no row of quality '{JUDGED}' that can be replayed", str(path))
+    return judged
 
 
 def points_of(runs: list[Run], rates: list[Rates]) -> Points:

@@ -1,0 +1,184 @@
+"""The command `replay`: a trace sent to a running server, and held against the prediction (floor 7)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from apexsim.cli.options import QUESTION, checked, question, with_options
+from apexsim.cli.outside import STDOUT, Progress, check_outputs, check_writable, page_size, write_atomic
+from apexsim.errors import InputError
+
+if TYPE_CHECKING:
+    from apexsim.replay.compare import Comparison
+    from apexsim.replay.record import Run
+    from apexsim.workload.trace import Workload
+
+REPLAY_HELP = """Send a trace to a running server (OpenAI interface, streamed), and hold what it does against the prediction.
+
+Needs httpx: pip install 'apexsim[replay]'.  --json keeps every request, also of a run that had to stop; such a file is
+a trace itself, and --compare reads it again.  A key is taken from OPENAI_API_KEY.  docs/replay.md says what is sent.
+
+Examples:
+
+  apexsim replay examples/creation_05.jsonl --url http://localhost:8000 --model llama-3.1-70b --json measured.json
+
+  apexsim replay examples/lmsys_05.jsonl --url http://localhost:8000 --model llama-3.1-8b --concurrency 16 --plan TP1 --gpu l4 --gpus 1
+
+  apexsim replay --compare measured.json --model llama-3.1-70b --plan TP8 --gpu h100-sxm --gpus 8 --plot compared.png
+"""
+Trace = Annotated[
+    str,
+    typer.Argument(
+        help="Requests to send, in any trace format; none with --compare.", metavar="[TRACE]", show_default=False
+    ),
+]
+
+
+@with_options("replay")
+def replay(trace: Trace = "", **given: Any) -> None:
+    """Measure, compare, tell."""
+    given = checked("replay", given)
+    check_outputs(given["json"], given["output"])
+    check_writable(given["plot"], "--plot")
+    if bool(trace) == bool(given["compare"]):
+        raise InputError("give a trace to send, or --compare FILE with what was measured", "TRACE")
+    asked = _asked(given)
+    run = _read(given) if given["compare"] else _sent(trace, given, asked)
+    if not given["compare"] and given["json"] != STDOUT:
+        _save(run, None, given)  # before anything else can fail
+    found = _compared(run, given, asked)
+    _save(run, found, given)
+    _tell(run, found, given)
+    if run.stopped and not given["compare"]:
+        _end(run, given)
+
+
+def _asked(given: dict[str, Any]) -> dict[str, Any] | None:
+    """The question of the prediction; None where none is wanted."""
+    if given["plan"] is None:
+        if given["compare"]:
+            raise InputError("nothing to compare with", "--compare", "give --plan, --gpu and --gpus")
+        return None
+    if given["gpu"] is None or given["gpus"] is None:
+        raise InputError("a prediction needs the cluster", "--plan", "give --gpu NAME and --gpus N")
+    defaults = {opt.name: opt.default for group in QUESTION.values() for opt in group}
+    names = {opt.name for panel in ("Cluster", "Engine", "Precision") for opt in QUESTION[panel]} & set(given)
+    asked = question(defaults | {name: given[name] for name in names})
+    drop = {opt.name for opt in QUESTION["Workload"]} - {"too_long"} | {"columns"}
+    return {name: value for name, value in asked.items() if name not in drop}
+
+
+def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run:
+    """Read the trace, make sure that it can be predicted, and send it."""
+    from apexsim.replay.prompts import Prompts
+    from apexsim.replay.run import Patience
+    from apexsim.replay.run import replay as send
+    from apexsim.replay.wire import Target
+
+    if given["url"] is None:
+        raise InputError("no server", "--url", "give its address, e.g. http://localhost:8000")
+    target = Target(
+        given["url"], given["model"], given["api"], os.environ.get("OPENAI_API_KEY", ""), _extra(given["extra_body"])
+    )
+    kind = given["prompts"] or ("ids" if given["api"] == "completions" else "text")
+    work = _workload(path, given)
+    prompts = Prompts(work, kind, given["seed"], given["unique_prompts"])
+    if asked is not None:  # what cannot be predicted is refused before hours of sending
+        from apexsim.replay.compare import predicted
+
+        with Progress():
+            predicted(work, given["config"] or given["model"], given["plan"], asked)
+    with Progress() as progress:
+        progress(0, work.size, "requests")
+        return send(
+            work, target, prompts, Patience(given["timeout"], given["max_failures"], given["num_warmups"]), progress
+        )
+
+
+def _workload(path: str, given: dict[str, Any]) -> Workload:
+    from apexsim.api import columns_of, reloaded
+    from apexsim.workload.formats import read_trace
+
+    work = read_trace(path, columns=columns_of(given["map"]), time_unit=given["time_unit"] or "")
+    head = min(given["num_requests"] or work.size, work.size)
+    hashes = work.prefix_hashes[:head]
+    work = replace(work, arrive=work.arrive[:head], prompt=work.prompt[:head], output=work.output[:head],
+                   line=None, prefix_hashes=hashes, warmup=given["warmup"])  # fmt: skip
+    if given["warmup"] >= work.size:
+        raise InputError(f"{work.size} requests, {given['warmup']} of them warm-up: nothing to measure", "--warmup")
+    if given["request_rate"] == float("inf") and given["concurrency"] is None:
+        return replace(work, arrive=work.arrive * 0.0, mode="offline")
+    return reloaded(work, given["request_rate"], given["concurrency"])
+
+
+def _extra(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError as error:
+        raise InputError(f"is no JSON: {error}", "--extra-body") from None
+    if not isinstance(found, dict):
+        raise InputError("expected a JSON object", "--extra-body", """e.g. '{"top_k": 1}'""")
+    return found
+
+
+def _read(given: dict[str, Any]) -> Run:
+    from apexsim.replay.record import read_run
+
+    run = read_run(given["compare"])
+    return replace(run, warmup=given["warmup"]) if given["warmup"] else run
+
+
+def _compared(run: Run, given: dict[str, Any], asked: dict[str, Any] | None) -> Comparison | None:
+    if asked is None or not run.good:
+        return None
+    from apexsim.replay.compare import compare
+
+    with Progress():
+        return compare(run, given["config"] or given["model"], given["plan"], asked)
+
+
+def _save(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
+    if given["json"] is None:
+        return
+    from apexsim.report.plain import dumps
+    from apexsim.report.replaypage import replay_json
+
+    _deliver(dumps(replay_json(run, found)), given["json"], "--json")
+
+
+def _tell(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
+    from apexsim.report.replaypage import drawn, replay_text
+
+    if given["plot"]:
+        drawn(run, found, given["plot"])
+    if given["json"] != STDOUT or given["output"] is not None:
+        color = page_size()[1] if given["output"] in (None, STDOUT) else False
+        _deliver(replay_text(run, found, color), given["output"] or STDOUT, "--output")
+
+
+def _deliver(text: str, path: str, flag: str) -> None:
+    if path == STDOUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_atomic(path, text, flag)
+
+
+def _end(run: Run, given: dict[str, Any]) -> None:
+    """A run that stopped early is told apart by its exit code."""
+    from apexsim.replay.run import INTERRUPTED
+
+    if run.stopped == INTERRUPTED:
+        raise KeyboardInterrupt
+    kept = f"what came back is in {given['json']}" if given["json"] else "--json keeps what came back"
+    raise InputError(f"the run stopped early: {run.stopped}", str(run.about.get("url", "")), kept)
+
+
+HELP = {"replay": REPLAY_HELP}
+RUN = {"replay": replay}

@@ -1,0 +1,256 @@
+"""What a run measured, per request, in the detailed schema of vLLM's `bench serve` (floor 5)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.errors import InputError
+from apexsim.stats import NAN, Stats, plain, stats_of
+
+F8 = NDArray[np.float64]
+NOT_SENT = "not sent: the run had stopped"
+LATENCIES = ("ttft", "tpot", "itl", "e2el")
+KEPT = ("date", "endpoint_type", "backend", "label", "url", "model_id", "tokenizer_id", "request_rate", "burstiness",
+        "client_cpu_share")  # fmt: skip
+SHOWN = {"mean": "mean", "median": "median", "std": "std", **{p: p for p in ("p75", "p90", "p95", "p99")}}
+
+
+@dataclass(slots=True)
+class Sent:
+    """One request, filled in while its answer comes.
+
+    prompt, output: tokens asked for; due, start, first, last: when it should be sent, was sent, gave its first and last
+    chunk [s from the start of the run], NaN = not yet; gaps: between chunks [s]; *_tokens: counts that the server
+    reported, 0 = none; steps: chunks; ended, done: the answer's end was announced, the stream's end came.
+    """
+
+    prompt: int
+    output: int
+    due: float = 0.0
+    start: float = NAN
+    first: float = NAN
+    last: float = NAN
+    gaps: list[float] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    steps: int = 0
+    ended: bool = False
+    done: bool = False
+    error: str = ""
+
+    @property
+    def input_len(self) -> int:
+        """Prompt tokens: the server's count, else what was asked."""
+        return self.prompt_tokens or self.prompt
+
+    @property
+    def output_len(self) -> int:
+        """Output tokens: the server's count, else the chunks that came."""
+        return self.output_tokens or self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Requests in the order of the trace, and how they were sent.
+
+    mode: "open", "closed" or "offline"; warmup: requests at the start that statistics leave out; stopped: why the run
+    ended early, "" if it did not; about: what else the file's head says.
+    """
+
+    sent: tuple[Sent, ...]
+    mode: str
+    concurrency: int = 0
+    warmup: int = 0
+    stopped: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def good(self) -> list[Sent]:
+        """Finished requests after the warm-up."""
+        return [s for s in self.sent[self.warmup :] if not s.error]
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Requests by what went wrong with them, most frequent first, warm-up included."""
+        return dict(Counter(s.error for s in self.sent if s.error).most_common())
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A run in numbers, over finished requests after the warm-up [s, 1/s, tokens].
+
+    Definitions are those of `metrics.Metrics`; itl is over all gaps between chunks, chunk_tokens their mean size;
+    late: how long after it was due a request was sent; uneven: requests whose output is not as long as was asked.
+    """
+
+    completed: int
+    failed: int
+    prompt_tokens: int
+    output_tokens: int
+    duration_s: float
+    ttft: Stats
+    tpot: Stats
+    itl: Stats
+    e2el: Stats
+    late: Stats
+    mean_concurrency: float
+    chunk_tokens: float
+    uneven: int
+    prompt_off: float  # mean of (tokens the server counted / tokens asked) - 1
+
+    @property
+    def request_throughput(self) -> float:
+        """[1/s]."""
+        return self.completed / self.duration_s
+
+    @property
+    def output_throughput(self) -> float:
+        """[token/s]."""
+        return self.output_tokens / self.duration_s
+
+    @property
+    def total_throughput(self) -> float:
+        """[token/s]."""
+        return (self.prompt_tokens + self.output_tokens) / self.duration_s
+
+
+def measured(run: Run) -> Measured:
+    """The statistics; raises InputError where no request finished."""
+    good = run.good
+    if not good:
+        why = next(iter(run.failures), "all of them are warm-up")
+        raise InputError(f"nothing measured: no request finished ({why})", str(run.about.get("url", "")))
+    start, first, last = (np.array([getattr(s, name) for s in good]) for name in ("start", "first", "last"))
+    tokens = np.array([s.output_len for s in good])
+    many = tokens > 1
+    duration = max(float(last.max() - start.min()), 1e-9)
+    prompts = sum(s.input_len for s in good)
+    return Measured(
+        completed=len(good), failed=len(run.sent[run.warmup :]) - len(good), prompt_tokens=prompts,
+        output_tokens=int(tokens.sum()), duration_s=duration, ttft=stats_of(first - start),
+        tpot=stats_of(((last - first)[many]) / (tokens[many] - 1)),
+        itl=stats_of(np.array([gap for s in good for gap in s.gaps])), e2el=stats_of(last - start),
+        late=stats_of(np.array([s.start - s.due for s in good])) if run.mode == "open" else Stats(),
+        mean_concurrency=float((last - start).sum()) / duration,
+        chunk_tokens=float(tokens.sum()) / max(sum(s.steps for s in good), 1),
+        uneven=sum(s.output_len != s.output for s in good),
+        prompt_off=prompts / sum(s.prompt for s in good) - 1.0,
+    )  # fmt: skip
+
+
+# ---- the file -----------------------------------------------------------------------------------------------------
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """The run in the schema of `vllm bench serve --save-result --save-detailed`, with a few keys of our own.
+
+    Ours: partial, stopped, warmup, mode, requested_*_lens.  Per-request times are in seconds; a request that failed has
+    its error, and what had come until then.
+    """
+    done = [s for s in run.sent if not s.error]
+    head: dict[str, Any] = {
+        **run.about, "num_prompts": len(run.sent), "max_concurrency": run.concurrency or None, "mode": run.mode,
+        "warmup": run.warmup, "partial": bool(run.failures), "stopped": run.stopped,
+        "failed": len(run.sent) - len(done), "completed": 0,
+    }  # fmt: skip
+    if run.good:
+        head |= _summary(measured(run)) | _peaks(done)
+    rows = run.sent
+    return head | {
+        "input_lens": [s.input_len for s in rows], "output_lens": [s.output_len for s in rows],
+        "ttfts": [_span(s.start, s.first) for s in rows], "itls": [s.gaps for s in rows],
+        "latencies": [_span(s.start, s.last) for s in rows], "start_times": [plain(s.start) for s in rows],
+        "queue_times": [_span(s.due, s.start) if run.mode == "open" else 0.0 for s in rows],
+        "generated_texts": ["".join(s.text) for s in rows], "errors": [s.error for s in rows],
+        "requested_input_lens": [s.prompt for s in rows], "requested_output_lens": [s.output for s in rows],
+    }  # fmt: skip
+
+
+def _span(begin: float, end: float) -> float:
+    """Seconds between two moments; 0 where one of them did not come, as in vLLM's files."""
+    return end - begin if end - begin > 0 else 0.0
+
+
+def _summary(found: Measured) -> dict[str, Any]:
+    keys = {
+        "completed": found.completed, "duration": found.duration_s, "total_input_tokens": found.prompt_tokens,
+        "total_output_tokens": found.output_tokens, "request_throughput": found.request_throughput,
+        "output_throughput": found.output_throughput, "total_token_throughput": found.total_throughput,
+        "request_goodput": None,
+    }  # fmt: skip
+    for name in LATENCIES:
+        numbers = asdict(getattr(found, name))
+        keys |= {f"{key}_{name}_ms": plain(numbers[stat] * 1e3) for key, stat in SHOWN.items()}
+    return keys
+
+
+def _peaks(done: list[Sent]) -> dict[str, Any]:
+    """Most requests in flight at once, and most chunks in any second counted from the start of the run."""
+    moments = sorted([(s.start, 1) for s in done] + [(s.last, -1) for s in done])
+    flying = np.cumsum([step for _, step in moments])
+    seconds = np.concatenate([np.cumsum([s.first, *s.gaps]) for s in done]).astype(np.int64)
+    share = sum(s.output_len for s in done) / max(sum(s.steps for s in done), 1)
+    most = float(np.bincount(np.maximum(seconds, 0)).max()) * share
+    return {"max_concurrent_requests": int(flying.max()), "max_output_tokens_per_s": most}
+
+
+def read_run(path: str | Path) -> Run:
+    """A detailed result file, of this program or of vLLM's `bench serve --save-result --save-detailed`."""
+    where = str(path)
+    try:
+        whole = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where) from None
+    except ValueError as error:
+        raise InputError(f"is no JSON ({error})", where, "expected a detailed result of a load generator") from None
+    columns = ("input_lens", "output_lens", "ttfts", "itls")
+    missing = [key for key in columns if not isinstance(whole, dict) or not isinstance(whole.get(key), list)]
+    if missing:
+        raise InputError(f"has no per-request '{missing[0]}'", where, "save it with --save-detailed")
+    users, size = int(whole.get("max_concurrency") or 0), len(whole["input_lens"])
+    endless = str(whole.get("request_rate", "inf")) == "inf"
+    mode = whole.get("mode") or ("open" if not endless else "closed" if users else "offline")
+    if mode == "open" and "start_times" not in whole:
+        raise InputError("has no start_times, so its arrivals are unknown", where, "save it with a newer vLLM")
+    try:
+        sent = tuple(_read(whole, i) for i in range(size))
+    except (IndexError, TypeError, ValueError) as error:
+        raise InputError(f"its per-request lists do not fit together ({error})", where) from None
+    origin = min((s.start for s in sent if s.start == s.start), default=0.0)
+    sent = tuple(
+        replace(s, due=s.due - origin, start=s.start - origin, first=s.first - origin, last=s.last - origin)
+        for s in sent
+    )
+    about = {key: value for key, value in whole.items() if isinstance(value, (str, float, int)) and key in KEPT}
+    return Run(sent, mode, users, int(whole.get("warmup") or 0), str(whole.get("stopped") or ""), about)
+
+
+def _read(whole: Mapping[str, Any], i: int) -> Sent:
+    """One request of a file."""
+
+    def cell(key: str, absent: Any) -> Any:
+        return whole[key][i] if isinstance(whole.get(key), list) and whole[key] else absent
+
+    gaps = [float(gap) for gap in whole["itls"][i]]
+    prompt, output, start = int(whole["input_lens"][i]), int(whole["output_lens"][i]), cell("start_times", 0.0)
+    start = NAN if start is None else float(start)
+    ttft = float(whole["ttfts"][i])
+    latency = float(cell("latencies", 0.0)) or ttft + sum(gaps)
+    error = str(cell("errors", "") or "")
+    if not error and (output < 1 or ttft <= 0):
+        error = "no output"
+    asked = int(cell("requested_input_lens", prompt)), int(cell("requested_output_lens", output))
+    due = start - float(cell("queue_times", 0.0) or 0.0)
+    return Sent(
+        *asked, due, start, start + ttft if ttft > 0 else NAN, start + latency if latency > 0 else NAN, gaps,
+        [str(cell("generated_texts", ""))], prompt, output, len(gaps) + (ttft > 0), not error, not error, error,
+    )  # fmt: skip

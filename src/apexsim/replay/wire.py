@@ -1,0 +1,111 @@
+"""What goes over the wire: OpenAI-style requests, and the events of a streamed answer (floor 5)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from apexsim.errors import InputError, nearest
+from apexsim.replay.record import Sent
+
+PATHS = {"completions": "/completions", "chat": "/chat/completions"}
+LONGEST_DETAIL = 200  # characters of a server's complaint that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server and the model it serves.
+
+    url: its root, its /v1, or the whole address of the interface; extra: keys that are added to every request.
+    """
+
+    url: str
+    model: str
+    api: str = "completions"
+    key: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.api not in PATHS:
+            raise InputError(f"unknown interface '{self.api}'", "--api", nearest(self.api, PATHS))
+        if not re.match(r"https?://[^/\s]+", self.url):
+            raise InputError(f"no address of a server: '{self.url}'", "--url", "write e.g. http://localhost:8000")
+
+    @property
+    def address(self) -> str:
+        """Where requests go."""
+        base = self.url.rstrip("/")
+        if base.endswith("/completions"):
+            return base
+        return base + ("" if base.endswith("/v1") else "/v1") + PATHS[self.api]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of every request."""
+        named = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        return named | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+
+    def body(self, prompt: str | list[int], output: int) -> bytes:
+        """A request for exactly `output` tokens: generation runs to the limit, past any end-of-text token."""
+        asked: dict[str, Any] = {"model": self.model, "max_tokens": output, "ignore_eos": True, "temperature": 0.0}
+        asked |= {"stream": True, "stream_options": {"include_usage": True}}
+        if self.api == "completions":
+            asked["prompt"] = prompt
+        else:
+            asked["messages"] = [{"role": "user", "content": prompt}]
+        return json.dumps(asked | dict(self.extra)).encode()
+
+
+def receive(sent: Sent, data: str, now: float) -> None:
+    """Book one event of the stream, which came at `now` [s].  Modifies `sent` in place.
+
+    A chunk with choices is a step of the output, except a first one that only names the role, and an empty last one
+    where all tokens have come: engines differ in whether the end comes with the last token or after it.
+    """
+    if data == "[DONE]":
+        sent.done = True
+        return
+    try:
+        event = json.loads(data)
+    except ValueError:
+        sent.error = sent.error or f"broken event in the stream: {data[:60]!r}"
+        return
+    if not isinstance(event, dict) or event.get("error") or event.get("object") == "error":
+        sent.error = sent.error or f"error in the stream: {detail(data)}"
+        return
+    usage = event.get("usage")
+    if usage:
+        sent.prompt_tokens = int(usage.get("prompt_tokens") or 0) or sent.prompt_tokens
+        sent.output_tokens = int(usage.get("completion_tokens") or 0) or sent.output_tokens
+    for choice in (event.get("choices") or [])[:1]:
+        _step(sent, choice, now)
+
+
+def _step(sent: Sent, choice: Mapping[str, Any], now: float) -> None:
+    delta = choice.get("delta") or {}
+    text = choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") or ""
+    ended = bool(choice.get("finish_reason"))
+    sent.ended |= ended
+    if not text and (("role" in delta and not ended) or (ended and sent.steps >= sent.output)):
+        return
+    if sent.steps == 0:
+        sent.first = now
+    else:
+        sent.gaps.append(now - sent.last)
+    sent.last, sent.steps = now, sent.steps + 1
+    sent.text.append(text)
+
+
+def detail(body: str) -> str:
+    """A server's complaint in one short line."""
+    try:
+        found: Any = json.loads(body)
+        while isinstance(found, dict):
+            found = found.get("error") or found.get("message") or found.get("detail") or str(found)
+        body = str(found)
+    except ValueError:
+        pass
+    return " ".join(body.split())[:LONGEST_DETAIL]
