@@ -31,6 +31,9 @@ ARGUMENTS = {
     "trace synth": "[OPTIONS]",
     "trace filter": "FILE",
     "trace scale": "FILE",
+    "device check": "FOLDER",
+    "device add": "FOLDER",
+    **{f"profile {what}": "--out DIR" for what in ("gemm", "attention", "moe", "comm", "all")},
 }
 
 

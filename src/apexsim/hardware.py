@@ -8,11 +8,12 @@ collective cross?
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -24,6 +25,7 @@ from apexsim.errors import InputError, nearest
 from apexsim.units import GB, TFLOPS, US, GiB
 
 PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may quote; fp16 runs at the bf16 peak
+DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
 PRICE_BOOKS = ("hyperscaler", "neocloud", "retail", "on_demand")
 
 
@@ -53,7 +55,7 @@ class Gpu:
     what is on the label (memory vendors' GB are GiB); memory_bandwidth: peak [byte/s];
     cache_bytes: last-level cache, 0 = none known; link: scale-up; nic: network;
     host: PCIe or chip-to-chip; tdp_w, idle_w [W] (NaN where unknown); prices [$/h per GPU] by price book; kernels:
-    folder of its measured operator tables, or "", and then borrow names that of the nearest measured GPU;
+    name or path of its measured operator tables, or "", and then borrow names that of the nearest measured GPU;
     clock_mhz: the highest SM clock (NaN where unknown), clock: the share of it that is set.
     """
 
@@ -269,7 +271,8 @@ def gpu_names() -> tuple[str, ...]:
 
 
 def load_gpu(name: str | Path) -> Gpu:
-    """The GPU of any spelling of its name (a remark in brackets is tried last), or of a TOML file of the same form.
+    """The GPU of any spelling of its name (a remark in brackets is tried last), of a TOML file of the same form, or of a
+    device folder: one at a path, or one that was added under this name.
 
     A clock may follow: `h100-sxm@1200MHz`.
     """
@@ -282,7 +285,25 @@ def load_gpu(name: str | Path) -> Gpu:
             return _index()[spelling(form)]
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
-    raise InputError(f"unknown GPU '{text}'", "--gpu", f"{nearest(text, gpu_names())} or the path of a .toml file")
+    for folder in (Path(text).expanduser(), devices_folder() / spelling(text)):
+        if text and (folder / DEVICE_FILE).is_file():
+            return load_device(folder)
+    hint = f"{nearest(text, gpu_names())} or the path of a .toml file or of a folder with a {DEVICE_FILE}"
+    raise InputError(f"unknown GPU '{text}'", "--gpu", hint)
+
+
+def devices_folder() -> Path:
+    """Where devices that people add are kept: $APEXSIM_DEVICES, else the user's data folder."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(os.environ.get("APEXSIM_DEVICES") or Path(data) / "apexsim" / "devices")
+
+
+def load_device(folder: Path) -> Gpu:
+    """The GPU of a device folder; its measured operators, if there are any, are read from there when first needed."""
+    gpu = load_gpu_file(folder / DEVICE_FILE)
+    if gpu.kernels:
+        raise InputError("key 'kernels' is not for device folders", str(folder / DEVICE_FILE), "borrow = names a relative")
+    return replace(gpu, kernels=str(folder.resolve())) if any(folder.glob("*.csv")) else gpu
 
 
 def load_gpu_file(path: Path) -> Gpu:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli import replay, trace
+from apexsim.cli import device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
@@ -204,7 +204,9 @@ HELP = {
     "fit-power": FIT_POWER_HELP,
     **replay.HELP,
     **trace.HELP,
+    **device.HELP,
+    **profile.HELP,
 }
 RUN = {"plan": plan, "simulate": simulate, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "validate": validate,
-       "fit-host": fit_host, "fit-power": fit_power, **replay.RUN, **trace.RUN}  # fmt: skip
-ABOUT_GROUP = {"trace": trace.ABOUT}  # commands of two words
+       "fit-host": fit_host, "fit-power": fit_power, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
+ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

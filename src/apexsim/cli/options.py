@@ -43,7 +43,8 @@ class Opt:
 
 
 CLUSTER = (
-    Opt("gpu", str, REQUIRED, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file.", "NAME"),
+    Opt("gpu", str, REQUIRED, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file or device folder.", "NAME",
+        flags=("--gpu", "--device")),
     Opt("gpus", int, REQUIRED, "GPUs per node.", "N", least=1, most=4096),
     Opt("nodes", int, 1, "Nodes.", "M", least=1, most=4096),
 )
@@ -214,6 +215,19 @@ APEX_OUTPUT = (
     Opt("tpot_slo", float, 10.0, "Limit of each request's TPOT [ms].", "MS", least=0, above=True),
 )  # fmt: skip
 
+KEPT = (
+    Opt("name", str, None, "Name to keep it under. Default: that of device.toml.", "NAME"),
+    Opt("force", bool, False, "Replace a device of this name."),
+)
+PROFILED = (
+    Opt("out", str, REQUIRED, "Device folder to write; what it holds already is kept and not measured again.", "DIR"),
+    Opt("gpu", str, None, "What the accelerator is, where its own name is not in the catalogue.", "NAME"),
+    Opt("dtype", str, "bf16", "Formats of matrix products, with commas: bf16, fp16, fp32.", "LIST"),
+    Opt("tolerance", float, 0.05, "Error of interpolation above which a size is measured between two.", "X", least=0.001, most=1),
+    Opt("budget", float, None, "Stop after so many minutes; start again to go on.", "MIN", least=0, above=True),
+    Opt("gpus", int, None, "Ranks of the collectives. Default: all that are there.", "N", least=2, most=1024),
+    Opt("dry_run", bool, False, "Say what would be measured and about how long it takes; needs no GPU, but --gpu."),
+)
 REPLAY_SERVER = (
     Opt("url", str, None, "Address of the server: http://HOST:PORT, its /v1, or a whole interface.", "URL"),
     Opt("model", str, REQUIRED, "Model as the server calls it; also the predicted one, unless --config names it.", "NAME"),
@@ -272,6 +286,9 @@ COMMANDS: dict[str, Groups] = {
     "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},
     "trace filter": {"File": TRACE_FILE, "Limits": TRACE_LIMITS, "Output": TRACE_OUTPUT},
     "trace scale": {"File": TRACE_FILE, "Load": TRACE_LOAD, "Output": TRACE_OUTPUT},
+    "device check": {"Output": LIST_JSON},
+    "device add": {"Device": KEPT},
+    **{f"profile {what}": {"Measurement": PROFILED} for what in ("gemm", "attention", "moe", "comm", "all")},
 }
 
 

@@ -8,9 +8,11 @@ are kept; times found abroad are moved by `moved`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from os.path import isabs
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from apexsim.cost.device import DeviceTables
 from apexsim.cost.kernels import ROOT, Table, Tables
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, transfer, worst
 from apexsim.errors import InputError, nearest
@@ -37,7 +39,7 @@ class GpuLike(Protocol):
 class Home(NamedTuple):
     """One system's tables; native: they were measured on this very GPU."""
 
-    tables: Tables
+    tables: Tables | DeviceTables
     native: bool
 
 
@@ -49,7 +51,7 @@ class Library:
             raise InputError(f"unknown kernel source '{source}'", "source", nearest(source, ENGINES))
         self.gpu, self.source = gpu, source
         self.link, self.vendor = getattr(gpu, "link", None), getattr(gpu, "vendor", "")
-        self.homes = tuple(Home(Tables(s, root), s == gpu.kernels) for s in (gpu.kernels, gpu.borrow) if s)
+        self.homes = tuple(Home(_tables(s, root), s == gpu.kernels) for s in (gpu.kernels, gpu.borrow) if s)
         stated = Peaks(gpu.flops, gpu.memory_bandwidth, float(getattr(self.link, "bandwidth", 0.0)))
         self.peaks = self.homes[0].tables.peaks if gpu.kernels else stated
         self._kept: dict[Any, Any] = {}
@@ -63,6 +65,11 @@ class Library:
     def surface(self, home: Home, family: str, key: tuple[str, ...], make: Callable[[Table, Peaks], T]) -> T:
         """What `make` builds from one table and the peaks of the GPU it was measured on, once."""
         return self.kept((home.native, family, key), lambda: make(home.tables.table(family, key), home.tables.peaks))
+
+
+def _tables(system: str, root: Path) -> Tables | DeviceTables:
+    """A measured system of the package by name, or a device folder by its path."""
+    return DeviceTables(Path(system)) if isabs(system) else Tables(system, root)
 
 
 def moved(priced: Priced, launch: float, here: Array, there: Array) -> Priced:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from os.path import isabs
 
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
@@ -67,6 +68,8 @@ def cluster_line(cluster: Cluster) -> str:
 def kernels_of(cluster: Cluster) -> str:
     """Where kernel times come from."""
     gpu = cluster.gpu
+    if isabs(gpu.kernels):  # a device folder, which may hold few operators
+        return f"from its folder, else {f'transferred from {gpu.borrow}' if gpu.borrow else 'roofline'}"
     return "measured" if gpu.kernels else (f"transferred from {gpu.borrow}" if gpu.borrow else "roofline")
 
 

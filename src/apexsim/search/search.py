@@ -146,7 +146,8 @@ def _notes(setting: Setting) -> tuple[str, ...]:
         notes.append(f"prefix reuse ignored; ideal hit rate {work.ideal_hit:.1%}")
     gpu = setting.cluster.gpu
     if not gpu.kernels:
-        notes.append(f"no measured kernels for {gpu.name}: utilisation transferred from {gpu.borrow}, peaks its own")
+        where = f"utilisation transferred from {gpu.borrow}, peaks its own" if gpu.borrow else "all from the stated roofline"
+        notes.append(f"no measured kernels for {gpu.name}: {where}")
     return tuple(dict.fromkeys(notes))
 
 
