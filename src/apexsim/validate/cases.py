@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ import numpy as np
 from apexsim.engines import EngineRow, load_engine, override, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.families import load_model
 from apexsim.model.model import Experts, Model
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.validate.memory_cases import memory_row
-from apexsim.validate.rows import Answered, Row, Skipped, flag, number, whole
+from apexsim.validate.rows import Answered, Row, Skipped, flag, model_named, number, whole
 from apexsim.workload.formats import read_trace
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
@@ -120,11 +120,14 @@ def _layout(row: Row, model: Model) -> tuple[Layout, Layout]:
     return attention, Layout(1, tp, ep)
 
 
+_population_of = lru_cache(maxsize=256)(inferencex_population)  # the same lengths serve every layout of a sweep
+
+
 def _population(row: Row) -> Workload:
     isl, osl, users = whole(row, "isl"), whole(row, "osl"), max(1, whole(row, "concurrency"))
     count = whole(row, "num_prompts") or 10 * users
     if row["len_dist"].startswith("uniform"):
-        prompt, output = inferencex_population(isl, osl, count)
+        prompt, output = _population_of(isl, osl, count)
     else:
         prompt, output = np.full(count, isl, np.int64), np.full(count, osl, np.int64)
     return Workload(row["id"], np.zeros(count), prompt, output, "closed", users)
@@ -141,7 +144,7 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
         return Skipped(row["id"], "the row names no bundled model", labels)
     if (row.get("spec") or "none") != "none":
         return Skipped(row["id"], "speculative decoding is not modelled", labels)
-    model, gpu = load_model(row["config"]), load_gpu(row["system"])
+    model, gpu = model_named(row["config"]), load_gpu(row["system"])
     attention, ffn = _layout(row, model)
     stages = max(1, whole(row, "pp", 1))
     precision = served_precision(row["family"], row["precision"], row.get("launch_kv_dtype") or "")
@@ -211,7 +214,7 @@ def open_loop(row: Row, where: Path) -> Case | Skipped:
     if flag(row, "chunked_prefill"):
         settings |= {"chunk": 1, "max_num_batched_tokens": whole(row, "token_budget")}
     engine = _engine(row["engine"], row["engine_version"], settings, cluster, length)
-    return Case(row["id"], load_model(row["config"]), cluster, engine, plan, work, length, measured_ms(row, OPEN, 1e3), labels,
+    return Case(row["id"], model_named(row["config"]), cluster, engine, plan, work, length, measured_ms(row, OPEN, 1e3), labels,
                 flag(row, "custom_all_reduce"))  # fmt: skip
 
 
@@ -239,7 +242,7 @@ def _request_run(name: str, members: list[Row]) -> Case | Skipped:
     work = Workload(name, column["arrival_s"], column["isl"].astype(np.int64), column["osl"].astype(np.int64))
     layout = Layout(tp=whole(row, "tp", 1))
     plan = Plan(max(1, whole(row, "dp", 1)), 1, layout, layout, Precision((), row["dtype"], "auto", "bf16"))
-    cluster, model = Cluster(load_gpu(row["hw"]), plan.devices), load_model(row["config"])
+    cluster, model = Cluster(load_gpu(row["hw"]), plan.devices), model_named(row["config"])
     settings = {"max_num_seqs": whole(row, "max_num_seqs"), "max_num_batched_tokens": whole(row, "max_num_batched_tokens")}
     length = max(model.max_length if model.max_length < work.longest * 4 else work.longest, work.longest)
     engine = _engine("vllm", row["vllm"], settings, cluster, length)

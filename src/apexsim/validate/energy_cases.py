@@ -19,12 +19,11 @@ from apexsim.cost.roofline import Peaks
 from apexsim.cost.work import Demand, done
 from apexsim.engine.types import FULL
 from apexsim.hardware import Cluster, Gpu, load_gpu
-from apexsim.model.families import load_model
 from apexsim.model.model import Experts, Model
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import ENGINE, Case, _engine, served_precision
-from apexsim.validate.rows import Row, Skipped, number, whole
+from apexsim.validate.rows import Row, Skipped, model_named, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -79,7 +78,7 @@ def understand(row: Row, prompt_scale: float = 1.0) -> Run | Skipped:
     labels = {"engine": row["engine"], "gpu": row["gpu"], "model": row["config"], "quality": quality(row), "task": row["task"]}
     if reason := _obstacle(row):
         return Skipped(row["id"], reason, labels)
-    model, gpu = load_model(row["config"]), load_gpu(row["gpu"])
+    model, gpu = model_named(row["config"]), load_gpu(row["gpu"])
     family = next((v for k, v in ALIKE.items() if row["model"].startswith(k)), "qwen3")
     label = {"bfloat16": "bf16"}.get(row["precision"], row["precision"])
     gpus, dp, ep = whole(row, "gpus", 1), max(1, whole(row, "dp", 1)), max(1, whole(row, "ep", 1))

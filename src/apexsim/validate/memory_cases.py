@@ -17,7 +17,6 @@ from typing import Any
 from apexsim.engines import EngineRow, engine_versions, load_engine, override, settled
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster, Gpu, load_gpu
-from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.model.precision import LINEAR, format_in_name
 from apexsim.plan.memory import Room, room, size
@@ -26,7 +25,7 @@ from apexsim.plan.pool import kv_pool, token_line
 from apexsim.plan.space import routed
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
-from apexsim.validate.rows import Answered, Row, Skipped, flag, number, whole
+from apexsim.validate.rows import Answered, Row, Skipped, flag, model_named, number, whole
 
 KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
@@ -122,7 +121,7 @@ def _settings(row: Row) -> dict[str, Any]:
 
 def server(row: Row) -> Server:
     """The launch that a row describes."""
-    model, gpu = load_model(row["config"]), gpu_of(row)
+    model, gpu = model_named(row["config"]), gpu_of(row)
     if any(word in row["model_id"].lower() for word in HEADLESS):
         model = replace(model, has_head=False)
     cache = (row.get("kv_dtype") or "").strip()

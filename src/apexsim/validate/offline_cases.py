@@ -12,11 +12,10 @@ import numpy as np
 
 from apexsim.engines import load_engine, override, settled
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.families import load_model
 from apexsim.model.model import Experts
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, served_precision
-from apexsim.validate.rows import Row, Skipped, number, whole
+from apexsim.validate.rows import Row, Skipped, model_named, number, whole
 from apexsim.workload.trace import Workload
 
 OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
@@ -31,7 +30,7 @@ def offline(row: Row, where: Path) -> Case | Skipped:
     labels = {"engine": "trtllm", "gpu": row["gpu"], "model": row["config"], "layout": "PP" if stages > 1 else "TP"}
     if not row["config"]:
         return Skipped(row["id"], "the row names no bundled model", labels)
-    model, gpu = load_model(row["config"]), load_gpu(row["gpu"])
+    model, gpu = model_named(row["config"]), load_gpu(row["gpu"])
     attention, ffn = layouts(row, any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells))
     family = next((f for prefix, f in FAMILY.items() if row["config"].startswith(prefix)), "")
     label = "fp4" if family == "gptoss" else row["precision"].lower()  # gpt-oss has MXFP4 experts whatever the label says

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+from apexsim.model.families import load_model
+from apexsim.model.model import Model
 
 Row = Mapping[str, str]
 
@@ -47,3 +51,9 @@ def whole(row: Row, key: str, default: int = 0) -> int:
 def flag(row: Row, key: str) -> bool:
     """Is a cell true?"""
     return (row.get(key) or "").strip().lower() in ("1", "1.0", "true", "yes")
+
+
+@lru_cache(maxsize=256)
+def model_named(name: str) -> Model:
+    """A bundled model, read once for all the rows that name it."""
+    return load_model(name)
