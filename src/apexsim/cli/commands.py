@@ -11,7 +11,7 @@ import typer
 from apexsim.cli import device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.options import checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, check_outputs, page_size, write_atomic
+from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size
 from apexsim.cli.sizing import FIT_HELP, fit
 
 if TYPE_CHECKING:
@@ -120,22 +120,15 @@ def _tell(study: Study, given: dict[str, Any]) -> None:
         from apexsim.report.jsonout import study_json
         from apexsim.report.plain import dumps
 
-        _deliver(dumps(study_json(study)), given["json"], "--json")
+        deliver(dumps(study_json(study)), given["json"], "--json")
     if given["json"] == STDOUT and given["output"] is None:
         return
     from apexsim.report.text import render
 
     columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
     text = render(study, width=columns, color=color, top=given.get("top", 10), everything=given.get("all", False))
-    _deliver(text, given["output"] or STDOUT, "--output")
+    deliver(text, given["output"] or STDOUT, "--output")
 
-
-def _deliver(text: str, path: str, flag: str) -> None:
-    if path == STDOUT:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        write_atomic(path, text, flag)
 
 
 @with_options("models")
@@ -171,9 +164,9 @@ def validate(files: Files, **given: Any) -> None:
     with Progress() as progress:
         results = [fidelity.run(path, progress=progress) for path in files]
     if given["json"] is not None:
-        _deliver(dumps(results[0] if len(results) == 1 else results), given["json"], "--json")
+        deliver(dumps(results[0] if len(results) == 1 else results), given["json"], "--json")
     if given["json"] != STDOUT or given["output"] is not None:
-        _deliver("\n".join(fidelity.render(result) for result in results), given["output"] or STDOUT, "--output")
+        deliver("\n".join(fidelity.render(result) for result in results), given["output"] or STDOUT, "--output")
 
 
 @with_options("fit-host")

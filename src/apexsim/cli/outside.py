@@ -64,6 +64,15 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
         raise
 
 
+def deliver(text: str, path: str, flag: str) -> None:
+    """Write to standard output, or atomically to the file that `flag` named."""
+    if path == STDOUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        write_atomic(path, text, flag)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

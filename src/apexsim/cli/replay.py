@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apexsim.cli.options import QUESTION, checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, check_outputs, check_writable, page_size, write_atomic
+from apexsim.cli.outside import STDOUT, Progress, check_outputs, check_writable, deliver, page_size
 from apexsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def _save(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
     from apexsim.report.plain import dumps
     from apexsim.report.replaypage import replay_json
 
-    _deliver(dumps(replay_json(run, found)), given["json"], "--json")
+    deliver(dumps(replay_json(run, found)), given["json"], "--json")
 
 
 def _tell(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
@@ -159,15 +158,8 @@ def _tell(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
         drawn(run, found, given["plot"])
     if given["json"] != STDOUT or given["output"] is not None:
         color = page_size()[1] if given["output"] in (None, STDOUT) else False
-        _deliver(replay_text(run, found, color), given["output"] or STDOUT, "--output")
+        deliver(replay_text(run, found, color), given["output"] or STDOUT, "--output")
 
-
-def _deliver(text: str, path: str, flag: str) -> None:
-    if path == STDOUT:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    else:
-        write_atomic(path, text, flag)
 
 
 def _end(run: Run, given: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from apexsim.replay.compare import STATS, Comparison
 from apexsim.replay.record import LATENCIES, Measured, Run, measured, run_json
 from apexsim.report.draw import percent, sig
 from apexsim.report.page import columns, heading, labelled, page
+from apexsim.report.picture import saved
 from apexsim.stats import plain
 from apexsim.units import format_seconds
 
@@ -152,7 +152,7 @@ def drawn(run: Run, found: Comparison | None, path: str) -> None:
     axes[1][1].set(xlabel="sent at [s]", ylabel="TTFT [ms]")
     axes[1][1].legend()
     figure.suptitle(f"{run.about.get('model_id', '')} {found.plan if found else ''}".strip() or "replay")
-    _saved(figure, path)
+    saved(figure, path)
 
 
 def _series(run: Run, found: Comparison | None) -> dict[str, tuple[Any, ...]]:
@@ -162,14 +162,3 @@ def _series(run: Run, found: Comparison | None) -> dict[str, tuple[Any, ...]]:
     good = run.good
     tpot = [(s.last - s.first) / (s.output_len - 1) for s in good if s.output_len > 1]
     return {"ttft": ([s.first - s.start for s in good],), "tpot": (tpot,), "e2el": ([s.last - s.start for s in good],)}
-
-
-def _saved(figure: Any, path: str) -> None:
-    target = Path(path).expanduser()
-    aside = target.with_name(f".{target.name}.part")
-    try:
-        figure.savefig(aside, dpi=120, format=target.suffix[1:] or "png")
-        aside.replace(target)
-    except (OSError, ValueError) as error:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"cannot write the picture '{path}': {error}", "--plot", "use .png, .svg or .pdf") from None

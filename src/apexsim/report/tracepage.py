@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
@@ -10,6 +9,7 @@ from rich.console import RenderableType
 from apexsim.errors import InputError
 from apexsim.report.draw import bar, percent, sig, sparkline
 from apexsim.report.page import columns, heading, labelled, page
+from apexsim.report.picture import saved
 from apexsim.stats import plain
 from apexsim.units import format_count, format_seconds
 from apexsim.workload.describe import Arrivals, Description, Lengths
@@ -152,14 +152,7 @@ def drawn(requests: Requests, found: Description, path: str) -> None:
     axes[1][1].scatter(requests.prompt[some], requests.output[some], s=3, alpha=0.4, linewidths=0)
     axes[1][1].set(xscale="log", yscale="log", xlabel="prompt tokens", ylabel="output tokens")
     figure.suptitle(f"{requests.source}: {found.requests:,} requests")
-    target = Path(path).expanduser()
-    aside = target.with_name(f".{target.name}.part")
-    try:
-        figure.savefig(aside, dpi=120, format=target.suffix[1:] or "png")
-        aside.replace(target)
-    except (OSError, ValueError) as error:
-        aside.unlink(missing_ok=True)
-        raise InputError(f"cannot write the picture '{path}': {error}", "--plot", "use .png, .svg or .pdf") from None
+    saved(figure, path)
 
 
 def _draw_arrivals(axes: Any, found: Description) -> None:

@@ -62,7 +62,6 @@ RELEASED = {
 ENGINE = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
 
 # What was really served, by model family and label: formats of the parts; anything not named is `default`.
-FOUR_BIT_ACTS = {"b200_sxm", "b300_sxm", "gb200", "gb300"}
 SERVED: dict[tuple[str, str], dict[str, str]] = {
     ("llama", "fp8"): {"default": "fp8"},
     ("llama", "fp4"): {"default": "nvfp4"},

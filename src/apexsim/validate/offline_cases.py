@@ -21,7 +21,6 @@ from apexsim.workload.trace import Workload
 OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
 # The longest common prefix of a row's config that names a family of number formats.
 FAMILY = {"meta-llama--Meta-Llama": "llama", "openai--gpt-oss": "gptoss", "deepseek": "dsr1"}
-NEEDED = frozenset({"id", "config", "isl", "osl", "num_requests", "out_tok_s_per_gpu", "pp", "tp"})
 
 
 def offline(row: Row, where: Path) -> Case | Skipped:

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from apexsim.cost.account import run_energy, usage
 from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
@@ -116,9 +114,3 @@ def run(
             if progress:
                 progress(len(rows), len(cases), str(row["id"]))
     return {"format": FORMAT, "kind": kind, "file": Path(path).name, "summary": summarise(rows), "rows": rows}
-
-
-def errors(rows: list[dict[str, Any]], metric: str) -> np.ndarray:
-    """Relative errors predicted / measured − 1 of the rows that have a metric."""
-    pairs = [r["metrics"][metric] for r in rows if metric in r["metrics"]]
-    return np.asarray([p["predicted"] / p["measured"] - 1.0 for p in pairs if p["measured"] > 0])

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MODES = ("open", "closed", "offline")
-
 
 @dataclass(frozen=True, slots=True)
 class Workload:
