@@ -20,7 +20,7 @@ def power_rows(study: Study, ranked: Ranked) -> list[Row]:
             "power",
             f"{sig(spent.watts)} of {sig(tdp)} W per GPU; {sig(spent.per_output_token)} J per output token, {sig(spent.per_token)} per "
             f"token, {sig(spent.per_request)} per request; {sig(spent.joules / J_PER_KWH)} kWh of GPUs in all; with its servers "
-            f"{sig(spent.wall_w)} W at the wall",
+            f"{sig(spent.wall_w)} W and {sig(spent.wall_per_output_token)} J per output token at the wall",
         )
     ]
     return rows if "plan" in study.inputs or len(study.ranked) < 2 else [*rows, ("energy", least_energy(study))]

@@ -186,6 +186,8 @@ def _notes(setting: Setting, plan: Plan, shape: Shape) -> list[str]:
             "experts span nodes: priced with DeepEP "
             "(vLLM: --all2all-backend deepep_low_latency; SGLang: --moe-a2a-backend deepep)"
         )
+    if plan.clock:
+        notes.append(f"lock the clock on every node first: nvidia-smi --lock-gpu-clocks={plan.clock},{plan.clock}")
     weights, _ = _dtypes(plan)
     if weights and weights != "fp8":
         notes.append(f"{weights} weights need a checkpoint in that format")

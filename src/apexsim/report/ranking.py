@@ -63,6 +63,7 @@ def _columns(study: Study, rows: Sequence[Ranked], stats: Sequence[str], short: 
         _column("output\ntok/s", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s, 4)),
         _column("tok/s\nper GPU", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
         *_goodput(study, rows),
+        *_energy(study, rows),
         _column(
             "", "left", rows, lambda r: " ".join(m[0] for m in marks(study, r)) if short else ", ".join(marks(study, r))
         ),
@@ -99,6 +100,13 @@ def _goodput(study: Study, rows: Sequence[Ranked]) -> list[Column]:
         _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s)),
         _column("meet\nSLOs", "right", rows, lambda r: percent(r.metrics.attainment)),
     ]
+
+
+def _energy(study: Study, rows: Sequence[Ranked]) -> list[Column]:
+    """The objective, where it is an energy."""
+    if not study.objective.endswith("energy"):
+        return []
+    return [_column("J per\ntoken", "right", rows, lambda r: sig(r.value))]
 
 
 def marks(study: Study, ranked: Ranked) -> list[str]:
