@@ -7,6 +7,7 @@ print(study.ranked[0].plan.shorthand, study.ranked[0].metrics.e2el.mean)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import power_law
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
-from apexsim.hardware import Cluster, Gpu, load_gpu
+from apexsim.hardware import USUAL_BOOKS, Cluster, Gpu, load_gpu
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.objective import parse_objective
@@ -86,7 +87,7 @@ def ask(
     images: int = 0, image_size: str = "1024x1024", quant: str | None = None, clock: str | None = None,
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
-    server_overhead: float | None = None, pue: float | None = None,
+    price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
     inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
@@ -117,8 +118,26 @@ def ask(
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility
     )
-    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, server)
+    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, price_of(price, cluster.gpu), server)
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype), goal, inputs
+
+
+def price_of(text: str | None, gpu: Gpu) -> tuple[float, str]:
+    """Price of a GPU [$/h] and its book: a number, a book of the GPU's file, or nothing for the usual one; NaN where unknown."""
+    if text is None:
+        book = next((name for name in USUAL_BOOKS if name in gpu.prices), "")
+        return (gpu.prices[book], book) if book else (math.nan, "")
+    name = text.strip().lower().replace("-", "_")
+    if name in gpu.prices:
+        return gpu.prices[name], name
+    try:
+        usd = float(text)
+    except ValueError:
+        usd = math.nan
+    if not (usd >= 0 and math.isfinite(usd)):
+        known = ", ".join(gpu.prices) or "none known for this GPU"
+        raise InputError(f"cannot read the price '{text}'", "--price", f"write $/h of one GPU, or a price book: {known}")
+    return usd, "given"
 
 
 def clocks_of(text: str, gpu: Gpu, where: str = "--clock") -> tuple[int, ...]:

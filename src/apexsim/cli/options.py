@@ -100,10 +100,12 @@ AXES = (
     Opt("clock", str, None, "SM clocks to search [MHz], e.g. 810,1410,1980; the GPU's own is its highest.", "LIST"),
 )
 GOAL = (
-    Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; energy (of GPUs); "
+    Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
         "wall-energy (of servers).", "WHAT"),
     Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans missing it "
         "rank last. May be repeated.", "LIMIT"),
+    Opt("price", str, None, "Rent of one GPU [$/h], or a price book: retail, on-demand, neocloud, hyperscaler. Default: the "
+        "first known of these.", "PRICE"),
     Opt("server_overhead", float, None, "Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.", "W", least=0),
     Opt("pue", float, None, "Power of the facility over that of its servers. Default: 1.3.", "X", least=1),
 )  # fmt: skip

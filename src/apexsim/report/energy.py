@@ -1,4 +1,4 @@
-"""What a run draws, and what the plan of least energy costs in latency (floor 6)."""
+"""What a run costs and draws, and what the plan of least energy costs in latency (floor 6)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from apexsim.cost.power import J_PER_KWH
 from apexsim.report.draw import change, sig
 from apexsim.report.page import Row
 from apexsim.search.study import Ranked, Study
+
+
+def cost_rows(study: Study, ranked: Ranked) -> list[Row]:
+    """What the GPUs cost; nothing where no price is known."""
+    (usd, book), per_million = study.setting.price, ranked.metrics.usd_per_million
+    if not math.isfinite(usd):
+        return []
+    gpus = ranked.metrics.devices
+    rent = f"${sig(usd * gpus)}/h for {gpus} GPUs (${sig(usd)} each, {book.replace('_', '-')})"
+    return [("cost", f"${sig(per_million)} per million output tokens at {rent}")]
 
 
 def power_rows(study: Study, ranked: Ranked) -> list[Row]:

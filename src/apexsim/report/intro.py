@@ -113,6 +113,7 @@ WORDS = {
     "throughput": "output throughput",
     "goodput": "goodput",
     "energy": "GPU energy per output token",
+    "cost": "rent per million output tokens",
     "wall-energy": "energy at the wall per output token",
 }
 

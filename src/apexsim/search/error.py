@@ -24,6 +24,7 @@ KIND = {
     "e2e": "e2e",
     "throughput": "e2e",
     "goodput": "e2e",
+    "cost": "e2e",
     "energy": "e2e",
     "wall-energy": "e2e",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from apexsim.cost.power import Server, power_law
@@ -35,6 +36,7 @@ class Setting:
     route: str = "round-robin"
     image_patches: int = 0  # patches of each image, and images of each request
     images: int = 0
+    price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is
     server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
     clocked: tuple[tuple[int, Cluster, Pricer], ...] = ()  # the cluster at each other SM clock [MHz] of the search
 

@@ -118,8 +118,9 @@ def _metrics(setting: Setting, goal: Goal, found: Evaluation) -> Metrics:
     peaks = setting.pricer.bank.peaks
     used = usage(found.stages, found.costs, found.outcome, plan.lanes, peaks)
     energy = run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, plan.devices)
-    energy = replace(energy, server=setting.server)
-    return replace(measure(found.outcome, setting.workload, devices=plan.devices, slos=goal.slos), energy=energy)
+    energy, usd_h = replace(energy, server=setting.server), setting.price[0]
+    metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=goal.slos)
+    return replace(metrics, energy=energy, usd_h=usd_h)
 
 
 def _heuristic_note(setting: Setting, heuristic: Plan) -> str:
