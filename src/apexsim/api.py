@@ -230,5 +230,6 @@ def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long
     if max_model_len is not None:
         return work, max_model_len
     length = min(-(-work.longest // ROUND) * ROUND, model.max_length)
-    note = f"max model length {length:,}: the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
+    how = "the model's own" if length == model.max_length else f"the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
+    note = f"max model length {length:,}: {how}"
     return replace(work, notes=(*work.notes, note)), length

@@ -198,6 +198,7 @@ APEX_MODEL = (
 APEX_CLUSTER = (
     Opt("num_nodes", int, 1, "Nodes.", "N", least=1, most=4096),
     Opt("num_gpus_per_node", int, REQUIRED, "GPUs of each node.", "N", least=1, most=4096),
+    Opt("encoder_gpus", int, None, "GPUs of one node for the encoder. Default: as many as the decoder has.", "N", least=1, most=4096),
     Opt("gpu", str, "H100-SXM-80GB", "GPU (see: apexsim gpus).", "NAME"),
     Opt("frequency", int, 0, "SM clock [MHz]; 0: the GPU's own.", "MHZ", least=0),
 )
