@@ -119,7 +119,7 @@ def _suggestions(study: Study) -> list[str]:
     limit = max(1, round(2e3 * study.ranked[0].metrics.ttft.p95))
     slo = study.inputs.get("slos") or (f"ttft:p95<{limit}ms",)
     return [
-        again("simulate", inputs, defaults, plan=second),
+        again("simulate", inputs, defaults, plan=second, quant=None, clock=None),  # the plan names its own
         again("plan", inputs, defaults, objective="throughput", slos=slo),
         again("plan", inputs, defaults, json="study.json") + " --all",
     ]
