@@ -41,14 +41,14 @@ ROUTES = ("round-robin", "least-outstanding")
 
 def plan(model: str, **question: Any) -> Study:
     """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible."""
-    workers, progress = question.pop("workers", 0), question.pop("progress", None)
+    run = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     setting, precision, goal, inputs = ask(model, **question)
     formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
     clocks = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu)
     space = merged([candidates(setting.model, setting.cluster, each) for each in chosen])
     setting, space = with_clocks(setting, clocks), at_clocks(space, clocks)
-    return replace(search(setting, space, goal, workers=workers, progress=progress), inputs=inputs)
+    return replace(search(setting, space, goal, **run), inputs=inputs)
 
 
 def simulate(model: str, plan: str, **question: Any) -> Study:

@@ -98,7 +98,7 @@ def plan(model: Model, **given: Any) -> None:
     given = checked("plan", given)
     check_outputs(given["json"], given["output"])
     with Progress() as progress:
-        study = api.plan(model, **question(given), workers=given["workers"], progress=progress)
+        study = api.plan(model, **question(given), workers=given["workers"], ray=given["ray"], progress=progress)
     _tell(study, given)
 
 

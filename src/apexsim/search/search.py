@@ -1,11 +1,10 @@
-"""Evaluate every plan of a space, on threads, and rank what comes back (floor 5)."""
+"""Evaluate every plan of a space and rank what comes back (floor 5)."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +20,7 @@ from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.error import comparison_error, objective_error
 from apexsim.search.evaluate import Evaluation, Setting, evaluate
+from apexsim.search.pool import Result, evaluated
 from apexsim.search.study import Ranked, Step, Study
 from apexsim.slo import Slo
 
@@ -36,12 +36,13 @@ class Goal:
     slos: tuple[Slo, ...] = ()
 
 
-def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, progress: Progress | None = None) -> Study:
+def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray: str | None = None,
+           progress: Progress | None = None) -> Study:  # fmt: skip
     """Rank every plan of `space`; raises Infeasible when none fits."""
     first = space.plans[0] if space.plans else None
     heuristic = heuristic_plan(setting.model, setting.cluster, first.precision if first else None)
     heuristic = replace(heuristic, clock=first.clock if first else 0)
-    results = _run(setting, space.plans, workers, progress)
+    results = _run(setting, space.plans, workers, ray, progress)
     fitting = [r for r in results if isinstance(r, Evaluation)]
     rejected = [*space.rejected, *(r for r in results if isinstance(r, Rejected))]
     if not fitting:
@@ -63,25 +64,13 @@ def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     return Study(**{**{f: getattr(study, f) for f in Study.__dataclass_fields__}, "ranked": (first, *rest)})
 
 
-def _run(
-    setting: Setting, plans: Iterable[Plan], workers: int, progress: Progress | None
-) -> list[Evaluation | Rejected]:
-    todo = list(plans)
-    count = workers or min(os.cpu_count() or 1, 8)
-    done: list[Evaluation | Rejected] = []
-    if count == 1 or len(todo) < 2:
-        results = (evaluate(setting, p) for p in todo)
-        return _collect(results, todo, done, progress)
-    with ThreadPoolExecutor(count) as pool:
-        return _collect(pool.map(lambda p: evaluate(setting, p), todo), todo, done, progress)
-
-
-def _collect(results: Iterable[Evaluation | Rejected], todo: list[Plan], done: list[Evaluation | Rejected],
-             progress: Progress | None) -> list[Evaluation | Rejected]:  # fmt: skip
-    for plan, result in zip(todo, results):
-        done.append(result)
-        if progress:
-            progress(len(done), len(todo), plan.shorthand)
+def _run(setting: Setting, plans: Sequence[Plan], workers: int, ray: str | None, progress: Progress | None) -> list[Result]:
+    done: list[Result] = []
+    with closing(evaluated(setting, plans, workers, ray)) as results:
+        for plan, result in zip(plans, results):
+            done.append(result)
+            if progress:
+                progress(len(done), len(plans), plan.shorthand)
     return done
 
 
