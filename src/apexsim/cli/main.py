@@ -17,12 +17,12 @@ import typer
 
 import apexsim
 from apexsim.cli.apex import spelled
-from apexsim.cli.commands import ABOUT_GROUP, HELP, RUN
+from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
 from apexsim.cli.options import addressed
 from apexsim.cli.outside import say
 from apexsim.errors import Infeasible, InputError, nearest
 
-BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
+BAD_INPUT, INFEASIBLE = 2, 3
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
     2
 ]  # the parent of all complaints about usage, whoever supplies it
