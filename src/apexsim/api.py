@@ -27,7 +27,7 @@ from apexsim.plan.plan import Precision, parse_plan, quantised
 from apexsim.plan.space import at_clocks, candidates, merged
 from apexsim.search.evaluate import Setting
 from apexsim.search.search import Goal, search, simulate_one
-from apexsim.search.study import Study
+from apexsim.search.study import Interrupted, Study
 from apexsim.slo import parse_slo
 from apexsim.workload.formats import fit_lengths, read_trace
 from apexsim.workload.synth import synthetic
@@ -40,15 +40,20 @@ ROUTES = ("round-robin", "least-outstanding")
 
 
 def plan(model: str, **question: Any) -> Study:
-    """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible."""
-    workers, progress = question.pop("workers", 0), question.pop("progress", None)
+    """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible.
+
+    workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
+    run = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     setting, precision, goal, inputs = ask(model, **question)
     formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
     clocks = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu)
     space = merged([candidates(setting.model, setting.cluster, each) for each in chosen])
     setting, space = with_clocks(setting, clocks), at_clocks(space, clocks)
-    return replace(search(setting, space, goal, workers=workers, progress=progress), inputs=inputs)
+    try:
+        return replace(search(setting, space, goal, **run), inputs=inputs)
+    except Interrupted as stop:
+        raise Interrupted(replace(stop.study, inputs=inputs)) from None
 
 
 def simulate(model: str, plan: str, **question: Any) -> Study:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -117,7 +118,9 @@ OUTPUT = (
     Opt("json", str, None, "Write all results as JSON; - is standard output, which then holds nothing else.", "PATH"),
     Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o")),
 )
-WORKERS = (Opt("workers", int, 0, "Threads; 0 takes the cores there are.", "N", least=0, most=1024),)
+RAY = Opt("ray", str, None, "Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).", "[ADDRESS]")
+WORKERS = (Opt("workers", int, 0, "Threads, or tasks of Ray, at once; 0 takes the cores there are.", "N", least=0, most=1024), RAY)
+ADDRESS = re.compile(r"auto|local|.+:\d+")
 PLAN = (Opt("plan", str, REQUIRED, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4), DP2TP4/TP8 …", "PLAN"),)
 WIDTHS = (
     Opt("tp", int, None, "Tensor parallel width; replicas fill the rest.", "T", least=1,
@@ -211,6 +214,7 @@ APEX_WORKLOAD = (
         least=0, above=True),
     Opt("image_size", int, None, "CLIP: pixels a side. Default: the model's.", "PX", least=1),
     Opt("disable_ray", bool, False, "Search on one thread."),
+    RAY,
     Opt("kv_dtype", str, "half", "float, half, float8, or another format.", "DTYPE"),
     Opt("weight_dtype", str, "half", "As --kv-dtype.", "DTYPE"),
     Opt("activation_dtype", str, "half", "As --kv-dtype; products are made in the wider of both.", "DTYPE"),
@@ -349,6 +353,12 @@ def _check_number(opt: Opt, value: float) -> None:
         least = f" {'above' if opt.above else 'of at least'} {opt.least:g}" if math.isfinite(opt.least) else ""
         most = f" and at most {opt.most:,.0f}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
+
+
+def addressed(words: Sequence[str]) -> list[str]:
+    """A --ray that no address follows as --ray=local: the one option whose value may be left out."""
+    pairs = zip(words, [*words[1:], ""])
+    return [f"{RAY.flag}=local" if word == RAY.flag and not ADDRESS.fullmatch(after) else word for word, after in pairs]
 
 
 def question(given: Mapping[str, Any]) -> dict[str, Any]:

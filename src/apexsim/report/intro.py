@@ -134,7 +134,7 @@ def goal_line(study: Study) -> str:
 
 
 NEAR = 3  # rejected plans shown of a rule
-NOT_RULES = ("enumerated", "skipped by a bound", "simulated")
+NOT_RULES = ("enumerated", "skipped by a bound", "left by the interrupt", "simulated")
 
 
 def funnel_line(study: Study) -> str:

@@ -1,6 +1,7 @@
 """A Study as JSON: plain values, units in the keys, the same bytes for the same study (floor 6).
 
 Nothing that depends on the machine or the hour is written; numbers that are not finite become null.
+"interrupted" is null, or how many plans were looked at, of how many, when the user stopped the search.
 History of the format: apexsim.study/1, the first.
 """
 
@@ -39,6 +40,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "funnel": [asdict(step) for step in study.funnel],
             "ranked": [_ranked(study.setting, ranked) for ranked in study.ranked],
             "rejected": rejected_rules(study),
+            "interrupted": dict(zip(("done", "of"), study.interrupted)) if study.interrupted else None,
             "notes": list(study.notes),
         }
     )

@@ -44,6 +44,7 @@ class Question:
     batch: int
     load: Load = USUAL
     workers: int = 0
+    ray: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def chained(model: Model, cluster: Cluster, work: Workload, question: Question, 
 def _searched(model: Model, cluster: Cluster, work: Workload, question: Question, progress: Progress | None) -> Study:
     space = candidates(model, cluster, question.precision)
     setting = setting_for(model, cluster, work, question)
-    return search(setting, space, question.goal, workers=question.workers, progress=progress)
+    return search(setting, space, question.goal, workers=question.workers, ray=question.ray, progress=progress)
 
 
 def _encoded(work: Workload, part: Part, encoder: Model) -> tuple[Workload, I8]:

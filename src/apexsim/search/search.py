@@ -1,11 +1,10 @@
-"""Evaluate every plan of a space, on threads, and rank what comes back (floor 5)."""
+"""Evaluate every plan of a space and rank what comes back (floor 5)."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +20,8 @@ from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.error import comparison_error, objective_error
 from apexsim.search.evaluate import Evaluation, Setting, evaluate
-from apexsim.search.study import Ranked, Step, Study
+from apexsim.search.pool import Result, evaluated
+from apexsim.search.study import Interrupted, Ranked, Step, Study
 from apexsim.slo import Slo
 
 Progress = Callable[[int, int, str], None]
@@ -36,17 +36,24 @@ class Goal:
     slos: tuple[Slo, ...] = ()
 
 
-def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, progress: Progress | None = None) -> Study:
-    """Rank every plan of `space`; raises Infeasible when none fits."""
+def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray: str | None = None,
+           progress: Progress | None = None) -> Study:  # fmt: skip
+    """Rank every plan of `space`; raises Infeasible when none fits, and Interrupted when the user stops it after one did."""
     first = space.plans[0] if space.plans else None
     heuristic = heuristic_plan(setting.model, setting.cluster, first.precision if first else None)
     heuristic = replace(heuristic, clock=first.clock if first else 0)
-    results = _run(setting, space.plans, workers, progress)
+    results = _run(setting, space.plans, workers, ray, progress)
     fitting = [r for r in results if isinstance(r, Evaluation)]
     rejected = [*space.rejected, *(r for r in results if isinstance(r, Rejected))]
+    stopped = len(results) < len(space.plans)
     if not fitting:
+        if stopped:
+            raise KeyboardInterrupt
         raise Infeasible(*_why_nothing_fits(setting, space, rejected))
-    return _study(setting, goal, fitting, rejected, space, heuristic)
+    study = _study(setting, goal, fitting, rejected, space, heuristic)
+    if stopped:
+        raise Interrupted(_partial(study, len(results), len(space.plans)))
+    return study
 
 
 def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
@@ -63,26 +70,23 @@ def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     return Study(**{**{f: getattr(study, f) for f in Study.__dataclass_fields__}, "ranked": (first, *rest)})
 
 
-def _run(
-    setting: Setting, plans: Iterable[Plan], workers: int, progress: Progress | None
-) -> list[Evaluation | Rejected]:
-    todo = list(plans)
-    count = workers or min(os.cpu_count() or 1, 8)
-    done: list[Evaluation | Rejected] = []
-    if count == 1 or len(todo) < 2:
-        results = (evaluate(setting, p) for p in todo)
-        return _collect(results, todo, done, progress)
-    with ThreadPoolExecutor(count) as pool:
-        return _collect(pool.map(lambda p: evaluate(setting, p), todo), todo, done, progress)
-
-
-def _collect(results: Iterable[Evaluation | Rejected], todo: list[Plan], done: list[Evaluation | Rejected],
-             progress: Progress | None) -> list[Evaluation | Rejected]:  # fmt: skip
-    for plan, result in zip(todo, results):
-        done.append(result)
-        if progress:
-            progress(len(done), len(todo), plan.shorthand)
+def _run(setting: Setting, plans: Sequence[Plan], workers: int, ray: str | None, progress: Progress | None) -> list[Result]:
+    """The results of the plans, of the first ones where the user interrupts."""
+    done: list[Result] = []
+    with suppress(KeyboardInterrupt), closing(evaluated(setting, plans, workers, ray)) as results:
+        for plan, result in zip(plans, results):
+            done.append(result)
+            if progress:
+                progress(len(done), len(plans), plan.shorthand)
     return done
+
+
+def _partial(study: Study, done: int, of: int) -> Study:
+    """The study of an interrupted search, which says so."""
+    *funnel, simulated = study.funnel
+    left = Step("left by the interrupt", of - done, "not looked at")
+    note = f"interrupted after {done} of {of} plans: a better one may be among the others"
+    return replace(study, funnel=(*funnel, left, simulated), notes=(note, *study.notes), interrupted=(done, of))
 
 
 def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: list[Rejected], space: Space | None,

@@ -54,3 +54,12 @@ class Study:
     error: tuple[float, float]  # relative half-width of the objective's error bar, and of a comparison of two plans
     notes: tuple[str, ...]
     inputs: dict[str, Any] = field(default_factory=dict)
+    interrupted: tuple[int, int] | None = None  # plans looked at, of how many, where the user stopped the search
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a search; `study` ranks the plans that were done by then."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        super().__init__("after {} of {} plans".format(*(study.interrupted or ())))
