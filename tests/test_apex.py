@@ -178,9 +178,9 @@ def chain(name: str, gpus: int = 2, rate: float | None = None, output: int = 12)
 @pytest.mark.parametrize("rate", [None, 20.0])
 def test_no_token_before_its_encoding_ends(name: str, rate: float | None) -> None:
     encoder, decoder = chain(name, rate=rate)
-    encoded = np.sort(encoder.study.ranked[0].evaluation.outcome.finish)
+    encoded = np.sort(encoder.study.ranked[0].outcome.finish)
     for ranked in decoder.study.ranked:
-        assert (ranked.evaluation.outcome.start >= encoded - 1e-9).all()
+        assert (ranked.outcome.start >= encoded - 1e-9).all()
     assert (decoder.study.setting.workload.arrive >= decoder.sent).all()
     assert sorted(decoder.study.setting.workload.output) == sorted(synthetic(200, 12, 60, rate, spread=0.5).output)
 

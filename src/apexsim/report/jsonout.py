@@ -97,9 +97,8 @@ def _understood(setting: Setting) -> dict[str, Any]:
 
 
 def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
-    found = ranked.evaluation
     started = launch(setting, ranked.plan)
-    over_time = series(found.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * ranked.plan.lanes)
+    over_time = series(ranked.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * ranked.plan.lanes)
     return {
         "plan": plan_json(ranked.plan),
         "shorthand": ranked.plan.shorthand,
@@ -111,7 +110,7 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "metrics": ranked.metrics.to_json(),
         "account": account_json(ranked.account),
         "provenance": dict(ranked.account.provenance),
-        "layout": layouts(setting, ranked.plan, found.stages),
+        "layout": layouts(setting, ranked.plan, ranked.stages),
         "launch": started.commands[0] if started.runnable else None,
         "not_runnable": runnable(ranked.plan, setting.model, setting.engine.engine) or None,
         "launch_notes": list(started.notes),

@@ -94,7 +94,7 @@ def _searched(model: Model, cluster: Cluster, work: Workload, question: Question
 def _encoded(work: Workload, part: Part, encoder: Model) -> tuple[Workload, I8]:
     """The requests as the decoder meets them, in the order in which they are encoded; where the encoder reads the prompt
     the decoder starts from one token."""
-    done = part.study.ranked[0].evaluation.outcome.finish
+    done = part.study.ranked[0].outcome.finish
     order = np.argsort(done, kind="stable")
     prompt = work.prompt if encoder.decoder.source_length else np.ones(work.size, np.int64)
     line = None if work.line is None else work.line[order]

@@ -10,7 +10,7 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,9 +19,10 @@ from typing import Any
 from apexsim.engine import cache
 from apexsim.errors import InputError, Rejected
 from apexsim.plan.plan import Plan
-from apexsim.search.evaluate import Evaluation, Setting, evaluate
+from apexsim.search.assess import Assessed
 
-Result = Evaluation | Rejected
+Result = Assessed | Rejected
+Work = Callable[[Plan], Result]  # what is to be done with a plan; picklable
 Results = Generator[Result, None, None]
 
 MOST_THREADS = 8  # more gain nothing: what is not compiled runs on one at a time
@@ -36,37 +37,37 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0
 SETTINGS = 4  # type of the frame with which a server answers
 
 
-def evaluated(setting: Setting, plans: Sequence[Plan], workers: int = 0, ray: str | None = None) -> Results:
+def evaluated(work: Work, plans: Sequence[Plan], workers: int = 0, ray: str | None = None) -> Results:
     """The result of each plan, in order.  workers: 0 takes the cores there are; ray: LOCAL, or what `ray.init` connects to."""
     count = workers or min(os.cpu_count() or 1, MOST_THREADS)
     if ray:
-        return _on_ray(setting, plans, workers, ray)
+        return _on_ray(work, plans, workers, ray)
     if count == 1 or len(plans) < 2:
-        return (evaluate(setting, plan) for plan in plans)
-    return _on_threads(setting, plans, count)
+        return (work(plan) for plan in plans)
+    return _on_threads(work, plans, count)
 
 
-def _on_threads(setting: Setting, plans: Sequence[Plan], count: int) -> Results:
+def _on_threads(work: Work, plans: Sequence[Plan], count: int) -> Results:
     with ThreadPoolExecutor(count) as pool:
-        yield from pool.map(lambda plan: evaluate(setting, plan), plans)
+        yield from pool.map(work, plans)
 
 
 # ---- Ray ------------------------------------------------------------------------------------------------------------
 
 
-def _on_ray(setting: Setting, plans: Sequence[Plan], workers: int, address: str) -> Results:
+def _on_ray(work: Work, plans: Sequence[Plan], workers: int, address: str) -> Results:
     """Tasks of several plans each, a few ahead of the one whose results are next."""
     with _connected(address, workers) as (ray, count):
         count = workers or count
         size = max(1, min(LARGEST_TASK, len(plans) // (count * TASKS_EACH)))
         tasks = [plans[i : i + size] for i in range(0, len(plans), size)]
-        run, shared = ray.remote(_task), ray.put(pickle.dumps(setting))
+        run, shared = ray.remote(_task), ray.put(pickle.dumps(work))
         sent: deque[Any] = deque(run.remote([shared], task) for task in tasks[: count * AHEAD])
         for i, task in enumerate(tasks):
             try:
                 found = pickle.loads(ray.get(sent.popleft()))
             except ray.exceptions.RayError:  # given up by Ray; what is wrong with a plan shows here as it would there
-                found = [evaluate(setting, plan) for plan in task]
+                found = [work(plan) for plan in task]
             if i + count * AHEAD < len(tasks):
                 sent.append(run.remote([shared], tasks[i + count * AHEAD]))
             yield from found
@@ -74,13 +75,13 @@ def _on_ray(setting: Setting, plans: Sequence[Plan], workers: int, address: str)
 
 def _task(shared: list[Any], plans: Sequence[Plan]) -> bytes:
     """On a worker: the results of some plans, pickled here so that arrays arrive as own memory, not as Ray's (read-only)."""
-    setting = _held(shared[0])
-    return pickle.dumps([evaluate(setting, plan) for plan in plans])
+    work = _held(shared[0])
+    return pickle.dumps([work(plan) for plan in plans])
 
 
 @lru_cache(maxsize=1)
-def _held(reference: Any) -> Setting:
-    """On a worker: the setting, read once a search, so that what was priced for one plan serves the next."""
+def _held(reference: Any) -> Work:
+    """On a worker: the work, read once a search, so that what was priced for one plan serves the next."""
     import ray
 
     return pickle.loads(ray.get(reference))

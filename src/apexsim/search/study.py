@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apexsim.cost.account import Account
+from apexsim.engine.kernel import Outcome
 from apexsim.errors import Rejected
 from apexsim.metrics import Metrics
+from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
-from apexsim.search.evaluate import Evaluation, Setting
+from apexsim.search.evaluate import Setting
 
 FORMAT = "apexsim.study/1"
 
@@ -21,13 +23,14 @@ class Ranked:
 
     plan: Plan
     room: Room
+    stages: tuple[StageOps, ...]
+    outcome: Outcome  # without its histograms
     metrics: Metrics
     account: Account
     value: float  # of the objective, in its own unit
     ratio: float  # how many times better than the heuristic plan (> 1 is better); NaN when that one is missing
     keeps: bool  # meets every constraint
     tie: bool  # within the error bars of the best
-    evaluation: Evaluation
 
 
 @dataclass(frozen=True, slots=True)
