@@ -92,7 +92,7 @@ def ask(
     images: int = 0, image_size: str = "1024x1024", quant: str | None = None, clock: str | None = None,
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
-    price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
+    power_cap: float | None = None, price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
     inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
@@ -118,7 +118,9 @@ def ask(
     load = read_load(expert_load) if expert_load else Load()
     pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster, load=load)
     limits = tuple(parse_slo(s) for s in slos)
-    goal = Goal(parse_objective(objective, limits), limits)
+    if power_cap is not None and not cluster.gpu.tdp_w > 0:
+        raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
+    goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
     usual = power_law()[1]
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility

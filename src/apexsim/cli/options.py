@@ -105,6 +105,8 @@ GOAL = (
         "wall-energy (of servers).", "WHAT"),
     Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans missing it "
         "rank last. May be repeated.", "LIMIT"),
+    Opt("power_cap", float, None, "Mean power that each GPU may draw [W]; plans above it rank last, --clock offers slower ones.",
+        "W", least=0, above=True),
     Opt("price", str, None, "Rent of one GPU [$/h], or a price book: retail, on-demand, neocloud, hyperscaler. Default: the "
         "first known of these.", "PRICE"),
     Opt("server_overhead", float, None, "Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.", "W", least=0),

@@ -35,6 +35,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "understood": _understood(study.setting),
             "objective": study.objective,
             "slos": list(study.slos),
+            "power_cap_w": study.power_cap,
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
             "error": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],

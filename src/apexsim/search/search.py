@@ -33,6 +33,7 @@ class Goal:
 
     objective: Objective
     slos: tuple[Slo, ...] = ()
+    power_cap: float = math.inf  # mean power of a GPU [W]
 
 
 def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray: str | None = None,
@@ -90,7 +91,7 @@ def _partial(study: Study, done: int, of: int) -> Study:
 
 def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list[Rejected], space: Space | None,
            heuristic: Plan) -> Study:  # fmt: skip
-    keyed = [(rank_key(x.metrics, goal.objective, goal.slos, x.plan.shorthand), x) for x in fitting]
+    keyed = [(rank_key(x.metrics, goal.objective, goal.slos, x.plan.shorthand, goal.power_cap), x) for x in fitting]
     keyed.sort(key=lambda pair: pair[0])
     base = next((goal.objective.value(x.metrics) for x in fitting if x.plan == heuristic), math.nan)
     best = goal.objective.value(keyed[0][1].metrics)
@@ -106,7 +107,7 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
     return Study(
         setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
         tuple(rejected), heuristic.shorthand, note, (objective_error(goal.objective.name, ranked[0].account), width),
-        _notes(setting),
+        _notes(setting), power_cap=goal.power_cap,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,7 @@ class Study:
     error: tuple[float, float]  # relative half-width of the objective's error bar, and of a comparison of two plans
     notes: tuple[str, ...]
     inputs: dict[str, Any] = field(default_factory=dict)
+    power_cap: float = math.inf  # mean power that a GPU may draw [W]
     interrupted: tuple[int, int] | None = None  # plans looked at, of how many, where the user stopped the search
 
 
