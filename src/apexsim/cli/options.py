@@ -94,7 +94,8 @@ PRECISION = (
     ),
     Opt("activation_dtype", str, None, "Default: what the weights' kernels take.", "DTYPE"),
     Opt("kv_dtype", str, None, "KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.", "DTYPE"),
-    Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default), balanced …, or a .json of counts.", "LOAD"),
+    Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default; balanced with one expert per token), … or a .json "
+        "of counts.", "LOAD"),
 )
 AXES = (
     Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),

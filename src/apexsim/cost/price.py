@@ -78,7 +78,7 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
     """
     busiest = n * pricer.load.imbalance(op.experts, op.ep)
     priced = pricer.bank.moe(
-        busiest, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, pricer.load.timed(), op.gated
+        busiest, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, pricer.load.timed(op.top_k), op.gated
     )
     seconds = np.maximum.accumulate(priced.seconds)
     if captured and op.beside:
