@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import secrets
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,10 @@ AHEAD = 2  # tasks sent ahead for each worker
 ANSWER_S = 5.0  # s, for an address to answer
 PROBE_S = 60.0  # s, for the first worker: it has to be started and to import the package
 RAY = "--ray"
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no report to its makers
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # deaths of workers would be told on standard output, amid the results
+}
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # RFC 9113, 3.4: with empty settings
 SETTINGS = 4  # type of the frame with which a server answers
 
@@ -90,7 +96,7 @@ def _held(reference: Any) -> Work:
 @contextmanager
 def _connected(address: str, workers: int) -> Iterator[tuple[Any, int]]:
     """(Ray, its cores), shut down at the end where it was not running before; raises InputError where it cannot be reached."""
-    ray = _module()
+    ray = _module(address)
     if ray.is_initialized():
         yield ray, _cores(ray)
         return
@@ -110,8 +116,12 @@ def _connected(address: str, workers: int) -> Iterator[tuple[Any, int]]:
         ray.shutdown()
 
 
-def _module() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+def _module(address: str) -> Any:
+    """Ray, which reads these variables when it is imported; what the user has set stays."""
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # ours is no open door to this machine
+    for name, value in (QUIET | (own if address == LOCAL and "RAY_AUTH_MODE" not in os.environ else {})).items():
+        if "ray" not in sys.modules:
+            os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError:
