@@ -26,6 +26,7 @@ from apexsim.report.jsonout import study_json
 from apexsim.report.plain import dumps
 from apexsim.report.text import render
 from apexsim.search import pool
+from apexsim.search.assess import assess
 from apexsim.search.study import Interrupted
 
 ROOT = Path(__file__).parent.parent
@@ -62,9 +63,8 @@ def refused(capsys: Capture, address: str) -> str:
 def test_a_setting_survives_pickling() -> None:
     setting, precision, *_ = api.ask("llama-3.1-70b", **ASKED)
     plans = [apexsim.parse_plan(text, precision) for text in ("TP8", "PP2×TP4")]
-    there = list(pool.evaluated(pickle.loads(pickle.dumps(setting)), plans))
-    here = list(pool.evaluated(setting, plans))
-    assert [pickle.dumps(x.outcome) for x in there] == [pickle.dumps(x.outcome) for x in here]  # type: ignore[union-attr]
+    there, here = ([assess(x, (), plan) for plan in plans] for x in (pickle.loads(pickle.dumps(setting)), setting))
+    assert [x.metrics for x in there] == [x.metrics for x in here]  # type: ignore[union-attr]
 
 
 def test_threads_give_what_one_after_the_other_gives() -> None:
@@ -182,7 +182,7 @@ DIES_ONCE = """
 import os, signal
 from pathlib import Path
 from apexsim.cli import main
-from apexsim.search import pool
+from apexsim.search import assess, pool
 
 def dies_once(shared, plans, folder={folder!r}):
     from apexsim.search.pool import _task
@@ -192,7 +192,7 @@ def dies_once(shared, plans, folder={folder!r}):
         os.kill(os.getpid(), signal.SIGKILL)
     return _task(shared, plans)
 
-pool._task, pool.evaluate, pool.TASKS_EACH = dies_once, None, 2  # None: nothing is done here
+pool._task, assess.evaluate, pool.TASKS_EACH = dies_once, None, 2  # None: nothing is done here
 """
 
 

@@ -109,7 +109,7 @@ def _connected(address: str, workers: int) -> Iterator[tuple[Any, int]]:
             ray.init(address=address, **own, **quiet)
         except Exception as error:
             what = f"no Ray cluster at '{address}': {str(error).strip().splitlines()[0].partition('. ')[0]}"
-            raise InputError(what, RAY, "without an address one is started here") from None
+            raise InputError(what, RAY, "check the address, and set RAY_AUTH_MODE=token where the cluster asks for it") from None
         _probe(ray, address)
         yield ray, _cores(ray)
     finally:
