@@ -71,6 +71,24 @@ def test_threads_give_what_one_after_the_other_gives() -> None:
     assert told(workers=3) == told(workers=1)
 
 
+STATISTICS = """
+import numpy as np
+from apexsim.stats import segment_stats, stats_of
+draw = np.random.default_rng(0).lognormal(size=(4, 40_000))
+print(segment_stats(draw[0], draw[1] * 1e-3, np.ceil(draw[2]), np.ceil(draw[3])), stats_of(draw[0]))
+"""
+
+
+def test_statistics_do_not_depend_on_the_number_of_cores() -> None:
+    """Ray gives each worker one thread of BLAS, whose sums of long arrays depend on that."""
+    one, two = (
+        subprocess.run([sys.executable, "-c", STATISTICS], check=True, capture_output=True,
+                       env={**os.environ, "OPENBLAS_NUM_THREADS": n, "OMP_NUM_THREADS": n}).stdout
+        for n in "12"
+    )  # fmt: skip
+    assert one == two
+
+
 # ---- --ray on the command line ---------------------------------------------------------------------------------------
 
 
