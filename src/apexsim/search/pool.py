@@ -108,7 +108,8 @@ def _connected(address: str, workers: int) -> Iterator[tuple[Any, int]]:
         try:
             ray.init(address=address, **own, **quiet)
         except Exception as error:
-            what = f"no Ray cluster at '{address}': {str(error).strip().splitlines()[0].partition('. ')[0]}"
+            why = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+            what = f"no Ray cluster at '{address}': {why}"
             raise InputError(what, RAY, "check the address, and set RAY_AUTH_MODE=token where the cluster asks for it") from None
         _probe(ray, address)
         yield ray, _cores(ray)
@@ -158,7 +159,7 @@ def _probe(ray: Any, address: str) -> None:
     except ray.exceptions.GetTimeoutError:
         raise InputError(f"no worker of the Ray cluster answered within {PROBE_S:.0f} s", RAY, "is it busy?") from None
     except ray.exceptions.RayError as error:
-        what = f"the workers of the Ray cluster at '{address}' cannot run apexsim: {str(error).strip().splitlines()[-1]}"
+        what = f"the workers of the Ray cluster at '{address}' cannot run apexsim: {str(error).strip().rpartition(chr(10))[2]}"
         raise InputError(what, RAY, "install this version of apexsim on every node") from None
     if theirs != cache.key():
         raise InputError(f"the workers of the Ray cluster at '{address}' run {theirs}, here is {cache.key()}", RAY,
