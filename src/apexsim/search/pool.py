@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import secrets
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,10 @@ AHEAD = 2  # tasks sent ahead for each worker
 ANSWER_S = 5.0  # s, for an address to answer
 PROBE_S = 60.0  # s, for the first worker: it has to be started and to import the package
 RAY = "--ray"
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no report to its makers
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # deaths of workers would be told on standard output, amid the results
+}
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # RFC 9113, 3.4: with empty settings
 SETTINGS = 4  # type of the frame with which a server answers
 
@@ -90,7 +96,7 @@ def _held(reference: Any) -> Work:
 @contextmanager
 def _connected(address: str, workers: int) -> Iterator[tuple[Any, int]]:
     """(Ray, its cores), shut down at the end where it was not running before; raises InputError where it cannot be reached."""
-    ray = _module()
+    ray = _module(address)
     if ray.is_initialized():
         yield ray, _cores(ray)
         return
@@ -102,16 +108,21 @@ def _connected(address: str, workers: int) -> Iterator[tuple[Any, int]]:
         try:
             ray.init(address=address, **own, **quiet)
         except Exception as error:
-            what = f"no Ray cluster at '{address}': {str(error).strip().splitlines()[0].partition('. ')[0]}"
-            raise InputError(what, RAY, "without an address one is started here") from None
+            why = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
+            what = f"no Ray cluster at '{address}': {why}"
+            raise InputError(what, RAY, "check the address, and set RAY_AUTH_MODE=token where the cluster asks for it") from None
         _probe(ray, address)
         yield ray, _cores(ray)
     finally:
         ray.shutdown()
 
 
-def _module() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+def _module(address: str) -> Any:
+    """Ray, which reads these variables when it is imported; what the user has set stays."""
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # ours is no open door to this machine
+    for name, value in (QUIET | (own if address == LOCAL and "RAY_AUTH_MODE" not in os.environ else {})).items():
+        if "ray" not in sys.modules:
+            os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError:
@@ -148,7 +159,7 @@ def _probe(ray: Any, address: str) -> None:
     except ray.exceptions.GetTimeoutError:
         raise InputError(f"no worker of the Ray cluster answered within {PROBE_S:.0f} s", RAY, "is it busy?") from None
     except ray.exceptions.RayError as error:
-        what = f"the workers of the Ray cluster at '{address}' cannot run apexsim: {str(error).strip().splitlines()[-1]}"
+        what = f"the workers of the Ray cluster at '{address}' cannot run apexsim: {str(error).strip().rpartition(chr(10))[2]}"
         raise InputError(what, RAY, "install this version of apexsim on every node") from None
     if theirs != cache.key():
         raise InputError(f"the workers of the Ray cluster at '{address}' run {theirs}, here is {cache.key()}", RAY,
