@@ -162,6 +162,26 @@ TRACE_MADE = (
     Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
 )
+TRACE_TEXTS = (
+    Opt("tokenizer", str, None, "A tokenizer.json, a folder that holds one, or a hub name in the local cache; needs the extra "
+        "'tokenize'.", "NAME"),
+    Opt("download", bool, False, "Fetch the tokenizer from the hub where the cache has none."),
+    Opt("chars_per_token", float, None, "Without a tokenizer: estimate by characters; 4 is usual for English.", "X", least=0, above=True),
+    Opt("tokens_per_word", float, None, "Without a tokenizer: estimate by words; 1.3 is usual for English.", "X", least=0, above=True),
+    Opt("prompt_field", str, None, "Column of the prompt. Default: prompt, instruction, question … or a conversation.", "NAME"),
+    Opt("output_field", str, None, "Column of the answer. Default: completion, output, response, answer …", "NAME"),
+    Opt("turns", str, "first", "Of a conversation: the first turn, or all, each after what was said before.", "HOW"),
+    Opt("output_len", int, None, "Output tokens of every request, instead of the answers' own.", "N", least=1),
+    Opt("skip_bad", int, 0, "Records that cannot be used and are passed over; they are counted and named.", "N", least=0),
+)
+TRACE_SENT = (
+    Opt("max_model_len", int, None, "Leave out requests with more prompt + output tokens.", "N", least=2),
+    Opt("limit", int, None, "The first N requests of those.", "N", least=1),
+    Opt("request_rate", float, None, "Mean requests per second. Default: all at once.", "R", least=0, above=True),
+    Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.", "B", least=0, above=True),
+    Opt("turn_gap", float, 30.0, "Seconds from one turn of a conversation to the next, with --turns all.", "S", least=0),
+    Opt("seed", int, 0, "Seed of the arrivals.", "S", least=0),
+)
 TRACE_LIMITS = (
     Opt("min_prompt", int, None, "Shortest prompt [tokens].", "N", least=1),
     Opt("max_prompt", int, None, "Longest prompt [tokens].", "N", least=1),
@@ -286,6 +306,7 @@ COMMANDS: dict[str, Groups] = {
     "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},
     "trace filter": {"File": TRACE_FILE, "Limits": TRACE_LIMITS, "Output": TRACE_OUTPUT},
     "trace scale": {"File": TRACE_FILE, "Load": TRACE_LOAD, "Output": TRACE_OUTPUT},
+    "trace tokenize": {"Texts": TRACE_TEXTS, "Requests": TRACE_SENT, "Output": TRACE_OUTPUT},
     "device check": {"Output": LIST_JSON},
     "device add": {"Device": KEPT},
     **{f"profile {what}": {"Measurement": PROFILED} for what in ("gemm", "attention", "moe", "comm", "all")},

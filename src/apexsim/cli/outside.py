@@ -101,14 +101,15 @@ class Progress:
     has to wait for the simulator to be compiled says so once, everywhere; bad input has been refused by then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, simulates: bool = True) -> None:
+        self._simulates = simulates
         self._begun, self._shown = time.monotonic(), False
         self._wanted = sys.stderr.isatty()
         self._notice = threading.Timer(NOTICE_AFTER, _announce_compilation)
         self._notice.daemon = True
 
     def __enter__(self) -> Progress:
-        if not _compiled():
+        if self._simulates and not _compiled():
             self._notice.start()
         return self
 

@@ -102,8 +102,8 @@ def of_workload(workload: Workload) -> Requests:
 # ---- blocks of lines ----------------------------------------------------------------------------------------------
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """The file as bytes, unpacked where it is gzip."""
+def opened(path: Path) -> IO[bytes]:
+    """The file as bytes, unpacked where it is gzip; errors are `InputError`s."""
     where = str(path)
     try:
         with path.open("rb") as raw:
@@ -295,7 +295,7 @@ def read_requests(
     is about 60 bytes per request, besides its prefix blocks; a file that is one JSON document is read as a whole.
     """
     reading = _Reading(str(path), fmt, columns, time_unit, skip, chars_per_token)
-    with _opened(Path(path)) as file:
+    with opened(Path(path)) as file:
         blocks = _blocks(file, reading.where)
         text, start = next(((t, n) for t, n in blocks if t.strip()), ("", 1))
         if not text:
