@@ -23,7 +23,8 @@ REQUIRED: Any = inspect.Parameter.empty
 class Opt:
     """One option: Python name, type, default, help, and what a number must keep.
 
-    flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too.
+    flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too;
+    endless: infinity has a meaning.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Opt:
     least: float = -math.inf
     most: float = math.inf
     above: bool = False
+    endless: bool = False
 
     @property
     def flag(self) -> str:
@@ -58,7 +60,7 @@ WORKLOAD = (
     Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
         "X", least=0, most=1),
     Opt("request_rate", float, None, "Requests per second, Poisson; scales the arrivals of a trace. inf: all at once.",
-        "R", least=0, above=True),
+        "R", least=0, above=True, endless=True),
     Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.",
         "B", least=0, above=True),
     Opt("concurrency", int, None, "Closed loop: C users, each sends the next request when the last has finished.",
@@ -149,14 +151,15 @@ TRACE_DESCRIBED = (
     Opt("plot", str, None, "Draw lengths and arrivals into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
 )
 TRACE_MADE = (
-    Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1),
-    Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1),
-    Opt("prompt_cv", float, 0.0, "Standard deviation over mean of the prompt lengths; 0: all the same.", "X", least=0),
-    Opt("output_cv", float, 0.0, "The same of the output lengths.", "X", least=0),
+    Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1, most=2**30),
+    Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1, most=2**30),
+    Opt("prompt_cv", float, 0.0, "Standard deviation over mean of the prompt lengths; 0: all the same.", "X", least=0, most=100),
+    Opt("output_cv", float, 0.0, "The same of the output lengths.", "X", least=0, most=100),
     Opt("lengths", str, "lognormal", "Distribution of lengths: lognormal, gamma or uniform.", "NAME"),
     Opt("like", str, None, "Draw pairs of lengths, rate and burstiness from a trace instead.", "FILE"),
     Opt("num_requests", int, 1024, "Requests.", "N", least=1, most=100_000_000),
-    Opt("request_rate", float, None, "Mean requests per second. Default: that of --like; else all at once.", "R", least=0, above=True),
+    Opt("request_rate", float, None, "Mean requests per second. Default: that of --like; else all at once.", "R", least=0, above=True,
+        endless=True),
     Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier. Default: that of "
         "--like; else 1.", "B", least=0, above=True),
     Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1),
@@ -177,7 +180,7 @@ TRACE_TEXTS = (
 TRACE_SENT = (
     Opt("max_model_len", int, None, "Leave out requests with more prompt + output tokens.", "N", least=2),
     Opt("limit", int, None, "The first N requests of those.", "N", least=1),
-    Opt("request_rate", float, None, "Mean requests per second. Default: all at once.", "R", least=0, above=True),
+    Opt("request_rate", float, None, "Mean requests per second. Default: all at once.", "R", least=0, above=True, endless=True),
     Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.", "B", least=0, above=True),
     Opt("turn_gap", float, 30.0, "Seconds from one turn of a conversation to the next, with --turns all.", "S", least=0),
     Opt("seed", int, 0, "Seed of the arrivals.", "S", least=0),
@@ -356,8 +359,8 @@ def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_number(opt: Opt, value: float) -> None:
     low = value <= opt.least if opt.above else value < opt.least
-    if value != value or low or value > opt.most:
-        kind = "a whole number" if opt.type is int else "a number"
+    if value != value or low or value > opt.most or (math.isinf(value) and not opt.endless):
+        kind = "a whole number" if opt.type is int else "a finite number" if math.isinf(value) else "a number"
         least = f" {'above' if opt.above else 'of at least'} {opt.least:g}" if math.isfinite(opt.least) else ""
         most = f" and at most {opt.most:,.0f}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)

@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 BLOCK = 1 << 22  # [byte] read at once
+PEEK = 1 << 16  # [byte] that can be looked at before they are read
 NAMED = 5  # faults that are kept in words
 
 
@@ -106,9 +107,12 @@ def opened(path: Path) -> IO[bytes]:
     """The file as bytes, unpacked where it is gzip; errors are `InputError`s."""
     where = str(path)
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+        raw = path.open("rb", buffering=PEEK)
+        if raw.peek(2)[:2] != b"\x1f\x8b":  # without taking anything: a pipe is read once
+            return raw
+        packed = gzip.GzipFile(fileobj=raw, mode="rb")
+        packed.myfileobj = raw  # closed with it
+        return packed  # type: ignore[return-value]
     except FileNotFoundError:
         raise InputError("the trace file does not exist", where) from None
     except IsADirectoryError:
@@ -190,7 +194,7 @@ def _take(reading: _Reading, table: Table) -> None:
         row = chosen(table, reading.fmt, reading.columns, reading.time_unit)
         complete(table, row)
         if row.name == "sharegpt" and not reading.chars > 0:
-            hint = "estimate them: --chars-per-token 4 is usual for English"
+            hint = "apexsim trace tokenize counts them; or estimate: --chars-per-token 4"
             raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", reading.where, hint)
         reading.row = row
     row = reading.row
@@ -303,6 +307,9 @@ def read_requests(
         if text.lstrip()[0] not in "{[":
             text, start = _header(reading, text, start)
         elif not _is_lines(text):
+            if not Path(path).is_file():
+                told = "a single JSON document cannot be read from a pipe"
+                raise InputError(told, reading.where, "save it to a file, or send JSON lines")
             _take(reading, read_table(Path(path)))
             return _settled(reading)
         _try(reading, text, start)

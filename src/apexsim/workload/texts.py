@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from apexsim.errors import InputError
-from apexsim.workload.stream import opened
+from apexsim.workload.stream import PEEK, opened
 
 Record = dict[str, Any]
 BLOCK = 1 << 20  # [byte] read at once
 LARGEST = 1 << 28  # [character] one record of an array
-HEAD = 1 << 16  # [byte] looked at to tell what a file is
 SPACE = " \t\r\n"
 MAYBE_CUT = 32  # [character] a fault so near to the end of what was read may be a cut
 LINE = "text of a line"  # the column of a plain text
@@ -42,14 +41,13 @@ def read_texts(path: str | Path, known: Iterable[str]) -> Dataset:
     where, name = str(path), str(path).lower().removesuffix(".gz")
     file = opened(Path(path))
     try:
-        head = file.read(HEAD)
-        file.seek(0)
+        head = file.peek(PEEK)  # type: ignore[attr-defined]
     except (OSError, EOFError) as error:
         raise InputError(f"the dataset cannot be read ({error})", where) from None
     if b"\0" in head:
         raise InputError("the dataset is binary, expected JSON, JSON lines, CSV or text", where, "write it as JSON lines")
     start = head.decode("utf-8-sig", "replace").lstrip()
-    if not start and len(head) < HEAD:
+    if not start and len(head) < PEEK:
         raise InputError("the dataset is empty", where)
     first = start.partition("\n")[0]
     kind, sign = "text", ","

@@ -5,6 +5,7 @@ Texts are read, counted in batches and forgotten; what is kept is two numbers pe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -144,14 +145,15 @@ def _requests(
     prompt, output, talk = (np.array(x, dtype=np.int64) for x in (found.prompt, found.output, found.talk))
     turn = np.arange(len(talk)) - np.searchsorted(talk, talk)  # of each request in its conversation
     hashes, first = _shared(prompt, talk, block) if block and wish.every else (NO_HASHES, NO_HASHES)
-    arrive = np.zeros(len(prompt))
-    if pace.rate is not None:
+    arrive, timed = np.zeros(len(prompt)), pace.rate is not None and math.isfinite(pace.rate)
+    if timed:
         begins = int(talk[-1]) + 1
         rng = np.random.default_rng(pace.seed)
+        assert pace.rate is not None
         arrive = arrivals(begins, pace.rate * begins / len(talk), pace.burstiness, rng)[talk] + turn * pace.gap
     made = Requests(
-        arrive, prompt, output, hashes, first, block if len(hashes) else 0, pace.rate is not None, kind, where,
-        _notes(found, counter, bounds, wish, pace), found.skipped, tuple(found.faults),
+        arrive, prompt, output, hashes, first, block if len(hashes) else 0, timed, kind, where,
+        _notes(found, counter, bounds, pace if timed and wish.every else None), found.skipped, tuple(found.faults),
     )  # fmt: skip
     return only(made, np.argsort(arrive, kind="stable"))
 
@@ -169,12 +171,12 @@ def _shared(prompt: Ints, talk: Ints, block: int) -> tuple[Ints, Ints]:
     return hashes, first
 
 
-def _notes(found: _Found, counter: Counter, bounds: Bounds, wish: Wish, pace: Pace) -> tuple[str, ...]:
+def _notes(found: _Found, counter: Counter, bounds: Bounds, spread: Pace | None) -> tuple[str, ...]:
     notes = [counter.note]
     if found.silent:
         notes.append(f"{found.silent} records without an answer left out (--output-len N keeps them)")
     if found.long:
         notes.append(f"{found.long} requests longer than {bounds.context} tokens left out")
-    if wish.every and pace.rate is not None:
-        notes.append(f"turns of a conversation come {pace.gap:g} s apart")
+    if spread is not None:
+        notes.append(f"turns of a conversation come {spread.gap:g} s apart")
     return tuple(notes)

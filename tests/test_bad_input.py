@@ -1,0 +1,124 @@
+"""What people get wrong: one clear line and exit code 2 or 3, no traceback, no wrong number, nothing destroyed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from apexsim.cli import main
+from apexsim.cli.outside import write_atomic
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TRACE = EXAMPLES / "creation_05.jsonl"
+AXES = ["--gpu", "h100-sxm", "--gpus", "1"]
+GOOD = '{"StartTimeOffset": 0, "ContextTokens": 10, "GeneratedTokens": 5}\n'
+STAMPS = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+Capture = pytest.CaptureFixture[str]
+
+
+def refused(capsys: Capture, *words: object) -> str:
+    """The one line of a refusal."""
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert (code in (2, 3), out, err.count("\n")) == (True, "", 1), (code, out, err)
+    return err
+
+
+# ---- files in and out ----------------------------------------------------------------------------------------------
+
+SAME = [
+    ["simulate", "llama-3.1-8b", "--plan", "TP1", *AXES, "--trace", "t", "--json", "t"],
+    ["plan", "llama-3.1-8b", *AXES, "--trace", "t", "-o", "./t"],
+    ["plan", "t", *AXES, "--prompt-len", "9", "--output-len", "9", "-o", "t"],
+    ["validate", "t", "--json", "t"],
+    ["trace", "tokenize", "t", "--chars-per-token", "4", "-o", "t"],
+    ["trace", "synth", "--like", "t", "-o", "t"],
+    ["trace", "describe", "t", "--plot", "t"],
+    ["replay", "t", "--url", "http://127.0.0.1:9", "--model", "m", "--json", "t"],
+]
+
+
+@pytest.mark.parametrize("words", SAME, ids=" ".join)
+def test_an_input_is_not_overwritten(words: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t").write_text(GOOD)
+    assert "is the input and would be overwritten" in refused(capsys, *words) and Path("t").read_text() == GOOD
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe, read = tmp_path / "p", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    assert main(["trace", "convert", str(TRACE), "-o", str(pipe)]) == 0
+    reader.join(10)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and read[0].count("\n") == 512
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    with pytest.raises(Exception, match="No space left"):
+        write_atomic("/dev/full", "x", "--output")
+    assert Path("/dev/full").is_char_device()
+    words = [sys.executable, "-m", "apexsim", "trace", "convert", str(TRACE)]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "apexsim: No space left on device\n")
+
+
+@pytest.mark.parametrize("pack", ["cat", "gzip -c"])
+def test_a_trace_is_read_from_a_pipe(pack: str) -> None:
+    words = f"{pack} {TRACE} | {sys.executable} -m apexsim trace describe /dev/stdin"
+    done = subprocess.run(words, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "requests     512" in done.stdout
+
+
+# ---- traces --------------------------------------------------------------------------------------------------------
+
+FILES = [
+    (STAMPS + "9999-01-01,1,2\n1000-01-01,1,2\n", "t:2: 'TIMESTAMP' is not a date and time: '9999-01-01'; expected a year from"),
+    (STAMPS + "1700000000,1,2\n", "for numbers: --time-unit UNIT"),
+    (STAMPS + "2024-01-01,1,2\ntoday,1,2\n", "t:3: 'TIMESTAMP' is not a date and time"),
+    ("arrived_at,arrived_at,num_prefill_tokens,num_decode_tokens\n1,2,3,4\n", "t:1: the header names 'arrived_at' twice"),
+    ("arrived_at;num_prefill_tokens;num_decode_tokens\n1;2;3\n", "columns are separated by ';', expected ','"),
+    ("arrived_at\tnum_prefill_tokens\tnum_decode_tokens\n1\t2\t3\n", "columns are separated by 'tab', expected ','"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), FILES, ids=[told[:40] for _, told in FILES])
+def test_a_trace_that_would_give_wrong_numbers_is_refused(
+    text: str, told: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t").write_text(text)
+    assert told in refused(capsys, "trace", "describe", "t")
+    assert told in refused(capsys, "simulate", "llama-3.1-8b", "--plan", "TP1", *AXES, "--trace", "t")
+
+
+MADE = ["trace", "synth", "--prompt-len", "5", "--output-len", "5", "--num-requests", "3"]
+NUMBERS = [
+    (["trace", "scale", TRACE, "--prompt-factor", "1e300"], "would have a request of"),
+    (["trace", "scale", TRACE, "--rate-factor", "1e-300"], "would last"),
+    (["trace", "scale", TRACE, "--rate-factor", "inf"], "expected a finite number above 0, got inf"),
+    (["trace", "scale", TRACE, "--request-rate", "1e-300"], "would last"),
+    ([*MADE, "--prompt-len", "1e18"], "at most 1,073,741,824"),
+    ([*MADE, "--prompt-cv", "inf"], "expected a finite number"),
+    ([*MADE, "--request-rate", "1e-300"], "would last"),
+    ([*MADE, "--request-rate", "1", "--burstiness", "inf"], "expected a finite number"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), NUMBERS, ids=lambda v: " ".join(map(str, v[-2:])) if isinstance(v, list) else None)
+def test_numbers_out_of_all_proportion_are_refused(words: list[object], told: str, capsys: Capture) -> None:
+    assert told in refused(capsys, *words)
+
+
+def test_an_endless_rate_is_all_at_once(capsys: Capture) -> None:
+    assert main([*MADE, "--request-rate", "inf"]) == 0 and capsys.readouterr().out.count('"StartTimeOffset": 0,') == 3
