@@ -7,6 +7,7 @@ at a time.  Lines that cannot be used may be passed over, up to a number that th
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -107,11 +108,11 @@ def opened(path: Path) -> IO[bytes]:
     """The file as bytes, unpacked where it is gzip; errors are `InputError`s."""
     where = str(path)
     try:
-        raw = path.open("rb", buffering=PEEK)
+        raw = io.BufferedReader(io.FileIO(path), PEEK)
         if raw.peek(2)[:2] != b"\x1f\x8b":  # without taking anything: a pipe is read once
             return raw
         packed = gzip.GzipFile(fileobj=raw, mode="rb")
-        packed.myfileobj = raw  # closed with it
+        packed.myfileobj = raw  # type: ignore[assignment]  # closed with it
         return packed  # type: ignore[return-value]
     except FileNotFoundError:
         raise InputError("the trace file does not exist", where) from None
