@@ -246,3 +246,9 @@ def test_longer_sounds_take_longer(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_capacity_is_a_share_of_slots() -> None:
     load = Load(capacity=1.25)
     assert (load.imbalance(8, 1), load.imbalance(8, 4), load.timed()) == (1.25, 1.25, "balanced")
+
+
+def test_the_encoder_may_have_a_cluster_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--model whisper --num-gpus-per-node 2 --encoder-gpus 1 --prompt-len 16 --output-len 8 --num-requests 4"
+    text = page(capsys, line)
+    assert "Generated 1 encoder candidate plans." in text and "Generated 1 decoder" not in text

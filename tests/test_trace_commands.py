@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,14 +68,6 @@ def test_gzip_byte_order_mark_and_line_ends(tmp_path: Path, end: str) -> None:
     text = "\ufeffarrived_at,num_prefill_tokens,num_decode_tokens\r\n1.5,7,3\r\n3,9,4" + end
     found = read_requests(file_of(tmp_path, gzip.compress(text.encode()), "t.csv.gz"))
     assert (found.arrive.tolist(), found.prompt.tolist(), found.fmt) == ([1.5, 3.0], [7, 9], "vidur")
-
-
-def test_rows_are_read_at_the_pace_of_ten_million_a_minute(tmp_path: Path) -> None:
-    count = 200_000
-    rows = "".join(map("%d.25,%d,7\n".__mod__, zip(range(count), range(1, count + 1))))
-    path = file_of(tmp_path, "arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows)
-    begun = time.perf_counter()
-    assert read_requests(path).size == count and time.perf_counter() - begun < 1.2
 
 
 BROKEN = (

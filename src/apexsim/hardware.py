@@ -27,6 +27,7 @@ from apexsim.units import GB, TFLOPS, US, GiB
 PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may quote; fp16 runs at the bf16 peak
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
 PRICE_BOOKS = ("hyperscaler", "neocloud", "retail", "on_demand")
+USUAL_BOOKS = ("retail", "on_demand", "neocloud", "hyperscaler")  # the first that a GPU has is its price
 
 
 @dataclass(frozen=True, slots=True)

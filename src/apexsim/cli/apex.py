@@ -95,7 +95,10 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])
     batch = given["max_batch_size"] or min(work.size, UNLIMITED)
     question = Question(precision, goal, "apex", batch, Load(capacity=given["capacity_factor"]), int(given["disable_ray"]))
-    return chained(model, cluster, work, question, progress=progress), notes
+    aside = Cluster(gpu, given["encoder_gpus"]) if given["encoder_gpus"] else None
+    if aside and model.stacks[0].role != "encoder":
+        raise InputError(f"{model.name} has no encoder", "--encoder-gpus", "drop --encoder-gpus")
+    return chained(model, cluster, work, question, encoder_cluster=aside, progress=progress), notes
 
 
 def _workload(given: dict[str, Any], model: Any) -> Any:

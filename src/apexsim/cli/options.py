@@ -95,13 +95,21 @@ PRECISION = (
     ),
     Opt("activation_dtype", str, None, "Default: what the weights' kernels take.", "DTYPE"),
     Opt("kv_dtype", str, None, "KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.", "DTYPE"),
-    Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
     Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default), balanced …, or a .json of counts.", "LOAD"),
 )
+AXES = (
+    Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
+    Opt("clock", str, None, "SM clocks to search [MHz], e.g. 810,1410,1980; the GPU's own is its highest.", "LIST"),
+)
 GOAL = (
-    Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; energy.", "WHAT"),
+    Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
+        "wall-energy (of servers).", "WHAT"),
     Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans missing it "
         "rank last. May be repeated.", "LIMIT"),
+    Opt("price", str, None, "Rent of one GPU [$/h], or a price book: retail, on-demand, neocloud, hyperscaler. Default: the "
+        "first known of these.", "PRICE"),
+    Opt("server_overhead", float, None, "Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.", "W", least=0),
+    Opt("pue", float, None, "Power of the facility over that of its servers. Default: 1.3.", "X", least=1),
 )  # fmt: skip
 REPORT = (
     Opt("top", int, 10, "Plans shown.", "K", least=1),
@@ -213,6 +221,7 @@ APEX_MODEL = (
 APEX_CLUSTER = (
     Opt("num_nodes", int, 1, "Nodes.", "N", least=1, most=4096),
     Opt("num_gpus_per_node", int, REQUIRED, "GPUs of each node.", "N", least=1, most=4096),
+    Opt("encoder_gpus", int, None, "GPUs of one node for the encoder. Default: as many as the decoder has.", "N", least=1, most=4096),
     Opt("gpu", str, "H100-SXM-80GB", "GPU (see: apexsim gpus).", "NAME"),
     Opt("frequency", int, 0, "SM clock [MHz]; 0: the GPU's own.", "MHZ", least=0),
 )
@@ -291,7 +300,7 @@ POWER_FITTING = (
     Opt("simulated", bool, False, "Judge simulated runs too, not only measured throughput."),
 )
 COMMANDS: dict[str, Groups] = {
-    "plan": {**QUESTION, "Output": (*REPORT, *OUTPUT, *WORKERS)},
+    "plan": {**QUESTION, "Search": AXES, "Output": (*REPORT, *OUTPUT, *WORKERS)},
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
     "fit": {"Cluster": CLUSTER, "Layout": WIDTHS, "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
@@ -302,7 +311,7 @@ COMMANDS: dict[str, Groups] = {
     "fit-power": {"Fit": POWER_FITTING},
     "replay": {
         "Server": REPLAY_SERVER, "Load": REPLAY_LOAD, "Prediction": REPLAY_PREDICTION, "Engine": ENGINE,
-        "Precision": tuple(opt for opt in PRECISION if opt.name != "quant"), "Output": REPLAY_OUTPUT,
+        "Precision": PRECISION, "Output": REPLAY_OUTPUT,
     },
     "trace describe": {"File": TRACE_FILE, "Output": TRACE_DESCRIBED},
     "trace convert": {"File": TRACE_FILE, "Output": TRACE_OUTPUT},
@@ -368,7 +377,7 @@ def _check_number(opt: Opt, value: float) -> None:
 
 def question(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
-    names = {opt.name for group in QUESTION.values() for opt in group}
+    names = {opt.name for group in (*QUESTION.values(), AXES) for opt in group}
     asked = {name: value for name, value in given.items() if name in names}
     eager, chunk, whole = (
         asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill")

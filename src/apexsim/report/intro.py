@@ -113,6 +113,8 @@ WORDS = {
     "throughput": "output throughput",
     "goodput": "goodput",
     "energy": "GPU energy per output token",
+    "cost": "rent per million output tokens",
+    "wall-energy": "energy at the wall per output token",
 }
 
 
@@ -154,7 +156,7 @@ def funnel_rows(study: Study) -> list[tuple[str, str, str]]:
     for step in study.funnel:
         if step.name in NOT_RULES:
             continue
-        near = nearest_misses([r for r in study.rejected if r.rule == step.name])
+        near = nearest_misses([r for r in study.rejected if r.rule == step.name and not r.shorthand.endswith("MHz")])
         examples = [f"{r.shorthand}: {r.reason}" for r in near] or [step.example]
         rows += [
             (str(step.count) if not i else "", step.name if not i else "", text) for i, text in enumerate(examples)

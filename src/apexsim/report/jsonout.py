@@ -126,6 +126,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "attention": _layout(plan.attention),
         "ffn": _layout(plan.ffn),
         "devices": plan.devices,
+        "clock_mhz": plan.clock or None,
         "precision": {
             "weights": precision.default,
             "weights_by_part": dict(precision.weights),

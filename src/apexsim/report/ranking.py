@@ -63,6 +63,7 @@ def _columns(study: Study, rows: Sequence[Ranked], stats: Sequence[str], short: 
         _column("output\ntok/s", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s, 4)),
         _column("tok/s\nper GPU", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
         *_goodput(study, rows),
+        *_spent(study, rows),
         _column(
             "", "left", rows, lambda r: " ".join(m[0] for m in marks(study, r)) if short else ", ".join(marks(study, r))
         ),
@@ -99,6 +100,15 @@ def _goodput(study: Study, rows: Sequence[Ranked]) -> list[Column]:
         _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s)),
         _column("meet\nSLOs", "right", rows, lambda r: percent(r.metrics.attainment)),
     ]
+
+
+SPENT = {"energy": "J per\ntoken", "wall-energy": "J per\ntoken", "cost": "$ per\n1M out"}
+
+
+def _spent(study: Study, rows: Sequence[Ranked]) -> list[Column]:
+    """The objective, where it is an energy or a cost."""
+    title = SPENT.get(study.objective)
+    return [_column(title, "right", rows, lambda r: sig(r.value))] if title else []
 
 
 def marks(study: Study, ranked: Ranked) -> list[str]:

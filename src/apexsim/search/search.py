@@ -38,7 +38,9 @@ class Goal:
 
 def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, progress: Progress | None = None) -> Study:
     """Rank every plan of `space`; raises Infeasible when none fits."""
-    heuristic = heuristic_plan(setting.model, setting.cluster, space.plans[0].precision if space.plans else None)
+    first = space.plans[0] if space.plans else None
+    heuristic = heuristic_plan(setting.model, setting.cluster, first.precision if first else None)
+    heuristic = replace(heuristic, clock=first.clock if first else 0)
     results = _run(setting, space.plans, workers, progress)
     fitting = [r for r in results if isinstance(r, Evaluation)]
     rejected = [*space.rejected, *(r for r in results if isinstance(r, Rejected))]
@@ -52,7 +54,7 @@ def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     found = evaluate(setting, plan)
     if isinstance(found, Rejected):
         raise Infeasible(f"{plan.shorthand} does not fit: {found.reason}", _nearest_fit(setting, plan))
-    heuristic = heuristic_plan(setting.model, setting.cluster, plan.precision)
+    heuristic = replace(heuristic_plan(setting.model, setting.cluster, plan.precision), clock=plan.clock)
     other = evaluate(setting, heuristic) if heuristic != plan else found
     both = [found] if heuristic == plan or isinstance(other, Rejected) else [found, other]
     study = _study(setting, goal, both, [], None, heuristic)
@@ -97,9 +99,8 @@ def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: li
     for found, metrics, key in measured:
         value = goal.objective.value(metrics)
         axes = axes_for(setting.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
-        spent = account(
-            found.stages, found.costs, found.outcome, setting.pricer, setting.engine, axes, metrics.duration_s
-        )
+        pricer = setting.at(found.plan.clock).pricer
+        spent = account(found.stages, found.costs, found.outcome, pricer, setting.engine, axes, metrics.duration_s)
         tie = abs(math.log(value / best)) <= width if value > 0 and best > 0 else value == best
         ratio = goal.objective.ratio(value, base)
         ranked.append(Ranked(found.plan, found.room, metrics, spent, value, ratio, key[0] == 0, tie, found))
@@ -113,10 +114,13 @@ def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: li
 
 def _metrics(setting: Setting, goal: Goal, found: Evaluation) -> Metrics:
     """What a run means, with what it drew."""
-    plan, peaks = found.plan, setting.pricer.bank.peaks
+    plan, setting = found.plan, setting.at(found.plan.clock)
+    peaks = setting.pricer.bank.peaks
     used = usage(found.stages, found.costs, found.outcome, plan.lanes, peaks)
     energy = run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, plan.devices)
-    return replace(measure(found.outcome, setting.workload, devices=plan.devices, slos=goal.slos), energy=energy)
+    energy, usd_h = replace(energy, server=setting.server), setting.price[0]
+    metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=goal.slos)
+    return replace(metrics, energy=energy, usd_h=usd_h)
 
 
 def _heuristic_note(setting: Setting, heuristic: Plan) -> str:
@@ -145,6 +149,8 @@ def _notes(setting: Setting) -> tuple[str, ...]:
     if not np.isnan(work.ideal_hit):
         notes.append(f"prefix reuse ignored; ideal hit rate {work.ideal_hit:.1%}")
     gpu = setting.cluster.gpu
+    if setting.clocked:
+        notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
     if not gpu.kernels:
         where = f"utilisation transferred from {gpu.borrow}, peaks its own" if gpu.borrow else "all from the stated roofline"
         notes.append(f"no measured kernels for {gpu.name}: {where}")
