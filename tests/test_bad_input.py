@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -122,3 +123,42 @@ def test_numbers_out_of_all_proportion_are_refused(words: list[object], told: st
 
 def test_an_endless_rate_is_all_at_once(capsys: Capture) -> None:
     assert main([*MADE, "--request-rate", "inf"]) == 0 and capsys.readouterr().out.count('"StartTimeOffset": 0,') == 3
+
+
+# ---- accelerators --------------------------------------------------------------------------------------------------
+
+WORK = ["--gpus", "1", "--prompt-len", "500", "--output-len", "50", "--num-requests", "5"]
+GPUS = [
+    ("h100-sxm@5000", "no clock of 5000 MHz; h100-sxm runs from 198 to 1980 MHz"),
+    ("h100-sxm@77", "no clock of 77 MHz"),
+    ("h100-sxm@abc", "'abc' is no clock in MHz; write e.g. h100-sxm@1200"),
+    ("h100-sxm@", "'' is no clock in MHz"),
+    ("h100-sxm@-5", "'-5' is no clock in MHz"),
+    ("h100-sxm@1200@1300", "has a clock already"),
+    (str(EXAMPLES), "the folder holds no device.toml"),
+    ("x" * 5000, "File name too long"),
+    ("", "unknown GPU ''"),
+]
+
+
+@pytest.mark.parametrize(("gpu", "told"), GPUS, ids=[told for _, told in GPUS])
+def test_an_unknown_clock_or_device_is_refused(gpu: str, told: str, capsys: Capture) -> None:
+    assert told in refused(capsys, "plan", "llama-3.1-8b", "--gpu", gpu, *WORK)
+
+
+@pytest.mark.parametrize(("mhz", "told"), [("77", "--frequency: no clock of 77"), ("-1", "at least 0"), ("abc", "valid integer")])
+def test_an_unknown_frequency_is_refused(mhz: str, told: str, capsys: Capture) -> None:
+    assert told in refused(capsys, "apex", "--model", "llama3-8b", "--num-gpus-per-node", "1", "--frequency", mhz)
+
+
+UNITS = [("time(us)", "time(ms)", "no row reaches more than"), ("time(us)", "time(ns)", "times the peak's speed")]
+
+
+@pytest.mark.parametrize(("before", "after", "told"), UNITS, ids=[after for _, after, _ in UNITS])
+def test_a_device_in_another_unit_is_not_planned_with(
+    before: str, after: str, told: str, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = Path(shutil.copytree(EXAMPLES / "devices/npu-1", tmp_path / "npu"))
+    sheet = folder / "gemm_0.csv"
+    sheet.write_text(sheet.read_text().replace(before, after))
+    assert told in refused(capsys, "plan", "llama-3.1-8b", "--gpu", folder, *WORK)

@@ -70,6 +70,7 @@ def apex(**given: Any) -> None:
 
 
 def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
+    from apexsim.clock import at_clock
     from apexsim.cost.load import Load
     from apexsim.hardware import Cluster, load_gpu
     from apexsim.model.families import load_model
@@ -81,8 +82,8 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
 
     model = with_experts(load_model(SHORTCUTS.get(given["model"], given["model"])), given["num_experts"], given["topk"])
     model = with_image(model, given["image_size"]) if given["image_size"] else model
-    clock = f"@{given['frequency']}MHz" if given["frequency"] else ""
-    gpu = load_gpu(given["gpu"] + clock)
+    gpu = load_gpu(given["gpu"])
+    gpu = at_clock(gpu, given["frequency"], "--frequency") if given["frequency"] else gpu
     gpu = replace(gpu, memory_bytes=gpu.memory_nominal_bytes)
     cluster = Cluster(gpu, given["num_gpus_per_node"], given["num_nodes"])
     work = _workload(given, model)
