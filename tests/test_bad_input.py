@@ -137,7 +137,7 @@ GPUS = [
     ("h100-sxm@1200@1300", "has a clock already"),
     (str(EXAMPLES), "the folder holds no device.toml"),
     ("x" * 5000, "File name too long"),
-    ("", "unknown GPU ''"),
+    ("", "--gpu: it is given without a value"),
 ]
 
 
@@ -162,3 +162,38 @@ def test_a_device_in_another_unit_is_not_planned_with(
     sheet = folder / "gemm_0.csv"
     sheet.write_text(sheet.read_text().replace(before, after))
     assert told in refused(capsys, "plan", "llama-3.1-8b", "--gpu", folder, *WORK)
+
+
+# ---- questions -----------------------------------------------------------------------------------------------------
+
+APEX = ["apex", "--model", "llama3-8b", "--num-gpus-per-node", "1", "--num-requests", "5"]
+ASK = ["simulate", "llama-3.1-8b", "--plan", "TP1", *AXES, "--prompt-len", "100", "--output-len", "10"]
+ASKED = [
+    ([*APEX, "--request-percentiles", "101"], "--request-percentiles: expected a whole number of at least 0 and at most 100"),
+    ([*APEX, "--token-percentiles", "50", "500"], "--token-percentiles: expected a whole number of at least 0"),
+    ([*APEX, "--trace-file", ""], "--trace-file: it is given without a value"),
+    ([*APEX, "--kv-dtype", ""], "--kv-dtype: it is given without a value"),
+    ([*APEX, "--prompt-len", "9" * 20], "at most 1,073,741,824"),
+    ([*APEX, "--capacity-factor", "1e30"], "at most 1,000"),
+    ([*APEX, "--num-experts", "8", "--topk", "9"], "9 experts per token of 8"),
+    ([*APEX[:2], "whisper", *APEX[3:], "--audio-seconds", "1e9"], "recordings of 33,333,334 windows are more than 20,000,000"),
+    ([*APEX[:2], "clip", *APEX[3:], "--image-size", "100000"], "at most 8,192"),
+    ([*ASK, "--prompt-len", "9" * 20], "at most 1,073,741,824"),
+    ([*ASK, "--concurrency", "9" * 20], "at most 20,000,000"),
+    ([*ASK, "--request-rate", "1e-300"], "requests would last"),
+    ([*ASK, "--slo", ""], "--slo: it is given without a value"),
+    ([*ASK, "--expert-load", "none.json"], "No such file or directory"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), ASKED, ids=[told for _, told in ASKED])
+def test_a_question_that_cannot_be_meant_is_refused(words: list[str], told: str, capsys: Capture) -> None:
+    assert told in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("[" * 100_000, "not JSON"), ('{"model_type": "llama", "quantization_config": 5}', "must be an object, got int")]
+)
+def test_a_broken_configuration_is_refused(text: str, told: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert told in refused(capsys, "fit", tmp_path, *AXES)

@@ -29,6 +29,7 @@ SHORTCUTS = {
     "mixtral-8x22b-local": "mixtral-8x22b", "mistral-7b-local": "mistral-7b",
 }  # fmt: skip
 LISTS = ("--request-percentiles", "--token-percentiles")
+MOST_WINDOWS = 20_000_000  # requests that recordings may become
 UNLIMITED = 8192  # sequences: more never fit
 
 
@@ -115,6 +116,9 @@ def _workload(given: dict[str, Any], model: Any) -> Any:
     if not given["audio_seconds"]:
         return work
     each = audio_windows(model, given["audio_seconds"])
+    if each * work.size > MOST_WINDOWS:
+        told = f"{work.size:,} recordings of {each:,} windows are more than {MOST_WINDOWS:,} requests"
+        raise InputError(told, "--audio-seconds", "fewer requests, or shorter ones")
     line = None if work.line is None else work.line.repeat(each)
     return replace(work, arrive=work.arrive.repeat(each), prompt=work.prompt.repeat(each), output=work.output.repeat(each),
                    line=line, prefix_hashes=())  # fmt: skip

@@ -78,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_usage(error, words), BAD_INPUT)
     except MemoryError:
         return _fail("not enough memory for this question; try fewer requests or a smaller token budget", BAD_INPUT)
+    except RecursionError:
+        return _fail("the input is nested too deeply", BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:

@@ -16,6 +16,7 @@ import typer
 
 from apexsim.errors import InputError
 
+MOST_TOKENS = 1 << 30  # of a request: more is a slip
 REQUIRED: Any = inspect.Parameter.empty
 
 
@@ -54,8 +55,8 @@ WORKLOAD = (
     Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
     Opt("time_unit", str, None, "Unit of the trace's times where the format does not say: ns, us, ms, s or clock.", "UNIT"),
     Opt("map", str, None, "Columns of another trace format: time=COLUMN,in=COLUMN,out=COLUMN.", "COLUMNS"),
-    Opt("prompt_len", int, None, "Synthetic requests: prompt tokens.", "N", least=1),
-    Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1),
+    Opt("prompt_len", int, None, "Synthetic requests: prompt tokens.", "N", least=1, most=MOST_TOKENS),
+    Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1, most=MOST_TOKENS),
     Opt("num_requests", int, 1024, "Synthetic requests: how many.", "N", least=1, most=20_000_000),
     Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
         "X", least=0, most=1),
@@ -64,7 +65,7 @@ WORKLOAD = (
     Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.",
         "B", least=0, above=True),
     Opt("concurrency", int, None, "Closed loop: C users, each sends the next request when the last has finished.",
-        "C", least=1),
+        "C", least=1, most=20_000_000),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
     Opt("warmup", int, 0, "Requests at the start that metrics leave out.", "N", least=0),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
@@ -216,7 +217,7 @@ APEX_MODEL = (
     Opt("model", str, REQUIRED, "APEX+'s shortcut, or any name that `apexsim models` knows, or the path of a config.json.", "NAME"),
     Opt("num_experts", int, None, "Experts of each layer; makes experts of a dense model's FFN. Default: the model's.", "N", least=1),
     Opt("topk", int, None, "Experts per token. Default: the model's; 2 where --num-experts makes them.", "K", least=1),
-    Opt("capacity_factor", float, 1.0, "Slots of each expert over its even share of the tokens.", "X", least=0, above=True),
+    Opt("capacity_factor", float, 1.0, "Slots of each expert over its even share of the tokens.", "X", least=0, most=1000, above=True),
 )
 APEX_CLUSTER = (
     Opt("num_nodes", int, 1, "Nodes.", "N", least=1, most=4096),
@@ -227,12 +228,12 @@ APEX_CLUSTER = (
 )
 APEX_WORKLOAD = (
     Opt("trace_file", str, None, "Requests from a file, of any format that `apexsim trace` reads.", "FILE"),
-    Opt("prompt_len", int, 2048, "Without a trace: prompt tokens.", "N", least=1),
-    Opt("output_len", int, 128, "Without a trace: output tokens.", "N", least=1),
+    Opt("prompt_len", int, 2048, "Without a trace: prompt tokens.", "N", least=1, most=MOST_TOKENS),
+    Opt("output_len", int, 128, "Without a trace: output tokens.", "N", least=1, most=MOST_TOKENS),
     Opt("num_requests", int, 1024, "Without a trace: requests, all at once.", "N", least=1, most=20_000_000),
     Opt("audio_seconds", float, None, "Whisper: length of each recording, cut into windows of 30 s, each a request.", "S",
         least=0, above=True),
-    Opt("image_size", int, None, "CLIP: pixels a side. Default: the model's.", "PX", least=1),
+    Opt("image_size", int, None, "CLIP: pixels a side. Default: the model's.", "PX", least=1, most=8192),
     Opt("disable_ray", bool, False, "Search on one thread."),
     Opt("kv_dtype", str, "half", "float, half, float8, or another format.", "DTYPE"),
     Opt("weight_dtype", str, "half", "As --kv-dtype.", "DTYPE"),
@@ -361,15 +362,18 @@ def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, every number within its limits; raises InputError."""
     for opt in options_of(command):
         value = given.get(opt.name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            _check_number(opt, value)
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(each, (int, float)) and not isinstance(each, bool):
+                _check_number(opt, each)
+            if each == "" and opt.default != "":  # as a shell variable that is not set
+                raise InputError("it is given without a value", opt.flag)
     return dict(given)
 
 
 def _check_number(opt: Opt, value: float) -> None:
     low = value <= opt.least if opt.above else value < opt.least
     if value != value or low or value > opt.most or (math.isinf(value) and not opt.endless):
-        kind = "a whole number" if opt.type is int else "a finite number" if math.isinf(value) else "a number"
+        kind = "a whole number" if opt.type in (int, list[int]) else "a finite number" if math.isinf(value) else "a number"
         least = f" {'above' if opt.above else 'of at least'} {opt.least:g}" if math.isfinite(opt.least) else ""
         most = f" and at most {opt.most:,.0f}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
