@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
+import json
 import os
 import shutil
 import stat
@@ -197,3 +200,53 @@ def test_a_question_that_cannot_be_meant_is_refused(words: list[str], told: str,
 def test_a_broken_configuration_is_refused(text: str, told: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "config.json").write_text(text)
     assert told in refused(capsys, "fit", tmp_path, *AXES)
+
+
+# ---- measured systems ----------------------------------------------------------------------------------------------
+
+CELLS = [
+    ("backend", "orca", "unknown engine 'orca'"),
+    ("attn_tp", "0", "'attn_tp' is no whole number from 1 to 4,096: 0"),
+    ("replicas", "1e300", "'replicas' is no whole number"),
+    ("isl", "many", "'isl' is no number: 'many'"),
+    ("num_prompts", "inf", "'num_prompts' is no number: 'inf'"),
+    ("ttft_mean_ms", "-3", "'ttft_mean_ms' is no measured time: -3"),
+]
+
+
+@pytest.mark.parametrize(("column", "cell", "told"), CELLS, ids=[told for _, _, told in CELLS])
+def test_a_measured_row_that_cannot_be_is_skipped_with_the_reason(
+    column: str, cell: str, told: str, tmp_path: Path, capsys: Capture
+) -> None:
+    with (EXAMPLES.parent / "validation/closed_loop.csv").open(newline="") as file:
+        rows = list(itertools.islice(csv.DictReader(file), 2))
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([rows[0], rows[1] | {column: cell}])
+    assert main(["validate", str(tmp_path / "m.csv"), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in found["rows"]] == ["ok", "skipped"] and told in found["rows"][1]["reason"]
+
+
+def test_a_timed_request_without_a_number_is_named(tmp_path: Path, capsys: Capture) -> None:
+    lines = (EXAMPLES.parent / "validation/request_level.csv").read_text().splitlines()[:3]
+    at = lines[0].split(",").index("ttft_s")
+    cells = lines[2].split(",")
+    (tmp_path / "m.csv").write_text("\n".join([*lines[:2], ",".join([*cells[:at], "soon", *cells[at + 1 :]])]) + "\n")
+    assert "'ttft_s' is no number: 'soon'" in refused(capsys, "validate", tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("name", [".", "../..", "/", "x" * 300])
+def test_a_device_without_a_name_does_not_replace_all_others(
+    name: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APEXSIM_DEVICES", str(tmp_path))
+    (tmp_path / "kept").mkdir()
+    assert "is no name of a device" in refused(capsys, "device", "add", EXAMPLES / "devices/npu-1", "--name", name, "--force")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_an_empty_log_holds_no_line(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "log").write_text("")
+    assert "holds no memory line" in refused(capsys, "fit", "llama-3.1-8b", *AXES, "--log", tmp_path / "log")
