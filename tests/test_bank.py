@@ -13,8 +13,11 @@ import pytest
 from apexsim.cost.bank import Bank, Provenance, collective_formula, load_bank, rising
 from apexsim.cost.gemm import SPIKE, without_spikes
 from apexsim.cost.kernels import ROOT, Tables, manifest, systems
+from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Peaks, flat, ideal
 from apexsim.errors import InputError
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.ops import Collective
 
 NOISY = ("v100_pcie", "b60")  # timed without graphs: launch jitter on every second small product
 STORED = 1.3e-4  # relative error of the 13 mantissa bits, with room
@@ -95,6 +98,24 @@ def test_all_reduce_in_a_graph_has_no_eager_launch(h100: Bank) -> None:
     assert h100.collective("all_reduce", small, 8).seconds < 8e-6
     assert h100.collective("all_reduce", small, 8, graph=False).seconds > 15e-6
     assert h100.collective("all_reduce", small, 8, nccl=True).seconds > h100.collective("all_reduce", small, 8).seconds
+
+
+def test_collectives_across_nodes_are_those_that_were_timed_there() -> None:
+    card = load_gpu("v100-pcie-16gb")
+    pricer = Pricer(load_bank(card), Cluster(card, 4, 2))
+    whole = Collective("x", "all_reduce", 1024.0, 8)
+    # apex_plus comm/V100-PCIE-16GB/all_reduce.csv: 2 nodes of 4, 4,096 kB
+    assert pricer.dense(whole, np.array([4096.0]), True).seconds[0] == pytest.approx(9674.1e-6, rel=STORED)
+    apart = Collective("x", "all_reduce", 1024.0, 2, stride=4)  # four such groups share the network: by formula
+    assert pricer.dense(apart, np.array([4096.0]), True).provenance[0] == Provenance.ROOFLINE
+
+
+def test_a_hop_is_as_long_as_a_timed_message() -> None:
+    card = load_gpu("v100-pcie-16gb")
+    fixed, per_byte = load_bank(card).hop(card.link, 1)
+    assert fixed == pytest.approx(10.7e-6, rel=0.01) and 1.0 / per_byte == pytest.approx(4.5e9, rel=0.05)  # PCIe's peak: 16 GB/s
+    other = load_gpu("l40s")
+    assert load_bank(other).hop(other.link, 1) == (other.link.latency + other.link.launch, 1.0 / other.link.bandwidth)
 
 
 # ── in between and beyond ───────────────────────────────────────────────────────────────────────────────────────────

@@ -151,6 +151,17 @@ def test_the_command_of_a_clocked_plan_says_how_to_lock_it(clocked):
     assert "estimates" in page and "--clock" not in page.split("apexsim simulate")[1].split("apexsim plan")[0]
 
 
+def test_under_a_power_cap_slower_clocks_come_first(clocked):
+    drawn = sorted(r.metrics.energy.watts for r in clocked.ranked)
+    cap = (drawn[0] + drawn[-1]) / 2
+    study = apexsim.plan("llama-3.1-8b", **ASKED, request_rate=20.0, clock="810,1410,1980", power_cap=cap)
+    over = [r.metrics.energy.watts > cap for r in study.ranked]
+    assert over == sorted(over) and {True, False} == set(over) and [r.keeps for r in study.ranked] == [not x for x in over]
+    assert f"power<{cap:g}W" in apexsim.render(study) and "misses a limit" in apexsim.render(study, everything=True)
+    with pytest.raises(InputError, match="power"):
+        apexsim.plan("llama-3.1-8b", **{**ASKED, "gpu": "tpu-v5e"}, power_cap=100.0)
+
+
 @pytest.mark.parametrize("clock", ["fast", "5000", "0", "-810", "810;1410"])
 def test_impossible_clocks_are_refused(clock):
     with pytest.raises(InputError, match=r"clock"):

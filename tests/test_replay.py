@@ -348,7 +348,7 @@ def test_a_run_that_behaves_as_predicted_has_no_error() -> None:
     question = {"gpu": "l4", "gpus": 1}
     work = stream(12, gap=0.2, prompt=300, output=40)
     blank = [Sent(300, 40, t, t, t + 1.0, t + 2.0, [1.0], steps=40) for t in work.arrive.tolist()]
-    outcome = compare(Run(tuple(blank), "open"), "llama-3.1-8b", "TP1", question).study.ranked[0].evaluation.outcome
+    outcome = compare(Run(tuple(blank), "open"), "llama-3.1-8b", "TP1", question).study.ranked[0].outcome
     told = [
         replace(s, start=a, first=b, last=c) for s, a, b, c in zip(blank, outcome.sent, outcome.first, outcome.finish)
     ]

@@ -27,7 +27,7 @@ from apexsim.plan.plan import Precision, parse_plan, quantised
 from apexsim.plan.space import at_clocks, candidates, merged
 from apexsim.search.evaluate import Setting
 from apexsim.search.search import Goal, search, simulate_one
-from apexsim.search.study import Study
+from apexsim.search.study import Interrupted, Study
 from apexsim.slo import parse_slo
 from apexsim.workload.formats import fit_lengths, read_trace
 from apexsim.workload.synth import synthetic
@@ -40,15 +40,20 @@ ROUTES = ("round-robin", "least-outstanding")
 
 
 def plan(model: str, **question: Any) -> Study:
-    """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible."""
-    workers, progress = question.pop("workers", 0), question.pop("progress", None)
+    """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible.
+
+    workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
+    run = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     setting, precision, goal, inputs = ask(model, **question)
     formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
     clocks = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu)
     space = merged([candidates(setting.model, setting.cluster, each) for each in chosen])
     setting, space = with_clocks(setting, clocks), at_clocks(space, clocks)
-    return replace(search(setting, space, goal, workers=workers, progress=progress), inputs=inputs)
+    try:
+        return replace(search(setting, space, goal, **run), inputs=inputs)
+    except Interrupted as stop:
+        raise Interrupted(replace(stop.study, inputs=inputs)) from None
 
 
 def simulate(model: str, plan: str, **question: Any) -> Study:
@@ -87,7 +92,7 @@ def ask(
     images: int = 0, image_size: str = "1024x1024", quant: str | None = None, clock: str | None = None,
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
-    price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
+    power_cap: float | None = None, price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
     inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
@@ -113,7 +118,9 @@ def ask(
     load = read_load(expert_load) if expert_load else Load()
     pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster, load=load)
     limits = tuple(parse_slo(s) for s in slos)
-    goal = Goal(parse_objective(objective, limits), limits)
+    if power_cap is not None and not cluster.gpu.tdp_w > 0:
+        raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
+    goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
     usual = power_law()[1]
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility

@@ -7,6 +7,7 @@ collective cross?
 
 from __future__ import annotations
 
+import copyreg
 import math
 import os
 import re
@@ -28,6 +29,14 @@ PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
 PRICE_BOOKS = ("hyperscaler", "neocloud", "retail", "on_demand")
 USUAL_BOOKS = ("retail", "on_demand", "neocloud", "hyperscaler")  # the first that a GPU has is its price
+
+
+def _frozen(table: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    """A read-only view, by a name that pickle can look up."""
+    return MappingProxyType(table)
+
+
+copyreg.pickle(MappingProxyType, lambda table: (_frozen, (dict(table),)))  # Python has no way of its own
 
 
 @dataclass(frozen=True, slots=True)

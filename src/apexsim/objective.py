@@ -115,9 +115,9 @@ def missed(metrics: Metrics, constraints: Sequence[Slo]) -> tuple[Slo, ...]:
 
 
 def rank_key(
-    metrics: Metrics, objective: Objective, constraints: Sequence[Slo] = (), shorthand: str = ""
+    metrics: Metrics, objective: Objective, constraints: Sequence[Slo] = (), shorthand: str = "", power_cap: float = math.inf
 ) -> tuple[bool, bool, float, str]:
-    """Sorts plans, best first: those that keep every constraint, those that keep up with the load, then by the
-    objective; ties in the order of their shorthand."""
-    missing = bool(missed(metrics, constraints))
+    """Sorts plans, best first: those that keep every constraint and whose GPUs draw at most `power_cap` [W] each, those that
+    keep up with the load, then by the objective; ties in the order of their shorthand."""
+    missing = bool(missed(metrics, constraints)) or metrics.energy.watts > power_cap
     return missing, metrics.saturated, objective.sign * objective.value(metrics), shorthand

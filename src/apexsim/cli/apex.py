@@ -59,6 +59,8 @@ def apex(**given: Any) -> None:
     from apexsim.report.apexpage import Wanted, apex_page
 
     given = checked("apex", given)
+    if given["disable_ray"] and given["ray"]:
+        raise InputError("Ray is both wanted and disabled", "--ray", "drop one")
     with Progress() as progress:
         parts, notes = _answer(given, progress)
     wanted = Wanted(
@@ -96,7 +98,8 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     goal = Goal(parse_objective("throughput" if work.mode == "offline" else "e2e", ()))
     precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])
     batch = given["max_batch_size"] or min(work.size, UNLIMITED)
-    question = Question(precision, goal, "apex", batch, Load(capacity=given["capacity_factor"]), int(given["disable_ray"]))
+    question = Question(precision, goal, "apex", batch, Load(capacity=given["capacity_factor"]),
+                         int(given["disable_ray"]), given["ray"])  # fmt: skip
     aside = Cluster(gpu, given["encoder_gpus"]) if given["encoder_gpus"] else None
     if aside and model.stacks[0].role != "encoder":
         raise InputError(f"{model.name} has no encoder", "--encoder-gpus", "drop --encoder-gpus")

@@ -14,6 +14,8 @@ from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size
 from apexsim.cli.sizing import FIT_HELP, fit
 
+INTERRUPTED = 130
+
 if TYPE_CHECKING:
     from apexsim.search.study import Study
 
@@ -94,12 +96,18 @@ Filter = Annotated[str, typer.Argument(help="Only names that hold this text.", m
 def plan(model: Model, **given: Any) -> None:
     """Search and report."""
     from apexsim import api
+    from apexsim.search.study import Interrupted
 
     given = checked("plan", given)
     check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress() as progress:
-        study = api.plan(model, **question(given), workers=given["workers"], progress=progress)
+        try:
+            study = api.plan(model, **question(given), workers=given["workers"], ray=given["ray"], progress=progress)
+        except Interrupted as stop:
+            study = stop.study
     _tell(study, given)
+    if study.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @with_options("simulate")

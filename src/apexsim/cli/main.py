@@ -17,11 +17,12 @@ import typer
 
 import apexsim
 from apexsim.cli.apex import spelled
-from apexsim.cli.commands import ABOUT_GROUP, HELP, RUN
+from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
+from apexsim.cli.options import addressed
 from apexsim.cli.outside import say
 from apexsim.errors import Infeasible, InputError, nearest
 
-BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
+BAD_INPUT, INFEASIBLE = 2, 3
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
     2
 ]  # the parent of all complaints about usage, whoever supplies it
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words += ["--help"] if len(words) == 1 and words[0] in ABOUT_GROUP else []
     try:
         words = [words[0], *spelled(words[1:])] if words[0] == "apex" else words
-        code = application()(args=words, standalone_mode=False, prog_name="apexsim")
+        code = application()(args=addressed(words), standalone_mode=False, prog_name="apexsim")
     except InputError as error:
         return _fail(error.line(), BAD_INPUT)
     except Infeasible as error:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -96,7 +97,8 @@ PRECISION = (
     ),
     Opt("activation_dtype", str, None, "Default: what the weights' kernels take.", "DTYPE"),
     Opt("kv_dtype", str, None, "KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.", "DTYPE"),
-    Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default), balanced …, or a .json of counts.", "LOAD"),
+    Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default; balanced with one expert per token), … or a .json "
+        "of counts.", "LOAD"),
 )
 AXES = (
     Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
@@ -107,6 +109,8 @@ GOAL = (
         "wall-energy (of servers).", "WHAT"),
     Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans missing it "
         "rank last. May be repeated.", "LIMIT"),
+    Opt("power_cap", float, None, "Mean power that each GPU may draw [W]; plans above it rank last, --clock offers slower ones.",
+        "W", least=0, above=True),
     Opt("price", str, None, "Rent of one GPU [$/h], or a price book: retail, on-demand, neocloud, hyperscaler. Default: the "
         "first known of these.", "PRICE"),
     Opt("server_overhead", float, None, "Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.", "W", least=0),
@@ -120,7 +124,9 @@ OUTPUT = (
     Opt("json", str, None, "Write all results as JSON; - is standard output, which then holds nothing else.", "PATH"),
     Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o")),
 )
-WORKERS = (Opt("workers", int, 0, "Threads; 0 takes the cores there are.", "N", least=0, most=1024),)
+RAY = Opt("ray", str, None, "Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).", "[ADDRESS]")
+WORKERS = (Opt("workers", int, 0, "Threads, or tasks of Ray, at once; 0 takes the cores there are.", "N", least=0, most=1024), RAY)
+ADDRESS = re.compile(r"auto|local|.+:\d+")
 PLAN = (Opt("plan", str, REQUIRED, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4), DP2TP4/TP8 …", "PLAN"),)
 WIDTHS = (
     Opt("tp", int, None, "Tensor parallel width; replicas fill the rest.", "T", least=1,
@@ -235,6 +241,7 @@ APEX_WORKLOAD = (
         least=0, above=True),
     Opt("image_size", int, None, "CLIP: pixels a side. Default: the model's.", "PX", least=1, most=8192),
     Opt("disable_ray", bool, False, "Search on one thread."),
+    RAY,
     Opt("kv_dtype", str, "half", "float, half, float8, or another format.", "DTYPE"),
     Opt("weight_dtype", str, "half", "As --kv-dtype.", "DTYPE"),
     Opt("activation_dtype", str, "half", "As --kv-dtype; products are made in the wider of both.", "DTYPE"),
@@ -377,6 +384,12 @@ def _check_number(opt: Opt, value: float) -> None:
         least = f" {'above' if opt.above else 'of at least'} {opt.least:g}" if math.isfinite(opt.least) else ""
         most = f" and at most {opt.most:,.0f}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
+
+
+def addressed(words: Sequence[str]) -> list[str]:
+    """A --ray that no address follows as --ray=local: the one option whose value may be left out."""
+    pairs = zip(words, [*words[1:], ""])
+    return [f"{RAY.flag}=local" if word == RAY.flag and not ADDRESS.fullmatch(after) else word for word, after in pairs]
 
 
 def question(given: Mapping[str, Any]) -> dict[str, Any]:

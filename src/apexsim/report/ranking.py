@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from apexsim.objective import missed
 from apexsim.plan.space import runnable
 from apexsim.report.draw import percent, sig, times
 from apexsim.search.study import Ranked, Study
@@ -113,12 +112,12 @@ def _spent(study: Study, rows: Sequence[Ranked]) -> list[Column]:
 
 def marks(study: Study, ranked: Ranked) -> list[str]:
     """What a reader should know of a plan beside its numbers; the first letters differ."""
-    first, limits = study.ranked[0], parse_slos(study.slos)
+    first = study.ranked[0]
     facts = {
         "heuristic": ranked.plan.shorthand == study.heuristic,
         "≈ the first": ranked.tie and first.tie and ranked is not first,
         "saturated": ranked.metrics.saturated,
-        "misses a limit": bool(missed(ranked.metrics, limits)),
+        "misses a limit": not ranked.keeps,
         "preempts": ranked.metrics.preemptions > 0,
         f"not in {study.setting.engine.name}": bool(runnable(ranked.plan, study.setting.model, study.setting.engine.engine)),
     }

@@ -2,6 +2,9 @@
 
 The rows state no engine settings, so the engine's defaults for offline runs are assumed and said: as many sequences as the cache
 holds up to OFFLINE_SEQS per lane, and the largest default budget.  Lengths are constant by construction of the measurement.
+Where a row of a model with experts names no expert parallel size, it is that of its tensor parallel one with attention data
+parallel, and gpt-oss keeps a 16-bit cache on Hopper: so the commands say that are published with these figures (NVIDIA/TensorRT-LLM,
+perf-overview.md at 00f37686 and 03e27c7d).
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ def offline(row: Row, where: Path) -> Case | Skipped:
     attention, ffn = layouts(row, any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells))
     family = next((f for prefix, f in FAMILY.items() if row["config"].startswith(prefix)), "")
     label = "fp4" if family == "gptoss" else row["precision"].lower()  # gpt-oss has MXFP4 experts whatever the label says
-    plan = Plan(1, stages, attention, ffn, served_precision(family, label, "fp8"))
+    kv = "bf16" if family == "gptoss" and gpu.arch == "hopper" else "fp8"
+    plan = Plan(1, stages, attention, ffn, served_precision(family, label, kv))
     if plan.devices != whole(row, "gpus", plan.devices):
         plan = Plan(whole(row, "gpus") // plan.devices, stages, attention, ffn, plan.precision)
     cluster = Cluster(gpu, plan.devices)
@@ -47,8 +51,10 @@ def offline(row: Row, where: Path) -> Case | Skipped:
 
 
 def layouts(row: Row, routed: bool) -> tuple[Layout, Layout]:
-    """Attention and FFN of a row: attention data parallel over ep ranks where the row says so."""
+    """Attention and FFN of a row: attention data parallel over ep ranks where the row says so, or leaves ep open."""
     tp, dp, ep = (max(1, whole(row, key, 1, most=WIDEST)) for key in ("tp", "attn_dp", "ep"))
+    if routed and not row["ep"] and tp > 1:
+        dp = ep = tp
     width = max(tp, dp, ep)
     attention = Layout(dp, max(1, width // dp)) if dp > 1 else Layout(1, width)
     if not routed:
