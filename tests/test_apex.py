@@ -260,7 +260,7 @@ def test_a_capacity_is_a_share_of_slots() -> None:
 def test_positions_of_sounds_and_images_are_not_tokenised() -> None:
     """Requests that come together are encoded in steps as large as the budget, not one by one behind a tokeniser."""
     encoder = chain("whisper", 1, output=1)[0]
-    steps = np.unique(encoder.study.ranked[0].evaluation.outcome.finish)
+    steps = np.unique(encoder.study.ranked[0].outcome.finish)
     assert len(steps) == -(-60 // (65536 // 1500))
 
 
