@@ -173,6 +173,7 @@ BAD_FILES = [
     (f"[{GOOD},\n" + '{"prompt" 5}' + "x" * 5000, "t:2: not JSON: Expecting ':'"),
     (f"[{GOOD}]\n]", "t:2: not JSON: ']' after the end"),
     (f"[{GOOD}\n,5]", "t:2: expected a JSON object, got int"),
+    ("prompt,Prompt,completion\na,b,c\n", "t:1: the header names 'prompt' twice"),
     ('prompt,completion\na,b\na,b,c\n', "t:3: 3 cells, the header has 2"),
     ('prompt,completion\na,b\n"a,b\nc,d\n', "t:3: not CSV"),
 ]  # fmt: skip
@@ -315,6 +316,11 @@ def test_what_is_no_tokenizer_is_named(
     (tmp_path / "t.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=told):
         by_tokenizer(name)
+
+
+def test_half_of_a_pair_is_counted_as_one_sign(tokenizer: Path) -> None:
+    count = by_tokenizer(str(tokenizer)).count
+    assert count([json.loads('"a\\ud800b"'), "ü"]) == count(["a?b", "ü"])
 
 
 def test_estimates_say_what_they_are() -> None:

@@ -104,7 +104,7 @@ def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = ())
             rows.append(row)
             line.append(reader.line_num + before)
     except csv.Error as error:
-        raise InputError(f"not CSV: {error}", f"{where}:{reader.line_num + before}") from None
+        raise InputError(f"not CSV: {str(error).partition(' - ')[0]}", f"{where}:{reader.line_num + before}") from None
     if named < 2:
         other = next((f"'{sign.strip() or 'tab'}'" for sign in "\t;|" if head and sign in head[0]), "")
         hint = f"columns are separated by {other}, expected ','" if other else ""

@@ -104,7 +104,7 @@ def of_workload(workload: Workload) -> Requests:
 # ---- blocks of lines ----------------------------------------------------------------------------------------------
 
 
-def opened(path: Path) -> IO[bytes]:
+def opened(path: Path, what: str = "trace file") -> IO[bytes]:
     """The file as bytes, unpacked where it is gzip; errors are `InputError`s."""
     where = str(path)
     try:
@@ -115,11 +115,11 @@ def opened(path: Path) -> IO[bytes]:
         packed.myfileobj = raw  # type: ignore[assignment]  # closed with it
         return packed  # type: ignore[return-value]
     except FileNotFoundError:
-        raise InputError("the trace file does not exist", where) from None
+        raise InputError(f"the {what} does not exist", where) from None
     except IsADirectoryError:
-        raise InputError("a trace file is expected, this is a directory", where) from None
+        raise InputError(f"a {what} is expected, this is a directory", where) from None
     except OSError as error:
-        raise InputError(f"the trace file cannot be read ({error.strerror})", where) from None
+        raise InputError(f"the {what} cannot be read ({error.strerror})", where) from None
 
 
 def _blocks(file: IO[bytes], where: str) -> Iterator[tuple[str, int]]:

@@ -39,7 +39,7 @@ class Dataset:
 def read_texts(path: str | Path, known: Iterable[str]) -> Dataset:
     """The records of a dataset; `known`: columns, in small letters, by which the header of a table is told from a text."""
     where, name = str(path), str(path).lower().removesuffix(".gz")
-    file = opened(Path(path))
+    file = opened(Path(path), "dataset")
     try:
         head = file.peek(PEEK)  # type: ignore[attr-defined]
     except (OSError, EOFError) as error:
@@ -150,7 +150,7 @@ def _cells(file: IO[bytes], where: str, sign: str) -> Iterator[tuple[int, Record
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                yield before, InputError(f"not CSV: {error}", f"{where}:{before}")
+                yield before, InputError(f"not CSV: {str(error).partition(' - ')[0]}", f"{where}:{before}")
                 continue
             for fault in held:
                 yield before, fault
@@ -159,6 +159,8 @@ def _cells(file: IO[bytes], where: str, sign: str) -> Iterator[tuple[int, Record
                 return
             if not head:
                 head = [cell.strip().lower() for cell in row]
+                if twice := next((name for name in head if name and head.count(name) > 1), ""):
+                    raise InputError(f"the header names '{twice}' twice", f"{where}:{before}")
             elif len(row) == len(head):
                 yield before, dict(zip(head, row))
             elif any(row):

@@ -62,6 +62,8 @@ def by_tokenizer(name: str, download: bool = False) -> Counter:
     encode = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
 
     def count(texts: Sequence[str]) -> list[int]:
+        if not all(map(str.isascii, texts)):  # half of a pair, as broken JSON escapes leave it, is no text to the library
+            texts = [text.encode("utf-8", "replace").decode() for text in texts]
         return [len(found.ids) for found in encode(list(texts), add_special_tokens=False)]
 
     special = int(tokenizer.num_special_tokens_to_add(False))
