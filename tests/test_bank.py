@@ -12,6 +12,7 @@ import pytest
 
 from apexsim.cost.bank import Bank, Provenance, collective_formula, load_bank, rising
 from apexsim.cost.gemm import SPIKE, without_spikes
+from apexsim.cost.grid import continued
 from apexsim.cost.kernels import ROOT, Tables, manifest, systems
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Peaks, flat, ideal
@@ -373,3 +374,27 @@ def test_ideal_and_flat() -> None:
     assert ideal(2e12, 1e9, peaks, "bf16") == 2.0
     assert flat(0.65e12, 0.4e9, peaks, "bf16") == pytest.approx(1.0 + 2e-6)
     assert peaks.rate("fp8") == 1e12
+
+
+# ── beyond the diagonal of an attention table ───────────────────────────────────────────────────────────────────────
+
+
+def test_more_work_at_larger_batches_never_uses_the_gpu_worse() -> None:
+    """Long contexts at large batches were not timed; the bandwidth there is at least that of the nearest that were."""
+    for source in ("trtllm", "vllm", "sglang"):
+        bank = load_bank(load_gpu("b200-sxm"), source)
+        batch, context = np.array([64.0, 256.0, 1024.0]), np.array([1024.0, 2048.0, 8192.0])
+        rate = batch[:, None] * context / bank.decode(batch[:, None], context[None, :], 64, 8, 64).seconds
+        assert (np.diff(rate, axis=0) > -0.1 * rate[:-1]).all(), source
+
+
+def test_holes_beyond_the_last_length_continue_the_line_of_their_batch() -> None:
+    launch, rate = 5e-6, 1e-9
+    work = np.array([1.0, 4.0, 16.0])[:, None] * np.array([100.0, 1000.0, 10000.0, 100000.0])[None, :]
+    true = launch + rate * 1.25 * work
+    seen = np.where(work > 4000.0, np.nan, true)
+    filled, holes = continued(seen, rate * work)
+    assert (holes == np.isnan(seen)).all()
+    np.testing.assert_allclose(filled[~holes], true[~holes], rtol=1e-12)
+    np.testing.assert_allclose(filled[:2], true[:2], rtol=1e-9)
+    assert (filled[2, 1:] >= rate * work[2, 1:]).all() and (filled[2, 1:] <= 2.0 * true[2, 1:]).all()  # one length timed

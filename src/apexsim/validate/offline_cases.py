@@ -22,6 +22,7 @@ from apexsim.validate.rows import WIDEST, Row, Skipped, model_named, number, who
 from apexsim.workload.trace import Workload
 
 OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
+CAPTURED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)  # batches of CUDA graphs that the guide's options name
 # The longest common prefix of a row's config that names a family of number formats.
 FAMILY = {"meta-llama--Meta-Llama": "llama", "openai--gpt-oss": "gptoss", "deepseek": "dsr1"}
 
@@ -44,7 +45,7 @@ def offline(row: Row, where: Path) -> Case | Skipped:
     isl, osl, count = whole(row, "isl"), whole(row, "osl"), whole(row, "num_requests")
     work = Workload(row["id"], np.zeros(count), np.full(count, isl, np.int64), np.full(count, osl, np.int64), "offline")
     budget = max(OFFLINE_TOKENS, isl + OFFLINE_SEQS)  # a whole prompt must fit beside a full batch of decodes
-    engine = override(load_engine("tensorrt-llm"), max_num_seqs=OFFLINE_SEQS, max_num_batched_tokens=budget, tokenise_s=0.0)
+    engine = override(load_engine("tensorrt-llm"), max_num_seqs=OFFLINE_SEQS, max_num_batched_tokens=budget, tokenise_s=0.0, pad=CAPTURED)
     engine = settled(engine, gpu.memory_bytes, gpu.name, isl + osl)
     measured = {"out_tok_s_per_gpu": number(row, "out_tok_s_per_gpu")}
     return Case(row["id"], model, cluster, engine, plan, work, isl + osl, measured, labels)
