@@ -31,6 +31,7 @@ ARGUMENTS = {
     "trace synth": "[OPTIONS]",
     "trace filter": "FILE",
     "trace scale": "FILE",
+    "trace tokenize": "DATASET",
     "device check": "FOLDER",
     "device add": "FOLDER",
     **{f"profile {what}": "--out DIR" for what in ("gemm", "attention", "moe", "comm", "all")},

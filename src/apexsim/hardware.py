@@ -291,13 +291,18 @@ def load_gpu(name: str | Path) -> Gpu:
         return at_clock(load_gpu(found[1]), float(found[2]))
     inside = re.search(r"\((.*?)\)", text)
     for form in (text, inside[1] if inside else ""):
-        if spelling(form) in _index():
+        if spelling(form) in _index() and "@" not in form:
             return _index()[spelling(form)]
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
     for folder in (Path(text).expanduser(), devices_folder() / spelling(text)):
         if text and (folder / DEVICE_FILE).is_file():
             return load_device(folder)
+    base, sign, clock = text.rpartition("@")
+    if sign and spelling(base) in _index():
+        raise InputError(f"'{clock}' is no clock in MHz", "--gpu", f"write e.g. {base}@1200")
+    if text and Path(text).expanduser().is_dir():
+        raise InputError(f"the folder holds no {DEVICE_FILE}", text, "see: docs/devices.md")
     hint = f"{nearest(text, gpu_names())} or the path of a .toml file or of a folder with a {DEVICE_FILE}"
     raise InputError(f"unknown GPU '{text}'", "--gpu", hint)
 

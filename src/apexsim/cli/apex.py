@@ -29,6 +29,7 @@ SHORTCUTS = {
     "mixtral-8x22b-local": "mixtral-8x22b", "mistral-7b-local": "mistral-7b",
 }  # fmt: skip
 LISTS = ("--request-percentiles", "--token-percentiles")
+MOST_WINDOWS = 20_000_000  # requests that recordings may become
 UNLIMITED = 8192  # sequences: more never fit
 
 
@@ -72,6 +73,7 @@ def apex(**given: Any) -> None:
 
 
 def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
+    from apexsim.clock import at_clock
     from apexsim.cost.load import Load
     from apexsim.hardware import Cluster, load_gpu
     from apexsim.model.families import load_model
@@ -83,8 +85,8 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
 
     model = with_experts(load_model(SHORTCUTS.get(given["model"], given["model"])), given["num_experts"], given["topk"])
     model = with_image(model, given["image_size"]) if given["image_size"] else model
-    clock = f"@{given['frequency']}MHz" if given["frequency"] else ""
-    gpu = load_gpu(given["gpu"] + clock)
+    gpu = load_gpu(given["gpu"])
+    gpu = at_clock(gpu, given["frequency"], "--frequency") if given["frequency"] else gpu
     gpu = replace(gpu, memory_bytes=gpu.memory_nominal_bytes)
     cluster = Cluster(gpu, given["num_gpus_per_node"], given["num_nodes"])
     work = _workload(given, model)
@@ -117,6 +119,9 @@ def _workload(given: dict[str, Any], model: Any) -> Any:
     if not given["audio_seconds"]:
         return work
     each = audio_windows(model, given["audio_seconds"])
+    if each * work.size > MOST_WINDOWS:
+        told = f"{work.size:,} recordings of {each:,} windows are more than {MOST_WINDOWS:,} requests"
+        raise InputError(told, "--audio-seconds", "fewer requests, or shorter ones")
     line = None if work.line is None else work.line.repeat(each)
     return replace(work, arrive=work.arrive.repeat(each), prompt=work.prompt.repeat(each), output=work.output.repeat(each),
                    line=line, prefix_hashes=())  # fmt: skip

@@ -99,7 +99,7 @@ def plan(model: Model, **given: Any) -> None:
     from apexsim.search.study import Interrupted
 
     given = checked("plan", given)
-    check_outputs(given["json"], given["output"])
+    check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress() as progress:
         try:
             study = api.plan(model, **question(given), workers=given["workers"], ray=given["ray"], progress=progress)
@@ -116,7 +116,7 @@ def simulate(model: Model, **given: Any) -> None:
     from apexsim import api
 
     given = checked("simulate", given)
-    check_outputs(given["json"], given["output"])
+    check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress():
         study = api.simulate(model, given["plan"], **question(given))
     _tell(study, given)
@@ -168,7 +168,7 @@ def validate(files: Files, **given: Any) -> None:
     fidelity: Any = import_module("apexsim.validate")
     from apexsim.report.plain import dumps
 
-    check_outputs(given["json"], given["output"])
+    check_outputs(given["json"], given["output"], *files)
     with Progress() as progress:
         results = [fidelity.run(path, progress=progress) for path in files]
     if given["json"] is not None:

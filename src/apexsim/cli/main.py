@@ -79,14 +79,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_usage(error, words), BAD_INPUT)
     except MemoryError:
         return _fail("not enough memory for this question; try fewer requests or a smaller token budget", BAD_INPUT)
+    except RecursionError:
+        return _fail("the input is nested too deeply", BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:  # a full disk under standard output, a name that is too long
+        _drop_output()
+        told = error.strerror or type(error).__name__
+        return _fail(f"{error.filename}: {told}" if error.filename else told, BAD_INPUT)
     if code == INTERRUPTED:
         return _fail("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _drop_output() -> None:
+    """What is left to be written cannot be: let nothing try again at the end."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str, code: int) -> int:

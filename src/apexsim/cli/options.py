@@ -17,6 +17,7 @@ import typer
 
 from apexsim.errors import InputError
 
+MOST_TOKENS = 1 << 30  # of a request: more is a slip
 REQUIRED: Any = inspect.Parameter.empty
 
 
@@ -24,7 +25,8 @@ REQUIRED: Any = inspect.Parameter.empty
 class Opt:
     """One option: Python name, type, default, help, and what a number must keep.
 
-    flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too.
+    flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too;
+    endless: infinity has a meaning.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Opt:
     least: float = -math.inf
     most: float = math.inf
     above: bool = False
+    endless: bool = False
 
     @property
     def flag(self) -> str:
@@ -53,17 +56,17 @@ WORKLOAD = (
     Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
     Opt("time_unit", str, None, "Unit of the trace's times where the format does not say: ns, us, ms, s or clock.", "UNIT"),
     Opt("map", str, None, "Columns of another trace format: time=COLUMN,in=COLUMN,out=COLUMN.", "COLUMNS"),
-    Opt("prompt_len", int, None, "Synthetic requests: prompt tokens.", "N", least=1),
-    Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1),
+    Opt("prompt_len", int, None, "Synthetic requests: prompt tokens.", "N", least=1, most=MOST_TOKENS),
+    Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1, most=MOST_TOKENS),
     Opt("num_requests", int, 1024, "Synthetic requests: how many.", "N", least=1, most=20_000_000),
     Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
         "X", least=0, most=1),
     Opt("request_rate", float, None, "Requests per second, Poisson; scales the arrivals of a trace. inf: all at once.",
-        "R", least=0, above=True),
+        "R", least=0, above=True, endless=True),
     Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.",
         "B", least=0, above=True),
     Opt("concurrency", int, None, "Closed loop: C users, each sends the next request when the last has finished.",
-        "C", least=1),
+        "C", least=1, most=20_000_000),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
     Opt("warmup", int, 0, "Requests at the start that metrics leave out.", "N", least=0),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
@@ -163,18 +166,39 @@ TRACE_DESCRIBED = (
     Opt("plot", str, None, "Draw lengths and arrivals into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
 )
 TRACE_MADE = (
-    Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1),
-    Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1),
-    Opt("prompt_cv", float, 0.0, "Standard deviation over mean of the prompt lengths; 0: all the same.", "X", least=0),
-    Opt("output_cv", float, 0.0, "The same of the output lengths.", "X", least=0),
+    Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1, most=2**30),
+    Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1, most=2**30),
+    Opt("prompt_cv", float, 0.0, "Standard deviation over mean of the prompt lengths; 0: all the same.", "X", least=0, most=100),
+    Opt("output_cv", float, 0.0, "The same of the output lengths.", "X", least=0, most=100),
     Opt("lengths", str, "lognormal", "Distribution of lengths: lognormal, gamma or uniform.", "NAME"),
     Opt("like", str, None, "Draw pairs of lengths, rate and burstiness from a trace instead.", "FILE"),
     Opt("num_requests", int, 1024, "Requests.", "N", least=1, most=100_000_000),
-    Opt("request_rate", float, None, "Mean requests per second. Default: that of --like; else all at once.", "R", least=0, above=True),
+    Opt("request_rate", float, None, "Mean requests per second. Default: that of --like; else all at once.", "R", least=0, above=True,
+        endless=True),
     Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier. Default: that of "
         "--like; else 1.", "B", least=0, above=True),
     Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
+)
+TRACE_TEXTS = (
+    Opt("tokenizer", str, None, "A tokenizer.json, a folder that holds one, or a hub name in the local cache; needs the extra "
+        "'tokenize'.", "NAME"),
+    Opt("download", bool, False, "Fetch the tokenizer from the hub where the cache has none."),
+    Opt("chars_per_token", float, None, "Without a tokenizer: estimate by characters; 4 is usual for English.", "X", least=0, above=True),
+    Opt("tokens_per_word", float, None, "Without a tokenizer: estimate by words; 1.3 is usual for English.", "X", least=0, above=True),
+    Opt("prompt_field", str, None, "Column of the prompt. Default: prompt, instruction, question … or a conversation.", "NAME"),
+    Opt("output_field", str, None, "Column of the answer. Default: completion, output, response, answer …", "NAME"),
+    Opt("turns", str, "first", "Of a conversation: the first turn, or all, each after what was said before.", "HOW"),
+    Opt("output_len", int, None, "Output tokens of every request, instead of the answers' own.", "N", least=1),
+    Opt("skip_bad", int, 0, "Records that cannot be used and are passed over; they are counted and named.", "N", least=0),
+)
+TRACE_SENT = (
+    Opt("max_model_len", int, None, "Leave out requests with more prompt + output tokens.", "N", least=2),
+    Opt("limit", int, None, "The first N requests of those.", "N", least=1),
+    Opt("request_rate", float, None, "Mean requests per second. Default: all at once.", "R", least=0, above=True, endless=True),
+    Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.", "B", least=0, above=True),
+    Opt("turn_gap", float, 30.0, "Seconds from one turn of a conversation to the next, with --turns all.", "S", least=0),
+    Opt("seed", int, 0, "Seed of the arrivals.", "S", least=0),
 )
 TRACE_LIMITS = (
     Opt("min_prompt", int, None, "Shortest prompt [tokens].", "N", least=1),
@@ -199,7 +223,7 @@ APEX_MODEL = (
     Opt("model", str, REQUIRED, "APEX+'s shortcut, or any name that `apexsim models` knows, or the path of a config.json.", "NAME"),
     Opt("num_experts", int, None, "Experts of each layer; makes experts of a dense model's FFN. Default: the model's.", "N", least=1),
     Opt("topk", int, None, "Experts per token. Default: the model's; 2 where --num-experts makes them.", "K", least=1),
-    Opt("capacity_factor", float, 1.0, "Slots of each expert over its even share of the tokens.", "X", least=0, above=True),
+    Opt("capacity_factor", float, 1.0, "Slots of each expert over its even share of the tokens.", "X", least=0, most=1000, above=True),
 )
 APEX_CLUSTER = (
     Opt("num_nodes", int, 1, "Nodes.", "N", least=1, most=4096),
@@ -210,12 +234,12 @@ APEX_CLUSTER = (
 )
 APEX_WORKLOAD = (
     Opt("trace_file", str, None, "Requests from a file, of any format that `apexsim trace` reads.", "FILE"),
-    Opt("prompt_len", int, 2048, "Without a trace: prompt tokens.", "N", least=1),
-    Opt("output_len", int, 128, "Without a trace: output tokens.", "N", least=1),
+    Opt("prompt_len", int, 2048, "Without a trace: prompt tokens.", "N", least=1, most=MOST_TOKENS),
+    Opt("output_len", int, 128, "Without a trace: output tokens.", "N", least=1, most=MOST_TOKENS),
     Opt("num_requests", int, 1024, "Without a trace: requests, all at once.", "N", least=1, most=20_000_000),
     Opt("audio_seconds", float, None, "Whisper: length of each recording, cut into windows of 30 s, each a request.", "S",
         least=0, above=True),
-    Opt("image_size", int, None, "CLIP: pixels a side. Default: the model's.", "PX", least=1),
+    Opt("image_size", int, None, "CLIP: pixels a side. Default: the model's.", "PX", least=1, most=8192),
     Opt("disable_ray", bool, False, "Search on one thread."),
     RAY,
     Opt("kv_dtype", str, "half", "float, half, float8, or another format.", "DTYPE"),
@@ -302,6 +326,7 @@ COMMANDS: dict[str, Groups] = {
     "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},
     "trace filter": {"File": TRACE_FILE, "Limits": TRACE_LIMITS, "Output": TRACE_OUTPUT},
     "trace scale": {"File": TRACE_FILE, "Load": TRACE_LOAD, "Output": TRACE_OUTPUT},
+    "trace tokenize": {"Texts": TRACE_TEXTS, "Requests": TRACE_SENT, "Output": TRACE_OUTPUT},
     "device check": {"Output": LIST_JSON},
     "device add": {"Device": KEPT},
     **{f"profile {what}": {"Measurement": PROFILED} for what in ("gemm", "attention", "moe", "comm", "all")},
@@ -344,15 +369,18 @@ def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, every number within its limits; raises InputError."""
     for opt in options_of(command):
         value = given.get(opt.name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            _check_number(opt, value)
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(each, (int, float)) and not isinstance(each, bool):
+                _check_number(opt, each)
+            if each == "" and opt.default != "":  # as a shell variable that is not set
+                raise InputError("it is given without a value", opt.flag)
     return dict(given)
 
 
 def _check_number(opt: Opt, value: float) -> None:
     low = value <= opt.least if opt.above else value < opt.least
-    if value != value or low or value > opt.most:
-        kind = "a whole number" if opt.type is int else "a number"
+    if value != value or low or value > opt.most or (math.isinf(value) and not opt.endless):
+        kind = "a whole number" if opt.type in (int, list[int]) else "a finite number" if math.isinf(value) else "a number"
         least = f" {'above' if opt.above else 'of at least'} {opt.least:g}" if math.isfinite(opt.least) else ""
         most = f" and at most {opt.most:,.0f}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)

@@ -43,8 +43,9 @@ Trace = Annotated[
 def replay(trace: Trace = "", **given: Any) -> None:
     """Measure, compare, tell."""
     given = checked("replay", given)
-    check_outputs(given["json"], given["output"])
-    check_writable(given["plot"], "--plot")
+    read = (trace, given["compare"])
+    check_outputs(given["json"], given["output"], *read)
+    check_writable(given["plot"], "--plot", *read)
     if bool(trace) == bool(given["compare"]):
         raise InputError("give a trace to send, or --compare FILE with what was measured", "TRACE")
     asked = _asked(given)

@@ -99,7 +99,9 @@ def read_load(text: str, copies: int = 0) -> Load:
     try:
         counts = json.loads(Path(text).read_text(encoding="utf-8"))
         good = tuple(float(c) for c in counts)
-    except (OSError, ValueError, TypeError) as fault:
+    except OSError as fault:
+        raise InputError(f"cannot read expert counts: {fault.strerror}", text) from None
+    except (ValueError, TypeError, RecursionError) as fault:
         raise InputError(f"cannot read expert counts: {fault}", text, "expected a JSON list of numbers") from None
     if not good or min(good) < 0 or sum(good) <= 0:
         raise InputError("expert counts must be numbers from 0 up, not all 0", text)

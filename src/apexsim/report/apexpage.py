@@ -181,7 +181,7 @@ def _breakdown(study: Study, ranked: Ranked, duration: float) -> list[list[str]]
     rows = [
         [name, f"{x.mean():.2f} ± {x.std():.1f}", f"{100 * x.mean() / duration:.1f}"]
         for name, x in series.items()
-        if x.mean() > NOTHING
+        if name == "Idle" or x.mean() > NOTHING
     ]
     return [*rows, ["Total", f"{duration:.2f}", "100.0"]]
 

@@ -18,7 +18,7 @@ from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Experts
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, served_precision
-from apexsim.validate.rows import Row, Skipped, model_named, number, whole
+from apexsim.validate.rows import WIDEST, Row, Skipped, model_named, number, whole
 from apexsim.workload.trace import Workload
 
 OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
@@ -29,7 +29,7 @@ FAMILY = {"meta-llama--Meta-Llama": "llama", "openai--gpt-oss": "gptoss", "deeps
 
 def offline(row: Row, where: Path) -> Case | Skipped:
     """One row of maximum offline throughput."""
-    stages = max(1, whole(row, "pp", 1))
+    stages = max(1, whole(row, "pp", 1, most=WIDEST))
     labels = {"engine": "trtllm", "gpu": row["gpu"], "model": row["config"], "layout": "PP" if stages > 1 else "TP"}
     if not row["config"]:
         return Skipped(row["id"], "the row names no bundled model", labels)
@@ -53,7 +53,7 @@ def offline(row: Row, where: Path) -> Case | Skipped:
 
 def layouts(row: Row, routed: bool) -> tuple[Layout, Layout]:
     """Attention and FFN of a row: attention data parallel over ep ranks where the row says so, or leaves ep open."""
-    tp, dp, ep = max(1, whole(row, "tp", 1)), max(1, whole(row, "attn_dp", 1)), max(1, whole(row, "ep", 1))
+    tp, dp, ep = (max(1, whole(row, key, 1, most=WIDEST)) for key in ("tp", "attn_dp", "ep"))
     if routed and not row["ep"] and tp > 1:
         dp = ep = tp
     width = max(tp, dp, ep)
