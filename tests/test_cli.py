@@ -13,8 +13,9 @@ import pytest
 import apexsim
 from apexsim import api
 from apexsim.cli import commands, main
-from apexsim.cli.options import Opt, _check_number, options_of, question
+from apexsim.cli.options import _check_number, options_of, question
 from apexsim.cli.outside import write_atomic
+from apexsim.cli.rows import Opt
 from apexsim.errors import InputError
 
 SMALL = [

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli.options import QUESTION, checked, question, with_options
+from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, check_writable, deliver, page_size
+from apexsim.cli.rows import QUESTION
 from apexsim.errors import InputError
 
 if TYPE_CHECKING:
