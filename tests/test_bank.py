@@ -282,7 +282,7 @@ def test_a_link_prices_by_formula(h100: Bank) -> None:
 def test_collectives_are_lent_along_equal_links_only() -> None:
     wire = SimpleNamespace(bandwidth=300e9, latency=1e-6, launch=8e-6)
     same = load_bank(gpu("", "a100_sxm", name="a100 40 GB", vendor="NVIDIA", link=wire))
-    other = load_bank(gpu("", "a100_sxm", name="other vendor", vendor="AMD", link=wire))
+    other = load_bank(gpu("", "a100_sxm", name="other vendor", vendor="Intel", link=wire))
     own = load_bank(gpu("a100_sxm")).collective("all_reduce", 1e6, 8)
     assert same.collective("all_reduce", 1e6, 8).seconds == own.seconds
     assert same.collective("all_reduce", 1e6, 8).provenance == Provenance.TRANSFERRED

@@ -244,7 +244,7 @@ def _host_terms(stages: tuple[StageOps, ...], engine: EngineRow) -> tuple[Array,
     """[S, K] floor and addition of a step: launches per stage, the scheduler's own time on the first."""
     launches = np.asarray([float(s.launches) for s in stages])
     floor, add = np.zeros((len(stages), 2)), np.zeros((len(stages), 2))
-    floor[:, PROMPT] = engine.prompt_floor_launch_s * launches
+    floor[:, PROMPT] = (engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s) * launches
     add[:, PROMPT] = engine.prompt_add_launch_s * launches
     if not engine.pad:
         floor[:, DECODE] = floor[:, PROMPT]

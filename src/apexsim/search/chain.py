@@ -60,7 +60,7 @@ class Part:
 def setting_for(model: Model, cluster: Cluster, work: Workload, question: Question) -> Setting:
     """A setting in which no request is longer than the model length."""
     row: EngineRow = engine_of(question.engine, {"max_num_seqs": question.batch}, cluster, work.longest)
-    pricer = Pricer(load_bank(cluster.gpu, "vllm"), cluster, load=question.load)
+    pricer = Pricer(load_bank(cluster.gpu, "vllm"), cluster, load=question.load, fused=row.fuses(cluster.gpu.arch))
     return Setting(model, cluster, row, work, pricer, work.longest)
 
 

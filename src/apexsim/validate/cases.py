@@ -138,7 +138,7 @@ CLOSED = {"ttft_mean_ms": "ttft_mean_ms", "tpot_mean_ms": "tpot_mean_ms", "e2e_m
 def closed_loop(row: Row, where: Path) -> Case | Skipped:
     """A row of InferenceX-style closed-loop results."""
     labels = {"engine": row["backend"], "gpu": row["system"], "model": row["config"], "origin": row["origin"],
-              "concurrency": row["concurrency"], "suspect": _suspect(row)}  # fmt: skip
+              "concurrency": row["concurrency"], "suspect": _suspect(row), "version": _version(row)}  # fmt: skip
     if not row["config"]:
         return Skipped(row["id"], "the row names no bundled model", labels)
     if (row.get("spec") or "none") != "none":
@@ -157,6 +157,8 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
 
 WAIT_RATIO = {20: 0.9, 40: 0.8}  # batch_wait_timeout_iters -> batch_wait_max_tokens_ratio of the same launch scripts
 BALANCE_WAIT = 60  # attention_dp_config.timeout_iters of the launch scripts with attention data parallel
+# vLLM launch scripts for Blackwell switch the fused all-reduce on, those of Llama 70B also pass cudagraph_mode FULL_DECODE_ONLY.
+BLACKWELL, DECODE_GRAPHS = "b200", "70b_"
 UNSEEN_HARNESS = "nvidia-aic-gap-analysis"  # its flags are not published; what its TensorRT-LLM rows need:
 UNSEEN_BUDGET = 3072  # tokens of a chunk
 
@@ -164,6 +166,7 @@ UNSEEN_BUDGET = 3072  # tokens of a chunk
 def _launched(row: Row, lanes: int) -> dict[str, Any]:
     """Engine settings that were in force: the columns `launch_*` and, where defaults were resolved, `eff_*`."""
     fraction, users = number(row, "launch_gpu_mem_frac"), max(1, whole(row, "concurrency"))
+    script = row.get("launch_script") or ""
     found: dict[str, Any] = {
         "max_num_batched_tokens": whole(row, "launch_chunked_prefill_size") or whole(row, "eff_token_budget") or None,
         "max_num_seqs": whole(row, "eff_max_seqs") or None,
@@ -176,6 +179,8 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
         wait = whole(row, "launch_batch_wait")
         found |= {"batch_wait_iters": wait or None, "batch_wait_ratio": WAIT_RATIO.get(wait, 0.9) if wait else None}
         found["balance_wait"] = BALANCE_WAIT if lanes > 1 else None
+    if row["backend"] == "vllm" and BLACKWELL in script:
+        found |= {"fused_all_reduce": "blackwell", "prompt_graphs": 0 if DECODE_GRAPHS in script else None}
     if row["origin"] == UNSEEN_HARNESS:  # it sends token ids: nothing to tokenise
         found["tokenise_s"] = 0.0
         if row["backend"] == "trtllm":  # chunked prompts, and one slot fewer than users
