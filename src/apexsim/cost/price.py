@@ -64,10 +64,15 @@ class Pricer:
         return self._seen[key]
 
 
+def quantised_apart(pricer: Pricer, op: Op) -> bool:
+    """Whether a kernel of its own quantises the activations in front of an op."""
+    return isinstance(op, Gemm) and op.after in SEPARATE[pricer.bank.library.source].get(op.kernel, ())
+
+
 def _gemm(pricer: Pricer, op: Gemm, n: Array, captured: bool) -> Priced:
     priced = pricer.bank.gemm(n, op.n, op.k, op.kernel)
     seconds = np.maximum.accumulate(priced.seconds)
-    if op.after in SEPARATE[pricer.bank.library.source].get(op.kernel, ()):
+    if quantised_apart(pricer, op):
         seconds = seconds + pricer.bank.quantise(n, op.k, op.kernel).seconds
     return Priced(seconds, priced.provenance)
 
