@@ -107,8 +107,33 @@ def _engine(name: str, version: str, settings: dict[str, Any], cluster: Cluster,
     return settled(override(row, **settings), cluster.gpu.memory_bytes, cluster.gpu.name, length)
 
 
+# Until November 2025 the TensorRT-LLM launch scripts of DeepSeek-R1 chose expert parallel and attention data parallel themselves, while rows
+# kept the labels ep 1 and dp 1 (runs labelled so in November and ep 8 in December agree within 0.5 % in TPOT): family, precision, GPU,
+# tensor parallel -> (isl, osl) -> above how many users experts are parallel, and above how many attention is data parallel.
+SCRIPTED_UNTIL = "2025-12"
+SCRIPTED: dict[tuple[str, str, str, int], dict[tuple[int, int], tuple[int, int]]] = {
+    ("dsr1", "fp8", "b200_sxm", 8): {(1024, 1024): (0, 32), (1024, 8192): (0, 64), (8192, 1024): (0, 64)},
+    ("dsr1", "fp8", "h200_sxm", 8): {(1024, 1024): (0, 64), (1024, 8192): (0, 64), (8192, 1024): (0, 32)},
+    ("dsr1", "fp4", "b200_sxm", 4): {(1024, 1024): (32, 255), (1024, 8192): (32, 255), (8192, 1024): (32, 32)},
+    ("dsr1", "fp4", "b200_sxm", 8): {(1024, 1024): (8, 255), (1024, 8192): (16, 255), (8192, 1024): (32, 32)},
+}
+
+
+def _scripted(row: Row, tp: int) -> tuple[Layout, Layout] | None:
+    """Layouts that the launch script chose by itself; None where it took the row's."""
+    if row["backend"] != "trtllm" or not "" < (row.get("measured_date") or "") < SCRIPTED_UNTIL:
+        return None
+    above = SCRIPTED.get((row["family"], row["precision"], row["system"], tp), {}).get((whole(row, "isl"), whole(row, "osl")))
+    if above is None or whole(row, "concurrency") <= above[0]:
+        return None
+    return Layout(tp, 1) if whole(row, "concurrency") > above[1] else Layout(tp=tp), Layout(ep=tp)
+
+
 def _layout(row: Row, model: Model) -> tuple[Layout, Layout]:
     """Attention and FFN layouts of a closed-loop row."""
+    scripted = _scripted(row, whole(row, "attn_tp", 1))
+    if scripted:
+        return scripted
     attention = Layout(max(1, whole(row, "attn_dp", 1)), whole(row, "attn_tp", 1))
     if not any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells):
         return attention, Layout(tp=attention.devices) if attention.dp > 1 else attention
