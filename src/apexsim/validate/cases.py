@@ -107,9 +107,9 @@ def _engine(name: str, version: str, settings: dict[str, Any], cluster: Cluster,
     return settled(override(row, **settings), cluster.gpu.memory_bytes, cluster.gpu.name, length)
 
 
-# Until November 2025 the TensorRT-LLM launch scripts of DeepSeek-R1 chose expert parallel and attention data parallel themselves, while rows
-# kept the labels ep 1 and dp 1 (runs labelled so in November and ep 8 in December agree within 0.5 % in TPOT): family, precision, GPU,
-# tensor parallel -> (isl, osl) -> above how many users experts are parallel, and above how many attention is data parallel.
+# Until November 2025 the TensorRT-LLM launch scripts of DeepSeek-R1 chose expert parallel and attention data parallel themselves, while
+# rows kept the labels ep 1 and dp 1 (runs labelled so in November and ep 8 in December agree within 0.5 % in TPOT): family, precision,
+# GPU, tensor parallel -> (isl, osl) -> above how many users experts are parallel, and above how many attention is data parallel.
 SCRIPTED_UNTIL = "2025-12"
 SCRIPTED: dict[tuple[str, str, str, int], dict[tuple[int, int], tuple[int, int]]] = {
     ("dsr1", "fp8", "b200_sxm", 8): {(1024, 1024): (0, 32), (1024, 8192): (0, 64), (8192, 1024): (0, 64)},
