@@ -240,7 +240,8 @@ NVIDIA's own runs, whose harness and flags are unknown, are scored apart.
 
 **What was fitted on what.** Five to six host constants per engine, nothing else. Those of vLLM 0.6.0 on `open_loop.csv`, those of vLLM V1,
 SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `python -m apexsim.validate.fit_host FILE`. The tables
-below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`):
+below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`;
+GPUs and versions after three rounds of the fit instead of six):
 
 | engine | left out | TTFT | TPOT or ITL |
 |---|---|---|---|
@@ -249,6 +250,12 @@ below are in sample for them; leaving whole groups out (median errors, same comm
 | vLLM V1 | each model | 11.8 % | 5.7 % |
 | SGLang | each model | 10.2 % | 7.8 % |
 | TensorRT-LLM | each model | 8.0 % | 6.1 % |
+| vLLM V1 | each GPU | 16.3 % | 5.6 % |
+| SGLang | each GPU | 12.3 % | 5.8 % |
+| TensorRT-LLM | each GPU | 15.0 % | 5.4 % |
+| vLLM V1 | each version | 13.8 % | 5.8 % |
+| SGLang | each version | 13.7 % | 5.7 % |
+| TensorRT-LLM | each version | 7.5 % | 5.9 % |
 
 Out of sample for everything: `request_level.csv`, and offline maximum throughput of TensorRT-LLM (276 published figures, not
 shipped): median 9.1 % with tensor parallelism, 12.3 % with pipelines; Llama 3.1 70B 6.6 %, 8B 2.8 %; start-up memory

@@ -35,7 +35,7 @@ from apexsim.cost.roofline import (
 from apexsim.errors import InputError, nearest
 
 LOADS = {"balanced": 0, "uniform": 0, "power_law_1.01": 101, "power_law_1.2": 120}  # name -> value on the table's axis
-WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.2])  # of a factor e in d, i/tp, k, E/ep, ep
+WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
 OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to this one's nearest layer
 # A format that was not timed -> formats whose utilisation it takes, best first; "bf16" serves every other one.
 SURROGATES = {
