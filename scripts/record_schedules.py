@@ -1,10 +1,12 @@
 """Record what vLLM's own scheduler does with small workloads: tests/golden/vllm_schedules.json.
 
-    python scripts/record_schedules.py tests/golden/vllm_schedules.json [CASES OF EACH KIND]   (in an environment where vLLM imports; no GPU, no model)
+    python scripts/record_schedules.py tests/golden/vllm_schedules.json [CASES OF EACH KIND]
 
-Drives `vllm.v1.core.sched.scheduler.Scheduler` (or `AsyncScheduler`) in the order of calls of vLLM's engine core, with a worker that only
-counts: every step that holds tokens takes one second, one after the other, and the engine takes none.  The arrivals of a
-case differ in their fractions of a second, so none falls on the start of a step, unless all come at 0.  What is written are facts: who took part in which step with how many tokens, and who was thrown out.
+Needs an environment in which vLLM imports; no GPU and no model.  Drives `vllm.v1.core.sched.scheduler.Scheduler` (or its asynchronous
+sister) in the order of calls of vLLM's engine core, with a worker that only counts: every step that holds tokens takes one second, one
+after the other, and the engine takes none.  The arrivals of a case differ in their fractions of a second, so that none falls on the start
+of a step, unless all come at 0.  What is written are facts: who took part in which step with how many tokens, and how often a request had
+to be computed anew.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ def world(rng: np.random.Generator, chunk: bool, ahead: bool, reserve: bool) -> 
     size, block = int(rng.integers(2, 14)), int(rng.choice([1, 4, 16]))
     longest = int(rng.choice([6, 30, 90]))
     prompt = rng.integers(1, longest, size, endpoint=True)
-    output = rng.integers(1, rng.choice([1, 5, 30]), size, endpoint=True)
+    output = rng.integers(1, rng.choice([1, 8, 30]), size, endpoint=True)
     whole = int((prompt + output).max())
     seats = int(rng.choice([1, 2, 4, 16]))
     budget = max(seats, int(rng.choice([8, 24, 64])), 0 if chunk else whole)
-    blocks = int(-(-whole // block) * rng.choice([1.0, 1.0, 1.4, 2.0, 9.0]))
+    blocks = int(-(-whole // block) * rng.choice([1.0, 1.0, 1.2, 1.5, 6.0]))
     arrive = np.zeros(size) if rng.random() < 0.2 else np.cumsum(rng.exponential(rng.choice([0.5, 3.0]), size))
     arrive = np.floor(arrive) + (2 * np.arange(size) + 1) / 64 if arrive.any() else arrive
     rules = {"budget": budget, "seats": seats, "block": block, "blocks": blocks, "chunk": int(chunk), "ahead": int(ahead),

@@ -7,7 +7,18 @@ them, or the page, is wrong.  It records every token and every step, so that law
 from __future__ import annotations
 
 import naive_price
-from apexsim.engine.types import ADMIT_CHUNK, ADMIT_FIT, ADMIT_RESERVE, AHEAD, SHORTEST, TIE, Costs, Host, Requests, Rules
+from apexsim.engine.types import (
+    ADMIT_CHUNK,
+    ADMIT_FIT,
+    ADMIT_RESERVE,
+    AHEAD,
+    SHORTEST,
+    TIE,
+    Costs,
+    Host,
+    Requests,
+    Rules,
+)
 from naive_records import NEVER, Chunk, Group, Lane, Naive, Sequence, Step
 
 

@@ -113,7 +113,7 @@ def test_capture_ends_with_the_batch() -> None:
         {"memory_fraction": 0.0},
         {"memory_fraction": 1.1},
         {"memory_fraction": float("nan")},
-        {"admission": 3},
+        {"admission": 4},
         {"max_num_seq": 4},
     ],
 )

@@ -9,8 +9,11 @@ from apexsim.engine.jit import inner, merged
 from apexsim.engine.queue import peek, put_back, send, sort_visible, take
 from apexsim.engine.types import (
     ADMIT_CHUNK,
+    ADMIT_FIT,
     ADMIT_RESERVE,
+    AHEAD,
     FCFS,
+    LEAVING,
     S_PREEMPT,
     Costs,
     Host,
@@ -22,12 +25,25 @@ from apexsim.engine.types import (
 )  # fmt: skip
 
 NONE_VISIBLE, HELD, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
+FRESH, GONE = 0, 1  # rows of State.fresh
 
 
 @merged
 def blocks_of(tokens: int, block: int) -> int:
     """KV blocks that hold `tokens`."""
     return (tokens + block - 1) // block
+
+
+@inner
+def ahead(lag: int, stages: int) -> bool:
+    """Are steps formed while the one before them runs?"""
+    return lag == AHEAD and stages == 1
+
+
+@inner
+def by_chunk(admission: int) -> bool:
+    """Are blocks taken chunk by chunk?"""
+    return admission in (ADMIT_CHUNK, ADMIT_FIT)
 
 
 @inner
@@ -90,7 +106,7 @@ def _stack(work: Work, state: State, r: int, g: int, l: int, i: int) -> None:
         m = 0
         for x in range(n):
             j = state.stack[r, g, l, x]
-            if work.ends[j] >= 0 and work.group[j] == g and work.lane[j] == l and j != i:
+            if work.ends[j] != -1 and work.group[j] == g and work.lane[j] == l and j != i:
                 state.stack[r, g, l, m] = j
                 m += 1
         n = m
@@ -99,8 +115,8 @@ def _stack(work: Work, state: State, r: int, g: int, l: int, i: int) -> None:
 
 
 @inner
-def _leave(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int, i: int) -> None:
-    """Take a decoding request out of the group's sums and give its blocks back."""
+def _leave(work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int, i: int) -> int:
+    """Take a decoding request out of the group's sums; returns its context."""
     done = state.steps[r, g] - work.joined[i]
     context = work.context[i] + done
     state.residue[r, g, l, (work.context[i] - work.joined[i]) % rules.block] -= 1
@@ -112,11 +128,12 @@ def _leave(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, 
     state.decoding[r, g, l] -= 1
     work.made[i] += done
     work.ends[i] = -1
-    _release(req, work, state, rules, r, l, i, context)
+    return context
 
 
 @inner
-def _release(req: Requests, work: Work, state: State, rules: Rules, r: int, l: int, i: int, context: int) -> None:
+def _release(req: Requests, state: State, rules: Rules, r: int, l: int, i: int, context: int) -> None:
+    """Its seat and blocks are free."""
     if rules.admission == ADMIT_RESERVE:
         context = req.prompt[i] + req.output[i]
     state.free[r, l] += blocks_of(context, rules.block)
@@ -124,9 +141,31 @@ def _release(req: Requests, work: Work, state: State, rules: Rules, r: int, l: i
 
 
 @inner
-def _done(req: Requests, work: Work, state: State, host: Host, r: int, i: int, t: float) -> None:
+def let_go(req: Requests, work: Work, state: State, rules: Rules, r: int) -> bool:
+    """AHEAD: seats and blocks of what has finished are free; False if nothing had."""
+    any_gone = False
+    for l in range(state.running.shape[1]):
+        for x in range(state.fresh_size[r, 0, l, GONE]):
+            i = state.fresh[r, 0, l, GONE, x]
+            if work.ends[i] == LEAVING:
+                work.ends[i] = -1
+                _release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
+                any_gone = True
+        state.fresh_size[r, 0, l, GONE] = 0
+    return any_gone
+
+
+@inner
+def _done(req: Requests, work: Work, state: State, rules: Rules, host: Host, r: int, g: int, l: int, i: int, t: float
+          ) -> None:  # fmt: skip
     """The last token of request i is out at t; in a closed loop its user sends the next request."""
     work.finish[i] = t
+    if ahead(rules.lag, state.ready.shape[1]):
+        work.ends[i] = LEAVING
+        state.fresh[r, g, l, GONE, state.fresh_size[r, g, l, GONE]] = i
+        state.fresh_size[r, g, l, GONE] += 1
+    else:
+        _release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
     state.outstanding[r] -= 1
     if req.users > 0:
         n = state.unsent[r]
@@ -153,8 +192,8 @@ def settle(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
                 i = state.heap_req[r, g, l, 0]
                 pop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l])
                 state.heap_size[r, g, l] -= 1
-                _leave(req, work, state, rules, costs, r, g, l, i)
-                _done(req, work, state, host, r, i, t)
+                _leave(work, state, rules, costs, r, g, l, i)
+                _done(req, work, state, rules, host, r, g, l, i, t)
     if decoded:
         state.decoded[r, g] = t
         d = 0
@@ -164,9 +203,9 @@ def settle(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
         state.cohort[r, g, 0, 0] = t
         state.cohort[r, g, 0, 1] = d
     for l in range(state.decoding.shape[2]):
-        for x in range(state.fresh_size[r, g, l]):
-            _first(req, work, state, rules, host, costs, log, r, g, l, state.fresh[r, g, l, x], t)
-        state.fresh_size[r, g, l] = 0
+        for x in range(state.fresh_size[r, g, l, FRESH]):
+            _first(req, work, state, rules, host, costs, log, r, g, l, state.fresh[r, g, l, FRESH, x], t)
+        state.fresh_size[r, g, l, FRESH] = 0
 
 
 @merged
@@ -179,8 +218,9 @@ def _first(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
         note_gap(log, t - work.last[i], 0.0, 1, 1)
     work.made[i] += 1
     if work.made[i] >= req.output[i]:
-        _release(req, work, state, rules, r, l, i, work.computed[i])
-        _done(req, work, state, host, r, i, t)
+        _done(req, work, state, rules, host, r, g, l, i, t)
+        if work.ends[i] == LEAVING:
+            _stack(work, state, r, g, l, i)
     else:
         join(req, work, state, rules, costs, r, g, l, i, t)
 
@@ -215,18 +255,17 @@ def grow(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, lo
         if need <= state.free[r, l]:
             state.free[r, l] -= need
             return preempted
-        _preempt(req, work, state, rules, costs, r, g, l)
-        log.sums[r, S_PREEMPT] += 1
+        preempt(req, work, state, rules, costs, log, r, g, l)
         preempted = True
 
 
 @inner
-def _preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int) -> None:
-    """Throw out the youngest sequence; it starts over at the front of the queue."""
+def preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int) -> None:
+    """Throw out the youngest sequence; it starts over at the front of the queue, unless it has finished."""
     i = state.partial[r, l]
     if i >= 0:
         state.partial[r, l] = -1
-        held = work.computed[i] if rules.admission == ADMIT_CHUNK else req.prompt[i] + work.made[i]
+        held = work.computed[i] if by_chunk(rules.admission) else req.prompt[i] + work.made[i]
         state.free[r, l] += blocks_of(held, rules.block)
         state.running[r, l] -= 1
     else:
@@ -234,11 +273,15 @@ def _preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs
         while n > 0:
             n -= 1
             i = state.stack[r, g, l, n]
-            if work.ends[i] >= 0 and work.group[i] == g and work.lane[i] == l:
+            if work.ends[i] != -1 and work.group[i] == g and work.lane[i] == l:
                 break
         state.stack_size[r, g, l] = n
+        if work.ends[i] == LEAVING:
+            work.ends[i] = -1
+            _release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
+            return
         joined_at = work.last[i]
-        _leave(req, work, state, rules, costs, r, g, l, i)
+        _release(req, state, rules, r, l, i, _leave(work, state, rules, costs, r, g, l, i))
         work.last[i] = max(joined_at, state.decoded[r, g])
         state.heap_size[r, g, l] = drop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], i)
         for w in range(costs.windows.shape[0]):
@@ -251,6 +294,7 @@ def _preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs
         while n > 0 and state.cohort[r, g, n - 1, 1] <= 0:
             n -= 1
         state.cohort_size[r, g] = n
+    log.sums[r, S_PREEMPT] += 1
     work.computed[i] = 0
     work.preempted[i] += 1
     put_back(work, state, rules, req, r, i)
@@ -267,7 +311,7 @@ def admit(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, l
         for s in range(state.attention.shape[1]):
             state.attention[r, s, l] = 0.0
         if state.partial[r, l] >= 0:
-            _continue(req, work, state, rules, costs, log, r, g, l, with_decodes)
+            may_start = _continue(req, work, state, rules, costs, log, r, g, l, with_decodes) and may_start
     if not may_start:
         return HELD
     if rules.order != FCFS:
@@ -306,8 +350,8 @@ def _chunk(req: Requests, work: Work, state: State, costs: Costs, log: Log, r: i
     state.tokens[r, l] += q
     work.computed[i] = b
     if b >= req.prompt[i] + work.made[i]:
-        state.fresh[r, g, l, state.fresh_size[r, g, l]] = i
-        state.fresh_size[r, g, l] += 1
+        state.fresh[r, g, l, FRESH, state.fresh_size[r, g, l, FRESH]] = i
+        state.fresh_size[r, g, l, FRESH] += 1
         state.partial[r, l] = -1
     else:
         state.partial[r, l] = i
@@ -315,23 +359,26 @@ def _chunk(req: Requests, work: Work, state: State, costs: Costs, log: Log, r: i
 
 @inner
 def _continue(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int,
-              with_decodes: bool) -> None:  # fmt: skip
-    """Next chunk of the prompt that is partly computed."""
+              with_decodes: bool) -> bool:  # fmt: skip
+    """Next chunk of the prompt that is partly computed; False where it was thrown out instead."""
     i = state.partial[r, l]
     a = work.computed[i]
     q = min(req.prompt[i] + work.made[i] - a, _left(state, rules, r, g, l, with_decodes))
     if q <= 0:
         state.closed[r, l] = 1
-        return
-    if rules.admission == ADMIT_CHUNK:
+        return True
+    if by_chunk(rules.admission):
         need = blocks_of(a + q, rules.block) - blocks_of(a, rules.block)
         if need > state.free[r, l]:
             state.closed[r, l] = 1
-            return
+            if rules.mix == 1:
+                preempt(req, work, state, rules, costs, log, r, g, l)
+            return rules.mix == 0
         state.free[r, l] -= need
     _chunk(req, work, state, costs, log, r, g, l, i, q)
     if state.partial[r, l] >= 0:
         state.closed[r, l] = 1
+    return True
 
 
 @inner
@@ -348,13 +395,14 @@ def grant(rules: Rules, target: int, whole: int, tokens: int, left: int, running
     if tokens > 0 and tokens + target >= rules.prefill_limit:
         return 0
     spare = 0 if running == 0 or rules.admission == ADMIT_RESERVE else rules.watermark
-    return q if first_blocks(rules, target, whole, q) + spare <= free else 0
+    must_fit = target if rules.admission == ADMIT_FIT else q
+    return q if first_blocks(rules, target, whole, must_fit) + spare <= free else 0
 
 
 @inner
 def first_blocks(rules: Rules, target: int, whole: int, q: int) -> int:
     """KV blocks that a request takes when it is admitted with q tokens."""
-    if rules.admission == ADMIT_CHUNK:
+    if by_chunk(rules.admission):
         return blocks_of(q, rules.block)
     return blocks_of(whole if rules.admission == ADMIT_RESERVE else target, rules.block)
 
