@@ -233,7 +233,7 @@ below are in sample for them; leaving whole groups out (median errors, same comm
 |---|---|---|---|
 | vLLM 0.6.0 | each workload | 4.7 % | 0.9 % |
 | vLLM 0.6.0 | each TP layout | 5.0 % | 0.8 % |
-| vLLM V1 | each model | 14.1 % | 6.4 % |
+| vLLM V1 | each model | 13.1 % | 5.7 % |
 | SGLang | each model | 12.8 % | 8.2 % |
 | TensorRT-LLM | each model | 12.2 % | 7.7 % |
 

@@ -7,9 +7,8 @@ them, or the page, is wrong.  It records every token and every step, so that law
 from __future__ import annotations
 
 import naive_price
+import naive_rules
 from apexsim.engine.types import (
-    ADMIT_CHUNK,
-    ADMIT_FIT,
     ADMIT_RESERVE,
     AHEAD,
     SHORTEST,
@@ -20,11 +19,6 @@ from apexsim.engine.types import (
     Rules,
 )
 from naive_records import NEVER, Chunk, Group, Lane, Naive, Sequence, Step
-
-
-def ceil_div(a: int, b: int) -> int:
-    """⌈a/b⌉."""
-    return -(-a // b)
 
 
 class Replica:
@@ -215,8 +209,8 @@ class Replica:
         if self.rules.mix:
             left -= len(g.decoding)
         for x in queue:
-            q = self.grant(x, left, tokens, free, seats, seats == self.rules.max_seqs)
-            left, free, seats, tokens = left - q, free - self.blocks_at_admission(x, q), seats - 1, tokens + q
+            q = naive_rules.grant(self.rules, x, left, tokens, free, seats, seats == self.rules.max_seqs)
+            left, free, seats, tokens = left - q, free - naive_rules.blocks_at_admission(self.rules, x, q), seats - 1, tokens + q
             if q < x.target:
                 break
         if tokens == 0 or tokens + len(g.decoding) >= self.rules.wait_tokens or g.waited >= self.rules.wait:
@@ -292,7 +286,7 @@ class Replica:
             if x is None:
                 continue
             q = min(x.target - x.computed, self.left(step, number))
-            held = ceil_div(x.computed + q, self.rules.block) if self.by_chunk else x.held
+            held = naive_rules.ceil_div(x.computed + q, self.rules.block) if naive_rules.by_chunk(self.rules) else x.held
             if q < 1 or held - x.held > lane.free:
                 closed.add(number)
                 if q > 0 and self.rules.mix:
@@ -318,7 +312,7 @@ class Replica:
             x = queue[0]
             lane, here = self.lanes[number], naive_price.prompt_tokens(step, number)
             seats = self.rules.max_seqs - lane.admitted
-            q = self.grant(x, self.left(step, number), here, lane.free, seats, lane.admitted == 0)
+            q = naive_rules.grant(self.rules, x, self.left(step, number), here, lane.free, seats, lane.admitted == 0)
             if q < 1:
                 closed.add(number)
                 continue
@@ -326,36 +320,10 @@ class Replica:
             (self.returned if x in self.returned else self.waiting).remove(x)
             self.lanes[number].admitted += 1
             x.lane = number
-            self.take(x, self.blocks_at_admission(x, q))
+            self.take(x, naive_rules.blocks_at_admission(self.rules, x, q))
             self.compute(step, x, q)
             if q < x.target:
                 closed.add(number)
-
-    def grant(self, x: Sequence, left: int, tokens: int, free: int, seats: int, empty: bool) -> int:
-        """Tokens the request would get in a lane, 0 if it cannot be admitted.
-
-        Of the lane: left of its budget, prompt tokens in the step, free blocks, free seats, nothing admitted.
-        """
-        q = min(left, x.target) if self.rules.chunk else x.target
-        alone = x.target > self.rules.budget and tokens == 0
-        if seats < 1 or q < 1 or (q > left and not alone):
-            return 0
-        if tokens > 0 and tokens + x.target >= self.rules.prefill_limit:
-            return 0
-        spare = 0 if empty or self.rules.admission == ADMIT_RESERVE else self.rules.watermark
-        must_fit = x.target if self.rules.admission == ADMIT_FIT else q
-        return q if self.blocks_at_admission(x, must_fit) + spare <= free else 0
-
-    def blocks_at_admission(self, x: Sequence, q: int) -> int:
-        """KV blocks it holds from its admission on."""
-        if self.rules.admission == ADMIT_RESERVE:
-            return ceil_div(x.prompt + x.output, self.rules.block)
-        return ceil_div(q if self.by_chunk else x.target, self.rules.block)
-
-    @property
-    def by_chunk(self) -> bool:
-        """Blocks are taken chunk by chunk."""
-        return self.rules.admission in (ADMIT_CHUNK, ADMIT_FIT)
 
 
 class World:

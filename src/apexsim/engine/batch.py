@@ -1,20 +1,18 @@
-"""Who is in the batch: joining, leaving, blocks, admission (floor E).  Modified in place."""
+"""Who is in the batch: results settled, joining, admission (floor E).  Modified in place."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.heap import drop, pop, push
+from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner, merged
-from apexsim.engine.queue import peek, put_back, send, sort_visible, take
+from apexsim.engine.leave import FRESH, blocks_of, by_chunk, finish, leave, preempt
+from apexsim.engine.queue import peek, sort_visible, take
 from apexsim.engine.types import (
-    ADMIT_CHUNK,
     ADMIT_FIT,
     ADMIT_RESERVE,
-    AHEAD,
     FCFS,
     LEAVING,
-    S_PREEMPT,
     Costs,
     Host,
     Log,
@@ -25,25 +23,6 @@ from apexsim.engine.types import (
 )  # fmt: skip
 
 NONE_VISIBLE, HELD, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
-FRESH, GONE = 0, 1  # rows of State.fresh
-
-
-@merged
-def blocks_of(tokens: int, block: int) -> int:
-    """KV blocks that hold `tokens`."""
-    return (tokens + block - 1) // block
-
-
-@inner
-def ahead(lag: int, stages: int) -> bool:
-    """Are steps formed while the one before them runs?"""
-    return lag == AHEAD and stages == 1
-
-
-@inner
-def by_chunk(admission: int) -> bool:
-    """Are blocks taken chunk by chunk?"""
-    return admission in (ADMIT_CHUNK, ADMIT_FIT)
 
 
 @inner
@@ -114,66 +93,6 @@ def _stack(work: Work, state: State, r: int, g: int, l: int, i: int) -> None:
     state.stack_size[r, g, l] = n + 1
 
 
-@inner
-def _leave(work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int, i: int) -> int:
-    """Take a decoding request out of the group's sums; returns its context."""
-    done = state.steps[r, g] - work.joined[i]
-    context = work.context[i] + done
-    state.residue[r, g, l, (work.context[i] - work.joined[i]) % rules.block] -= 1
-    for w in range(costs.windows.shape[0]):
-        window = costs.windows[w]
-        state.context[r, g, l, w] -= min(context, window)
-        if context < window:
-            state.growing[r, g, l, w] -= 1
-    state.decoding[r, g, l] -= 1
-    work.made[i] += done
-    work.ends[i] = -1
-    return context
-
-
-@inner
-def _release(req: Requests, state: State, rules: Rules, r: int, l: int, i: int, context: int) -> None:
-    """Its seat and blocks are free."""
-    if rules.admission == ADMIT_RESERVE:
-        context = req.prompt[i] + req.output[i]
-    state.free[r, l] += blocks_of(context, rules.block)
-    state.running[r, l] -= 1
-
-
-@inner
-def let_go(req: Requests, work: Work, state: State, rules: Rules, r: int) -> bool:
-    """AHEAD: seats and blocks of what has finished are free; False if nothing had."""
-    any_gone = False
-    for l in range(state.running.shape[1]):
-        for x in range(state.fresh_size[r, 0, l, GONE]):
-            i = state.fresh[r, 0, l, GONE, x]
-            if work.ends[i] == LEAVING:
-                work.ends[i] = -1
-                _release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
-                any_gone = True
-        state.fresh_size[r, 0, l, GONE] = 0
-    return any_gone
-
-
-@inner
-def _done(req: Requests, work: Work, state: State, rules: Rules, host: Host, r: int, g: int, l: int, i: int, t: float
-          ) -> None:  # fmt: skip
-    """The last token of request i is out at t; in a closed loop its user sends the next request."""
-    work.finish[i] = t
-    if ahead(rules.lag, state.ready.shape[1]):
-        work.ends[i] = LEAVING
-        state.fresh[r, g, l, GONE, state.fresh_size[r, g, l, GONE]] = i
-        state.fresh_size[r, g, l, GONE] += 1
-    else:
-        _release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
-    state.outstanding[r] -= 1
-    if req.users > 0:
-        n = state.unsent[r]
-        if n < req.prompt.shape[0]:
-            state.unsent[r] = n + min(state.unsent.shape[0], req.users)
-            send(req, work, state, host, r, n, t + req.think)
-
-
 @merged
 def settle(req: Requests, work: Work, state: State, rules: Rules, host: Host, costs: Costs, log: Log, r: int, g: int) -> None:
     """The results of the group's step are known: finish, cross windows, let finished prompts join."""
@@ -192,8 +111,8 @@ def settle(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
                 i = state.heap_req[r, g, l, 0]
                 pop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l])
                 state.heap_size[r, g, l] -= 1
-                _leave(work, state, rules, costs, r, g, l, i)
-                _done(req, work, state, rules, host, r, g, l, i, t)
+                leave(work, state, rules, costs, r, g, l, i)
+                finish(req, work, state, rules, host, r, g, l, i, t)
     if decoded:
         state.decoded[r, g] = t
         d = 0
@@ -218,7 +137,7 @@ def _first(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
         note_gap(log, t - work.last[i], 0.0, 1, 1)
     work.made[i] += 1
     if work.made[i] >= req.output[i]:
-        _done(req, work, state, rules, host, r, g, l, i, t)
+        finish(req, work, state, rules, host, r, g, l, i, t)
         if work.ends[i] == LEAVING:
             _stack(work, state, r, g, l, i)
     else:
@@ -242,62 +161,6 @@ def note_gap(log: Log, first: float, slope: float, steps: int, weight: float) ->
     if n < log.gaps.shape[0]:
         log.gaps[n, 0], log.gaps[n, 1], log.gaps[n, 2], log.gaps[n, 3] = first, slope, steps, weight
         log.counts[0] = n + 1
-
-
-@inner
-def grow(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int) -> bool:
-    """Give every decoding sequence of the lane the block its next token needs; preempt the youngest until it fits."""
-    preempted = False
-    if rules.admission == ADMIT_RESERVE:
-        return preempted
-    while True:
-        need = state.residue[r, g, l, (-state.steps[r, g]) % rules.block]
-        if need <= state.free[r, l]:
-            state.free[r, l] -= need
-            return preempted
-        preempt(req, work, state, rules, costs, log, r, g, l)
-        preempted = True
-
-
-@inner
-def preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int) -> None:
-    """Throw out the youngest sequence; it starts over at the front of the queue, unless it has finished."""
-    i = state.partial[r, l]
-    if i >= 0:
-        state.partial[r, l] = -1
-        held = work.computed[i] if by_chunk(rules.admission) else req.prompt[i] + work.made[i]
-        state.free[r, l] += blocks_of(held, rules.block)
-        state.running[r, l] -= 1
-    else:
-        n = state.stack_size[r, g, l]
-        while n > 0:
-            n -= 1
-            i = state.stack[r, g, l, n]
-            if work.ends[i] != -1 and work.group[i] == g and work.lane[i] == l:
-                break
-        state.stack_size[r, g, l] = n
-        if work.ends[i] == LEAVING:
-            work.ends[i] = -1
-            _release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
-            return
-        joined_at = work.last[i]
-        _release(req, state, rules, r, l, i, _leave(work, state, rules, costs, r, g, l, i))
-        work.last[i] = max(joined_at, state.decoded[r, g])
-        state.heap_size[r, g, l] = drop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], i)
-        for w in range(costs.windows.shape[0]):
-            size = state.cross_size[r, g, l, w]
-            state.cross_size[r, g, l, w] = drop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], size, i)
-        n = state.cohort_size[r, g]
-        for c in range(n):
-            if state.cohort[r, g, c, 0] == work.last[i]:
-                state.cohort[r, g, c, 1] -= 1
-        while n > 0 and state.cohort[r, g, n - 1, 1] <= 0:
-            n -= 1
-        state.cohort_size[r, g] = n
-    log.sums[r, S_PREEMPT] += 1
-    work.computed[i] = 0
-    work.preempted[i] += 1
-    put_back(work, state, rules, req, r, i)
 
 
 @merged

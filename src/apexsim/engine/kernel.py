@@ -14,9 +14,10 @@ from typing import Any, get_type_hints
 import numpy as np
 from numba import njit
 
-from apexsim.engine.batch import HELD, NONE_VISIBLE, admit, ahead, grow, let_go, settle
+from apexsim.engine.batch import HELD, NONE_VISIBLE, admit, settle
 from apexsim.engine.gather import hold
 from apexsim.engine.jit import OPTIONS, inner, merged
+from apexsim.engine.leave import ahead, catch_up, grow, let_go
 from apexsim.engine.pipeline import PATIENCE, glide
 from apexsim.engine.queue import send, sight
 from apexsim.engine.run import FOREVER, decode_run, one_step
@@ -110,13 +111,6 @@ def _wait_for_blocks(state: State, r: int, g: int) -> bool:
 
 
 @inner
-def _catch_up(req: Requests, work: Work, state: State, rules: Rules, r: int, t0: float) -> None:
-    """AHEAD: no step was formed ahead of t0, so the next one knows what is known by then."""
-    let_go(req, work, state, rules, r)
-    state.front[r, 2] = t0 + 2 * TIE
-
-
-@inner
 def _timeline(state: State, rules: Rules, log: Log, capacity: int, r: int, g: int, t0: float) -> None:
     """Keep an even sample of the batch: when the table is full, every second row goes."""
     log.counts[3] += 1
@@ -146,7 +140,7 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
     d = _busy(state, r, g)
     idle, early, gone = d == 0 and not _halfway(state, r), ahead(rules.lag, state.ready.shape[1]), False
     if early and idle and t0 > state.ready[r, g]:
-        _catch_up(req, work, state, rules, r, t0)
+        catch_up(req, work, state, rules, r, t0)
     if idle:
         state.phase[r, g, 0] = 0
     if state.phase[r, g, 0] == 0:
@@ -174,7 +168,7 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
                     why, held = HELD, min(held, 1)
     if prompts == 0 and _busy(state, r, g) == 0:
         if early and state.front[r, 2] < t0:
-            _catch_up(req, work, state, rules, r, t0)
+            catch_up(req, work, state, rules, r, t0)
             return AGAIN
         return AGAIN if log.sums[r, S_PREEMPT] > thrown else NOTHING
     if early:
