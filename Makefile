@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: demo test check fidelity bench clean
+.PHONY: demo test check fidelity bench claims clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## one question, answered
@@ -27,6 +27,9 @@ fidelity: $(READY)  ## errors against measured systems; fails when one has grown
 
 bench: $(READY)  ## speed
 	@$(PY) bench/run.py
+
+claims: $(READY)  ## the study of the APEX paper again, into docs/claims.md
+	@$(PY) bench/claims.py --page docs/claims.md
 
 clean:  ## everything that can be made again
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

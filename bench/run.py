@@ -13,6 +13,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,13 @@ import numpy as np
 
 from apexsim import api
 from apexsim.cost.tables import axes_for, compile_costs, host_for, rules_for
+from apexsim.engine import cache
 from apexsim.engine.kernel import simulate
 from apexsim.engine.types import Costs, Host, Requests, Rules
+from apexsim.model.families import load_model
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
+from apexsim.workload.stream import read_requests
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACE = str(ROOT / "examples" / "creation_05.jsonl")
@@ -104,6 +108,21 @@ def help_time() -> float:
     return best(lambda: subprocess.run(line, capture_output=True, check=True), 5)
 
 
+def trace_rows() -> float:
+    """Rows of a CSV trace read per second, streamed."""
+    count = 400_000
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        rows = "".join(map("%d.25,%d,7\n".__mod__, zip(range(count), range(1, count + 1))))
+        path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows, encoding="utf-8")
+        return count / best(lambda: read_requests(path), 3)
+
+
+def config_ms() -> float:
+    """Reading a model configuration [ms]."""
+    return 1e3 * best(lambda: load_model("deepseek-v3"), 20)
+
+
 def main() -> int:
     """Measure, print, optionally write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -124,6 +143,9 @@ def main() -> int:
         "kernel, 4,096 Poisson requests [requests/s]": kernel_rate(4096, True),
         "kernel, one million requests [requests/s]": rate,
         "peak memory with one million requests [MB]": memory,
+        "trace rows read [rows/s]": trace_rows(),
+        "a model configuration [ms]": config_ms(),
+        "the key of the compiled engine [ms]": 1e3 * best(cache.key, 20),
         "jumping over stepping, 1,024 requests [ratio]": jump_ratio(),
         "peak memory of this process [MB]": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 from apexsim.cli.commands import HELP
-from apexsim.cli.options import COMMANDS, REQUIRED, Opt
+from apexsim.cli.rows import COMMANDS, REQUIRED, Opt
 
 HEAD = """# Commands
 
-Written by `scripts/commands_page.py` from the options in `src/apexsim/cli/options.py`; a test keeps them equal.
+Written by `scripts/commands_page.py` from the options in `src/apexsim/cli/rows.py`; a test keeps them equal.
 
 Exit codes: 0 done; 2 the request cannot be read or used; 3 it is sound, but nothing on this cluster can serve it;
 130 interrupted. Every failure is one line on standard error. Engine options keep the names they have in the engine, and
@@ -31,6 +31,7 @@ ARGUMENTS = {
     "trace synth": "[OPTIONS]",
     "trace filter": "FILE",
     "trace scale": "FILE",
+    "trace tokenize": "DATASET",
     "device check": "FOLDER",
     "device add": "FOLDER",
     **{f"profile {what}": "--out DIR" for what in ("gemm", "attention", "moe", "comm", "all")},

@@ -238,7 +238,7 @@ below are in sample for them; leaving whole groups out (median errors, same comm
 | TensorRT-LLM | each model | 12.2 % | 7.7 % |
 
 Out of sample for everything: `request_level.csv`, and offline maximum throughput of TensorRT-LLM (276 published figures, not
-shipped): median 12.5 % with tensor parallelism, 13.0 % with pipelines; Llama 3.1 70B 5.9 %, 8B 2.7 %; start-up memory
+shipped): median 9.8 % with tensor parallelism, 11.5 % with pipelines; Llama 3.1 70B 7.2 %, 8B 3.6 %; start-up memory
 (docs/memory.md). Kernel times come from other measurements (docs/kernels.md) and see none of these files."""
 
 

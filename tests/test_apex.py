@@ -158,6 +158,15 @@ def test_parameters(name: str, published: float) -> None:
     assert total_parameters(model) == pytest.approx(published, rel=0.01)
 
 
+@pytest.mark.parametrize(("name", "twice", "rounded"), [("whisper", 0, 1.55e9), ("t5-xxl", 1, 11.3e9), ("clip", 0, 0.304e9)])
+def test_rounded_parameters(name: str, twice: int, rounded: float) -> None:
+    """As they are quoted: Flan-T5-XXL with the embedding that both halves share counted twice, CLIP's encoder of images alone."""
+    model = load_model(name)
+    part = encoder_part(model) if name == "clip" else model
+    assert part is not None
+    assert total_parameters(part) + twice * model.vocab * model.hidden == pytest.approx(rounded, rel=0.01)
+
+
 @pytest.mark.parametrize("name", ["whisper", "t5-xxl"])
 def test_the_parts_are_the_whole(name: str) -> None:
     model = load_model(name)
@@ -178,9 +187,9 @@ def chain(name: str, gpus: int = 2, rate: float | None = None, output: int = 12)
 @pytest.mark.parametrize("rate", [None, 20.0])
 def test_no_token_before_its_encoding_ends(name: str, rate: float | None) -> None:
     encoder, decoder = chain(name, rate=rate)
-    encoded = np.sort(encoder.study.ranked[0].evaluation.outcome.finish)
+    encoded = np.sort(encoder.study.ranked[0].outcome.finish)
     for ranked in decoder.study.ranked:
-        assert (ranked.evaluation.outcome.start >= encoded - 1e-9).all()
+        assert (ranked.outcome.start >= encoded - 1e-9).all()
     assert (decoder.study.setting.workload.arrive >= decoder.sent).all()
     assert sorted(decoder.study.setting.workload.output) == sorted(synthetic(200, 12, 60, rate, spread=0.5).output)
 
@@ -245,4 +254,17 @@ def test_longer_sounds_take_longer(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_capacity_is_a_share_of_slots() -> None:
     load = Load(capacity=1.25)
-    assert (load.imbalance(8, 1), load.imbalance(8, 4), load.timed()) == (1.25, 1.25, "balanced")
+    assert (load.imbalance(8, 1), load.imbalance(8, 4), load.timed(2)) == (1.25, 1.25, "balanced")
+
+
+def test_positions_of_sounds_and_images_are_not_tokenised() -> None:
+    """Requests that come together are encoded in steps as large as the budget, not one by one behind a tokeniser."""
+    encoder = chain("whisper", 1, output=1)[0]
+    steps = np.unique(encoder.study.ranked[0].outcome.finish)
+    assert len(steps) == -(-60 // (65536 // 1500))
+
+
+def test_the_encoder_may_have_a_cluster_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--model whisper --num-gpus-per-node 2 --encoder-gpus 1 --prompt-len 16 --output-len 8 --num-requests 4"
+    text = page(capsys, line)
+    assert "Generated 1 encoder candidate plans." in text and "Generated 1 decoder" not in text

@@ -12,9 +12,13 @@ import pytest
 
 from apexsim.cost.bank import Bank, Provenance, collective_formula, load_bank, rising
 from apexsim.cost.gemm import SPIKE, without_spikes
+from apexsim.cost.grid import continued
 from apexsim.cost.kernels import ROOT, Tables, manifest, systems
+from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Peaks, flat, ideal
 from apexsim.errors import InputError
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.ops import Collective
 
 NOISY = ("v100_pcie", "b60")  # timed without graphs: launch jitter on every second small product
 STORED = 1.3e-4  # relative error of the 13 mantissa bits, with room
@@ -95,6 +99,24 @@ def test_all_reduce_in_a_graph_has_no_eager_launch(h100: Bank) -> None:
     assert h100.collective("all_reduce", small, 8).seconds < 8e-6
     assert h100.collective("all_reduce", small, 8, graph=False).seconds > 15e-6
     assert h100.collective("all_reduce", small, 8, nccl=True).seconds > h100.collective("all_reduce", small, 8).seconds
+
+
+def test_collectives_across_nodes_are_those_that_were_timed_there() -> None:
+    card = load_gpu("v100-pcie-16gb")
+    pricer = Pricer(load_bank(card), Cluster(card, 4, 2))
+    whole = Collective("x", "all_reduce", 1024.0, 8)
+    # apex_plus comm/V100-PCIE-16GB/all_reduce.csv: 2 nodes of 4, 4,096 kB
+    assert pricer.dense(whole, np.array([4096.0]), True).seconds[0] == pytest.approx(9674.1e-6, rel=STORED)
+    apart = Collective("x", "all_reduce", 1024.0, 2, stride=4)  # four such groups share the network: by formula
+    assert pricer.dense(apart, np.array([4096.0]), True).provenance[0] == Provenance.ROOFLINE
+
+
+def test_a_hop_is_as_long_as_a_timed_message() -> None:
+    card = load_gpu("v100-pcie-16gb")
+    fixed, per_byte = load_bank(card).hop(card.link, 1)
+    assert fixed == pytest.approx(10.7e-6, rel=0.01) and 1.0 / per_byte == pytest.approx(4.5e9, rel=0.05)  # PCIe's peak: 16 GB/s
+    other = load_gpu("l40s")
+    assert load_bank(other).hop(other.link, 1) == (other.link.latency + other.link.launch, 1.0 / other.link.bandwidth)
 
 
 # ── in between and beyond ───────────────────────────────────────────────────────────────────────────────────────────
@@ -352,3 +374,27 @@ def test_ideal_and_flat() -> None:
     assert ideal(2e12, 1e9, peaks, "bf16") == 2.0
     assert flat(0.65e12, 0.4e9, peaks, "bf16") == pytest.approx(1.0 + 2e-6)
     assert peaks.rate("fp8") == 1e12
+
+
+# ── beyond the diagonal of an attention table ───────────────────────────────────────────────────────────────────────
+
+
+def test_more_work_at_larger_batches_never_uses_the_gpu_worse() -> None:
+    """Long contexts at large batches were not timed; the bandwidth there is at least that of the nearest that were."""
+    for source in ("trtllm", "vllm", "sglang"):
+        bank = load_bank(load_gpu("b200-sxm"), source)
+        batch, context = np.array([64.0, 256.0, 1024.0]), np.array([1024.0, 2048.0, 8192.0])
+        rate = batch[:, None] * context / bank.decode(batch[:, None], context[None, :], 64, 8, 64).seconds
+        assert (np.diff(rate, axis=0) > -0.1 * rate[:-1]).all(), source
+
+
+def test_holes_beyond_the_last_length_continue_the_line_of_their_batch() -> None:
+    launch, rate = 5e-6, 1e-9
+    work = np.array([1.0, 4.0, 16.0])[:, None] * np.array([100.0, 1000.0, 10000.0, 100000.0])[None, :]
+    true = launch + rate * 1.25 * work
+    seen = np.where(work > 4000.0, np.nan, true)
+    filled, holes = continued(seen, rate * work)
+    assert (holes == np.isnan(seen)).all()
+    np.testing.assert_allclose(filled[~holes], true[~holes], rtol=1e-12)
+    np.testing.assert_allclose(filled[:2], true[:2], rtol=1e-9)
+    assert (filled[2, 1:] >= rate * work[2, 1:]).all() and (filled[2, 1:] <= 2.0 * true[2, 1:]).all()  # one length timed

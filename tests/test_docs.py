@@ -11,11 +11,13 @@ import pytest
 
 from apexsim.cli import main
 from apexsim.cli.commands import HELP, RUN
-from apexsim.cli.options import COMMANDS, options_of
+from apexsim.cli.options import options_of
+from apexsim.cli.rows import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+HOWTO = (ROOT / "docs/howto.md").read_text(encoding="utf-8")
 
 
 def shell_lines(text: str) -> list[str]:
@@ -69,7 +71,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("line", dict.fromkeys(x for x in shell_lines(README + PAGE) if x.startswith("apexsim ")))
+@pytest.mark.parametrize("line", dict.fromkeys(x for x in shell_lines(README + PAGE + HOWTO) if x.startswith("apexsim ")))
 def test_commands_of_the_pages_are_understood(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command parses; those that need no file of the reader run."""
     words = shlex.split(line)[1:]

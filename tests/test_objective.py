@@ -78,3 +78,30 @@ def test_more_throughput_ranks_first_and_a_ratio_above_one_is_better(metrics):
     assert rank_key(metrics, throughput) < rank_key(slow, throughput)
     assert throughput.ratio(3.0, 1.5) == parse_objective("e2e").ratio(1.5, 3.0) == 2.0
     assert np.isfinite(rank_key(slow, throughput)[2])
+
+
+# ---- cost ---------------------------------------------------------------------------------------------------------------
+
+
+def test_rent_per_million_tokens_is_price_times_gpus_over_throughput():
+    import apexsim
+
+    asked = {"gpu": "h100-sxm", "gpus": 2, "prompt_len": 256, "output_len": 64, "num_requests": 48, "objective": "cost"}
+    study = apexsim.plan("llama-3.1-8b", **asked, price="2.5")
+    best = study.ranked[0]
+    assert best.value == pytest.approx(2.5 * 2 / 3600 / best.metrics.output_throughput_tok_s * 1e6)
+    assert [r.value for r in study.ranked] == sorted(r.value for r in study.ranked)
+    assert "at $5.00/h for 2 GPUs ($2.50 each, given)" in " ".join(apexsim.render(study).split())
+    booked = apexsim.plan("llama-3.1-8b", **asked, price="on-demand")
+    assert booked.setting.price == (2.95, "on_demand")
+
+
+def test_an_unknown_price_is_said_so():
+    import apexsim
+
+    asked = {"gpus": 1, "prompt_len": 16, "output_len": 4, "num_requests": 4, "objective": "cost"}
+    with pytest.raises(InputError, match="--price"):
+        apexsim.plan("llama-3.1-8b", gpu="h100-nvl", **asked)
+    for bad in ("cheap", "-1", "nan", "inf"):
+        with pytest.raises(InputError, match="price book"):
+            apexsim.plan("llama-3.1-8b", gpu="h100-sxm", **asked, price=bad)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from apexsim.errors import InputError
@@ -22,6 +24,8 @@ from apexsim.plan.space import candidates
         ("TEP8", Plan(1, 1, Layout(tp=8), Layout(ep=8))),
         ("2×DEP8", Plan(2, 1, Layout(dp=8), Layout(ep=8))),
         ("DP2TP4/EP8", Plan(1, 1, Layout(2, 4), Layout(ep=8))),
+        ("TP8@1410mhz", Plan(1, 1, Layout(tp=8), Layout(tp=8), clock=1410)),
+        ("TP8@fp8@810 MHz", replace(parse_plan("TP8@fp8"), clock=810)),
     ],
 )
 def test_shorthand_is_read(text: str, plan: Plan) -> None:

@@ -97,8 +97,8 @@ def test_an_idle_cluster_draws_less_than_a_busy_one(study):
 
 
 def test_the_report_weighs_energy_against_latency(study):
-    page = apexsim.render(study)
-    assert "J per output token" in page and "W at the wall" in page
+    page = " ".join(apexsim.render(study).split())
+    assert "J per output token" in page and "at the wall" in page
     assert least_energy(study).split()[0] in {r.plan.shorthand for r in study.ranked}
 
 
@@ -122,6 +122,63 @@ def test_above_the_knees_only_the_power_changes():
     slower = load_gpu("h100-sxm@1600")
     assert (slower.flops, slower.memory_bandwidth) == (H100.flops, H100.memory_bandwidth)
     assert gpu_watts(slower, 1e12, 1e13) < gpu_watts(H100, 1e12, 1e13)
+
+
+@pytest.fixture(scope="module")
+def clocked():
+    return apexsim.plan("llama-3.1-8b", **ASKED, request_rate=20.0, objective="energy", clock="810, 1410,1980")
+
+
+def test_a_search_over_clocks_holds_every_plan_at_every_clock(study, clocked):
+    plans = {r.plan.shorthand for r in study.ranked}
+    assert {r.plan.shorthand for r in clocked.ranked} == {p + tail for p in plans for tail in ("", "@810MHz", "@1410MHz")}
+    assert clocked.ranked[0].value <= study.ranked[0].value
+
+
+def test_a_plan_at_a_clock_is_that_plan_on_such_gpus(clocked):
+    slow = next(r for r in clocked.ranked if r.plan.shorthand == "TP2@810MHz")
+    alone = apexsim.simulate("llama-3.1-8b", "TP2", **{**ASKED, "gpu": "h100-sxm@810MHz"}, request_rate=20.0).ranked[0]
+    named = apexsim.simulate("llama-3.1-8b", "TP2@810MHz", **ASKED, request_rate=20.0).ranked[0]
+    assert slow.metrics == alone.metrics == named.metrics
+
+
+def test_the_command_of_a_clocked_plan_says_how_to_lock_it(clocked):
+    from apexsim.report.launch import launch
+
+    slow = next(r for r in clocked.ranked if r.plan.clock == 810)
+    assert any("--lock-gpu-clocks=810,810" in note for note in launch(clocked.setting, slow.plan).notes)
+    page = apexsim.render(clocked)
+    assert "estimates" in page and "--clock" not in page.split("apexsim simulate")[1].split("apexsim plan")[0]
+
+
+def test_under_a_power_cap_slower_clocks_come_first(clocked):
+    drawn = sorted(r.metrics.energy.watts for r in clocked.ranked)
+    cap = (drawn[0] + drawn[-1]) / 2
+    study = apexsim.plan("llama-3.1-8b", **ASKED, request_rate=20.0, clock="810,1410,1980", power_cap=cap)
+    over = [r.metrics.energy.watts > cap for r in study.ranked]
+    assert over == sorted(over) and {True, False} == set(over) and [r.keeps for r in study.ranked] == [not x for x in over]
+    assert f"power<{cap:g}W" in apexsim.render(study) and "misses a limit" in apexsim.render(study, everything=True)
+    with pytest.raises(InputError, match="power"):
+        apexsim.plan("llama-3.1-8b", **{**ASKED, "gpu": "tpu-v5e"}, power_cap=100.0)
+
+
+@pytest.mark.parametrize("clock", ["fast", "5000", "0", "-810", "810;1410"])
+def test_impossible_clocks_are_refused(clock):
+    with pytest.raises(InputError, match=r"clock"):
+        apexsim.plan("llama-3.1-8b", **ASKED, clock=clock)
+
+
+def test_a_gpu_has_one_clock():
+    with pytest.raises(InputError, match="already"):
+        apexsim.plan("llama-3.1-8b", **{**ASKED, "gpu": "h100-sxm@1200"}, clock="810")
+
+
+def test_servers_count_in_the_energy_at_the_wall():
+    asked = dict(ASKED, request_rate=20.0, objective="wall-energy")
+    usual, lean = apexsim.plan("llama-3.1-8b", **asked), apexsim.plan("llama-3.1-8b", **asked, server_overhead=0.0, pue=1.0)
+    assert usual.ranked[0].value > lean.ranked[0].value > usual.ranked[0].metrics.energy.per_output_token
+    spent = lean.ranked[0].metrics.energy
+    assert spent.facility_w == spent.wall_w == pytest.approx(1.11 * 2 * spent.watts)
 
 
 def test_the_highest_clock_is_the_gpu_itself():

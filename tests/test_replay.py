@@ -34,7 +34,8 @@ PLAN = ["--plan", "TP1", "--gpu", "l4", "--gpus", "1"]
 class Server:
     """An HTTP server on 127.0.0.1 that streams completions with steady timing.
 
-    behave(n) names what becomes of request number n: "" serves; refuse, stall, halt (mid-stream), cut, error or short.
+    behave(n) names what becomes of request number n: "" serves; refuse, stall, halt (mid-stream), cut, error or short;
+    ping sends comments and no events; what begins with "HTTP" or "{" is sent as it is, whole or as an event.
     """
 
     def __init__(self, behave: Callable[[int], str] = lambda n: "") -> None:
@@ -65,14 +66,22 @@ class Server:
             said = b'{"error": {"message": "too many requests"}}'
             writer.write(b"HTTP/1.1 429 Busy\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
             return
+        if how.startswith("HTTP"):
+            writer.write(how.encode())
+            raise ConnectionError
         if how == "stall":
             await asyncio.sleep(5)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         chat, count = "messages" in body, body["max_tokens"] - 2 * (how == "short")
         if chat:
             send(writer, {"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
-        for i in range(count):
-            await asyncio.sleep(FIRST if i == 0 else GAP)
+        for _ in range(100 * (how == "ping")):
+            frame(writer, b": ping\n\n")
+            await asyncio.sleep(0.05)
+        if how.startswith(("{", "[")):
+            frame(writer, b"data: " + how.encode() + b"\n\n")
+        for i in range(count if how != "more" else 40 * count):
+            await asyncio.sleep(FIRST if i == 0 else GAP * (how != "more"))
             ended = "length" if i == count - 1 else None
             piece = {"delta": {"content": "a"}} if chat else {"text": "a"}
             send(writer, {"choices": [piece | {"finish_reason": ended}]})
@@ -218,10 +227,17 @@ def test_warm_up_is_sent_and_left_out() -> None:
 # ---- what breaks ----------------------------------------------------------------------------------------------------
 
 FAULTS = {"refuse": "HTTP 429: too many requests", "stall": "stalled", "halt": "stalled", "cut": "broken off",
-          "error": "error in the stream: out of memory"}  # fmt: skip
+          "error": "error in the stream: out of memory", "ping": "stalled", "more": "77 chunks came for 6 tokens",
+          "HTTP/1.1 500 X\r\n\r\n": "HTTP 500: no reason given", "HTTP/1.1 301 X\r\nLocation: /x\r\n\r\n": "HTTP 301: /x",
+          "HTTP/1.1 200 OK\r\n\r\n<html>": "no stream of events: <html>", "HTTP/1.1 200 OK\r\n\r\n": "broken off",
+          "HTTP/1.1 20": "broken off", "HTTP/1.1 200 OK\r\n\r\ndata: [DONE]\n\n": "no output",
+          "[" * 100_000: "broken event in the stream", '{"choices": "abc"}': "event of another form",
+          '{"choices": [{"text": 5}]}': "event of another form", '{"usage": [1]}': "event of another form",
+          '{"usage": {"completion_tokens": -5}}': "event of another form",
+          '{"usage": {"completion_tokens": Infinity}}': "event of another form"}  # fmt: skip
 
 
-@pytest.mark.parametrize("fault,said", FAULTS.items())
+@pytest.mark.parametrize("fault,said", FAULTS.items(), ids=[fault[:40] for fault in FAULTS])
 def test_a_fault_is_marked_and_the_rest_is_kept(fault: str, said: str) -> None:
     with serving(lambda n: fault if n == 2 else "") as (url, _):
         run = sent(url, stream(5), quiet=0.3)
@@ -229,7 +245,8 @@ def test_a_fault_is_marked_and_the_rest_is_kept(fault: str, said: str) -> None:
     assert errors[2].startswith(said) and not any(errors[:2] + errors[3:]) and measured(run).completed == 4
     whole = run_json(run)
     assert whole["partial"] and whole["failed"] == 1 and whole["errors"][2] == errors[2]
-    assert (len(whole["itls"][2]) > 0) == (fault in ("halt", "cut", "error"))
+    if fault[0] not in "{[":  # whose events are kept too
+        assert (len(whole["itls"][2]) > 0) == (fault in ("halt", "cut", "error", "more"))
 
 
 def test_failures_in_a_row_stop_the_run() -> None:
@@ -314,12 +331,39 @@ def test_a_file_of_the_engines_own_benchmark(tmp_path: Path) -> None:
 # ---- the comparison -------------------------------------------------------------------------------------------------
 
 
+BROKEN = [
+    ({"input_lens": [10]}, "'output_lens' has 2 entries, 'input_lens' 1"),
+    ({"input_lens": [-1, 20]}, "input_lens[0] is '-1', expected a number from 0"),
+    ({"input_lens": [0, 20]}, "input_lens[0] is 0"),
+    ({"output_lens": [5, float("inf")]}, "output_lens[1] is 'inf'"),
+    ({"ttfts": [0.1, float("nan")]}, "ttfts[1] is 'nan'"),
+    ({"itls": [[0.1], ["x"]]}, "itls[1] is 'x'"),
+    ({"start_times": [None, 0.0]}, "start_times[0] is missing"),
+    ({"start_times": "x"}, "has no start_times"),
+    ({"max_concurrency": "many"}, "max_concurrency is 'many'"),
+    ({"mode": "wild"}, "unknown mode 'wild'"),
+]
+
+
+@pytest.mark.parametrize("change,told", BROKEN, ids=[told for _, told in BROKEN])
+def test_a_result_file_with_impossible_numbers_is_refused(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    whole = {"input_lens": [10, 20], "output_lens": [5, 6], "ttfts": [0.1, 0.2], "itls": [[0.1] * 4, [0.1] * 5],
+             "start_times": [0.0, 1.0], "errors": ["", ""], "request_rate": 1.0}  # fmt: skip
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(whole))
+    assert len(read_run(path).good) == 2
+    path.write_text(json.dumps(whole | change))
+    with pytest.raises(InputError) as error:
+        read_run(path)
+    assert told in error.value.line()
+
+
 def test_a_run_that_behaves_as_predicted_has_no_error() -> None:
     """The prediction, written down as if it had been measured, is its own prediction."""
     question = {"gpu": "l4", "gpus": 1}
     work = stream(12, gap=0.2, prompt=300, output=40)
     blank = [Sent(300, 40, t, t, t + 1.0, t + 2.0, [1.0], steps=40) for t in work.arrive.tolist()]
-    outcome = compare(Run(tuple(blank), "open"), "llama-3.1-8b", "TP1", question).study.ranked[0].evaluation.outcome
+    outcome = compare(Run(tuple(blank), "open"), "llama-3.1-8b", "TP1", question).study.ranked[0].outcome
     told = [
         replace(s, start=a, first=b, last=c) for s, a, b, c in zip(blank, outcome.sent, outcome.first, outcome.finish)
     ]

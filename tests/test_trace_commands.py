@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,14 +68,6 @@ def test_gzip_byte_order_mark_and_line_ends(tmp_path: Path, end: str) -> None:
     text = "\ufeffarrived_at,num_prefill_tokens,num_decode_tokens\r\n1.5,7,3\r\n3,9,4" + end
     found = read_requests(file_of(tmp_path, gzip.compress(text.encode()), "t.csv.gz"))
     assert (found.arrive.tolist(), found.prompt.tolist(), found.fmt) == ([1.5, 3.0], [7, 9], "vidur")
-
-
-def test_rows_are_read_at_the_pace_of_ten_million_a_minute(tmp_path: Path) -> None:
-    count = 200_000
-    rows = "".join(map("%d.25,%d,7\n".__mod__, zip(range(count), range(1, count + 1))))
-    path = file_of(tmp_path, "arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows)
-    begun = time.perf_counter()
-    assert read_requests(path).size == count and time.perf_counter() - begun < 1.2
 
 
 BROKEN = (
@@ -239,7 +230,7 @@ def test_every_written_format_is_one_that_is_read() -> None:
 
 
 def test_the_page_names_every_format_and_says_which_are_written() -> None:
-    page = (EXAMPLES.parent / "docs/traces.md").read_text(encoding="utf-8")
+    page = (EXAMPLES.parent / "docs/traces.md").read_text(encoding="utf-8").split("## Formats")[1].split("\n## ")[0]
     rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
     marks = {name.strip(): row[5].strip() for row in rows for name in row[1].split(",")}
     assert {row.name: marks[row.name] == "✓" for row in FORMATS} == {row.name: row.name in WRITERS for row in FORMATS}
@@ -370,7 +361,7 @@ REFUSED = [
     (["filter", str(AZURE), "--since", "soon"], "cannot read 'soon' as a time"),
     (["filter", str(AZURE), "--share", "0"], "above 0"),
     (["scale", str(AZURE), "--rate-factor", "2", "--request-rate", "2"], "not both"),
-    (["unknown"], "known: convert, describe, filter, scale, synth"),
+    (["unknown"], "known: convert, describe, filter, scale, synth, tokenize"),
 ]
 
 

@@ -7,24 +7,27 @@ print(study.ranked[0].plan.shorthand, study.ranked[0].metrics.e2el.mean)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from apexsim.clock import at_clock
 from apexsim.cost.bank import load_bank
 from apexsim.cost.load import Load, read_load
+from apexsim.cost.power import power_law
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
-from apexsim.hardware import Cluster, load_gpu
+from apexsim.hardware import USUAL_BOOKS, Cluster, Gpu, load_gpu
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, precision_of
 from apexsim.plan.plan import Precision, parse_plan, quantised
-from apexsim.plan.space import candidates, merged
+from apexsim.plan.space import at_clocks, candidates, merged
 from apexsim.search.evaluate import Setting
 from apexsim.search.search import Goal, search, simulate_one
-from apexsim.search.study import Study
+from apexsim.search.study import Interrupted, Study
 from apexsim.slo import parse_slo
 from apexsim.workload.formats import fit_lengths, read_trace
 from apexsim.workload.synth import synthetic
@@ -37,13 +40,20 @@ ROUTES = ("round-robin", "least-outstanding")
 
 
 def plan(model: str, **question: Any) -> Study:
-    """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible."""
-    workers, progress = question.pop("workers", 0), question.pop("progress", None)
+    """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible.
+
+    workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
+    run = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     setting, precision, goal, inputs = ask(model, **question)
     formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
+    clocks = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu)
     space = merged([candidates(setting.model, setting.cluster, each) for each in chosen])
-    return replace(search(setting, space, goal, workers=workers, progress=progress), inputs=inputs)
+    setting, space = with_clocks(setting, clocks), at_clocks(space, clocks)
+    try:
+        return replace(search(setting, space, goal, **run), inputs=inputs)
+    except Interrupted as stop:
+        raise Interrupted(replace(stop.study, inputs=inputs)) from None
 
 
 def simulate(model: str, plan: str, **question: Any) -> Study:
@@ -51,6 +61,9 @@ def simulate(model: str, plan: str, **question: Any) -> Study:
     question.pop("workers", 0), question.pop("progress", None)
     setting, precision, goal, inputs = ask(model, **question)
     wanted = parse_plan(plan, precision)
+    if wanted.clock:
+        clocks = clocks_of(str(wanted.clock), setting.cluster.gpu, "--plan")
+        wanted, setting = replace(wanted, clock=clocks[0]), with_clocks(setting, clocks)
     if wanted.devices != setting.cluster.size:
         raise InputError(
             f"{wanted.shorthand} takes {wanted.devices} GPUs, the cluster has {setting.cluster.size}", "--plan",
@@ -76,8 +89,10 @@ def ask(
     concurrency: int | None = None, seed: int = 0, length_spread: float | None = None, warmup: int = 0,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, max_model_len: int | None = None,
-    images: int = 0, image_size: str = "1024x1024", quant: str | None = None, expert_load: str | None = None, too_long: str = "error",
+    images: int = 0, image_size: str = "1024x1024", quant: str | None = None, clock: str | None = None,
+    expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
+    power_cap: float | None = None, price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
     inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
@@ -103,9 +118,52 @@ def ask(
     load = read_load(expert_load) if expert_load else Load()
     pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster, load=load)
     limits = tuple(parse_slo(s) for s in slos)
-    goal = Goal(parse_objective(objective, limits), limits)
-    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images)
+    if power_cap is not None and not cluster.gpu.tdp_w > 0:
+        raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
+    goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
+    usual = power_law()[1]
+    server = replace(
+        usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility
+    )
+    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, price_of(price, cluster.gpu), server)
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype), goal, inputs
+
+
+def price_of(text: str | None, gpu: Gpu) -> tuple[float, str]:
+    """Price of a GPU [$/h] and its book: a number, a book of the GPU's file, or nothing for the usual one; NaN where unknown."""
+    if text is None:
+        book = next((name for name in USUAL_BOOKS if name in gpu.prices), "")
+        return (gpu.prices[book], book) if book else (math.nan, "")
+    name = text.strip().lower().replace("-", "_")
+    if name in gpu.prices:
+        return gpu.prices[name], name
+    try:
+        usd = float(text)
+    except ValueError:
+        usd = math.nan
+    if not (usd >= 0 and math.isfinite(usd)):
+        known = ", ".join(gpu.prices) or "none known for this GPU"
+        raise InputError(f"cannot read the price '{text}'", "--price", f"write $/h of one GPU, or a price book: {known}")
+    return usd, "given"
+
+
+def clocks_of(text: str, gpu: Gpu, where: str = "--clock") -> tuple[int, ...]:
+    """The SM clocks [MHz] that "810,1410,1980" names, highest first; 0 is the GPU's own, its highest."""
+    names = [part.strip().lower().removesuffix("mhz").strip() for part in text.split(",")] if text.strip() else []
+    if not all(name.isdigit() for name in names):
+        raise InputError(f"cannot read the clocks '{text}'", where, "write MHz with commas, e.g. 810,1410,1980")
+    wanted = sorted({at_clock(gpu, int(name), where).clock * gpu.clock_mhz for name in names}, reverse=True)
+    return tuple(0 if mhz == gpu.clock_mhz else round(mhz) for mhz in wanted) or (0,)
+
+
+def with_clocks(setting: Setting, clocks: tuple[int, ...]) -> Setting:
+    """The setting with its cluster at other SM clocks beside it."""
+    clocked = []
+    for mhz in filter(None, clocks):
+        cluster = replace(setting.cluster, gpu=at_clock(setting.cluster.gpu, mhz))
+        bank = load_bank(cluster.gpu, setting.pricer.bank.library.source)
+        clocked.append((mhz, cluster, Pricer(bank, cluster, load=setting.pricer.load)))
+    return replace(setting, clocked=tuple(clocked))
 
 
 def with_image_tokens(model: Model, work: Workload, images: int, size: str) -> tuple[Workload, int]:
@@ -179,5 +237,6 @@ def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long
     if max_model_len is not None:
         return work, max_model_len
     length = min(-(-work.longest // ROUND) * ROUND, model.max_length)
-    note = f"max model length {length:,}: the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
+    how = "the model's own" if length == model.max_length else f"the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
+    note = f"max model length {length:,}: {how}"
     return replace(work, notes=(*work.notes, note)), length

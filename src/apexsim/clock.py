@@ -45,13 +45,15 @@ def clock_law() -> ClockLaw:
     return ClockLaw(**tomllib.loads((files("apexsim") / "data/power.toml").read_text(encoding="utf-8"))["clock"])
 
 
-def at_clock(gpu: Gpu, mhz: float) -> Gpu:
+def at_clock(gpu: Gpu, mhz: float, where: str = "--gpu") -> Gpu:
     """The GPU with its SM clock fixed at `mhz`; raises InputError where its highest clock is unknown or passed."""
     highest, hint = gpu.clock_mhz, f"{gpu.name} runs from {LEAST * gpu.clock_mhz:.0f} to {gpu.clock_mhz:.0f} MHz"
     if not highest > 0:
-        raise InputError(f"the highest clock of {gpu.name} is not known", "--gpu", "give a GPU file with clock_mhz")
+        raise InputError(f"the highest clock of {gpu.name} is not known", where, "give a GPU file with clock_mhz")
     if not LEAST * highest <= mhz <= highest:
-        raise InputError(f"no clock of {mhz:.0f} MHz", "--gpu", hint)
+        raise InputError(f"no clock of {mhz:.0f} MHz", where, hint)
+    if gpu.clock < 1.0:
+        raise InputError(f"{gpu.name} has a clock already", where, "give one clock")
     share, law = mhz / highest, clock_law()
     if share == 1.0:
         return gpu

@@ -7,6 +7,7 @@ collective cross?
 
 from __future__ import annotations
 
+import copyreg
 import math
 import os
 import re
@@ -27,6 +28,15 @@ from apexsim.units import GB, TFLOPS, US, GiB
 PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may quote; fp16 runs at the bf16 peak
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
 PRICE_BOOKS = ("hyperscaler", "neocloud", "retail", "on_demand")
+USUAL_BOOKS = ("retail", "on_demand", "neocloud", "hyperscaler")  # the first that a GPU has is its price
+
+
+def _frozen(table: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    """A read-only view, by a name that pickle can look up."""
+    return MappingProxyType(table)
+
+
+copyreg.pickle(MappingProxyType, lambda table: (_frozen, (dict(table),)))  # Python has no way of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,13 +291,18 @@ def load_gpu(name: str | Path) -> Gpu:
         return at_clock(load_gpu(found[1]), float(found[2]))
     inside = re.search(r"\((.*?)\)", text)
     for form in (text, inside[1] if inside else ""):
-        if spelling(form) in _index():
+        if spelling(form) in _index() and "@" not in form:
             return _index()[spelling(form)]
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
     for folder in (Path(text).expanduser(), devices_folder() / spelling(text)):
         if text and (folder / DEVICE_FILE).is_file():
             return load_device(folder)
+    base, sign, clock = text.rpartition("@")
+    if sign and spelling(base) in _index():
+        raise InputError(f"'{clock}' is no clock in MHz", "--gpu", f"write e.g. {base}@1200")
+    if text and Path(text).expanduser().is_dir():
+        raise InputError(f"the folder holds no {DEVICE_FILE}", text, "see: docs/devices.md")
     hint = f"{nearest(text, gpu_names())} or the path of a .toml file or of a folder with a {DEVICE_FILE}"
     raise InputError(f"unknown GPU '{text}'", "--gpu", hint)
 

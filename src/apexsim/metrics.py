@@ -77,6 +77,7 @@ class Metrics:
     saturated: bool
     why: str
     energy: Energy = field(default_factory=Energy)  # of the whole run, warm-up included; unknown until the run is priced
+    usd_h: float = math.nan  # rent of one GPU [$/h]
 
     @property
     def request_throughput_per_s(self) -> float:
@@ -92,6 +93,11 @@ class Metrics:
     def total_throughput_tok_s(self) -> float:
         """Prompt and output tokens per second [token/s]."""
         return (self.prompt_tokens + self.output_tokens) / self.duration_s
+
+    @property
+    def usd_per_million(self) -> float:
+        """Rent of all GPUs over output tokens [$ per 10⁶]; NaN where no price is known."""
+        return self.usd_h * self.devices / 3600.0 / max(self.output_throughput_tok_s, 1e-300) * 1e6
 
     def stats(self, metric: str) -> Stats:
         """The distribution of ttft, tpot, itl, e2e or queue [s]."""
@@ -123,6 +129,8 @@ class Metrics:
             "saturated": self.saturated,
             "saturated_why": self.why,
             "energy": self.energy.to_json(),
+            "usd_per_gpu_h": self.usd_h if math.isfinite(self.usd_h) else None,
+            "usd_per_million_output_tokens": self.usd_per_million if math.isfinite(self.usd_h) else None,
         }
 
 

@@ -40,6 +40,8 @@ OBJECTIVES = {name: Row(partial(_latency, name), LOWER, "ms", 1e3, stats=True) f
     "throughput": Row(lambda metrics, _stat: metrics.output_throughput_tok_s, HIGHER, "tok/s"),  # output tokens
     "goodput": Row(lambda metrics, _stat: metrics.goodput_req_s, HIGHER, "req/s", needs_slo=True),
     "energy": Row(lambda metrics, _stat: metrics.energy.per_output_token, LOWER, "J/output token"),  # of GPUs
+    "cost": Row(lambda metrics, _stat: metrics.usd_per_million, LOWER, "$/1M output tokens"),
+    "wall-energy": Row(lambda metrics, _stat: metrics.energy.wall_per_output_token, LOWER, "J/output token"),  # of servers
 }
 
 
@@ -84,7 +86,9 @@ class Objective:
 def _why_missing(name: str) -> str:
     if OBJECTIVES[name].needs_slo:
         return "give a limit for each request, e.g. --slo 'ttft<500ms'"
-    if name == "energy":
+    if name == "cost":
+        return "the GPU's price is unknown: give --price"
+    if name.endswith("energy"):
         return "the GPU's power limit is unknown: give a GPU file with tdp_w"
     return "no request has more than one output token"
 
@@ -111,9 +115,9 @@ def missed(metrics: Metrics, constraints: Sequence[Slo]) -> tuple[Slo, ...]:
 
 
 def rank_key(
-    metrics: Metrics, objective: Objective, constraints: Sequence[Slo] = (), shorthand: str = ""
+    metrics: Metrics, objective: Objective, constraints: Sequence[Slo] = (), shorthand: str = "", power_cap: float = math.inf
 ) -> tuple[bool, bool, float, str]:
-    """Sorts plans, best first: those that keep every constraint, those that keep up with the load, then by the
-    objective; ties in the order of their shorthand."""
-    missing = bool(missed(metrics, constraints))
+    """Sorts plans, best first: those that keep every constraint and whose GPUs draw at most `power_cap` [W] each, those that
+    keep up with the load, then by the objective; ties in the order of their shorthand."""
+    missing = bool(missed(metrics, constraints)) or metrics.energy.watts > power_cap
     return missing, metrics.saturated, objective.sign * objective.value(metrics), shorthand

@@ -55,7 +55,7 @@ def stats_of(values: F8) -> Stats:
     q = y[low] + (at - low) * (y[high] - y[low])
     mean = float(values.sum()) / n
     off = values - mean
-    return _stats(mean, math.sqrt(float(off @ off) / n), float(y[0]), float(y[-1]), q)
+    return _stats(mean, math.sqrt(float((off * off).sum()) / n), float(y[0]), float(y[-1]), q)
 
 
 def _stats(mean: float, std: float, low: float, high: float, q: F8) -> Stats:
@@ -74,10 +74,10 @@ def segment_stats(first: F8, slope: F8, steps: F8, weight: F8) -> Stats:
     last = first + slope * (steps - 1.0)
     low, high, count = np.minimum(first, last), np.maximum(first, last), steps * weight
     n = float(count.sum())
-    mean = float(count @ (first + last)) / (2.0 * n)
+    mean = float((count * (first + last)).sum()) / (2.0 * n)  # not @: its last bits depend on the number of cores
     off = 0.5 * (first + last) - mean
     spread = slope * slope * (steps * steps - 1.0) / 12.0  # variance of an arithmetic progression
-    std = math.sqrt(max(float(count @ (off * off + spread)) / n, 0.0))
+    std = math.sqrt(max(float((count * (off * off + spread)).sum()) / n, 0.0))
     at = RANKS * (n - 1.0)
     tilt = np.abs(slope)
     q = _order_statistics((low, high, tilt, steps, weight), count, np.floor(at))

@@ -29,6 +29,7 @@ SHORTCUTS = {
     "mixtral-8x22b-local": "mixtral-8x22b", "mistral-7b-local": "mistral-7b",
 }  # fmt: skip
 LISTS = ("--request-percentiles", "--token-percentiles")
+MOST_WINDOWS = 20_000_000  # requests that recordings may become
 UNLIMITED = 8192  # sequences: more never fit
 
 
@@ -58,6 +59,8 @@ def apex(**given: Any) -> None:
     from apexsim.report.apexpage import Wanted, apex_page
 
     given = checked("apex", given)
+    if given["disable_ray"] and given["ray"]:
+        raise InputError("Ray is both wanted and disabled", "--ray", "drop one")
     with Progress() as progress:
         parts, notes = _answer(given, progress)
     wanted = Wanted(
@@ -70,6 +73,7 @@ def apex(**given: Any) -> None:
 
 
 def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
+    from apexsim.clock import at_clock
     from apexsim.cost.load import Load
     from apexsim.hardware import Cluster, load_gpu
     from apexsim.model.families import load_model
@@ -81,8 +85,8 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
 
     model = with_experts(load_model(SHORTCUTS.get(given["model"], given["model"])), given["num_experts"], given["topk"])
     model = with_image(model, given["image_size"]) if given["image_size"] else model
-    clock = f"@{given['frequency']}MHz" if given["frequency"] else ""
-    gpu = load_gpu(given["gpu"] + clock)
+    gpu = load_gpu(given["gpu"])
+    gpu = at_clock(gpu, given["frequency"], "--frequency") if given["frequency"] else gpu
     gpu = replace(gpu, memory_bytes=gpu.memory_nominal_bytes)
     cluster = Cluster(gpu, given["num_gpus_per_node"], given["num_nodes"])
     work = _workload(given, model)
@@ -94,8 +98,12 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     goal = Goal(parse_objective("throughput" if work.mode == "offline" else "e2e", ()))
     precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])
     batch = given["max_batch_size"] or min(work.size, UNLIMITED)
-    question = Question(precision, goal, "apex", batch, Load(capacity=given["capacity_factor"]), int(given["disable_ray"]))
-    return chained(model, cluster, work, question, progress=progress), notes
+    question = Question(precision, goal, "apex", batch, Load(capacity=given["capacity_factor"]),
+                         int(given["disable_ray"]), given["ray"])  # fmt: skip
+    aside = Cluster(gpu, given["encoder_gpus"]) if given["encoder_gpus"] else None
+    if aside and model.stacks[0].role != "encoder":
+        raise InputError(f"{model.name} has no encoder", "--encoder-gpus", "drop --encoder-gpus")
+    return chained(model, cluster, work, question, encoder_cluster=aside, progress=progress), notes
 
 
 def _workload(given: dict[str, Any], model: Any) -> Any:
@@ -111,6 +119,9 @@ def _workload(given: dict[str, Any], model: Any) -> Any:
     if not given["audio_seconds"]:
         return work
     each = audio_windows(model, given["audio_seconds"])
+    if each * work.size > MOST_WINDOWS:
+        told = f"{work.size:,} recordings of {each:,} windows are more than {MOST_WINDOWS:,} requests"
+        raise InputError(told, "--audio-seconds", "fewer requests, or shorter ones")
     line = None if work.line is None else work.line.repeat(each)
     return replace(work, arrive=work.arrive.repeat(each), prompt=work.prompt.repeat(each), output=work.output.repeat(each),
                    line=line, prefix_hashes=())  # fmt: skip

@@ -14,6 +14,8 @@ from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size
 from apexsim.cli.sizing import FIT_HELP, fit
 
+INTERRUPTED = 130
+
 if TYPE_CHECKING:
     from apexsim.search.study import Study
 
@@ -94,12 +96,18 @@ Filter = Annotated[str, typer.Argument(help="Only names that hold this text.", m
 def plan(model: Model, **given: Any) -> None:
     """Search and report."""
     from apexsim import api
+    from apexsim.search.study import Interrupted
 
     given = checked("plan", given)
-    check_outputs(given["json"], given["output"])
+    check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress() as progress:
-        study = api.plan(model, **question(given), workers=given["workers"], progress=progress)
+        try:
+            study = api.plan(model, **question(given), workers=given["workers"], ray=given["ray"], progress=progress)
+        except Interrupted as stop:
+            study = stop.study
     _tell(study, given)
+    if study.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @with_options("simulate")
@@ -108,7 +116,7 @@ def simulate(model: Model, **given: Any) -> None:
     from apexsim import api
 
     given = checked("simulate", given)
-    check_outputs(given["json"], given["output"])
+    check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress():
         study = api.simulate(model, given["plan"], **question(given))
     _tell(study, given)
@@ -160,7 +168,7 @@ def validate(files: Files, **given: Any) -> None:
     fidelity: Any = import_module("apexsim.validate")
     from apexsim.report.plain import dumps
 
-    check_outputs(given["json"], given["output"])
+    check_outputs(given["json"], given["output"], *files)
     with Progress() as progress:
         results = [fidelity.run(path, progress=progress) for path in files]
     if given["json"] is not None:

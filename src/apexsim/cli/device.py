@@ -63,6 +63,9 @@ def add(folder: Folder, **given: Any) -> None:
         sys.stdout.write(device_text(report))
     _refuse(report, folder)
     name = spelling(given["name"] or report.gpu.name)
+    if not name or len(name) > 100:
+        told = f"'{(given['name'] or report.gpu.name)[:40]}' is no name of a device"
+        raise InputError(told, "--name", "use up to 100 letters and digits")
     if name in {spelling(known) for known in gpu_names()}:
         raise InputError(f"'{name}' is a GPU of the catalogue", "--name", "give another name")
     target = devices_folder() / name

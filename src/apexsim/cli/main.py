@@ -17,11 +17,12 @@ import typer
 
 import apexsim
 from apexsim.cli.apex import spelled
-from apexsim.cli.commands import ABOUT_GROUP, HELP, RUN
+from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
+from apexsim.cli.options import addressed
 from apexsim.cli.outside import say
 from apexsim.errors import Infeasible, InputError, nearest
 
-BAD_INPUT, INFEASIBLE, INTERRUPTED = 2, 3, 130
+BAD_INPUT, INFEASIBLE = 2, 3
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
     2
 ]  # the parent of all complaints about usage, whoever supplies it
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words += ["--help"] if len(words) == 1 and words[0] in ABOUT_GROUP else []
     try:
         words = [words[0], *spelled(words[1:])] if words[0] == "apex" else words
-        code = application()(args=words, standalone_mode=False, prog_name="apexsim")
+        code = application()(args=addressed(words), standalone_mode=False, prog_name="apexsim")
     except InputError as error:
         return _fail(error.line(), BAD_INPUT)
     except Infeasible as error:
@@ -78,14 +79,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_usage(error, words), BAD_INPUT)
     except MemoryError:
         return _fail("not enough memory for this question; try fewer requests or a smaller token budget", BAD_INPUT)
+    except RecursionError:
+        return _fail("the input is nested too deeply", BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:  # a full disk under standard output, a name that is too long
+        _drop_output()
+        told = error.strerror or type(error).__name__
+        return _fail(f"{error.filename}: {told}" if error.filename else told, BAD_INPUT)
     if code == INTERRUPTED:
         return _fail("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _drop_output() -> None:
+    """What is left to be written cannot be: let nothing try again at the end."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str, code: int) -> int:

@@ -1,295 +1,19 @@
-"""Every option of every command, as rows (floor 7).
-
-A command is a mapping of groups of rows; its signature, its panels in the help, the checks of its numbers and the test
-that every option is documented all come from here.  Names and defaults of engine settings are those of the engine.
-"""
+"""What the rows of `cli/rows.py` become: signatures for typer, checks of numbers, the question for the API (floor 7)."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from apexsim.cli.rows import AXES, COMMANDS, QUESTION, RAY, REQUIRED, Opt
 from apexsim.errors import InputError
 
-REQUIRED: Any = inspect.Parameter.empty
-
-
-@dataclass(frozen=True, slots=True)
-class Opt:
-    """One option: Python name, type, default, help, and what a number must keep.
-
-    flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too.
-    """
-
-    name: str
-    type: Any
-    default: Any
-    help: str
-    metavar: str = ""
-    flags: tuple[str, ...] = ()
-    least: float = -math.inf
-    most: float = math.inf
-    above: bool = False
-
-    @property
-    def flag(self) -> str:
-        """The spelling shown in messages."""
-        return self.flags[0] if self.flags else "--" + self.name.replace("_", "-")
-
-
-CLUSTER = (
-    Opt("gpu", str, REQUIRED, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file or device folder.", "NAME",
-        flags=("--gpu", "--device")),
-    Opt("gpus", int, REQUIRED, "GPUs per node.", "N", least=1, most=4096),
-    Opt("nodes", int, 1, "Nodes.", "M", least=1, most=4096),
-)
-WORKLOAD = (
-    Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
-    Opt("time_unit", str, None, "Unit of the trace's times where the format does not say: ns, us, ms, s or clock.", "UNIT"),
-    Opt("map", str, None, "Columns of another trace format: time=COLUMN,in=COLUMN,out=COLUMN.", "COLUMNS"),
-    Opt("prompt_len", int, None, "Synthetic requests: prompt tokens.", "N", least=1),
-    Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1),
-    Opt("num_requests", int, 1024, "Synthetic requests: how many.", "N", least=1, most=20_000_000),
-    Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
-        "X", least=0, most=1),
-    Opt("request_rate", float, None, "Requests per second, Poisson; scales the arrivals of a trace. inf: all at once.",
-        "R", least=0, above=True),
-    Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.",
-        "B", least=0, above=True),
-    Opt("concurrency", int, None, "Closed loop: C users, each sends the next request when the last has finished.",
-        "C", least=1),
-    Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
-    Opt("warmup", int, 0, "Requests at the start that metrics leave out.", "N", least=0),
-    Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
-    Opt("image_size", str, "1024x1024", "Pixels of an image.", "WxH"),
-    Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
-)  # fmt: skip
-ENGINE = (
-    Opt("engine", str, "vllm", "Engine, at a version if wanted: vllm, vllm@0.6.0, sarathi, orca.", "NAME"),
-    Opt("max_num_seqs", int, None, "Sequences that run at once.", "N", least=1),
-    Opt("max_num_batched_tokens", int, None, "Tokens of one step.", "N", least=1),
-    Opt("gpu_memory_utilization", float, None, "Share of the GPU's memory that the engine may use.",
-        "X", least=0, most=1, above=True),
-    Opt("max_model_len", int, None, "Longest prompt + output. Default: that of the workload, rounded up to 1,024.",
-        "N", least=2),
-    Opt("block_size", int, None, "Tokens of a KV block.", "N", least=1),
-    Opt("enable_chunked_prefill", bool, False, "Cut prompts into chunks, beside decodes. Default: the engine's."),
-    Opt("no_enable_chunked_prefill", bool, False, "Process prompts whole."),
-    Opt("enforce_eager", bool, False, "No CUDA graphs."),
-    Opt("route", str, "round-robin", "How replicas share requests: round-robin or least-outstanding.", "HOW"),
-)  # fmt: skip
-PRECISION = (
-    Opt(
-        "weight_dtype",
-        str,
-        None,
-        "bf16, fp16, fp32, fp8, int8, int4. Default: the checkpoint's.",
-        "DTYPE",
-    ),
-    Opt("activation_dtype", str, None, "Default: what the weights' kernels take.", "DTYPE"),
-    Opt("kv_dtype", str, None, "KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.", "DTYPE"),
-    Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
-    Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default), balanced …, or a .json of counts.", "LOAD"),
-)
-GOAL = (
-    Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; energy.", "WHAT"),
-    Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans missing it "
-        "rank last. May be repeated.", "LIMIT"),
-)  # fmt: skip
-REPORT = (
-    Opt("top", int, 10, "Plans shown.", "K", least=1),
-    Opt("all", bool, False, "Show every plan with every statistic."),
-)
-OUTPUT = (
-    Opt("json", str, None, "Write all results as JSON; - is standard output, which then holds nothing else.", "PATH"),
-    Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o")),
-)
-WORKERS = (Opt("workers", int, 0, "Threads; 0 takes the cores there are.", "N", least=0, most=1024),)
-PLAN = (Opt("plan", str, REQUIRED, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4), DP2TP4/TP8 …", "PLAN"),)
-WIDTHS = (
-    Opt("tp", int, None, "Tensor parallel width; replicas fill the rest.", "T", least=1,
-        flags=("--tp", "--tensor-parallel-size")),
-    Opt("pp", int, None, "Pipeline stages.", "P", least=1, flags=("--pp", "--pipeline-parallel-size")),
-    Opt("dp", int, None, "Attention lanes inside one replica of an expert model; otherwise replicas.", "D", least=1,
-        flags=("--dp", "--data-parallel-size")),
-    Opt("enable_expert_parallel", bool, False, "Experts are spread over tp × dp instead of cut."),
-    Opt("plan", str, None, "Instead of widths, as `apexsim plan` prints it: TP8, 2×TP4, DEP8 …", "PLAN"),
-)  # fmt: skip
-SIZED_ENGINE = (
-    *(opt for opt in ENGINE if opt.name in ("engine", "max_num_seqs", "max_num_batched_tokens", "block_size", "enforce_eager")),
-    Opt("gpu_memory_utilization", float, None, "The engine's own memory fraction, in its own meaning.", "X", least=0,
-        most=1, above=True, flags=("--gpu-memory-utilization", "--mem-fraction-static")),
-    Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's.", "L", least=2),
-    Opt("num_speculative_tokens", int, None, "Draft tokens of the model's own multi-token-prediction layers.", "N", least=1),
-)  # fmt: skip
-STORED = tuple(opt for opt in PRECISION if opt.name != "activation_dtype")
-SIZED_OUTPUT = (
-    Opt("log", str, None, "Hold the prediction against a start-up log, line by line; - reads standard input.", "FILE"),
-    Opt("json", bool, False, "Print JSON."),
-)
-LIST_JSON = (Opt("json", bool, False, "Print JSON."),)
-
-TRACE_FILE = (
-    Opt("format", str, "auto", "Format of the file, where detection is not wanted: apex, azure, mooncake …", "NAME"),
-    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map")),
-    Opt("skip_bad", int, 0, "Lines that cannot be used and are passed over; they are counted and named.", "N", least=0),
-    Opt("chars_per_token", float, None, "Estimates the lengths of files that hold text (ShareGPT).", "X", least=0, above=True),
-)
-TRACE_OUTPUT = (
-    Opt("to", str, "apex", "Format: apex, azure, mooncake, vidur, llmservingsim or request-log.", "NAME"),
-    Opt("output", str, None, "Write to a file, replaced in one step. Default: standard output.", "PATH", flags=("--output", "-o")),
-)
-TRACE_DESCRIBED = (
-    Opt("json", bool, False, "Print JSON."),
-    Opt("plot", str, None, "Draw lengths and arrivals into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
-)
-TRACE_MADE = (
-    Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1),
-    Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1),
-    Opt("prompt_cv", float, 0.0, "Standard deviation over mean of the prompt lengths; 0: all the same.", "X", least=0),
-    Opt("output_cv", float, 0.0, "The same of the output lengths.", "X", least=0),
-    Opt("lengths", str, "lognormal", "Distribution of lengths: lognormal, gamma or uniform.", "NAME"),
-    Opt("like", str, None, "Draw pairs of lengths, rate and burstiness from a trace instead.", "FILE"),
-    Opt("num_requests", int, 1024, "Requests.", "N", least=1, most=100_000_000),
-    Opt("request_rate", float, None, "Mean requests per second. Default: that of --like; else all at once.", "R", least=0, above=True),
-    Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier. Default: that of "
-        "--like; else 1.", "B", least=0, above=True),
-    Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1),
-    Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
-)
-TRACE_LIMITS = (
-    Opt("min_prompt", int, None, "Shortest prompt [tokens].", "N", least=1),
-    Opt("max_prompt", int, None, "Longest prompt [tokens].", "N", least=1),
-    Opt("min_output", int, None, "Shortest output [tokens].", "N", least=1),
-    Opt("max_output", int, None, "Longest output [tokens].", "N", least=1),
-    Opt("max_context", int, None, "Longest prompt + output [tokens].", "N", least=2),
-    Opt("since", str, None, "Requests from this time on, which becomes 0: 90s, 10min, 2h.", "TIME"),
-    Opt("until", str, None, "Requests before this time.", "TIME"),
-    Opt("head", int, None, "The first N of those.", "N", least=1),
-    Opt("share", float, None, "A random share of those; each stays with this probability.", "X", least=0, most=1, above=True),
-    Opt("seed", int, 0, "Seed of the random share.", "S", least=0),
-)
-TRACE_LOAD = (
-    Opt("rate_factor", float, None, "Arrivals so many times as fast.", "X", least=0, above=True),
-    Opt("request_rate", float, None, "Arrivals stretched to this mean rate [1/s].", "R", least=0, above=True),
-    Opt("prompt_factor", float, 1.0, "Prompt lengths times this.", "X", least=0, above=True),
-    Opt("output_factor", float, 1.0, "Output lengths times this.", "X", least=0, above=True),
-)  # fmt: skip
-
-APEX_MODEL = (
-    Opt("model", str, REQUIRED, "APEX+'s shortcut, or any name that `apexsim models` knows, or the path of a config.json.", "NAME"),
-    Opt("num_experts", int, None, "Experts of each layer; makes experts of a dense model's FFN. Default: the model's.", "N", least=1),
-    Opt("topk", int, None, "Experts per token. Default: the model's; 2 where --num-experts makes them.", "K", least=1),
-    Opt("capacity_factor", float, 1.0, "Slots of each expert over its even share of the tokens.", "X", least=0, above=True),
-)
-APEX_CLUSTER = (
-    Opt("num_nodes", int, 1, "Nodes.", "N", least=1, most=4096),
-    Opt("num_gpus_per_node", int, REQUIRED, "GPUs of each node.", "N", least=1, most=4096),
-    Opt("gpu", str, "H100-SXM-80GB", "GPU (see: apexsim gpus).", "NAME"),
-    Opt("frequency", int, 0, "SM clock [MHz]; 0: the GPU's own.", "MHZ", least=0),
-)
-APEX_WORKLOAD = (
-    Opt("trace_file", str, None, "Requests from a file, of any format that `apexsim trace` reads.", "FILE"),
-    Opt("prompt_len", int, 2048, "Without a trace: prompt tokens.", "N", least=1),
-    Opt("output_len", int, 128, "Without a trace: output tokens.", "N", least=1),
-    Opt("num_requests", int, 1024, "Without a trace: requests, all at once.", "N", least=1, most=20_000_000),
-    Opt("audio_seconds", float, None, "Whisper: length of each recording, cut into windows of 30 s, each a request.", "S",
-        least=0, above=True),
-    Opt("image_size", int, None, "CLIP: pixels a side. Default: the model's.", "PX", least=1),
-    Opt("disable_ray", bool, False, "Search on one thread."),
-    Opt("kv_dtype", str, "half", "float, half, float8, or another format.", "DTYPE"),
-    Opt("weight_dtype", str, "half", "As --kv-dtype.", "DTYPE"),
-    Opt("activation_dtype", str, "half", "As --kv-dtype; products are made in the wider of both.", "DTYPE"),
-    Opt("max_batch_size", int, 0, "Requests that run at once on each attention replica; 0: no limit.", "N", least=0),
-)
-APEX_OUTPUT = (
-    Opt("all", bool, False, "Print every schedule."),
-    Opt("request_percentiles", list[int], [], "Further percentiles of completion latency: 75 99.", "P ...", least=0, most=100),
-    Opt("token_percentiles", list[int], [], "Further percentiles of the time between tokens.", "P ...", least=0, most=100),
-    Opt("ttft_slo", float, 10.0, "Limit of each request's TTFT [ms].", "MS", least=0, above=True),
-    Opt("tpot_slo", float, 10.0, "Limit of each request's TPOT [ms].", "MS", least=0, above=True),
-)  # fmt: skip
-
-KEPT = (
-    Opt("name", str, None, "Name to keep it under. Default: that of device.toml.", "NAME"),
-    Opt("force", bool, False, "Replace a device of this name."),
-)
-PROFILED = (
-    Opt("out", str, REQUIRED, "Device folder to write; what it holds already is kept and not measured again.", "DIR"),
-    Opt("gpu", str, None, "What the accelerator is, where its own name is not in the catalogue.", "NAME"),
-    Opt("dtype", str, "bf16", "Formats of matrix products, with commas: bf16, fp16, fp32.", "LIST"),
-    Opt("tolerance", float, 0.05, "Error of interpolation above which a size is measured between two.", "X", least=0.001, most=1),
-    Opt("budget", float, None, "Stop after so many minutes; start again to go on.", "MIN", least=0, above=True),
-    Opt("gpus", int, None, "Ranks of the collectives. Default: all that are there.", "N", least=2, most=1024),
-    Opt("dry_run", bool, False, "Say what would be measured and about how long it takes; needs no GPU, but --gpu."),
-)
-REPLAY_SERVER = (
-    Opt("url", str, None, "Address of the server: http://HOST:PORT, its /v1, or a whole interface.", "URL"),
-    Opt("model", str, REQUIRED, "Model as the server calls it; also the predicted one, unless --config names it.", "NAME"),
-    Opt("api", str, "completions", "Interface: completions or chat.", "NAME"),
-    Opt("prompts", str, None, "Made of token ids or text. Default: ids; text with chat, which takes no ids.", "KIND"),
-    Opt("unique_prompts", bool, False, "Do not repeat the trace's common prefixes."),
-    Opt("extra_body", str, None, "Keys for every request, as JSON.", "JSON"),
-    Opt("timeout", float, 300.0, "Seconds without a byte after which a request has failed.", "S", least=0, above=True),
-    Opt("max_failures", int, 20, "Failed requests in a row after which no more are sent.", "N", least=1),
-    Opt("num_warmups", int, 1, "Requests sent before the run and not recorded.", "N", least=0),
-)
-REPLAY_LOAD = (
-    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map", "request_rate", "concurrency", "warmup", "seed")),
-    Opt("num_requests", int, None, "Only the first N of the trace.", "N", least=1),
-)
-REPLAY_PREDICTION = (
-    Opt("plan", str, None, "The plan that runs on the server, as `apexsim plan` prints it: TP8, 2×TP4 …", "PLAN"),
-    Opt("config", str, None, "The model as apexsim knows it: bundled name, config.json or hub id. Default: --model.", "MODEL"),
-    Opt("compare", str, None, "Send nothing: compare with a detailed result file of replay or of vllm bench serve.", "FILE"),
-    Opt("gpu", str, None, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file.", "NAME"),
-    Opt("gpus", int, None, "GPUs per node.", "N", least=1, most=4096),
-    CLUSTER[2],
-)
-REPLAY_OUTPUT = (
-    *OUTPUT,
-    Opt("plot", str, None, "Draw measured and predicted latencies into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
-)  # fmt: skip
-
-Groups = Mapping[str, tuple[Opt, ...]]
-QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
-FITTING = (
-    Opt("engine", str, "vllm", "Rows of this engine: vllm, sglang or trtllm.", "NAME"),
-    Opt("leave_out", str, "model", "Label whose groups are left out in turn: model, gpu, workload, layout.", "LABEL"),
-    Opt("where", str, "", "Only rows with this label, e.g. origin=inferencex.", "LABEL=VALUE"),
-)
-POWER_FITTING = (
-    Opt("prompt_scale", float, 1.0, "Multiplies the prompt lengths that are assumed.", "X", least=0, above=True),
-    Opt("simulated", bool, False, "Judge simulated runs too, not only measured throughput."),
-)
-COMMANDS: dict[str, Groups] = {
-    "plan": {**QUESTION, "Output": (*REPORT, *OUTPUT, *WORKERS)},
-    "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
-    "fit": {"Cluster": CLUSTER, "Layout": WIDTHS, "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
-    "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
-    "models": {"Output": LIST_JSON},
-    "gpus": {"Output": LIST_JSON},
-    "validate": {"Output": OUTPUT},
-    "fit-host": {"Fit": FITTING},
-    "fit-power": {"Fit": POWER_FITTING},
-    "replay": {
-        "Server": REPLAY_SERVER, "Load": REPLAY_LOAD, "Prediction": REPLAY_PREDICTION, "Engine": ENGINE,
-        "Precision": tuple(opt for opt in PRECISION if opt.name != "quant"), "Output": REPLAY_OUTPUT,
-    },
-    "trace describe": {"File": TRACE_FILE, "Output": TRACE_DESCRIBED},
-    "trace convert": {"File": TRACE_FILE, "Output": TRACE_OUTPUT},
-    "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},
-    "trace filter": {"File": TRACE_FILE, "Limits": TRACE_LIMITS, "Output": TRACE_OUTPUT},
-    "trace scale": {"File": TRACE_FILE, "Load": TRACE_LOAD, "Output": TRACE_OUTPUT},
-    "device check": {"Output": LIST_JSON},
-    "device add": {"Device": KEPT},
-    **{f"profile {what}": {"Measurement": PROFILED} for what in ("gemm", "attention", "moe", "comm", "all")},
-}
+ADDRESS = re.compile(r"auto|local|.+:\d+")
 
 
 def options_of(command: str) -> list[Opt]:
@@ -328,23 +52,32 @@ def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, every number within its limits; raises InputError."""
     for opt in options_of(command):
         value = given.get(opt.name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            _check_number(opt, value)
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(each, (int, float)) and not isinstance(each, bool):
+                _check_number(opt, each)
+            if each == "" and opt.default != "":  # as a shell variable that is not set
+                raise InputError("it is given without a value", opt.flag)
     return dict(given)
 
 
 def _check_number(opt: Opt, value: float) -> None:
     low = value <= opt.least if opt.above else value < opt.least
-    if value != value or low or value > opt.most:
-        kind = "a whole number" if opt.type is int else "a number"
+    if value != value or low or value > opt.most or (math.isinf(value) and not opt.endless):
+        kind = "a whole number" if opt.type in (int, list[int]) else "a finite number" if math.isinf(value) else "a number"
         least = f" {'above' if opt.above else 'of at least'} {opt.least:g}" if math.isfinite(opt.least) else ""
         most = f" and at most {opt.most:,.0f}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
 
 
+def addressed(words: Sequence[str]) -> list[str]:
+    """A --ray that no address follows as --ray=local: the one option whose value may be left out."""
+    pairs = zip(words, [*words[1:], ""])
+    return [f"{RAY.flag}=local" if word == RAY.flag and not ADDRESS.fullmatch(after) else word for word, after in pairs]
+
+
 def question(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
-    names = {opt.name for group in QUESTION.values() for opt in group}
+    names = {opt.name for group in (*QUESTION.values(), AXES) for opt in group}
     asked = {name: value for name, value in given.items() if name in names}
     eager, chunk, whole = (
         asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill")

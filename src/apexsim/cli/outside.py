@@ -18,8 +18,8 @@ NOTICE_AFTER = 1.5  # s before compilation is announced
 STDOUT = "-"
 
 
-def check_writable(path: str | None, flag: str) -> None:
-    """Raise InputError, before any work is done, where a file cannot be written."""
+def check_writable(path: str | None, flag: str, *read: str | None) -> None:
+    """Raise InputError, before any work is done, where a file cannot be written, or is one of those that are read."""
     if path is None or path == STDOUT:
         return
     target = Path(path).expanduser()
@@ -30,12 +30,19 @@ def check_writable(path: str | None, flag: str) -> None:
         raise InputError(f"the folder '{folder}' does not exist", flag, "create it first")
     if not os.access(folder, os.W_OK):
         raise InputError(f"the folder '{folder}' cannot be written", flag)
+    if any(_same(target, Path(other).expanduser()) for other in read if other):
+        raise InputError(f"'{path}' is the input and would be overwritten", flag, "name another file")
 
 
-def check_outputs(json: str | None, output: str | None) -> None:
-    """Check both files of a command."""
-    check_writable(json, "--json")
-    check_writable(output, "--output")
+def _same(a: Path, b: Path) -> bool:
+    """Whether two paths are one regular file."""
+    return a.is_file() and b.is_file() and a.samefile(b)
+
+
+def check_outputs(json: str | None, output: str | None, *read: str | None) -> None:
+    """Check both files of a command, which reads some others."""
+    check_writable(json, "--json", *read)
+    check_writable(output, "--output", *read)
     if json is not None and json == output:
         raise InputError("the report and the JSON cannot share one file", "--output")
 
@@ -43,8 +50,11 @@ def check_outputs(json: str | None, output: str | None) -> None:
 def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
     """Replace a file in one step: written beside it, then renamed; a symbolic link keeps pointing to its file.
 
-    text: the whole of it, or its parts one after the other.
+    text: the whole of it, or its parts one after the other.  A device or a pipe is written to, never replaced.
     """
+    if Path(path).expanduser().exists() and not Path(path).expanduser().is_file():
+        _write_through(path, text, flag)
+        return
     target = Path(os.path.realpath(Path(path).expanduser()))
     name = ""
     try:
@@ -62,6 +72,16 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
         if isinstance(error, OSError):
             raise InputError(f"cannot write '{path}': {error.strerror}", flag) from None
         raise
+
+
+def _write_through(path: str, text: str | Iterable[str], flag: str) -> None:
+    try:
+        with Path(path).expanduser().open("w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror}", flag) from None
 
 
 def deliver(text: str, path: str, flag: str) -> None:
@@ -101,14 +121,15 @@ class Progress:
     has to wait for the simulator to be compiled says so once, everywhere; bad input has been refused by then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, simulates: bool = True) -> None:
+        self._simulates = simulates
         self._begun, self._shown = time.monotonic(), False
         self._wanted = sys.stderr.isatty()
         self._notice = threading.Timer(NOTICE_AFTER, _announce_compilation)
         self._notice.daemon = True
 
     def __enter__(self) -> Progress:
-        if not _compiled():
+        if self._simulates and not _compiled():
             self._notice.start()
         return self
 

@@ -48,7 +48,7 @@ def fit(model: Model, **given: Any) -> None:
     given = checked("fit", given)
     text = read_log(given["log"]) if given["log"] else ""
     answer = _answer(model, given)
-    lines = compared(text, predictions(answer)) if text else ()
+    lines = compared(text, predictions(answer)) if given["log"] else ()
     if given["json"]:
         sys.stdout.write(dumps(fit_json(answer, lines)))
     if isinstance(answer.found, Rejected):

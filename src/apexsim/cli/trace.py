@@ -1,4 +1,4 @@
-"""The commands `trace …`: describe, convert, synth, filter and scale request traces (floor 7)."""
+"""The commands `trace …`: describe, convert, synth, filter, scale and tokenize request traces (floor 7)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from apexsim.errors import InputError
 
 if TYPE_CHECKING:
     from apexsim.workload.stream import Requests
+    from apexsim.workload.tokens import Counter
 
-ABOUT = "Describe, convert, make, filter and scale request traces of any size and format."
+ABOUT = "Describe, convert, make, filter and scale request traces of any size and format; make them of texts."
 DESCRIBE_HELP = """What a trace is like: lengths, arrivals, burstiness, rate over time, prefix reuse.
 
 Reads files of any size: millions of rows in seconds, in little memory.
@@ -58,8 +59,22 @@ Examples:
 
   apexsim trace scale examples/lmsys_05.jsonl --rate-factor 3 --output-factor 1.5
 """
+TOKENIZE_HELP = """Make a trace of a dataset of texts: lengths by a tokenizer, arrivals from a seed.
+
+Reads ShareGPT, chats, columns of prompts and answers (JSON, JSON lines, CSV), OpenAI batches, and one prompt per line.
+
+Examples:
+
+  apexsim trace tokenize examples/conversations.json --chars-per-token 4 --request-rate 2
+
+  apexsim trace tokenize examples/conversations.json --tokens-per-word 1.3 --turns all --to mooncake
+"""
 File = Annotated[
     str, typer.Argument(help="Trace: CSV, JSON lines or JSON, also as .gz.", metavar="FILE", show_default=False)
+]
+
+Texts = Annotated[
+    str, typer.Argument(help="Dataset of texts: JSON, JSON lines, CSV or plain text, also as .gz.", metavar="DATASET", show_default=False)
 ]
 
 
@@ -67,7 +82,7 @@ File = Annotated[
 def describe(file: File, **given: Any) -> None:
     """Statistics and pictures."""
     given = checked("trace describe", given)
-    check_writable(given["plot"], "--plot")
+    check_writable(given["plot"], "--plot", file)
     requests = _read(file, given)
     from apexsim.report.tracepage import describe_json, describe_text, drawn
     from apexsim.workload.describe import describe as described
@@ -97,6 +112,7 @@ def synth(**given: Any) -> None:
     from apexsim.workload.made import made
 
     given = _begun("trace synth", given)
+    check_writable(given["output"], "--output", given["like"])
     like = None
     if given["like"]:
         clash = [f for f in ("prompt_len", "output_len", "prompt_cv", "output_cv") if given[f]]
@@ -139,6 +155,43 @@ def scale(file: File, **given: Any) -> None:
     factor = 1.0 if given["rate_factor"] is None else given["rate_factor"]
     loaded = scaled(_read(file, given), factor, given["request_rate"], given["prompt_factor"], given["output_factor"])
     _write(loaded, given)
+
+
+@with_options("trace tokenize")
+def tokenize(file: Texts, **given: Any) -> None:
+    """Lengths of texts."""
+    from apexsim.cli.outside import Progress
+    from apexsim.errors import nearest
+    from apexsim.workload.convert import writer_of
+    from apexsim.workload.talks import Wish
+    from apexsim.workload.tokenize import LONGEST, Bounds, Pace, tokenized
+
+    given = _begun("trace tokenize", given)
+    check_writable(given["output"], "--output", file, given["tokenizer"])
+    if given["turns"] not in ("first", "all"):
+        raise InputError(f"unknown choice of turns '{given['turns']}'", "--turns", nearest(given["turns"], ("first", "all")))
+    every = given["turns"] == "all"
+    wish = Wish(given["prompt_field"] or "", given["output_field"] or "", every, given["output_len"] or 0)
+    bounds = Bounds(given["max_model_len"] or 2 * LONGEST, given["limit"] or LONGEST, given["skip_bad"])
+    pace = Pace(given["request_rate"], given["burstiness"], given["seed"], given["turn_gap"])
+    with Progress(simulates=False) as progress:
+        made = tokenized(file, _counter(given), wish, bounds, pace, writer_of(given["to"]).block, progress)
+    _write(made, given)
+
+
+def _counter(given: dict[str, Any]) -> Counter:
+    """How tokens are counted: exactly one way."""
+    from apexsim.workload.tokens import by_chars, by_tokenizer, by_words
+
+    ways = ("tokenizer", "chars_per_token", "tokens_per_word")
+    asked = [way for way in ways if given[way] is not None]
+    flags = ", ".join("--" + way.replace("_", "-") for way in asked or ways)
+    if len(asked) != 1:
+        told = "tokens are counted in more than one way" if asked else "no way to count tokens is given"
+        raise InputError(told, flags, "give one of them")
+    if given["tokenizer"] is not None:
+        return by_tokenizer(given["tokenizer"], given["download"])
+    return by_chars(given["chars_per_token"]) if given["chars_per_token"] else by_words(given["tokens_per_word"])
 
 
 # ---- in and out ---------------------------------------------------------------------------------------------------
@@ -189,6 +242,7 @@ HELP = {
     "trace synth": SYNTH_HELP,
     "trace filter": FILTER_HELP,
     "trace scale": SCALE_HELP,
+    "trace tokenize": TOKENIZE_HELP,
 }
 RUN = {
     "trace describe": describe,
@@ -196,4 +250,5 @@ RUN = {
     "trace synth": synth,
     "trace filter": filter_trace,
     "trace scale": scale,
+    "trace tokenize": tokenize,
 }

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from apexsim.cost.grid import bilinear, bracket, convex_minorant, fill
+from apexsim.cost.grid import bilinear, bracket, continued, convex_minorant
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
 
@@ -130,11 +130,10 @@ class AttentionSurface:
         return Shape(*(int(x) for x in self.shapes[row]))
 
     def plane(self, row: int) -> tuple[Array, NDArray[np.bool_]]:
-        """Seconds [batch, length] of one measured shape, holes filled at held utilisation, and the mask of holes."""
+        """Seconds [batch, length] of one measured shape, holes filled by `continued`, and the mask of holes."""
         if row not in self._planes:
             best = self.best(self.batch[:, None], self.length[None, :], self.shape(row))
-            util, holes = fill(best / self.seconds[row])
-            self._planes[row] = best / util, holes
+            self._planes[row] = continued(self.seconds[row], best)
         return self._planes[row]
 
     def best(self, batch: Array, length: Array, shape: Shape) -> Array:

@@ -27,6 +27,9 @@ from apexsim.cost.roofline import BYTE_SHARE, Peaks, Priced, Provenance, labelle
 __all__ = ["Bank", "Peaks", "Priced", "Provenance", "collective_formula", "load_bank", "rising"]
 
 
+HOP = 2.0**24  # bytes: activations and residual of a thousand tokens
+
+
 class Bank:
     """Prices of one GPU; `source` (vllm, sglang, trtllm) is the engine whose kernels are preferred."""
 
@@ -126,6 +129,24 @@ class Bank:
         """
         found = comm.measured(self.library, kind, graph, nccl, nodes)
         return comm.price(self.library, kind, nbytes, gpus, found, link)
+
+    def spans_measured(self, kind: str, nodes: int) -> bool:
+        """Whether a collective across so many nodes was timed on this very GPU."""
+        found = comm.measured(self.library, kind, True, True, nodes)
+        return found is not None and found.own
+
+    def hop(self, link: Wire, nodes: int) -> tuple[float, float]:
+        """Handing a message on to a GPU of this or of another node: fixed [s], and [s/byte].
+
+        The straight line through the measured times of the smallest message and of one of HOP bytes where both were timed on this
+        very GPU, else latency, launch and peak of the link.
+        """
+        found = comm.measured(self.library, "send", True, True, nodes)
+        if found is None or not found.own:
+            return link.latency + link.launch, 1.0 / link.bandwidth
+        small = float(found.curve.bytes[0])
+        short, long = (float(x) for x in found.curve.price("send", [small, HOP], 2).seconds)
+        return short, (long - short) / (HOP - small)
 
     def dispatch(self, tokens: ArrayLike, hidden: int, top_k: int, experts: int, gpus: int, low_latency: bool = True,
                  nodes: int = 1) -> Priced:  # fmt: skip

@@ -27,9 +27,12 @@ SAME_LINK = 0.02  # relative difference of link bandwidths up to which a curve i
 class Wire(Protocol):
     """What a link must tell: peak [byte/s] per direction, latency of a step [s], launch of a collective [s]."""
 
-    bandwidth: float
-    latency: float
-    launch: float
+    @property
+    def bandwidth(self) -> float: ...
+    @property
+    def latency(self) -> float: ...
+    @property
+    def launch(self) -> float: ...
 
 
 def _ring(p: float) -> tuple[float, float]:

@@ -59,14 +59,19 @@ def read_device(folder: Path) -> Device:
     return Device(folder, gpu, tuple(sheets), tuple(findings))
 
 
+def refuse(folder: Path, findings: Iterable[Finding]) -> None:
+    """Raise InputError with the first error, if there is one."""
+    bad = next((f for f in findings if f.level == ERROR), None)
+    if bad is not None:
+        raise InputError(bad.what, f"{folder / bad.where}", bad.hint or f"see: apexsim device check {folder}")
+
+
 class DeviceTables:
     """The tables of one folder, as `kernels.Tables` has those of the package."""
 
     def __init__(self, folder: Path) -> None:
         device = read_device(folder)
-        bad = next((f for f in device.findings if f.level == ERROR), None)
-        if bad is not None:
-            raise InputError(bad.what, f"{folder / bad.where}", bad.hint or f"see: apexsim device check {folder}")
+        refuse(folder, device.findings)
         self.system, self.device = device.gpu.name, device
         self.peaks = Peaks(device.gpu.flops, device.gpu.memory_bandwidth, device.gpu.link.bandwidth)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from apexsim.cost.attention import Shape, decode_work, encoder_work, prefill_work
 from apexsim.cost.comm import MOVES, SAME_LINK, VENDOR
-from apexsim.cost.device import COLLECTIVES, read_device, tables_of
+from apexsim.cost.device import COLLECTIVES, Device, read_device, tables_of
 from apexsim.cost.device_csv import ALONG, ERROR, NOTE, WARNING, Array, Finding, Sheet
 from apexsim.cost.experts import Layer
 from apexsim.cost.experts import work as expert_work
@@ -28,6 +28,8 @@ from apexsim.hardware import Gpu
 
 TOO_FAST = 1.1  # times the peak that no kernel passes: peaks are quoted at some clock, and clocks differ
 TOO_SLOW = 0.02  # share of the peak that the best kernel of a sheet should pass
+NEVER = 0.002  # share below which times or sizes are in another unit, unless all rows are as long as a launch:
+FLAT = 5.0  # longest over shortest time of such a sheet
 JUMP = 1.3  # times that a smaller size may take longer than a larger one
 DIP = 0.5  # of the time of the next smaller size that a size must at least take
 GAP = 4.5  # ratio of neighbouring sizes above which the axis has a gap
@@ -67,11 +69,7 @@ class Report:
 def check_device(folder: Path) -> Report:
     """Read a device folder and hold it against physics, its own neighbours and what planning asks for."""
     device = read_device(folder)
-    peaks = Peaks(device.gpu.flops, device.gpu.memory_bandwidth, device.gpu.link.bandwidth)
-    findings = [*_described(device.gpu), *device.findings]
-    for sheet in device.sheets:
-        for check in CHECKS:
-            findings += check(sheet, device.gpu, peaks)
+    findings = [*_described(device.gpu), *device.findings, *checked(device)]
     try:
         tables = tables_of(device)
     except InputError as error:
@@ -80,6 +78,14 @@ def check_device(folder: Path) -> Report:
     order = {ERROR: 0, WARNING: 1, NOTE: 2}
     findings.sort(key=lambda f: order[f.level])
     return Report(device.gpu, tuple(findings), tuple(_covers(device.gpu, tables)))
+
+
+def checked(device: Device) -> Iterator[Finding]:
+    """What the checks find in the sheets of a device."""
+    peaks = Peaks(device.gpu.flops, device.gpu.memory_bandwidth, device.gpu.link.bandwidth)
+    for sheet in device.sheets:
+        for check in CHECKS:
+            yield from check(sheet, device.gpu, peaks)
 
 
 def _described(gpu: Gpu) -> Iterator[Finding]:
@@ -162,7 +168,10 @@ def _speed(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:
             if used[best] * 1e3 <= TOO_FAST and used[best] * 1e3 > 0.1
             else "check the unit; time longer sizes"
         )
-        yield Finding(WARNING, sheet.path.name, f"no row reaches more than {used[best]:.2%} of the {what}", hint)
+        hint = "check the units of size and time" if sheet.kind in COLLECTIVES else hint
+        absurd = used[best] < NEVER and sheet.seconds[best] > FLAT * sheet.seconds.min()
+        level = ERROR if absurd else WARNING
+        yield Finding(level, sheet.path.name, f"no row reaches more than {used[best]:.2g} of the {what}", hint)
 
 
 def _swapped(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:

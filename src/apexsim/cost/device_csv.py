@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,14 +145,23 @@ def read_sheet(path: Path) -> tuple[Sheet | None, list[Finding]]:
     reading, kind = _Reading(path), kind_of(path)[0]
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
+            rows = csv.reader(file, strict=True)
             header = next(rows, [])
+            if not any(cell.strip() for cell in header):
+                return None, [Finding(ERROR, path.name, "the file is empty", "leave it out, or measure")]
+            if other := next((sign for sign in ";\t|" if len(header) == 1 and sign in header[0]), ""):
+                sign = other.strip() or "tab"
+                return None, [Finding(ERROR, f"{path.name} line 1", f"columns are separated by '{sign}', expected ','")]
             places = _places(header, SHEETS[kind], reading)
             if places is None:
                 return None, reading.close()
-            sheet = _rows(rows, kind, places, reading)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read the file: {error}", str(path)) from None
+            sheet = _rows(rows, kind, places, reading, len(header))
+    except OSError as error:
+        raise InputError(f"cannot read the file: {error.strerror}", str(path)) from None
+    except UnicodeDecodeError:
+        raise InputError("the file is not UTF-8 text", str(path), "save it as CSV in UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"not CSV: {error}", f"{path} line {rows.line_num}") from None
     return sheet, reading.close()
 
 
@@ -197,15 +207,19 @@ def _places(header: list[str], columns: Mapping[str, Column], reading: _Reading)
     return places if not any(f.level == ERROR for f in reading.findings) else None
 
 
-def _rows(rows: Iterable[list[str]], kind: str, places: Mapping[str, _Place], reading: _Reading) -> Sheet | None:
-    """All rows that can be used."""
+def _rows(rows: Any, kind: str, places: Mapping[str, _Place], reading: _Reading, width: int) -> Sheet | None:
+    """All rows of a CSV reader that can be used."""
     columns = SHEETS[kind]
     values: dict[str, list[float]] = {name: [] for name in columns}
     formats: list[str] = []
     lines: list[int] = []
     at = places["dtype"].index
-    for line, cells in enumerate(rows, start=2):
+    for cells in rows:
+        line = rows.line_num
         if not any(cell.strip() for cell in cells):
+            continue
+        if any(cell.strip() for cell in cells[width:]):
+            reading.add(ERROR, f"{len(cells)} cells, the header has {width}", line, "is a decimal comma among them?")
             continue
         word = cells[at].strip().lower() if 0 <= at < len(cells) else ("half" if at < 0 else "")
         numbers = [_number(cells, name, column, places[name], reading, line) for name, column in columns.items()]
@@ -246,6 +260,9 @@ def _number(cells: list[str], name: str, column: Column, place: _Place, reading:
             f"between {column.least:g} and {column.most:g} in SI" if name != "time" else "above 0 and below 1,000 s"
         )
         reading.add(ERROR, f"'{text}' in column {name} is not {limits}", line)
+        return None
+    if not column.unit and value % 1:
+        reading.add(ERROR, f"'{text}' in column {name} is not a whole number", line)
         return None
     return value
 

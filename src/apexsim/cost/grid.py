@@ -60,6 +60,38 @@ def fill(values: Array) -> tuple[Array, NDArray[np.bool_]]:
     return np.ascontiguousarray(out), holes
 
 
+def continued(seconds: Array, best: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Times [batch, length] with their holes filled, and the mask of holes; best: the ideal times of all cells.
+
+    Tables of attention end on a diagonal: no long contexts at large batches.  Beyond the last length measured at a batch the
+    smaller of two times is taken: that at the higher utilisation of the two nearest measured neighbours (this batch at its last
+    length, this length at its last batch), since more work never uses a GPU worse; and the straight line through the last two
+    lengths of this batch, over the ideal time and never steeper than its rate allows.  Other holes hold the utilisation of a neighbour.
+
+    With the cells of the shipped tables beyond a quarter of their largest work hidden, decode: median 10.0 -> 2.2 %, bias +7.7 ->
+    0.1 % against holding the utilisation along the length; prefill 13 -> 4.8 % (scripts/holdout_attention.py).
+    """
+    along, holes = fill(best / seconds)
+    across = np.ascontiguousarray(fill(np.ascontiguousarray((best / seconds).T))[0].T)
+    held = best / np.maximum(along, across)
+    known = ~holes
+    last = known.shape[1] - 1 - known[:, ::-1].argmax(axis=1)  # of each batch; of one without any, the end
+    out = best / along
+    for i in np.flatnonzero(known.any(axis=1)):
+        end = int(last[i])
+        out[i, end + 1 :] = np.minimum(held[i, end + 1 :], _line(seconds[i], best[i], np.flatnonzero(known[i])[-2:], end + 1))
+    out[~known.any(axis=1)] = held[~known.any(axis=1)]
+    return out, holes
+
+
+def _line(seconds: Array, best: Array, ends: NDArray[np.intp], start: int) -> Array:
+    """The line through the last measured points, over the ideal time, from index `start` on."""
+    a, b = int(ends[0]), int(ends[-1])
+    rise = best[b] - best[a]
+    slope = max((seconds[b] - seconds[a]) / rise, 1.0) if rise > 0 else seconds[b] / best[b]
+    return np.asarray(seconds[b] + slope * (best[start:] - best[b]))
+
+
 def _push(values: Array) -> Array:
     """Carry the last number before each NaN along the last axis."""
     index = np.where(np.isnan(values), 0, np.arange(values.shape[-1]))

@@ -12,7 +12,7 @@ from os.path import isabs
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from apexsim.cost.device import DeviceTables
+from apexsim.cost.device import DeviceTables, refuse
 from apexsim.cost.kernels import ROOT, Table, Tables
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, transfer, worst
 from apexsim.errors import InputError, nearest
@@ -69,7 +69,13 @@ class Library:
 
 def _tables(system: str, root: Path) -> Tables | DeviceTables:
     """A measured system of the package by name, or a device folder by its path."""
-    return DeviceTables(Path(system)) if isabs(system) else Tables(system, root)
+    if not isabs(system):
+        return Tables(system, root)
+    from apexsim.cost.device_check import checked  # its rooflines and shapes are built on this module
+
+    tables = DeviceTables(Path(system))
+    refuse(tables.device.folder, checked(tables.device))
+    return tables
 
 
 def moved(priced: Priced, launch: float, here: Array, there: Array) -> Priced:

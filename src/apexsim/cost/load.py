@@ -9,6 +9,10 @@ tokens.
 
 Experts lie on the ranks in order.  Redundancy keeps `copies` further experts: the busiest expert is copied first, its
 load shared evenly over its copies, and experts are then dealt, busiest first, to the lightest rank with a free slot.
+Without a name: power_law_1.2, which serves measured systems best (docs/log.md), but balanced where each token goes to one expert:
+there the power law would send 28 % of all tokens to one of 128 experts, which no trained router does, while with several
+experts per token no expert can take more than 1 / top_k of the pairs.
+
 Ignored: that counts differ by layer and drift with time; all layers take the counts given.
 """
 
@@ -29,16 +33,17 @@ NAMES = ("balanced", "power_law_1.01", "power_law_1.2")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A named distribution, or measured counts with redundant copies."""
+    """A named distribution, or measured counts with redundant copies; without a name, see above."""
 
-    name: str = "power_law_1.2"
+    name: str = ""
     counts: tuple[float, ...] = ()
     copies: int = 0
     capacity: float = 0.0  # > 0: every expert has this x its even share of slots; further tokens are dropped, free ones padded
 
-    def timed(self) -> str:
-        """The distribution whose table is read."""
-        return "balanced" if self.counts or self.capacity else self.name
+    def timed(self, top_k: int) -> str:
+        """The distribution whose table is read for a layer of `top_k` experts per token."""
+        usual = "balanced" if top_k == 1 else "power_law_1.2"
+        return "balanced" if self.counts or self.capacity else self.name or usual
 
     def imbalance(self, experts: int, ep: int) -> float:
         """Tokens of the busiest rank over an even share; 1 for named loads, whose tables hold it."""
@@ -94,7 +99,9 @@ def read_load(text: str, copies: int = 0) -> Load:
     try:
         counts = json.loads(Path(text).read_text(encoding="utf-8"))
         good = tuple(float(c) for c in counts)
-    except (OSError, ValueError, TypeError) as fault:
+    except OSError as fault:
+        raise InputError(f"cannot read expert counts: {fault.strerror}", text) from None
+    except (ValueError, TypeError, RecursionError) as fault:
         raise InputError(f"cannot read expert counts: {fault}", text, "expected a JSON list of numbers") from None
     if not good or min(good) < 0 or sum(good) <= 0:
         raise InputError("expert counts must be numbers from 0 up, not all 0", text)

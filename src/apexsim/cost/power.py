@@ -57,6 +57,13 @@ class Server:
 
 
 @cache
+def power_spread() -> tuple[float, float]:
+    """Robust log standard deviation of predicted over measured power: of one run, and between two plans of one load."""
+    data = tomllib.loads((files("apexsim") / "data/power.toml").read_text(encoding="utf-8"))["spread"]
+    return data["run"], data["comparison"]
+
+
+@cache
 def power_law() -> tuple[PowerLaw, Server]:
     """The shipped constants."""
     data = tomllib.loads((files("apexsim") / "data/power.toml").read_text(encoding="utf-8"))
@@ -138,6 +145,11 @@ class Energy:
         return self.server.wall_w(self.watts, self.devices)
 
     @property
+    def wall_per_output_token(self) -> float:
+        """Energy [J/token] of the servers at the wall, over output tokens."""
+        return self.wall_w * self.span / max(self.output_tokens, 1)
+
+    @property
     def facility_w(self) -> float:
         """Power [W] with the facility's share."""
         return self.server.wall_w(self.watts, self.devices, facility=True)
@@ -151,6 +163,7 @@ class Energy:
             "j_per_token": self.per_token,
             "j_per_request": self.per_request,
             "servers_w_at_wall": self.wall_w,
+            "servers_j_per_out_token": self.wall_per_output_token,
             "facility_w": self.facility_w,
             "facility_kwh": self.facility_w * self.span / J_PER_KWH,
         }

@@ -78,7 +78,7 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
     """
     busiest = n * pricer.load.imbalance(op.experts, op.ep)
     priced = pricer.bank.moe(
-        busiest, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, pricer.load.timed(), op.gated
+        busiest, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, pricer.load.timed(op.top_k), op.gated
     )
     seconds = np.maximum.accumulate(priced.seconds)
     if captured and op.beside:
@@ -101,7 +101,8 @@ def _mla_bmm(pricer: Pricer, op: Mla, n: Array, captured: bool) -> Priced:
 
 
 def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Priced:
-    """Within the scale-up domain as measured; across nodes scatter inside, exchange across, gather inside."""
+    """Within the scale-up domain as measured, and across nodes where whole nodes (or a GPU of each) were timed so; otherwise
+    scatter inside, exchange across, gather inside."""
     if op.route is not None:
         return _dispatch(pricer, op, n, captured)
     nbytes, gpu = n * op.bytes_per_token, pricer.cluster.gpu
@@ -110,6 +111,8 @@ def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Pri
         return pricer.bank.collective(op.kind, nbytes, op.group, graph=True, nccl=not pricer.custom)
     inside = max(1, min(op.group, pricer.cluster.per_node // op.stride))
     outside = -(-op.group // inside)
+    if op.stride == 1 and pricer.bank.spans_measured(op.kind, outside):
+        return pricer.bank.collective(op.kind, nbytes, op.group, nccl=True, nodes=outside)
     across = nbytes / inside if op.kind == "all_reduce" else nbytes
     seconds = collective_formula(op.kind, across, outside, link.bandwidth, link.latency, link.launch)
     if inside > 1:

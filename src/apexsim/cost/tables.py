@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from apexsim.cost.price import Pricer
 from apexsim.engine.types import DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
-from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Axis, Cross, Gemm, Index, Mla, Op
 from apexsim.plan.lower import ACT, StageOps
 from apexsim.plan.plan import Plan
@@ -221,7 +220,7 @@ def compile_costs(
     total = _each(stages, lambda stage: _token_table(stage, pricer, engine, axes, Axis.TOTAL, size))
     decode = _each(attention, lambda ops: _decode_table(ops, windows, pricer, axes, nodes))
     floor, add = _host_terms(stages, engine)
-    hop, hop_token = _hops(len(stages), plan, pricer.cluster, hidden)
+    hop, hop_token = _hops(len(stages), plan, pricer, hidden)
     return Costs(
         lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),
         nodes=nodes, locate=_locate(nodes), windows=np.asarray(windows, np.int64),
@@ -254,11 +253,11 @@ def _host_terms(stages: tuple[StageOps, ...], engine: EngineRow) -> tuple[Array,
     return floor, add
 
 
-def _hops(stages: int, plan: Plan, cluster: Cluster, hidden: int) -> tuple[Array, Array]:
+def _hops(stages: int, plan: Plan, pricer: Pricer, hidden: int) -> tuple[Array, Array]:
     """[S] seconds, and seconds per token, of handing activations (and the residual) to a stage; each rank sends its share."""
     hop, hop_token = np.zeros(stages), np.zeros(stages)
     if stages > 1:
-        link = cluster.link(2, plan.stage_devices)
-        hop[1:] = link.latency + link.launch
-        hop_token[1:] = 2 * ACT * hidden / plan.attention.tp / link.bandwidth
+        link = pricer.cluster.link(2, plan.stage_devices)
+        fixed, per_byte = pricer.bank.hop(link, 2 if link is pricer.cluster.gpu.nic else 1)
+        hop[1:], hop_token[1:] = fixed, 2 * ACT * hidden / plan.attention.tp * per_byte
     return hop, hop_token

@@ -135,10 +135,13 @@ def parse_config(text: str, where: str, name: str, changes: Mapping[str, Any] | 
     """The configuration in `text`; `changes` replace top-level keys."""
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON ({error})", where) from None
     if not isinstance(data, dict):
         raise InputError(f"expected a JSON object, got {type(data).__name__}", where)
+    stated = data.get("quantization_config")
+    if stated is not None and not isinstance(stated, dict):
+        raise InputError(f"key 'quantization_config' must be an object, got {type(stated).__name__}", where)
     return Config({**{k: v for k, v in data.items() if k != "_source"}, **(changes or {})}, where, name)
 
 

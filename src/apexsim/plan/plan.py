@@ -2,14 +2,14 @@
 
 Shorthand grammar, printed and read back exactly:
 
-    plan  := [replicas "×"] ["PP" stages "×"] cells ["@" format]
+    plan  := [replicas "×"] ["PP" stages "×"] cells ["@" format] ["@" clock "MHz"]
     cells := "TP" n                      attention and FFN split alike
            | "TEP" n                     attention TP n, experts EP n
            | "DEP" n                     attention DP n, experts EP n
            | cell "/" cell               attention / FFN, where they differ
     cell  := ["DP" n] ["TP" n] ["EP" n]  at least one; a missing factor is 1
 
-"@fp8" says that the plan quantises the linear weights itself.
+"@fp8" says that the plan quantises the linear weights itself, "@1410MHz" that it locks the GPUs' SM clock.
 "x" and "*" are read as "×".  Examples: TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8, 2×DEP8.
 """
 
@@ -66,13 +66,16 @@ def quantised(precision: Precision, name: str) -> Precision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One way of serving a stack: `replicas` copies, each of `stages` pipeline stages of attention.devices GPUs."""
+    """One way of serving a stack: `replicas` copies, each of `stages` pipeline stages of attention.devices GPUs.
+
+    clock: of the SMs [MHz]; 0 leaves the GPUs their own."""
 
     replicas: int
     stages: int
     attention: Layout
     ffn: Layout
     precision: Precision = Precision()
+    clock: int = 0
 
     @property
     def stage_devices(self) -> int:
@@ -100,7 +103,7 @@ class Plan:
         head = f"{self.replicas}×" if self.replicas > 1 else ""
         pipe = f"PP{self.stages}×" if self.stages > 1 else ""
         tail = f"@{self.precision.tag}" if self.precision.tag else ""
-        return head + pipe + _cells(self.attention, self.ffn) + tail
+        return head + pipe + _cells(self.attention, self.ffn) + tail + (f"@{self.clock}MHz" if self.clock else "")
 
 
 def _cells(attention: Layout, ffn: Layout) -> str:
@@ -115,6 +118,7 @@ def _cells(attention: Layout, ffn: Layout) -> str:
 
 
 _PLAN = re.compile(r"^(?:(\d+)×)?(?:PP(\d+)×)?([A-Z0-9/]+)$")
+_CLOCK = re.compile(r"@(\d+) *MHz$", re.IGNORECASE)
 _CELL = re.compile(r"^(?:DP(\d+))?(?:TP(\d+))?(?:EP(\d+))?$")
 _GRAMMAR = "expected e.g. TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8 or DEP8"
 
@@ -132,7 +136,8 @@ def _cell(text: str, whole: str) -> Layout:
 def parse_plan(text: str, precision: Precision | None = None) -> Plan:
     """The plan that `text` names; raises InputError where it is not one."""
     whole = text.strip()
-    shape, sign, quant = whole.partition("@")
+    locked = _CLOCK.search(whole)
+    shape, sign, quant = whole[: locked.start() if locked else len(whole)].partition("@")
     precision = quantised(precision or Precision(), quant.strip()) if sign else precision
     match = _PLAN.match(re.sub(r"[xX*]", "×", shape.upper().replace(" ", "")))
     if not match:
@@ -153,4 +158,4 @@ def parse_plan(text: str, precision: Precision | None = None) -> Plan:
     if attention.devices != ffn.devices:
         what = f"plan '{whole}' puts attention on {attention.devices} GPUs and the FFN on {ffn.devices}"
         raise InputError(what, "--plan", "both cells share one stage's GPUs")
-    return Plan(replicas, stages, attention, ffn, precision or Precision())
+    return Plan(replicas, stages, attention, ffn, precision or Precision(), int(locked[1]) if locked else 0)

@@ -13,8 +13,8 @@ as two declared bounds, expert splits of both kinds across nodes and more than L
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
 
@@ -185,6 +185,11 @@ def merged(spaces: list[Space]) -> Space:
         counts.update(dict(space.funnel))
     plans = tuple(p for space in spaces for p in space.plans)
     return Space(plans, tuple(r for space in spaces for r in space.rejected), tuple(counts.items()))
+
+
+def at_clocks(space: Space, clocks: Sequence[int]) -> Space:
+    """Every plan of the space at every SM clock [MHz]; 0 is the GPUs' own."""
+    return replace(space, plans=tuple(replace(plan, clock=clock) for clock in clocks for plan in space.plans))
 
 
 def heuristic_plan(model: Model, cluster: Cluster, precision: Precision | None = None) -> Plan:

@@ -17,6 +17,10 @@ from apexsim.stats import NAN, Stats, plain, stats_of
 
 F8 = NDArray[np.float64]
 NOT_SENT = "not sent: the run had stopped"
+MODES = ("open", "closed", "offline")
+ROWS = ("output_lens", "ttfts", "itls", "start_times", "latencies", "errors", "queue_times", "generated_texts",
+        "requested_input_lens", "requested_output_lens")  # fmt: skip
+MOST = 1e12  # tokens of a request, or seconds on any clock
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 KEPT = ("date", "endpoint_type", "backend", "label", "url", "model_id", "tokenizer_id", "request_rate", "burstiness",
         "client_cpu_share")  # fmt: skip
@@ -216,14 +220,23 @@ def read_run(path: str | Path) -> Run:
     missing = [key for key in columns if not isinstance(whole, dict) or not isinstance(whole.get(key), list)]
     if missing:
         raise InputError(f"has no per-request '{missing[0]}'", where, "save it with --save-detailed")
-    users, size = int(whole.get("max_concurrency") or 0), len(whole["input_lens"])
+    size = len(whole["input_lens"])
+    short = next((key for key in ROWS if isinstance(whole.get(key), list) and len(whole[key]) not in (size, 0)), "")
+    if short:
+        raise InputError(f"'{short}' has {len(whole[short])} entries, 'input_lens' {size}", where)
+    try:
+        users, warmup = (int(_number(whole.get(key) or 0, key)) for key in ("max_concurrency", "warmup"))
+    except ValueError as error:
+        raise InputError(str(error), where) from None
     endless = str(whole.get("request_rate", "inf")) == "inf"
     mode = whole.get("mode") or ("open" if not endless else "closed" if users else "offline")
-    if mode == "open" and "start_times" not in whole:
+    if mode not in MODES:
+        raise InputError(f"unknown mode '{mode}'", where, f"expected {', '.join(MODES)}")
+    if mode == "open" and not (isinstance(whole.get("start_times"), list) and whole["start_times"]):
         raise InputError("has no start_times, so its arrivals are unknown", where, "save it with a newer vLLM")
     try:
         sent = tuple(_read(whole, i) for i in range(size))
-    except (IndexError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"its per-request lists do not fit together ({error})", where) from None
     origin = min((s.start for s in sent if s.start == s.start), default=0.0)
     sent = tuple(
@@ -231,7 +244,14 @@ def read_run(path: str | Path) -> Run:
         for s in sent
     )
     about = {key: value for key, value in whole.items() if isinstance(value, (str, float, int)) and key in KEPT}
-    return Run(sent, mode, users, int(whole.get("warmup") or 0), str(whole.get("stopped") or ""), about)
+    return Run(sent, mode, users, warmup, str(whole.get("stopped") or ""), about)
+
+
+def _number(value: Any, key: str) -> float:
+    """A number of tokens, users or seconds; raises ValueError where it is none."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MOST:
+        return float(value)
+    raise ValueError(f"{key} is {str(value)[:40]!r}, expected a number from 0 to {MOST:g}")
 
 
 def _read(whole: Mapping[str, Any], i: int) -> Sent:
@@ -240,16 +260,23 @@ def _read(whole: Mapping[str, Any], i: int) -> Sent:
     def cell(key: str, absent: Any) -> Any:
         return whole[key][i] if isinstance(whole.get(key), list) and whole[key] else absent
 
-    gaps = [float(gap) for gap in whole["itls"][i]]
-    prompt, output, start = int(whole["input_lens"][i]), int(whole["output_lens"][i]), cell("start_times", 0.0)
-    start = NAN if start is None else float(start)
-    ttft = float(whole["ttfts"][i])
-    latency = float(cell("latencies", 0.0)) or ttft + sum(gaps)
+    def number(key: str, absent: Any = 0.0) -> float:
+        return _number(cell(key, absent) or 0.0, f"{key}[{i}]")
+
+    gaps = [_number(gap, f"itls[{i}]") for gap in whole["itls"][i]]
+    prompt, output, ttft = int(number("input_lens")), int(number("output_lens")), number("ttfts")
     error = str(cell("errors", "") or "")
+    missing = cell("start_times", 0.0) is None
+    if missing and not error:
+        raise ValueError(f"start_times[{i}] is missing")
+    start = NAN if missing else number("start_times")
+    latency = number("latencies") or ttft + sum(gaps)
+    if not error and prompt < 1:
+        raise ValueError(f"input_lens[{i}] is 0")
     if not error and (output < 1 or ttft <= 0):
         error = "no output"
-    asked = int(cell("requested_input_lens", prompt)), int(cell("requested_output_lens", output))
-    due = start - float(cell("queue_times", 0.0) or 0.0)
+    asked = int(number("requested_input_lens", prompt)), int(number("requested_output_lens", output))
+    due = start - number("queue_times")
     return Sent(
         *asked, due, start, start + ttft if ttft > 0 else NAN, start + latency if latency > 0 else NAN, gaps,
         [str(cell("generated_texts", ""))], prompt, output, len(gaps) + (ttft > 0), not error, not error, error,

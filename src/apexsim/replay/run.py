@@ -23,6 +23,9 @@ from apexsim.replay.wire import Target, detail, receive
 from apexsim.workload.trace import Workload
 
 INTERRUPTED = "interrupted"
+SLACK = 1.25  # a stream without events is left so many times later than one without bytes
+RUNAWAY, RUNAWAY_MORE = 2, 64  # chunks over tokens asked, and beyond that, at which a stream is left
+ENOUGH = 1 << 16  # [byte] of a complaint
 Told = Callable[[int, int, str], None]  # requests done, of how many, what they are
 
 
@@ -162,7 +165,7 @@ class Session:
         except asyncio.CancelledError:
             request.error = request.error or f"cut off: {INTERRUPTED}"
             raise
-        except httpx.TimeoutException:
+        except (httpx.TimeoutException, TimeoutError):
             if not request.done:
                 request.error = request.error or f"stalled: nothing came for {self.patience.quiet:g} s"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -176,14 +179,35 @@ class Session:
 
     async def _stream(self, client: Any, request: Sent, body: bytes) -> None:
         post = client.stream("POST", self.target.address, content=body, headers=self.target.headers)
-        async with post as answer:
+        loop, quiet = asyncio.get_running_loop(), self.patience.quiet
+        async with asyncio.timeout(SLACK * quiet) as waiting, post as answer:  # bytes that are no events are no answer
             if answer.status_code != 200:
-                said = (await answer.aread()).decode(errors="replace")
-                request.error = f"HTTP {answer.status_code}: {detail(said)}"
+                said = detail(await _some(answer)) or answer.headers.get("location", "no reason given")
+                request.error = f"HTTP {answer.status_code}: {said}"
                 return
+            other = ""
             async for line in answer.aiter_lines():
-                if line.startswith("data:"):
-                    receive(request, line[5:].strip(), self.clock())
+                if not line.startswith("data:"):
+                    other = other or line.strip()
+                    continue
+                receive(request, line[5:].strip(), self.clock())
+                if (waiting.when() or 0.0) < loop.time() + quiet:  # not for each of a thousand tokens a second
+                    waiting.reschedule(loop.time() + SLACK * quiet)
+                if request.steps > RUNAWAY * request.output + RUNAWAY_MORE:
+                    request.error = f"{request.steps} chunks came for {request.output} tokens that were asked"
+                    return
+            if other and not (request.steps or request.error or request.done):
+                request.error = f"no stream of events: {detail(other)}"
+
+
+async def _some(answer: Any) -> str:
+    """The beginning of an answer's text."""
+    said = b""
+    async for part in answer.aiter_bytes():
+        said += part
+        if len(said) > ENOUGH:
+            break
+    return said[:ENOUGH].decode(errors="replace")
 
 
 class Lines:

@@ -12,6 +12,7 @@ from apexsim.errors import InputError, nearest
 from apexsim.replay.record import Sent
 
 PATHS = {"completions": "/completions", "chat": "/chat/completions"}
+MOST_TOKENS = 1 << 40  # of one request
 LONGEST_DETAIL = 200  # characters of a server's complaint that are kept
 
 
@@ -31,7 +32,8 @@ class Target:
     def __post_init__(self) -> None:
         if self.api not in PATHS:
             raise InputError(f"unknown interface '{self.api}'", "--api", nearest(self.api, PATHS))
-        if not re.match(r"https?://[^/\s]+", self.url):
+        port = re.match(r"https?://[^/\s]+?(?::(\d+))?(?:/|$)", self.url)
+        if not port or int(port[1] or 1) > 65535:
             raise InputError(f"no address of a server: '{self.url}'", "--url", "write e.g. http://localhost:8000")
 
     @property
@@ -70,23 +72,37 @@ def receive(sent: Sent, data: str, now: float) -> None:
         return
     try:
         event = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         sent.error = sent.error or f"broken event in the stream: {data[:60]!r}"
         return
     if not isinstance(event, dict) or event.get("error") or event.get("object") == "error":
         sent.error = sent.error or f"error in the stream: {detail(data)}"
         return
-    usage = event.get("usage")
-    if usage:
-        sent.prompt_tokens = int(usage.get("prompt_tokens") or 0) or sent.prompt_tokens
-        sent.output_tokens = int(usage.get("completion_tokens") or 0) or sent.output_tokens
-    for choice in (event.get("choices") or [])[:1]:
-        _step(sent, choice, now)
+    try:
+        usage = event.get("usage")
+        if usage:
+            sent.prompt_tokens = _count(usage.get("prompt_tokens")) or sent.prompt_tokens
+            sent.output_tokens = _count(usage.get("completion_tokens")) or sent.output_tokens
+        for choice in (event.get("choices") or [])[:1]:
+            _step(sent, choice, now)
+    except (AttributeError, KeyError, TypeError, ValueError):  # a list where an object should be, and the like
+        sent.error = sent.error or f"event of another form in the stream: {data[:60]!r}"
+
+
+def _count(tokens: Any) -> int:
+    """A number of tokens that a server reports, 0 for none."""
+    if tokens is None:
+        return 0
+    if type(tokens) is not int or not 0 <= tokens <= MOST_TOKENS:
+        raise ValueError
+    return tokens
 
 
 def _step(sent: Sent, choice: Mapping[str, Any], now: float) -> None:
     delta = choice.get("delta") or {}
     text = choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning") or ""
+    if not isinstance(text, str):
+        raise TypeError
     ended = bool(choice.get("finish_reason"))
     sent.ended |= ended
     if not text and (("role" in delta and not ended) or (ended and sent.steps >= sent.output)):
@@ -106,6 +122,6 @@ def detail(body: str) -> str:
         while isinstance(found, dict):
             found = found.get("error") or found.get("message") or found.get("detail") or str(found)
         body = str(found)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     return " ".join(body.split())[:LONGEST_DETAIL]

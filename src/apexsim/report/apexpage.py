@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from apexsim.cost.account import account
 from apexsim.cost.tables import axes_for
+from apexsim.errors import Rejected
 from apexsim.plan.space import stage_layers
 from apexsim.report.layout import layouts
 from apexsim.search.chain import Part
+from apexsim.search.evaluate import evaluate
 from apexsim.search.study import Ranked, Study
 from apexsim.units import GiB
 
@@ -48,7 +50,7 @@ class Times:
     @classmethod
     def of(cls, part: Part, ranked: Ranked) -> Times:
         """The run of one plan."""
-        outcome, output = ranked.evaluation.outcome, part.study.setting.workload.output
+        outcome, output = ranked.outcome, part.study.setting.workload.output
         begun, many = (part.sent if part.study.setting.workload.mode != "closed" else outcome.sent), output > 1
         gaps = ((outcome.finish - outcome.first) / np.maximum(output - 1, 1))[many]
         return cls(outcome.first - begun, outcome.finish - begun, gaps, float(outcome.finish.max() - begun.min()))
@@ -97,7 +99,7 @@ NOTES = (
 def _plan(study: Study, ranked: Ranked) -> list[str]:
     plan = ranked.plan
     blocks = sorted(set(stage_layers(len(study.setting.model.decoder.layers), plan.stages)))
-    found = layouts(study.setting, plan, ranked.evaluation.stages)[0]
+    found = layouts(study.setting, plan, ranked.stages)[0]
     rows = [[cell["cell"], f"{cell['layout']}: {cell['per_gpu']} on each GPU"] for cell in found["cells"]]
     rows += [[_kind(move["kind"]), f"{move['per_layer']} x {move['group']} devices ({move['link']})"] for move in found["collectives"]]
     return [
@@ -125,8 +127,8 @@ def _output(part: Part, ranked: Ranked, wanted: Wanted) -> list[str]:
 
 
 def _statistics(ranked: Ranked) -> list[list[str]]:
-    outcome, ledger = ranked.evaluation.outcome, dict(ranked.room.ledger)
-    steps = max(float(outcome.hist.sum()), 1.0)
+    outcome, ledger = ranked.outcome, dict(ranked.room.ledger)
+    steps = max(outcome.total("decode_steps") + outcome.total("prompt_steps"), 1.0)
     decode, prompt = outcome.total("decode_tokens"), outcome.total("prompt_tokens")
     return [
         ["Parameter size per device (GB)", f"{ledger['weights'] / GiB:.1f}"],
@@ -179,13 +181,15 @@ def _breakdown(study: Study, ranked: Ranked, duration: float) -> list[list[str]]
     rows = [
         [name, f"{x.mean():.2f} ± {x.std():.1f}", f"{100 * x.mean() / duration:.1f}"]
         for name, x in series.items()
-        if x.mean() > NOTHING
+        if name == "Idle" or x.mean() > NOTHING
     ]
     return [*rows, ["Total", f"{duration:.2f}", "100.0"]]
 
 
 def _per_replica(study: Study, ranked: Ranked, duration: float) -> list[list[tuple[str, float]]]:
-    setting, found = study.setting, ranked.evaluation
+    setting = study.setting
+    found = evaluate(setting, ranked.plan)  # again, with its histograms
+    assert not isinstance(found, Rejected)
     axes = axes_for(setting.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
     all_ = []
     for r in range(found.plan.replicas):

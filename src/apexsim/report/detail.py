@@ -25,7 +25,7 @@ def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
     """The layout of each cell and the collectives of a layer; equal stages are said once."""
     rows: list[Row] = []
     seen: dict[str, int] = {}
-    for part in layouts(setting, ranked.plan, ranked.evaluation.stages):
+    for part in layouts(setting, ranked.plan, ranked.stages):
         cells = "; ".join(f"{c['cell']} {c['layout']}: {c['per_gpu']} on each GPU" for c in part["cells"])
         moves = ", ".join(c["words"] for c in part["collectives"]) or "no collectives"
         text = f"{cells}; {moves}"
@@ -35,7 +35,7 @@ def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
         rows.append((f"{part['layers']} layers", text))
     plan = ranked.plan
     if plan.stages > 1:
-        counts = " + ".join(str(sum(n for _, n in stage.layers)) for stage in ranked.evaluation.stages)
+        counts = " + ".join(str(sum(n for _, n in stage.layers)) for stage in ranked.stages)
         rows.append(("stages", f"{plan.stages} with {counts} layers; activations are handed on between them"))
     return rows
 
@@ -177,7 +177,7 @@ def _room_words(ranked: Ranked, rival: Ranked) -> str:
 def course_rows(setting: Setting, ranked: Ranked) -> list[Row]:
     """Batch, queue and KV cache over time as sparklines."""
     lanes = ranked.plan.lanes
-    found = series(ranked.evaluation.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * lanes)
+    found = series(ranked.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * lanes)
     rows = [("running", found.running, ""), ("waiting", found.waiting, ""), ("KV used", found.kv_share, "%")]
     over = format_seconds(ranked.metrics.duration_s)
     made = []

@@ -1,4 +1,4 @@
-"""What a run draws, and what the plan of least energy costs in latency (floor 6)."""
+"""What a run costs and draws, and what the plan of least energy costs in latency (floor 6)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from apexsim.cost.power import J_PER_KWH
 from apexsim.report.draw import change, sig
 from apexsim.report.page import Row
 from apexsim.search.study import Ranked, Study
+
+
+def cost_rows(study: Study, ranked: Ranked) -> list[Row]:
+    """What the GPUs cost; nothing where no price is known."""
+    (usd, book), per_million = study.setting.price, ranked.metrics.usd_per_million
+    if not math.isfinite(usd):
+        return []
+    gpus = ranked.metrics.devices
+    rent = f"${sig(usd * gpus)}/h for {gpus} GPUs (${sig(usd)} each, {book.replace('_', '-')})"
+    return [("cost", f"${sig(per_million)} per million output tokens at {rent}")]
 
 
 def power_rows(study: Study, ranked: Ranked) -> list[Row]:
@@ -20,7 +30,7 @@ def power_rows(study: Study, ranked: Ranked) -> list[Row]:
             "power",
             f"{sig(spent.watts)} of {sig(tdp)} W per GPU; {sig(spent.per_output_token)} J per output token, {sig(spent.per_token)} per "
             f"token, {sig(spent.per_request)} per request; {sig(spent.joules / J_PER_KWH)} kWh of GPUs in all; with its servers "
-            f"{sig(spent.wall_w)} W at the wall",
+            f"{sig(spent.wall_w)} W and {sig(spent.wall_per_output_token)} J per output token at the wall",
         )
     ]
     return rows if "plan" in study.inputs or len(study.ranked) < 2 else [*rows, ("energy", least_energy(study))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from os.path import isabs
@@ -113,6 +114,8 @@ WORDS = {
     "throughput": "output throughput",
     "goodput": "goodput",
     "energy": "GPU energy per output token",
+    "cost": "rent per million output tokens",
+    "wall-energy": "energy at the wall per output token",
 }
 
 
@@ -124,7 +127,8 @@ def objective_words(objective: Objective) -> str:
 def goal_line(study: Study) -> str:
     """Objective, limits and error bar."""
     objective = parse_objective(study.objective, tuple(parse_slo(text) for text in study.slos))
-    limits = f"; limits {', '.join(study.slos)}" if study.slos else ""
+    kept = [*study.slos, *([f"power<{study.power_cap:g}W"] if math.isfinite(study.power_cap) else [])]
+    limits = f"; limits {', '.join(kept)}" if kept else ""
     return (
         f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; "
         f"predictions ±{percent(study.error[0])}, two plans are told apart beyond {percent(study.error[1])}"
@@ -132,7 +136,7 @@ def goal_line(study: Study) -> str:
 
 
 NEAR = 3  # rejected plans shown of a rule
-NOT_RULES = ("enumerated", "skipped by a bound", "simulated")
+NOT_RULES = ("enumerated", "skipped by a bound", "left by the interrupt", "simulated")
 
 
 def funnel_line(study: Study) -> str:
@@ -154,7 +158,7 @@ def funnel_rows(study: Study) -> list[tuple[str, str, str]]:
     for step in study.funnel:
         if step.name in NOT_RULES:
             continue
-        near = nearest_misses([r for r in study.rejected if r.rule == step.name])
+        near = nearest_misses([r for r in study.rejected if r.rule == step.name and not r.shorthand.endswith("MHz")])
         examples = [f"{r.shorthand}: {r.reason}" for r in near] or [step.example]
         rows += [
             (str(step.count) if not i else "", step.name if not i else "", text) for i, text in enumerate(examples)

@@ -1,6 +1,7 @@
 """A Study as JSON: plain values, units in the keys, the same bytes for the same study (floor 6).
 
 Nothing that depends on the machine or the hour is written; numbers that are not finite become null.
+"interrupted" is null, or how many plans were looked at, of how many, when the user stopped the search.
 History of the format: apexsim.study/1, the first.
 """
 
@@ -34,11 +35,13 @@ def study_json(study: Study) -> dict[str, Any]:
             "understood": _understood(study.setting),
             "objective": study.objective,
             "slos": list(study.slos),
+            "power_cap_w": study.power_cap,
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
             "error": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
             "ranked": [_ranked(study.setting, ranked) for ranked in study.ranked],
             "rejected": rejected_rules(study),
+            "interrupted": dict(zip(("done", "of"), study.interrupted)) if study.interrupted else None,
             "notes": list(study.notes),
         }
     )
@@ -95,9 +98,8 @@ def _understood(setting: Setting) -> dict[str, Any]:
 
 
 def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
-    found = ranked.evaluation
     started = launch(setting, ranked.plan)
-    over_time = series(found.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * ranked.plan.lanes)
+    over_time = series(ranked.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * ranked.plan.lanes)
     return {
         "plan": plan_json(ranked.plan),
         "shorthand": ranked.plan.shorthand,
@@ -109,7 +111,7 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "metrics": ranked.metrics.to_json(),
         "account": account_json(ranked.account),
         "provenance": dict(ranked.account.provenance),
-        "layout": layouts(setting, ranked.plan, found.stages),
+        "layout": layouts(setting, ranked.plan, ranked.stages),
         "launch": started.commands[0] if started.runnable else None,
         "not_runnable": runnable(ranked.plan, setting.model, setting.engine.engine) or None,
         "launch_notes": list(started.notes),
@@ -126,6 +128,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "attention": _layout(plan.attention),
         "ffn": _layout(plan.ffn),
         "devices": plan.devices,
+        "clock_mhz": plan.clock or None,
         "precision": {
             "weights": precision.default,
             "weights_by_part": dict(precision.weights),

@@ -186,10 +186,16 @@ def _notes(setting: Setting, plan: Plan, shape: Shape) -> list[str]:
             "experts span nodes: priced with DeepEP "
             "(vLLM: --all2all-backend deepep_low_latency; SGLang: --moe-a2a-backend deepep)"
         )
+    if plan.clock:
+        lock = LOCKS.get(setting.cluster.gpu.vendor, "with the vendor's tool, to {0} MHz")
+        notes.append(f"lock the clock on every node first: {lock.format(plan.clock)}")
     weights, _ = _dtypes(plan)
     if weights and weights != "fp8":
         notes.append(f"{weights} weights need a checkpoint in that format")
     return notes
+
+
+LOCKS = {"NVIDIA": "nvidia-smi --lock-gpu-clocks={0},{0}", "AMD": "rocm-smi --setperfdeterminism {0}"}
 
 
 def _gpus(count: int) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from apexsim.objective import missed
 from apexsim.plan.space import runnable
 from apexsim.report.draw import percent, sig, times
 from apexsim.search.study import Ranked, Study
@@ -63,6 +62,7 @@ def _columns(study: Study, rows: Sequence[Ranked], stats: Sequence[str], short: 
         _column("output\ntok/s", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s, 4)),
         _column("tok/s\nper GPU", "right", rows, lambda r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
         *_goodput(study, rows),
+        *_spent(study, rows),
         _column(
             "", "left", rows, lambda r: " ".join(m[0] for m in marks(study, r)) if short else ", ".join(marks(study, r))
         ),
@@ -101,14 +101,23 @@ def _goodput(study: Study, rows: Sequence[Ranked]) -> list[Column]:
     ]
 
 
+SPENT = {"energy": "J per\ntoken", "wall-energy": "J per\ntoken", "cost": "$ per\n1M out"}
+
+
+def _spent(study: Study, rows: Sequence[Ranked]) -> list[Column]:
+    """The objective, where it is an energy or a cost."""
+    title = SPENT.get(study.objective)
+    return [_column(title, "right", rows, lambda r: sig(r.value))] if title else []
+
+
 def marks(study: Study, ranked: Ranked) -> list[str]:
     """What a reader should know of a plan beside its numbers; the first letters differ."""
-    first, limits = study.ranked[0], parse_slos(study.slos)
+    first = study.ranked[0]
     facts = {
         "heuristic": ranked.plan.shorthand == study.heuristic,
         "≈ the first": ranked.tie and first.tie and ranked is not first,
         "saturated": ranked.metrics.saturated,
-        "misses a limit": bool(missed(ranked.metrics, limits)),
+        "misses a limit": not ranked.keeps,
         "preempts": ranked.metrics.preemptions > 0,
         f"not in {study.setting.engine.name}": bool(runnable(ranked.plan, study.setting.model, study.setting.engine.engine)),
     }

@@ -11,7 +11,7 @@ from rich.text import Text
 from apexsim.objective import OBJECTIVES, parse_objective
 from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import sig, times
-from apexsim.report.energy import power_rows
+from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.intro import funnel_line, funnel_rows, objective_words, understood
 from apexsim.report.launch import again, launch, nearest_runnable
 from apexsim.report.page import Row, columns, heading, labelled, page
@@ -71,7 +71,7 @@ def _detail(study: Study, best: Ranked, width: float) -> Iterator[RenderableType
     yield labelled([*layout_rows(study.setting, best), *memory_rows(best)], width)
     heads, rows = time_table(best, rival)
     yield columns(heads, rows)
-    used = [*use_rows(best), *power_rows(study, best), *course_rows(study.setting, best)]
+    used = [*use_rows(best), *cost_rows(study, best), *power_rows(study, best), *course_rows(study.setting, best)]
     yield labelled([*used, *(why_rows(study, best, rival) if rival else [])], width)
 
 
@@ -119,7 +119,7 @@ def _suggestions(study: Study) -> list[str]:
     limit = max(1, round(2e3 * study.ranked[0].metrics.ttft.p95))
     slo = study.inputs.get("slos") or (f"ttft:p95<{limit}ms",)
     return [
-        again("simulate", inputs, defaults, plan=second),
+        again("simulate", inputs, defaults, plan=second, quant=None, clock=None),  # the plan names its own
         again("plan", inputs, defaults, objective="throughput", slos=slo),
         again("plan", inputs, defaults, json="study.json") + " --all",
     ]

@@ -44,6 +44,7 @@ class Question:
     batch: int
     load: Load = USUAL
     workers: int = 0
+    ray: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Part:
 def setting_for(model: Model, cluster: Cluster, work: Workload, question: Question) -> Setting:
     """A setting in which no request is longer than the model length."""
     row: EngineRow = engine_of(question.engine, {"max_num_seqs": question.batch}, cluster, work.longest)
+    if model.decoder.role == "encoder" and model.decoder.source_length:
+        row = replace(row, tokenise_s=0.0)  # positions of sounds and images are no text
     pricer = Pricer(load_bank(cluster.gpu, "vllm"), cluster, load=question.load)
     return Setting(model, cluster, row, work, pricer, work.longest)
 
@@ -87,13 +90,13 @@ def chained(model: Model, cluster: Cluster, work: Workload, question: Question, 
 def _searched(model: Model, cluster: Cluster, work: Workload, question: Question, progress: Progress | None) -> Study:
     space = candidates(model, cluster, question.precision)
     setting = setting_for(model, cluster, work, question)
-    return search(setting, space, question.goal, workers=question.workers, progress=progress)
+    return search(setting, space, question.goal, workers=question.workers, ray=question.ray, progress=progress)
 
 
 def _encoded(work: Workload, part: Part, encoder: Model) -> tuple[Workload, I8]:
     """The requests as the decoder meets them, in the order in which they are encoded; where the encoder reads the prompt
     the decoder starts from one token."""
-    done = part.study.ranked[0].evaluation.outcome.finish
+    done = part.study.ranked[0].outcome.finish
     order = np.argsort(done, kind="stable")
     prompt = work.prompt if encoder.decoder.source_length else np.ones(work.size, np.int64)
     line = None if work.line is None else work.line[order]

@@ -1,17 +1,20 @@
 """Error bars from validation (floor 5).
 
 `data/residuals.toml` holds the spread (log standard deviation, robust) of predicted over measured values, by metric and by the
-provenance that dominates a result.  It is written by the validation gate from measured systems, never by hand.
+provenance that dominates a result.  It is written by the validation gate from measured systems, never by hand.  Energy is power
+over throughput, so the spread of the power law is added to it in squares.
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from apexsim.cost.account import Account
+from apexsim.cost.power import power_spread
 
 KIND = {
     "ttft": "ttft",
@@ -21,8 +24,11 @@ KIND = {
     "e2e": "e2e",
     "throughput": "e2e",
     "goodput": "e2e",
+    "cost": "e2e",
     "energy": "e2e",
+    "wall-energy": "e2e",
 }
+OF_POWER = ("energy", "wall-energy")
 
 
 @cache
@@ -36,9 +42,13 @@ def objective_error(name: str, spent: Account) -> float:
     row = residuals()[KIND.get(name, "e2e")]
     shares = dict(spent.provenance)
     guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
-    return float(row["measured"] * (1.0 - guessed) + row["transferred"] * guessed)
+    return math.hypot(row["measured"] * (1.0 - guessed) + row["transferred"] * guessed, _power(name)[0])
 
 
 def comparison_error(name: str) -> float:
     """Relative difference below which two plans of one study cannot be told apart."""
-    return float(residuals()[KIND.get(name, "e2e")]["comparison"])
+    return math.hypot(residuals()[KIND.get(name, "e2e")]["comparison"], _power(name)[1])
+
+
+def _power(name: str) -> tuple[float, float]:
+    return power_spread() if name in OF_POWER else (0.0, 0.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 
+from apexsim.cost.power import Server, power_law
 from apexsim.cost.price import Pricer
 from apexsim.cost.tables import axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
@@ -34,6 +36,16 @@ class Setting:
     route: str = "round-robin"
     image_patches: int = 0  # patches of each image, and images of each request
     images: int = 0
+    price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is
+    server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
+    clocked: tuple[tuple[int, Cluster, Pricer], ...] = ()  # the cluster at each other SM clock [MHz] of the search
+
+    def at(self, clock: int) -> Setting:
+        """The setting in which plans of this SM clock [MHz] run; 0 is the GPUs' own."""
+        if not clock:
+            return self
+        _, cluster, pricer = next(row for row in self.clocked if row[0] == clock)
+        return replace(self, cluster=cluster, pricer=pricer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,7 @@ def _seats(setting: Setting, found: Room) -> int:
 
 def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan."""
+    setting = setting.at(plan.clock)
     found = room(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(found, Rejected):
         return found

@@ -1,27 +1,26 @@
-"""Evaluate every plan of a space, on threads, and rank what comes back (floor 5)."""
+"""Evaluate every plan of a space and rank what comes back (floor 5)."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from apexsim.cost.account import account, run_energy, usage
-from apexsim.cost.tables import axes_for
 from apexsim.errors import Infeasible, Rejected
 from apexsim.hardware import Cluster
-from apexsim.metrics import Metrics, measure
 from apexsim.objective import Objective, rank_key
 from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
+from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import comparison_error, objective_error
-from apexsim.search.evaluate import Evaluation, Setting, evaluate
-from apexsim.search.study import Ranked, Step, Study
+from apexsim.search.evaluate import Setting
+from apexsim.search.pool import Result, Work, evaluated
+from apexsim.search.study import Interrupted, Ranked, Step, Study
 from apexsim.slo import Slo
 
 Progress = Callable[[int, int, str], None]
@@ -34,26 +33,36 @@ class Goal:
 
     objective: Objective
     slos: tuple[Slo, ...] = ()
+    power_cap: float = math.inf  # mean power of a GPU [W]
 
 
-def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, progress: Progress | None = None) -> Study:
-    """Rank every plan of `space`; raises Infeasible when none fits."""
-    heuristic = heuristic_plan(setting.model, setting.cluster, space.plans[0].precision if space.plans else None)
-    results = _run(setting, space.plans, workers, progress)
-    fitting = [r for r in results if isinstance(r, Evaluation)]
+def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray: str | None = None,
+           progress: Progress | None = None) -> Study:  # fmt: skip
+    """Rank every plan of `space`; raises Infeasible when none fits, and Interrupted when the user stops it after one did."""
+    first = space.plans[0] if space.plans else None
+    heuristic = heuristic_plan(setting.model, setting.cluster, first.precision if first else None)
+    heuristic = replace(heuristic, clock=first.clock if first else 0)
+    results = _run(partial(assess, setting, goal.slos), space.plans, workers, ray, progress)
+    fitting = [r for r in results if isinstance(r, Assessed)]
     rejected = [*space.rejected, *(r for r in results if isinstance(r, Rejected))]
+    stopped = len(results) < len(space.plans)
     if not fitting:
+        if stopped:
+            raise KeyboardInterrupt
         raise Infeasible(*_why_nothing_fits(setting, space, rejected))
-    return _study(setting, goal, fitting, rejected, space, heuristic)
+    study = _study(setting, goal, fitting, rejected, space, heuristic)
+    if stopped:
+        raise Interrupted(_partial(study, len(results), len(space.plans)))
+    return study
 
 
 def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     """One plan in full, with the heuristic plan beside it where that differs and fits."""
-    found = evaluate(setting, plan)
+    found = assess(setting, goal.slos, plan)
     if isinstance(found, Rejected):
         raise Infeasible(f"{plan.shorthand} does not fit: {found.reason}", _nearest_fit(setting, plan))
-    heuristic = heuristic_plan(setting.model, setting.cluster, plan.precision)
-    other = evaluate(setting, heuristic) if heuristic != plan else found
+    heuristic = replace(heuristic_plan(setting.model, setting.cluster, plan.precision), clock=plan.clock)
+    other = assess(setting, goal.slos, heuristic) if heuristic != plan else found
     both = [found] if heuristic == plan or isinstance(other, Rejected) else [found, other]
     study = _study(setting, goal, both, [], None, heuristic)
     first = next(r for r in study.ranked if r.plan == plan)
@@ -61,62 +70,45 @@ def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     return Study(**{**{f: getattr(study, f) for f in Study.__dataclass_fields__}, "ranked": (first, *rest)})
 
 
-def _run(
-    setting: Setting, plans: Iterable[Plan], workers: int, progress: Progress | None
-) -> list[Evaluation | Rejected]:
-    todo = list(plans)
-    count = workers or min(os.cpu_count() or 1, 8)
-    done: list[Evaluation | Rejected] = []
-    if count == 1 or len(todo) < 2:
-        results = (evaluate(setting, p) for p in todo)
-        return _collect(results, todo, done, progress)
-    with ThreadPoolExecutor(count) as pool:
-        return _collect(pool.map(lambda p: evaluate(setting, p), todo), todo, done, progress)
-
-
-def _collect(results: Iterable[Evaluation | Rejected], todo: list[Plan], done: list[Evaluation | Rejected],
-             progress: Progress | None) -> list[Evaluation | Rejected]:  # fmt: skip
-    for plan, result in zip(todo, results):
-        done.append(result)
-        if progress:
-            progress(len(done), len(todo), plan.shorthand)
+def _run(work: Work, plans: Sequence[Plan], workers: int, ray: str | None, progress: Progress | None) -> list[Result]:
+    """The results of the plans, of the first ones where the user interrupts."""
+    done: list[Result] = []
+    with suppress(KeyboardInterrupt), closing(evaluated(work, plans, workers, ray)) as results:
+        for plan, result in zip(plans, results):
+            done.append(result)
+            if progress:
+                progress(len(done), len(plans), plan.shorthand)
     return done
 
 
-def _study(setting: Setting, goal: Goal, fitting: list[Evaluation], rejected: list[Rejected], space: Space | None,
+def _partial(study: Study, done: int, of: int) -> Study:
+    """The study of an interrupted search, which says so."""
+    *funnel, simulated = study.funnel
+    left = Step("left by the interrupt", of - done, "not looked at")
+    note = f"interrupted after {done} of {of} plans: a better one may be among the others"
+    return replace(study, funnel=(*funnel, left, simulated), notes=(note, *study.notes), interrupted=(done, of))
+
+
+def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list[Rejected], space: Space | None,
            heuristic: Plan) -> Study:  # fmt: skip
-    measured = []
-    for found in fitting:
-        metrics = _metrics(setting, goal, found)
-        measured.append((found, metrics, rank_key(metrics, goal.objective, goal.slos, found.plan.shorthand)))
-    measured.sort(key=lambda x: x[2])
-    base = next((goal.objective.value(m) for e, m, _ in measured if e.plan == heuristic), math.nan)
-    best = goal.objective.value(measured[0][1])
+    keyed = [(rank_key(x.metrics, goal.objective, goal.slos, x.plan.shorthand, goal.power_cap), x) for x in fitting]
+    keyed.sort(key=lambda pair: pair[0])
+    base = next((goal.objective.value(x.metrics) for x in fitting if x.plan == heuristic), math.nan)
+    best = goal.objective.value(keyed[0][1].metrics)
     width = comparison_error(goal.objective.name)
     ranked = []
-    for found, metrics, key in measured:
-        value = goal.objective.value(metrics)
-        axes = axes_for(setting.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
-        spent = account(
-            found.stages, found.costs, found.outcome, setting.pricer, setting.engine, axes, metrics.duration_s
-        )
+    for key, found in keyed:
+        value = goal.objective.value(found.metrics)
         tie = abs(math.log(value / best)) <= width if value > 0 and best > 0 else value == best
         ratio = goal.objective.ratio(value, base)
-        ranked.append(Ranked(found.plan, found.room, metrics, spent, value, ratio, key[0] == 0, tie, found))
+        ranked.append(Ranked(found.plan, found.room, found.stages, found.outcome, found.metrics, found.account, value, ratio,
+                             key[0] == 0, tie))  # fmt: skip
     note = "" if not math.isnan(base) else _heuristic_note(setting, heuristic)
     return Study(
         setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
         tuple(rejected), heuristic.shorthand, note, (objective_error(goal.objective.name, ranked[0].account), width),
-        _notes(setting),
+        _notes(setting), power_cap=goal.power_cap,
     )  # fmt: skip
-
-
-def _metrics(setting: Setting, goal: Goal, found: Evaluation) -> Metrics:
-    """What a run means, with what it drew."""
-    plan, peaks = found.plan, setting.pricer.bank.peaks
-    used = usage(found.stages, found.costs, found.outcome, plan.lanes, peaks)
-    energy = run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, plan.devices)
-    return replace(measure(found.outcome, setting.workload, devices=plan.devices, slos=goal.slos), energy=energy)
 
 
 def _heuristic_note(setting: Setting, heuristic: Plan) -> str:
@@ -126,7 +118,7 @@ def _heuristic_note(setting: Setting, heuristic: Plan) -> str:
     )
 
 
-def _funnel(space: Space | None, fitting: list[Evaluation], rejected: list[Rejected]) -> tuple[Step, ...]:
+def _funnel(space: Space | None, fitting: list[Assessed], rejected: list[Rejected]) -> tuple[Step, ...]:
     """Enumerated → rejected by each rule → simulated."""
     if space is None:
         return (Step("simulated", len(fitting)),)
@@ -145,6 +137,8 @@ def _notes(setting: Setting) -> tuple[str, ...]:
     if not np.isnan(work.ideal_hit):
         notes.append(f"prefix reuse ignored; ideal hit rate {work.ideal_hit:.1%}")
     gpu = setting.cluster.gpu
+    if setting.clocked:
+        notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
     if not gpu.kernels:
         where = f"utilisation transferred from {gpu.borrow}, peaks its own" if gpu.borrow else "all from the stated roofline"
         notes.append(f"no measured kernels for {gpu.name}: {where}")

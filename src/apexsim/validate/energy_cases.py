@@ -23,7 +23,7 @@ from apexsim.model.model import Experts, Model
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import ENGINE, Case, _engine, served_precision
-from apexsim.validate.rows import Row, Skipped, model_named, number, whole
+from apexsim.validate.rows import WIDEST, Row, Skipped, model_named, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -81,7 +81,7 @@ def understand(row: Row, prompt_scale: float = 1.0) -> Run | Skipped:
     model, gpu = model_named(row["config"]), load_gpu(row["gpu"])
     family = next((v for k, v in ALIKE.items() if row["model"].startswith(k)), "qwen3")
     label = {"bfloat16": "bf16"}.get(row["precision"], row["precision"])
-    gpus, dp, ep = whole(row, "gpus", 1), max(1, whole(row, "dp", 1)), max(1, whole(row, "ep", 1))
+    gpus, dp, ep = whole(row, "gpus", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST)), max(1, whole(row, "ep", 1, most=WIDEST))
     routed = any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells)
     ffn = Layout(1, gpus // ep, ep) if routed else Layout(1, gpus)
     plan = Plan(1, 1, Layout(dp, gpus // dp), ffn, served_precision(family, label, ""))

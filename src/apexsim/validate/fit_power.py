@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +150,21 @@ def report(errors: Array, title: str) -> str:
             f"p90 {np.quantile(size, 0.9):6.1%}  bias {np.median(errors):+6.1%}")  # fmt: skip
 
 
+def spread(logs: Array) -> float:
+    """Robust standard deviation."""
+    return float(1.4826 * np.median(np.abs(logs - np.median(logs))))
+
+
+def pair_spread(runs: list[Run], logs: Array) -> float:
+    """Robust standard deviation [log] of the difference between two plans of one model, GPU, task, format and load."""
+    alike = defaultdict(list)
+    for i, run in enumerate(runs):
+        alike[(run.gpu.name, *(run.row[name] for name in ("model", "task", "precision", "load")))].append(i)
+    pairs = [p for group in alike.values() for p in combinations(group, 2)]
+    apart = [logs[a] - logs[b] for a, b in pairs if runs[a].plan.shorthand != runs[b].plan.shorthand]
+    return float(1.4826 * np.median(np.abs(apart)))
+
+
 def words(law: PowerLaw) -> str:
     """The three constants as people write them."""
     return f"base {law.base:.3f} of TDP, {law.per_byte * 1e12:.1f} pJ/byte, {law.per_flop * 1e12:.2f} pJ/FLOP"
@@ -170,6 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     print(report(predicted(shipped, points) / points.watts - 1.0, "shipped constants"))
     print(report(predicted(law, points) / points.watts - 1.0, "in sample"))
     print(report(errors, f"leaving each of {len(laws)} models out"))
+    print(f"spread of a run {spread(np.log1p(errors)):.3f}, between two plans of one load {pair_spread(runs, np.log1p(errors)):.3f}")
     share = np.median(points.watts / points.tdp) * points.tdp
     print(report(share / points.watts - 1.0, "a constant share of TDP"))
     if args.simulate:

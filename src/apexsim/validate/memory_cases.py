@@ -25,7 +25,7 @@ from apexsim.plan.pool import kv_pool, token_line
 from apexsim.plan.space import routed
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
-from apexsim.validate.rows import Answered, Row, Skipped, flag, model_named, number, whole
+from apexsim.validate.rows import WIDEST, Answered, Row, Skipped, flag, model_named, number, whole
 
 KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
 ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
@@ -99,7 +99,7 @@ def engine_row(row: Row) -> EngineRow:
 
 def _plan(row: Row, model: Model, precision: Precision) -> Plan:
     """The launch's layout: SGLang's data parallel attention lies inside tp; its experts are then expert parallel."""
-    tp, dp, stages = whole(row, "tp", 1), max(1, whole(row, "dp", 1)), max(1, whole(row, "pp", 1))
+    tp, dp, stages = whole(row, "tp", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST)), max(1, whole(row, "pp", 1, most=WIDEST))
     spread = routed(model) and (flag(row, "ep") or (row["engine"] == "sglang" and dp > 1))
     if row["engine"] == "sglang" and dp > 1:
         attention, tp = Layout(dp, tp // dp), tp

@@ -2,6 +2,9 @@
 
 The rows state no engine settings, so the engine's defaults for offline runs are assumed and said: as many sequences as the cache
 holds up to OFFLINE_SEQS per lane, and the largest default budget.  Lengths are constant by construction of the measurement.
+Where a row of a model with experts names no expert parallel size, it is that of its tensor parallel one with attention data
+parallel, and gpt-oss keeps a 16-bit cache on Hopper: so the commands say that are published with these figures (NVIDIA/TensorRT-LLM,
+perf-overview.md at 00f37686 and 03e27c7d).
 """
 
 from __future__ import annotations
@@ -15,17 +18,18 @@ from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Experts
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, served_precision
-from apexsim.validate.rows import Row, Skipped, model_named, number, whole
+from apexsim.validate.rows import WIDEST, Row, Skipped, model_named, number, whole
 from apexsim.workload.trace import Workload
 
 OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
+CAPTURED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)  # batches of CUDA graphs that the guide's options name
 # The longest common prefix of a row's config that names a family of number formats.
 FAMILY = {"meta-llama--Meta-Llama": "llama", "openai--gpt-oss": "gptoss", "deepseek": "dsr1"}
 
 
 def offline(row: Row, where: Path) -> Case | Skipped:
     """One row of maximum offline throughput."""
-    stages = max(1, whole(row, "pp", 1))
+    stages = max(1, whole(row, "pp", 1, most=WIDEST))
     labels = {"engine": "trtllm", "gpu": row["gpu"], "model": row["config"], "layout": "PP" if stages > 1 else "TP"}
     if not row["config"]:
         return Skipped(row["id"], "the row names no bundled model", labels)
@@ -33,22 +37,25 @@ def offline(row: Row, where: Path) -> Case | Skipped:
     attention, ffn = layouts(row, any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells))
     family = next((f for prefix, f in FAMILY.items() if row["config"].startswith(prefix)), "")
     label = "fp4" if family == "gptoss" else row["precision"].lower()  # gpt-oss has MXFP4 experts whatever the label says
-    plan = Plan(1, stages, attention, ffn, served_precision(family, label, "fp8"))
+    kv = "bf16" if family == "gptoss" and gpu.arch == "hopper" else "fp8"
+    plan = Plan(1, stages, attention, ffn, served_precision(family, label, kv))
     if plan.devices != whole(row, "gpus", plan.devices):
         plan = Plan(whole(row, "gpus") // plan.devices, stages, attention, ffn, plan.precision)
     cluster = Cluster(gpu, plan.devices)
     isl, osl, count = whole(row, "isl"), whole(row, "osl"), whole(row, "num_requests")
     work = Workload(row["id"], np.zeros(count), np.full(count, isl, np.int64), np.full(count, osl, np.int64), "offline")
     budget = max(OFFLINE_TOKENS, isl + OFFLINE_SEQS)  # a whole prompt must fit beside a full batch of decodes
-    engine = override(load_engine("tensorrt-llm"), max_num_seqs=OFFLINE_SEQS, max_num_batched_tokens=budget, tokenise_s=0.0)
+    engine = override(load_engine("tensorrt-llm"), max_num_seqs=OFFLINE_SEQS, max_num_batched_tokens=budget, tokenise_s=0.0, pad=CAPTURED)
     engine = settled(engine, gpu.memory_bytes, gpu.name, isl + osl)
     measured = {"out_tok_s_per_gpu": number(row, "out_tok_s_per_gpu")}
     return Case(row["id"], model, cluster, engine, plan, work, isl + osl, measured, labels)
 
 
 def layouts(row: Row, routed: bool) -> tuple[Layout, Layout]:
-    """Attention and FFN of a row: attention data parallel over ep ranks where the row says so."""
-    tp, dp, ep = max(1, whole(row, "tp", 1)), max(1, whole(row, "attn_dp", 1)), max(1, whole(row, "ep", 1))
+    """Attention and FFN of a row: attention data parallel over ep ranks where the row says so, or leaves ep open."""
+    tp, dp, ep = (max(1, whole(row, key, 1, most=WIDEST)) for key in ("tp", "attn_dp", "ep"))
+    if routed and not row["ep"] and tp > 1:
+        dp = ep = tp
     width = max(tp, dp, ep)
     attention = Layout(dp, max(1, width // dp)) if dp > 1 else Layout(1, width)
     if not routed:

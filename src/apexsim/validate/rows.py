@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from apexsim.errors import InputError
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 
 Row = Mapping[str, str]
+MOST = 10_000_000  # tokens or requests of one run: more is a slip
+WIDEST = 4096  # ways that something is split or copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +37,25 @@ class Skipped:
 
 
 def number(row: Row, key: str, default: float = math.nan) -> float:
-    """A cell as a number; empty is `default`."""
+    """A cell as a finite number; empty or nan is `default`.  Raises InputError where it is none."""
     text = (row.get(key) or "").strip()
     try:
-        return float(text) if text else default
+        value = float(text) if text else default
     except ValueError:
-        return default
+        value = math.inf
+    if math.isinf(value):
+        raise InputError(f"'{key}' is no number: '{text[:40]}'", f"row {row.get('id', '')}".strip())
+    return default if math.isnan(value) else value
 
 
-def whole(row: Row, key: str, default: int = 0) -> int:
-    """A cell as a whole number; empty is `default`."""
+def whole(row: Row, key: str, default: int = 0, least: int = 0, most: int = MOST) -> int:
+    """A cell as a whole number within limits; empty is `default`.  Raises InputError where it is none."""
     value = number(row, key)
-    return default if math.isnan(value) else int(value)
+    if math.isnan(value):
+        return default
+    if value % 1 or not least <= value <= most:
+        raise InputError(f"'{key}' is no whole number from {least} to {most:,}: {value:g}", f"row {row.get('id', '')}".strip())
+    return int(value)
 
 
 def flag(row: Row, key: str) -> bool:

@@ -104,9 +104,14 @@ def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = ())
             rows.append(row)
             line.append(reader.line_num + before)
     except csv.Error as error:
-        raise InputError(f"not CSV: {error}", f"{where}:{reader.line_num + before}") from None
+        raise InputError(f"not CSV: {str(error).partition(' - ')[0]}", f"{where}:{reader.line_num + before}") from None
     if named < 2:
-        raise InputError("neither CSV with a header nor JSON lines", where)
+        other = next((f"'{sign.strip() or 'tab'}'" for sign in "\t;|" if head and sign in head[0]), "")
+        hint = f"columns are separated by {other}, expected ','" if other else ""
+        raise InputError("neither CSV with a header nor JSON lines", where, hint)
+    twice = next((name for name in head if name and head.count(name) > 1), "") if len(set(head)) < named else ""
+    if twice:
+        raise InputError(f"the header names '{twice}' twice", f"{where}:{first}")
     by_name: dict[str, Sequence[str]] = dict(zip(head, zip(*rows))) if rows else dict.fromkeys(head, ())
     return Table("csv", head, by_name.__getitem__, line, where, first)
 

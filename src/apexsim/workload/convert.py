@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from apexsim.errors import InputError, nearest
+from apexsim.workload.formats import SPAN_HIGH
 from apexsim.workload.stream import NO_HASHES, Requests, only
 
 ROWS = 50_000  # rows written at once
@@ -95,6 +96,7 @@ def writer_of(fmt: str) -> Writer:
 def written(requests: Requests, fmt: str) -> tuple[Iterator[str], tuple[str, ...]]:
     """The text of a trace file in parts, and what the format cannot hold of this trace."""
     writer = writer_of(fmt)
+    _check(requests)
     losses = []
     if requests.timed and writer.step > TOLD and np.any(np.abs(np.rint(x := requests.arrive / writer.step) - x) > 1e-3):
         losses.append(f"times are rounded to {writer.step * 1e3:g} ms")
@@ -106,6 +108,17 @@ def written(requests: Requests, fmt: str) -> tuple[Iterator[str], tuple[str, ...
     if not requests.timed:
         losses.append("the trace has no times: every request is written at 0")
     return _parts(requests, writer), tuple(losses)
+
+
+def _check(requests: Requests) -> None:
+    """Refuse what no reader would take: changed lengths or times that are out of all proportion."""
+    longest = int(max(requests.prompt.max(), requests.output.max())) if requests.size else 0
+    if longest > LONGEST:
+        raise InputError(f"the trace would have a request of {longest:.3g} tokens", requests.source, "change it by less")
+    last = float(requests.arrive[-1]) if requests.size else 0.0
+    if not last <= SPAN_HIGH:
+        told = f"the trace would last {last / 31_536_000.0:.3g} years"
+        raise InputError(told, requests.source, f"readers take {SPAN_HIGH / 31_536_000.0:g} at most")
 
 
 def _parts(requests: Requests, writer: Writer) -> Iterator[str]:
@@ -181,7 +194,7 @@ def scaled(
     made: dict[str, Any] = {"arrive": requests.arrive / factor} if factor != 1.0 else {}
     for name, by in (("prompt", prompt), ("output", output)):
         if by != 1.0:
-            made[name] = np.maximum(1, np.rint(getattr(requests, name) * by)).astype(np.int64)
+            made[name] = np.clip(np.rint(getattr(requests, name) * by), 1, 2 * LONGEST).astype(np.int64)
     if requests.block and prompt != 1.0:
         requests = without_hashes(requests)
         made["notes"] = (*requests.notes, "prefix blocks are left out: prompts have changed")

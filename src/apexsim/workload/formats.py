@@ -90,7 +90,7 @@ def read_trace(
     row = chosen(table, fmt, columns, time_unit)
     complete(table, row)
     if row.name == "sharegpt":
-        hint = "make a trace of it: apexsim trace convert FILE --chars-per-token 4"
+        hint = "make a trace of it: apexsim trace tokenize FILE --tokenizer NAME"
         raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", str(path), hint)
     seconds, notes = arrivals(raw_times(table, row), row, table.where)
     prompt = prompts(table, row)
@@ -209,6 +209,7 @@ def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:
     return values.astype(np.int64)
 
 
+_YEAR = re.compile(r"(1[7-9]|2[01])\d\d-")  # what nanoseconds in 64 bits reach, and no count of seconds
 _ZONE = re.compile(r"\s*(?:Z|([+-])(\d\d):?(\d\d))$")
 
 
@@ -216,6 +217,11 @@ def _stamps(table: Table, key: str) -> NDArray[np.datetime64]:
     """Date and time, with any number of decimals and an optional zone [ns]; without a zone all rows share one."""
     cells = [str(cell).strip() for cell in table.column(key)]
     shift = _shifts(cells)
+    strange = {begin for begin in {cell[:5] for cell in cells} if not _YEAR.fullmatch(begin)}
+    if strange:
+        row = next(i for i, cell in enumerate(cells) if cell[:5] in strange)
+        hint = "for numbers: --time-unit UNIT" if _is_number(cells[row]) else "expected a year from 1700 to 2199"
+        raise InputError(f"'{key}' is not a date and time: {cells[row]!r}", table.at(row), hint)
     try:
         stamps = np.array(cells, dtype="datetime64[ns]")
     except ValueError:

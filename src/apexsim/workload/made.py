@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +39,6 @@ def made(
         prompt = spread_lengths(prompt_len, prompt_cv, num_requests, rng, lengths, longest)
         output = spread_lengths(output_len, output_cv, num_requests, rng, lengths, longest)
     none = Requests(np.zeros(num_requests), prompt, output, NO_HASHES, NO_HASHES, timed=False, source="synthetic")
-    if request_rate is None:
+    if request_rate is None or math.isinf(request_rate):
         return none
     return replace(none, arrive=arrivals(num_requests, request_rate, burstiness or 1.0, rng), timed=True)

@@ -7,6 +7,7 @@ at a time.  Lines that cannot be used may be passed over, up to a number that th
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 BLOCK = 1 << 22  # [byte] read at once
+PEEK = 1 << 16  # [byte] that can be looked at before they are read
 NAMED = 5  # faults that are kept in words
 
 
@@ -102,19 +104,22 @@ def of_workload(workload: Workload) -> Requests:
 # ---- blocks of lines ----------------------------------------------------------------------------------------------
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """The file as bytes, unpacked where it is gzip."""
+def opened(path: Path, what: str = "trace file") -> IO[bytes]:
+    """The file as bytes, unpacked where it is gzip; errors are `InputError`s."""
     where = str(path)
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+        raw = io.BufferedReader(io.FileIO(path), PEEK)
+        if raw.peek(2)[:2] != b"\x1f\x8b":  # without taking anything: a pipe is read once
+            return raw
+        packed = gzip.GzipFile(fileobj=raw, mode="rb")
+        packed.myfileobj = raw  # type: ignore[assignment]  # closed with it
+        return packed  # type: ignore[return-value]
     except FileNotFoundError:
-        raise InputError("the trace file does not exist", where) from None
+        raise InputError(f"the {what} does not exist", where) from None
     except IsADirectoryError:
-        raise InputError("a trace file is expected, this is a directory", where) from None
+        raise InputError(f"a {what} is expected, this is a directory", where) from None
     except OSError as error:
-        raise InputError(f"the trace file cannot be read ({error.strerror})", where) from None
+        raise InputError(f"the {what} cannot be read ({error.strerror})", where) from None
 
 
 def _blocks(file: IO[bytes], where: str) -> Iterator[tuple[str, int]]:
@@ -190,7 +195,7 @@ def _take(reading: _Reading, table: Table) -> None:
         row = chosen(table, reading.fmt, reading.columns, reading.time_unit)
         complete(table, row)
         if row.name == "sharegpt" and not reading.chars > 0:
-            hint = "estimate them: --chars-per-token 4 is usual for English"
+            hint = "apexsim trace tokenize counts them; or estimate: --chars-per-token 4"
             raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", reading.where, hint)
         reading.row = row
     row = reading.row
@@ -295,7 +300,7 @@ def read_requests(
     is about 60 bytes per request, besides its prefix blocks; a file that is one JSON document is read as a whole.
     """
     reading = _Reading(str(path), fmt, columns, time_unit, skip, chars_per_token)
-    with _opened(Path(path)) as file:
+    with opened(Path(path)) as file:
         blocks = _blocks(file, reading.where)
         text, start = next(((t, n) for t, n in blocks if t.strip()), ("", 1))
         if not text:
@@ -303,6 +308,9 @@ def read_requests(
         if text.lstrip()[0] not in "{[":
             text, start = _header(reading, text, start)
         elif not _is_lines(text):
+            if not Path(path).is_file():
+                told = "a single JSON document cannot be read from a pipe"
+                raise InputError(told, reading.where, "save it to a file, or send JSON lines")
             _take(reading, read_table(Path(path)))
             return _settled(reading)
         _try(reading, text, start)

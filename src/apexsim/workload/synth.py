@@ -11,6 +11,7 @@ from apexsim.errors import InputError
 from apexsim.workload.trace import Workload
 
 Ints = NDArray[np.int64]
+LONGEST_RUN = 1e11  # [s] of made-up requests; beyond, differences of times lose their meaning
 
 
 def _whole(value: int, least: int, what: str, where: str) -> int:
@@ -44,6 +45,9 @@ def arrivals(count: int, rate: float, burstiness: float, rng: np.random.Generato
     Shape 1 is a Poisson process, below 1 is burstier, above 1 more even.  The first request comes after the first
     gap and the last one exactly at count / rate, as vLLM's serving benchmark makes them.
     """
+    if count / rate > LONGEST_RUN:
+        told = f"{count} requests would last {count / rate / 31_536_000.0:.3g} years"
+        raise InputError(told, "--request-rate", "give requests per second")
     gaps = rng.gamma(burstiness, 1.0 / (rate * burstiness), count)
     times = np.cumsum(gaps)
     if not times[-1] > 0 or not math.isfinite(times[-1]):

@@ -1,0 +1,55 @@
+"""One plan, simulated and understood (floor 5): what a ranking and its reports need of it, and no more.
+
+The tables and histograms of a run are its heaviest part (20 MB a plan on large clusters); they are used here, where the run is
+made, and dropped.  So the work of many plans is shared between threads or workers, and thousands of them fit in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from apexsim.cost.account import Account, account, run_energy, usage
+from apexsim.cost.tables import axes_for
+from apexsim.engine.kernel import Outcome
+from apexsim.errors import Rejected
+from apexsim.metrics import Metrics, measure
+from apexsim.plan.lower import StageOps
+from apexsim.plan.memory import Room
+from apexsim.plan.plan import Plan
+from apexsim.search.evaluate import Evaluation, Setting, evaluate
+from apexsim.slo import Slo
+
+
+@dataclass(frozen=True, slots=True)
+class Assessed:
+    """A simulated plan with what it means.  outcome: without its histograms."""
+
+    plan: Plan
+    room: Room
+    stages: tuple[StageOps, ...]
+    outcome: Outcome
+    metrics: Metrics
+    account: Account
+
+
+def assess(setting: Setting, slos: tuple[Slo, ...], plan: Plan) -> Assessed | Rejected:
+    """Simulate a plan and measure what came of it."""
+    found = evaluate(setting, plan)
+    if isinstance(found, Rejected):
+        return found
+    setting = setting.at(plan.clock)
+    metrics = _metrics(setting, slos, found)
+    axes = axes_for(setting.engine, plan.lanes, setting.workload.size, setting.workload.longest)
+    spent = account(found.stages, found.costs, found.outcome, setting.pricer, setting.engine, axes, metrics.duration_s)
+    hist, lane = found.outcome.hist, found.outcome.hist_lane
+    light = replace(found.outcome, hist=hist[..., :0].copy(), hist_lane=lane[..., :0].copy())
+    return Assessed(plan, found.room, found.stages, light, metrics, spent)
+
+
+def _metrics(setting: Setting, slos: tuple[Slo, ...], found: Evaluation) -> Metrics:
+    """What a run means, with what it drew and cost."""
+    plan = found.plan
+    used = usage(found.stages, found.costs, found.outcome, plan.lanes, setting.pricer.bank.peaks)
+    energy = run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, plan.devices)
+    metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=slos)
+    return replace(metrics, energy=replace(energy, server=setting.server), usd_h=setting.price[0])

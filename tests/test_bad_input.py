@@ -1,0 +1,252 @@
+"""What people get wrong: one clear line and exit code 2 or 3, no traceback, no wrong number, nothing destroyed."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from apexsim.cli import main
+from apexsim.cli.outside import write_atomic
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TRACE = EXAMPLES / "creation_05.jsonl"
+AXES = ["--gpu", "h100-sxm", "--gpus", "1"]
+GOOD = '{"StartTimeOffset": 0, "ContextTokens": 10, "GeneratedTokens": 5}\n'
+STAMPS = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+Capture = pytest.CaptureFixture[str]
+
+
+def refused(capsys: Capture, *words: object) -> str:
+    """The one line of a refusal."""
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert (code in (2, 3), out, err.count("\n")) == (True, "", 1), (code, out, err)
+    return err
+
+
+# ---- files in and out ----------------------------------------------------------------------------------------------
+
+SAME = [
+    ["simulate", "llama-3.1-8b", "--plan", "TP1", *AXES, "--trace", "t", "--json", "t"],
+    ["plan", "llama-3.1-8b", *AXES, "--trace", "t", "-o", "./t"],
+    ["plan", "t", *AXES, "--prompt-len", "9", "--output-len", "9", "-o", "t"],
+    ["validate", "t", "--json", "t"],
+    ["trace", "tokenize", "t", "--chars-per-token", "4", "-o", "t"],
+    ["trace", "synth", "--like", "t", "-o", "t"],
+    ["trace", "describe", "t", "--plot", "t"],
+    ["replay", "t", "--url", "http://127.0.0.1:9", "--model", "m", "--json", "t"],
+]
+
+
+@pytest.mark.parametrize("words", SAME, ids=" ".join)
+def test_an_input_is_not_overwritten(words: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t").write_text(GOOD)
+    assert "is the input and would be overwritten" in refused(capsys, *words) and Path("t").read_text() == GOOD
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe, read = tmp_path / "p", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    assert main(["trace", "convert", str(TRACE), "-o", str(pipe)]) == 0
+    reader.join(10)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and read[0].count("\n") == 512
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    with pytest.raises(Exception, match="No space left"):
+        write_atomic("/dev/full", "x", "--output")
+    assert Path("/dev/full").is_char_device()
+    words = [sys.executable, "-m", "apexsim", "trace", "convert", str(TRACE)]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "apexsim: No space left on device\n")
+
+
+@pytest.mark.parametrize("pack", ["cat", "gzip -c"])
+def test_a_trace_is_read_from_a_pipe(pack: str) -> None:
+    words = f"{pack} {TRACE} | {sys.executable} -m apexsim trace describe /dev/stdin"
+    done = subprocess.run(words, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "requests     512" in done.stdout
+
+
+# ---- traces --------------------------------------------------------------------------------------------------------
+
+FILES = [
+    (STAMPS + "9999-01-01,1,2\n1000-01-01,1,2\n", "t:2: 'TIMESTAMP' is not a date and time: '9999-01-01'; expected a year from"),
+    (STAMPS + "1700000000,1,2\n", "for numbers: --time-unit UNIT"),
+    (STAMPS + "2024-01-01,1,2\ntoday,1,2\n", "t:3: 'TIMESTAMP' is not a date and time"),
+    ("arrived_at,arrived_at,num_prefill_tokens,num_decode_tokens\n1,2,3,4\n", "t:1: the header names 'arrived_at' twice"),
+    ("arrived_at;num_prefill_tokens;num_decode_tokens\n1;2;3\n", "columns are separated by ';', expected ','"),
+    ("arrived_at\tnum_prefill_tokens\tnum_decode_tokens\n1\t2\t3\n", "columns are separated by 'tab', expected ','"),
+]
+
+
+@pytest.mark.parametrize(("text", "told"), FILES, ids=[told[:40] for _, told in FILES])
+def test_a_trace_that_would_give_wrong_numbers_is_refused(
+    text: str, told: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("t").write_text(text)
+    assert told in refused(capsys, "trace", "describe", "t")
+    assert told in refused(capsys, "simulate", "llama-3.1-8b", "--plan", "TP1", *AXES, "--trace", "t")
+
+
+MADE = ["trace", "synth", "--prompt-len", "5", "--output-len", "5", "--num-requests", "3"]
+NUMBERS = [
+    (["trace", "scale", TRACE, "--prompt-factor", "1e300"], "would have a request of"),
+    (["trace", "scale", TRACE, "--rate-factor", "1e-300"], "would last"),
+    (["trace", "scale", TRACE, "--rate-factor", "inf"], "expected a finite number above 0, got inf"),
+    (["trace", "scale", TRACE, "--request-rate", "1e-300"], "would last"),
+    ([*MADE, "--prompt-len", "1e18"], "at most 1,073,741,824"),
+    ([*MADE, "--prompt-cv", "inf"], "expected a finite number"),
+    ([*MADE, "--request-rate", "1e-300"], "would last"),
+    ([*MADE, "--request-rate", "1", "--burstiness", "inf"], "expected a finite number"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), NUMBERS, ids=lambda v: " ".join(map(str, v[-2:])) if isinstance(v, list) else None)
+def test_numbers_out_of_all_proportion_are_refused(words: list[object], told: str, capsys: Capture) -> None:
+    assert told in refused(capsys, *words)
+
+
+def test_an_endless_rate_is_all_at_once(capsys: Capture) -> None:
+    assert main([*MADE, "--request-rate", "inf"]) == 0 and capsys.readouterr().out.count('"StartTimeOffset": 0,') == 3
+
+
+# ---- accelerators --------------------------------------------------------------------------------------------------
+
+WORK = ["--gpus", "1", "--prompt-len", "500", "--output-len", "50", "--num-requests", "5"]
+GPUS = [
+    ("h100-sxm@5000", "no clock of 5000 MHz; h100-sxm runs from 198 to 1980 MHz"),
+    ("h100-sxm@77", "no clock of 77 MHz"),
+    ("h100-sxm@abc", "'abc' is no clock in MHz; write e.g. h100-sxm@1200"),
+    ("h100-sxm@", "'' is no clock in MHz"),
+    ("h100-sxm@-5", "'-5' is no clock in MHz"),
+    ("h100-sxm@1200@1300", "has a clock already"),
+    (str(EXAMPLES), "the folder holds no device.toml"),
+    ("x" * 5000, "File name too long"),
+    ("", "--gpu: it is given without a value"),
+]
+
+
+@pytest.mark.parametrize(("gpu", "told"), GPUS, ids=[told for _, told in GPUS])
+def test_an_unknown_clock_or_device_is_refused(gpu: str, told: str, capsys: Capture) -> None:
+    assert told in refused(capsys, "plan", "llama-3.1-8b", "--gpu", gpu, *WORK)
+
+
+@pytest.mark.parametrize(("mhz", "told"), [("77", "--frequency: no clock of 77"), ("-1", "at least 0"), ("abc", "valid integer")])
+def test_an_unknown_frequency_is_refused(mhz: str, told: str, capsys: Capture) -> None:
+    assert told in refused(capsys, "apex", "--model", "llama3-8b", "--num-gpus-per-node", "1", "--frequency", mhz)
+
+
+UNITS = [("time(us)", "time(ms)", "no row reaches more than"), ("time(us)", "time(ns)", "times the peak's speed")]
+
+
+@pytest.mark.parametrize(("before", "after", "told"), UNITS, ids=[after for _, after, _ in UNITS])
+def test_a_device_in_another_unit_is_not_planned_with(
+    before: str, after: str, told: str, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = Path(shutil.copytree(EXAMPLES / "devices/npu-1", tmp_path / "npu"))
+    sheet = folder / "gemm_0.csv"
+    sheet.write_text(sheet.read_text().replace(before, after))
+    assert told in refused(capsys, "plan", "llama-3.1-8b", "--gpu", folder, *WORK)
+
+
+# ---- questions -----------------------------------------------------------------------------------------------------
+
+APEX = ["apex", "--model", "llama3-8b", "--num-gpus-per-node", "1", "--num-requests", "5"]
+ASK = ["simulate", "llama-3.1-8b", "--plan", "TP1", *AXES, "--prompt-len", "100", "--output-len", "10"]
+ASKED = [
+    ([*APEX, "--request-percentiles", "101"], "--request-percentiles: expected a whole number of at least 0 and at most 100"),
+    ([*APEX, "--token-percentiles", "50", "500"], "--token-percentiles: expected a whole number of at least 0"),
+    ([*APEX, "--trace-file", ""], "--trace-file: it is given without a value"),
+    ([*APEX, "--kv-dtype", ""], "--kv-dtype: it is given without a value"),
+    ([*APEX, "--prompt-len", "9" * 20], "at most 1,073,741,824"),
+    ([*APEX, "--capacity-factor", "1e30"], "at most 1,000"),
+    ([*APEX, "--num-experts", "8", "--topk", "9"], "9 experts per token of 8"),
+    ([*APEX[:2], "whisper", *APEX[3:], "--audio-seconds", "1e9"], "recordings of 33,333,334 windows are more than 20,000,000"),
+    ([*APEX[:2], "clip", *APEX[3:], "--image-size", "100000"], "at most 8,192"),
+    ([*ASK, "--prompt-len", "9" * 20], "at most 1,073,741,824"),
+    ([*ASK, "--concurrency", "9" * 20], "at most 20,000,000"),
+    ([*ASK, "--request-rate", "1e-300"], "requests would last"),
+    ([*ASK, "--slo", ""], "--slo: it is given without a value"),
+    ([*ASK, "--expert-load", "none.json"], "No such file or directory"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), ASKED, ids=[told for _, told in ASKED])
+def test_a_question_that_cannot_be_meant_is_refused(words: list[str], told: str, capsys: Capture) -> None:
+    assert told in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("[" * 100_000, "not JSON"), ('{"model_type": "llama", "quantization_config": 5}', "must be an object, got int")]
+)
+def test_a_broken_configuration_is_refused(text: str, told: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert told in refused(capsys, "fit", tmp_path, *AXES)
+
+
+# ---- measured systems ----------------------------------------------------------------------------------------------
+
+CELLS = [
+    ("backend", "orca", "unknown engine 'orca'"),
+    ("attn_tp", "0", "'attn_tp' is no whole number from 1 to 4,096: 0"),
+    ("replicas", "1e300", "'replicas' is no whole number"),
+    ("isl", "many", "'isl' is no number: 'many'"),
+    ("num_prompts", "inf", "'num_prompts' is no number: 'inf'"),
+    ("ttft_mean_ms", "-3", "'ttft_mean_ms' is no measured time: -3"),
+]
+
+
+@pytest.mark.parametrize(("column", "cell", "told"), CELLS, ids=[told for _, _, told in CELLS])
+def test_a_measured_row_that_cannot_be_is_skipped_with_the_reason(
+    column: str, cell: str, told: str, tmp_path: Path, capsys: Capture
+) -> None:
+    with (EXAMPLES.parent / "validation/closed_loop.csv").open(newline="") as file:
+        rows = list(itertools.islice(csv.DictReader(file), 2))
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([rows[0], rows[1] | {column: cell}])
+    assert main(["validate", str(tmp_path / "m.csv"), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in found["rows"]] == ["ok", "skipped"] and told in found["rows"][1]["reason"]
+
+
+def test_a_timed_request_without_a_number_is_named(tmp_path: Path, capsys: Capture) -> None:
+    lines = (EXAMPLES.parent / "validation/request_level.csv").read_text().splitlines()[:3]
+    at = lines[0].split(",").index("ttft_s")
+    cells = lines[2].split(",")
+    (tmp_path / "m.csv").write_text("\n".join([*lines[:2], ",".join([*cells[:at], "soon", *cells[at + 1 :]])]) + "\n")
+    assert "'ttft_s' is no number: 'soon'" in refused(capsys, "validate", tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("name", [".", "../..", "/", "x" * 300])
+def test_a_device_without_a_name_does_not_replace_all_others(
+    name: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APEXSIM_DEVICES", str(tmp_path))
+    (tmp_path / "kept").mkdir()
+    assert "is no name of a device" in refused(capsys, "device", "add", EXAMPLES / "devices/npu-1", "--name", name, "--force")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_an_empty_log_holds_no_line(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "log").write_text("")
+    assert "holds no memory line" in refused(capsys, "fit", "llama-3.1-8b", *AXES, "--log", tmp_path / "log")
