@@ -7,13 +7,18 @@ them, or the page, is wrong.  It records every token and every step, so that law
 from __future__ import annotations
 
 import naive_price
-from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, SHORTEST, TIE, Costs, Host, Requests, Rules
+import naive_rules
+from apexsim.engine.types import (
+    ADMIT_RESERVE,
+    AHEAD,
+    SHORTEST,
+    TIE,
+    Costs,
+    Host,
+    Requests,
+    Rules,
+)
 from naive_records import NEVER, Chunk, Group, Lane, Naive, Sequence, Step
-
-
-def ceil_div(a: int, b: int) -> int:
-    """⌈a/b⌉."""
-    return -(-a // b)
 
 
 class Replica:
@@ -30,6 +35,8 @@ class Replica:
         self.front_free = 0.0
         self.read_until = 0.0  # requests seen by then have been read
         self.halfway = False  # a prompt was half computed when the step began to be formed
+        self.thrown = False  # a sequence was thrown out for the step that is being formed
+        self.ahead = world.rules.lag == AHEAD and stages == 1
         self.unsent: list[Sequence] = []
         self.outstanding = 0
 
@@ -44,14 +51,26 @@ class Replica:
         self.waiting.append(x)
 
     def finish(self, x: Sequence, t: float) -> None:
-        """The request has all its tokens: its blocks are free and a closed-loop user sends the next one."""
-        lane = self.lanes[x.lane]
-        lane.free += x.held
-        lane.admitted -= 1
-        x.held = 0
+        """The request has all its tokens and a closed-loop user sends the next one."""
+        self.lanes[x.lane].leaving.append(x)
+        if not self.ahead:
+            self.let_go(x)
         self.outstanding -= 1
         if self.unsent:
             self.send(self.unsent.pop(0), t + self.world.requests.think)
+
+    def let_go(self, x: Sequence) -> None:
+        """Seat and blocks of a finished request are free."""
+        lane = self.lanes[x.lane]
+        lane.leaving.remove(x)
+        lane.free += x.held
+        lane.admitted -= 1
+        x.held = 0
+
+    def let_all_go(self) -> None:
+        """Whatever has finished."""
+        for x in [x for lane in self.lanes for x in lane.leaving]:
+            self.let_go(x)
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -89,7 +108,7 @@ class Replica:
             assert any(h.flight or (h.decoding and not h.asleep) for h in self.groups), "stuck"
             return
         naive_price.price(step, t, self.costs, self.stage_free, len(self.lanes), self.rules.pad_lanes == 1)
-        g.ready, g.flight = step.end, step
+        g.ready, g.flight, g.began = step.end, step, t
         g.phase = 0 if step.chunks else (g.phase + 1) % self.rules.poll
         g.waited = 0 if step.chunks else g.waited
         for c in step.chunks:
@@ -112,7 +131,8 @@ class Replica:
             self.finish(x, t)
         for x in [c.sequence for c in step.chunks if c.last]:
             x.times.append(t)
-            x.context = x.target
+            x.context, x.joined = x.target, self.world.joined
+            self.world.joined += 1
             if len(x.times) == x.output:
                 self.finish(x, t)
             else:
@@ -121,18 +141,35 @@ class Replica:
     # --- forming a step ------------------------------------------------------------------------------------------
 
     def form(self, g: Group, t: float) -> Step:
-        """Choose who takes part."""
+        """Choose who takes part; once more, knowing what is known by now, where that is nobody."""
+        if self.ahead and self.idle(g) and t > g.ready:
+            self.catch_up(g, t)
+        step = self.choose(g, t)
+        if not step.chunks and not step.decodes and (self.thrown or (self.ahead and g.began < t)):
+            self.catch_up(g, t)
+            step = self.choose(g, t)
+        self.let_all_go()
+        return step
+
+    def catch_up(self, g: Group, t: float) -> None:
+        """The step is not formed ahead of its time."""
+        self.let_all_go()
+        g.began = t + 2 * TIE
+
+    def choose(self, g: Group, t: float) -> Step:
+        """One try to form a step."""
         step = Step(self.number, g.number, [], [])
         queue = self.visible(g, t)
         self.halfway = any(lane.partial for lane in self.lanes)
+        self.thrown = False
         if self.rules.mix:
-            thrown = self.give_blocks(g)
+            self.give_blocks(g)
             step.decodes = list(g.decoding)
-            closed = self.continue_partials(step)
-            if not thrown and not self.hold(g, queue):
+            closed = self.continue_partials(step, g)
+            if not self.thrown and not self.hold(g, queue):
                 self.admit(step, queue, closed)
         else:
-            closed, held = self.continue_partials(step), self.hold(g, queue)
+            closed, held = self.continue_partials(step, g), self.hold(g, queue)
             if not held:
                 self.admit(step, queue, closed)
             if not step.chunks:
@@ -149,7 +186,10 @@ class Replica:
         if self.idle(g):
             g.phase = 0
         if g.phase == 0:
-            self.read_until = t - TIE if self.rules.lag and not self.idle(g) else t + TIE
+            if self.ahead:
+                self.read_until = max(self.read_until, g.began - TIE)
+            else:
+                self.read_until = t - TIE if self.rules.lag and not self.idle(g) else t + TIE
         queue = self.returned + self.waiting
         if self.rules.order == SHORTEST:
             queue.sort(key=lambda x: (x.prompt, x.index))
@@ -169,8 +209,8 @@ class Replica:
         if self.rules.mix:
             left -= len(g.decoding)
         for x in queue:
-            q = self.grant(x, left, tokens, free, seats, seats == self.rules.max_seqs)
-            left, free, seats, tokens = left - q, free - self.blocks_at_admission(x, q), seats - 1, tokens + q
+            q = naive_rules.grant(self.rules, x, left, tokens, free, seats, seats == self.rules.max_seqs)
+            left, free, seats, tokens = left - q, free - naive_rules.blocks_at_admission(self.rules, x, q), seats - 1, tokens + q
             if q < x.target:
                 break
         if tokens == 0 or tokens + len(g.decoding) >= self.rules.wait_tokens or g.waited >= self.rules.wait:
@@ -195,25 +235,26 @@ class Replica:
             g.waited = 0
         return g.waited > 0
 
-    def give_blocks(self, g: Group) -> bool:
-        """Each decoding sequence gets the block its next token needs; True if any sequence was thrown out for it."""
+    def give_blocks(self, g: Group) -> None:
+        """Each decoding sequence gets the block its next token needs."""
         if self.rules.admission == ADMIT_RESERVE:
-            return False
-        thrown = False
+            return
         for number, lane in enumerate(self.lanes):
             while True:
                 mine = [x for x in g.decoding if x.lane == number]
                 need = [x for x in mine if x.context % self.rules.block == 0]
                 if len(need) <= lane.free:
                     break
-                self.throw_out(lane.partial or mine[-1], lane, g)
-                thrown = True
+                self.throw_out(lane.partial or max(mine + lane.leaving, key=lambda x: x.joined), lane, g)
             for x in need:
                 self.take(x, x.held + 1)
-        return thrown
 
     def throw_out(self, x: Sequence, lane: Lane, g: Group) -> None:
-        """Preemption by recompute."""
+        """Preemption by recompute; who has finished already just goes."""
+        self.thrown = True
+        if x in lane.leaving:
+            self.let_go(x)
+            return
         if x is lane.partial:
             lane.partial = None
         else:
@@ -237,7 +278,7 @@ class Replica:
         decodes = sum(x.lane == number for x in step.decodes)
         return self.rules.budget - decodes - naive_price.prompt_tokens(step, number)
 
-    def continue_partials(self, step: Step) -> set[int]:
+    def continue_partials(self, step: Step, g: Group) -> set[int]:
         """The next chunk of each half-computed prompt; returns the lanes that are closed."""
         closed = set()
         for number, lane in enumerate(self.lanes):
@@ -245,9 +286,11 @@ class Replica:
             if x is None:
                 continue
             q = min(x.target - x.computed, self.left(step, number))
-            held = ceil_div(x.computed + q, self.rules.block) if self.rules.admission == ADMIT_CHUNK else x.held
+            held = naive_rules.ceil_div(x.computed + q, self.rules.block) if naive_rules.by_chunk(self.rules) else x.held
             if q < 1 or held - x.held > lane.free:
                 closed.add(number)
+                if q > 0 and self.rules.mix:
+                    self.throw_out(x, lane, g)
                 continue
             self.take(x, held)
             self.compute(step, x, q)
@@ -269,7 +312,7 @@ class Replica:
             x = queue[0]
             lane, here = self.lanes[number], naive_price.prompt_tokens(step, number)
             seats = self.rules.max_seqs - lane.admitted
-            q = self.grant(x, self.left(step, number), here, lane.free, seats, lane.admitted == 0)
+            q = naive_rules.grant(self.rules, x, self.left(step, number), here, lane.free, seats, lane.admitted == 0)
             if q < 1:
                 closed.add(number)
                 continue
@@ -277,30 +320,10 @@ class Replica:
             (self.returned if x in self.returned else self.waiting).remove(x)
             self.lanes[number].admitted += 1
             x.lane = number
-            self.take(x, self.blocks_at_admission(x, q))
+            self.take(x, naive_rules.blocks_at_admission(self.rules, x, q))
             self.compute(step, x, q)
             if q < x.target:
                 closed.add(number)
-
-    def grant(self, x: Sequence, left: int, tokens: int, free: int, seats: int, empty: bool) -> int:
-        """Tokens the request would get in a lane, 0 if it cannot be admitted.
-
-        Of the lane: left of its budget, prompt tokens in the step, free blocks, free seats, nothing admitted.
-        """
-        q = min(left, x.target) if self.rules.chunk else x.target
-        alone = x.target > self.rules.budget and tokens == 0
-        if seats < 1 or q < 1 or (q > left and not alone):
-            return 0
-        if tokens > 0 and tokens + x.target >= self.rules.prefill_limit:
-            return 0
-        spare = 0 if empty or self.rules.admission == ADMIT_RESERVE else self.rules.watermark
-        return q if self.blocks_at_admission(x, q) + spare <= free else 0
-
-    def blocks_at_admission(self, x: Sequence, q: int) -> int:
-        """KV blocks it holds from its admission on."""
-        if self.rules.admission == ADMIT_RESERVE:
-            return ceil_div(x.prompt + x.output, self.rules.block)
-        return ceil_div(q if self.rules.admission == ADMIT_CHUNK else x.target, self.rules.block)
 
 
 class World:
@@ -312,6 +335,7 @@ class World:
         self.sequences = [Sequence(i, int(p), int(o)) for i, (p, o) in enumerate(zip(requests.prompt, requests.output))]
         self.steps: list[Step] = []
         self.lowest = blocks
+        self.joined = 0
         self.replicas = [Replica(r, self, len(costs.hop), lanes, blocks) for r in range(replicas)]
 
     def serve(self) -> None:
@@ -323,6 +347,7 @@ class World:
                 self.arrive(x, float(arrive))
         for r in self.replicas:
             r.advance(NEVER)
+            r.let_all_go()
 
     def start_users(self) -> None:
         """Each user of the closed loop sends its first request at 0."""

@@ -27,6 +27,7 @@ class Sequence:
     held: int = 0  # KV blocks
     lane: int = -1
     thrown: int = 0  # times
+    joined: int = 0  # how many had their prompt computed before it
 
 
 @dataclass(eq=False)
@@ -68,6 +69,7 @@ class Lane:
     free: int
     admitted: int = 0
     partial: Sequence | None = None
+    leaving: list[Sequence] = field(default_factory=list)  # finished, not yet let go
 
 
 @dataclass(eq=False)
@@ -78,6 +80,7 @@ class Group:
     decoding: list[Sequence] = field(default_factory=list)  # in order of joining
     ready: float = 0.0
     flight: Step | None = None
+    began: float = 0.0  # its last step
     phase: int = 0  # decode steps since it looked at the queue, modulo poll
     waited: int = 0  # steps for which prompts have waited for company
     asleep: bool = False  # it found nothing to start, until the next results of the replica

@@ -33,6 +33,15 @@ def test_every_constant_names_a_source() -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "lag", "admission"),
+    [("vllm@0.13.0", 1, 0), ("vllm@0.14.0", 2, 0), ("vllm@0.18.1", 2, 0), ("vllm@0.19.0", 2, 3), ("sglang", 1, 1), ("orca", 1, 2)],
+)
+def test_steps_formed_ahead_and_prompts_that_must_fit_belong_to_vllm(spec: str, lag: int, admission: int) -> None:
+    row = load_engine(spec)
+    assert (row.lag, row.admission) == (lag, admission)
+
+
+@pytest.mark.parametrize(
     ("spec", "version"),
     [
         ("vllm@0.6.0", "0.6.0"),
@@ -113,7 +122,7 @@ def test_capture_ends_with_the_batch() -> None:
         {"memory_fraction": 0.0},
         {"memory_fraction": 1.1},
         {"memory_fraction": float("nan")},
-        {"admission": 3},
+        {"admission": 4},
         {"max_num_seq": 4},
     ],
 )

@@ -23,6 +23,7 @@ from apexsim.replay.prompts import HIGHEST, LOWEST, WORDS, Prompts
 from apexsim.replay.record import Run, Sent, measured, read_run, run_json
 from apexsim.replay.run import Patience, replay
 from apexsim.replay.wire import Target, receive
+from apexsim.report.replaypage import _notes
 from apexsim.workload.formats import read_trace
 from apexsim.workload.trace import Workload
 
@@ -253,6 +254,20 @@ def test_failures_in_a_row_stop_the_run() -> None:
         run = sent(url, stream(30, gap=0.01), failures=3)
     assert run.stopped.startswith("3 requests in a row failed") and len(server.bodies) < 15
     assert measured(run).completed == 4 and any(s.error.startswith("not sent") for s in run.sent)
+
+
+def test_where_nothing_finished_the_cause_is_said() -> None:
+    """A server that dies early leaves more requests unsent than failed."""
+    with serving(lambda n: "cut") as (url, _):
+        run = sent(url, stream(30, gap=0.01), failures=3)
+    with pytest.raises(InputError, match=r"no request finished \(3 requests in a row failed, the last with: broken off"):
+        measured(run)
+
+
+@pytest.mark.parametrize(("share", "why"), [(0.9, "this client is too slow"), (0.1, "its machine was busy")])
+def test_late_requests_have_a_reason(share: float, why: str) -> None:
+    late = Run((Sent(4, 2, 0.0, 0.5, 0.6, 0.7, [0.1], steps=2, done=True),), "open", about={"client_cpu_share": share})
+    assert any("went out late" in note and why in note for note in _notes(late, measured(late), None))
 
 
 def test_a_short_output_is_noticed() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import naive
 import toy_costs as toy
 from apexsim.engine import kernel
-from apexsim.engine.types import ADMIT_RESERVE, FULL, OK, Costs, Host, Log, Requests, Rules, State, Work
+from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, OK, Costs, Host, Log, Requests, Rules, State, Work
 
 Array = NDArray[np.float64]
 
@@ -82,8 +82,8 @@ def rules(draw: st.DrawFn) -> Rules:
     return Rules(
         mix=draw(one), chunk=draw(one), budget=draw(st.sampled_from([8, 32, 256])),
         max_seqs=draw(st.sampled_from([1, 2, 4, 16])), block=draw(st.sampled_from([1, 4, 16])),
-        watermark=draw(st.sampled_from([0, 1, 3])), admission=draw(st.integers(0, 2)), preempt=1, order=draw(one),
-        lag=draw(one), poll=draw(st.sampled_from([1, 2, 5])), pad_lanes=draw(one),
+        watermark=draw(st.sampled_from([0, 1, 3])), admission=draw(st.integers(0, 3)), preempt=1, order=draw(one),
+        lag=draw(st.integers(0, 2)), poll=draw(st.sampled_from([1, 2, 5])), pad_lanes=draw(one),
         prefill_limit=draw(st.sampled_from([FULL, FULL, 12, 100])), wait=draw(st.sampled_from([0, 0, 1, 3, 20])),
         wait_tokens=draw(st.sampled_from([6, 20, 200])),
     )  # fmt: skip
@@ -115,5 +115,6 @@ def worlds(draw: st.DrawFn, stages: int = 1, most_lanes: int = 3, modes: tuple[s
 def tight(world: World) -> World:
     """The same world with only just enough blocks, given out as late as possible, so that requests are thrown out."""
     longest = int((world.requests.prompt + world.requests.output).max())
-    policy = world.rules._replace(admission=world.rules.admission % ADMIT_RESERVE, block=1, max_seqs=16)
+    late = ADMIT_CHUNK if world.rules.admission == ADMIT_RESERVE else world.rules.admission
+    policy = world.rules._replace(admission=late, block=1, max_seqs=16)
     return World(world.requests, policy, world.host, world.costs, longest + 2, 1, world.lanes, world.route)

@@ -4,6 +4,7 @@ A row is a table of numbers read from `data/engines/<name>.toml`, where every co
 Policies are int codes, because the simulator is compiled:
 
     admission  0 optimistic, blocks chunk by chunk   1 the whole prompt at admission   2 input + output reserved
+               3 chunk by chunk, where the whole prompt fits
     preempt    0 never                               1 recompute
     order      0 first come, first served            1 shortest prompt first
 
@@ -74,7 +75,7 @@ class EngineRow:
     admission: int
     preempt: int
     order: int
-    lag: int  # 1: a request is seen one step after the one that runs at its arrival
+    lag: int  # 1: a request is seen one step after the one that runs at its arrival; 2: yet one step later (steps formed ahead)
     pad: tuple[int, ...]  # captured CUDA-graph batch sizes, ascending; () = eager
     capture_per_sequence: int  # captured up to this x max_num_seqs
     chunked_budget: int  # the default budget once chunking is switched on
@@ -215,7 +216,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 _COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
-_CODES = {"prefill_first": 1, "mix": 1, "chunk": 1, "admission": 2, "preempt": 1, "order": 1, "lag": 1, "prompt_graphs": 1}
+_CODES = {"prefill_first": 1, "mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
 
 
 def override(row: EngineRow, **settings: Any) -> EngineRow:

@@ -1,17 +1,18 @@
-"""Who is in the batch: joining, leaving, blocks, admission (floor E).  Modified in place."""
+"""Who is in the batch: results settled, joining, admission (floor E).  Modified in place."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.heap import drop, pop, push
+from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner, merged
-from apexsim.engine.queue import peek, put_back, send, sort_visible, take
+from apexsim.engine.leave import FRESH, blocks_of, by_chunk, finish, leave, preempt
+from apexsim.engine.queue import peek, sort_visible, take
 from apexsim.engine.types import (
-    ADMIT_CHUNK,
+    ADMIT_FIT,
     ADMIT_RESERVE,
     FCFS,
-    S_PREEMPT,
+    LEAVING,
     Costs,
     Host,
     Log,
@@ -22,12 +23,6 @@ from apexsim.engine.types import (
 )  # fmt: skip
 
 NONE_VISIBLE, HELD, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
-
-
-@merged
-def blocks_of(tokens: int, block: int) -> int:
-    """KV blocks that hold `tokens`."""
-    return (tokens + block - 1) // block
 
 
 @inner
@@ -90,49 +85,12 @@ def _stack(work: Work, state: State, r: int, g: int, l: int, i: int) -> None:
         m = 0
         for x in range(n):
             j = state.stack[r, g, l, x]
-            if work.ends[j] >= 0 and work.group[j] == g and work.lane[j] == l and j != i:
+            if work.ends[j] != -1 and work.group[j] == g and work.lane[j] == l and j != i:
                 state.stack[r, g, l, m] = j
                 m += 1
         n = m
     state.stack[r, g, l, n] = i
     state.stack_size[r, g, l] = n + 1
-
-
-@inner
-def _leave(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int, i: int) -> None:
-    """Take a decoding request out of the group's sums and give its blocks back."""
-    done = state.steps[r, g] - work.joined[i]
-    context = work.context[i] + done
-    state.residue[r, g, l, (work.context[i] - work.joined[i]) % rules.block] -= 1
-    for w in range(costs.windows.shape[0]):
-        window = costs.windows[w]
-        state.context[r, g, l, w] -= min(context, window)
-        if context < window:
-            state.growing[r, g, l, w] -= 1
-    state.decoding[r, g, l] -= 1
-    work.made[i] += done
-    work.ends[i] = -1
-    _release(req, work, state, rules, r, l, i, context)
-
-
-@inner
-def _release(req: Requests, work: Work, state: State, rules: Rules, r: int, l: int, i: int, context: int) -> None:
-    if rules.admission == ADMIT_RESERVE:
-        context = req.prompt[i] + req.output[i]
-    state.free[r, l] += blocks_of(context, rules.block)
-    state.running[r, l] -= 1
-
-
-@inner
-def _done(req: Requests, work: Work, state: State, host: Host, r: int, i: int, t: float) -> None:
-    """The last token of request i is out at t; in a closed loop its user sends the next request."""
-    work.finish[i] = t
-    state.outstanding[r] -= 1
-    if req.users > 0:
-        n = state.unsent[r]
-        if n < req.prompt.shape[0]:
-            state.unsent[r] = n + min(state.unsent.shape[0], req.users)
-            send(req, work, state, host, r, n, t + req.think)
 
 
 @merged
@@ -153,8 +111,8 @@ def settle(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
                 i = state.heap_req[r, g, l, 0]
                 pop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l])
                 state.heap_size[r, g, l] -= 1
-                _leave(req, work, state, rules, costs, r, g, l, i)
-                _done(req, work, state, host, r, i, t)
+                leave(work, state, rules, costs, r, g, l, i)
+                finish(req, work, state, rules, host, r, g, l, i, t)
     if decoded:
         state.decoded[r, g] = t
         d = 0
@@ -164,9 +122,9 @@ def settle(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
         state.cohort[r, g, 0, 0] = t
         state.cohort[r, g, 0, 1] = d
     for l in range(state.decoding.shape[2]):
-        for x in range(state.fresh_size[r, g, l]):
-            _first(req, work, state, rules, host, costs, log, r, g, l, state.fresh[r, g, l, x], t)
-        state.fresh_size[r, g, l] = 0
+        for x in range(state.fresh_size[r, g, l, FRESH]):
+            _first(req, work, state, rules, host, costs, log, r, g, l, state.fresh[r, g, l, FRESH, x], t)
+        state.fresh_size[r, g, l, FRESH] = 0
 
 
 @merged
@@ -179,8 +137,9 @@ def _first(req: Requests, work: Work, state: State, rules: Rules, host: Host, co
         note_gap(log, t - work.last[i], 0.0, 1, 1)
     work.made[i] += 1
     if work.made[i] >= req.output[i]:
-        _release(req, work, state, rules, r, l, i, work.computed[i])
-        _done(req, work, state, host, r, i, t)
+        finish(req, work, state, rules, host, r, g, l, i, t)
+        if work.ends[i] == LEAVING:
+            _stack(work, state, r, g, l, i)
     else:
         join(req, work, state, rules, costs, r, g, l, i, t)
 
@@ -204,58 +163,6 @@ def note_gap(log: Log, first: float, slope: float, steps: int, weight: float) ->
         log.counts[0] = n + 1
 
 
-@inner
-def grow(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int) -> bool:
-    """Give every decoding sequence of the lane the block its next token needs; preempt the youngest until it fits."""
-    preempted = False
-    if rules.admission == ADMIT_RESERVE:
-        return preempted
-    while True:
-        need = state.residue[r, g, l, (-state.steps[r, g]) % rules.block]
-        if need <= state.free[r, l]:
-            state.free[r, l] -= need
-            return preempted
-        _preempt(req, work, state, rules, costs, r, g, l)
-        log.sums[r, S_PREEMPT] += 1
-        preempted = True
-
-
-@inner
-def _preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int) -> None:
-    """Throw out the youngest sequence; it starts over at the front of the queue."""
-    i = state.partial[r, l]
-    if i >= 0:
-        state.partial[r, l] = -1
-        held = work.computed[i] if rules.admission == ADMIT_CHUNK else req.prompt[i] + work.made[i]
-        state.free[r, l] += blocks_of(held, rules.block)
-        state.running[r, l] -= 1
-    else:
-        n = state.stack_size[r, g, l]
-        while n > 0:
-            n -= 1
-            i = state.stack[r, g, l, n]
-            if work.ends[i] >= 0 and work.group[i] == g and work.lane[i] == l:
-                break
-        state.stack_size[r, g, l] = n
-        joined_at = work.last[i]
-        _leave(req, work, state, rules, costs, r, g, l, i)
-        work.last[i] = max(joined_at, state.decoded[r, g])
-        state.heap_size[r, g, l] = drop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], i)
-        for w in range(costs.windows.shape[0]):
-            size = state.cross_size[r, g, l, w]
-            state.cross_size[r, g, l, w] = drop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], size, i)
-        n = state.cohort_size[r, g]
-        for c in range(n):
-            if state.cohort[r, g, c, 0] == work.last[i]:
-                state.cohort[r, g, c, 1] -= 1
-        while n > 0 and state.cohort[r, g, n - 1, 1] <= 0:
-            n -= 1
-        state.cohort_size[r, g] = n
-    work.computed[i] = 0
-    work.preempted[i] += 1
-    put_back(work, state, rules, req, r, i)
-
-
 @merged
 def admit(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, t0: float,
           limit: float, with_decodes: bool, may_start: bool) -> int:  # fmt: skip
@@ -267,7 +174,7 @@ def admit(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, l
         for s in range(state.attention.shape[1]):
             state.attention[r, s, l] = 0.0
         if state.partial[r, l] >= 0:
-            _continue(req, work, state, rules, costs, log, r, g, l, with_decodes)
+            may_start = _continue(req, work, state, rules, costs, log, r, g, l, with_decodes) and may_start
     if not may_start:
         return HELD
     if rules.order != FCFS:
@@ -306,8 +213,8 @@ def _chunk(req: Requests, work: Work, state: State, costs: Costs, log: Log, r: i
     state.tokens[r, l] += q
     work.computed[i] = b
     if b >= req.prompt[i] + work.made[i]:
-        state.fresh[r, g, l, state.fresh_size[r, g, l]] = i
-        state.fresh_size[r, g, l] += 1
+        state.fresh[r, g, l, FRESH, state.fresh_size[r, g, l, FRESH]] = i
+        state.fresh_size[r, g, l, FRESH] += 1
         state.partial[r, l] = -1
     else:
         state.partial[r, l] = i
@@ -315,23 +222,26 @@ def _chunk(req: Requests, work: Work, state: State, costs: Costs, log: Log, r: i
 
 @inner
 def _continue(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int,
-              with_decodes: bool) -> None:  # fmt: skip
-    """Next chunk of the prompt that is partly computed."""
+              with_decodes: bool) -> bool:  # fmt: skip
+    """Next chunk of the prompt that is partly computed; False where it was thrown out instead."""
     i = state.partial[r, l]
     a = work.computed[i]
     q = min(req.prompt[i] + work.made[i] - a, _left(state, rules, r, g, l, with_decodes))
     if q <= 0:
         state.closed[r, l] = 1
-        return
-    if rules.admission == ADMIT_CHUNK:
+        return True
+    if by_chunk(rules.admission):
         need = blocks_of(a + q, rules.block) - blocks_of(a, rules.block)
         if need > state.free[r, l]:
             state.closed[r, l] = 1
-            return
+            if rules.mix == 1:
+                preempt(req, work, state, rules, costs, log, r, g, l)
+            return rules.mix == 0
         state.free[r, l] -= need
     _chunk(req, work, state, costs, log, r, g, l, i, q)
     if state.partial[r, l] >= 0:
         state.closed[r, l] = 1
+    return True
 
 
 @inner
@@ -348,13 +258,14 @@ def grant(rules: Rules, target: int, whole: int, tokens: int, left: int, running
     if tokens > 0 and tokens + target >= rules.prefill_limit:
         return 0
     spare = 0 if running == 0 or rules.admission == ADMIT_RESERVE else rules.watermark
-    return q if first_blocks(rules, target, whole, q) + spare <= free else 0
+    must_fit = target if rules.admission == ADMIT_FIT else q
+    return q if first_blocks(rules, target, whole, must_fit) + spare <= free else 0
 
 
 @inner
 def first_blocks(rules: Rules, target: int, whole: int, q: int) -> int:
     """KV blocks that a request takes when it is admitted with q tokens."""
-    if rules.admission == ADMIT_CHUNK:
+    if by_chunk(rules.admission):
         return blocks_of(q, rules.block)
     return blocks_of(whole if rules.admission == ADMIT_RESERVE else target, rules.block)
 

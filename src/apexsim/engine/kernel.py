@@ -14,9 +14,10 @@ from typing import Any, get_type_hints
 import numpy as np
 from numba import njit
 
-from apexsim.engine.batch import HELD, NONE_VISIBLE, admit, grow, settle
+from apexsim.engine.batch import HELD, NONE_VISIBLE, admit, settle
 from apexsim.engine.gather import hold
 from apexsim.engine.jit import OPTIONS, inner, merged
+from apexsim.engine.leave import ahead, catch_up, grow, let_go
 from apexsim.engine.pipeline import PATIENCE, glide
 from apexsim.engine.queue import send, sight
 from apexsim.engine.run import FOREVER, decode_run, one_step
@@ -28,6 +29,7 @@ from apexsim.engine.types import (
     I8,
     LOG_FULL,
     OK,
+    S_PREEMPT,
     STATUS,
     STUCK,
     SUM_NAMES,
@@ -40,6 +42,8 @@ from apexsim.engine.types import (
     State,
     Work,
 )  # fmt: skip
+
+NOTHING, STARTED, AGAIN = 0, 1, 2  # what became of a group's try to start a step
 
 
 @merged
@@ -131,17 +135,19 @@ def _timeline(state: State, rules: Rules, log: Log, capacity: int, r: int, g: in
 
 @merged
 def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, capacity: int, r: int, g: int,
-              t0: float, halt: float, jump: bool) -> bool:  # fmt: skip
-    """Form the group's next step at t0 and run it; False when nothing could be scheduled."""
+              t0: float, halt: float, jump: bool) -> int:  # fmt: skip
+    """Form the group's next step at t0 and run it: STARTED, NOTHING, or AGAIN when a second try may find more."""
     d = _busy(state, r, g)
-    idle = d == 0 and not _halfway(state, r)
+    idle, early, gone = d == 0 and not _halfway(state, r), ahead(rules.lag, state.ready.shape[1]), False
+    if early and idle and t0 > state.ready[r, g]:
+        catch_up(req, work, state, rules, r, t0)
     if idle:
         state.phase[r, g, 0] = 0
     if state.phase[r, g, 0] == 0:
-        state.front[r, 1] = sight(rules, t0, idle)
+        state.front[r, 1] = max(state.front[r, 1], state.front[r, 2] - TIE) if early else sight(rules, t0, idle)
     limit = state.front[r, 1]
     lanes = state.tokens.shape[1]
-    decodes = d > 0
+    decodes, thrown = d > 0, log.sums[r, S_PREEMPT]
     may_start = True
     if rules.mix == 1 and decodes:
         for l in range(lanes):
@@ -161,7 +167,12 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
                 if grow(req, work, state, rules, costs, log, r, g, l):
                     why, held = HELD, min(held, 1)
     if prompts == 0 and _busy(state, r, g) == 0:
-        return False
+        if early and state.front[r, 2] < t0:
+            catch_up(req, work, state, rules, r, t0)
+            return AGAIN
+        return AGAIN if log.sums[r, S_PREEMPT] > thrown else NOTHING
+    if early:
+        gone = let_go(req, work, state, rules, r)
     _timeline(state, rules, log, capacity, r, g, t0)
     if prompts > 0 or state.ready.shape[1] > 1 or not jump:
         one_step(state, rules, costs, log, r, g, t0, decodes and _busy(state, r, g) > 0)
@@ -169,7 +180,7 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
             state.phase[r, g, 1] = 0
         elif held > 0:
             state.phase[r, g, 1] += 1
-        return True
+        return STARTED
     most, cut = FOREVER, 1e300
     if held != 0:
         most = abs(held)
@@ -179,13 +190,15 @@ def _schedule(req: Requests, work: Work, state: State, rules: Rules, costs: Cost
         until = state.head[r]
     if rules.poll > 1 and why != NONE_VISIBLE:
         most = min(most, rules.poll - state.phase[r, g, 0])  # to the next look: what it reads is remembered
+    if gone and (held != 0 or why != NONE_VISIBLE or _halfway(state, r)):
+        most = 1  # there is more room for the next step
     if until >= 0:
-        cut = work.seen[until] + (TIE if rules.lag == 1 else -TIE)
+        cut = work.seen[until] + (-TIE if rules.lag == 0 else TIE)
     before = state.steps[r, g]
     decode_run(state, rules, costs, log, r, g, t0, most, cut, halt)
     if held > 0:
         state.phase[r, g, 1] += state.steps[r, g] - before
-    return True
+    return STARTED
 
 
 @merged
@@ -204,8 +217,8 @@ def advance(req: Requests, work: Work, state: State, rules: Rules, host: Host, c
         several = jump and state.ready.shape[1] > 1
         if several and glide(req, work, state, rules, costs, log, r, t0, halt) > 0:
             continue
-        scheduled = _schedule(req, work, state, rules, costs, log, capacity, r, g, t0, halt, jump)
-        if not scheduled and not _wait_for_blocks(state, r, g):
+        done = _schedule(req, work, state, rules, costs, log, capacity, r, g, t0, halt, jump)
+        if done == NOTHING and not _wait_for_blocks(state, r, g):
             return STUCK
 
 
@@ -257,6 +270,8 @@ def run(req: Requests, work: Work, state: State, rules: Rules, host: Host, costs
             if status != OK:
                 return status, begin
         if begin >= size:
+            for r in range(n):
+                let_go(req, work, state, rules, r)
             return OK, begin
         send(req, work, state, host, _route(state), begin, until)
         begin += 1
@@ -290,14 +305,14 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
     i8 = np.int64
     sorted_cap = size if rules.order else 1
     return State(
-        ready=np.zeros((n, g)), avail=np.zeros((n, g)), front=np.zeros((n, 2)), flying=np.zeros((n, g), i8),
+        ready=np.zeros((n, g)), avail=np.zeros((n, g)), front=np.zeros((n, 3)), flying=np.zeros((n, g), i8),
         steps=np.zeros((n, g), i8), phase=np.zeros((n, g, 2), i8), decoding=np.zeros((n, g, l), i8),
         context=np.zeros((n, g, l, w), i8), growing=np.zeros((n, g, l, w), i8),
         heap_key=np.zeros((n, g, l, cap), i8), heap_req=np.zeros((n, g, l, cap), i8), heap_size=np.zeros((n, g, l), i8),
         cross_key=np.zeros((n, g, l, w, cross), i8), cross_req=np.zeros((n, g, l, w, cross), i8),
         cross_size=np.zeros((n, g, l, w), i8), residue=np.zeros((n, g, l, rules.block), i8),
         stack=np.zeros((n, g, l, 2 * cap), i8), stack_size=np.zeros((n, g, l), i8),
-        fresh=np.zeros((n, g, l, cap), i8), fresh_size=np.zeros((n, g, l), i8), running=np.zeros((n, l), i8),
+        fresh=np.zeros((n, g, l, 2, cap), i8), fresh_size=np.zeros((n, g, l, 2), i8), running=np.zeros((n, l), i8),
         partial=np.full((n, l), -1, i8), free=np.full((n, l), blocks, i8), head=np.full(n, -1, i8), tail=np.full(n, -1, i8),
         unsent=np.zeros(n, i8), sorted_key=np.zeros((n, sorted_cap), i8), sorted_req=np.zeros((n, sorted_cap), i8),
         sorted_size=np.zeros(n, i8), outstanding=np.zeros(n, i8), cohort=np.zeros((n, g, l * cap + 4, 2)),

@@ -42,7 +42,7 @@ def calm(req: Requests, work: Work, state: State, rules: Rules, r: int, t0: floa
             return 0.0
     for g in range(state.ready.shape[1]):
         for l in range(state.partial.shape[1]):
-            if state.fresh_size[r, g, l] > 0:
+            if state.fresh_size[r, g, l, 0] > 0:
                 return 0.0
     if rules.order != FCFS and state.sorted_size[r] > 0:
         return 0.0

@@ -53,7 +53,7 @@ def sort_visible(req: Requests, work: Work, state: State, r: int, limit: float) 
 @merged
 def sight(rules: Rules, t0: float, idle: bool) -> float:
     """Latest `seen` time that a step starting at t0 may take."""
-    if rules.lag == 1 and not idle:
+    if rules.lag != 0 and not idle:
         return t0 - TIE
     return t0 + TIE
 

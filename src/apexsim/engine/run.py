@@ -6,6 +6,7 @@ from apexsim.engine.batch import note_gap
 from apexsim.engine.jit import inner, merged
 from apexsim.engine.types import (
     ADMIT_RESERVE,
+    AHEAD,
     DECODE,
     PROMPT,
     S_BUSY,
@@ -102,8 +103,8 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
         total += n
         widest = max(widest, n)
         prompts += state.tokens[r, l]
-        sampled += d + state.fresh_size[r, g, l]
-        seqs += d + state.fresh_size[r, g, l] + (1 if state.tokens[r, l] > 0 and state.partial[r, l] >= 0 else 0)
+        sampled += d + state.fresh_size[r, g, l, 0]
+        seqs += d + state.fresh_size[r, g, l, 0] + (1 if state.tokens[r, l] > 0 and state.partial[r, l] >= 0 else 0)
     kind = PROMPT if prompts > 0 else DECODE
     if rules.pad_lanes == 1 and kind == DECODE:  # only captured graphs need lanes of equal size
         total = widest * lanes
@@ -136,6 +137,7 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
         note_step(state, log, r, g, end - t0, 0.0, 1, t0)
         advance_context(state, costs, log, r, g, 1)
     state.phase[r, g, 0] = 0 if kind == PROMPT else (state.phase[r, g, 0] + 1) % rules.poll
+    state.front[r, 2] = t0
     state.ready[r, g] = end
     state.flying[r, g] = 2 if decodes else 1
 
@@ -276,8 +278,8 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
     base = costs.lane[0, DECODE, widest] + costs.total[0, DECODE, total] + sample
     host = costs.add[0, DECODE] + costs.add_seq * seqs
     floor = costs.floor[0, DECODE]
-    t = t0
-    done = 0
+    t, last = t0, 0.0
+    done, late = 0, 1 if rules.lag == AHEAD else 0
     while left > 0:
         attention, slope, n = slowest(state, costs, r, g, 0, left)
         device = base + attention
@@ -286,10 +288,10 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
             n = min(n, max(1, int((floor - device) / slope)))
         a, b = (floor + host, 0.0) if low else (device + host, slope)
         if cut < 1e300:
-            m = steps_until(a, b, cut - t, n)
-            if t + m * a + 0.5 * b * m * (m - 1) >= cut:
-                n = m
-                left = min(left, m + (-(state.phase[r, g, 0] + done + m)) % rules.poll)
+            m = 0 if late == 1 and cut <= t else steps_until(a, b, cut - t, n)
+            if m == 0 or t + m * a + 0.5 * b * m * (m - 1) >= cut:
+                n = max(m, 1)
+                left = min(left, m + late + (-(state.phase[r, g, 0] + done + m + late)) % rules.poll)
                 cut = 1e301
         if halt < 1e300:
             m = steps_until(a, b, halt - t, n)
@@ -301,6 +303,7 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
         note_step(state, log, r, g, a, b, n, t)
         advance_context(state, costs, log, r, g, n)
         t += took
+        last = a + b * (n - 1)
         state.cohort[r, g, 0, 0] = t
         done += n
         left -= n
@@ -314,5 +317,6 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
     log.sums[r, S_DTOKENS] += done * seqs
     state.phase[r, g, 0] = (state.phase[r, g, 0] + done) % rules.poll
     state.avail[r, 0] = t
+    state.front[r, 2] = t - last
     state.ready[r, g] = t
     state.flying[r, g] = 2

@@ -21,9 +21,11 @@ TIE = 1e-9  # s: an arrival this close to a step's start counts as before it
 FULL = 1 << 40  # window of full attention [tokens]
 
 # What a scheduling policy may do with blocks at admission.
-ADMIT_CHUNK, ADMIT_PROMPT, ADMIT_RESERVE = 0, 1, 2
+ADMIT_CHUNK, ADMIT_PROMPT, ADMIT_RESERVE, ADMIT_FIT = 0, 1, 2, 3
+AHEAD = 2  # lag: steps are formed while the one before them runs
 # Order of the waiting queue.
 FCFS, SHORTEST = 0, 1
+LEAVING = -2  # Work.ends: it has finished, and still has its seat and blocks
 # Status of a simulation.
 OK, LOG_FULL, STUCK = 0, 1, 2
 STATUS = {OK: "finished", LOG_FULL: "gap log full", STUCK: "a request fits neither the batch nor the KV cache"}
@@ -41,7 +43,7 @@ class Rules(NamedTuple):
     admission: int  # ADMIT_*
     preempt: int  # 1: recompute the youngest when blocks run out; 0: never needed (reserved)
     order: int  # FCFS or SHORTEST
-    lag: int  # 1: a request that arrives as a step starts is seen by the next one
+    lag: int  # 1: a request that arrives as a step starts is seen by the next one; AHEAD: by the one after that
     poll: int  # decode steps between two looks at the queue (1 = every step)
     pad_lanes: int  # 1: every lane is padded to the busiest one
     prefill_limit: int = FULL  # prompt tokens of one step and lane that whole prompts after the first stay below
@@ -99,7 +101,7 @@ class Work(NamedTuple):
     computed: I4  # [R] prompt tokens computed in the current stay
     joined: I4  # [R] decode step count of its group when it joined
     context: I4  # [R] cached tokens when it joined
-    ends: I4  # [R] decode step count at which it finishes, -1 = not decoding
+    ends: I4  # [R] decode step count at which it finishes, -1 = not decoding, LEAVING
     preempted: I4  # [R] times
     replica: I4  # [R]
     group: I4  # [R]
@@ -112,7 +114,7 @@ class State(NamedTuple):
 
     ready: F8  # [N, G] s, results of the group's last step are known
     avail: F8  # [N, S] s, stage is free
-    front: F8  # [N, 2] s, front end is free | requests seen by then have been read from the queue
+    front: F8  # [N, 3] s, front end is free | requests seen by then have been read from the queue | last step began
     flying: I8  # [N, G] 0 idle, 1 step in flight without decodes, 2 with decodes, −1 waits for another group's results
     steps: I8  # [N, G] decode steps done
     phase: I8  # [N, G, 2] decode steps since the queue was last read | steps for which prompts have waited for company
@@ -128,8 +130,8 @@ class State(NamedTuple):
     residue: I8  # [N, G, L, block] sequences by (context − steps) mod block
     stack: I8  # [N, G, L, 2·cap] decoding sequences, oldest first, with stale entries
     stack_size: I8  # [N, G, L]
-    fresh: I8  # [N, G, L, cap] prompts that end in the step in flight
-    fresh_size: I8  # [N, G, L]
+    fresh: I8  # [N, G, L, 2, cap] prompts that end in the step in flight | AHEAD: finished, seat and blocks not yet free
+    fresh_size: I8  # [N, G, L, 2]
     running: I8  # [N, L] sequences admitted and not finished
     partial: I8  # [N, L] prompt that is partly computed, -1 = none
     free: I8  # [N, L] blocks

@@ -131,7 +131,7 @@ def measured(run: Run) -> Measured:
     """The statistics; raises InputError where no request finished."""
     good = run.good
     if not good:
-        why = next(iter(run.failures), "all of them are warm-up")
+        why = run.stopped or next(iter(run.failures), "all of them are warm-up")
         raise InputError(f"nothing measured: no request finished ({why})", str(run.about.get("url", "")))
     start, first, last = (np.array([getattr(s, name) for s in good]) for name in ("start", "first", "last"))
     tokens = np.array([s.output_len for s in good])

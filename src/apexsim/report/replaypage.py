@@ -106,11 +106,10 @@ def _per_request(found: Comparison) -> str:
 
 def _notes(run: Run, was: Measured, found: Comparison | None) -> list[str]:
     notes = []
-    if was.late.p99 > LATE:
-        notes.append(
-            f"requests went out late (p99 {format_seconds(was.late.p99)}): this client is too slow for the rate"
-        )
     share = float(run.about.get("client_cpu_share") or 0.0)
+    if was.late.p99 > LATE:
+        why = "this client is too slow for the rate" if share > BUSY else "its machine was busy with other work"
+        notes.append(f"requests went out late (p99 {format_seconds(was.late.p99)}): {why}")
     if share > BUSY:
         notes.append(
             f"this program took {percent(share)} of a core: times may be its own, use a lower load or a faster machine"

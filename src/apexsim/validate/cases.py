@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from apexsim.engine.types import AHEAD
 from apexsim.engines import EngineRow, load_engine, override, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
@@ -206,6 +207,8 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
         "max_num_seqs": whole(row, "eff_max_seqs") or None,
         "memory_fraction": None if math.isnan(fraction) else fraction,
     }
+    if row["backend"] == "vllm" and row.get("launch_async_sched") == "True":
+        found["lag"] = AHEAD
     if row["backend"] == "sglang":
         found["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
         found["prefill_limit"] = whole(row, "launch_max_prefill_tokens") or None

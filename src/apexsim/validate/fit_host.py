@@ -104,6 +104,15 @@ def chosen(cases: list[Case], engine: str, where: str, leave_out: str, file: str
     return found
 
 
+def wanted(only: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The constants to fit, of those that the engine has."""
+    given = tuple(n.strip() for n in only.split(",") if n.strip())
+    for name in given:
+        if name not in names:
+            raise InputError(f"no such constant: '{name}'", "--only", nearest(name, names))
+    return given or names
+
+
 def main(argv: list[str] | None = None) -> int:
     """Fit, print constants, errors in sample and with each group left out."""
     parser = argparse.ArgumentParser(prog="fit_host", description=__doc__)
@@ -113,9 +122,10 @@ def main(argv: list[str] | None = None) -> int:
         "--leave-out", default="model", help="label whose groups are left out in turn: model, gpu, workload, layout …"
     )
     parser.add_argument("--where", default="", help="label=value: only rows with this label")
+    parser.add_argument("--only", default="", help="constants to fit, with commas between them; the others stay")
     args = parser.parse_args(argv)
     cases = chosen([c for c in read_cases(args.file)[1] if isinstance(c, Case)], args.engine, args.where, args.leave_out, args.file)
-    names = tuple(n for n in CONSTANTS if cases and getattr(cases[0].engine, n) > 0)
+    names = wanted(args.only, tuple(n for n in CONSTANTS if cases and getattr(cases[0].engine, n) > 0))
     bench = Bench()
     factors = fit(cases, bench, names)
     print(f"{len(cases)} runs; constants:")
