@@ -241,13 +241,13 @@ NVIDIA's own runs, whose harness and flags are unknown, are scored apart.
 **What was fitted on what.** Five to six host constants per engine, nothing else. Those of vLLM 0.6.0 on `open_loop.csv`, those of vLLM V1,
 SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `python -m apexsim.validate.fit_host FILE`. The tables
 below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`;
-GPUs and versions after three rounds of the fit instead of six):
+GPUs and versions after three rounds of the fit instead of six; those of vLLM before its steps were formed ahead of time):
 
 | engine | left out | TTFT | TPOT or ITL |
 |---|---|---|---|
 | vLLM 0.6.0 | each workload | 4.7 % | 0.9 % |
 | vLLM 0.6.0 | each TP layout | 5.0 % | 0.8 % |
-| vLLM V1 | each model | 11.8 % | 5.7 % |
+| vLLM V1 | each model | 10.5 % | 5.4 % |
 | SGLang | each model | 10.2 % | 7.8 % |
 | TensorRT-LLM | each model | 8.0 % | 6.1 % |
 | vLLM V1 | each GPU | 16.3 % | 5.6 % |
@@ -258,7 +258,7 @@ GPUs and versions after three rounds of the fit instead of six):
 | TensorRT-LLM | each version | 7.5 % | 5.9 % |
 
 Out of sample for everything: `request_level.csv`, and offline maximum throughput of TensorRT-LLM (276 published figures, not
-shipped): median 9.1 % with tensor parallelism, 12.3 % with pipelines; Llama 3.1 70B 6.6 %, 8B 2.8 %; start-up memory
+shipped): median 9.7 % with tensor parallelism, 12.5 % with pipelines; Llama 3.1 70B 7.1 %, 8B 3.4 %; start-up memory
 (docs/memory.md). Kernel times come from other measurements (docs/kernels.md) and see none of these files."""
 
 
