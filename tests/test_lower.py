@@ -12,6 +12,7 @@ from apexsim.cost.sparse import seen
 from apexsim.cost.tables import runs
 from apexsim.cost.work import Demand, work
 from apexsim.engine.types import DECODE, PROMPT
+from apexsim.engines import load_engine
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.cells import active_parameters, device_vocab
@@ -167,9 +168,23 @@ def test_static_fp8_on_tensorrt_llm_is_the_bare_product() -> None:
 )
 def test_activations_are_quantised_apart_where_engines_do(source: str, kernel: str, extra: bool) -> None:
     pricer, n = Pricer(load_bank(H200, source), Cluster(H200, 1)), np.array([16.0, 64.0])
-    took = pricer.dense(Gemm("ffn", 4096, 4096, kernel, 1.0, quantise=True), n, True).seconds
+    took = pricer.dense(Gemm("ffn", 4096, 4096, kernel, 1.0, after="norm"), n, True).seconds
     bare = pricer.dense(Gemm("ffn", 4096, 4096, kernel, 1.0), n, True).seconds
     assert ((took - bare > 1e-6) == extra).all()
+
+
+@pytest.mark.parametrize(("after", "extra"), [("activation", True), ("norm", False), ("attention", False)])
+def test_nvfp4_is_quantised_apart_behind_an_activation_only(after: str, extra: bool) -> None:
+    b200, n = load_gpu("b200-sxm"), np.array([16.0])
+    pricer = Pricer(load_bank(b200, "vllm"), Cluster(b200, 1))
+    took, bare = (pricer.dense(Gemm("ffn", 4096, 4096, "nvfp4", 0.5625, after=a), n, True).seconds for a in (after, ""))
+    assert ((took - bare > 1e-6) == extra).all()
+
+
+def test_vllm_joins_all_reduce_and_norm_from_0_17_on_hopper_and_blackwell() -> None:
+    old, new, newer = (load_engine(f"vllm@{v}") for v in ("0.16.0", "0.17.0", "0.19.0"))
+    assert not old.fuses("hopper") and new.fuses("hopper") and not new.fuses("blackwell-ultra") and newer.fuses("blackwell-ultra")
+    assert not newer.fuses("ampere") and not load_engine("sglang").fuses("hopper")
 
 
 # ---- expert load ----------------------------------------------------------------------------------------------------

@@ -116,7 +116,8 @@ def ask(
     work, length = lengths_of(what, work, max_model_len, too_long)
     row = engine_of(engine, settings or {}, cluster, length)
     load = read_load(expert_load) if expert_load else Load()
-    pricer = Pricer(load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm")), cluster, load=load)
+    bank = load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm"))
+    pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
     limits = tuple(parse_slo(s) for s in slos)
     if power_cap is not None and not cluster.gpu.tdp_w > 0:
         raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
@@ -162,7 +163,7 @@ def with_clocks(setting: Setting, clocks: tuple[int, ...]) -> Setting:
     for mhz in filter(None, clocks):
         cluster = replace(setting.cluster, gpu=at_clock(setting.cluster.gpu, mhz))
         bank = load_bank(cluster.gpu, setting.pricer.bank.library.source)
-        clocked.append((mhz, cluster, Pricer(bank, cluster, load=setting.pricer.load)))
+        clocked.append((mhz, cluster, Pricer(bank, cluster, load=setting.pricer.load, fused=setting.pricer.fused)))
     return replace(setting, clocked=tuple(clocked))
 
 

@@ -103,11 +103,18 @@ class EngineRow:
     batch_wait_iters: int = 0  # prompts wait at most this many steps …
     batch_wait_ratio: float = 0.0  # … for this share of the budget
     balance_wait: int = 0  # attention data parallel: steps to wait for a prompt on each lane
+    fused_all_reduce: str = ""  # GPU architectures on which all-reduces add residual and norm, one kernel for both
+    prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt …
+    prompt_eager_launch_s: float = 0.0  # … whose floor per launch unit is then this
 
     @property
     def label(self) -> str:
         """Name and version."""
         return f"{self.name} {self.version}"
+
+    def fuses(self, arch: str) -> bool:
+        """Whether all-reduces on GPUs of an architecture are joined with the norm that follows."""
+        return arch in self.fused_all_reduce.split()
 
     @property
     def max_capture(self) -> int:
@@ -209,7 +216,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 _COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
-_CODES = {"prefill_first": 1, "mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2}
+_CODES = {"prefill_first": 1, "mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
 
 
 def override(row: EngineRow, **settings: Any) -> EngineRow:

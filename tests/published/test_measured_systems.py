@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from apexsim.validate.cases import Case, read_cases
 from apexsim.validate.replay import run
 
 FOLDER = Path(__file__).parent.parent.parent / "validation"
@@ -74,3 +76,11 @@ def test_fp8_llama_70b_on_vllm_v1(closed_loop: dict[str, Any]) -> None:
 def test_every_row_is_predicted_or_skipped_with_a_reason(closed_loop: dict[str, Any]) -> None:
     assert all(r["status"] == "ok" or r["reason"] for r in closed_loop["rows"])
     assert {r["status"] for r in closed_loop["rows"]} <= {"ok", "skipped"}
+
+
+def test_deepseek_rows_of_november_run_the_layout_of_their_script() -> None:
+    """CUTLASS experts mean attention data parallel in the FP4 scripts of DeepSeek-R1 on B200, whatever the labels say."""
+    cases = {c.id: c for c in read_cases(FOLDER / "closed_loop.csv")[1] if isinstance(c, Case)}
+    with (FOLDER / "closed_loop.csv").open(newline="", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if (r["family"], r["system"], r["launch_moe_backend"]) == ("dsr1", "b200_sxm", "CUTLASS")]
+    assert {str(cases[r["id"]].plan.attention) for r in rows} == {"DP4", "DP8"}

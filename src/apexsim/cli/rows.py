@@ -294,7 +294,7 @@ Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
 FITTING = (
     Opt("engine", str, "vllm", "Rows of this engine: vllm, sglang or trtllm.", "NAME"),
-    Opt("leave_out", str, "model", "Label whose groups are left out in turn: model, gpu, workload, layout.", "LABEL"),
+    Opt("leave_out", str, "model", "Label whose groups are left out in turn: model, gpu, version, workload, layout.", "LABEL"),
     Opt("where", str, "", "Only rows with this label, e.g. origin=inferencex.", "LABEL=VALUE"),
 )
 POWER_FITTING = (

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from apexsim.cost.attention import DENSE, KV_BYTES, WORK, AttentionSurface, Match, Shape
 from apexsim.cost.grid import convex_minorant
 from apexsim.cost.library import Home, Library, moved
-from apexsim.cost.roofline import LAUNCH, Array, Priced, Provenance, flat, ideal, labelled, worst
+from apexsim.cost.roofline import LAUNCH, Array, Priced, Provenance, bounds, flat, ideal, labelled, worst
 
 OTHER_ENGINE = 1.0  # distance at which another engine's attention kernel is preferred to this one's nearest shape
 STORED = {"fp16": "bf16", "int8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}  # cache formats that cost alike
@@ -86,8 +86,9 @@ def price(library: Library, ask: Ask, batch: ArrayLike, length: ArrayLike) -> Pr
     priced = surface.price(b, s, ask.shape, match)
     if own:
         return priced
-    there = ideal(*ask.work(b, s), library.peaks, surface.compute)
-    return moved(priced, surface.launch, surface.best(b, s, ask.shape), there)
+    here = bounds(*surface.work(b, s, ask.shape, surface.kv_bytes), surface.peaks, surface.compute)
+    there = bounds(*ask.work(b, s), library.peaks, surface.compute)
+    return moved(priced, surface.launch, here, there)
 
 
 def decode(library: Library, ask: Ask, batch: ArrayLike, context: ArrayLike) -> Priced:

@@ -121,13 +121,14 @@ class Bank:
         return scan.scan(self.library, kind, phase, batch, length, state)
 
     def collective(self, kind: str, nbytes: ArrayLike, gpus: int, graph: bool = True, nccl: bool = False,
-                   link: Wire | None = None, nodes: int = 1) -> Priced:  # fmt: skip
+                   link: Wire | None = None, nodes: int = 1, fused: bool = False) -> Priced:  # fmt: skip
         """One collective of `gpus` ranks; `nbytes` as defined in `comm`.
 
         graph: the step is replayed from a captured graph (else the engine's eager kernel with its launch); nccl: the
-        vendor library even for all-reduces; link: price by formula on this link, not from measurements.
+        vendor library even for all-reduces; link: price by formula on this link, not from measurements; fused: the
+        all-reduce that adds residual and norm (FlashInfer's is TensorRT-LLM's kernel, and priced as that).
         """
-        found = comm.measured(self.library, kind, graph, nccl, nodes)
+        found = comm.measured(self.library, kind, graph, nccl, nodes, "trtllm" if fused else "")
         return comm.price(self.library, kind, nbytes, gpus, found, link)
 
     def spans_measured(self, kind: str, nodes: int) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.cost.attention import Shape, decode_work, encoder_work, prefill_work
-from apexsim.cost.comm import MOVES, SAME_LINK, VENDOR
+from apexsim.cost.comm import MOVES, lent
 from apexsim.cost.device import COLLECTIVES, Device, read_device, tables_of
 from apexsim.cost.device_csv import ALONG, ERROR, NOTE, WARNING, Array, Finding, Sheet
 from apexsim.cost.experts import Layer
@@ -288,12 +288,11 @@ def _covers(gpu: Gpu, tables: Mapping[str, Mapping[tuple[str, ...], Table]]) -> 
         if own:
             yield Cover(name, "measured", _range(own[0]))
             continue
-        lent = lender is not None and any(key[: len(head)] == head for key in lender.keys(family))
+        there = lender is not None and any(key[: len(head)] == head for key in lender.keys(family))
         if family == "comm":
-            alike = lender is not None and abs(gpu.link.bandwidth / lender.peaks.link - 1) < SAME_LINK
-            used = lent and alike and gpu.vendor == VENDOR
+            used = there and lender and lent(head[0] == "all_reduce", gpu.vendor, gpu.link.bandwidth, lender.peaks.link)
             yield Cover(name, *(("transferred", f"curve of {gpu.borrow}") if used else ("roofline", formula)))
-        elif lent:
+        elif there:
             yield Cover(name, "transferred", f"utilisation of {gpu.borrow}, peaks of {gpu.name}")
         else:
             yield Cover(name, "roofline", "2 µs + the longer of FLOP and bytes at fixed shares of the peaks")

@@ -25,6 +25,7 @@ from apexsim.cost.roofline import (
     Peaks,
     Priced,
     Provenance,
+    bounds,
     flat,
     ideal,
     labelled,
@@ -34,12 +35,12 @@ from apexsim.cost.roofline import (
 from apexsim.errors import InputError, nearest
 
 LOADS = {"balanced": 0, "uniform": 0, "power_law_1.01": 101, "power_law_1.2": 120}  # name -> value on the table's axis
-WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.2])  # of a factor e in d, i/tp, k, E/ep, ep
+WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
 OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to this one's nearest layer
 # A format that was not timed -> formats whose utilisation it takes, best first; "bf16" serves every other one.
 SURROGATES = {
     "fp8": ("fp8_block",), "fp8_block": ("fp8",), "int8": ("fp8", "fp8_block"), "w4a16": ("w4a16_mxfp4",),
-    "w4a16_mxfp4": ("w4a16",), "w4a8_mxfp4": ("nvfp4", "w4a16_mxfp4"), "nvfp4": ("w4a8_mxfp4",), "w8a16": ("w4a16",),
+    "w4a16_mxfp4": ("w4a16",), "w4a8_mxfp4": ("nvfp4",), "nvfp4": ("w4a8_mxfp4",), "w8a16": ("w4a16",),
 }  # fmt: skip
 
 
@@ -155,8 +156,9 @@ def price(library: Library, tokens: ArrayLike, layer: Layer, kernel: str, load: 
     priced = surface.price(t, layer, match, LOADS[load])
     if own:
         return priced
-    there = ideal(*work(t, layer, row), library.peaks, row.compute)
-    return moved(priced, surface.launch, surface.best(t, layer), there)
+    here = bounds(*work(t, layer, surface.kernel), surface.peaks, surface.kernel.compute)
+    there = bounds(*work(t, layer, row), library.peaks, row.compute)
+    return moved(priced, surface.launch, here, there)
 
 
 def _format(library: Library, kernel: str) -> str:

@@ -21,6 +21,7 @@ from apexsim.cost.roofline import (
     Peaks,
     Priced,
     Provenance,
+    bounds,
     flat,
     ideal,
     labelled,
@@ -31,8 +32,8 @@ from apexsim.errors import InputError, nearest
 SPIKE, NEAR = 1.15, 2
 
 # A kernel without a table -> kernels whose utilisation it takes, on GPUs that have its units.
-SURROGATES = {"fp8_block": ("fp8",), "int8": ("fp8",), "fp8": ("fp8_block",), "mxfp4": ("nvfp4",),
-              "w4a8_mxfp4": ("nvfp4",)}  # fmt: skip
+SURROGATES = {"fp8_block": ("fp8",), "int8": ("fp8",), "fp8": ("fp8_block",), "nvfp4": ("fp8", "fp8_block"),
+              "mxfp4": ("nvfp4", "fp8"), "w4a8_mxfp4": ("nvfp4", "fp8")}  # fmt: skip
 
 
 def work(m: ArrayLike, n: ArrayLike, k: ArrayLike, kernel: Kernel) -> tuple[Array, Array]:
@@ -108,8 +109,9 @@ def price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Priced
     priced = surface.price(m, n, k)
     if own:
         return priced
-    there = ideal(*work(m, n, k, KERNELS[kernel]), library.peaks, KERNELS[kernel].compute)
-    return moved(priced, surface.launch, surface.best(m, n, k), there)
+    here = bounds(*work(m, n, k, surface.kernel), surface.peaks, surface.kernel.compute)
+    there = bounds(*work(m, n, k, KERNELS[kernel]), library.peaks, KERNELS[kernel].compute)
+    return moved(priced, surface.launch, here, there)
 
 
 def _find(library: Library, kernel: str) -> tuple[GemmSurface, bool] | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from apexsim.cost.device import DeviceTables, refuse
 from apexsim.cost.kernels import ROOT, Table, Tables
-from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, transfer, worst
+from apexsim.cost.roofline import Bounds, Peaks, Priced, Provenance, carry, worst
 from apexsim.errors import InputError, nearest
 
 ENGINES = ("vllm", "sglang", "trtllm")
@@ -78,6 +78,6 @@ def _tables(system: str, root: Path) -> Tables | DeviceTables:
     return tables
 
 
-def moved(priced: Priced, launch: float, here: Array, there: Array) -> Priced:
-    """Times of another GPU, shape or format, moved to where the ideal is `there`, and labelled transferred."""
-    return Priced(transfer(priced.seconds, launch, here, there), worst(priced.provenance, Provenance.TRANSFERRED))
+def moved(priced: Priced, launch: float, here: Bounds, there: Bounds) -> Priced:
+    """Times of another GPU or format, carried to where the bounds are `there`, and labelled transferred."""
+    return Priced(carry(priced.seconds, launch, here, there), worst(priced.provenance, Provenance.TRANSFERRED))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from apexsim.cost.grid import bilinear, bracket, fill
 from apexsim.cost.kernels import Table
 from apexsim.cost.library import Library, moved
-from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, flat, labelled, worst
+from apexsim.cost.roofline import Array, Bounds, Peaks, Priced, Provenance, flat, labelled, worst
 
 BYTES = 3.0  # per number: 16 bit read, 8 bit written
 
@@ -50,6 +50,6 @@ def _part(library: Library, m: Array, k: int, kind: str) -> Priced:
     priced = surface.price(m, k)
     if home.native:
         return priced
-    return moved(
-        priced, surface.launch, np.asarray(1 / surface.peaks.bandwidth), np.asarray(1 / library.peaks.bandwidth)
-    )
+    none = np.zeros_like(m)
+    here, there = (Bounds(BYTES * m * k / peaks.bandwidth, none) for peaks in (surface.peaks, library.peaks))
+    return moved(priced, surface.launch, here, there)

@@ -1,11 +1,19 @@
 """Ideal times, transfer between GPUs, and the stated roofline (floor 3).
 
     ideal    = max(FLOP / peak, bytes / bandwidth)                          the speed of light of one kernel
-    transfer = launch + (t - launch) · ideal_there / ideal_here             utilisation moves, the launch does not
+    transfer = launch + (t - launch) · ideal_there / ideal_here             another shape: utilisation stays, and so does the launch
+    carry    = latency + (t - latency) · ideal_there / ideal_here           another GPU, latency >= launch
     flat     = 2 µs + max(FLOP / (0.65 · peak), bytes / (0.8 · bandwidth))  a kernel nobody measured
 
 The launch floor of a kernel (2.4-8 µs from first block to last store) is set by the driver and the clock, not by the
-memory, so it is kept apart when a surface moves to another GPU.  Ignored: clock throttling, caches larger than the
+memory, so it is kept apart when a surface moves.  On another GPU more than that stays: what a memory-bound kernel takes beyond
+streaming its bytes at STREAMING of the bandwidth is waiting for memory, tails of waves and reductions, which wider memory does not
+shorten (a GEMM of 5,120 x 8,192 in FP8 takes 12.5, 8.7 and 5.2 µs at the bandwidths of H100, H200 and B200, and 9.6, 9.7 and 9.2 µs
+more).  The more a kernel is bound by its FLOP, the less of it stays:
+    latency = max(launch, (t - ideal_here / STREAMING) · max(0, 1 - compute / memory))
+Carrying whole tables (m <= 128, median errors of the tables) from H100 to H200: decode attention 9-15 -> 2-4 %, GEMM 4-12 -> 3-6 %,
+experts 7-20 -> 4-8 %; from H100 to L40S: 46-159 -> 29-44 %, 20-53 -> 20-35 %, 11-114 -> 12-68 %; from A100 to H100, whose kernels differ
+more than their memories, it is worse: 14-23 -> 26-47 %.  Ignored: clock throttling, caches larger than the
 working set, contention with other kernels.
 """
 
@@ -21,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+STREAMING = 0.9  # of the bandwidth that a kernel reaches on bytes alone
 FLOP_SHARE = 0.65  # of the peak that an unmeasured compute-bound kernel is given
 BYTE_SHARE = 0.8  # of the bandwidth that an unmeasured memory-bound kernel is given
 LAUNCH = 2e-6  # [s] fixed part of an unmeasured kernel
@@ -102,6 +111,23 @@ def ideal(flop: ArrayLike, nbytes: ArrayLike, peaks: Peaks, compute: str) -> Arr
     return np.maximum(np.asarray(flop, float) / peaks.rate(compute), np.asarray(nbytes, float) / peaks.bandwidth)
 
 
+class Bounds(NamedTuple):
+    """Times [s] at the peaks of a GPU: of moving the bytes, and of the FLOP."""
+
+    memory: Array
+    compute: Array
+
+    @property
+    def ideal(self) -> Array:
+        """The longer of both."""
+        return np.maximum(self.memory, self.compute)
+
+
+def bounds(flop: ArrayLike, nbytes: ArrayLike, peaks: Peaks, compute: str) -> Bounds:
+    """Both times of `ideal`."""
+    return Bounds(np.asarray(nbytes, float) / peaks.bandwidth, np.asarray(flop, float) / peaks.rate(compute))
+
+
 def flat(flop: ArrayLike, nbytes: ArrayLike, peaks: Peaks, compute: str) -> Array:
     """The stated roofline [s]: 2 µs + max(FLOP / 65 % of peak, bytes / 80 % of bandwidth)."""
     busy = np.asarray(flop, float) / (FLOP_SHARE * peaks.rate(compute))
@@ -112,6 +138,13 @@ def transfer(seconds: Array, launch: float, here: Array, there: Array) -> Array:
     """Times measured where the ideal is `here`, moved to a GPU or shape where it is `there` (all [s])."""
     fixed = np.minimum(launch, seconds)
     return fixed + (seconds - fixed) * there / here
+
+
+def carry(seconds: Array, launch: float, here: Bounds, there: Bounds) -> Array:
+    """Times measured on a GPU with the bounds `here`, on one with the bounds `there` (all [s]); the law stands above."""
+    latency = (seconds - here.ideal / STREAMING) * np.maximum(0.0, 1.0 - here.compute / here.memory)
+    fixed = np.minimum(np.maximum(latency, launch), seconds)
+    return fixed + (seconds - fixed) * there.ideal / here.ideal
 
 
 def labelled(seconds: ArrayLike, label: Provenance | NDArray[np.int8]) -> Priced:

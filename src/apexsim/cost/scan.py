@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from apexsim.cost.grid import bilinear, bracket, fill
 from apexsim.cost.kernels import Table
 from apexsim.cost.library import ENGINES, Library, moved
-from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, flat, ideal, labelled, transfer, worst
+from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, bounds, flat, ideal, labelled, transfer, worst
 
 STATE_BYTES = 4.0
 BMM_IN, BMM_OUT = 128, 512  # sizes of the absorbed products of the measured latent attention
@@ -87,8 +87,8 @@ def scan(library: Library, kind: str, phase: str, batch: ArrayLike, length: Arra
                 priced = surface.price(b, s, state)
                 if home.native and name == kind:
                     return priced
-                there = ideal(*scan_work(phase, b, s, state), library.peaks, "bf16")
-                return moved(priced, surface.launch, surface.best(b, s, state), there)
+                here, there = (bounds(*scan_work(phase, b, s, state), p, "bf16") for p in (surface.peaks, library.peaks))
+                return moved(priced, surface.launch, here, there)
     return labelled(flat(*scan_work(phase, b, s, state), library.peaks, "bf16"), Provenance.ROOFLINE)
 
 
@@ -136,7 +136,8 @@ def bmm(library: Library, tokens: ArrayLike, heads: int, dtype: str) -> Priced:
         surface = library.surface(home, "mla_bmm", key, BmmSurface)
         priced = surface.price(t, heads)
         if not (home.native and key[1] == wanted):
-            there = ideal(*bmm_work(t, many, surface.weight_bytes), library.peaks, surface.compute)
-            priced = moved(priced, surface.launch, surface.best(t, many), there)
+            demand = bmm_work(t, many, surface.weight_bytes)
+            here, there = (bounds(*demand, p, surface.compute) for p in (surface.peaks, library.peaks))
+            priced = moved(priced, surface.launch, here, there)
         parts.append(priced)
     return Priced(parts[0].seconds + parts[1].seconds, np.maximum(parts[0].provenance, parts[1].provenance))

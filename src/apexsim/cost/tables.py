@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.cost.price import Pricer
+from apexsim.cost.price import Pricer, quantised_apart
 from apexsim.engine.types import DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
 from apexsim.model.ops import Attend, Axis, Cross, Gemm, Index, Mla, Op
@@ -219,7 +219,7 @@ def compile_costs(
         lane = _each(stages, lambda stage: _token_table(stage, pricer, engine, axes, Axis.LANE, own))
     total = _each(stages, lambda stage: _token_table(stage, pricer, engine, axes, Axis.TOTAL, size))
     decode = _each(attention, lambda ops: _decode_table(ops, windows, pricer, axes, nodes))
-    floor, add = _host_terms(stages, engine)
+    floor, add = _host_terms(stages, pricer, engine)
     hop, hop_token = _hops(len(stages), plan, pricer, hidden)
     return Costs(
         lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),
@@ -240,11 +240,12 @@ def _stacked(tables: list[Array]) -> Array:
     return tables[0][None] if len(tables) == 1 else np.stack(tables)
 
 
-def _host_terms(stages: tuple[StageOps, ...], engine: EngineRow) -> tuple[Array, Array]:
-    """[S, K] floor and addition of a step: launches per stage, the scheduler's own time on the first."""
-    launches = np.asarray([float(s.launches) for s in stages])
+def _host_terms(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow) -> tuple[Array, Array]:
+    """[S, K] floor and addition of a step: launches per stage (with what quantises apart), the scheduler's own time on the first."""
+    apart = [sum(n * sum(quantised_apart(pricer, op) for op in layer.ops) for layer, n in s.layers) for s in stages]
+    launches = np.asarray([float(s.launches + more) for s, more in zip(stages, apart, strict=True)])
     floor, add = np.zeros((len(stages), 2)), np.zeros((len(stages), 2))
-    floor[:, PROMPT] = engine.prompt_floor_launch_s * launches
+    floor[:, PROMPT] = (engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s) * launches
     add[:, PROMPT] = engine.prompt_add_launch_s * launches
     if not engine.pad:
         floor[:, DECODE] = floor[:, PROMPT]

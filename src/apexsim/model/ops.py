@@ -33,7 +33,7 @@ class Gemm:
     weight_bytes: float = 2.0
     axis: Axis = Axis.TOTAL
     split: int = 1
-    quantise: bool = False  # activations are quantised in front of this GEMM by a separate kernel
+    after: str = ""  # "norm", "attention" or "activation": what wrote the activations, where these get their scales at run time
     only: str = ""  # "decode" or "prompt" where only steps of that kind run it
     beside: bool = False  # captured steps run it on a second stream, see `Grouped.beside`
 

@@ -74,11 +74,11 @@ class Context:
         SGLang and TensorRT-LLM without an all-to-all library) as long as a fast link joins the group."""
         return self.plan.lanes > 1 and self.plan.ffn.ep > 1 and self.plan.stage_devices > self.domain
 
-    def gemm(self, label: str, part: str, n: int, k: int, lane: bool, split: int = 1, only: str = "") -> Gemm:
-        """A GEMM with the kernel that the weight format, the activations and the GPU lead to."""
+    def gemm(self, label: str, part: str, n: int, k: int, lane: bool, split: int = 1, only: str = "", after: str = "norm") -> Gemm:
+        """A GEMM with the kernel that the weight format, the activations and the GPU lead to; `after`: what wrote its input."""
         kernel, size = kernel_for(self.plan.precision.weight(part), self.plan.precision.activation, self.flops)
         axis = Axis.LANE if lane else Axis.TOTAL
-        return Gemm(label, n, k, kernel, size, axis, split, kernel in QUANTISED, only)
+        return Gemm(label, n, k, kernel, size, axis, split, after if kernel in QUANTISED else "", only)
 
 
 UNPACKED = {"mxfp4": "w4a16_mxfp4"}  # formats whose unpacking kernel was measured apart
@@ -113,7 +113,7 @@ def _attention(cell: Attention, ctx: Context) -> tuple[list[Op], str]:
     ops: list[Op] = [
         ctx.gemm("qkv", "attention", q * dim * (2 if cell.gate else 1) + kv_width, ctx.hidden, lane),
         Attend("attention", q, kv, dim, v_dim, window, ctx.plan.precision.kv, cell.causal),
-        ctx.gemm("out", "attention", ctx.hidden, q * v_dim, lane),
+        ctx.gemm("out", "attention", ctx.hidden, q * v_dim, lane, after="attention"),
         Stream("elementwise", ACT * moved, ctx.axis),
     ]
     if cell.qkv_out_extra >= ctx.hidden and not cell.shares_kv:  # gates per head and kin, beside the queries
@@ -130,7 +130,7 @@ def _cross(cell: Attention, ctx: Context, q: int, kv: int, v_dim: int) -> list[O
     return [
         ctx.gemm("qkv", "attention", q * dim, ctx.hidden, lane),
         Cross("cross attention", q, kv, dim, v_dim, cell.source, project, ctx.plan.precision.kv),
-        ctx.gemm("out", "attention", ctx.hidden, q * v_dim, lane),
+        ctx.gemm("out", "attention", ctx.hidden, q * v_dim, lane, after="attention"),
         Stream("elementwise", ACT * (4 * ctx.hidden + 2 * q * dim), ctx.axis),
     ]
 
@@ -168,9 +168,9 @@ def _latent(cell: LatentAttention, ctx: Context) -> tuple[list[Op], str]:
     ops += _indexer(cell, ctx, cell.q_rank or ctx.hidden, cell.compress)
     width = heads * cell.v_dim
     if cell.o_groups:  # each group of heads has a low-rank product of its own, then one product joins them
-        ops.append(ctx.gemm("out", "attention", cell.o_rank, width, lane))
+        ops.append(ctx.gemm("out", "attention", cell.o_rank, width, lane, after="attention"))
         width = _heads(cell.o_groups, tp) * cell.o_rank
-    ops.append(ctx.gemm("out", "attention", ctx.hidden, width, lane))
+    ops.append(ctx.gemm("out", "attention", ctx.hidden, width, lane, after="attention"))
     moved = 4 * ctx.hidden + 2 * (cell.q_rank + latent) + 2 * heads * qk + 2 * latent
     ops.append(Stream("elementwise", ACT * moved, ctx.axis))
     return ops, "latent"
@@ -187,7 +187,7 @@ def _dense(label: str, part: str, inner: int, gated: bool, tp: int, split: int, 
     moved = 4 * ctx.hidden + (up + 1) * width
     return [
         ctx.gemm(label, part, up * width, ctx.hidden, False, split),
-        ctx.gemm(label, part, ctx.hidden, width, False, split),
+        ctx.gemm(label, part, ctx.hidden, width, False, split, after="activation"),
         Stream("elementwise", ACT * moved, Axis.TOTAL, split),
     ]
 

@@ -62,7 +62,7 @@ def setting_for(model: Model, cluster: Cluster, work: Workload, question: Questi
     row: EngineRow = engine_of(question.engine, {"max_num_seqs": question.batch}, cluster, work.longest)
     if model.decoder.role == "encoder" and model.decoder.source_length:
         row = replace(row, tokenise_s=0.0)  # positions of sounds and images are no text
-    pricer = Pricer(load_bank(cluster.gpu, "vllm"), cluster, load=question.load)
+    pricer = Pricer(load_bank(cluster.gpu, "vllm"), cluster, load=question.load, fused=row.fuses(cluster.gpu.arch))
     return Setting(model, cluster, row, work, pricer, work.longest)
 
 

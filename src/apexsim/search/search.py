@@ -17,7 +17,7 @@ from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
-from apexsim.search.error import comparison_error, objective_error
+from apexsim.search.error import LENDER, comparison_error, objective_error
 from apexsim.search.evaluate import Setting
 from apexsim.search.pool import Result, Work, evaluated
 from apexsim.search.study import Interrupted, Ranked, Step, Study
@@ -103,10 +103,11 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
         ratio = goal.objective.ratio(value, base)
         ranked.append(Ranked(found.plan, found.room, found.stages, found.outcome, found.metrics, found.account, value, ratio,
                              key[0] == 0, tie))  # fmt: skip
-    note = "" if not math.isnan(base) else _heuristic_note(setting, heuristic)
+    note, gpu = "" if not math.isnan(base) else _heuristic_note(setting, heuristic), setting.cluster.gpu
+    error = objective_error(goal.objective.name, ranked[0].account, not gpu.kernels and gpu.vendor != LENDER)
     return Study(
         setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
-        tuple(rejected), heuristic.shorthand, note, (objective_error(goal.objective.name, ranked[0].account), width),
+        tuple(rejected), heuristic.shorthand, note, (error, width),
         _notes(setting), power_cap=goal.power_cap,
     )  # fmt: skip
 
@@ -140,7 +141,7 @@ def _notes(setting: Setting) -> tuple[str, ...]:
     if setting.clocked:
         notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
     if not gpu.kernels:
-        where = f"utilisation transferred from {gpu.borrow}, peaks its own" if gpu.borrow else "all from the stated roofline"
+        where = f"times carried from {gpu.borrow} to its own peaks" if gpu.borrow else "all from the stated roofline"
         notes.append(f"no measured kernels for {gpu.name}: {where}")
     return tuple(dict.fromkeys(notes))
 

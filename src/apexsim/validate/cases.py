@@ -112,8 +112,33 @@ def _engine(name: str, version: str, settings: dict[str, Any], cluster: Cluster,
     return settled(override(row, **settings), cluster.gpu.memory_bytes, cluster.gpu.name, length)
 
 
+# Until November 2025 the TensorRT-LLM launch scripts of DeepSeek-R1 chose expert parallel and attention data parallel themselves, while
+# rows kept the labels ep 1 and dp 1 (runs labelled so in November and ep 8 in December agree within 0.5 % in TPOT): family, precision,
+# GPU, tensor parallel -> (isl, osl) -> above how many users experts are parallel, and above how many attention is data parallel.
+SCRIPTED_UNTIL = "2025-12"
+SCRIPTED: dict[tuple[str, str, str, int], dict[tuple[int, int], tuple[int, int]]] = {
+    ("dsr1", "fp8", "b200_sxm", 8): {(1024, 1024): (0, 32), (1024, 8192): (0, 64), (8192, 1024): (0, 64)},
+    ("dsr1", "fp8", "h200_sxm", 8): {(1024, 1024): (0, 64), (1024, 8192): (0, 64), (8192, 1024): (0, 32)},
+    ("dsr1", "fp4", "b200_sxm", 4): {(1024, 1024): (32, 255), (1024, 8192): (32, 255), (8192, 1024): (32, 32)},
+    ("dsr1", "fp4", "b200_sxm", 8): {(1024, 1024): (8, 255), (1024, 8192): (16, 255), (8192, 1024): (32, 32)},
+}
+
+
+def _scripted(row: Row, tp: int) -> tuple[Layout, Layout] | None:
+    """Layouts that the launch script chose by itself; None where it took the row's."""
+    if row["backend"] != "trtllm" or not "" < (row.get("measured_date") or "") < SCRIPTED_UNTIL:
+        return None
+    above = SCRIPTED.get((row["family"], row["precision"], row["system"], tp), {}).get((whole(row, "isl"), whole(row, "osl")))
+    if above is None or whole(row, "concurrency") <= above[0]:
+        return None
+    return Layout(tp, 1) if whole(row, "concurrency") > above[1] else Layout(tp=tp), Layout(ep=tp)
+
+
 def _layout(row: Row, model: Model) -> tuple[Layout, Layout]:
     """Attention and FFN layouts of a closed-loop row."""
+    scripted = _scripted(row, whole(row, "attn_tp", 1, 1, WIDEST))
+    if scripted:
+        return scripted
     attention = Layout(max(1, whole(row, "attn_dp", 1, most=WIDEST)), whole(row, "attn_tp", 1, 1, WIDEST))
     if not any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells):
         return attention, Layout(tp=attention.devices) if attention.dp > 1 else attention
@@ -143,7 +168,7 @@ CLOSED = {"ttft_mean_ms": "ttft_mean_ms", "tpot_mean_ms": "tpot_mean_ms", "e2e_m
 def closed_loop(row: Row, where: Path) -> Case | Skipped:
     """A row of InferenceX-style closed-loop results."""
     labels = {"engine": row["backend"], "gpu": row["system"], "model": row["config"], "origin": row["origin"],
-              "concurrency": row["concurrency"], "suspect": _suspect(row)}  # fmt: skip
+              "concurrency": row["concurrency"], "suspect": _suspect(row), "version": _version(row)}  # fmt: skip
     if not row["config"]:
         return Skipped(row["id"], "the row names no bundled model", labels)
     if row["backend"] not in ENGINE:
@@ -166,6 +191,8 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
 
 WAIT_RATIO = {20: 0.9, 40: 0.8}  # batch_wait_timeout_iters -> batch_wait_max_tokens_ratio of the same launch scripts
 BALANCE_WAIT = 60  # attention_dp_config.timeout_iters of the launch scripts with attention data parallel
+# vLLM launch scripts for Blackwell switch the fused all-reduce on, those of Llama 70B also pass cudagraph_mode FULL_DECODE_ONLY.
+BLACKWELL, DECODE_GRAPHS = "b200", "70b_"
 UNSEEN_HARNESS = "nvidia-aic-gap-analysis"  # its flags are not published; what its TensorRT-LLM rows need:
 UNSEEN_BUDGET = 3072  # tokens of a chunk
 ONE_SLOT_FEWER = ("llama8b",)  # families whose sweeps had one slot fewer than users: TTFT falls as E2E / users; others' does not
@@ -174,6 +201,7 @@ ONE_SLOT_FEWER = ("llama8b",)  # families whose sweeps had one slot fewer than u
 def _launched(row: Row, lanes: int) -> dict[str, Any]:
     """Engine settings that were in force: the columns `launch_*` and, where defaults were resolved, `eff_*`."""
     fraction, users = number(row, "launch_gpu_mem_frac"), max(1, whole(row, "concurrency"))
+    script = row.get("launch_script") or ""
     found: dict[str, Any] = {
         "max_num_batched_tokens": whole(row, "launch_chunked_prefill_size") or whole(row, "eff_token_budget") or None,
         "max_num_seqs": whole(row, "eff_max_seqs") or None,
@@ -188,6 +216,8 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
         wait = whole(row, "launch_batch_wait")
         found |= {"batch_wait_iters": wait or None, "batch_wait_ratio": WAIT_RATIO.get(wait, 0.9) if wait else None}
         found["balance_wait"] = BALANCE_WAIT if lanes > 1 else None
+    if row["backend"] == "vllm" and BLACKWELL in script:
+        found |= {"fused_all_reduce": "blackwell", "prompt_graphs": 0 if DECODE_GRAPHS in script else None}
     if row["origin"] == UNSEEN_HARNESS:  # it sends token ids: nothing to tokenise
         found["tokenise_s"] = 0.0
         if row["backend"] == "trtllm":

@@ -30,10 +30,11 @@ class Bench:
     def pricer(self, case: Case) -> Pricer:
         """The pricer of a case."""
         source = SOURCES.get(case.engine.engine, "vllm")
-        key = (case.cluster.gpu.name, source, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce)
+        fused = case.engine.fuses(case.cluster.gpu.arch)
+        key = (case.cluster.gpu.name, source, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, fused)
         if key not in self.pricers:
             bank = load_bank(case.cluster.gpu, source)
-            self.pricers[key] = Pricer(bank, case.cluster, case.custom_all_reduce)
+            self.pricers[key] = Pricer(bank, case.cluster, case.custom_all_reduce, fused=fused)
         return self.pricers[key]
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
