@@ -56,7 +56,8 @@ def scheduler_of(rules: dict[str, int], folder: str) -> Any:
     from vllm.v1.structured_output import StructuredOutputManager
 
     longest = 128 if rules["chunk"] else rules["budget"]
-    reserve = {"scheduler_reserve_full_isl": bool(rules["reserve"])} if "scheduler_reserve_full_isl" in FIELDS else {}
+    known = "scheduler_reserve_full_isl" in SchedulerConfig.__dataclass_fields__
+    reserve = {"scheduler_reserve_full_isl": bool(rules["reserve"])} if known else {}
     limits = SchedulerConfig(
         max_num_seqs=rules["seats"], max_num_batched_tokens=rules["budget"], max_model_len=longest, is_encoder_decoder=False,
         enable_chunked_prefill=bool(rules["chunk"]), async_scheduling=bool(rules["ahead"]), **reserve,
@@ -71,7 +72,6 @@ def scheduler_of(rules: dict[str, int], folder: str) -> Any:
     return kind(config, pool, StructuredOutputManager(config), block_size=rules["block"])
 
 
-FIELDS: set[str] = set()
 MODEL = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
     "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": 64, "max_position_embeddings": 4096,
@@ -157,10 +157,8 @@ def record(case: dict[str, Any], folder: str) -> dict[str, Any]:
 def main() -> int:
     """Write the file named on the command line."""
     import vllm
-    from vllm.config import SchedulerConfig
 
-    size = int(sys.argv[2]) if len(sys.argv) > 2 else 16
-    FIELDS.update(SchedulerConfig.__dataclass_fields__)
+    size = int(sys.argv[2]) if len(sys.argv) > 2 else 12
     rng = np.random.default_rng(7)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(MODEL))

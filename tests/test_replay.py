@@ -379,7 +379,7 @@ def test_a_closed_loop_is_predicted_as_one() -> None:
     found = compare(run, "llama-3.1-8b", "TP1", {"gpu": "l4", "gpus": 1})
     work = found.study.setting.workload
     assert (work.mode, work.concurrency, work.size, work.warmup) == ("closed", 3, 8, 2) and len(found.send) == 6
-    assert {row.metric: row for row in found.rows}["mean_concurrency"].predicted > 2
+    assert {row.metric: row for row in found.rows}["mean_concurrency"].predicted > 1.8
 
 
 def test_the_command_measures_compares_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
