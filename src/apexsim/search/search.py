@@ -141,7 +141,7 @@ def _notes(setting: Setting) -> tuple[str, ...]:
     if setting.clocked:
         notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
     if not gpu.kernels:
-        where = f"times carried from {gpu.borrow} to its own peaks" if gpu.borrow else "all from the stated roofline"
+        where = f"times transferred from {gpu.borrow} to its own peaks" if gpu.borrow else "all from the stated roofline"
         notes.append(f"no measured kernels for {gpu.name}: {where}")
     return tuple(dict.fromkeys(notes))
 
