@@ -70,7 +70,7 @@ def test_fp8_llama_70b_on_vllm_v1(closed_loop: dict[str, Any]) -> None:
     rows = [r for r in closed_loop["rows"] if r["id"] in wanted]
     assert len(rows) == 105
     assert median_error(rows, "tpot_mean_ms") <= 0.09
-    assert median_error(rows, "ttft_mean_ms") <= 0.24
+    assert median_error(rows, "ttft_mean_ms") <= 0.20
 
 
 def test_every_row_is_predicted_or_skipped_with_a_reason(closed_loop: dict[str, Any]) -> None:

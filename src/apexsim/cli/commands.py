@@ -182,7 +182,8 @@ def fit_host(file: MeasuredFile, **given: Any) -> None:
     """Refit an engine's host constants."""
     from apexsim.validate.fit_host import main as run
 
-    run([str(file), "--engine", given["engine"], "--leave-out", given["leave_out"], "--where", given["where"]])
+    asked = {"--engine": given["engine"], "--leave-out": given["leave_out"], "--where": given["where"], "--only": given["only"]}
+    run([str(file), *(word for pair in asked.items() for word in pair)])
 
 
 @with_options("fit-power")

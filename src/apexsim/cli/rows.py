@@ -296,6 +296,7 @@ FITTING = (
     Opt("engine", str, "vllm", "Rows of this engine: vllm, sglang or trtllm.", "NAME"),
     Opt("leave_out", str, "model", "Label whose groups are left out in turn: model, gpu, version, workload, layout.", "LABEL"),
     Opt("where", str, "", "Only rows with this label, e.g. origin=inferencex.", "LABEL=VALUE"),
+    Opt("only", str, "", "Constants to fit, with commas between them; the others stay. Default: all that are not 0.", "NAMES"),
 )
 POWER_FITTING = (
     Opt("prompt_scale", float, 1.0, "Multiplies the prompt lengths that are assumed.", "X", least=0, above=True),
