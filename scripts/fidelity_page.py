@@ -248,8 +248,8 @@ GPUs and versions after three rounds of the fit instead of six; those of vLLM be
 | vLLM 0.6.0 | each workload | 4.7 % | 0.9 % |
 | vLLM 0.6.0 | each TP layout | 5.0 % | 0.8 % |
 | vLLM V1 | each model | 10.5 % | 5.4 % |
-| SGLang | each model | 10.2 % | 7.8 % |
-| TensorRT-LLM | each model | 8.0 % | 6.1 % |
+| SGLang | each model | 11.3 % | 7.9 % |
+| TensorRT-LLM | each model | 8.6 % | 5.9 % |
 | vLLM V1 | each GPU | 16.3 % | 5.6 % |
 | SGLang | each GPU | 12.3 % | 5.8 % |
 | TensorRT-LLM | each GPU | 15.0 % | 5.4 % |
