@@ -241,7 +241,7 @@ NVIDIA's own runs, whose harness and flags are unknown, are scored apart.
 **What was fitted on what.** Five to six host constants per engine, nothing else. Those of vLLM 0.6.0 on `open_loop.csv`, those of vLLM V1,
 SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `python -m apexsim.validate.fit_host FILE`. The tables
 below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`;
-GPUs and versions after three rounds of the fit instead of six; those of vLLM before its steps were formed ahead of time):
+the versions of vLLM after three rounds of the fit instead of six, and before its steps were formed ahead of time):
 
 | engine | left out | TTFT | TPOT or ITL |
 |---|---|---|---|
@@ -250,15 +250,15 @@ GPUs and versions after three rounds of the fit instead of six; those of vLLM be
 | vLLM V1 | each model | 10.5 % | 5.4 % |
 | SGLang | each model | 11.3 % | 7.9 % |
 | TensorRT-LLM | each model | 8.6 % | 5.9 % |
-| vLLM V1 | each GPU | 16.3 % | 5.6 % |
-| SGLang | each GPU | 12.3 % | 5.8 % |
-| TensorRT-LLM | each GPU | 15.0 % | 5.4 % |
+| vLLM V1 | each GPU | 10.9 % | 5.0 % |
+| SGLang | each GPU | 12.0 % | 5.7 % |
+| TensorRT-LLM | each GPU | 14.5 % | 5.5 % |
 | vLLM V1 | each version | 13.8 % | 5.8 % |
-| SGLang | each version | 13.7 % | 5.7 % |
-| TensorRT-LLM | each version | 7.5 % | 5.9 % |
+| SGLang | each version | 13.7 % | 5.6 % |
+| TensorRT-LLM | each version | 7.6 % | 6.1 % |
 
-`request_level.csv` is outside the fit, with one exception: `prompt_factor` of vLLM V1, between 1.15 and 1.23 of which the fit cannot choose,
-is the 1.23 that agrees with it. Out of sample for everything: offline maximum throughput of TensorRT-LLM (276 published figures, not
+`request_level.csv` is outside the fit, with one exception: `prompt_factor` of vLLM V1, which the fit leaves open between 1.15 and
+1.23, is the 1.23 that agrees with it. Out of sample for everything: offline maximum throughput of TensorRT-LLM (276 published figures, not
 shipped): median 9.7 % with tensor parallelism, 12.5 % with pipelines; Llama 3.1 70B 7.1 %, 8B 3.4 %; start-up memory
 (docs/memory.md). Kernel times come from other measurements (docs/kernels.md) and see none of these files."""
 
