@@ -47,7 +47,7 @@ def triangle(length: int, window: int) -> float:
     return 0.5 * window * (window + 1) + float(length - window) * window
 
 
-@merged
+@inner
 def join(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int, i: int, t: float) -> None:
     """Request i, its prompt computed and a token sampled at t, starts to decode in group g."""
     steps = state.steps[r, g]
@@ -192,7 +192,7 @@ def admit(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, l
         _start(req, work, state, rules, costs, log, r, g, best, i, t0, with_decodes)
 
 
-@merged
+@inner
 def _left(state: State, rules: Rules, r: int, g: int, l: int, with_decodes: bool) -> int:
     """Tokens of the budget that the lane has left."""
     left = rules.budget - state.tokens[r, l]

@@ -57,7 +57,7 @@ def decode_attention(state: State, costs: Costs, r: int, g: int, l: int, s: int)
     return y
 
 
-@merged
+@inner
 def advance_context(state: State, costs: Costs, log: Log, r: int, g: int, n: int) -> None:
     """Every decoding sequence of the group gains n tokens (no window fills before the last of them)."""
     state.steps[r, g] += n
@@ -142,7 +142,7 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
     state.flying[r, g] = 2 if decodes else 1
 
 
-@merged
+@inner
 def note_sums(log: Log, r: int, decode: float, prefill: float, sample: float, host: float, floor: float, hop: float,
                took: float) -> None:  # fmt: skip
     log.sums[r, S_DECODE] += decode
