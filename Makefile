@@ -20,7 +20,7 @@ test: $(READY)  ## all tests
 check: $(READY_DEV)  ## style, types, tests
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --dist loadfile
 
 fidelity: $(READY)  ## errors against measured systems; fails when one has grown
 	@$(PY) -m apexsim.validate.gate
