@@ -245,7 +245,7 @@ the versions of vLLM after three rounds of the fit instead of six, and before it
 
 | engine | left out | TTFT | TPOT or ITL |
 |---|---|---|---|
-| vLLM 0.6.0 | each workload | 4.7 % | 0.9 % |
+| vLLM 0.6.0 | each workload | 4.9 % | 0.8 % |
 | vLLM 0.6.0 | each TP layout | 5.0 % | 0.8 % |
 | vLLM V1 | each model | 10.5 % | 5.4 % |
 | SGLang | each model | 11.3 % | 7.9 % |
@@ -259,7 +259,7 @@ the versions of vLLM after three rounds of the fit instead of six, and before it
 
 `request_level.csv` is outside the fit, with one exception: `prompt_factor` of vLLM V1, which the fit leaves open between 1.15 and
 1.23, is the 1.23 that agrees with it. Out of sample for everything: offline maximum throughput of TensorRT-LLM (276 published figures, not
-shipped): median 9.7 % with tensor parallelism, 12.5 % with pipelines; Llama 3.1 70B 7.1 %, 8B 3.4 %; start-up memory
+shipped): median 9.7 % with tensor parallelism, 12.6 % with pipelines; Llama 3.1 70B 7.1 %, 8B 3.6 %; start-up memory
 (docs/memory.md). Kernel times come from other measurements (docs/kernels.md) and see none of these files."""
 
 

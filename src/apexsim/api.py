@@ -59,6 +59,9 @@ def plan(model: str, **question: Any) -> Study:
 def simulate(model: str, plan: str, **question: Any) -> Study:
     """One plan in full, given by its shorthand."""
     question.pop("workers", 0), question.pop("progress", None)
+    axis = next((name for name in ("quant", "clock") if question.get(name)), None)
+    if axis:
+        raise InputError("one plan is simulated, nothing is searched", f"--{axis}", "the plan names its own: TP8@fp8, TP8@810MHz")
     setting, precision, goal, inputs = ask(model, **question)
     wanted = parse_plan(plan, precision)
     if wanted.clock:

@@ -10,7 +10,7 @@ import typer
 
 from apexsim.cli import device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
-from apexsim.cli.options import checked, question, with_options
+from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size
 from apexsim.cli.sizing import FIT_HELP, fit
 
@@ -77,14 +77,6 @@ Examples:
 
   apexsim validate measured.csv --json errors.json
 """
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="Bundled name or alias, path of a config.json or its folder, or a hub id.",
-        metavar="MODEL",
-        show_default=False,
-    ),
-]
 Files = Annotated[
     list[str], typer.Argument(help="CSV files of measured systems.", metavar="FILE...", show_default=False)
 ]

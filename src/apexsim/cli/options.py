@@ -13,6 +13,14 @@ import typer
 from apexsim.cli.rows import AXES, COMMANDS, QUESTION, RAY, REQUIRED, Opt
 from apexsim.errors import InputError
 
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="Bundled name or alias, path of a config.json or its folder, or a hub id.",
+        metavar="MODEL",
+        show_default=False,
+    ),
+]
 ADDRESS = re.compile(r"auto|local|.+:\d+")
 
 

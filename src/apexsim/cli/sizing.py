@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from apexsim.cli.options import checked, with_options
+from apexsim.cli.options import Model, checked, with_options
 from apexsim.cli.outside import page_size
 from apexsim.errors import Infeasible, Rejected
 
@@ -24,14 +22,6 @@ Examples:
 
   apexsim fit qwen3-8b --gpu h100-sxm --gpus 1 --max-model-len 8192 --log examples/qwen3-8b-startup.log
 """
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="Bundled name or alias, path of a config.json or its folder, or a hub id.",
-        metavar="MODEL",
-        show_default=False,
-    ),
-]
 SETTINGS = {
     "max_num_seqs": "max_num_seqs", "max_num_batched_tokens": "max_num_batched_tokens", "block_size": "block_size",
     "gpu_memory_utilization": "memory_fraction", "num_speculative_tokens": "draft_tokens",

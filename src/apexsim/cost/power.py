@@ -15,6 +15,7 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,16 +58,20 @@ class Server:
 
 
 @cache
+def _constants() -> dict[str, Any]:
+    return tomllib.loads((files("apexsim") / "data/power.toml").read_text(encoding="utf-8"))
+
+
 def power_spread() -> tuple[float, float]:
     """Robust log standard deviation of predicted over measured power: of one run, and between two plans of one load."""
-    data = tomllib.loads((files("apexsim") / "data/power.toml").read_text(encoding="utf-8"))["spread"]
+    data = _constants()["spread"]
     return data["run"], data["comparison"]
 
 
 @cache
 def power_law() -> tuple[PowerLaw, Server]:
     """The shipped constants."""
-    data = tomllib.loads((files("apexsim") / "data/power.toml").read_text(encoding="utf-8"))
+    data = _constants()
     law = PowerLaw(data["base"], data["per_byte_pj"] * 1e-12, data["per_flop_pj"] * 1e-12, data["ceiling"], data["sharpness"],
                    data["idle_share"])  # fmt: skip
     server = data["server"]
