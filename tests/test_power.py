@@ -266,3 +266,19 @@ def test_the_fit_finds_the_law_that_made_the_points():
     found = fit(points, LAW)
     assert (found.base, found.per_byte, found.per_flop) == pytest.approx((truth.base, truth.per_byte, truth.per_flop), rel=1e-3)
     assert np.abs(left_out(points, LAW)[0]).max() < 1e-3
+
+
+def test_memory_bound_kernels_take_as_much_longer_as_the_law_says():
+    from apexsim.cost.bank import load_bank
+
+    full, low = load_bank(H100), load_bank(load_gpu("h100-sxm@810"))
+    times = [bank.decode(64.0, 4096.0, 8, 1, 128).seconds for bank in (full, low)]
+    assert 1.35 < times[1] / times[0] < 0.58 * 1980 / 810 + 1e-9  # the launch stays
+    products = [bank.gemm(8192.0, 8192, 8192, "bf16").seconds for bank in (full, low)]
+    assert products[1] / products[0] == pytest.approx(0.76 * 1980 / 810, rel=0.01)
+
+
+@pytest.mark.parametrize("axis", ["quant", "clock"])
+def test_one_plan_is_not_searched_over(axis):
+    with pytest.raises(InputError, match="names its own"):
+        apexsim.simulate("llama-3.1-8b", "TP2", **ASKED, **{axis: "fp8" if axis == "quant" else "810"})

@@ -45,6 +45,11 @@ def clock_law() -> ClockLaw:
     return ClockLaw(**tomllib.loads((files("apexsim") / "data/power.toml").read_text(encoding="utf-8"))["clock"])
 
 
+def stretch(clock: float) -> float:
+    """How many times as long memory-bound kernels take at a share `clock` of the highest clock."""
+    return max(1.0, clock_law().memory_knee / clock)
+
+
 def at_clock(gpu: Gpu, mhz: float, where: str = "--gpu") -> Gpu:
     """The GPU with its SM clock fixed at `mhz`; raises InputError where its highest clock is unknown or passed."""
     highest, hint = gpu.clock_mhz, f"{gpu.name} runs from {LEAST * gpu.clock_mhz:.0f} to {gpu.clock_mhz:.0f} MHz"
@@ -58,6 +63,6 @@ def at_clock(gpu: Gpu, mhz: float, where: str = "--gpu") -> Gpu:
     if share == 1.0:
         return gpu
     flops = MappingProxyType({name: peak * min(1.0, share / law.compute_knee) for name, peak in gpu.flops.items()})
-    bandwidth = gpu.memory_bandwidth * min(1.0, share / law.memory_knee)
+    bandwidth = gpu.memory_bandwidth / stretch(share)
     return replace(gpu, name=f"{gpu.name}@{mhz:.0f}MHz", flops=flops, memory_bandwidth=bandwidth, kernels="",
                    borrow=gpu.kernels or gpu.borrow, clock=share)  # fmt: skip

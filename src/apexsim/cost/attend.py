@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from apexsim.cost.attention import DENSE, KV_BYTES, WORK, AttentionSurface, Match, Shape
 from apexsim.cost.grid import convex_minorant
-from apexsim.cost.library import Home, Library, moved
+from apexsim.cost.library import Home, Library
 from apexsim.cost.roofline import LAUNCH, Array, Priced, Provenance, bounds, flat, ideal, labelled, worst
 
 OTHER_ENGINE = 1.0  # distance at which another engine's attention kernel is preferred to this one's nearest shape
@@ -88,7 +88,7 @@ def price(library: Library, ask: Ask, batch: ArrayLike, length: ArrayLike) -> Pr
         return priced
     here = bounds(*surface.work(b, s, ask.shape, surface.kv_bytes), surface.peaks, surface.compute)
     there = bounds(*ask.work(b, s), library.peaks, surface.compute)
-    return moved(priced, surface.launch, here, there)
+    return library.moved(priced, surface.launch, here, there)
 
 
 def decode(library: Library, ask: Ask, batch: ArrayLike, context: ArrayLike) -> Priced:

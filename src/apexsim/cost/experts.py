@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from apexsim.cost.grid import bracket, fill, linear
 from apexsim.cost.kernels import Table
-from apexsim.cost.library import Home, Library, moved
+from apexsim.cost.library import Home, Library
 from apexsim.cost.roofline import (
     KERNELS,
     Array,
@@ -158,7 +158,7 @@ def price(library: Library, tokens: ArrayLike, layer: Layer, kernel: str, load: 
         return priced
     here = bounds(*work(t, layer, surface.kernel), surface.peaks, surface.kernel.compute)
     there = bounds(*work(t, layer, row), library.peaks, row.compute)
-    return moved(priced, surface.launch, here, there)
+    return library.moved(priced, surface.launch, here, there)
 
 
 def _format(library: Library, kernel: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from apexsim.cost.grid import Bracket, bracket, fill, linear
 from apexsim.cost.kernels import Table
-from apexsim.cost.library import ENGINES, Library, moved
+from apexsim.cost.library import ENGINES, Library
 from apexsim.cost.roofline import (
     FLOP_SHARE,
     KERNELS,
@@ -111,7 +111,7 @@ def price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Priced
         return priced
     here = bounds(*work(m, n, k, surface.kernel), surface.peaks, surface.kernel.compute)
     there = bounds(*work(m, n, k, KERNELS[kernel]), library.peaks, KERNELS[kernel].compute)
-    return moved(priced, surface.launch, here, there)
+    return library.moved(priced, surface.launch, here, there)
 
 
 def _find(library: Library, kernel: str) -> tuple[GemmSurface, bool] | None:

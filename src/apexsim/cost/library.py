@@ -2,7 +2,7 @@
 
 A `Library` holds up to two homes of measured tables, the GPU's own (`Gpu.kernels`) and the one it borrows from
 (`Gpu.borrow`), in this order: a family missing at the first is looked for at the second.  Surfaces made from tables
-are kept; times found abroad are moved by `moved`.
+are kept; times found abroad are moved by `Library.moved`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from os.path import isabs
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from apexsim.clock import stretch
 from apexsim.cost.device import DeviceTables, refuse
 from apexsim.cost.kernels import ROOT, Table, Tables
 from apexsim.cost.roofline import Bounds, Peaks, Priced, Provenance, carry, worst
@@ -54,6 +55,7 @@ class Library:
         self.homes = tuple(Home(_tables(s, root), s == gpu.kernels) for s in (gpu.kernels, gpu.borrow) if s)
         stated = Peaks(gpu.flops, gpu.memory_bandwidth, float(getattr(self.link, "bandwidth", 0.0)))
         self.peaks = self.homes[0].tables.peaks if gpu.kernels else stated
+        self.stretch = stretch(getattr(gpu, "clock", 1.0))
         self._kept: dict[Any, Any] = {}
 
     def kept(self, key: Any, make: Callable[[], T]) -> T:
@@ -66,6 +68,11 @@ class Library:
         """What `make` builds from one table and the peaks of the GPU it was measured on, once."""
         return self.kept((home.native, family, key), lambda: make(home.tables.table(family, key), home.tables.peaks))
 
+    def moved(self, priced: Priced, launch: float, here: Bounds, there: Bounds) -> Priced:
+        """Times of another GPU, clock or format, carried to where the bounds are `there`, and labelled transferred."""
+        seconds = carry(priced.seconds, launch, here, there, self.stretch)
+        return Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
+
 
 def _tables(system: str, root: Path) -> Tables | DeviceTables:
     """A measured system of the package by name, or a device folder by its path."""
@@ -76,8 +83,3 @@ def _tables(system: str, root: Path) -> Tables | DeviceTables:
     tables = DeviceTables(Path(system))
     refuse(tables.device.folder, checked(tables.device))
     return tables
-
-
-def moved(priced: Priced, launch: float, here: Bounds, there: Bounds) -> Priced:
-    """Times of another GPU or format, carried to where the bounds are `there`, and labelled transferred."""
-    return Priced(carry(priced.seconds, launch, here, there), worst(priced.provenance, Provenance.TRANSFERRED))

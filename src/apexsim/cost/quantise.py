@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from apexsim.cost.grid import bilinear, bracket, fill
 from apexsim.cost.kernels import Table
-from apexsim.cost.library import Library, moved
+from apexsim.cost.library import Library
 from apexsim.cost.roofline import Array, Bounds, Peaks, Priced, Provenance, flat, labelled, worst
 
 BYTES = 3.0  # per number: 16 bit read, 8 bit written
@@ -52,4 +52,4 @@ def _part(library: Library, m: Array, k: int, kind: str) -> Priced:
         return priced
     none = np.zeros_like(m)
     here, there = (Bounds(BYTES * m * k / peaks.bandwidth, none) for peaks in (surface.peaks, library.peaks))
-    return moved(priced, surface.launch, here, there)
+    return library.moved(priced, surface.launch, here, there)

@@ -11,6 +11,7 @@ streaming its bytes at STREAMING of the bandwidth is waiting for memory, tails o
 shorten (a GEMM of 5,120 x 8,192 in FP8 takes 12.5, 8.7 and 5.2 µs at the bandwidths of H100, H200 and B200, and 9.6, 9.7 and 9.2 µs
 more).  The more a kernel is bound by its FLOP, the less of it stays:
     latency = max(launch, (t - ideal_here / STREAMING) · max(0, 1 - compute / memory))
+At a lower SM clock such waiting takes longer, as memory-bound work does (`clock`): latency - launch is stretched; the launch stays.
 Carrying whole tables (m <= 128, median errors of the tables) from H100 to H200: decode attention 9-15 -> 2-4 %, GEMM 4-12 -> 3-6 %,
 experts 7-20 -> 4-8 %; from H100 to L40S: 46-159 -> 29-44 %, 20-53 -> 20-35 %, 11-114 -> 12-68 %; from A100 to H100, whose kernels differ
 more than their memories, it is worse: 14-23 -> 26-47 %.  Ignored: clock throttling, caches larger than the
@@ -140,11 +141,14 @@ def transfer(seconds: Array, launch: float, here: Array, there: Array) -> Array:
     return fixed + (seconds - fixed) * there / here
 
 
-def carry(seconds: Array, launch: float, here: Bounds, there: Bounds) -> Array:
-    """Times measured on a GPU with the bounds `here`, on one with the bounds `there` (all [s]); the law stands above."""
+def carry(seconds: Array, launch: float, here: Bounds, there: Bounds, stretch: float = 1.0) -> Array:
+    """Times measured on a GPU with the bounds `here`, on one with the bounds `there` (all [s]); the law stands above.
+
+    stretch: of what a lower SM clock makes longer beside the bounds."""
     latency = (seconds - here.ideal / STREAMING) * np.maximum(0.0, 1.0 - here.compute / here.memory)
     fixed = np.minimum(np.maximum(latency, launch), seconds)
-    return fixed + (seconds - fixed) * there.ideal / here.ideal
+    slower = (stretch - 1.0) * (fixed - np.minimum(launch, seconds))
+    return fixed + slower + (seconds - fixed) * there.ideal / here.ideal
 
 
 def labelled(seconds: ArrayLike, label: Provenance | NDArray[np.int8]) -> Priced:

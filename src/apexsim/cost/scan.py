@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from apexsim.cost.grid import bilinear, bracket, fill
 from apexsim.cost.kernels import Table
-from apexsim.cost.library import ENGINES, Library, moved
+from apexsim.cost.library import ENGINES, Library
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, bounds, flat, ideal, labelled, transfer, worst
 
 STATE_BYTES = 4.0
@@ -88,7 +88,7 @@ def scan(library: Library, kind: str, phase: str, batch: ArrayLike, length: Arra
                 if home.native and name == kind:
                     return priced
                 here, there = (bounds(*scan_work(phase, b, s, state), p, "bf16") for p in (surface.peaks, library.peaks))
-                return moved(priced, surface.launch, here, there)
+                return library.moved(priced, surface.launch, here, there)
     return labelled(flat(*scan_work(phase, b, s, state), library.peaks, "bf16"), Provenance.ROOFLINE)
 
 
@@ -138,6 +138,6 @@ def bmm(library: Library, tokens: ArrayLike, heads: int, dtype: str) -> Priced:
         if not (home.native and key[1] == wanted):
             demand = bmm_work(t, many, surface.weight_bytes)
             here, there = (bounds(*demand, p, surface.compute) for p in (surface.peaks, library.peaks))
-            priced = moved(priced, surface.launch, here, there)
+            priced = library.moved(priced, surface.launch, here, there)
         parts.append(priced)
     return Priced(parts[0].seconds + parts[1].seconds, np.maximum(parts[0].provenance, parts[1].provenance))
