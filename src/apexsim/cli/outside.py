@@ -158,4 +158,4 @@ def _compiled() -> bool:
 
 
 def _announce_compilation() -> None:
-    say("apexsim: compiling the simulator once, about 30 s")
+    say("apexsim: compiling the simulator once, under a minute")
