@@ -8,8 +8,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from apexsim.errors import InputError
 
@@ -91,6 +92,16 @@ def deliver(text: str, path: str, flag: str) -> None:
         sys.stdout.flush()
     else:
         write_atomic(path, text, flag)
+
+
+def present(record: Any, text: Callable[[], str], json: str | None) -> None:
+    """A result as JSON where that was asked for, and as text unless the JSON has standard output."""
+    if json is not None:
+        from apexsim.report.plain import dumps
+
+        deliver(dumps(record), json, "--json")
+    if json != STDOUT:
+        deliver(text(), STDOUT, "--output")
 
 
 def _umask() -> int:
