@@ -11,15 +11,17 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.main import get_command
 
 import apexsim
 from apexsim.cli.apex import spelled
 from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
 from apexsim.cli.options import addressed
-from apexsim.cli.outside import say
+from apexsim.cli.outside import Life, open_streams, say
 from apexsim.errors import Infeasible, InputError, nearest
 
 BAD_INPUT, INFEASIBLE = 2, 3
@@ -49,7 +51,7 @@ def _top(
 
 def application() -> typer.Typer:
     """All commands."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", help=ABOUT,
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", help=ABOUT,
                       context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
     app.callback(help=ABOUT)(_top)
     groups = {name: typer.Typer(help=about, rich_markup_mode="rich") for name, about in ABOUT_GROUP.items()}
@@ -61,8 +63,25 @@ def application() -> typer.Typer:
     return app
 
 
+def command() -> Any:
+    """All commands as one, for its parser: the words of its help are shown as they are, not read as markup."""
+    found = get_command(application())
+    _literal(found)
+    return found
+
+
+def _literal(part: Any) -> None:
+    """Escape what rich would take for markup in the help of a command, of its parameters and of its sub-commands."""
+    for name in ("help", "short_help", "epilog", "metavar"):
+        if getattr(part, name, None):
+            setattr(part, name, escape(getattr(part, name)))
+    for inner in [*getattr(part, "params", ()), *getattr(part, "commands", {}).values()]:
+        _literal(inner)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -70,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words += ["--help"] if len(words) == 1 and words[0] in ABOUT_GROUP else []
     try:
         words = [words[0], *spelled(words[1:])] if words[0] == "apex" else words
-        code = application()(args=addressed(words), standalone_mode=False, prog_name="apexsim")
+        with Life(f"{words[0]} is running"):
+            code = command()(args=addressed(words), standalone_mode=False, prog_name="apexsim")
     except InputError as error:
         return _fail(error.line(), BAD_INPUT)
     except Infeasible as error:
@@ -86,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return 0
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # the printer of the help makes it an error
+            return 0
+        raise
     except OSError as error:  # a full disk under standard output, a name that is too long
         _drop_output()
         told = error.strerror or type(error).__name__
