@@ -23,6 +23,7 @@ from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
 from apexsim.cli.options import addressed
 from apexsim.cli.outside import Life, open_streams, say
 from apexsim.errors import Infeasible, InputError, nearest
+from apexsim.examples import packaged
 
 BAD_INPUT, INFEASIBLE = 2, 3
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
@@ -31,7 +32,7 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
 
 ABOUT = """Plan and predict LLM serving: every parallel plan, simulated request by request, ranked.
 
-Start with:  apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace examples/creation_05.jsonl
+Start with:  apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace example:creation
 """
 
 
@@ -86,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     words = _spelled(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
+    for path in filter(packaged, words):
+        say(f"apexsim: {path}: there is no such file here, the one that comes with apexsim is used")
     words += ["--help"] if len(words) == 1 and words[0] in ABOUT_GROUP else []
     try:
         words = [words[0], *spelled(words[1:])] if words[0] == "apex" else words
@@ -140,7 +143,8 @@ def _usage(error: Exception, words: list[str]) -> str:
     text = str(error.format_message()).strip().rstrip(".")  # type: ignore[attr-defined]
     command = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in (*RUN, *ABOUT_GROUP)), "")
     unknown = re.match(r"No such command '(.*)'", text)
-    names = [name.split()[-1] for name in RUN if not command or name.startswith(command)]
+    first = {name.split()[0] for name in RUN}
+    names = [name.split()[-1] for name in RUN if name.startswith(f"{command} ")] if command in ABOUT_GROUP else first
     hint = nearest(unknown[1], names) if unknown else ""
     known = re.search(r" \(Possible options: (.*)\)$|\s*Did you mean (.*)\?$", text)
     if known:
