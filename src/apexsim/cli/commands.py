@@ -14,7 +14,7 @@ from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size, present
 from apexsim.cli.sizing import FIT_HELP, fit
 
-INTERRUPTED = 130
+INTERRUPTED, MISSED = 130, 4
 
 if TYPE_CHECKING:
     from apexsim.search.study import Study
@@ -121,6 +121,7 @@ def plan(model: Model, **given: Any) -> None:
     _tell(study, given)
     if study.interrupted:
         raise typer.Exit(INTERRUPTED)
+    _judge(study)
 
 
 @with_options("simulate")
@@ -133,6 +134,13 @@ def simulate(model: Model, **given: Any) -> None:
     with Progress():
         study = api.simulate(model, given["plan"] or "", **question(given))
     _tell(study, given)
+    _judge(study)
+
+
+def _judge(study: Study) -> None:
+    """No plan keeps the limits: an exit code of its own, for scripts."""
+    if not study.keeps:
+        raise typer.Exit(MISSED)
 
 
 def _tell(study: Study, given: dict[str, Any]) -> None:
