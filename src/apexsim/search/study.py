@@ -77,7 +77,8 @@ class Study:
     interrupted: tuple[int, int] | None = None  # plans looked at, of how many, where the user stopped the search
     hypothetical: tuple[Ranked, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
 
-    remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load
+    remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
+    tried: tuple[str, ...] = ()  # … and what does not
 
     @property
     def best(self) -> Ranked | None:
