@@ -120,7 +120,7 @@ _MODEL = obj("the model as it was understood", {
 })  # fmt: skip
 _WORKLOAD = obj("the requests", {
     "name": text("what they are called"), "mode": text("open (arrivals given), closed (users) or offline (all at once)"),
-    "requests": count("how many"), "concurrency": count("users of a closed loop, else 0"), "warmup": count("first ones left out of metrics"),
+    "requests": count("how many"), "concurrency": count("users of a closed loop, else 0"), "warmup": count("left out of metrics"),
     "prompt_tokens_mean": num("mean prompt length"), "prompt_tokens_max": count("longest prompt"),
     "output_tokens_mean": num("mean output length"), "output_tokens_max": count("longest output"),
     "last_arrival_s": num("arrival of the last request [s]"),
@@ -171,7 +171,7 @@ _RATES = {"request_throughput_per_s": "requests per second", "output_throughput_
           "total_throughput_tok_s": "prompt and output tokens per second"}  # fmt: skip
 _METRICS = obj("what the run shows, warm-up left out", {
     "completed": count("requests"), "warmup_excluded": count("requests left out"), "duration_s": num("first sending to last token [s]"),
-    "ttft_ms": ref("stats", "time to first token, from sending"), "tpot_ms": ref("stats", "time per output token after the first, per request"),
+    "ttft_ms": ref("stats", "time to first token, from sending"), "tpot_ms": ref("stats", "time per further token, per request"),
     "itl_ms": ref("stats", "single gaps between tokens"), "e2el_ms": ref("stats", "sending to last token"),
     "queue_ms": ref("stats", "sending to first step"), "itl_exact": flag("gaps are counted one by one, not per request"),
     **{name: num(told) for name, told in _RATES.items()}, **{f"{name}_per_gpu": num(f"{told}, per GPU") for name, told in _RATES.items()},
@@ -263,7 +263,7 @@ GPUS = many(obj("a GPU", {
 }), "`gpus`; empty where none matches")  # fmt: skip
 ENGINES = many(obj("an engine", {
     "name": text("name"), "about": text("what it is"), "server": flag("it can be launched; else a batching policy"),
-    "aliases": many(text("name"), "other names"), "oldest": text("first version with rules"), "newest": text("last version that they hold for"),
+    "aliases": many(text("name"), "other names"), "oldest": text("first version with rules"), "newest": text("last that they hold for"),
     "settings": by_name(text("flag"), "its own words for settings"),
     "versions": many(obj("a version with rules, oldest first", {
         "version": text("version"), "released": text("day", True),
@@ -279,7 +279,7 @@ TRACE = obj("`trace describe`", {
     "arrivals": obj("when requests come; null where the file has no times", {
         "request_rate": num("(n − 1) / span [1/s]"), "gap_s": ref("stats"), "gap_cv": num("standard deviation over mean of the gaps"),
         "burstiness": num("1 / cv²; null where all gaps are equal", True), "together": num("share that comes with the one before"),
-        "windows": many(obj("counts in windows", {"window_s": num("width"), "peak_rate": num("[1/s]"), "dispersion": num("variance / mean")}),
+        "windows": many(obj("counts in windows", {"window_s": num("width"), "peak_rate": num("[1/s]"), "dispersion": num("var / mean")}),
                         "by width"),
         "part_s": num("width of a part [s]"), "rate_over_time": many(num("1/s"), "rate in each part"),
     }, null=True),
@@ -344,8 +344,8 @@ APEX = obj("`apex`", {
         "role": text("encoder or decoder"),
         "schedules": many(obj("a plan as APEX+ counts, best first", {
             "shorthand": text("its name"),
-            "performance": many(obj("a row", {"name": text("APEX+'s name"), "value": num("", True), "unit": text("unit")}), "rows of the page"),
-            "slos": many(obj("a limit", {"metric": text("ttft or tpot"), "limit_ms": num("[ms]"), "attainment": num("share that keeps it")}),
+            "performance": many(obj("a row", {"name": text("APEX+'s name"), "value": num("", True), "unit": text("unit")}), "of the page"),
+            "slos": many(obj("a limit", {"metric": text("ttft or tpot"), "limit_ms": num("[ms]"), "attainment": num("share kept")}),
                          "limits"),
         }), "every schedule"),
         "study": STUDY,
