@@ -21,6 +21,7 @@ from apexsim.errors import InputError
 from apexsim.hardware import USUAL_BOOKS, Cluster, Gpu, load_gpu
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
+from apexsim.model.parts import routed_experts
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, precision_of
 from apexsim.plan.plan import Precision, parse_plan, quantised
@@ -119,6 +120,8 @@ def ask(
     work, length = lengths_of(what, work, max_model_len, too_long)
     row = engine_of(engine, settings or {}, cluster, length)
     load = read_load(expert_load) if expert_load else Load()
+    for experts in routed_experts(what):
+        load.check(experts)
     bank = load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm"))
     pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
     limits = tuple(parse_slo(s) for s in slos)
