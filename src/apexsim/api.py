@@ -23,6 +23,7 @@ from apexsim.errors import InputError
 from apexsim.hardware import Gpu, cluster_of
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
+from apexsim.model.parts import routed_experts
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
@@ -137,6 +138,8 @@ def ask(
         flag = "--expert-load" if expert_load else "--enable-expert-parallel"
         raise InputError(f"it has no effect: {what.name} has no routed experts", flag, "drop it")
     load = read_load(expert_load) if expert_load else Load()
+    for experts in routed_experts(what):
+        load.check(experts)
     bank = load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm"))
     pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
     limits = tuple(parse_slo(s) for s in slos)

@@ -23,6 +23,7 @@ from typing import Any
 
 from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
+from apexsim.examples import located
 from apexsim.units import GB, TFLOPS, US, GiB
 
 PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may quote; fp16 runs at the bf16 peak
@@ -295,7 +296,7 @@ def load_gpu(name: str | Path) -> Gpu:
             return _index()[spelling(form)]
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
-    for folder in (Path(text).expanduser(), devices_folder() / spelling(text)):
+    for folder in (located(text).expanduser(), devices_folder() / spelling(text)):
         if text and (folder / DEVICE_FILE).is_file():
             return load_device(folder)
     base, sign, clock = text.rpartition("@")

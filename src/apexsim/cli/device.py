@@ -12,6 +12,7 @@ import typer
 from apexsim.cli.options import checked, with_options
 from apexsim.cli.outside import STDOUT, check_writable, present, say
 from apexsim.errors import InputError
+from apexsim.examples import located
 
 if TYPE_CHECKING:
     from apexsim.cost.device_check import Report
@@ -73,14 +74,14 @@ def add(folder: Folder, **given: Any) -> None:
         raise InputError(
             f"a device '{name}' is there already", str(target), "give --force to replace it, or another --name"
         )
-    _copy(Path(folder).expanduser(), target)
+    _copy(located(folder).expanduser(), target)
     say(f"apexsim: kept in {target}; use it as --gpu {name}")
 
 
 def _report(folder: str) -> Report:
     from apexsim.cost.device_check import check_device
 
-    path = Path(folder).expanduser()
+    path = located(folder).expanduser()
     if not path.is_dir():
         raise InputError(f"'{folder}' is no folder", "FOLDER", "name a folder with a device.toml")
     return check_device(path)

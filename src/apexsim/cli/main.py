@@ -17,13 +17,16 @@ from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from typer.main import get_command
 
 import apexsim
 from apexsim.cli.apex import spelled
 from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
-from apexsim.cli.outside import say
+from apexsim.cli.outside import Life, open_streams, say
 from apexsim.cli.words import json_on_stdout, translated
 from apexsim.errors import Infeasible, InputError, Stopped, shortened
+from apexsim.examples import packaged
 
 BAD_INPUT, INFEASIBLE = 2, 3
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
@@ -32,7 +35,7 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
 
 ABOUT = """Plan and predict LLM serving: every parallel plan, simulated request by request, ranked.
 
-Start with:  apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace examples/creation_05.jsonl
+Start with:  apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace example:creation
 """
 
 
@@ -52,7 +55,7 @@ def _top(
 
 def application() -> typer.Typer:
     """All commands."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", help=ABOUT,
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", help=ABOUT,
                       context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
     app.callback(help=ABOUT)(_top)
     groups = {name: typer.Typer(help=about, rich_markup_mode="rich") for name, about in ABOUT_GROUP.items()}
@@ -62,6 +65,22 @@ def application() -> typer.Typer:
     for name, group_app in groups.items():
         app.add_typer(group_app, name=name)
     return app
+
+
+def everything() -> Any:
+    """All commands as one, for its parser: the words of its help are shown as they are, not read as markup."""
+    found = get_command(application())
+    _literal(found)
+    return found
+
+
+def _literal(part: Any) -> None:
+    """Escape what rich would take for markup in the help of a command, of its parameters and of its sub-commands."""
+    for name in ("help", "short_help", "epilog", "metavar"):
+        if getattr(part, name, None):
+            setattr(part, name, escape(getattr(part, name)))
+    for inner in [*getattr(part, "params", ()), *getattr(part, "commands", {}).values()]:
+        _literal(inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +115,13 @@ class Failure:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    open_streams()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     words = _asked_for_help(_spelled(list(sys.argv[1:] if arguments is None else arguments)))
+    for path in filter(packaged, words):
+        say(f"apexsim: {path}: there is no such file here, the one that comes with apexsim is used")
     found = _run(words)
     return found.tell(json_on_stdout(words)) if isinstance(found, Failure) else found
 
@@ -111,7 +133,8 @@ def _run(words: list[str]) -> int | Failure:
         command, rest = split(words)
         if command:
             rest, spelled_as = translated(command, spelled(rest) if command == "apex" else rest)
-        code = application()(args=[*command.split(), *rest], standalone_mode=False, prog_name="apexsim")
+        with Life(f"{command or 'apexsim'} is running"):
+            code = everything()(args=[*command.split(), *rest], standalone_mode=False, prog_name="apexsim")
     except InputError as error:
         return Failure(BAD_INPUT, "bad input", error.what, spelled_as.get(error.where, error.where), error.hint, error.record)
     except Infeasible as error:
@@ -129,6 +152,10 @@ def _run(words: list[str]) -> int | Failure:
     except BrokenPipeError:
         _drop_output()
         return 0
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # the printer of the help makes it an error
+            return 0
+        raise
     except OSError as error:  # a full disk under standard output, a name that is too long
         _drop_output()
         told = error.strerror or type(error).__name__

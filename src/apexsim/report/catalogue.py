@@ -18,7 +18,7 @@ from apexsim.engines import (
     newest_version,
 )
 from apexsim.hardware import all_gpus
-from apexsim.model.families import alias_names, catalogue
+from apexsim.model.families import aliases, catalogue, hub_id
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.units import GB, TFLOPS, GiB, format_count
 
@@ -27,19 +27,19 @@ Rows = list[dict[str, Any]]
 
 def models_json(text: str = "") -> Rows:
     """Bundled models whose name, family or alias holds `text`."""
-    aliases: dict[str, list[str]] = {}
-    for alias, name in alias_names().items():
-        aliases.setdefault(name, []).append(alias)
+    others: dict[str, list[str]] = {}
+    for alias, known in aliases().items():
+        others.setdefault(known.stem, []).append(alias)
     found = []
     for entry in catalogue():
-        mine = sorted(aliases.get(entry.name, []))
+        mine = sorted(others.get(entry.name, []))
         if text and not any(
-            text.lower() in word.lower() for word in (entry.name, _hub(entry.name), entry.family, *mine)
+            text.lower() in word.lower() for word in (entry.name, hub_id(entry.name), entry.family, *mine)
         ):
             continue
         found.append(
             {
-                "name": _hub(entry.name),
+                "name": hub_id(entry.name),
                 "family": entry.family,
                 "total_parameters": entry.total,
                 "active_parameters": entry.active,
@@ -49,10 +49,6 @@ def models_json(text: str = "") -> Rows:
             }
         )
     return sorted(found, key=lambda row: str(row["name"]).lower())
-
-
-def _hub(name: str) -> str:
-    return name.replace("--", "/")
 
 
 def models_text(rows: Rows, color: bool = False) -> str:

@@ -72,7 +72,7 @@ def _joins_replicas(setting: Setting) -> bool:
 
 def model_id(setting: Setting) -> str:
     """The model as a hub knows it."""
-    return setting.model.name.replace("--", "/")
+    return setting.model.name
 
 
 def _dtypes(plan: Plan) -> tuple[str | None, str | None]:
