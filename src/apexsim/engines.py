@@ -224,7 +224,7 @@ def _file(name: str) -> dict[str, Any]:
 
 def _order(version: str, spec: str) -> tuple[int, ...]:
     """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
-    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    match = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", version)
     if not match:
         raise InputError(f"cannot read engine version '{version}' of '{spec}'", "--engine", "expected e.g. vllm@0.19.0")
     numbers = [int(n) for n in match[1].split(".")][:3]
