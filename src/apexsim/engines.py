@@ -118,6 +118,11 @@ class EngineRow:
         """Name and version: vllm 0.25.0, or vllm 0.23.1: rules of 0.22.0."""
         return f"{self.name} {self.asked}: rules of {self.version}" if self.asked else f"{self.name} {self.version}"
 
+    @property
+    def dated(self) -> str:
+        """Name, version and the day of the rules: vllm 0.25.0 (released 2026-07-11)."""
+        return f"{self.label} (released {self.released})" if self.released else self.label
+
     def fuses(self, arch: str) -> bool:
         """Whether all-reduces on GPUs of an architecture are joined with the norm that follows."""
         return arch in self.fused_all_reduce.split()
