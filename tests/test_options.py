@@ -17,7 +17,7 @@ from apexsim.cli.rows import COMMANDS
 from apexsim.cli.words import json_on_stdout, translated
 from apexsim.cost.books import books, price_of, usual_book
 from apexsim.engines import engine_names, facts, flags_of
-from apexsim.errors import LONGEST_LINE, LONGEST_VALUE, InputError
+from apexsim.errors import LONGEST_LINE, LONGEST_WORD, InputError
 from apexsim.hardware import all_gpus, cluster_of
 from apexsim.units import parse_count
 
@@ -224,7 +224,7 @@ def test_a_gpu_file_takes_counts_too(tmp_path: Path) -> None:
 def test_long_values_are_cut(words: list[str], capsys: Capture) -> None:
     code = main(words)
     err = capsys.readouterr().err
-    assert code == 2 and err.count("\n") == 1 and len(err) < 700 and max(map(len, err.split())) <= LONGEST_VALUE + 12
+    assert code == 2 and err.count("\n") == 1 and len(err) < 700 and max(map(len, err.split())) <= LONGEST_WORD + 2
 
 
 LISTED = [
@@ -389,6 +389,31 @@ def test_an_option_changes_the_study_or_is_refused(option: str, context: str, ca
     before = answer(capsys, [*head, *words_of(base)])
     code, after = answer(capsys, [*head, *words_of({**base, option: OTHERWISE.get(option, True)})])
     assert before[0] == 0 and (code == 2 or after != before[1]), "it is taken and does nothing"
+
+
+OF_FIT: dict[str, Any] = {
+    "gpus": 4, "nodes": 2, "tp": 2, "pp": 2, "dp": 2, "ep": 2, "enable_expert_parallel": True, "plan": "TP2", "engine": "sglang",
+    "max_num_seqs": 7, "max_num_batched_tokens": 512, "gpu_memory_utilization": 0.5, "max_model_len": 4096, "block_size": 32,
+    "enforce_eager": True, "num_speculative_tokens": 2, "weight_dtype": "fp8", "kv_dtype": "fp8", "dtype": "fp32",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "mixtral-8x7b", "deepseek-v3", "qwen3-next-80b-a3b"])
+@pytest.mark.parametrize("option", OF_FIT)
+def test_an_option_changes_the_fit_or_is_refused(option: str, model: str, capsys: Capture) -> None:
+    if (option, model) == ("block_size", "qwen3-next-80b-a3b"):
+        return  # blocks grow to hold the recurrent state, 16 or 32 tokens at a time
+    head = ["fit", model, "--gpu", "h200", *(["--gpus", "8"] if option != "gpus" else [])]
+    base = [] if option == "gpus" else ["--tp", "8"] if option in ("pp", "dp", "ep", "enable_expert_parallel") else []
+    base += ["--gpus", "8"] if option == "gpus" else []
+    before = answer(capsys, [*head, *base])
+    more = {option: OF_FIT[option]} if option != "gpus" else {}
+    code, after = answer(capsys, [*head, *(base if option != "gpus" else ["--gpus", "4"]), *words_of(more)])
+    assert before[0] in (0, 3) and (code == 2 or after != before[1]), "it is taken and does nothing"
+
+
+def test_every_option_of_a_fit_is_tried() -> None:
+    assert {opt.name for opt in options_of("fit")} - set(OF_FIT) - {"gpu", "log", "json"} == set()
 
 
 def test_every_option_of_a_question_is_tried() -> None:

@@ -119,7 +119,7 @@ def test_no_load_of_a_trace_is_lost_in_the_note_or_in_an_infinite_rate() -> None
     assert at_once.setting.workload.mode == "offline" and not at_once.setting.workload.arrive.any()
     one = api.simulate("llama-3.1-8b", "TP1", gpu="h100:1", trace=trace(np.array([3.0])), request_rate=2.0)
     assert one.setting.workload.arrive.tolist() == [0.0]
-    with pytest.raises(InputError, match="never end"):
+    with pytest.raises(InputError, match="would last"):
         paced(np.arange(5.0), 1e-300)
 
 

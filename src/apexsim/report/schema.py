@@ -218,6 +218,7 @@ _RANKED = obj("a simulated plan", {
     "not_runnable": text("why the engine cannot", True), "launch_notes": many(text("note"), "what the command does not say"),
     "series": _SERIES,
 })  # fmt: skip
+SHARED["ranked"] = _RANKED
 STUDY = obj("`plan` and `simulate`", {
     "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
@@ -225,7 +226,7 @@ STUDY = obj("`plan` and `simulate`", {
     "error": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of a comparison: plans closer are ties")}),
     "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
                    "what became of the plans"),
-    "ranked": many(_RANKED, "simulated plans, best first; of `simulate` the plan, then the heuristic one"),
+    "ranked": many(ref("ranked"), "simulated plans, best first; of `simulate` the plan, then the heuristic one"),
     "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
                      "plans that cannot be or do not fit"),
     "interrupted": obj("how far a stopped search came", {"done": count("plans"), "of": count("plans")}, null=True),
