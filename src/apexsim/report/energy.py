@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from apexsim.cost.books import missing, told, typed
 from apexsim.cost.power import J_PER_KWH
 from apexsim.report.draw import change, sig
 from apexsim.report.page import Row
@@ -11,12 +12,14 @@ from apexsim.search.study import Ranked, Study
 
 
 def cost_rows(study: Study, ranked: Ranked) -> list[Row]:
-    """What the GPUs cost; nothing where no price is known."""
+    """What the GPUs cost, and by which book; nothing where no book has a price."""
     (usd, book), per_million = study.setting.price, ranked.metrics.usd_per_million
+    gpu = study.setting.cluster.gpu
     if not math.isfinite(usd):
-        return []
+        known = [typed(name) for name in gpu.prices]
+        return [("cost", f"unknown: {missing(gpu, book)}: --price {known[0]}")] if known else []
     gpus = ranked.metrics.devices
-    rent = f"${sig(usd * gpus)}/h for {gpus} GPUs (${sig(usd)} each, {book.replace('_', '-')})"
+    rent = f"${sig(usd * gpus)}/h for {gpus} GPUs (${sig(usd)} each, {told(book)})"
     return [("cost", f"${sig(per_million)} per million output tokens at {rent}")]
 
 

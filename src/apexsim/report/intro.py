@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from os.path import isabs
 
-from apexsim.engines import EngineRow
+from apexsim.engines import EngineRow, flags_of
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.cells import active_parameters, kv_bytes, total_parameters
@@ -92,9 +92,11 @@ def workload_line(work: Workload) -> str:
 def engine_line(setting: Setting) -> str:
     """The settings that decide the batching."""
     row = setting.engine
+    word = {setting: flag.removeprefix("--") for setting, flag in flags_of(row.name).items()}
     return (
-        f"{row.label}: {_batching(row)}, max-model-len {setting.max_model_len:,}, max-num-seqs {row.max_num_seqs:,}, "
-        f"max-num-batched-tokens {row.max_num_batched_tokens:,}, memory fraction {row.memory_fraction:g}, "
+        f"{row.label}{f' (released {row.released})' if row.released else ''}{';' if row.asked else ':'} {_batching(row)}, "
+        f"{word['max_model_len']} {setting.max_model_len:,}, {word['max_num_seqs']} {row.max_num_seqs:,}, "
+        f"{word['max_num_batched_tokens']} {row.max_num_batched_tokens:,}, {word['memory_fraction']} {row.memory_fraction:g}, "
         f"{f'CUDA graphs to batch {row.max_capture}' if row.pad else 'eager'}, {setting.route} over replicas"
     )
 

@@ -8,6 +8,7 @@ History of the format: apexsim.study/1, the first.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -45,6 +46,13 @@ def study_json(study: Study) -> dict[str, Any]:
             "notes": list(study.notes),
         }
     )
+
+
+def error_json(code: int, kind: str, message: str, where: str, hint: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Why a command failed, beside what it found out before; nearest: what would be feasible."""
+    told = {"code": code, "kind": kind, "message": message, "where": where or None, "hint": hint or None}
+    nearest = {"nearest": hint or None} if kind == "infeasible" else {}
+    return {**record, "error": told | nearest}
 
 
 def rejected_rules(study: Study) -> list[dict[str, Any]]:

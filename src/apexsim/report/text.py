@@ -33,7 +33,7 @@ def render(
 def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
     gpus = study.setting.cluster
     single = "plan" in study.inputs
-    title = f"{study.setting.model.name.replace('--', '/')} on {gpus.size} × {gpus.gpu.name}"
+    title = f"{study.setting.model.name} on {gpus.size} × {gpus.gpu.name}"
     yield heading("apexsim", title)
     yield labelled(understood(study), width)
     if not single:

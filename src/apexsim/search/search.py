@@ -159,7 +159,7 @@ def _why_nothing_fits(setting: Setting, space: Space, rejected: list[Rejected]) 
 
 
 def _title(setting: Setting) -> str:
-    return setting.model.name.replace("--", "/")
+    return setting.model.name
 
 
 def _examples(rejected: list[Rejected]) -> str:
