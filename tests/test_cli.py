@@ -175,7 +175,7 @@ def test_options_reach_the_question() -> None:
     )
     assert (
         asked["settings"] == {"memory_fraction": 0.8, "pad": ()}
-        and asked["slos"] == ("ttft<1s",)
+        and asked["slos"] == ("ttft=1s",)
         and asked["request_rate"] == float("inf")
     )
 
@@ -211,7 +211,7 @@ BAD = [
     (["plan", *SMALL, "--engine", "vlm"], "did you mean vllm"),
     (["plan", "lama-3.1-8b", *SMALL[1:]], "llama-3.1-8b"),
     (["plan", *SMALL, "--objective", "tfft"], "did you mean ttft"),
-    (["plan", *SMALL, "--objective", "goodput"], "--slo"),
+    (["plan", *SMALL, "--objective", "goodput"], "--goodput"),
     (["plan", *SMALL, "--slo", "ttft<fast"], "--slo"),
     (["plan", *SMALL[:5], "--trace", "missing.jsonl"], "missing.jsonl"),
     (["plan", *SMALL[:5]], "--trace"),

@@ -30,9 +30,10 @@ from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
 from apexsim.plan.space import at_clocks, candidates, merged, routed
 from apexsim.search.evaluate import Setting
+from apexsim.search.remedy import remedied
 from apexsim.search.search import Goal, search, simulate_one
 from apexsim.search.study import Interrupted, Study
-from apexsim.slo import parse_slo
+from apexsim.slo import parse_slos
 from apexsim.workload.clashes import QUESTION, refuse
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths, read_trace
 from apexsim.workload.load import paced
@@ -60,7 +61,8 @@ def plan(model: str, **question: Any) -> Study:
     space = merged([restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen])
     setting, space = with_clocks(setting, clocks), at_clocks(space, clocks)
     try:
-        return replace(search(setting, space, goal, **run), inputs=inputs)
+        found = search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical")))
+        return helped(replace(found, inputs=inputs), model, question)
     except Interrupted as stop:
         raise Interrupted(replace(stop.study, inputs=inputs)) from None
 
@@ -82,7 +84,18 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
             f"use --gpus {wanted.devices} or another plan",
         )  # fmt: skip
     _check_plan(setting, wanted.shorthand, precision)
-    return replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand})
+    return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
+
+
+def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
+    """The study with what would help, where its first plan does not keep limits and load."""
+
+    def asked(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, dict[str, Any]]:
+        both = {**question, **changes}
+        quant = both.pop("quant", None)
+        return ask(model, **both, **({"quant": quant} if quant else {}))
+
+    return remedied(study, asked)
 
 
 def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
@@ -98,7 +111,7 @@ def ask(
     model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, trace: str | Workload | None = None,
     time_unit: str | None = None, columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
-    concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int = 0,
+    concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, dtype: str | None = None, max_model_len: int | None = None,
     images: int = 0, image_size: str | None = None, quant: str | None = None, clock: str | None = None,
@@ -106,6 +119,7 @@ def ask(
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
     power_cap: float | None = None, price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
+    hypothetical: bool = False,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both.
 
@@ -125,12 +139,14 @@ def ask(
             raise InputError("a trace and synthetic lengths are both given", "--trace", hint)
         read = trace
         if not isinstance(read, Workload):
-            read = replace(read_trace(read, columns=columns_of(columns), time_unit=time_unit or ""), warmup=warmup)
+            read = replace(read_trace(read, columns=columns_of(columns), time_unit=time_unit or ""), warmup=warmup or 0)
         if seed is not None and read.arrive[-1] > read.arrive[0]:
             raise InputError("it has no effect: the trace has its own arrivals, which are stretched", "--seed", "drop it")
         work = reloaded(read, request_rate, concurrency, seed or 0)
     else:
-        work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup)
+        work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup or 0)
+    if not isinstance(trace, Workload) or concurrency is not None:  # a workload made by hand says itself what it leaves out
+        work = settled_in(work, warmup)
     work, patches = with_image_tokens(what, work, images, image_size or IMAGE)
     work, length = lengths_of(what, work, max_model_len, too_long)
     row = engine_of(engine, settings or {}, cluster, length)
@@ -142,7 +158,8 @@ def ask(
         load.check(experts)
     bank = load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm"))
     pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
-    limits = tuple(parse_slo(s) for s in slos)
+    limits = parse_slos(slos)
+    inputs |= {"slos": tuple(map(str, limits))} if limits else {}
     if power_cap is not None and not cluster.gpu.tdp_w > 0:
         raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
@@ -236,6 +253,22 @@ def made_up(
         note = f"lengths drawn within ±{CLOSED_SPREAD:.0%} (--length-spread 0 keeps them constant, in lockstep)"
         return replace(made, notes=(*made.notes, note))
     return made
+
+
+def settled_in(work: Workload, warmup: int | None) -> Workload:
+    """A closed loop without the first request of each user, where nothing else was asked for and enough is left.
+
+    Users of a simulation start in the same moment, which those of a service do not: their first requests queue behind
+    each other, and nothing that comes later does.
+    """
+    if work.mode != "closed" or warmup is not None or work.concurrency == 1:
+        return work
+    users = work.concurrency
+    if work.size < 2 * users:
+        note = f"fewer than two requests per user: nothing is left out, and latencies hold the burst of {users:,} users starting together"
+        return replace(work, notes=(*work.notes, note))
+    note = f"the first request of each of the {users:,} users is left out: they start together (--warmup 0 counts all)"
+    return replace(work, warmup=users, notes=(*work.notes, note))
 
 
 def reloaded(work: Workload, rate: float | None, concurrency: int | None, seed: int = 0) -> Workload:

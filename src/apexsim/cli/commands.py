@@ -14,22 +14,26 @@ from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size, present
 from apexsim.cli.sizing import FIT_HELP, fit
 
-INTERRUPTED = 130
+INTERRUPTED, MISSED = 130, 4
 
 if TYPE_CHECKING:
     from apexsim.search.study import Study
 
 PLAN_HELP = """Rank every parallel plan of a model on a cluster for a stream of requests.
 
+Exit code 4: no plan keeps the limits of --slo, --ttft, --tpot or --power-cap.
+
 Examples:
 
   apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace examples/creation_05.jsonl
 
-  apexsim plan llama-3.1-8b --gpu l4 --gpus 4 --prompt-len 1000 --output-len 200 --request-rate 2 --slo 'ttft:p95<500ms'
+  apexsim plan llama-3.1-8b --gpu l4 --gpus 4 --prompt-len 1000 --output-len 200 --request-rate 2 --slo ttft:p95=500ms
 
   apexsim plan qwen2.5-72b --gpu h200-sxm --gpus 8 --prompt-len 2048 --output-len 256 --concurrency 64
 """
 SIMULATE_HELP = """Simulate one plan in full, beside the heuristic plan (tensor parallel in the node, pipeline across).
+
+Exit code 4: it does not keep the limits of --slo, --ttft, --tpot or --power-cap.
 
 Examples:
 
@@ -121,6 +125,7 @@ def plan(model: Model, **given: Any) -> None:
     _tell(study, given)
     if study.interrupted:
         raise typer.Exit(INTERRUPTED)
+    _judge(study)
 
 
 @with_options("simulate")
@@ -133,6 +138,13 @@ def simulate(model: Model, **given: Any) -> None:
     with Progress():
         study = api.simulate(model, given["plan"] or "", **question(given))
     _tell(study, given)
+    _judge(study)
+
+
+def _judge(study: Study) -> None:
+    """No plan keeps the limits: an exit code of its own, for scripts."""
+    if not study.keeps:
+        raise typer.Exit(MISSED)
 
 
 def _tell(study: Study, given: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import typer
 from apexsim.cli.clashes import CLASHES
 from apexsim.cli.rows import AXES, COMMANDS, QUESTION, REQUIRED, WIDTHS, Opt
 from apexsim.errors import InputError
+from apexsim.slo import parse_slo
 from apexsim.units import parse_count
 from apexsim.workload.clashes import refuse
 
@@ -110,6 +111,22 @@ def _check_number(opt: Opt, value: float) -> None:
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
 
 
+def limits(asked: dict[str, Any]) -> tuple[str, ...]:
+    """The limits of a question, in one spelling; takes their options out of `asked`."""
+    found = [parse_slo(text) for text in asked.pop("slo") or ()]
+    for name in ("ttft", "tpot"):
+        value = asked.pop(name)
+        try:
+            found += [parse_slo(f"{name}:p95={value}", f"--{name}")] if value is not None else []
+        except InputError:
+            raise InputError(f"cannot read '{value}' as a time", f"--{name}", "write milliseconds, e.g. 500, or 1s") from None
+    for text in asked.pop("goodput") or ():
+        found.append(parse_slo(text, "--goodput"))
+        if not found[-1].per_request:
+            raise InputError(f"'{text}' limits a statistic, goodput counts requests", "--goodput", "write ttft:500, or use --slo")
+    return tuple(dict.fromkeys(map(str, found)))
+
+
 def question(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
     names = {opt.name for group in (*QUESTION.values(), WIDTHS, AXES) for opt in group}
@@ -128,6 +145,6 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
         "pad": () if eager else None,
     }
     asked["settings"] = {name: value for name, value in asked["settings"].items() if value is not None}
-    asked["slos"] = tuple(asked.pop("slo") or ())
+    asked["slos"] = limits(asked)
     asked["columns"] = asked.pop("map")
     return asked

@@ -22,7 +22,7 @@ class Opt:
 
     flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too;
     endless: infinity has a meaning; tokens: a count of tokens, of which 1k is 1,024; bare: the value that the option has
-    where none follows.
+    where none follows; several: more limits may follow.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Opt:
     endless: bool = False
     tokens: bool = False
     bare: str = ""
+    several: bool = False
 
     @property
     def flag(self) -> str:
@@ -66,7 +67,8 @@ WORKLOAD = (
     Opt("concurrency", int, None, "Closed loop: C users, each sends the next request when the last has finished.",
         "C", least=1, most=20_000_000),
     Opt("seed", int, None, "Seed of lengths and arrivals. Default: 0.", "S", least=0),
-    Opt("warmup", int, 0, "Requests at the start that metrics leave out.", "N", least=0),
+    Opt("warmup", int, None, "Requests at the start that metrics leave out. Default: in a closed loop the first one of each user, where "
+        "that leaves as many; else 0.", "N", least=0),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
     Opt("image_size", str, None, "Pixels of an image. Default: 1024x1024.", "WxH"),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
@@ -105,12 +107,16 @@ PRECISION = (
 AXES = (
     Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
     Opt("clock", str, None, "SM clocks to search [MHz], e.g. 810,1410,1980; the GPU's own is its highest.", "LIST"),
+    Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
 GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
         "wall-energy (of servers).", "WHAT"),
-    Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans missing it "
-        "rank last. May be repeated.", "LIMIT"),
+    Opt("slo", list[str], [], "ttft:p95=500ms is a limit on the run: plans missing it rank last; ttft=500ms counts the requests that "
+        "keep it (goodput). Unit: ms (default), s. May be repeated.", "LIMIT", several=True),
+    Opt("ttft", str, None, "Short for --slo ttft:p95=MS: 95 of 100 requests get their first token in time.", "MS"),
+    Opt("tpot", str, None, "Short for --slo tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.", "MS"),
+    Opt("goodput", list[str], [], "Limits of each request, as of vllm bench serve: ttft:500 tpot:50 [ms]. May be repeated.", "LIMIT ...", several=True),
     Opt("power_cap", float, None, "Mean power that each GPU may draw [W]; plans above it rank last, --clock offers slower ones.",
         "W", least=0, above=True),
     Opt("price", str, None, "Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' "
@@ -291,7 +297,8 @@ REPLAY_SERVER = (
     Opt("num_warmups", int, 1, "Requests sent before the run and not recorded.", "N", least=0),
 )
 REPLAY_LOAD = (
-    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map", "request_rate", "concurrency", "warmup", "seed")),
+    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map", "request_rate", "concurrency", "seed")),
+    Opt("warmup", int, 0, "Requests at the start that statistics leave out.", "N", least=0),
     Opt("num_requests", int, None, "Only the first N of the trace.", "N", least=1),
 )
 REPLAY_PREDICTION = (

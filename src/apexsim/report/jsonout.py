@@ -17,14 +17,16 @@ from apexsim.cost.account import Account
 from apexsim.cost.books import books, typed
 from apexsim.metrics import series
 from apexsim.model.cells import active_parameters, total_parameters
-from apexsim.objective import OBJECTIVES
+from apexsim.objective import OBJECTIVES, Margin
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
-from apexsim.plan.space import runnable
+from apexsim.report.figures import objective_of
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
+from apexsim.report.verdict import verdict
 from apexsim.search.evaluate import Setting
+from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Ranked, Study
 
 POINTS = 60  # of a time series
@@ -44,7 +46,10 @@ def study_json(study: Study) -> dict[str, Any]:
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
             "error": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
+            "verdict": verdict_json(study),
+            "best": _ranked(study.setting, study.best) if study.best else None,
             "ranked": [_ranked(study.setting, ranked) for ranked in study.ranked],
+            "hypothetical": hypothetical_json(study),
             "rejected": rejected_rules(study),
             "interrupted": dict(zip(("done", "of"), study.interrupted)) if study.interrupted else None,
             "notes": list(study.notes),
@@ -56,6 +61,36 @@ def value_unit(objective: str) -> str:
     """The unit of `value` of a ranked plan: that of the objective, in SI."""
     row = OBJECTIVES[objective.partition(":")[0]]
     return "s" if row.stats else row.unit
+
+
+def verdict_json(study: Study) -> dict[str, Any]:
+    """The answer: sentences, the plan that they speak of, whether it keeps every limit and by how much, and what would help."""
+    found = verdict(study)
+    return {
+        "sentences": list(found.sentences), "plan": found.plan, "keeps": found.keeps, "saturated": found.saturated,
+        "limits": [_margin(m) for m in found.limits],
+        "would_help": [{"change": r.words, "plan": r.shorthand, "inputs": dict(r.changes)} for r in study.remedies],
+    }  # fmt: skip
+
+
+def _margin(margin: Margin) -> dict[str, Any]:
+    unit, scale = ("w", 1.0) if margin.metric == "power" else ("ms", 1e3)
+    return {"limit": margin.name, "kept": margin.kept, "margin": margin.share, f"limit_{unit}": margin.limit * scale,
+            f"measured_{unit}": margin.measured * scale}  # fmt: skip
+
+
+def hypothetical_json(study: Study) -> dict[str, Any] | None:
+    """The simulated plans that the engine cannot be started with, in short; null where there are none."""
+    apart = study.hypothetical or tuple(r for r in study.ranked if r.blocked)
+    if not apart:
+        return None
+    first, best = apart[0], study.best
+    gain = objective_of(study).ratio(first.value, best.value) if best else math.nan
+    return {
+        "count": len(apart), "ranked": not study.hypothetical, "best": first.plan.shorthand, "value": first.value,
+        "ratio_to_best": gain, "keeps_constraints": first.keeps, "startable_by": list(others(study.setting, first.plan)),
+        "reason": first.blocked,
+    }  # fmt: skip
 
 
 def error_json(code: int, kind: str, message: str, where: str, hint: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +180,7 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "provenance": dict(ranked.account.provenance),
         "layout": layouts(setting, ranked.plan, ranked.stages),
         "launch": started.commands[0] if started.runnable else None,
-        "not_runnable": runnable(ranked.plan, setting.model, setting.engine.engine) or None,
+        "not_runnable": ranked.blocked or None,
         "launch_notes": list(started.notes),
         "series": over_time.to_json(),
     }

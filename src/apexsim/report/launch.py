@@ -214,7 +214,7 @@ def nearest_runnable(study: Study) -> tuple[Ranked, Launch] | None:
 # ---- the same question again ---------------------------------------------------------------------------------------
 
 FLAGS = {"slos": "--slo", "columns": "--map"}
-ALONE = ("enable_expert_parallel",)  # flags without a value
+ALONE = ("enable_expert_parallel", "hypothetical")  # flags without a value
 
 
 def again(verb: str, inputs: dict[str, Any], defaults: dict[str, Any], **changes: Any) -> str:
