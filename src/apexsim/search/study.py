@@ -16,7 +16,7 @@ from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.search.evaluate import Setting
 
-FORMAT = "apexsim.study/1"
+FORMAT = "apexsim.study/2"
 
 
 @dataclass(frozen=True, slots=True)
