@@ -15,7 +15,7 @@ from typing import Any
 
 from apexsim.clock import at_clock
 from apexsim.cost.bank import load_bank
-from apexsim.cost.books import price_of
+from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import power_law
 from apexsim.cost.price import Pricer
@@ -146,11 +146,14 @@ def ask(
     if power_cap is not None and not cluster.gpu.tdp_w > 0:
         raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
+    rent = price_of(price, cluster.gpu)
+    if goal.objective.name == "cost" and math.isnan(rent[0]):
+        raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     usual = power_law()[1]
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility
     )
-    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, price_of(price, cluster.gpu), server)
+    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, rent, server)
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 

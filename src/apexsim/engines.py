@@ -118,6 +118,11 @@ class EngineRow:
         """Name and version: vllm 0.25.0, or vllm 0.23.1: rules of 0.22.0."""
         return f"{self.name} {self.asked}: rules of {self.version}" if self.asked else f"{self.name} {self.version}"
 
+    @property
+    def dated(self) -> str:
+        """Name, version and the day of the rules: vllm 0.25.0 (released 2026-07-11)."""
+        return f"{self.label} (released {self.released})" if self.released else self.label
+
     def fuses(self, arch: str) -> bool:
         """Whether all-reduces on GPUs of an architecture are joined with the norm that follows."""
         return arch in self.fused_all_reduce.split()
@@ -224,7 +229,7 @@ def _file(name: str) -> dict[str, Any]:
 
 def _order(version: str, spec: str) -> tuple[int, ...]:
     """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
-    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    match = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", version)
     if not match:
         raise InputError(f"cannot read engine version '{version}' of '{spec}'", "--engine", "expected e.g. vllm@0.19.0")
     numbers = [int(n) for n in match[1].split(".")][:3]

@@ -7,14 +7,17 @@ History of the format: apexsim.study/1, the first.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from apexsim.cost.account import Account
+from apexsim.cost.books import books, typed
 from apexsim.metrics import series
 from apexsim.model.cells import active_parameters, total_parameters
+from apexsim.objective import OBJECTIVES
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
 from apexsim.plan.space import runnable
@@ -35,6 +38,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "inputs": study.inputs,
             "understood": _understood(study.setting),
             "objective": study.objective,
+            "value_unit": value_unit(study.objective),
             "slos": list(study.slos),
             "power_cap_w": study.power_cap,
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
@@ -46,6 +50,12 @@ def study_json(study: Study) -> dict[str, Any]:
             "notes": list(study.notes),
         }
     )
+
+
+def value_unit(objective: str) -> str:
+    """The unit of `value` of a ranked plan: that of the objective, in SI."""
+    row = OBJECTIVES[objective.partition(":")[0]]
+    return "s" if row.stats else row.unit
 
 
 def error_json(code: int, kind: str, message: str, where: str, hint: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +103,8 @@ def _understood(setting: Setting) -> dict[str, Any]:
         "engine": {
             "name": row.name,
             "version": row.version,
+            "asked_version": row.asked or None,
+            "released": row.released or None,
             "max_model_len": setting.max_model_len,
             "max_num_seqs": row.max_num_seqs,
             "max_num_batched_tokens": row.max_num_batched_tokens,
@@ -102,7 +114,19 @@ def _understood(setting: Setting) -> dict[str, Any]:
             "max_capture": row.max_capture,
             "route": setting.route,
         },
+        "price": _price(setting),
     }
+
+
+def _price(setting: Setting) -> dict[str, Any] | None:
+    """What a GPU costs and by which book; None where no book has a price."""
+    usd, name = setting.price
+    book = books().get(name)
+    known = {typed(key): usd for key, usd in setting.cluster.gpu.prices.items()}
+    if not math.isfinite(usd) and not known:
+        return None
+    told = {"book": typed(name), "owners_cost": bool(book and book.owner), "date": book.date if book else None}
+    return {"usd_per_gpu_h": usd, **told, "books": known}
 
 
 def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
