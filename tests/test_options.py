@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,9 @@ def test_the_lines_that_a_report_suggests_run_again_in_the_engines_words(capsys:
     assert main(["plan", *words]) == 0
     text = " ".join(capsys.readouterr().out.replace("\\\n", " ").split())
     assert "sglang 0.5.7: rules of 0.5.6 (released 2025-12-03)" in text and "max-running-requests 99" in text
-    again = text.split("then apexsim plan ")[1].split(" then ")[0].split()
-    quoted = [word.strip("'") for word in again]
+    again = shlex.split(text.split("then apexsim plan ")[1].split(" then ")[0].partition(" --json")[0])
     assert "--max-running-requests" in again and "--disable-cuda-graph" in again and "--no-enable-chunked-prefill" in again
-    engine = study(capsys, "plan", *quoted)["understood"]["engine"]
+    engine = study(capsys, "plan", *again)["understood"]["engine"]
     assert (engine["max_num_seqs"], engine["max_capture"], engine["chunked_prefill"]) == (99, 0, False)
 
 
@@ -359,7 +359,7 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "kv_dtype": "fp8", "dtype": "fp32", "objective": "throughput", "slo": "ttft:p95<1ms", "power_cap": 100.0, "price": "7",
     "server_overhead": 1.0, "pue": 2.0, "tp": 1, "pp": 1, "dp": 1, "ep": 1, "quant": "fp8", "clock": "1410", "expert_load": "balanced",
     "engine": "sglang", "route": "least-outstanding", "map": "time=StartTimeOffset,in=ContextTokens,out=GeneratedTokens",
-    "time_unit": "ms", "nodes": 2, "ttft": "1", "tpot": "1", "goodput": "ttft:1",
+    "time_unit": "ms", "nodes": 2, "ttft": "1", "tpot": "1", "goodput": "ttft:500",
 }  # fmt: skip
 ONLY_TEXT = {"gpu", "gpus", "top", "all", "json", "output", "workers", "ray", "trace", "plan"}  # how and where, not what is asked
 POLICIES = {"too_long", "enable_chunked_prefill"}  # what to do in a case that these questions do not meet, or what is the default
