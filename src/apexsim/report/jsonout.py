@@ -16,7 +16,6 @@ from apexsim.metrics import series
 from apexsim.model.cells import active_parameters, total_parameters
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
-from apexsim.plan.space import runnable
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
@@ -112,8 +111,9 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "account": account_json(ranked.account),
         "provenance": dict(ranked.account.provenance),
         "layout": layouts(setting, ranked.plan, ranked.stages),
-        "launch": started.commands[0] if started.runnable else None,
-        "not_runnable": runnable(ranked.plan, setting.model, setting.engine.engine) or None,
+        "launch": started.script or None,
+        "launch_commands": list(started.commands),
+        "not_runnable": None if started.runnable else started.notes[0],
         "launch_notes": list(started.notes),
         "series": over_time.to_json(),
     }

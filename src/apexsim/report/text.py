@@ -45,8 +45,10 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     yield Text()
     yield from _detail(study, study.ranked[0], width)
     yield Text()
+    yield from _launch(study, width)
+    yield Text()
     yield heading("next")
-    yield labelled(next_rows(study), width)
+    yield labelled([("then", line) for line in _suggestions(study)], width)
 
 
 def _ranked(study: Study, width: float, top: int, everything: bool, single: bool) -> Iterator[RenderableType]:
@@ -87,22 +89,19 @@ def _standing(study: Study, best: Ranked) -> str:
     return f"{objective_words(objective)} {sig(shown)} ± {sig(shown * study.error[0], 2)} {unit}; {beside}"
 
 
-def next_rows(study: Study) -> list[Row]:
-    """The launch command and what to type next."""
+def _launch(study: Study, width: float) -> Iterator[RenderableType]:
+    """How to start the best plan, or the nearest that the engine can start, as text that can be pasted."""
     best = study.ranked[0]
-    started = launch(study.setting, best.plan)
-    rows: list[Row] = [("launch", started.commands[0])] if started.runnable else []
-    rows += [("", note) for note in started.notes]
+    started, rest = launch(study.setting, best.plan), ""
+    rows: list[Row] = [("", note) for note in started.notes]
     if not started.runnable and (other := nearest_runnable(study)):
         ranked, started = other
-        rows.append(
-            (
-                "nearest",
-                f"{ranked.plan.shorthand}, {times(ranked.value / best.value)} the objective: {started.commands[0]}",
-            )
-        )
+        rest = f"nearest: {ranked.plan.shorthand}, {times(ranked.value / best.value)} the objective"
         rows += [("", note) for note in started.notes]
-    return rows + [("then", line) for line in _suggestions(study)]
+    yield heading("launch", rest)
+    if started.runnable:
+        yield Text(started.script, no_wrap=True)
+    yield labelled(rows, width)
 
 
 def _suggestions(study: Study) -> list[str]:
