@@ -7,6 +7,7 @@ What the prediction assumed is listed by meaning (`speak`), and each meaning bec
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -36,8 +37,8 @@ RULES = ("order", "admission", "preempt", "watermark")  # of a row, which no eng
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start a plan: every command as text, in order (none where the engine cannot run it); `script` is all of them
-    as they can be pasted; `notes`: what to know about them."""
+    """How to start a plan: every command on a line of its own, in order (none where the engine cannot run it); `script`: all
+    of them as they can be pasted, lines broken; `notes`: what to know about them."""
 
     shorthand: str
     commands: tuple[str, ...]
@@ -317,7 +318,7 @@ def launch(setting: Setting, plan: Plan) -> Launch:
     if len(where) > 1:
         commands += router(where, cluster, setting.engine.engine, setting.route)
     return Launch(
-        plan.shorthand, tuple(c.text() for c in commands), tuple(_notes(ask, where)), script(commands, cluster.nodes)
+        plan.shorthand, tuple(c.text(math.inf) for c in commands), tuple(_notes(ask, where)), script(commands, cluster.nodes)
     )
 
 

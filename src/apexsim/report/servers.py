@@ -41,15 +41,15 @@ class Command:
     document: str = ""
     lasting: bool = True
 
-    def text(self) -> str:
-        """The command with its lines broken by backslashes."""
+    def text(self, width: float = WIDTH) -> str:
+        """The command, its lines broken by backslashes at a width."""
         words = [f"{name}={_quoted(value)}" for name, value in self.env]
         for part in self.parts:  # a flag keeps its first value; a long list of values may go on below
             quoted = [_quoted(word) for word in part]
             words += [" ".join(quoted[:2]), *quoted[2:]] if len(quoted) > FEW else [" ".join(quoted)]
         lines = [words[0]]
         for word in words[1:]:
-            if len(lines[-1]) + 1 + len(word) > WIDTH:
+            if len(lines[-1]) + 1 + len(word) > width:
                 lines.append("  " + word)
             else:
                 lines[-1] += " " + word
