@@ -28,6 +28,8 @@ try:
 except ImportError:
     from vllm.utils import FlexibleArgumentParser
 parser = make_arg_parser(FlexibleArgumentParser())
+if not any(action.dest == "model_tag" for action in parser._actions):  # older versions add it in the command itself
+    parser.add_argument("model_tag", nargs="?")
 def refuse(message):
     raise ValueError(message)
 parser.error = refuse
