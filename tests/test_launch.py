@@ -14,7 +14,7 @@ import pytest
 from apexsim import api
 from apexsim.plan.limits import sure_blocks
 from apexsim.plan.plan import parse_plan
-from apexsim.report.launch import Ask, Launch, asked, launch, nearest_runnable
+from apexsim.report.launch import Ask, Launch, asked, launch
 from apexsim.search.evaluate import Setting
 
 ENGINES = ("vllm", "sglang", "tensorrt-llm")
@@ -252,7 +252,7 @@ def test_what_an_engine_cannot_start_is_said(model: str, plan: str, gpu: str, as
 
 def test_the_nearest_that_can_be_started_is_found() -> None:
     study = api.plan("llama-3.1-70b", gpu="h100-sxm", gpus=8, **{**LOAD, "num_requests": 8})
-    assert nearest_runnable(study) is not None
+    assert study.best is not None and launch(study.setting, study.best.plan).runnable
 
 
 # ---- replicas, nodes and pasting ---------------------------------------------------------------------------------

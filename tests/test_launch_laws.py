@@ -9,11 +9,11 @@ from collections import Counter
 from functools import cache
 
 import pytest
-from launches import Case, cases
 
 from apexsim.engines import engine_versions
 from apexsim.plan.flags import Words, flags, order
 from apexsim.plan.space import routed
+from launches import Case, cases
 
 ENGINES = ("vllm", "vllm@0.6.0", "vllm@0.8.0", "vllm@0.10.0", "vllm@0.11.0", "vllm@0.14.0", "vllm@0.19.0", "sglang", "tensorrt-llm")
 PROGRAMS = {"vllm": "vllm serve ", "sglang": "sglang.launch_server", "tensorrt-llm": "trtllm-serve "}
@@ -64,7 +64,7 @@ def test_no_engine_is_told_in_the_words_of_another() -> None:
 
 def test_the_model_is_the_users_or_a_placeholder_that_is_explained() -> None:
     for case in all_cases():
-        name = case.setting.model.name.replace("--", "/")
+        name = case.setting.model.name
         for words in servers(case):
             held = [word for word in words if word.startswith("YOUR_")]
             assert (name in words) != bool(held), case

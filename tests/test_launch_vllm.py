@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from launches import Case, cases
 
 PYTHON = os.environ.get("VLLM_PYTHON", sys.executable)
@@ -39,7 +40,8 @@ def read(words):
         made = EngineArgs.from_cli_args(args)
     except (Exception, SystemExit) as error:
         return {"error": str(error)}
-    return {name: value for name, value in vars(made).items() if isinstance(value, (int, float, str, list))} | {"tag": getattr(args, "model_tag", None)}
+    plain = {name: value for name, value in vars(made).items() if isinstance(value, (int, float, str, list))}
+    return plain | {"tag": getattr(args, "model_tag", None)}
 out = [read(words) for words in json.load(sys.stdin)]
 print("\\n@@@" + json.dumps(out))
 """

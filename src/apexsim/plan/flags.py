@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from apexsim.engines import EngineRow
+
 
 @dataclass(frozen=True, slots=True)
 class Flag:
@@ -46,6 +48,11 @@ def flags() -> tuple[Flag, ...]:
         pairs = (value.partition("=") for value in row.pop("values").split(";") if value)
         found.append(Flag(**row, values=tuple((ours, theirs) for ours, _, theirs in pairs)))
     return tuple(found)
+
+
+def words_of(row: EngineRow) -> Words:
+    """The words of an engine's row, in the version that the user named."""
+    return Words(row.engine, row.spoken)
 
 
 class Words:

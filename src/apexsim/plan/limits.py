@@ -12,7 +12,7 @@ from apexsim.engines import EngineRow, captured
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
-from apexsim.plan.flags import Words
+from apexsim.plan.flags import words_of
 from apexsim.plan.memory import Room, room
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import concurrency, request_blocks
@@ -58,7 +58,7 @@ def started(
     most = most_sequences(found, engine)
     if most == engine.max_num_seqs:
         return engine, found
-    fewer = replace(engine, max_num_seqs=most, large_max_num_seqs=most, pad=captured(engine, most))
+    fewer = replace(captured(engine, most), max_num_seqs=most, large_max_num_seqs=most)
     again = room(model, plan, cluster, fewer, max_model_len)
     return again if isinstance(again, Rejected) else (fewer, again)
 
@@ -107,15 +107,15 @@ def _vendor(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> st
 
 def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     """What the version has no word for."""
-    words, kv = Words(engine.engine, engine.version), plan.precision.kv
+    words, kv = words_of(engine), plan.precision.kv
     lanes = "lanes" if engine.engine == "vllm" else "lanes inside"
     if plan.lanes > 1 and not words.has(lanes):
-        return f"{engine.label} has no data parallel attention"
+        return f"{engine.name} {engine.spoken} has no data parallel attention"
     experts = "expert parallel" if engine.engine == "vllm" else "experts"
     if plan.ffn.ep > 1 and not words.has(experts):
-        return f"{engine.label} has no expert parallelism"
+        return f"{engine.name} {engine.spoken} has no expert parallelism"
     if kv in CACHES and not words.has("kv", kv):
-        return f"{engine.label} has no KV cache in {kv}"
+        return f"{engine.name} {engine.spoken} has no KV cache in {kv}"
     return ""
 
 
@@ -132,9 +132,9 @@ def _wide(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     lane, node = plan.attention.tp * plan.stages, cluster.per_node
     if engine.engine != "vllm" or plan.lanes == 1 or plan.replica_devices <= node:
         return ""
-    words = Words("vllm", engine.version)
+    words = words_of(engine)
     if not words.has("lanes of node"):
-        return f"{engine.label} has no data parallel attention over several nodes"
+        return f"{engine.name} {engine.spoken} has no data parallel attention over several nodes"
     if node % lane and not (words.has("nodes") and lane % node == 0):
-        return f"{engine.label} cannot place lanes of {lane} GPUs on nodes of {node}"
+        return f"{engine.name} {engine.spoken} cannot place lanes of {lane} GPUs on nodes of {node}"
     return ""

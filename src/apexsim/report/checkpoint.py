@@ -7,10 +7,11 @@ from pathlib import Path
 
 from apexsim.errors import Rejected
 from apexsim.model.dtypes import dtype
-from apexsim.plan.flags import Words
+from apexsim.model.model import Experts, Ffn
+from apexsim.plan.flags import words_of
 from apexsim.plan.limits import started
 from apexsim.plan.plan import Plan, Precision
-from apexsim.plan.space import routed
+from apexsim.plan.space import MIXERS, blocks
 from apexsim.search.evaluate import Setting
 
 SIXTEEN = ("bf16", "fp16")
@@ -53,7 +54,7 @@ def checkpoint(setting: Setting, plan: Plan) -> Checkpoint:
 
 def _own(setting: Setting) -> tuple[str, str]:
     """The model as an engine finds it, and a word where it cannot know."""
-    name, source = setting.model.name.replace("--", "/"), setting.model.source
+    name, source = setting.model.name, setting.model.source
     file = Path(source)
     if source.endswith(".json") and file.is_file():  # a file of the user's
         if any(file.parent.glob("*.safetensors")):
@@ -70,7 +71,16 @@ def _native(setting: Setting) -> Precision:
 
 
 def _parts(setting: Setting) -> tuple[str, ...]:
-    return ("attention", "experts", "shared") if routed(setting.model) else ("attention", "ffn")
+    """The parts with linear weights that the model has."""
+    cells = [cell for block in blocks(setting.model) for cell in block.cells]
+    experts = [cell for cell in cells if isinstance(cell, Experts)]
+    there = {
+        "attention": any(isinstance(cell, MIXERS) for cell in cells),
+        "ffn": any(isinstance(cell, Ffn) for cell in cells),
+        "experts": bool(experts),
+        "shared": any(cell.shared_inner for cell in experts),
+    }
+    return tuple(part for part, has in there.items() if has)
 
 
 def _same(form: str) -> str:
@@ -79,7 +89,7 @@ def _same(form: str) -> str:
 
 def _online(setting: Setting, plan: Plan, form: str) -> bool:
     """Whether the engine quantises a 16-bit checkpoint itself, whose weights must first fit as they are."""
-    if not Words(setting.engine.engine, setting.engine.version).has("quantise", form):
+    if not words_of(setting.engine).has("quantise", form):
         return False
     if setting.cluster.gpu.arch in OLDER:
         return False

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from apexsim.engines import EngineRow, load_engine, settled
+from apexsim.engines import DEFAULT_ENGINE, EngineRow, flags_of, load_engine, settled
 from apexsim.errors import Rejected
 from apexsim.model.model import LatentAttention
-from apexsim.plan.flags import Words
+from apexsim.plan.flags import Words, words_of
 from apexsim.plan.limits import at_full_length, served_length, started, unstartable
 from apexsim.plan.lower import Context
 from apexsim.plan.memory import Room, size
@@ -26,7 +26,6 @@ from apexsim.plan.space import blocks
 from apexsim.report.checkpoint import Checkpoint, checkpoint
 from apexsim.report.servers import Command, Place, Shell, address, locks, places, router, script, seen
 from apexsim.search.evaluate import Setting
-from apexsim.search.study import Ranked, Study
 
 Said = list[tuple[str, Any]]  # (meaning, value): None and False are left out, True is the word alone
 DEEPEP = ("hopper", "blackwell", "blackwell-ultra")  # DeepEP's kernels want SM 9.0 or newer and NVLink
@@ -340,7 +339,7 @@ def asked(setting: Setting, plan: Plan) -> Ask | Rejected:
     length = setting.max_model_len
     if not setting.length_given:
         length = served_length(setting.model, setting.cluster, engine, found, min(length, setting.model.max_length))
-    words = Words(engine.engine, engine.version)
+    words = words_of(engine)
     return Ask(setting, plan, engine, found, length, checkpoint(setting, plan), words, _travel(setting, plan))
 
 
@@ -350,7 +349,7 @@ def _travel(setting: Setting, plan: Plan) -> str:
         return ""
     if not _exchanged(setting, plan):
         return "gather"
-    gpu, words = setting.cluster.gpu, Words(setting.engine.engine, setting.engine.version)
+    gpu, words = setting.cluster.gpu, words_of(setting.engine)
     kind = "deepep" if gpu.arch in DEEPEP else "mori" if gpu.arch in MORI else "gather"
     return kind if words.has("all to all", kind) else "gather"
 
@@ -372,7 +371,7 @@ def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
         )
     if _exchanged(setting, plan) and ask.travel == "gather":
         notes.append(
-            f"tokens were simulated to travel to their experts; {row.label} has no such library for "
+            f"tokens were simulated to travel to their experts; {row.name} {row.spoken} has no such library for "
             f"{setting.cluster.gpu.name} and gathers all tokens on every GPU: expect it to be slower"
         )
     if plan.precision.activation != "auto":
@@ -380,7 +379,7 @@ def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
     usual = ask.usual
     odd = [name for name in RULES if getattr(row, name) != getattr(usual, name) and not (name == "admission" and row.engine == "vllm")]
     if odd:
-        notes.append(f"simulated with a rule of its own ({', '.join(odd)}), which {row.label} cannot be told")
+        notes.append(f"simulated with a rule of its own ({', '.join(odd)}), which {row.name} {row.spoken} cannot be told")
     if len(where) > 1:
         each = plan.replica_devices
         notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind a {setting.route} router on port 8000")
@@ -398,37 +397,32 @@ def _length_note(ask: Ask) -> str:
     return f"longest simulated request {setting.workload.longest:,} tokens; {limit}, this server {length:,}, {held}"
 
 
-def nearest_runnable(study: Study) -> tuple[Ranked, Launch] | None:
-    """The best ranked plan that the engine can run."""
-    for ranked in study.ranked:
-        found = launch(study.setting, ranked.plan)
-        if found.runnable:
-            return ranked, found
-    return None
-
-
 # ---- the same question again ---------------------------------------------------------------------------------------
 
-FLAGS = {"settings": "", "slos": "--slo", "memory_fraction": "--gpu-memory-utilization"}
+FLAGS = {"slos": "--slo", "columns": "--map"}
+ALONE = ("enable_expert_parallel", "hypothetical")  # flags without a value
 
 
 def again(verb: str, inputs: dict[str, Any], defaults: dict[str, Any], **changes: Any) -> str:
     """The command line that asks the question of `inputs`, with changes; defaults are left out."""
     asked = {**inputs, **dict(inputs.get("settings") or {}), **changes}
+    own = flags_of(load_engine(str(asked.get("engine") or DEFAULT_ENGINE)).name)
     words = ["apexsim", verb, shlex.quote(str(asked.pop("model", "")))]
     for name, value in asked.items():
         if name == "settings" or value is None or value == defaults.get(name):
             continue
-        words += _option(name, value)
+        words += _option(name, value, own)
     return " ".join(words)
 
 
-def _option(name: str, value: Any) -> list[str]:
+def _option(name: str, value: Any, own: dict[str, str]) -> list[str]:
     if name == "chunk":
         return ["--enable-chunked-prefill" if value else "--no-enable-chunked-prefill"]
     if name == "pad":
-        return ["--enforce-eager"] if not value else []
-    flag = FLAGS.get(name) or "--" + name.replace("_", "-")
+        return [own.get("enforce_eager", "--enforce-eager")] if not value else []
+    if name in ALONE:
+        return ["--" + name.replace("_", "-")]
+    flag = FLAGS.get(name) or own.get(name) or "--" + name.replace("_", "-")
     values: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     if name == "slos":  # limits and plans in the form that a shell leaves alone
         values = [re.sub("<=?", "=", str(limit)) for limit in values]
