@@ -170,7 +170,7 @@ def ask(
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility
     )
-    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, rent, server)
+    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, rent, server, max_model_len is not None)
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 
@@ -305,6 +305,6 @@ def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long
     if max_model_len is not None:
         return work, max_model_len
     length = min(-(-work.longest // ROUND) * ROUND, model.max_length)
-    how = "the model's own" if length == model.max_length else f"the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
-    note = f"max model length {length:,}: {how}"
+    how = "the model's own" if length == model.max_length else f"the longest ({work.longest:,} tokens) rounded up to {ROUND:,}"
+    note = f"room is counted for requests of {length:,} tokens: {how}; the launch line allows what the model does"
     return replace(work, notes=(*work.notes, note)), length
