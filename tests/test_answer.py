@@ -74,7 +74,8 @@ every = pytest.mark.parametrize("name", QUESTIONS)
 @every
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_line_is_wider_than_the_page(name: str, width: int | None) -> None:
-    lines = render(study(name), width=width).splitlines()
+    text = re.sub(r"<<'EOF'\n.*?\nEOF", "", render(study(name), width=width), flags=re.S)  # a file's lines are its own
+    lines = text.splitlines()
     assert width is None or [line for line in lines if len(line) > width] == []
 
 
@@ -298,9 +299,6 @@ def test_the_lines_of_a_page_can_be_pasted(name: str, capsys: Capture) -> None:
     lines = commands(render(here, width=80))
     assert lines
     for words in lines:
-        if words[0] != "apexsim":
-            assert words[0] in ("vllm", "python", "python3", "trtllm-serve") or "=" in words[0]
-            continue
         assert "'" not in " ".join(words) and "<" not in " ".join(words)
         asked = [w for w in words[1:] if w not in ("study.json", "--json", "--all")]
         assert main([*asked, "--json", "-"]) in (0, 4), asked
@@ -310,8 +308,8 @@ def test_the_lines_of_a_page_can_be_pasted(name: str, capsys: Capture) -> None:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands after `launch` and `then`, joined as a shell joins them."""
-    found = re.findall(r"(?:^|\n)  (?:launch|then) +((?:[^\n]*\\\n)*[^\n]*)", text)
+    """The commands after `then`, joined as a shell joins them."""
+    found = re.findall(r"(?:^|\n)  then +((?:[^\n]*\\\n)*[^\n]*)", text)
     return [shlex.split(command.replace("\\\n", " ")) for command in found]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from apexsim.hardware import Cluster
 from apexsim.plan.plan import Plan
 
-WIDTH = 100  # columns of a command before it is broken
+WIDTH = 78  # columns of a command before it is broken: with its backslash it fits a page of 80
 FEW = 4  # words of a part that stay together
 FIRST_PORT = 8000  # what the user talks to: the only server, or the router; servers behind a router follow
 SEEN = {
