@@ -215,7 +215,8 @@ _SERIES = obj("the run over time, 60 means; kv_share is empty where nothing is c
 })  # fmt: skip
 _RANKED = obj("a simulated plan", {
     "plan": _PLAN, "shorthand": text("its name, as --plan takes it"), "value": num("the objective, in value_unit"),
-    "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing or, of a latency, does not keep up with the load", True),
+    "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing or, of a latency, does not "
+                              "keep up with the load", True),
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
     "room": _ROOM, "metrics": _METRICS, "account": _ACCOUNT,
     "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
@@ -251,7 +252,7 @@ STUDY = obj("`plan` and `simulate`", {
     "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
     "heuristic": obj("the usual plan", {"shorthand": text("its name"), "note": text("why it is missing, if it is")}),
-    "error": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of a comparison: plans closer are ties")}),
+    "error_bars": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of a comparison: plans closer are ties")}),
     "verdict": _VERDICT,
     "best": either_null(ref("ranked"), "the best plan that the engine can be started with; null where it has no server or no such plan"),
     "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
