@@ -56,7 +56,8 @@ def page() -> str:
 
 SETTINGS = f"""A word acts on the engine that has it; with another engine it is refused, and the line says that engine's
 word: what sounds alike means different things (the three memory fractions, sequences per lane or in all).
-{", ".join(f"`{flag}`" for flag in EVERYWHERE)} says the same everywhere. Policies (sarathi, orca, apex) take vLLM's words. `--chunked-prefill-size -1` is SGLang's `--no-enable-chunked-prefill`."""
+{", ".join(f"`{flag}`" for flag in EVERYWHERE)} says the same everywhere. Policies (sarathi, orca, apex) take vLLM's words.
+`--chunked-prefill-size -1` is SGLang's `--no-enable-chunked-prefill`."""
 
 if __name__ == "__main__":
     sys.stdout.write(page())
