@@ -91,9 +91,9 @@ def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
     """The study with what would help, where its first plan does not keep limits and load."""
 
     def asked(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, dict[str, Any]]:
-        both = {**question, **changes}
-        quant = both.pop("quant", None)
-        return ask(model, **both, **({"quant": quant} if quant else {}))
+        setting, precision, goal, inputs = ask(model, **{**question, **changes})
+        clocks = {r.plan.clock for r in (*study.ranked, *study.hypothetical)}
+        return with_clocks(setting, tuple(clocks | {int(changes.get("clock") or 0)})), precision, goal, inputs
 
     return remedied(study, asked)
 
