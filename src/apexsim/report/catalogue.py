@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apexsim.hardware import all_gpus
-from apexsim.model.families import aliases, catalogue, hub_id
+from apexsim.model.names import aliases, catalogue, hub_id
 from apexsim.report.page import columns, page
 from apexsim.units import GB, TFLOPS, GiB, format_count
 
