@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from apexsim.errors import InputError, nearest
+from apexsim.errors import InputError
 from apexsim.model.config import Config, language
 from apexsim.model.families_dense import DENSE
 from apexsim.model.families_encoder import ENCODER
 from apexsim.model.families_hybrid import HYBRID
+from apexsim.model.families_keys import KEYED, UNSUITED, by_keys
 from apexsim.model.families_moe import MOE
 from apexsim.model.model import Model
 from apexsim.model.names import find_config
 from apexsim.model.precision import formats
-from apexsim.model.towers import tower_parts
+from apexsim.model.towers import tower_parts, uncounted
 from apexsim.model.vision import vision_of
 
-FAMILIES: dict[str, Callable[[Config], Model]] = {**DENSE, **MOE, **HYBRID, **ENCODER}
+FAMILIES: dict[str, Callable[[Config], Model]] = {**KEYED, **DENSE, **MOE, **HYBRID, **ENCODER}
+TYPO = 0.9  # similarity (difflib) above which an unknown type is taken for a slip of the pen
 MROPE_ROWS = 4  # vLLM's MRotaryEmbedding keeps a table four times max_position_embeddings long
 
 
@@ -28,14 +31,25 @@ def build_model(config: Config) -> Model:
     kinds = [*inner.kinds, *config.kinds]
     family = next((FAMILIES[kind] for kind in kinds if kind in FAMILIES), None)
     if family is None:
-        if not any(kinds):
-            raise InputError("keys 'model_type' and 'architectures' are missing", config.where)
-        kind = next(k for k in config.kinds + kinds if k)
-        raise InputError(f"unknown architecture '{kind}' (key 'model_type')", config.where, nearest(kind, FAMILIES))
+        family = _generic(inner, config, kinds)
     try:
         return _complete(family(inner), config, inner)
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
         raise InputError(f"cannot be read as '{inner.text('model_type')}' ({error})", config.where) from None
+
+
+def _generic(inner: Config, config: Config, kinds: list[str]) -> Callable[[Config], Model]:
+    """The reading by keys, for decoders that have the keys of one; refused with the reason where they do not."""
+    if not any(kinds):
+        raise InputError("keys 'model_type' and 'architectures' are missing", config.where)
+    kind = next(k for k in config.kinds + kinds if k)
+    mixer = next((UNSUITED[k] for k in kinds if k in UNSUITED), "")
+    if mixer:
+        raise InputError(f"'{kind}' has {mixer}, which is not modelled (key 'model_type')", config.where)
+    close = difflib.get_close_matches(kind.lower(), FAMILIES, n=1, cutoff=TYPO)
+    if close:
+        raise InputError(f"unknown architecture '{kind}' (key 'model_type')", config.where, f"did you mean {close[0]}?")
+    return by_keys
 
 
 def _complete(model: Model, config: Config, inner: Config) -> Model:
@@ -57,7 +71,7 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
         kv_dtype=precision.kv,
         unread=precision.unread,
         unread_kv=precision.unread_kv,
-        notes=model.notes + precision.notes,
+        notes=model.notes + precision.notes + uncounted(config),
     )
 
 
