@@ -221,6 +221,7 @@ def _siblings(tables: Tables, peaks: dict[str, Peaks], told: Told) -> Tables:
     spoiled = judged[judged.why != ""]
     comparable = judged.groupby("table").size()
     share = spoiled.groupby("table").size() / comparable
+    share = _inherited({k: float(v) for k, v in share.items()})
     whole = {k for k, v in share.items() if v > SPOILED}
     bad = {(r.table, r.row, r.load): r.why for r in spoiled.itertuples()}
     sound = {system: [_holed(t, bad, system) for t in rows["moe"] if _name(system, t) not in whole] for system, rows in tables.items() if "moe" in rows}
@@ -233,11 +234,22 @@ def _siblings(tables: Tables, peaks: dict[str, Peaks], told: Told) -> Tables:
         known = int((~np.isnan(table.seconds)).sum())
         if name in whole:
             reasons = Counter(why for (t, _, _), why in bad.items() if t == name)
-            told.add(key, "refused whole", f"{share[name]:.0%} of its comparable layers are {reasons.most_common(1)[0][0]}", known)
+            most = reasons.most_common(1)[0][0] if reasons else "refused on the lesser GPU"
+            told.add(key, "refused whole", f"{share[name]:.0%} of its comparable layers are {most}", known)
             return None
         return _mended(table, [(row, load, why) for (t, row, load), why in bad.items() if t == name], sound[system], key, told)
 
     return _each(tables, change)
+
+
+def _inherited(share: dict[str, float]) -> dict[str, float]:
+    """With what is refused on the lesser GPU of a family refused on the better one: it is the same kernel."""
+    for better, lesser in LESSER.items():
+        for name, value in list(share.items()):
+            if value > SPOILED and name.startswith(f"{lesser}/"):
+                mine = name.replace(lesser, better, 1)
+                share[mine] = max(value, share.get(mine, 0.0))
+    return share
 
 
 def _holed(table: Table, bad: dict[tuple[str, int, int], str], system: str) -> Table:

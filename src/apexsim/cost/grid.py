@@ -138,6 +138,16 @@ def rising(seconds: Array, along: int = -1) -> Array:
     return np.maximum.accumulate(seconds, axis=along)
 
 
+def settled(seconds: Array, along: int = -1) -> Array:
+    """A curve that never falls along an axis: halfway, in logarithms, between the smallest such one above and the largest below.
+
+    A dip and a spike weigh alike, so that a single odd point moves its neighbours by half of what `rising` would, on either side.
+    """
+    above = np.maximum.accumulate(seconds, axis=along)
+    below = np.flip(np.minimum.accumulate(np.flip(seconds, along), axis=along), along)
+    return np.sqrt(above * below)
+
+
 def convex_minorant(x: Array, y: Array) -> Array:
     """The greatest convex function below the points (x ascending, y), at x: their lower hull."""
     keep: list[int] = []
