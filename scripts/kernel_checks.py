@@ -33,6 +33,7 @@ CACHE = 256e6  # [byte] twice the largest last-level cache of the systems (RTX P
 STREAM = 0.9  # of the bandwidth reached by operands larger than that, where too few were timed
 ENOUGH, TOP = 10, 0.99  # of such cells that must be there, quantile of their utilisation that is taken as reached
 EXACT = 1.005  # of rounding
+FALSE = 0.1  # share of an expert curve that beats the peaks from which none of it is believed
 JUMP = 1.4  # how many times less a larger piece of work may take: kernels change tiles and splits, and some switches are not the best
 SLOWER = 1.1  # how many times longer a better GPU of a family may take: the spread of repeated measurements
 SIBLING, SIXTEEN = 2.0, 1.25  # how many times longer experts may take than the best sibling, and than 16 bit at few tokens
@@ -84,7 +85,10 @@ def _each(tables: Tables, change: Callable[[str, str, Table], Table | None]) -> 
 def _physics(tables: Tables, peaks: dict[str, Peaks], told: Told) -> Tables:
     def change(system: str, family: str, table: Table) -> Table:
         demand = DEMAND.get(family)
-        return table if demand is None else _possible(table, *demand(table, peaks[system]), peaks[system], (system, family, table.key), told)
+        if demand is None:
+            return table
+        found = _possible(table, *demand(table, peaks[system]), peaks[system], (system, family, table.key), told)
+        return found if family != "moe" else _without_false(found, table, (system, family, table.key), told)
 
     return _each(tables, change)
 
@@ -127,9 +131,19 @@ def _bmm(table: Table, peaks: Peaks) -> tuple[Array, Array]:
     return flop / peaks.rate(compute), nbytes
 
 
+def _scan(table: Table, peaks: Peaks) -> tuple[Array, Array]:
+    """Of a decode the states read and written; of a prompt nothing, which tells no cached state from another."""
+    del peaks
+    batch, length = (table.axes[a].astype(float) for a in ("batch", "length"))
+    states = [scan.State(*(int(x) for x in row)) for row in table.axes["shape"]]
+    phase = table.key[1]
+    nbytes = np.stack([scan.scan_work(phase, batch[:, None], length[None, :], state)[1] for state in states])
+    return np.zeros_like(nbytes), nbytes if phase == "generation" else np.zeros_like(nbytes)
+
+
 DEMAND: dict[str, Callable[[Table, Peaks], tuple[Array, Array]]] = {
     "gemm": _gemm, "attention": _attention("attention"), "mla": _attention("mla"), "encoder": _attention("encoder"), "moe": _moe,
-    "mla_bmm": _bmm,
+    "mla_bmm": _bmm, "scan": _scan,
 }  # fmt: skip
 
 
@@ -156,6 +170,16 @@ def _possible(table: Table, compute: Array, nbytes: Array, peaks: Peaks, key: Ke
         short = (memory > compute) & (seconds < least) & ~large
     told.add(key, "bound", "timed with its operands in the last-level cache", short.sum())
     return replace(table, seconds=np.where(short, least, seconds))
+
+
+def _without_false(found: Table, table: Table, key: Key, told: Told) -> Table:
+    """Expert layers without the curves of which more than FALSE was refused, and without the layers that have none left."""
+    known, left = (~np.isnan(t.seconds) for t in (table, found))
+    curves = (known & ~left).sum(axis=-1) > FALSE * known.sum(axis=-1)
+    told.add(key, "refused", f"the rest of curves of which over {FALSE:.0%} beats the peaks", (left & curves[..., None]).sum())
+    seconds = np.where(curves[..., None], np.nan, found.seconds)
+    keep = ~np.isnan(seconds).all(axis=(1, 2))
+    return replace(found, seconds=seconds[keep], axes={**found.axes, "shape": found.axes["shape"][keep]})
 
 
 # ── order ───────────────────────────────────────────────────────────────────────────────────────────────────────────

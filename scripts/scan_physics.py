@@ -31,7 +31,7 @@ def main() -> None:
             found["jumps"].append((light.jumps(step) / light.JUMP, where))
             if weights != "bf16":
                 found["experts slower than 16 bit"].append((light.slower(step, steps[gpu, source, "bf16"], few=True), where))
-            if gpu in light.FAMILIES:
+            if gpu in light.FAMILIES and light.comparable(plan, gpu, weights):
                 lesser = light.slower(step, steps[light.FAMILIES[gpu], source, weights])
                 found["slower than the lesser GPU"].append((lesser / light.BETTER, where))
     print(f"{seen} combinations")

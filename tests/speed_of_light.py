@@ -120,6 +120,13 @@ FAMILIES = {
 }  # fmt: skip
 
 
+def comparable(plan: str, gpu: str, weights: str) -> bool:
+    """Whether a GPU can be held against the lesser one: FP4 units exist from Blackwell on, where formulas of unpacking end; and a tray of
+    GB200 and GB300 has four GPUs, beyond which only GB300 was timed."""
+    lesser = load_gpu(FAMILIES[gpu])
+    return (weights != "nvfp4" or "fp4" in lesser.flops) and not (gpu == "gb300" and parse_plan(plan).stage_devices > 4)
+
+
 def faster_than_light(found: Step) -> float:
     """The least time over the time taken, bytes and FLOP, decode steps and prompts; at most 1."""
     taken = found.decode[::NTH, ::NTH]
