@@ -26,8 +26,8 @@ def main() -> None:
         seen += len(steps)
         for (gpu, source, weights), step in steps.items():
             where = f"{model} {gpu} {source} {weights}"
-            found["faster than light"].append((light.faster_than_light(step), where))
-            found["falls with batch or context"].append((light.falls(step) / light.WAVE, where))
+            found["faster than light"].append((light.faster_than_light(step) / light.LIGHT, where))
+            found["falls with batch or context"].append((light.falls(step), where))
             found["jumps"].append((light.jumps(step) / light.JUMP, where))
             if weights != "bf16":
                 found["experts slower than 16 bit"].append((light.slower(step, steps[gpu, source, "bf16"], few=True), where))
