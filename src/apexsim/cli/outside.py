@@ -113,7 +113,7 @@ class _Closed(io.TextIOBase):
 def open_streams() -> None:
     """Make sure that there are both: what is written to a closed output is an error in one line, and no error is lost in it."""
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
     if sys.stdout is None:
         sys.stdout = cast(TextIO, _Closed())
 
