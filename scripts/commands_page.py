@@ -22,6 +22,8 @@ ARGUMENTS = {
     "apex": "[OPTIONS]",
     "models": "[FILTER]",
     "gpus": "[FILTER]",
+    "engines": "[FILTER]",
+    "schema": "[NAME]",
     "validate": "FILE...",
     "fit-host": "FILE",
     "fit-power": "FILE",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli.options import checked, with_options
-from apexsim.cli.outside import say
+from apexsim.cli.outside import STDOUT, check_writable, present, say
 from apexsim.errors import InputError
 from apexsim.examples import located
 
@@ -44,11 +44,11 @@ Folder = Annotated[str, typer.Argument(help="Folder with a device.toml.", metava
 def check(folder: Folder, **given: Any) -> None:
     """Findings and coverage."""
     from apexsim.report.devicepage import device_json, device_text
-    from apexsim.report.plain import dumps
 
+    check_writable(given["json"], "--json", folder)
     report = _report(folder)
-    sys.stdout.write(dumps(device_json(report)) if given["json"] else device_text(report))
-    sys.stdout.flush()
+    if report.sound or given["json"] != STDOUT:
+        present(device_json(report), lambda: device_text(report), given["json"])
     _refuse(report, folder)
 
 
@@ -91,7 +91,10 @@ def _refuse(report: Report, folder: str) -> None:
     """Raise InputError with the first error."""
     errors = [f for f in report.findings if f.level == "error"]
     if errors:
-        raise InputError(f"{len(errors)} error{'s' * (len(errors) > 1)}, first {errors[0].line()}", folder)
+        from apexsim.report.devicepage import device_json
+
+        told = f"{len(errors)} error{'s' * (len(errors) > 1)}, first {errors[0].line()}"
+        raise InputError(told, folder, record=device_json(report))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -97,6 +97,16 @@ def deliver(text: str, path: str, flag: str) -> None:
         write_atomic(path, text, flag)
 
 
+def present(record: Any, text: Callable[[], str], json: str | None) -> None:
+    """A result as JSON where that was asked for, and as text unless the JSON has standard output."""
+    if json is not None:
+        from apexsim.report.plain import dumps
+
+        deliver(dumps(record), json, "--json")
+    if json != STDOUT:
+        deliver(text(), STDOUT, "--output")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -152,7 +152,7 @@ def _kv(row: Config) -> str:
 
 def format_in_name(name: str) -> str:
     """The format that a checkpoint's name states, such as "-FP8" or "-w4a16"; "" when none."""
-    words = name.lower().replace("_", "-").replace(".", "-").split("-")
+    words = re.split(r"[-_./]", name.lower())
     return next((fmt for word, fmt in IN_NAME if word in words), "")
 
 

@@ -7,20 +7,25 @@ History of the format: apexsim.study/1, the first.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from apexsim.cost.account import Account
 from apexsim.metrics import series
 from apexsim.model.cells import active_parameters, total_parameters
+from apexsim.objective import Margin
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
-from apexsim.plan.space import runnable
+from apexsim.report.figures import objective_of
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
+from apexsim.report.verdict import verdict
 from apexsim.search.evaluate import Setting
+from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Ranked, Study
 
 POINTS = 60  # of a time series
@@ -39,12 +44,52 @@ def study_json(study: Study) -> dict[str, Any]:
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
             "error": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
+            "verdict": verdict_json(study),
+            "best": _ranked(study.setting, study.best) if study.best else None,
             "ranked": [_ranked(study.setting, ranked) for ranked in study.ranked],
+            "hypothetical": hypothetical_json(study),
             "rejected": rejected_rules(study),
             "interrupted": dict(zip(("done", "of"), study.interrupted)) if study.interrupted else None,
             "notes": list(study.notes),
         }
     )
+
+
+def verdict_json(study: Study) -> dict[str, Any]:
+    """The answer: sentences, the plan that they speak of, whether it keeps every limit and by how much, and what would help."""
+    found = verdict(study)
+    return {
+        "sentences": list(found.sentences), "plan": found.plan, "keeps": found.keeps, "saturated": found.saturated,
+        "limits": [_margin(m) for m in found.limits],
+        "would_help": [{"change": r.words, "plan": r.shorthand, "inputs": dict(r.changes)} for r in study.remedies],
+    }  # fmt: skip
+
+
+def _margin(margin: Margin) -> dict[str, Any]:
+    unit, scale = ("w", 1.0) if margin.metric == "power" else ("ms", 1e3)
+    return {"limit": margin.name, "kept": margin.kept, "margin": margin.share, f"limit_{unit}": margin.limit * scale,
+            f"measured_{unit}": margin.measured * scale}  # fmt: skip
+
+
+def hypothetical_json(study: Study) -> dict[str, Any] | None:
+    """The simulated plans that the engine cannot be started with, in short; null where there are none."""
+    apart = study.hypothetical or tuple(r for r in study.ranked if r.blocked)
+    if not apart:
+        return None
+    first, best = apart[0], study.best
+    gain = objective_of(study).ratio(first.value, best.value) if best else math.nan
+    return {
+        "count": len(apart), "ranked": not study.hypothetical, "best": first.plan.shorthand, "value": first.value,
+        "ratio_to_best": gain, "keeps_constraints": first.keeps, "startable_by": list(others(study.setting, first.plan)),
+        "reason": first.blocked,
+    }  # fmt: skip
+
+
+def error_json(code: int, kind: str, message: str, where: str, hint: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Why a command failed, beside what it found out before; nearest: what would be feasible."""
+    told = {"code": code, "kind": kind, "message": message, "where": where or None, "hint": hint or None}
+    nearest = {"nearest": hint or None} if kind == "infeasible" else {}
+    return {**record, "error": told | nearest}
 
 
 def rejected_rules(study: Study) -> list[dict[str, Any]]:
@@ -113,7 +158,7 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "provenance": dict(ranked.account.provenance),
         "layout": layouts(setting, ranked.plan, ranked.stages),
         "launch": started.commands[0] if started.runnable else None,
-        "not_runnable": runnable(ranked.plan, setting.model, setting.engine.engine) or None,
+        "not_runnable": ranked.blocked or None,
         "launch_notes": list(started.notes),
         "series": over_time.to_json(),
     }

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from apexsim.engine.types import AHEAD
-from apexsim.engines import EngineRow, load_engine, override, settled
+from apexsim.engines import EngineRow, closest, override, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Experts, Model
@@ -104,11 +104,7 @@ def _version(row: Row) -> str:
 
 
 def _engine(name: str, version: str, settings: dict[str, Any], cluster: Cluster, length: int) -> EngineRow:
-    spec = f"{name}@{version}" if version else name
-    try:
-        row = load_engine(spec)
-    except InputError:
-        row = load_engine(name)
+    row = closest(f"{name}@{version}" if version else name)
     return settled(override(row, **settings), cluster.gpu.memory_bytes, cluster.gpu.name, length)
 
 
