@@ -82,7 +82,7 @@ class Store:
         STATE.running += 1
         return None
 
-    def save_overload(self, signature: Any, compiled: CompileResult) -> None:
+    def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep what has been compiled; failing that, say why in STATE."""
         STATE.running -= 1
         file = self._file(signature, compiled.codegen)
