@@ -15,7 +15,7 @@ from typing import Any
 
 from apexsim.clock import at_clock
 from apexsim.cost.bank import load_bank
-from apexsim.cost.books import price_of
+from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import power_law
 from apexsim.cost.price import Pricer
@@ -23,6 +23,7 @@ from apexsim.errors import InputError
 from apexsim.hardware import Gpu, cluster_of
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
+from apexsim.model.parts import routed_experts
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
@@ -153,6 +154,8 @@ def ask(
         flag = "--expert-load" if expert_load else "--enable-expert-parallel"
         raise InputError(f"it has no effect: {what.name} has no routed experts", flag, "drop it")
     load = read_load(expert_load) if expert_load else Load()
+    for experts in routed_experts(what):
+        load.check(experts)
     bank = load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm"))
     pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
     limits = parse_slos(slos)
@@ -160,11 +163,14 @@ def ask(
     if power_cap is not None and not cluster.gpu.tdp_w > 0:
         raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
+    rent = price_of(price, cluster.gpu)
+    if goal.objective.name == "cost" and math.isnan(rent[0]):
+        raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     usual = power_law()[1]
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility
     )
-    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, price_of(price, cluster.gpu), server)
+    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, rent, server)
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 

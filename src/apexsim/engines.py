@@ -86,6 +86,8 @@ class EngineRow:
     gap_s: float  # per small un-tabulated kernel
     prompt_add_launch_s: float  # added per launch unit to a step that holds a prompt
     prompt_floor_launch_s: float  # floor per launch unit of such a step
+    bare_launch_s: float  # … of a decode step larger than every captured graph
+    eager_launch_s: float  # … of every step where nothing is captured or compiled
     prompt_factor: float  # x tabulated kernels of such a step
     tokenise_s: float  # per prompt token, one front-end process, serial
     request_s: float  # per request, serial
@@ -106,6 +108,7 @@ class EngineRow:
     fused_all_reduce: str = ""  # GPU architectures on which all-reduces add residual and norm, one kernel for both
     prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt …
     prompt_eager_launch_s: float = 0.0  # … whose floor per launch unit is then this
+    spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
     # the row itself
     released: str = ""  # day of `version`, "" where it is no release
     asked: str = ""  # version that the user named, where it lies between two rows and has the earlier one's rules
@@ -115,9 +118,20 @@ class EngineRow:
         """Name and version: vllm 0.25.0, or vllm 0.23.1: rules of 0.22.0."""
         return f"{self.name} {self.asked}: rules of {self.version}" if self.asked else f"{self.name} {self.version}"
 
+    @property
+    def dated(self) -> str:
+        """Name, version and the day of the rules: vllm 0.25.0 (released 2026-07-11)."""
+        return f"{self.label} (released {self.released})" if self.released else self.label
+
     def fuses(self, arch: str) -> bool:
         """Whether all-reduces on GPUs of an architecture are joined with the norm that follows."""
         return arch in self.fused_all_reduce.split()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Batches that a decode step is priced at.  An eager one is not padded, but its kernels are not joined either, which nobody
+        has measured: it is never taken to be shorter than the graph that would have held it."""
+        return self.pad or self.spare
 
     @property
     def max_capture(self) -> int:
@@ -126,7 +140,7 @@ class EngineRow:
 
 
 _MEMORY = {f.name for f in fields(MemoryRules)}
-_ROW = {f.name for f in fields(EngineRow)} - {"name", "version", "engine", "memory", "released", "asked"}
+_ROW = {f.name for f in fields(EngineRow)} - {"name", "version", "engine", "memory", "spare", "released", "asked"}
 DEFAULT_ENGINE = "vllm"
 
 
@@ -215,7 +229,7 @@ def _file(name: str) -> dict[str, Any]:
 
 def _order(version: str, spec: str) -> tuple[int, ...]:
     """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
-    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    match = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", version)
     if not match:
         raise InputError(f"cannot read engine version '{version}' of '{spec}'", "--engine", "expected e.g. vllm@0.19.0")
     numbers = [int(n) for n in match[1].split(".")][:3]
@@ -277,6 +291,7 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
             changes["large_" + key] = changes[key]
     if "pad" in changes:
         changes["pad"] = tuple(changes["pad"])
+        changes["spare"] = () if changes["pad"] else row.sizes
     if "max_num_batched_tokens" in given and row.length_budget:
         changes["length_budget"] = 2
     return replace(row, **changes)
@@ -316,7 +331,7 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
                 "raise it, lower --max-model-len or enable chunked prefill",
             )
         tokens = max(tokens, max_model_len)
-    top = next((size for size in row.pad if size >= row.capture_per_sequence * sequences), row.max_capture)
+    top = next((size for size in row.sizes if size >= row.capture_per_sequence * sequences), max(row.sizes, default=0))
     return replace(
         row,
         max_num_batched_tokens=tokens,
@@ -324,4 +339,5 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
         max_num_seqs=sequences,
         large_max_num_seqs=sequences,
         pad=tuple(size for size in row.pad if size <= top),
+        spare=tuple(size for size in row.spare if size <= top),
     )

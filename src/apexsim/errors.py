@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LONGEST_VALUE = 80  # characters of a value that a message repeats …
+LONGEST_VALUE = 80  # characters of a quoted value that a message repeats …
+LONGEST_WORD = 200  # … of a path or another word without a space …
 LONGEST_LINE = 1000  # … and of a whole message
 FEW = 12  # names that are simply listed
 
 
 def shortened(text: str) -> str:
     """A message in which values of the user, quoted or without a space, are cut to a size that can be read."""
-    text = re.sub(rf"'[^']{{{LONGEST_VALUE + 1},}}'|\S{{{LONGEST_VALUE + 1},}}", _cut, text)
+    text = re.sub(rf"'[^']{{{LONGEST_VALUE + 1},}}'|\S{{{LONGEST_WORD + 1},}}", _cut, text)
     return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 1] + "…"
 
 

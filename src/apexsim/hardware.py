@@ -309,10 +309,10 @@ def load_gpu(name: str | Path) -> Gpu:
 
 
 _COUNTED = (
-    re.compile(r"(?:(?P<nodes>\d+) *[x×*] *)?(?P<gpus>\d+) *[x×*] *(?P<name>.*\D.*)", re.IGNORECASE),  # 2x8xh100, 8xh100
-    re.compile(r"(?P<name>.+):(?P<gpus>\d+)"),  # h100:8
-    re.compile(r"(?P<name>.*\D.*?) *[x×*] *(?P<gpus>\d+)", re.IGNORECASE),  # h100x8 …
-    re.compile(r"(?P<name>.*\D.*x)(?P<gpus>\d+)", re.IGNORECASE),  # … and mi300x8
+    re.compile(r"(?:(?P<nodes>\d{1,9}) *[x×*] *)?(?P<gpus>\d{1,9}) *[x×*] *(?P<name>.+)", re.IGNORECASE),  # 2x8xh100, 8xh100
+    re.compile(r"(?P<name>.+):(?P<gpus>\d{1,9})"),  # h100:8
+    re.compile(r"(?P<name>.*\D.*?) *[x×*] *(?P<gpus>\d{1,9})", re.IGNORECASE),  # h100x8 …
+    re.compile(r"(?P<name>.*\D.*x)(?P<gpus>\d{1,9})", re.IGNORECASE),  # … and mi300x8
 )
 
 

@@ -87,7 +87,7 @@ def _why_missing(name: str) -> str:
     if OBJECTIVES[name].needs_slo:
         return "give a limit for each request, e.g. --goodput ttft:500"
     if name == "cost":
-        return "its price is not known in this book: give --price with $/h, or another book (see: apexsim gpus)"
+        return "the GPU's price is unknown: give --price"
     if name.endswith("energy"):
         return "the GPU's power limit is unknown: give a GPU file with tdp_w"
     return "no request has more than one output token"

@@ -159,7 +159,7 @@ def _run(words: list[str]) -> int | Failure:
     except OSError as error:  # a full disk under standard output, a name that is too long
         _drop_output()
         told = error.strerror or type(error).__name__
-        return Failure(BAD_INPUT, "bad input", told, str(error.filename or ""))
+        return Failure(BAD_INPUT, "bad input", shortened(told), shortened(str(error.filename or "")))
     if code == INTERRUPTED:  # what was done by then has been told
         return _fail("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from apexsim.cli.options import Model, checked, with_options
 from apexsim.cli.outside import STDOUT, check_outputs, deliver, page_size, present
-from apexsim.errors import Infeasible, Rejected
+from apexsim.errors import Infeasible, InputError, Rejected
 
 FIT_HELP = """Does it fit? The memory of one GPU line by line, KV tokens and concurrency, in the words of the engine's log.
 
@@ -56,6 +56,9 @@ def _answer(name: str, given: dict[str, Any]) -> Any:
     from apexsim.plan.fit import fit as sized
 
     model, cluster = load_model(name), cluster_of(given["gpu"], given["gpus"], given["nodes"])
+    if given["num_speculative_tokens"] and "mtp" not in dict(model.outside_parts):
+        told = f"it has no effect: {model.name} has no multi-token-prediction layers"
+        raise InputError(told, "--num-speculative-tokens", "drop it")
     length = given["max_model_len"] or model.max_length
     settings = {theirs: given[ours] for ours, theirs in SETTINGS.items() if given[ours] is not None}
     if given["enforce_eager"]:

@@ -54,7 +54,9 @@ def translated(command: str, words: Sequence[str]) -> tuple[list[str], dict[str,
         if flag in flags:
             made += _ours(flags[flag], flag, [value] if sign else None, rest, found)
         elif (row := name_of(flag) if word.startswith("-") else None) and (row.option in options or _special(row.option, options)):
-            if not sign and not row.bare and rest:
+            if not sign and not row.bare:
+                if not rest:
+                    raise InputError("it is given without a value", flag)
                 value = rest.pop(0)
             for option, each in row.options(value).items():
                 found.put(option, each, flag, options.get(option))

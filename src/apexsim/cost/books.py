@@ -75,7 +75,7 @@ def price_of(text: str | None, gpu: Gpu) -> tuple[float, str]:
 def missing(gpu: Gpu, key: str) -> str:
     """That a GPU has no price in a book, and which it has."""
     there = ", ".join(f"{typed(name)} (${usd:.2f}/h)" for name, usd in gpu.prices.items())
-    return f"{gpu.name} has no {typed(key)} price; it has {there or 'none in any book'}"
+    return f"{gpu.name} has no {typed(key)} price; it has {there}" if there else f"{gpu.name} has no price in any book"
 
 
 def told(book: str) -> str:

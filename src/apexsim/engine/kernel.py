@@ -360,7 +360,7 @@ def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
     tokens = max(rules.budget, rules.max_seqs, alone)
     assert costs.lane.shape[2] > tokens, f"lane table ends before {tokens} tokens"
     assert costs.total.shape[2] > lanes * tokens, f"token table ends before {lanes} × {tokens} tokens"
-    assert costs.sample.shape[1] > lanes * rules.max_seqs, "sample table ends before the largest batch"
+    assert costs.sample.shape[1] > rules.max_seqs, "sample table ends before the largest batch"
     assert costs.decode.shape[2] > rules.max_seqs, "decode table ends before the largest batch"
 
 

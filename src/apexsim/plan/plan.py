@@ -120,10 +120,10 @@ def _cells(attention: Layout, ffn: Layout) -> str:
     return f"{attention}/{ffn}"
 
 
-_PLAN = re.compile(r"^(?:(\d+)×)?(?:PP(\d+)×)?([A-Z0-9/]+)$")
+_PLAN = re.compile(r"^(?:(\d{1,9})×)?(?:PP(\d{1,9})×)?([A-Z0-9/]+)$")
 _STAGES = re.compile(r"×?PP(\d+)×?")
-_CLOCK = re.compile(r"@(\d+) *MHz$", re.IGNORECASE)
-_CELL = re.compile(r"^(?:DP(\d+))?(?:TP(\d+))?(?:EP(\d+))?$")
+_CLOCK = re.compile(r"@(\d{1,9}) *MHz$", re.IGNORECASE)
+_CELL = re.compile(r"^(?:DP(\d{1,9}))?(?:TP(\d{1,9}))?(?:EP(\d{1,9}))?$")
 _GRAMMAR = "expected e.g. TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8 or DEP8"
 
 
@@ -166,7 +166,7 @@ def parse_plan(text: str, precision: Precision | None = None) -> Plan:
     if not match:
         raise InputError(f"cannot read plan '{whole}'", "--plan", _GRAMMAR)
     replicas, stages, cells = int(match[1] or 1), int(match[2] or 1), match[3]
-    wide = re.match(r"^(TEP|DEP)(\d+)$", cells)
+    wide = re.match(r"^(TEP|DEP)(\d{1,9})$", cells)
     if wide and int(wide[2]) > 0:
         n = int(wide[2])
         attention, ffn = (Layout(tp=n) if wide[1] == "TEP" else Layout(dp=n)), Layout(ep=n)

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from apexsim.cost.books import typed, usual_book
 from apexsim.engines import (
     ALIASES,
     changes,
@@ -103,7 +104,7 @@ def gpus_json(text: str = "") -> Rows:
 def gpus_text(rows: Rows, color: bool = False) -> str:
     """The GPUs as a table."""
     heads = [("GPU", "left"), ("memory", "right"), ("bandwidth", "right"), ("bf16", "right"), ("fp8", "right"),
-             ("link", "left"), ("kernels", "left"), ("price", "right")]  # fmt: skip
+             ("link", "left"), ("kernels", "left"), (f"{typed(usual_book())} price", "right")]  # fmt: skip
     lines = [
         [
             row["name"], f"{row['memory_bytes'] / GiB:.1f} GiB", f"{row['memory_bandwidth_bytes_s'] / GB:,.0f} GB/s",
@@ -181,8 +182,5 @@ def _value(value: Any) -> str:
 
 
 def _price(prices: dict[str, float]) -> str:
-    """The range over price books, per GPU and hour."""
-    if not prices:
-        return "–"
-    low, high = min(prices.values()), max(prices.values())
-    return f"${low:.2f}/h" if low == high else f"${low:.2f}–{high:.2f}/h"
+    """The price in the book that prices the most GPUs; several books do not compare."""
+    return f"${prices[usual_book()]:.2f}/h" if usual_book() in prices else "–"

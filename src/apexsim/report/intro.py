@@ -94,7 +94,7 @@ def engine_line(setting: Setting) -> str:
     row = setting.engine
     word = {setting: flag.removeprefix("--") for setting, flag in flags_of(row.name).items()}
     return (
-        f"{row.label}{f' (released {row.released})' if row.released else ''}{';' if row.asked else ':'} {_batching(row)}, "
+        f"{row.dated}{';' if row.asked else ':'} {_batching(row)}, "
         f"{word['max_model_len']} {setting.max_model_len:,}, {word['max_num_seqs']} {row.max_num_seqs:,}, "
         f"{word['max_num_batched_tokens']} {row.max_num_batched_tokens:,}, {word['memory_fraction']} {row.memory_fraction:g}, "
         f"{f'CUDA graphs to batch {row.max_capture}' if row.pad else 'eager'}, {setting.route} over replicas"

@@ -14,9 +14,10 @@ from dataclasses import asdict
 from typing import Any
 
 from apexsim.cost.account import Account
+from apexsim.cost.books import books, typed
 from apexsim.metrics import series
 from apexsim.model.cells import active_parameters, total_parameters
-from apexsim.objective import Margin
+from apexsim.objective import OBJECTIVES, Margin
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
 from apexsim.report.figures import objective_of
@@ -39,6 +40,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "inputs": study.inputs,
             "understood": _understood(study.setting),
             "objective": study.objective,
+            "value_unit": value_unit(study.objective),
             "slos": list(study.slos),
             "power_cap_w": study.power_cap,
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
@@ -83,6 +85,12 @@ def hypothetical_json(study: Study) -> dict[str, Any] | None:
         "ratio_to_best": gain, "keeps_constraints": first.keeps, "startable_by": list(others(study.setting, first.plan)),
         "reason": first.blocked,
     }  # fmt: skip
+
+
+def value_unit(objective: str) -> str:
+    """The unit of `value` of a ranked plan: that of the objective, in SI."""
+    row = OBJECTIVES[objective.partition(":")[0]]
+    return "s" if row.stats else row.unit
 
 
 def error_json(code: int, kind: str, message: str, where: str, hint: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,6 +138,8 @@ def _understood(setting: Setting) -> dict[str, Any]:
         "engine": {
             "name": row.name,
             "version": row.version,
+            "asked_version": row.asked or None,
+            "released": row.released or None,
             "max_model_len": setting.max_model_len,
             "max_num_seqs": row.max_num_seqs,
             "max_num_batched_tokens": row.max_num_batched_tokens,
@@ -139,7 +149,19 @@ def _understood(setting: Setting) -> dict[str, Any]:
             "max_capture": row.max_capture,
             "route": setting.route,
         },
+        "price": _price(setting),
     }
+
+
+def _price(setting: Setting) -> dict[str, Any] | None:
+    """What a GPU costs and by which book; None where no book has a price."""
+    usd, name = setting.price
+    book = books().get(name)
+    known = {typed(key): usd for key, usd in setting.cluster.gpu.prices.items()}
+    if not math.isfinite(usd) and not known:
+        return None
+    told = {"book": typed(name), "owners_cost": bool(book and book.owner), "date": book.date if book else None}
+    return {"usd_per_gpu_h": usd, **told, "books": known}
 
 
 def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:

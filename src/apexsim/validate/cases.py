@@ -194,6 +194,11 @@ UNSEEN_BUDGET = 3072  # tokens of a chunk
 ONE_SLOT_FEWER = ("llama8b",)  # families whose sweeps had one slot fewer than users: TTFT falls as E2E / users; others' does not
 
 
+def _captured(most: int) -> tuple[int, ...]:
+    """Batches of CUDA graphs up to the largest one that was launched with."""
+    return (*(n for n in (1, 2, 4) if n <= most), *range(8, most + 1, 8))
+
+
 def _launched(row: Row, lanes: int) -> dict[str, Any]:
     """Engine settings that were in force: the columns `launch_*` and, where defaults were resolved, `eff_*`."""
     fraction, users = number(row, "launch_gpu_mem_frac"), max(1, whole(row, "concurrency"))
@@ -208,6 +213,8 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
     if row["backend"] == "sglang":
         found["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
         found["prefill_limit"] = whole(row, "launch_max_prefill_tokens") or None
+    if row["backend"] in ("sglang", "trtllm"):
+        found["pad"] = _captured(whole(row, "launch_cudagraph")) or None
     if row["backend"] == "trtllm":
         wait = whole(row, "launch_batch_wait")
         found |= {"batch_wait_iters": wait or None, "batch_wait_ratio": WAIT_RATIO.get(wait, 0.9) if wait else None}

@@ -23,7 +23,8 @@ def paced(arrive: F8, rate: float, seed: int | None = None) -> F8:
     Where all come at once there is no pattern: Poisson arrivals are drawn from `seed`; without one that is refused.
     """
     if len(arrive) / rate > LONGEST_RUN:
-        raise InputError(f"{len(arrive)} requests at {rate:g} per second never end", "--request-rate", "give requests per second")
+        told = f"{len(arrive)} requests would last {len(arrive) / rate / 31_536_000.0:.3g} years"
+        raise InputError(told, "--request-rate", "give requests per second")
     if arrive[-1] > arrive[0]:
         return (arrive - arrive[0]) * (mean_rate(arrive) / rate)
     if seed is None:
