@@ -13,6 +13,7 @@ import numpy as np
 from apexsim.errors import Infeasible, Rejected
 from apexsim.hardware import Cluster
 from apexsim.objective import Objective, rank_key
+from apexsim.plan.formats import as_priced
 from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
@@ -132,7 +133,7 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
     return Study(
         setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
         tuple(rejected), heuristic.shorthand, note, (error, width),
-        _notes(setting), power_cap=goal.power_cap,
+        (*_notes(setting), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)), power_cap=goal.power_cap,
     )  # fmt: skip
 
 
