@@ -120,7 +120,7 @@ def test_simulate_takes_the_shorthand_that_plan_prints(capsys: Capture) -> None:
 
 def test_json_alone_on_standard_output_and_the_same_bytes_twice(capsys: Capture) -> None:
     first = run(capsys, "plan", *SMALL, "--json", "-")[1]
-    assert json.loads(first)["format"] == "apexsim.study/1" and run(capsys, "plan", *SMALL, "--json", "-")[1] == first
+    assert json.loads(first)["format"] == "apexsim.study/2" and run(capsys, "plan", *SMALL, "--json", "-")[1] == first
 
 
 def test_files_are_replaced_and_nothing_else_is_touched(tmp_path: Path, capsys: Capture) -> None:

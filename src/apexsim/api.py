@@ -30,7 +30,7 @@ from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
 from apexsim.plan.space import at_clocks, candidates, merged, routed
 from apexsim.search.evaluate import Setting
-from apexsim.search.remedy import remedies
+from apexsim.search.remedy import remedied
 from apexsim.search.search import Goal, search, simulate_one
 from apexsim.search.study import Interrupted, Study
 from apexsim.slo import parse_slos
@@ -95,7 +95,7 @@ def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
         quant = both.pop("quant", None)
         return ask(model, **both, **({"quant": quant} if quant else {}))
 
-    return replace(study, remedies=remedies(study, asked))
+    return remedied(study, asked)
 
 
 def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:

@@ -21,15 +21,19 @@ if TYPE_CHECKING:
 
 PLAN_HELP = """Rank every parallel plan of a model on a cluster for a stream of requests.
 
+Exit code 4: no plan keeps the limits of --slo, --ttft, --tpot or --power-cap.
+
 Examples:
 
   apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace examples/creation_05.jsonl
 
-  apexsim plan llama-3.1-8b --gpu l4 --gpus 4 --prompt-len 1000 --output-len 200 --request-rate 2 --slo 'ttft:p95<500ms'
+  apexsim plan llama-3.1-8b --gpu l4 --gpus 4 --prompt-len 1000 --output-len 200 --request-rate 2 --slo ttft:p95=500ms
 
   apexsim plan qwen2.5-72b --gpu h200-sxm --gpus 8 --prompt-len 2048 --output-len 256 --concurrency 64
 """
 SIMULATE_HELP = """Simulate one plan in full, beside the heuristic plan (tensor parallel in the node, pipeline across).
+
+Exit code 4: it does not keep the limits of --slo, --ttft, --tpot or --power-cap.
 
 Examples:
 

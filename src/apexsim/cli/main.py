@@ -1,7 +1,7 @@
 """The entry point: options in, an exit code out (floor 7).
 
-Exit codes: 0 done, 2 the request cannot be read or used, 3 it is sound but nothing the user has can serve it,
-130 interrupted.  Each failure is one line on standard error.
+Exit codes: 0 done, 2 the request cannot be read or used, 3 it is sound but nothing the user has can serve it, 4 it was
+answered, but no plan keeps the limits, 130 interrupted.  Each failure is one line on standard error.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typer.main import get_command
 import apexsim
 from apexsim.cli.apex import spelled
 from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
+from apexsim.cli.notmodelled import modelled
 from apexsim.cli.outside import Life, open_streams, say
 from apexsim.cli.words import json_on_stdout, translated
 from apexsim.errors import Infeasible, InputError, Stopped, shortened
@@ -36,6 +37,8 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
 ABOUT = """Plan and predict LLM serving: every parallel plan, simulated request by request, ranked.
 
 Start with:  apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace example:creation
+
+Exit codes: 0 done; 2 bad input; 3 nothing fits; 4 no plan keeps the limits; 130 interrupted.
 """
 
 
@@ -132,7 +135,7 @@ def _run(words: list[str]) -> int | Failure:
     try:
         command, rest = split(words)
         if command:
-            rest, spelled_as = translated(command, spelled(rest) if command == "apex" else rest)
+            rest, spelled_as = translated(command, spelled(rest) if command == "apex" else modelled(command, rest))
         with Life(f"{command or 'apexsim'} is running"):
             code = everything()(args=[*command.split(), *rest], standalone_mode=False, prog_name="apexsim")
     except InputError as error:

@@ -125,7 +125,12 @@ def _check_number(opt: Opt, value: float) -> None:
 def limits(asked: dict[str, Any]) -> tuple[str, ...]:
     """The limits of a question, in one spelling; takes their options out of `asked`."""
     found = [parse_slo(text) for text in asked.pop("slo") or ()]
-    found += [parse_slo(f"{name}:p95={value}", f"--{name}") for name in ("ttft", "tpot") if (value := asked.pop(name))]
+    for name in ("ttft", "tpot"):
+        value = asked.pop(name)
+        try:
+            found += [parse_slo(f"{name}:p95={value}", f"--{name}")] if value is not None else []
+        except InputError:
+            raise InputError(f"cannot read '{value}' as a time", f"--{name}", "write milliseconds, e.g. 500, or 1s") from None
     for text in asked.pop("goodput") or ():
         found.append(parse_slo(text, "--goodput"))
         if not found[-1].per_request:

@@ -22,7 +22,7 @@ class Opt:
 
     flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too;
     endless: infinity has a meaning; tokens: a count of tokens, of which 1k is 1,024; bare: the value that the option has
-    where none follows.
+    where none follows; several: more limits may follow.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Opt:
     endless: bool = False
     tokens: bool = False
     bare: str = ""
+    several: bool = False
 
     @property
     def flag(self) -> str:
@@ -112,10 +113,10 @@ GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
         "wall-energy (of servers).", "WHAT"),
     Opt("slo", list[str], [], "ttft:p95=500ms is a limit on the run: plans missing it rank last; ttft=500ms counts the requests that "
-        "keep it (goodput). Unit: ms (default), s. May be repeated.", "LIMIT"),
+        "keep it (goodput). Unit: ms (default), s. May be repeated.", "LIMIT", several=True),
     Opt("ttft", str, None, "Short for --slo ttft:p95=MS: 95 of 100 requests get their first token in time.", "MS"),
     Opt("tpot", str, None, "Short for --slo tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.", "MS"),
-    Opt("goodput", list[str], [], "Limits of each request, as of vllm bench serve: ttft:500 tpot:50 [ms]. May be repeated.", "LIMIT ..."),
+    Opt("goodput", list[str], [], "Limits of each request, as of vllm bench serve: ttft:500 tpot:50 [ms]. May be repeated.", "LIMIT ...", several=True),
     Opt("power_cap", float, None, "Mean power that each GPU may draw [W]; plans above it rank last, --clock offers slower ones.",
         "W", least=0, above=True),
     Opt("price", str, None, "Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' "

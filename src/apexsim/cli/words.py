@@ -11,8 +11,10 @@ from apexsim.cli.options import flags_of_command, number
 from apexsim.cli.rows import RAY, Opt
 from apexsim.engines import DEFAULT_ENGINE
 from apexsim.errors import InputError
+from apexsim.slo import ALIASES, LATENCIES
 
 ADDRESS = re.compile(r"auto|local|.+:\d+")
+LIMIT = re.compile(rf"({'|'.join((*LATENCIES, *ALIASES))})[:=<]", re.IGNORECASE)  # --goodput ttft:500 tpot:50
 NODE = 8  # GPUs of a node where only a total is given
 
 
@@ -86,7 +88,10 @@ def _ours(opt: Opt, flag: str, value: list[str] | None, rest: list[str], found: 
         else:
             value = [rest.pop(0)]
     if opt.type not in (str, int, float):
-        return [flag, value[0]]
+        made = [flag, value[0]]
+        while opt.several and rest and LIMIT.match(rest[0]):
+            made += [flag, rest.pop(0)]
+        return made
     found.put(opt.name, value[0], flag, opt)
     return []
 

@@ -17,20 +17,20 @@ from apexsim.search.study import Ranked, Study
 from apexsim.units import GiB, format_seconds
 
 BAR = 60  # most characters of the memory bar and of sparklines
-BESIDE = 44  # characters that stand beside a bar or a sparkline
+BESIDE, BESIDE_BAR = 44, 32  # characters that stand beside a sparkline, beside the bar
 CLASSES = 8  # kinds of work named in the breakdown
 # kind of work -> in plain words, where its name is not
 PLAIN = {
     "qkv": "attention input (QKV)", "out": "attention output", "ffn": "feed-forward (FFN)", "host": "waiting for the CPU",
     "collectives": "GPU to GPU traffic", "small kernels": "norms and small kernels", "elementwise": "elementwise kernels",
     "head and sampling": "vocabulary and sampling", "decode attention": "attention, generating", "prefill attention": "attention, prompts",
-    "busy": "at work, in all", "idle": "no request there",
+    "busy": "at work, in all", "idle": "idle, no request",
 }  # fmt: skip
 
 
-def fitted(width: float) -> int:
-    """Characters of a bar on a page."""
-    return int(max(16, min(BAR, width - BESIDE)))
+def fitted(width: float, beside: int = BESIDE) -> int:
+    """Characters of a sparkline on a page."""
+    return int(max(16, min(BAR, width - beside)))
 
 
 def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
@@ -63,7 +63,7 @@ def memory_rows(ranked: Ranked, width: float = math.inf) -> list[Row]:
     low, high = (x / GiB for x in room.kv_range)
     tokens, concurrency = log_lines(room)[1:]
     return [
-        ("memory", f"{stacked([size for _, size in used] + [free], fitted(width), glyphs)} {total / GiB:.1f} GiB"),
+        ("memory", f"{stacked([size for _, size in used] + [free], fitted(width, BESIDE_BAR), glyphs)} {total / GiB:.1f} GiB"),
         ("", f"{legend}  {SHADES[-1]} free {free / GiB:.1f} GiB"),
         ("", f"{tokens}; {concurrency}; real servers lay within {low:.1f} to {high:.1f} GiB of KV cache"),
     ]

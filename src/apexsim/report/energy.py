@@ -21,7 +21,7 @@ def cost_rows(study: Study, ranked: Ranked) -> list[Row]:
         known = [typed(name) for name in gpu.prices]
         return [("cost", f"unknown: {missing(gpu, book)}: --price {known[0]}")] if known else []
     gpus = ranked.metrics.devices
-    rent = f"${sig(usd * gpus)}/h for {gpus} GPUs (${sig(usd)} each, {told(book)})"
+    rent = f"${sig(usd * gpus)}/h for {gpus} GPU{'s' * (gpus > 1)} (${sig(usd)} each, {told(book)})"
     return [("cost", f"${sig(per_million)} per million output tokens at {rent}")]
 
 

@@ -2,7 +2,8 @@
 
 Nothing that depends on the machine or the hour is written; numbers that are not finite become null.
 "interrupted" is null, or how many plans were looked at, of how many, when the user stopped the search.
-History of the format: apexsim.study/1, the first.
+History of the format: apexsim.study/1, the first; apexsim.study/2: `ranked` holds what the engine can be started with and
+no more, limits are spelled ttft:p95=1s, the ratio to a heuristic plan that does not keep up with the load is null.
 """
 
 from __future__ import annotations
@@ -64,13 +65,14 @@ def verdict_json(study: Study) -> dict[str, Any]:
         "sentences": list(found.sentences), "plan": found.plan, "keeps": found.keeps, "saturated": found.saturated,
         "limits": [_margin(m) for m in found.limits],
         "would_help": [{"change": r.words, "plan": r.shorthand, "inputs": dict(r.changes)} for r in study.remedies],
+        "not_enough": list(study.tried),
     }  # fmt: skip
 
 
 def _margin(margin: Margin) -> dict[str, Any]:
-    unit, scale = ("w", 1.0) if margin.metric == "power" else ("ms", 1e3)
-    return {"limit": margin.name, "kept": margin.kept, "margin": margin.share, f"limit_{unit}": margin.limit * scale,
-            f"measured_{unit}": margin.measured * scale}  # fmt: skip
+    unit, scale = ("W", 1.0) if margin.metric == "power" else ("ms", 1e3)
+    return {"limit": margin.name, "kept": margin.kept, "margin": margin.share, "allowed": margin.limit * scale,
+            "measured": margin.measured * scale, "unit": unit}  # fmt: skip
 
 
 def hypothetical_json(study: Study) -> dict[str, Any] | None:

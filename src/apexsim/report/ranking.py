@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from apexsim.objective import overrun
 from apexsim.report.draw import percent, sig, times
 from apexsim.report.figures import objective_of, objective_short, scale_of
-from apexsim.report.verdict import limits_of
+from apexsim.report.verdict import limits_of, ties
+from apexsim.search.startable import has_server
 from apexsim.search.study import Ranked, Study
 from apexsim.slo import LATENCIES, parse_slos
 from apexsim.units import format_count
@@ -87,7 +88,7 @@ def ranking(study: Study, rows: Sequence[Ranked], width: float, everything: bool
         else:
             left_out = True
     made = _columns(study, rows, choice, short=not _fits(study, rows, choice, width, short=False))
-    same = tuple(_said(c) for c in made if c.alike and c.title not in KEPT and c.cells[0])
+    same = tuple(_said(c) for c in made if c.alike and c.title not in KEPT and c.cells[0] not in ("", UNKNOWN))
     kept = tuple(c for c in made if c.title in KEPT or not c.alike)
     return Ranking(kept, same, tuple(_legend(study, rows, kept)), not left_out)
 
@@ -195,11 +196,10 @@ def _marks(study: Study) -> dict[str, tuple[Callable[[Ranked], bool], str]]:
     first, engine = study.ranked[0], study.setting.engine
     return {
         "heuristic": (lambda r: r.plan.shorthand == study.heuristic, "the usual plan, tensor parallel in a node and pipeline across"),
-        "≈ the first": (lambda r: r.tie and first.tie and r is not first,
-                        f"a tie with the first: differences under {percent(study.error[1])} cannot be told apart"),
+        "≈ the first": (lambda r: r is not first and ties(first, r), f"a tie: differences under {percent(study.error[1])} say nothing"),
         "saturated": (lambda r: r.metrics.saturated, "does not keep up with the load: its queue grows as long as requests come"),
         "preempts": (lambda r: r.metrics.preemptions > 0, "stops requests for want of KV room and computes them again"),
-        f"not in {engine.name}": (lambda r: bool(r.blocked), f"{engine.name} cannot be started with it"),
+        f"not in {engine.name}": (lambda r: bool(r.blocked) and has_server(study.setting), f"{engine.name} cannot be started with it"),
     }  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def _legend(study: Study, rows: Sequence[Ranked], made: Sequence[Column]) -> lis
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
     used = {mark for r in rows for mark in marks(study, r)}
     short = not any(", " in cell or cell in used for c in made if not c.title for cell in c.cells)
-    found += [(mark[0] if short else mark, words if not short else f"{mark}: {words}")
+    found += [(mark[0] if short else mark, words if not short or mark[0] == "≈" else f"{mark}: {words}")
               for mark, (_, words) in _marks(study).items() if mark in used]  # fmt: skip
     return found
 
@@ -237,7 +237,7 @@ def _ratio_words(study: Study) -> str:
 GRAMMAR = (
     (r"^\d+×", "2×", "copies of the model, each with GPUs of its own"),
     (r"PP\d", "PP2", "stages of layers, one after the other"),
-    (r"(?<!E)TP\d", "TP8", "each layer cut over 8 GPUs"),
+    (r"(?<!E)TP(?!1(?!\d))\d", "TP8", "each layer cut over 8 GPUs"),
     (r"TEP\d", "TEP8", "attention cut (TP8), experts spread (EP8)"),
     (r"DEP\d", "DEP8", "each GPU does attention for requests of its own (DP8), experts spread (EP8)"),
     (r"/", "A/B", "attention laid out as A, feed-forward as B"),

@@ -210,7 +210,7 @@ _SERIES = obj("the run over time, 60 means; kv_share is empty where nothing is c
 })  # fmt: skip
 _RANKED = obj("a simulated plan", {
     "plan": _PLAN, "shorthand": text("its name, as --plan takes it"), "value": num("the objective, in value_unit"),
-    "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing", True),
+    "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing or, of a latency, does not keep up with the load", True),
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
     "room": _ROOM, "metrics": _METRICS, "account": _ACCOUNT,
     "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
@@ -219,6 +219,11 @@ _RANKED = obj("a simulated plan", {
     "series": _SERIES,
 })  # fmt: skip
 SHARED["ranked"] = _RANKED
+_MARGIN = obj("a limit", {
+    "limit": text("as --slo takes it, or power-cap=…W"), "kept": flag("it is kept"),
+    "margin": num("1 − measured / allowed; below 0 where it is missed"), "allowed": num("[unit]"), "measured": num("[unit]", True),
+    "unit": text("ms or W"),
+})  # fmt: skip
 STUDY = obj("`plan` and `simulate`", {
     "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
@@ -226,7 +231,24 @@ STUDY = obj("`plan` and `simulate`", {
     "error": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of a comparison: plans closer are ties")}),
     "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
                    "what became of the plans"),
-    "ranked": many(ref("ranked"), "simulated plans, best first; of `simulate` the plan, then the heuristic one"),
+    "verdict": obj("the answer", {
+        "sentences": many(text("sentence"), "the answer in plain words"), "plan": text("the plan that they speak of"),
+        "keeps": {"type": ["boolean", "null"], "description": "it keeps every limit on the run, else exit code 4; null without limits"},
+        "saturated": flag("it does not keep up with the load"), "limits": many(_MARGIN, "limits on the run"),
+        "would_help": many(obj("a change", {"change": text("in words"), "plan": text("the plan that keeps limits and load then"),
+                                            "inputs": {"type": "object", "description": "what is changed of `inputs`; null drops it"}}),
+                           "changes that were simulated and suffice, where the plan does not keep limits and load"),
+        "not_enough": many(text("a change in words"), "changes that were simulated and do not suffice"),
+    }),
+    "best": {"anyOf": [ref("ranked"), {"type": "null"}], "description": "the first plan that the engine can be started with"},
+    "ranked": many(ref("ranked"), "plans that the engine can be started with (with --hypothetical, and of policies without a server, all "
+                   "plans), best first; of `simulate` the plan, then the heuristic one"),
+    "hypothetical": obj("the simulated plans that the engine cannot be started with, in short", {
+        "count": count("plans"), "ranked": flag("they stand in `ranked` too"), "best": text("the best of them"),
+        "value": num("its objective, in value_unit"), "ratio_to_best": num("how many times better than `best`", True),
+        "keeps_constraints": flag("it keeps every limit on the run"), "startable_by": many(text("engine"), "engines that can be started with it"),
+        "reason": text("why the engine asked about cannot"),
+    }, null=True),
     "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
                      "plans that cannot be or do not fit"),
     "interrupted": obj("how far a stopped search came", {"done": count("plans"), "of": count("plans")}, null=True),

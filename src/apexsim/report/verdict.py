@@ -101,16 +101,17 @@ def _how_it_comes(study: Study) -> list[str]:
 
 
 def _fine(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
+    load = f" {load_words(study)}" if study.setting.workload.mode != "offline" else ""
     standing = f"{objective_short(objective_of(study))} {reached(study, first, error=True)}"
     name = first.plan.shorthand
     if limits:
-        head = f"{name} keeps {_number(limits)} {load_words(study)}: " + "; ".join(f"{held(study, m)} ({left(m)})" for m in limits) + "."
+        head = f"{name} keeps {_number(limits)}{load}: " + "; ".join(f"{held(study, m)} ({left(m)})" for m in limits) + "."
         return [head, _among(study, standing), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
     if "plan" in study.inputs:
-        head = f"{name} keeps up {load_words(study)}: {standing}{_pace(study, first)}."
+        head = f"{name} {'keeps up' if load else 'reaches'}{load}: {standing}{_pace(study, first)}."
     else:
-        head = f"{name} is the best {_of_how_many(study)} {load_words(study)}: {standing}{_pace(study, first)}."
-    return [head, _ties(study), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
+        head = f"{name} is the best {_of_how_many(study)}{load}: {standing}{_pace(study, first)}."
+    return [head, _beside(study, first), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
 
 
 def _missed(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
@@ -143,14 +144,19 @@ def _served(study: Study, first: Ranked) -> str:
 
 
 def _helps(study: Study) -> str:
+    kept = next((r for r in study.ranked[1:] if r.keeps and not r.metrics.saturated), None) if "plan" in study.inputs else None
+    also_ = f"{kept.plan.shorthand}, the usual plan, {'does' if study.slos else 'keeps up'}. " if kept else ""
+    return (also_ + _remedies(study)).strip()
+
+
+def _remedies(study: Study) -> str:
     if study.remedies:
-        words = listed([f"{r.words} ({r.shorthand})" for r in study.remedies], "or")
+        single = "plan" in study.inputs
+        words = listed([r.words if single else f"{r.words} ({r.shorthand})" for r in study.remedies], "or")
         return f"Would help, each simulated: {words}."
     if study.setting.workload.mode == "offline" and study.slos:
         return "Limits on latency mean little when all requests come at once: give --request-rate or --concurrency."
-    tried = ["a thirtieth of the load"] if study.setting.workload.mode != "offline" else []
-    tried += [] if "plan" in study.inputs else ["more GPUs"]
-    return f"Tried without success: {listed(tried)}; faster GPUs, shorter prompts or looser limits are left." if tried else ""
+    return f"Simulated and not enough: {listed(study.tried)}; faster GPUs, shorter prompts or looser limits are left." if study.tried else ""
 
 
 # ---- the parts of an answer -----------------------------------------------------------------------------------------
@@ -184,14 +190,27 @@ def _among(study: Study, standing: str) -> str:
 
 def _tied(study: Study) -> str:
     first = study.ranked[0]
-    alike = [r for r in study.ranked[1:] if r.tie and (r.keeps, r.metrics.saturated) == (first.keeps, first.metrics.saturated)]
-    same = [r.plan.shorthand for r in alike]
+    same = [r.plan.shorthand for r in study.ranked[1:] if ties(first, r)]
     return listed(same) if len(same) <= 2 else f"{len(same)} others"
 
 
-def _ties(study: Study) -> str:
-    tied = "" if "plan" in study.inputs else _tied(study)
-    return f"{tied} {'are' if ' ' in tied else 'is'} a tie with it." if tied else ""
+def ties(first: Ranked, other: Ranked) -> bool:
+    """Whether another plan is as good as the first, as far as a prediction can tell."""
+    good = all(r.tie and r.keeps and not r.metrics.saturated for r in (first, other))
+    return good and bool(first.blocked) == bool(other.blocked)
+
+
+def _beside(study: Study, first: Ranked) -> str:
+    """The best plan against the others."""
+    if "plan" in study.inputs:
+        return ""
+    tied, words = _tied(study), []
+    if math.isfinite(first.ratio) and first.ratio > 1.0 + study.error[1]:
+        words.append(f"it is {first.ratio:.2f}× better than the usual plan, {study.heuristic}")
+    if tied:
+        words.append(f"{tied} {'are' if ' ' in tied else 'is'} a tie with it")
+    text = "; ".join(words)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _pace(study: Study, first: Ranked) -> str:

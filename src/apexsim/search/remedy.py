@@ -27,7 +27,7 @@ Asked = Callable[[Mapping[str, Any]], tuple[Setting, Precision, Goal, Any]]  # t
 NEAR = 3  # plans of the study that are tried
 TRIED = 8  # plans of a larger cluster that are tried
 SHARES = (0.5, 0.25, 0.12, 0.06, 0.03)  # of the load
-HALVINGS = 2  # between the last load that is too much and the first that is not
+HALVINGS = 3  # between the last load that is too much and the first that is not
 NODE = 8  # GPUs, where a node is made larger
 MOST_GPUS = 64
 WIDE = ("bf16", "fp16", "fp32")
@@ -42,13 +42,15 @@ class Trial:
     plans: Callable[[Setting, Precision], Sequence[Plan]]
 
 
-def remedies(study: Study, asked: Asked) -> tuple[Remedy, ...]:
-    """Changes after which a plan keeps all limits and the load; nothing where the first plan does already."""
+def remedied(study: Study, asked: Asked) -> Study:
+    """The study with the changes after which a plan keeps all limits and the load, and with those that do not suffice."""
     first = study.ranked[0]
     if first.keeps and not first.metrics.saturated:
-        return ()
-    kinds = (_load, _format) if "plan" in study.inputs else (_load, _gpus, _format)
-    return tuple(found for kind in kinds if (found := kind(study, asked)))
+        return study
+    found = [kind(study, asked) for kind in ((_load, _format) if "plan" in study.inputs else (_load, _gpus, _format))]
+    return replace(
+        study, remedies=tuple(x for x in found if isinstance(x, Remedy)), tried=tuple(x for x in found if isinstance(x, str) and x)
+    )
 
 
 def _works(asked: Asked, trial: Trial) -> Plan | None:
@@ -76,11 +78,11 @@ def _near(study: Study) -> Callable[[Setting, Precision], Sequence[Plan]]:
     return lambda setting, precision: plans
 
 
-def _load(study: Study, asked: Asked) -> Remedy | None:
+def _load(study: Study, asked: Asked) -> Remedy | str:
     """A lower rate, or fewer users."""
     work, near = study.setting.workload, _near(study)
     if work.mode == "offline":
-        return None
+        return ""
     name, whole = ("concurrency", float(work.concurrency)) if work.mode == "closed" else ("request_rate", mean_rate(work.arrive))
 
     def rounded(value: float) -> float:
@@ -105,7 +107,7 @@ def _load(study: Study, asked: Asked) -> Remedy | None:
         better = works(middle) if low < middle < high else None
         low, high, plan = (middle, high, better) if better else (low, middle, plan)
     if plan is None:
-        return None
+        return f"{low:g} {'users' if name == 'concurrency' else 'requests/s'}"
     if name == "concurrency":
         return Remedy(f"{int(low):,} user{'s' * (low > 1)}", plan.shorthand, {name: int(low)})
     return Remedy(f"{low:g} requests/s", plan.shorthand, {name: low})
@@ -114,14 +116,12 @@ def _load(study: Study, asked: Asked) -> Remedy | None:
 def _larger(study: Study) -> Iterator[tuple[int, int]]:
     """(GPUs of a node, nodes) of larger clusters, doubling."""
     per_node, nodes = study.setting.cluster.per_node, study.setting.cluster.nodes
-    while 2 * per_node * nodes <= max(MOST_GPUS, 2 * study.setting.cluster.size):
+    while 2 * per_node * nodes <= MOST_GPUS:
         per_node, nodes = (2 * per_node, nodes) if nodes == 1 and 2 * per_node <= NODE else (per_node, 2 * nodes)
         yield per_node, nodes
-        if per_node * nodes >= MOST_GPUS:
-            return
 
 
-def _gpus(study: Study, asked: Asked) -> Remedy | None:
+def _gpus(study: Study, asked: Asked) -> Remedy | str:
     """More of the same GPUs."""
     first, cluster = study.ranked[0].plan, study.setting.cluster
     name = study.inputs["gpu"] if "gpus" in study.inputs else cluster.gpu.name  # else it may hold the counts
@@ -132,7 +132,7 @@ def _gpus(study: Study, asked: Asked) -> Remedy | None:
         plan = _works(asked, trial)
         if plan:
             return Remedy(f"{per_node * nodes} × {cluster.gpu.name}", plan.shorthand, trial.changes)
-    return None
+    return f"{MOST_GPUS} GPUs" if cluster.size < MOST_GPUS else ""
 
 
 def _wider(first: Plan, more: int, setting: Setting, precision: Precision) -> list[Plan]:
@@ -147,11 +147,11 @@ def _wider(first: Plan, more: int, setting: Setting, precision: Precision) -> li
     return list(dict.fromkeys([copies, usual, *able]))[:TRIED]
 
 
-def _format(study: Study, asked: Asked) -> Remedy | None:
+def _format(study: Study, asked: Asked) -> Remedy | str:
     """8-bit weights, where they are wider and the GPU multiplies them."""
     first = study.ranked[0].plan
     if first.precision.default not in WIDE or first.precision.weights or not study.setting.cluster.gpu.flops.get("fp8"):
-        return None
+        return ""
     flag = "weight_dtype" if "plan" in study.inputs else "quant"
     near = _near(study)
 
@@ -160,4 +160,4 @@ def _format(study: Study, asked: Asked) -> Remedy | None:
                 for p in near(setting, precision)]  # fmt: skip
 
     plan = _works(asked, Trial({flag: "fp8"}, slim))
-    return Remedy("fp8 weights", plan.shorthand, {flag: "fp8"}) if plan else None
+    return Remedy("fp8 weights", plan.shorthand, {flag: "fp8"}) if plan else "fp8 weights"

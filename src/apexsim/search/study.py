@@ -16,7 +16,7 @@ from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.search.evaluate import Setting
 
-FORMAT = "apexsim.study/1"
+FORMAT = "apexsim.study/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ class Study:
     interrupted: tuple[int, int] | None = None  # plans looked at, of how many, where the user stopped the search
     hypothetical: tuple[Ranked, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
 
-    remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load
+    remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
+    tried: tuple[str, ...] = ()  # … and what does not
 
     @property
     def best(self) -> Ranked | None:
