@@ -359,7 +359,7 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "kv_dtype": "fp8", "dtype": "fp32", "objective": "throughput", "slo": "ttft:p95<1ms", "power_cap": 100.0, "price": "7",
     "server_overhead": 1.0, "pue": 2.0, "tp": 1, "pp": 1, "dp": 1, "ep": 1, "quant": "fp8", "clock": "1410", "expert_load": "balanced",
     "engine": "sglang", "route": "least-outstanding", "map": "time=StartTimeOffset,in=ContextTokens,out=GeneratedTokens",
-    "time_unit": "ms", "nodes": 2,
+    "time_unit": "ms", "nodes": 2, "ttft": "1", "tpot": "1", "goodput": "ttft:500",
 }  # fmt: skip
 ONLY_TEXT = {"gpu", "gpus", "top", "all", "json", "output", "workers", "ray", "trace", "plan"}  # how and where, not what is asked
 POLICIES = {"too_long", "enable_chunked_prefill"}  # what to do in a case that these questions do not meet, or what is the default

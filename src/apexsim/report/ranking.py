@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from apexsim.objective import overrun
-from apexsim.report.draw import percent, sig, times
+from apexsim.report.draw import UNKNOWN, percent, sig, times
 from apexsim.report.figures import objective_of, objective_short, scale_of
 from apexsim.report.verdict import limits_of, ties
 from apexsim.search.startable import has_server

@@ -77,6 +77,11 @@ def ref(name: str, told: str = "") -> Schema:
     return {"$ref": f"#/$defs/{name}"} | ({"description": told} if told else {})
 
 
+def either_null(schema: Schema, told: str) -> Schema:
+    """A record, or null."""
+    return {"anyOf": [schema, {"type": "null"}], "description": told}
+
+
 # ---- shared records -----------------------------------------------------------------------------------------------------
 
 _STATS = ("mean", "median", "std", "min", "max", "p75", "p90", "p95", "p99")
@@ -219,6 +224,24 @@ _RANKED = obj("a simulated plan", {
     "series": _SERIES,
 })  # fmt: skip
 SHARED["ranked"] = _RANKED
+_VERDICT = obj("the answer", {
+    "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
+    "keeps": flag("it keeps every limit; exit code 4 where not"), "saturated": flag("it does not keep up with the load"),
+    "limits": many(obj("a limit on the run", {
+        "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 by how much it is missed", True),
+        "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "unit": text("ms or W"),
+    }), "limits, with margins"),
+    "would_help": many(obj("a change that was simulated, and keeps everything", {
+        "change": text("in words"), "plan": text("the plan that then does"), "inputs": by_name({}, "what to change of `inputs`"),
+    }), "where limits or load are not kept"),
+    "not_enough": many(text("change"), "changes that were tried and do not suffice"),
+})  # fmt: skip
+_HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; null where there are none", {
+    "count": count("how many"), "ranked": flag("they stand in `ranked`"), "best": text("the first of them"),
+    "value": num("its objective, in value_unit"), "ratio_to_best": num("how many times better than `best`", True),
+    "keeps_constraints": flag("it keeps every limit"), "startable_by": many(text("engine"), "engines that can start it"),
+    "reason": text("why this one cannot"),
+}, null=True)  # fmt: skip
 _MARGIN = obj("a limit", {
     "limit": text("as --slo takes it, or power-cap=…W"), "kept": flag("it is kept"),
     "margin": num("1 − measured / allowed; below 0 where it is missed"), "allowed": num("[unit]"), "measured": num("[unit]", True),
@@ -229,6 +252,8 @@ STUDY = obj("`plan` and `simulate`", {
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
     "heuristic": obj("the usual plan", {"shorthand": text("its name"), "note": text("why it is missing, if it is")}),
     "error": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of a comparison: plans closer are ties")}),
+    "verdict": _VERDICT,
+    "best": either_null(ref("ranked"), "the best plan that the engine can be started with; null where it has no server or no such plan"),
     "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
                    "what became of the plans"),
     "verdict": obj("the answer", {
@@ -249,6 +274,7 @@ STUDY = obj("`plan` and `simulate`", {
         "keeps_constraints": flag("it keeps every limit on the run"), "startable_by": many(text("engine"), "engines that can be started with it"),
         "reason": text("why the engine asked about cannot"),
     }, null=True),
+    "hypothetical": _HYPOTHETICAL,
     "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
                      "plans that cannot be or do not fit"),
     "interrupted": obj("how far a stopped search came", {"done": count("plans"), "of": count("plans")}, null=True),
@@ -435,6 +461,8 @@ def _rows(schema: Schema, path: str) -> list[tuple[str, str, str]]:
 
 
 def _kind(schema: Schema) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_kind, schema["anyOf"]))
     if "$ref" in schema:
         return f"[{schema['$ref'].rpartition('/')[2]}](#{schema['$ref'].rpartition('/')[2]}-in-several-outputs)"
     if "const" in schema:
