@@ -34,7 +34,7 @@ from apexsim.cli import main
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/tutorial.md")
 PICTURE = ROOT / "docs/images/answer.svg"
-PICTURED = "apexsim plan llama-3.1-70b --gpu h100:8 --trace example:azure \\\n    --slo ttft:p95=500ms --slo tpot:p95=30ms"
+PICTURED = "apexsim plan llama-3.1-70b-instruct --gpu h100:8 --trace example:azure \\\n    --slo ttft:p95=500ms --slo tpot:p95=30ms"
 PICTURED_PARTS = "apexsim, ranked, next:4"
 COLUMNS = 100
 ANSWERED = (0, 3, 4)  # exit codes
@@ -129,7 +129,7 @@ def written(text: str) -> str:
 
 def picture() -> str:
     """The answer to one question as it stands in a terminal."""
-    console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor", legacy_windows=False)
+    console = Console(record=True, width=COLUMNS + 4, file=io.StringIO(), color_system="truecolor", legacy_windows=False)
     console.print(Text.from_ansi(f"\x1b[1m$ {PICTURED}\x1b[0m\n" + shown(output(PICTURED, color=True), PICTURED_PARTS)))
     svg = console.export_svg(title="apexsim plan", unique_id="answer", code_format=FRAME)
     return "\n".join(line.rstrip() for line in svg.split("\n"))

@@ -76,15 +76,15 @@ def impatient(monkeypatch: Patch) -> None:
 def test_every_command_that_takes_long_says_one_line_where_nobody_can_redraw(words: list[str], impatient: None, monkeypatch: Patch) -> None:
     error = io.StringIO()
     monkeypatch.setattr(sys, "stderr", error)
-    monkeypatch.setattr(entry, "command", working(lambda: bool(error.getvalue())))
+    monkeypatch.setattr(entry, "everything", working(lambda: bool(error.getvalue())))
     assert main(words) == 0
-    assert error.getvalue() == f"apexsim: {words[0]} is running …\n"
+    assert error.getvalue() == f"apexsim: {' '.join(word for word in words if word[0] != '-')} is running …\n"
 
 
 def test_on_a_terminal_the_line_is_redrawn_and_gone_before_the_answer(impatient: None, monkeypatch: Patch, capsys: Capture) -> None:
     error = Terminal()
     monkeypatch.setattr(sys, "stderr", error)
-    monkeypatch.setattr(entry, "command", working(lambda: error.getvalue().count("plan is running") > 2, "answer"))
+    monkeypatch.setattr(entry, "everything", working(lambda: error.getvalue().count("plan is running") > 2, "answer"))
     assert main(["plan", "x"]) == 0
     assert error.getvalue().endswith("\r\x1b[K") and "\n" not in error.getvalue() and capsys.readouterr().out == "answer"
 
@@ -106,7 +106,7 @@ def told(monkeypatch: Patch, terminal: bool = False) -> str:
     """What is said during a compilation."""
     error = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", error)
-    monkeypatch.setattr(entry, "command", working(lambda: "compil" in error.getvalue()))
+    monkeypatch.setattr(entry, "everything", working(lambda: "compil" in error.getvalue()))
     assert main(["plan"]) == 0
     return error.getvalue()
 
