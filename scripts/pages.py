@@ -39,7 +39,8 @@ PICTURED_PARTS = "apexsim, ranked, next:4"
 COLUMNS = 100
 ANSWERED = (0, 3, 4)  # exit codes
 BLOCK = re.compile(r"(```sh\n(apexsim .*?)\n```\n\n<!-- shows: (.*?) -->\n```text\n)(.*?)(```\n)", re.S)
-FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="A question to apexsim and its answer, in a terminal">
+FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
+ aria-label="A question to apexsim and its answer, in a terminal">
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: {char_height}px; line-height: {line_height}px; }}
