@@ -18,6 +18,7 @@ from apexsim.errors import InputError
 
 PATIENCE = 0.8  # s before a command says that it is alive
 TICK = 0.25  # s from one look at its state to the next
+COMPLETION = "_APEXSIM_COMPLETE"  # set by the shell that asks for words
 COMPILES_FOR = "30 to 100 s"
 STDOUT = "-"
 
@@ -152,9 +153,9 @@ class Life:
     line, once.  Who has to wait for the simulator to be compiled is told so, and what is wrong with the place it is kept in.
     """
 
-    def __init__(self, doing: str) -> None:
+    def __init__(self, doing: str, simulates: bool = False) -> None:
         self.doing, self.work = doing, (0, 0, "")  # what is done, of how many, of what
-        self.simulates = False
+        self.simulates = simulates  # it needs the compiled engine
         self._begun, self._told, self._drawn = time.monotonic(), "", False
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._out = sys.stdout
@@ -165,7 +166,8 @@ class Life:
         _life = self
         if self._terminal:
             sys.stdout = cast(TextIO, _After(self._out, self.end))
-        threading.Thread(target=self._watch, daemon=True).start()
+        if COMPLETION not in os.environ:
+            threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
