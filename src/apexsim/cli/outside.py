@@ -19,7 +19,7 @@ from apexsim.errors import InputError
 PATIENCE = 0.8  # s before a command says that it is alive
 TICK = 0.25  # s from one look at its state to the next
 COMPLETION = "_APEXSIM_COMPLETE"  # set by the shell that asks for words
-COMPILES_FOR = "30 to 100 s"
+COMPILES, COMPILES_FOR = "compiling the simulator", "30 to 100 s"
 STDOUT = "-"
 
 
@@ -190,7 +190,7 @@ class Life:
         """One line where nothing can be redrawn: that of the compilation, or that the command is running."""
         waits = _compilation() is not None or (self.simulates and not self._told and not _compiled())
         text = _compiling() if waits else self._told or f"{self.doing} …"
-        if text != self._told:
+        if text != self._told and not self._told.startswith(COMPILES):
             self._told = text
             say(f"apexsim: {text}")
 
@@ -281,7 +281,7 @@ def _compiling() -> str:
     state = _state()
     damaged = f"{state.damaged} was damaged" if state is not None and state.damaged else ""
     why = cache.NOTICE or damaged
-    return f"compiling the simulator{' once' * cache.ENABLED}, {COMPILES_FOR}" + (f" ({why})" if why else "")
+    return f"{COMPILES}{' once' * cache.ENABLED}, {COMPILES_FOR}" + (f" ({why})" if why else "")
 
 
 def _unsaved() -> str:
