@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,11 @@ def test_settings_in_an_engines_words_reach_its_row(capsys: Capture) -> None:
 def test_the_lines_that_a_report_suggests_run_again_in_the_engines_words(capsys: Capture) -> None:
     words = [*SMALL, "--engine", "sglang@0.5.7", "--max-running-requests", "99", "--disable-cuda-graph", "--chunked-prefill-size=-1"]
     assert main(["plan", *words]) == 0
-    text = " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.replace("\\\n", " ").split())
     assert "sglang 0.5.7: rules of 0.5.6 (released 2025-12-03)" in text and "max-running-requests 99" in text
-    again = text.split("then apexsim plan ")[1].split(" then ")[0].split()
-    quoted = [word.strip("'") for word in again]
+    again = shlex.split(text.split("then apexsim plan ")[1].split(" then ")[0].partition(" --json")[0])
     assert "--max-running-requests" in again and "--disable-cuda-graph" in again and "--no-enable-chunked-prefill" in again
-    engine = study(capsys, "plan", *quoted)["understood"]["engine"]
+    engine = study(capsys, "plan", *again)["understood"]["engine"]
     assert (engine["max_num_seqs"], engine["max_capture"], engine["chunked_prefill"]) == (99, 0, False)
 
 

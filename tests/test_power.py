@@ -146,7 +146,7 @@ def test_the_command_of_a_clocked_plan_says_how_to_lock_it(clocked):
     from apexsim.report.launch import launch
 
     slow = next(r for r in clocked.ranked if r.plan.clock == 810)
-    assert any("--lock-gpu-clocks=810,810" in note for note in launch(clocked.setting, slow.plan).notes)
+    assert launch(clocked.setting, slow.plan).commands[0] == "sudo nvidia-smi --lock-gpu-clocks=810,810"
     page = apexsim.render(clocked)
     assert "estimates" in page and "--clock" not in page.split("apexsim simulate")[1].split("apexsim plan")[0]
 

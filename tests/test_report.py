@@ -1,23 +1,21 @@
-"""What is told of a study: text, JSON and launch commands."""
+"""What is told of a study: text, JSON and what to type next."""
 
 from __future__ import annotations
 
 import json
 import math
 import shlex
-from dataclasses import replace
 
 import pytest
 
 from apexsim import api
 from apexsim.cli import main
-from apexsim.engines import load_engine
 from apexsim.plan.plan import parse_plan
 from apexsim.report.detail import gpu_seconds, layout_rows, memory_rows, rival_of
 from apexsim.report.draw import bar, change, percent, sig, sparkline, stacked
 from apexsim.report.intro import funnel_line, nearest_misses
 from apexsim.report.jsonout import study_json
-from apexsim.report.launch import again, launch
+from apexsim.report.launch import again
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean, dumps
 from apexsim.report.ranking import ranking
@@ -195,57 +193,10 @@ def test_what_is_not_finite_becomes_null() -> None:
     assert clean({"a": (math.nan, math.inf, 1.5, True, None), 3: "x"}) == {"a": [None, None, 1.5, True, None], "3": "x"}
 
 
-# ---- launch commands -----------------------------------------------------------------------------------------------
-
-
-def words(study: Study, shorthand: str) -> list[str]:
-    return shlex.split(launch(study.setting, parse_plan(shorthand)).commands[0])
-
-
-def flag(command: list[str], name: str) -> str:
-    return command[command.index(name) + 1]
-
-
-def test_vllm_flags_of_a_dense_plan(study: Study) -> None:
-    command = words(study, "2×PP2×TP2")
-    assert [flag(command, f"--{n}-parallel-size") for n in ("tensor", "pipeline", "data")] == ["2", "2", "2"]
-    assert (
-        command[:3] == ["vllm", "serve", "meta-llama/Meta-Llama-3.1-70B"] and flag(command, "--max-model-len") == "1024"
-    )
-
-
-def test_old_vllm_runs_replicas_as_servers(study: Study) -> None:
-    old = replace(study.setting, engine=load_engine("vllm@0.6.0"))
-    found = launch(old, parse_plan("2×TP4"))
-    assert "--data-parallel-size" not in found.commands[0] and "2 such servers, each on 4 GPUs" in found.notes[0]
-
-
-def test_a_dense_plan_with_cell_replicas_is_not_launched_but_the_nearest_is(study: Study) -> None:
-    assert not launch(study.setting, parse_plan("DP2TP4/TP8")).runnable
-    assert study.best is not None and launch(study.setting, study.best.plan).runnable
-
-
-@pytest.mark.parametrize(
-    "shorthand,expected",
-    [("TEP4", {"--tensor-parallel-size": "4"}), ("DEP4", {"--tensor-parallel-size": "1", "--data-parallel-size": "4"})],
-)
-def test_vllm_flags_of_expert_parallel_plans(routed: Study, shorthand: str, expected: dict[str, str]) -> None:
-    command = words(routed, shorthand)
-    assert "--enable-expert-parallel" in command and {name: flag(command, name) for name in expected} == expected
-
-
-def test_sglang_puts_data_parallel_attention_inside_tp(routed: Study) -> None:
-    setting = replace(routed.setting, engine=load_engine("sglang"))
-    command = shlex.split(launch(setting, parse_plan("DEP4")).commands[0])
-    assert (flag(command, "--tp-size"), flag(command, "--dp-size"), flag(command, "--ep-size")) == ("4", "4", "4")
-    assert "--enable-dp-attention" in command
-
-
-def test_policies_of_papers_have_no_command(study: Study) -> None:
-    assert not launch(replace(study.setting, engine=load_engine("orca")), parse_plan("TP8")).runnable
+# ---- what to type next ----------------------------------------------------------------------------------------------
 
 
 def test_what_to_type_next_can_be_typed(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    typed = again("simulate", study.inputs, {"nodes": 1, "seed": 0}, plan="2×TP4", slos=("ttft=1s",))
-    assert "--nodes" not in typed and "--plan '2×TP4'" in typed
+    typed = again("simulate", study.inputs, {"nodes": 1, "seed": 0}, plan="2×TP4", slos=("ttft<1s",))
+    assert "--nodes" not in typed and "--plan 2xTP4" in typed and "--slo ttft=1s" in typed and "'" not in typed
     assert main([*shlex.split(typed)[1:], "--json", "-"]) == 0 and json.loads(capsys.readouterr().out)["ranked"]

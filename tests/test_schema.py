@@ -61,6 +61,23 @@ def test_studies_keep_their_schema(words: list[str], capsys: Capture) -> None:
     valid("study", told(capsys, *words))
 
 
+def test_a_study_that_keeps_no_limit_is_whole_and_has_its_exit_code(capsys: Capture) -> None:
+    for verb in ("plan", "simulate"):
+        words = [*EIGHT, "--request-rate", "4", "--slo", "ttft:p95=1ms", *(["--tp", "1"] if verb == "simulate" else [])]
+        found = told(capsys, verb, *words, code=4)
+        valid("study", found)
+        assert not found["verdict"]["keeps"] and found["best"] and found["ranked"] and "error" not in found
+
+
+def test_what_cannot_be_started_keeps_its_schema(capsys: Capture) -> None:
+    words = ["plan", "mixtral-8x7b", "--gpu", "h100:4", *MADE]
+    apart, among = told(capsys, *words), told(capsys, *words, "--hypothetical")
+    valid("study", apart)
+    valid("study", among)
+    assert apart["hypothetical"]["ranked"] is False and among["hypothetical"]["ranked"] is True
+    assert len(among["ranked"]) == len(apart["ranked"]) + apart["hypothetical"]["count"]
+
+
 def test_an_interrupted_study_keeps_its_schema(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     from dataclasses import replace
 

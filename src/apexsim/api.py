@@ -91,9 +91,9 @@ def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
     """The study with what would help, where its first plan does not keep limits and load."""
 
     def asked(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, dict[str, Any]]:
-        both = {**question, **changes}
-        quant = both.pop("quant", None)
-        return ask(model, **both, **({"quant": quant} if quant else {}))
+        setting, precision, goal, inputs = ask(model, **{**question, **changes})
+        clocks = {r.plan.clock for r in (*study.ranked, *study.hypothetical)}
+        return with_clocks(setting, tuple(clocks | {int(changes.get("clock") or 0)})), precision, goal, inputs
 
     return remedied(study, asked)
 
@@ -170,7 +170,7 @@ def ask(
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility
     )
-    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, rent, server)
+    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, rent, server, max_model_len is not None)
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 
@@ -305,6 +305,6 @@ def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long
     if max_model_len is not None:
         return work, max_model_len
     length = min(-(-work.longest // ROUND) * ROUND, model.max_length)
-    how = "the model's own" if length == model.max_length else f"the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
-    note = f"max model length {length:,}: {how}"
+    how = "the model's own" if length == model.max_length else f"the longest ({work.longest:,} tokens) rounded up to {ROUND:,}"
+    note = f"room is counted for requests of {length:,} tokens: {how}; the launch line allows what the model does"
     return replace(work, notes=(*work.notes, note)), length

@@ -49,6 +49,7 @@ class MemoryRules:
     dispatch_bytes: float  # buffers of expert-parallel dispatch, taken while the weights are loaded
     state_blocks: int  # blocks per request and group of recurrent layers, beside one per draft token
     state_share: float  # > 0: recurrent state has a pool of its own, this x the KV pool's bytes
+    state_needs_blocks: int  # 1: the engine will not start with more sequences than blocks where layers are recurrent
     refuses: int  # 1: the engine will not start unless the cache holds one request of max_model_len
     kv_low_bytes: float  # independent logs lay from here …
     kv_high_bytes: float  # … to here around the KV memory predicted
@@ -106,12 +107,18 @@ class EngineRow:
     batch_wait_ratio: float = 0.0  # … for this share of the budget
     balance_wait: int = 0  # attention data parallel: steps to wait for a prompt on each lane
     fused_all_reduce: str = ""  # GPU architectures on which all-reduces add residual and norm, one kernel for both
+    seqs_in_budget: int = 0  # 1: the engine will not start with more sequences than its token budget
     prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt …
     prompt_eager_launch_s: float = 0.0  # … whose floor per launch unit is then this
     spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
     # the row itself
     released: str = ""  # day of `version`, "" where it is no release
     asked: str = ""  # version that the user named, where it lies between two rows and has the earlier one's rules
+
+    @property
+    def spoken(self) -> str:
+        """The version whose words are used: the one that the user named."""
+        return self.asked or self.version
 
     @property
     def label(self) -> str:
@@ -315,8 +322,8 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
     """The row with the defaults that depend on GPU and model length decided.
 
     Large GPUs (`large_gpu_bytes` and up, e.g. H100, H200; not A100) get larger budgets.  Where prompts are not chunked,
-    the budget grows to hold the longest request, or the user's own smaller one is refused.  Capture sizes end at
-    `capture_per_sequence` x max_num_seqs, rounded up to a size.
+    the budget grows to hold the longest request, or the user's own smaller one is refused.  Sequences stay within the
+    budget where the engine wants that.
     """
     large = gpu_memory >= row.large_gpu_bytes and not (
         row.large_gpu_excludes and row.large_gpu_excludes in gpu_name.lower()
@@ -331,13 +338,19 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
                 "raise it, lower --max-model-len or enable chunked prefill",
             )
         tokens = max(tokens, max_model_len)
-    top = next((size for size in row.sizes if size >= row.capture_per_sequence * sequences), max(row.sizes, default=0))
+    if row.seqs_in_budget:
+        sequences = min(sequences, tokens)
     return replace(
-        row,
+        captured(row, sequences),
         max_num_batched_tokens=tokens,
         large_max_num_batched_tokens=tokens,
         max_num_seqs=sequences,
         large_max_num_seqs=sequences,
-        pad=tuple(size for size in row.pad if size <= top),
-        spare=tuple(size for size in row.spare if size <= top),
     )
+
+
+def captured(row: EngineRow, sequences: int) -> EngineRow:
+    """A row with its capture sizes for that many sequences: up to `capture_per_sequence` x them, rounded up to a size."""
+    top = next((size for size in row.sizes if size >= row.capture_per_sequence * sequences), max(row.sizes, default=0))
+    pad, spare = (tuple(size for size in sizes if size <= top) for sizes in (row.pad, row.spare))
+    return replace(row, pad=pad, spare=spare)

@@ -169,3 +169,28 @@ def test_beyond_the_largest_graph_a_step_is_launched_kernel_by_kernel(engine: st
 def test_each_lane_is_padded_to_a_captured_size(lanes: int) -> None:
     sizes = padded((1, 2, 4, 8, 16), 40 * lanes + 1, lanes)
     assert [int(sizes[n * lanes]) // lanes for n in (0, 1, 3, 5, 9, 16, 17, 33)] == [0, 1, 4, 8, 16, 16, 17, 33]
+
+
+# ---- smoothness ----------------------------------------------------------------------------------------------------------
+
+EXPERTS = ["openai--gpt-oss-120b", "qwen--qwen3-235b-a22b", "deepseek-ai--deepseek-v3"]
+
+
+@pytest.mark.parametrize("model", [*EXPERTS, KINDS[0]])
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+def test_a_captured_size_is_no_cliff(model: str, engine: str) -> None:
+    """What a step gains by one more sequence does not depend much on where graphs were captured."""
+    plan = "TP1" if model == KINDS[0] else "TP8"
+    padded_, exact = (costs_of(model, plan, "h100_sxm", row_of(engine, "h100_sxm", **given)) for given in
+                      ({}, {"pad": tuple(range(1, EACH + 1))}))  # fmt: skip
+    for n in range(1, EACH):
+        cliff = decode_step(padded_, n + 1) / decode_step(padded_, n)
+        assert cliff <= 1.2 * max(decode_step(exact, n + 1) / decode_step(exact, n), 1.0), n
+
+
+@pytest.mark.parametrize("plan", ["TP1", "TP8"])
+def test_context_only_lengthens_a_step_and_batches_too(plan: str) -> None:
+    for model in KINDS if plan == "TP8" else KINDS[:1]:
+        costs = costs_of(model, plan, "h100_sxm", row_of("vllm", "h100_sxm"))
+        assert (np.diff(costs.decode, axis=3) >= -1e-15).all(), model
+        assert (np.diff(costs.total[0, DECODE]) >= -1e-12).all() and (np.diff(costs.sample[0]) >= -1e-12).all(), model

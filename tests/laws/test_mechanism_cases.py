@@ -11,9 +11,9 @@ from apexsim.model.families import load_model, model_names
 from apexsim.validate.cases import Case, closed_loop, open_loop, request_level, served_precision
 
 ROW = {"id": "a", "origin": "inferencex", "backend": "trtllm", "backend_version": "1.1.0", "system": "h200_sxm", "family": "gptoss",
-       "config": "openai--gpt-oss-120b", "precision": "fp4", "concurrency": "16", "isl": "1024", "osl": "1024", "len_dist": "", "attn_tp": "2",
-       "attn_dp": "1", "moe_tp": "2", "moe_ep": "1", "measured_date": "2025-12-15", "ttft_mean_ms": "100", "tpot_mean_ms": "10",
-       "e2e_mean_ms": ""}  # fmt: skip
+       "config": "openai--gpt-oss-120b", "precision": "fp4", "concurrency": "16", "isl": "1024", "osl": "1024", "len_dist": "",
+       "attn_tp": "2", "attn_dp": "1", "moe_tp": "2", "moe_ep": "1", "measured_date": "2025-12-15",
+       "ttft_mean_ms": "100", "tpot_mean_ms": "10", "e2e_mean_ms": ""}  # fmt: skip
 
 
 def case(**over: str) -> Case:
@@ -51,7 +51,7 @@ def test_bundled_checkpoints_speak_for_the_models_that_they_quantise(label: str)
 @pytest.mark.parametrize(("family", "label", "config"), [("newmodel", "fp8", "01-ai--Yi-34B"), ("newmodel", "fp6", "zai-org--GLM-5"),
                                                          ("", "", ""), ("glm5", "int4", "zai-org--GLM-5")])  # fmt: skip
 def test_formats_that_nobody_states_are_not_guessed(family: str, label: str, config: str) -> None:
-    with pytest.raises(InputError, match="number formats of .* are not known"):
+    with pytest.raises(InputError, match=r"number formats of .* are not known"):
         served_precision(family, label, "", config)
 
 

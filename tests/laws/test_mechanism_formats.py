@@ -25,7 +25,8 @@ def test_no_kernel_uses_units_that_the_gpu_lacks(gpu: str) -> None:
         row = KERNELS[kernel]
         needs = "fp4" if name == "nvfp4" and not row.weight_only else row.compute
         assert card.flops.get(needs) or needs == "fp32", (name, kernel)
-        assert stored == DTYPES[name].stored and row.weight_bytes <= 2.0 or name in ("fp32",)
+        assert stored == DTYPES[name].stored
+        assert row.weight_bytes <= 2.0 or name == "fp32"
 
 
 @pytest.mark.parametrize("gpu", gpu_names())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from apexsim.cost.load import LARGEST, MOST, Load, read_load
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.model import Experts
 from apexsim.model.families import load_model
+from apexsim.model.model import Experts
 from apexsim.model.ops import Grouped
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
@@ -47,7 +48,7 @@ def test_even_counts_are_balanced_and_more_skew_is_never_faster(model: str, plan
     took = [seconds(model, plan, gpu, Load("balanced"))]
     took += [seconds(model, plan, gpu, skewed(many, hot)) for hot in (1.0, 1.5, 3.0, 10.0, 100.0, 1e6)]
     np.testing.assert_allclose(took[1], took[0], rtol=1e-12)
-    for less, more in zip(took, took[1:], strict=False):
+    for less, more in pairwise(took):
         assert (more >= less * (1 - 1e-12)).all()
 
 

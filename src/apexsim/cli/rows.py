@@ -67,7 +67,7 @@ WORKLOAD = (
     Opt("concurrency", int, None, "Closed loop: C users, each sends the next request when the last has finished.",
         "C", least=1, most=20_000_000),
     Opt("seed", int, None, "Seed of lengths and arrivals. Default: 0.", "S", least=0),
-    Opt("warmup", int, None, "Requests at the start that metrics leave out. Default: in a closed loop the first one of each user, where "
+    Opt("warmup", int, None, "Requests at the start that metrics leave out. Default: in a closed loop the first of each user, where "
         "that leaves as many; else 0.", "N", least=0),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
     Opt("image_size", str, None, "Pixels of an image. Default: 1024x1024.", "WxH"),

@@ -22,7 +22,7 @@ from apexsim.cost.bank import Provenance
 from apexsim.cost.power import Energy, gpu_watts
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Peaks
-from apexsim.cost.tables import Axes, padded, runs, seen_tokens
+from apexsim.cost.tables import Axes, met, padded, runs, seen_tokens
 from apexsim.cost.work import Demand, Done, done
 from apexsim.engine.kernel import SUM_NAMES, Outcome
 from apexsim.engine.types import DECODE, PROMPT, Costs
@@ -58,16 +58,16 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     hist = outcome.hist.sum(axis=0)
     lanes = {Axis.TOTAL: axes.lanes, Axis.LANE: 1}
     lane_hist = outcome.hist_lane.sum(axis=0) if outcome.hist_lane.shape[2] > 1 else hist
-    met = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
+    came = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
     used = usage(stages, costs, outcome, axes.lanes, pricer.bank.peaks)
     for op, count in _ops(stages):
         for kind in (DECODE, PROMPT):
             if isinstance(op, (Attend, Cross, Index)) or not runs(op, kind):
                 continue
-            n, steps = met[op.axis][kind]
+            n, steps = came[op.axis][kind]
             if len(n):
                 at = padded(engine.sizes, hist.shape[1], lanes[op.axis])[n] if kind == DECODE else n
-                _add(seconds, shares, op, count, kind, at, steps, pricer, engine, axes)
+                _add(seconds, shares, op, count, kind, met(op, n, at), steps, pricer, engine, axes)
     gaps = engine.gap_s * sum(stage.gaps for stage in stages)
     for kind in (DECODE, PROMPT):
         factor = engine.prompt_factor if kind == PROMPT else 1.0
@@ -125,7 +125,7 @@ def _met(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return n, steps[n]
 
 
-def _add(seconds: dict[str, float], shares: Array, op: Op, count: int, kind: int, at: NDArray[np.int64],
+def _add(seconds: dict[str, float], shares: Array, op: Op, count: int, kind: int, at: Array,
          steps: NDArray[np.int64], pricer: Pricer, engine: EngineRow, axes: Axes) -> None:  # fmt: skip
     """Add what one op took in all steps of a kind: `steps` of them at (padded) token counts `at`."""
     points = axes.token_points()

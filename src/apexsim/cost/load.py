@@ -3,9 +3,10 @@
 A load is a name or measured counts.  Names are those under which the kernels were timed: "balanced", "power_law_1.01"
 and "power_law_1.2", whose tables hold the slowest rank already.  Measured counts (tokens per expert of a run) act twice:
 
-    imbalance = ep · max over ranks (Σ counts of its experts) / Σ counts         whole experts on ranks: the balanced table at so many more tokens
-    lean      = (s - 1/E) / (s' - 1/E), at most 1; s = max counts / Σ counts, at most 1/k     every device holds a part of all E experts:
-    seconds   = balanced + lean · max(0, power_law_1.2 - balanced)
+    imbalance = ep · max over ranks (Σ counts of its experts) / Σ counts
+    lean      = (s - 1/E) / (s' - 1/E), at most 1;   s = max counts / Σ counts, at most 1/k
+    seconds   = balanced(tokens · imbalance)                          whole experts on ranks
+    seconds   = balanced + lean · max(0, power_law_1.2 - balanced)    every device holds a part of all E experts
 
 s' is the busiest expert's share where E loads are the quantiles of the law that the tables were timed with, density x^-1.2 on
 [1, 0.8 · TIMED] (aiconfigurator-core 0.12.0).  So even counts cost what "balanced" does, and more skew never less: what a skewed

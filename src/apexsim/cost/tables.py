@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from apexsim.cost.price import Pricer, quantised_apart
 from apexsim.engine.types import BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
-from apexsim.model.ops import Attend, Axis, Cross, Gemm, Index, Mla, Op
+from apexsim.model.ops import Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import ACT, StageOps
 from apexsim.plan.plan import Plan
 
@@ -103,15 +103,29 @@ def seen_tokens(op: Op, points: Array) -> Array:
     return points if split == 1 else np.ceil(points / split)
 
 
-def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int) -> Array:
-    """Seconds [n] of all ops of a stage that grow with `axis`."""
-    total = np.zeros_like(points)
+def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int) -> tuple[Array, dict[Grouped, Array]]:
+    """Seconds [n] of all ops of a stage that grow with `axis`; routed experts apart."""
+    total, routed = np.zeros_like(points), dict[Grouped, Array]()
     for ops, count in [(layer.ops, n) for layer, n in stage.layers] + [(stage.entry, 1), (stage.head, 1)]:
         for op in ops:
             if isinstance(op, (Attend, Cross, Index)) or op.axis is not axis or not runs(op, kind):
                 continue
-            total += count * pricer.dense(op, seen_tokens(op, points), kind == DECODE).seconds
-    return total
+            seconds = count * pricer.dense(op, seen_tokens(op, points), kind == DECODE).seconds
+            if isinstance(op, Grouped):
+                routed[op] = routed.get(op, 0.0) + seconds
+            else:
+                total += seconds
+    return total, routed
+
+
+def met(op: Op, n: NDArray[np.int64], at: NDArray[np.int64]) -> Array:
+    """Tokens that a step of n tokens padded to `at` is priced at.  Padding chooses no experts of its own: SGLang masks it out of the
+    routing (num_token_non_padded), TensorRT-LLM's is one dummy request over and over.  So its rows count only as far as the experts
+    are read anyway, 1 - (1 - k/E)^n of them."""
+    if not isinstance(op, Grouped):
+        return at.astype(float)
+    idle = 1.0 - op.top_k / max(op.experts, op.top_k + 1)
+    return n + (at - n) * (1.0 - idle ** (n / op.split))
 
 
 def runs(op: Op, kind: int) -> bool:
@@ -135,14 +149,15 @@ def padded(captured: tuple[int, ...], size: int, lanes: int = 1) -> NDArray[np.i
 def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes, axis: Axis, size: int) -> Array:
     """[K, n] seconds of the ops on one axis, factors and gaps included."""
     lanes = 1 if axis is Axis.LANE else axes.lanes
-    points, dense = axes.token_points(), np.arange(size, dtype=float)
+    points, n = axes.token_points(), np.arange(size)
     table = np.zeros((2, size))
     for kind in (DECODE, PROMPT):
-        seconds = _dense(stage, pricer, points, axis, kind)
-        if axis is Axis.TOTAL:
-            seconds = seconds + engine.gap_s * stage.gaps
-        table[kind] = np.interp(dense, points, seconds) * (engine.prompt_factor if kind == PROMPT else 1.0)
-    table[DECODE] = table[DECODE][padded(engine.sizes, size, lanes)]
+        total, routed = _dense(stage, pricer, points, axis, kind)
+        at = padded(engine.sizes, size, lanes) if kind == DECODE else n
+        seconds = np.interp(at, points, total + (engine.gap_s * stage.gaps if axis is Axis.TOTAL else 0.0))
+        for op, each in routed.items():
+            seconds += np.interp(met(op, n, at), points, each)
+        table[kind] = seconds * (engine.prompt_factor if kind == PROMPT else 1.0)
     table[:, 0] = 0.0
     return table
 
@@ -208,7 +223,7 @@ def compile_costs(
     prefill = _each(attention, lambda ops: _prefill_table(ops, pricer, axes))
     sample = np.zeros((len(stages), axes.sequences + 2))
     for s, stage in enumerate(stages):
-        seconds = _dense(stage, pricer, axes.token_points(), Axis.SEQUENCE, DECODE)
+        seconds, _ = _dense(stage, pricer, axes.token_points(), Axis.SEQUENCE, DECODE)
         sample[s] = np.interp(np.arange(sample.shape[1]), axes.token_points(), seconds)
         sample[s, 0] = 0.0
     own = axes.tokens // axes.lanes + 1  # tokens of one lane

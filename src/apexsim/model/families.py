@@ -47,7 +47,7 @@ def build_model(config: Config) -> Model:
 def _complete(model: Model, config: Config, inner: Config) -> Model:
     """The model with what stands outside its language part: towers, number formats, its name."""
     inside, outside = tower_parts(config, inner)
-    precision = formats(config, inner)
+    precision = formats(config, inner, model)
     vision = config.sub("vision_config") or config.sub("thinker_config", "vision_config")
     return replace(
         model,
@@ -61,6 +61,8 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
         outside_parts=model.outside_parts + outside,
         weight_dtypes=precision.weights,
         kv_dtype=precision.kv,
+        unread=precision.unread,
+        unread_kv=precision.unread_kv,
         notes=model.notes + precision.notes,
     )
 

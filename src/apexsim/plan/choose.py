@@ -10,6 +10,7 @@ from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Model
+from apexsim.model.precision import refuse
 from apexsim.plan.fit import Widths, plan_of
 from apexsim.plan.plan import Plan, Precision
 from apexsim.plan.space import Space, routed
@@ -31,12 +32,17 @@ def precision_of(
 ) -> Precision:
     """Number formats: the user's, else the checkpoint's; quantised parts stay as the checkpoint has them.
 
-    plain: the format of what the checkpoint leaves unquantised (an engine's --dtype).
+    plain: the format of what the checkpoint leaves unquantised (an engine's --dtype).  What the checkpoint says and nobody
+    knows is refused, unless the user says it.
     """
     if plain and dtype(plain, "--dtype").name not in PLAIN:
         raise InputError(f"'{plain}' is no format of unquantised weights", "--dtype", f"use {', '.join(PLAIN)}, or --weight-dtype")
     if plain and weight:
         raise InputError("it has no effect: --weight-dtype names the format of all weights", "--dtype", "drop one of both")
+    if not weight:
+        refuse(model.unread, "--weight-dtype")
+    if not kv:
+        refuse(model.unread_kv, "--kv-dtype")
     cache = dtype(kv, "--kv-dtype").name if kv else (dtype(model.kv_dtype).name if model.kv_dtype else "bf16")
     if cache not in CACHES:
         raise InputError(f"a KV cache in {cache} is not supported", "--kv-dtype", f"use {', '.join(CACHES)}")

@@ -9,9 +9,13 @@ from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, 
 from apexsim.plan.lower import kernel_for
 from apexsim.plan.plan import Precision
 
-PARTS: dict[type[Cell], tuple[str, ...]] = {
-    Attention: ("attention",), LatentAttention: ("attention",), LinearAttention: ("attention",), Ffn: ("ffn",), Experts: ("experts", "shared"),
-}  # fmt: skip
+PARTS: dict[type[Cell], str] = {
+    Attention: "attention",
+    LatentAttention: "attention",
+    LinearAttention: "attention",
+    Ffn: "ffn",
+    Experts: "experts",
+}
 UNITS = {"fp8": "FP8", "fp4": "FP4", "int8": "INT8"}
 # Formats that are always priced by the kernels of another one.
 LIKE = {"w4a8": "w4a8 weights are priced as 4-bit weights multiplied in 16 bit: no kernel with 8-bit activations was measured"}
@@ -20,7 +24,7 @@ LIKE = {"w4a8": "w4a8 weights are priced as 4-bit weights multiplied in 16 bit: 
 def formats_of(model: Model, precision: Precision) -> tuple[str, ...]:
     """Weight formats of the layers that a model has, sorted."""
     cells = [cell for block in model.decoder.blocks for cell in block.cells]
-    parts = {part for cell in cells for part in PARTS[type(cell)] if part != "shared" or getattr(cell, "shared_inner", 0)}
+    parts = {PARTS[type(cell)] for cell in cells} | {"shared" for cell in cells if isinstance(cell, Experts) and cell.shared_inner}
     return tuple(sorted({dtype(precision.weight(part)).name for part in parts}))
 
 
@@ -34,6 +38,6 @@ def as_priced(model: Model, precisions: Iterable[Precision], gpu: str, flops: Ma
             if name in LIKE:
                 said.append(LIKE[name])
             elif needs in UNITS and not flops.get(needs) and kernel != dtype(name).kernel:
-                said.append(f"{gpu} has no {UNITS[needs]} units: {name} weights are priced as unpacked and multiplied in 16 bit (fewer bytes, "
-                            "no faster products); engines without such a kernel refuse them")  # fmt: skip
+                how = "priced as unpacked and multiplied in 16 bit (fewer bytes, no faster products)"
+                said.append(f"{gpu} has no {UNITS[needs]} units: {name} weights are {how}; engines without such a kernel refuse them")
     return tuple(dict.fromkeys(said))

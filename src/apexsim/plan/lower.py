@@ -106,7 +106,7 @@ def kernel_for(weight: str, activation: str, flops: Mapping[str, float]) -> tupl
         return ("fp32" if wide else fmt.kernel), fmt.stored
     wide = activation != "auto" and dtype(activation).compute in ("bf16", "fp32")
     if wide or not flops.get(fmt.compute):
-        return UNPACKED.get(fmt.name) or ("w4a16" if fmt.stored < 0.9 else "w8a16"), fmt.stored
+        return UNPACKED.get(fmt.kernel) or ("w4a16" if fmt.stored < 0.9 else "w8a16"), fmt.stored
     return fmt.kernel, fmt.stored
 
 

@@ -226,7 +226,7 @@ def _per_replica(study: Study, ranked: Ranked, duration: float) -> list[list[tup
     setting = study.setting
     found = evaluate(setting, ranked.plan)  # again, with its histograms
     assert not isinstance(found, Rejected)
-    axes = axes_for(setting.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
+    axes = axes_for(found.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
     all_ = []
     for r in range(found.plan.replicas):
         one = slice(r, r + 1)
@@ -234,6 +234,6 @@ def _per_replica(study: Study, ranked: Ranked, duration: float) -> list[list[tup
             found.outcome, hist=found.outcome.hist[one], hist_lane=found.outcome.hist_lane[one], sums=found.outcome.sums[one],
             read=found.outcome.read[one],
         )  # fmt: skip
-        spent = account(found.stages, found.costs, outcome, setting.pricer, setting.engine, axes, duration)
+        spent = account(found.stages, found.costs, outcome, setting.pricer, found.engine, axes, duration)
         all_.append([(name, seconds / len(found.stages)) for name, seconds in spent.seconds])
     return all_

@@ -121,7 +121,7 @@ def goal_line(study: Study) -> str:
 
 NEAR = 3  # rejected plans shown of a rule
 NOT_RULES = ("enumerated", "skipped by a bound", "left by the interrupt", "simulated")
-REPEATS, TOO_LARGE = "cell replicas are coprime", ("weights fit", "room for one request")
+REPEATS = "cell replicas are coprime"
 # rule -> what it turns away, of one and of several layouts
 PLAIN = {
     REPEATS: ("repeats another layout", "repeat other layouts"),

@@ -3,7 +3,8 @@
 Nothing that depends on the machine or the hour is written; numbers that are not finite become null.
 "interrupted" is null, or how many plans were looked at, of how many, when the user stopped the search.
 History of the format: apexsim.study/1, the first; apexsim.study/2: `ranked` holds what the engine can be started with and
-no more, limits are spelled ttft:p95=1s, the ratio to a heuristic plan that does not keep up with the load is null.
+no more, limits are spelled ttft:p95=1s, the ratio to a heuristic plan that does not keep up with the load is null,
+`error_bars` was `error`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "slos": list(study.slos),
             "power_cap_w": study.power_cap,
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
-            "error": {"objective": study.error[0], "comparison": study.error[1]},
+            "error_bars": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
             "verdict": verdict_json(study),
             "best": _ranked(study.setting, study.best) if study.best else None,
@@ -181,7 +182,8 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "account": account_json(ranked.account),
         "provenance": dict(ranked.account.provenance),
         "layout": layouts(setting, ranked.plan, ranked.stages),
-        "launch": started.commands[0] if started.runnable else None,
+        "launch": started.script or None,
+        "launch_commands": list(started.commands),
         "not_runnable": ranked.blocked or None,
         "launch_notes": list(started.notes),
         "series": over_time.to_json(),

@@ -215,7 +215,8 @@ _SERIES = obj("the run over time, 60 means; kv_share is empty where nothing is c
 })  # fmt: skip
 _RANKED = obj("a simulated plan", {
     "plan": _PLAN, "shorthand": text("its name, as --plan takes it"), "value": num("the objective, in value_unit"),
-    "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing or, of a latency, does not keep up with the load", True),
+    "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing, or, of a latency, where it "
+                              "does not keep up with the load", True),
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
     "room": _ROOM, "metrics": _METRICS, "account": _ACCOUNT,
     "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
@@ -226,13 +227,15 @@ _RANKED = obj("a simulated plan", {
 SHARED["ranked"] = _RANKED
 _VERDICT = obj("the answer", {
     "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
-    "keeps": flag("it keeps every limit; exit code 4 where not"), "saturated": flag("it does not keep up with the load"),
+    "keeps": _plain("boolean", "it keeps every limit; exit code 4 where not; null where there are none", True),
+    "saturated": flag("it does not keep up with the load"),
     "limits": many(obj("a limit on the run", {
-        "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 by how much it is missed", True),
+        "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 where missed", True),
         "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "unit": text("ms or W"),
     }), "limits, with margins"),
     "would_help": many(obj("a change that was simulated, and keeps everything", {
-        "change": text("in words"), "plan": text("the plan that then does"), "inputs": by_name({}, "what to change of `inputs`"),
+        "change": text("in words"), "plan": text("the plan that then does"),
+        "inputs": by_name({}, "what to change of `inputs`; null drops it"),
     }), "where limits or load are not kept"),
     "not_enough": many(text("change"), "changes that were tried and do not suffice"),
 })  # fmt: skip
@@ -242,38 +245,17 @@ _HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; nul
     "keeps_constraints": flag("it keeps every limit"), "startable_by": many(text("engine"), "engines that can start it"),
     "reason": text("why this one cannot"),
 }, null=True)  # fmt: skip
-_MARGIN = obj("a limit", {
-    "limit": text("as --slo takes it, or power-cap=…W"), "kept": flag("it is kept"),
-    "margin": num("1 − measured / allowed; below 0 where it is missed"), "allowed": num("[unit]"), "measured": num("[unit]", True),
-    "unit": text("ms or W"),
-})  # fmt: skip
 STUDY = obj("`plan` and `simulate`", {
     "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
     "heuristic": obj("the usual plan", {"shorthand": text("its name"), "note": text("why it is missing, if it is")}),
-    "error": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of a comparison: plans closer are ties")}),
+    "error_bars": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of two plans: closer ones are ties")}),
     "verdict": _VERDICT,
     "best": either_null(ref("ranked"), "the best plan that the engine can be started with; null where it has no server or no such plan"),
     "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
                    "what became of the plans"),
-    "verdict": obj("the answer", {
-        "sentences": many(text("sentence"), "the answer in plain words"), "plan": text("the plan that they speak of"),
-        "keeps": {"type": ["boolean", "null"], "description": "it keeps every limit on the run, else exit code 4; null without limits"},
-        "saturated": flag("it does not keep up with the load"), "limits": many(_MARGIN, "limits on the run"),
-        "would_help": many(obj("a change", {"change": text("in words"), "plan": text("the plan that keeps limits and load then"),
-                                            "inputs": {"type": "object", "description": "what is changed of `inputs`; null drops it"}}),
-                           "changes that were simulated and suffice, where the plan does not keep limits and load"),
-        "not_enough": many(text("a change in words"), "changes that were simulated and do not suffice"),
-    }),
-    "best": {"anyOf": [ref("ranked"), {"type": "null"}], "description": "the first plan that the engine can be started with"},
     "ranked": many(ref("ranked"), "plans that the engine can be started with (with --hypothetical, and of policies without a server, all "
                    "plans), best first; of `simulate` the plan, then the heuristic one"),
-    "hypothetical": obj("the simulated plans that the engine cannot be started with, in short", {
-        "count": count("plans"), "ranked": flag("they stand in `ranked` too"), "best": text("the best of them"),
-        "value": num("its objective, in value_unit"), "ratio_to_best": num("how many times better than `best`", True),
-        "keeps_constraints": flag("it keeps every limit on the run"), "startable_by": many(text("engine"), "engines that can be started with it"),
-        "reason": text("why the engine asked about cannot"),
-    }, null=True),
     "hypothetical": _HYPOTHETICAL,
     "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
                      "plans that cannot be or do not fit"),

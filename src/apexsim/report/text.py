@@ -16,7 +16,7 @@ from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.figures import objective_of, objective_short, objective_words, reached
 from apexsim.report.intro import funnel_line, funnel_rows, understood
 from apexsim.report.launch import again, launch
-from apexsim.report.page import Row, columns, heading, labelled, page, pasted
+from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
 from apexsim.search.study import Ranked, Study
@@ -52,8 +52,9 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     yield Text()
     yield from _detail(study, study.ranked[0], width)
     yield Text()
+    yield from _launch(study, width)
     yield heading("next", width=width)
-    yield labelled(next_rows(study, width), width)
+    yield labelled([("then", pasted(line, width)) for line in _suggestions(study)], width)
 
 
 def _ranked(study: Study, width: float, top: int, everything: bool, single: bool) -> Iterator[RenderableType]:
@@ -94,15 +95,17 @@ def _standing(study: Study, best: Ranked) -> str:
     return f"{objective_words(objective_of(study))} {reached(study, best, error=True)}{beside}"
 
 
-def next_rows(study: Study, width: float = math.inf) -> list[Row]:
-    """The launch command and what to type next."""
-    rows: list[Row] = []
+def _launch(study: Study, width: float) -> Iterator[RenderableType]:
+    """How to start the plan, from the first column on so that it can be pasted, and what to know about it."""
     best = study.ranked[0] if "plan" in study.inputs else study.best
-    if best is not None:
-        started = launch(study.setting, best.plan)
-        rows += [("launch", pasted(command, width)) for command in started.commands]
-        rows += [("", note) for note in started.notes]
-    return rows + [("then", pasted(line, width)) for line in _suggestions(study)]
+    if best is None:
+        return
+    started = launch(study.setting, best.plan)
+    yield heading("launch", best.plan.shorthand, width=width)
+    if started.runnable:
+        yield Text(started.script, no_wrap=True)
+    yield labelled([("", note) for note in started.notes], width)
+    yield Text()
 
 
 def _suggestions(study: Study) -> list[str]:

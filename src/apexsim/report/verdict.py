@@ -57,6 +57,9 @@ def limits_of(study: Study, ranked: Ranked) -> tuple[Margin, ...]:
 def also(study: Study) -> str:
     """One line about the plans that the engine cannot be started with; "" where there are none."""
     first, engine = study.ranked[0], study.setting.engine
+    if first.blocked and "plan" in study.inputs and has_server(study.setting):
+        able = listed(others(study.setting, first.plan), "or")
+        return f"{engine.engine} cannot be started with it: {first.blocked}{f'; {able} can' if able else ''}"
     if not has_server(study.setting):
         return f"{engine.name} is a batching policy without a server: all plans are ranked, none can be started as it is"
     if not study.hypothetical:
@@ -108,7 +111,7 @@ def _fine(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
         head = f"{name} keeps {_number(limits)}{load}: " + "; ".join(f"{held(study, m)} ({left(m)})" for m in limits) + "."
         return [head, _among(study, standing), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
     if "plan" in study.inputs:
-        head = f"{name} {'keeps up' if load else 'reaches'}{load}: {standing}{_pace(study, first)}."
+        head = f"{name} {'keeps up' if study.setting.workload.mode == 'open' else 'reaches'}{load}: {standing}{_pace(study, first)}."
     else:
         head = f"{name} is the best {_of_how_many(study)}{load}: {standing}{_pace(study, first)}."
     return [head, _beside(study, first), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
@@ -203,7 +206,7 @@ def ties(first: Ranked, other: Ranked) -> bool:
 def _beside(study: Study, first: Ranked) -> str:
     """The best plan against the others."""
     if "plan" in study.inputs:
-        return ""
+        return _against(study, first)
     tied, words = _tied(study), []
     if math.isfinite(first.ratio) and first.ratio > 1.0 + study.error[1]:
         words.append(f"it is {first.ratio:.2f}× better than the usual plan, {study.heuristic}")
@@ -211,6 +214,16 @@ def _beside(study: Study, first: Ranked) -> str:
         words.append(f"{tied} {'are' if ' ' in tied else 'is'} a tie with it")
     text = "; ".join(words)
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _against(study: Study, first: Ranked) -> str:
+    """One plan against the usual one."""
+    if first.plan.shorthand == study.heuristic or not math.isfinite(first.ratio):
+        return ""
+    better = first.ratio if first.ratio >= 1.0 else 1.0 / first.ratio
+    if better <= 1.0 + study.error[1]:
+        return f"It is a tie with the usual plan, {study.heuristic}."
+    return f"It is {better:.2f}× {'better' if first.ratio >= 1.0 else 'worse'} than the usual plan, {study.heuristic}."
 
 
 def _pace(study: Study, first: Ranked) -> str:

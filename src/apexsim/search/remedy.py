@@ -28,6 +28,7 @@ NEAR = 3  # plans of the study that are tried
 TRIED = 8  # plans of a larger cluster that are tried
 SHARES = (0.5, 0.25, 0.12, 0.06, 0.03)  # of the load
 HALVINGS = 3  # between the last load that is too much and the first that is not
+CLOCKS = (0.8, 0.6, 0.45)  # of the GPU's own
 NODE = 8  # GPUs, where a node is made larger
 MOST_GPUS = 64
 WIDE = ("bf16", "fp16", "fp32")
@@ -47,7 +48,7 @@ def remedied(study: Study, asked: Asked) -> Study:
     first = study.ranked[0]
     if first.keeps and not first.metrics.saturated:
         return study
-    found = [kind(study, asked) for kind in ((_load, _format) if "plan" in study.inputs else (_load, _gpus, _format))]
+    found = [kind(study, asked) for kind in ((_load, _format) if "plan" in study.inputs else (_load, _clock, _gpus, _format))]
     return replace(
         study, remedies=tuple(x for x in found if isinstance(x, Remedy)), tried=tuple(x for x in found if isinstance(x, str) and x)
     )
@@ -111,6 +112,25 @@ def _load(study: Study, asked: Asked) -> Remedy | str:
     if name == "concurrency":
         return Remedy(f"{int(low):,} user{'s' * (low > 1)}", plan.shorthand, {name: int(low)})
     return Remedy(f"{low:g} requests/s", plan.shorthand, {name: low})
+
+
+def _clock(study: Study, asked: Asked) -> Remedy | str:
+    """A lower clock of the GPUs, where they draw too much."""
+    gpu, near = study.setting.cluster.gpu, _near(study)
+    drawn = study.ranked[0].metrics.energy.watts
+    if not drawn > study.power_cap or study.inputs.get("clock") or not gpu.clock_mhz > 0:
+        return ""
+    for share in CLOCKS:
+        mhz = round(share * gpu.clock_mhz)
+        slower = partial(_slower, near, mhz)
+        plan = _works(asked, Trial({"clock": str(mhz)}, slower))
+        if plan:
+            return Remedy(f"a clock of {mhz:,} MHz", plan.shorthand, {"clock": str(mhz)})
+    return f"{mhz:,} MHz"
+
+
+def _slower(near: Callable[[Setting, Precision], Sequence[Plan]], mhz: int, setting: Setting, precision: Precision) -> list[Plan]:
+    return [replace(plan, clock=mhz) for plan in near(setting, precision)]
 
 
 def _larger(study: Study) -> Iterator[tuple[int, int]]:

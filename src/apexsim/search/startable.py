@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from apexsim.engines import load_engine
+from apexsim.plan.limits import unstartable
 from apexsim.plan.plan import Plan
-from apexsim.plan.space import ABILITIES, runnable
+from apexsim.plan.space import ABILITIES
 from apexsim.search.evaluate import Setting
 
 
@@ -16,9 +18,11 @@ def blocked(setting: Setting, plan: Plan) -> str:
     """Why the chosen engine cannot be started with a plan; "" when it can."""
     if not has_server(setting):
         return f"{setting.engine.name} is a batching policy without a server of its own"
-    return runnable(plan, setting.model, setting.engine.engine)
+    return unstartable(setting.model, plan, setting.cluster, setting.engine)
 
 
 def others(setting: Setting, plan: Plan) -> tuple[str, ...]:
     """Engines that could be started with a plan, the chosen one aside."""
-    return tuple(name for name in ABILITIES if name != setting.engine.engine and not runnable(plan, setting.model, name))
+    where = (setting.model, plan, setting.cluster)
+    rows = (load_engine(name) for name in ABILITIES if name != setting.engine.engine)
+    return tuple(row.name for row in rows if not unstartable(*where, row))
