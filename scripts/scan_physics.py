@@ -11,9 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import speed_of_light as light  # noqa: E402
-
-from apexsim.hardware import gpu_names  # noqa: E402
+import speed_of_light as light
+from apexsim.hardware import gpu_names
 
 
 def main() -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +50,13 @@ class Step:
     experts: Array  # [batch] routed experts of a decode step
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pricer(gpu: str, source: str, gpus: int) -> Pricer:
     found = load_gpu(gpu)
     return Pricer(load_bank(found, source), Cluster(found, gpus))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _ops(model: str, plan: str, weights: str, flops: tuple[tuple[str, float], ...]) -> Ops:
     loaded = load_model(model)
     shape = parse_plan(plan, precision_of(loaded, None if weights == "auto" else weights, None, None))

@@ -17,7 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 from apexsim.cost.grid import bilinear, bracket, fill
 from apexsim.cost.kernels import Table
 from apexsim.cost.library import ENGINES, Library
-from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, bounds, flat, ideal, labelled, possible, transfer, worst
+from apexsim.cost.roofline import (
+    Array,
+    Peaks,
+    Priced,
+    Provenance,
+    bounds,
+    flat,
+    ideal,
+    labelled,
+    possible,
+    transfer,
+    worst,
+)
 
 STATE_BYTES = 4.0
 BMM_IN, BMM_OUT = 128, 512  # sizes of the absorbed products of the measured latent attention
