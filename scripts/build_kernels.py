@@ -46,7 +46,8 @@ MANTISSA = np.uint32(0xFFFFFC00)  # keeps 13 of the 23 stored bits
 SOURCE = {
     "measurements": "aiconfigurator-core 0.12.0, Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES, Apache-2.0",
     "apex_plus": "microsoft/apex_plus @ 87690965, Copyright (c) Microsoft Corporation, MIT",
-    "changes": "reshaped, one kernel chosen per key, cut to 13 mantissa bits; upward spikes of collectives removed; spoiled times refused, bound or lowered as told per table",
+    "changes": "reshaped, one kernel chosen per key, cut to 13 mantissa bits; upward spikes of collectives removed; "
+    "spoiled times refused, bound or lowered as told per table",
 }
 
 

@@ -248,7 +248,11 @@ def _siblings(tables: Tables, peaks: dict[str, Peaks], told: Told) -> Tables:
     share = _inherited({k: float(v) for k, v in share.items()})
     whole = {k for k, v in share.items() if v > SPOILED}
     bad = {(r.table, r.row, r.load): r.why for r in spoiled.itertuples()}
-    sound = {system: [_holed(t, bad, system) for t in rows["moe"] if _name(system, t) not in whole] for system, rows in tables.items() if "moe" in rows}
+    sound = {
+        system: [_holed(t, bad, system) for t in rows["moe"] if _name(system, t) not in whole]
+        for system, rows in tables.items()
+        if "moe" in rows
+    }
 
     def change(system: str, family: str, table: Table) -> Table | None:
         if family != "moe":

@@ -74,7 +74,7 @@ class Curve:
         self.gpus, self.bytes = table.axes["gpus"].astype(float), table.axes["bytes"].astype(float)
         rate, self.holes = fill(self.bytes / table.seconds)
         self.seconds = self.bytes / rate
-        self.none = np.isnan(table.seconds).all(axis=1)
+        self.none = [bool(np.isnan(row).all()) for row in table.seconds]
 
     def knows(self, gpus: int) -> bool:
         """Whether the row that serves so many ranks holds any time; those of a badly wired host are refused (docs/kernels.md)."""
