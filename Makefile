@@ -14,7 +14,7 @@ READY_DEV := $(VENV)/.ready-dev
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## one question, answered
-	@$(VENV)/bin/apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace example:creation
+	@$(VENV)/bin/apexsim plan llama-3.1-70b-instruct --gpu h100-sxm --gpus 8 --trace example:creation
 
 test: $(READY_TEST)  ## all tests, on every core
 	@$(PY) -m pytest -n auto --dist loadfile

@@ -11,8 +11,9 @@ import sys
 import time
 
 STEPS = (  # pip's line -> what is shown of it
-    (re.compile(r"Collecting ([A-Za-z0-9._-]+)"), "found {}"),
     (re.compile(r"\s*Downloading (\S+?)-\d\S* \((.+)\)"), "downloading {} ({})"),
+    (re.compile(r"\s*Using cached (\S+?)-\d\S* \((.+)\)"), "{} is in pip's cache ({})"),
+    (re.compile(r"\s*(Installing build dependencies)"), "preparing to build apexsim"),
     (re.compile(r"Installing collected packages: (.+)"), "installing {}"),
 )
 SHOWN = 100  # columns

@@ -13,8 +13,8 @@ HEAD = """# Names from other tools
 Written by `scripts/names_page.py` from the tables in `src/apexsim/cli/names.py` and `src/apexsim/data/engines`; a test keeps them equal.
 
 What people type for vLLM's and SGLang's benchmarks, aiconfigurator, GuideLLM and the engines works here, in every command that has
-the option. The help shows our own names only, and so do the lines that a report suggests. `--max_num_seqs` is read as `--max-num-seqs`. Two spellings
-of one option with two values are refused. In Python each keyword has one name.
+the option. The help shows our own names only, and so do the lines that a report suggests. `--max_num_seqs` is read as
+`--max-num-seqs`. Two spellings of one option with two values are refused. In Python each keyword has one name.
 
 **Counts.** `k` and `M` may follow a whole number: of tokens they are 1,024 and 1,048,576 (a context of 32k is 32,768, InferenceX's
 1k/1k is 1,024/1,024; vLLM itself reads `32k` as 32,000 and `32K` as 32,768), of requests and users 1,000 and 1,000,000.
@@ -23,8 +23,11 @@ of one option with two values are refused. In Python each keyword has one name.
 
 **Plans.** `TP8`, `2×TP4` or `2xTP4`, `PP2×TP4`, also as `tp8`, `PP4`, `TP4PP2`, `tp4 pp2`.
 """
-SPECIAL = {TOTAL: "`--gpus` and `--nodes`: up to 8 in one node, else nodes of 8, or what `--nodes` leaves", VERSION: "the version in `--engine NAME@VERSION`",
-           MODEL_ARGUMENT: "the argument MODEL"}  # fmt: skip
+SPECIAL = {
+    TOTAL: "`--gpus` and `--nodes`: up to 8 in one node, else nodes of 8, or what `--nodes` leaves",
+    VERSION: "the version in `--engine NAME@VERSION`",
+    MODEL_ARGUMENT: "the argument MODEL",
+}
 NOTES = {
     "--random-range-ratio": "refused: it has two meanings (SGLang: lengths of R × L to L; vLLM: of (1 − R) × L to (1 + R) × L)",
     "--quantization": "`--weight-dtype`, its values in our words: awq, gptq, fp8, bitsandbytes, modelopt_fp4 …",
@@ -51,9 +54,10 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-SETTINGS = f"""A word acts on the engine that has it; with another engine it is refused, and the line says that engine's word: what sounds alike means different things
-(the three memory fractions, sequences per lane or in all). {', '.join(f'`{flag}`' for flag in EVERYWHERE)} says the same everywhere. Policies
-(sarathi, orca, apex) take vLLM's words. `--chunked-prefill-size -1` is SGLang's `--no-enable-chunked-prefill`."""
+SETTINGS = f"""A word acts on the engine that has it; with another engine it is refused, and the line says that engine's
+word: what sounds alike means different things (the three memory fractions, sequences per lane or in all).
+{", ".join(f"`{flag}`" for flag in EVERYWHERE)} says the same everywhere. Policies (sarathi, orca, apex) take vLLM's words.
+`--chunked-prefill-size -1` is SGLang's `--no-enable-chunked-prefill`."""
 
 if __name__ == "__main__":
     sys.stdout.write(page())

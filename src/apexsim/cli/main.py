@@ -34,6 +34,8 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
     2
 ]  # the parent of all complaints about usage, whoever supplies it
 
+SIMULATING = ("plan", "simulate", "apex", "validate")  # always, where the input is sound
+
 ABOUT = """Plan and predict LLM serving: every parallel plan, simulated request by request, ranked.
 
 Start with:  apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace example:creation
@@ -136,7 +138,7 @@ def _run(words: list[str]) -> int | Failure:
         command, rest = split(words)
         if command:
             rest, spelled_as = translated(command, spelled(rest) if command == "apex" else modelled(command, rest))
-        with Life(f"{command or 'apexsim'} is running"):
+        with Life(f"{command or 'apexsim'} is running", command in SIMULATING):
             code = everything()(args=[*command.split(), *rest], standalone_mode=False, prog_name="apexsim")
     except InputError as error:
         return Failure(BAD_INPUT, "bad input", error.what, spelled_as.get(error.where, error.where), error.hint, error.record)

@@ -22,9 +22,19 @@ Model = Annotated[
         help="Bundled name or alias, path of a config.json or its folder, or a hub id.",
         metavar="MODEL",
         show_default=False,
+        autocompletion=lambda: known("model"),
     ),
 ]
 TEXTS: dict[Any, Any] = {int: str, float: str, list[int]: list[str]}  # numbers are read here, so that complaints are ours
+
+
+def known(what: str) -> list[str]:
+    """Names that an option or the argument MODEL may have, for the shell's completion."""
+    from apexsim.engines import engine_names
+    from apexsim.hardware import gpu_names
+    from apexsim.model.families import aliases, model_names
+
+    return sorted({"model": (*model_names(), *aliases()), "gpu": gpu_names(), "engine": engine_names()}[what])
 
 
 def options_of(command: str) -> list[Opt]:
@@ -44,6 +54,7 @@ def parameter(opt: Opt, panel: str) -> inspect.Parameter:
         help=opt.help,
         metavar=opt.metavar or " ",
         rich_help_panel=panel,
+        autocompletion=(lambda: known(opt.name)) if opt.name in ("gpu", "engine", "model") else None,
         show_default=isinstance(opt.default, (int, float, str)) and opt.default is not False,
     )
     kind = TEXTS.get(opt.type, opt.type)

@@ -18,7 +18,8 @@ from apexsim.errors import InputError
 
 PATIENCE = 0.8  # s before a command says that it is alive
 TICK = 0.25  # s from one look at its state to the next
-COMPILES_FOR = "30 to 100 s"
+COMPLETION = "_APEXSIM_COMPLETE"  # set by the shell that asks for words
+COMPILES, COMPILES_FOR = "compiling the simulator", "30 to 100 s"
 STDOUT = "-"
 
 
@@ -123,7 +124,7 @@ class _Closed(io.TextIOBase):
 def open_streams() -> None:
     """Make sure that there are both: what is written to a closed output is an error in one line, and no error is lost in it."""
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
     if sys.stdout is None:
         sys.stdout = cast(TextIO, _Closed())
 
@@ -152,9 +153,9 @@ class Life:
     line, once.  Who has to wait for the simulator to be compiled is told so, and what is wrong with the place it is kept in.
     """
 
-    def __init__(self, doing: str) -> None:
+    def __init__(self, doing: str, simulates: bool = False) -> None:
         self.doing, self.work = doing, (0, 0, "")  # what is done, of how many, of what
-        self.simulates = False
+        self.simulates = simulates  # it needs the compiled engine
         self._begun, self._told, self._drawn = time.monotonic(), "", False
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._out = sys.stdout
@@ -165,7 +166,8 @@ class Life:
         _life = self
         if self._terminal:
             sys.stdout = cast(TextIO, _After(self._out, self.end))
-        threading.Thread(target=self._watch, daemon=True).start()
+        if COMPLETION not in os.environ:
+            threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -188,7 +190,7 @@ class Life:
         """One line where nothing can be redrawn: that of the compilation, or that the command is running."""
         waits = _compilation() is not None or (self.simulates and not self._told and not _compiled())
         text = _compiling() if waits else self._told or f"{self.doing} …"
-        if text != self._told:
+        if text != self._told and not self._told.startswith(COMPILES):
             self._told = text
             say(f"apexsim: {text}")
 
@@ -279,7 +281,7 @@ def _compiling() -> str:
     state = _state()
     damaged = f"{state.damaged} was damaged" if state is not None and state.damaged else ""
     why = cache.NOTICE or damaged
-    return f"compiling the simulator{' once' * cache.ENABLED}, {COMPILES_FOR}" + (f" ({why})" if why else "")
+    return f"{COMPILES}{' once' * cache.ENABLED}, {COMPILES_FOR}" + (f" ({why})" if why else "")
 
 
 def _unsaved() -> str:

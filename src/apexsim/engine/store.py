@@ -48,7 +48,6 @@ class Store:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
-        self._body = hashlib.blake2b(function.__code__.co_code, digest_size=8).hexdigest()
         STATE.functions += 1
 
     @property
@@ -83,7 +82,7 @@ class Store:
         STATE.running += 1
         return None
 
-    def save_overload(self, signature: Any, compiled: CompileResult) -> None:
+    def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep what has been compiled; failing that, say why in STATE."""
         STATE.running -= 1
         file = self._file(signature, compiled.codegen)
@@ -95,10 +94,10 @@ class Store:
             STATE.unsaved = STATE.unsaved or f"{error.strerror or error}"
 
     def _file(self, signature: Any, codegen: Any) -> Path | None:
-        """Named after the function, the signature, the processor and the function's own code."""
+        """Named after the function, the signature and the processor; the folder stands for the source."""
         if cache.FOLDER is None:
             return None
-        told = repr((str(signature), codegen.magic_tuple(), self._body)).encode()
+        told = repr((str(signature), codegen.magic_tuple())).encode()
         return cache.FOLDER / f"{self._name}-{hashlib.blake2b(told, digest_size=8).hexdigest()}.code"
 
 

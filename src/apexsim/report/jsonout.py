@@ -3,7 +3,8 @@
 Nothing that depends on the machine or the hour is written; numbers that are not finite become null.
 "interrupted" is null, or how many plans were looked at, of how many, when the user stopped the search.
 History of the format: apexsim.study/1, the first; apexsim.study/2: `ranked` holds what the engine can be started with and
-no more, limits are spelled ttft:p95=1s, the ratio to a heuristic plan that does not keep up with the load is null, `error_bars` was `error`.
+no more, limits are spelled ttft:p95=1s, the ratio to a heuristic plan that does not keep up with the load is null,
+`error_bars` was `error`.
 """
 
 from __future__ import annotations

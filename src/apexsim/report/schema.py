@@ -220,20 +220,23 @@ _RANKED = obj("a simulated plan", {
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
     "room": _ROOM, "metrics": _METRICS, "account": _ACCOUNT,
     "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
-    "launch": text("command that starts it; null where the engine cannot", True),
+    "launch": text("all commands that start it, as a shell takes them; null where the engine cannot", True),
+    "launch_commands": many(text("command"), "the same one by one"),
     "not_runnable": text("why the engine cannot", True), "launch_notes": many(text("note"), "what the command does not say"),
     "series": _SERIES,
 })  # fmt: skip
 SHARED["ranked"] = _RANKED
 _VERDICT = obj("the answer", {
     "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
-    "keeps": _plain("boolean", "it keeps every limit; exit code 4 where not; null where there are none", True), "saturated": flag("it does not keep up with the load"),
+    "keeps": _plain("boolean", "it keeps every limit; exit code 4 where not; null where there are none", True),
+    "saturated": flag("it does not keep up with the load"),
     "limits": many(obj("a limit on the run", {
-        "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 by how much it is missed", True),
+        "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 where missed", True),
         "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "unit": text("ms or W"),
     }), "limits, with margins"),
     "would_help": many(obj("a change that was simulated, and keeps everything", {
-        "change": text("in words"), "plan": text("the plan that then does"), "inputs": by_name({}, "what to change of `inputs`; null drops it"),
+        "change": text("in words"), "plan": text("the plan that then does"),
+        "inputs": by_name({}, "what to change of `inputs`; null drops it"),
     }), "where limits or load are not kept"),
     "not_enough": many(text("change"), "changes that were tried and do not suffice"),
 })  # fmt: skip
@@ -247,7 +250,7 @@ STUDY = obj("`plan` and `simulate`", {
     "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
     "heuristic": obj("the usual plan", {"shorthand": text("its name"), "note": text("why it is missing, if it is")}),
-    "error_bars": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of a comparison: plans closer are ties")}),
+    "error_bars": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of two plans: closer ones are ties")}),
     "verdict": _VERDICT,
     "best": either_null(ref("ranked"), "the best plan that the engine can be started with; null where it has no server or no such plan"),
     "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
