@@ -25,8 +25,9 @@ from apexsim.model.cells import (
     state_bytes,
     total_parameters,
 )
-from apexsim.model.families import load_model, model_names
+from apexsim.model.families import load_model
 from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.model.names import model_names
 
 GIB = 2.0**30
 TPS = st.sampled_from([1, 2, 4, 8, 16])

@@ -13,8 +13,9 @@ from apexsim.cost.price import Pricer
 from apexsim.cost.tables import axes_for
 from apexsim.engines import load_engine, settled
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.families import DATA, load_model
+from apexsim.model.families import load_model
 from apexsim.model.model import Model
+from apexsim.model.names import DATA
 from apexsim.plan.plan import Precision, parse_plan
 from apexsim.plan.space import candidates, runnable
 from apexsim.search.evaluate import Evaluation, Setting, evaluate

@@ -13,7 +13,8 @@ from apexsim.cli import main
 from apexsim.engines import load_engine, settled
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.families import load_model, model_names
+from apexsim.model.families import load_model
+from apexsim.model.names import model_names
 from apexsim.plan.fit import Fit, Widths, fit, longest, plan_of
 from apexsim.plan.memory import Room, fractions, size
 from apexsim.plan.plan import Precision

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
 import subprocess
 from collections import Counter
 from functools import cache
+from importlib.resources import files
 
 import pytest
 
@@ -18,6 +20,7 @@ from launches import Case, cases
 ENGINES = ("vllm", "vllm@0.6.0", "vllm@0.8.0", "vllm@0.10.0", "vllm@0.11.0", "vllm@0.14.0", "vllm@0.19.0", "sglang", "tensorrt-llm")
 PROGRAMS = {"vllm": "vllm serve ", "sglang": "sglang.launch_server", "tensorrt-llm": "trtllm-serve "}
 SHOWN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+DATA = files("apexsim") / "data/launch"
 OUTER = {"-m", "-x", "-n", "--host", "--allow-run-as-root"}  # of python and mpirun
 
 
@@ -146,7 +149,7 @@ def test_a_shell_takes_every_script_and_command() -> None:
         texts = [case.launch.script, *case.launch.commands]
         checks = [subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False) for text in texts]
         assert all(done.returncode == 0 and not done.stderr for done in checks), case
-        lines = [text for text in case.launch.script.splitlines() if len(text) > 130 and "batch_sizes" not in text]
+        lines = [text for text in case.launch.script.splitlines() if len(text) > 80]
         assert not lines, f"{case}: {lines}"
 
 
@@ -164,8 +167,10 @@ def test_every_version_has_its_words(engine: str) -> None:
     for version in engine_versions(engine):
         words = Words(engine, version)
         assert {"tensor", "stages", "length", "sequences", "tokens", "memory"} <= set(words.rows)
+    listed = csv.DictReader((DATA / "sources.csv").read_text(encoding="utf-8").splitlines())
+    sources = {row["source"] for row in listed if row["engine"] == engine}
     for row in (r for r in flags() if r.engine == engine):
-        assert row.source and order(row.since) and (not row.until or order(row.since) < order(row.until)), row
+        assert row.source in sources and order(row.since) and (not row.until or order(row.since) < order(row.until)), row
 
 
 def test_experts_are_in_the_sample() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from apexsim.errors import InputError
+from apexsim.model import names
 from apexsim.model.cells import active_parameters, model_parameters, total_parameters
-from apexsim.model.families import DATA, aliases, catalogue, hub_id, load_model, model_names
+from apexsim.model.families import load_model
 from apexsim.model.families_dense import DENSE
+from apexsim.model.names import DATA, aliases, catalogue, hub_id, model_names
 
 with (DATA / "index.csv").open(encoding="utf-8", newline="") as _file:
     INDEX = {row["name"]: row for row in csv.DictReader(_file)}
@@ -204,22 +206,35 @@ def test_unknown_name_gives_the_nearest() -> None:
         load_model("qwen3-32")
 
 
-def test_hub_id_without_the_hub_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match="huggingface_hub"):
-        load_model("someone/some-unknown-model")
-
-
-class _Offline:
-    @staticmethod
-    def hf_hub_download(repo: str, file: str) -> str:
-        raise OSError("no route to host")
+def test_hub_id_that_the_hub_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_ask", lambda name, answer: answer.__setitem__(slice(None), (json.dumps(LLAMA), "")))
+    assert load_model("someone/some-unknown-model").name == "someone/some-unknown-model"
 
 
 def test_hub_id_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", _Offline)
+    monkeypatch.setattr(names, "_ask", lambda name, answer: answer.__setitem__(1, "no route to host"))
     with pytest.raises(InputError, match="no route to host"):
         load_model("someone/some-unknown-model")
+
+
+def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "HUB_SECONDS", 0.01)
+    monkeypatch.setattr(names, "_ask", lambda name, answer: threading.Event().wait(1.0))
+    with pytest.raises(InputError, match="no answer within"):
+        load_model("someone/some-unknown-model")
+
+
+@pytest.mark.parametrize("name", ["meta-llama/Llama-3.1-8B-Instrct", "Qwen/Qwen3-23B-A22B-FP8/x", "deepseek-ai/DeepSek-V3", "qwen3-32"])
+def test_the_hub_is_not_asked_for_a_slip_of_the_pen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_ask", lambda name, answer: pytest.fail("asked"))
+    with pytest.raises(InputError, match="did you mean"):
+        load_model(name)
+
+
+@pytest.mark.parametrize("name", ["model.gguf", "TheBloke/Llama-2-7B-GGUF", "unsloth/Qwen3-8B-GGUF:Q4_K_M", "weights.safetensors"])
+def test_weights_are_refused_clearly(name: str) -> None:
+    with pytest.raises(InputError, match=r"not read.*give"):
+        load_model(name)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,26 @@ def qwen2_5_vl(v: Config, c: Config) -> int:
     return tower + _patches(v, False) + width + linear(merged, merged) + linear(merged, v.count("out_hidden_size"))
 
 
+def qwen2_vl(v: Config, c: Config) -> int:
+    """Layer norms, ungated FFN with biases, one merger; `hidden_size` is the width behind it."""
+    width, out = v.count("embed_dim"), v.count("hidden_size")
+    tower = Tower(v.count("depth"), width, int(v.number("mlp_ratio", 4.0) * width)).count
+    merged = width * v.count("spatial_merge_size", default=2) ** 2
+    patches = linear(3 * v.count("temporal_patch_size", default=2) * v.count("patch_size") ** 2, width, False)
+    return tower + patches + 2 * width + linear(merged, merged) + linear(merged, out)
+
+
+def glm4v(v: Config, c: Config) -> int:
+    """RMS norms, gated FFN without biases, a convolution that merges and a gated projector."""
+    width, out, inner = v.count(*HIDDEN), v.count("out_hidden_size"), v.count("intermediate_size")
+    side, merge = v.count("image_size") // v.count("patch_size"), v.count("spatial_merge_size", default=2)
+    tower = Tower(v.count(*LAYERS), width, out, bias=False, gated=True, norm_bias=False).count
+    merger = out * out + 2 * out + 3 * out * inner
+    frames = v.count("temporal_patch_size", default=2)
+    patches = linear(3 * frames * v.count("patch_size") ** 2, width)
+    return tower + patches + side * side * width + 2 * width + linear(merge * merge * width, out) + merger
+
+
 def siglip(v: Config) -> int:
     """SigLIP without its pooling head: learned positions, a last layer norm."""
     width, side = v.count(*HIDDEN), v.count("image_size") // v.count("patch_size")
@@ -153,9 +173,17 @@ TOWERS: dict[str, Callable[[Config, Config], int]] = {
     "qwen3_vl": qwen3_vl, "qwen3_vl_moe": qwen3_vl, "qwen3_5": qwen3_vl, "qwen3_5_moe": qwen3_vl,
     "qwen3_omni_moe": qwen3_vl, "qwen2_5_vl": qwen2_5_vl, "gemma3": gemma3, "gemma4": gemma4, "llava": llava,
     "llava_next": llava, "mistral3": pixtral, "kimi_vl": moonvit, "kimi_k25": moonvit, "kimi_k3": moonvit,
-    "dots_ocr": dots,
+    "dots_ocr": dots, "qwen2_vl": qwen2_vl, "glm4v": glm4v, "glm4v_moe": glm4v,
 }  # fmt: skip
 OUTSIDE = ("gemma4", "kimi_k25", "kimi_k3")  # published totals and names count the language model alone
+
+
+def uncounted(config: Config) -> tuple[str, ...]:
+    """A remark where a config has a tower that nobody has written down."""
+    has = config.sub("vision_config") is not None or config.sub("audio_config") is not None or config.has("vision_tower")
+    if config.text("model_type") in (*TOWERS, "clip") or not has:
+        return ()
+    return (f"the vision or audio tower of '{config.text('model_type')}' is not counted: language model only",)
 
 
 def tower_parts(config: Config, inner: Config) -> tuple[Parts, Parts]:

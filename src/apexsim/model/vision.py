@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from apexsim.errors import InputError
 from apexsim.model.config import HIDDEN, INNER, LAYERS, Config
+from apexsim.model.towers import TOWERS
 
 FIXED = ("gemma3", "llava", "llava_next")  # model types whose images become one square
 GATED = ("qwen2_5_vl", "mistral3", "dots_ocr", "gemma4")
@@ -46,13 +48,25 @@ class Vision:
 
 
 def vision_of(config: Config) -> Vision | None:
-    """The vision tower that a config describes; None where there is none (or it names none of the sizes)."""
+    """The vision tower that a config describes; None where there is none, or one whose sizes are not known."""
+    try:
+        return _vision(config)
+    except InputError:
+        if config.text("model_type") in TOWERS:
+            raise
+        return None  # a tower that nobody has written down: images cannot be priced
+
+
+def _vision(config: Config) -> Vision | None:
     v = config.sub("vision_config") or config.sub("thinker_config", "vision_config")
     kind = config.text("model_type")
     if v is None or not set(v.data) & {"patch_size"} or not set(v.data) & {"depth", "num_hidden_layers", "vt_num_hidden_layers"}:
         return None
     kernel = v.data.get("merge_kernel_size")
     moon = kind.startswith("kimi")
+    if kind == "qwen2_vl":  # its width stands under another name, its output's under the usual one
+        width = v.count("embed_dim")
+        v = Config({**v.data, "hidden_size": width, "intermediate_size": int(v.number("mlp_ratio", 4.0) * width)}, v.where)
     merge = int(kernel[0]) if isinstance(kernel, list) and kernel else v.count("spatial_merge_size", default=2 if moon else 0)
     merge = merge or config.count("spatial_merge_size", default=1)
     fixed = kind in FIXED

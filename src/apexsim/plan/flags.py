@@ -1,6 +1,6 @@
 """The words in which an engine is told what a prediction assumed: one row per engine, meaning and versions (floor 3).
 
-`data/launch/flags.csv` holds them with the releases in which each was looked up.  A meaning without a row in a version
+`data/launch/flags.csv` holds them, `sources.csv` beside it where they were read.  A meaning without a row in a version
 cannot be said there.  A flag may name the values that it takes ("fp8=fp8_e4m3": ours = the engine's).
 """
 

@@ -19,7 +19,7 @@ from apexsim.engines import (
     newest_version,
 )
 from apexsim.hardware import all_gpus
-from apexsim.model.families import aliases, catalogue, hub_id
+from apexsim.model.names import aliases, catalogue, hub_id
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.units import GB, TFLOPS, GiB, format_count
 

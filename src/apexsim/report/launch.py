@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any
 
 from apexsim.engines import DEFAULT_ENGINE, EngineRow, flags_of, load_engine, settled
@@ -24,7 +25,7 @@ from apexsim.plan.memory import Room, size
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import blocks
 from apexsim.report.checkpoint import Checkpoint, checkpoint
-from apexsim.report.servers import Command, Place, Shell, address, locks, places, router, script, seen
+from apexsim.report.servers import WIDTH, Command, Place, Shell, address, locks, places, router, script, seen
 from apexsim.search.evaluate import Setting
 
 Said = list[tuple[str, Any]]  # (meaning, value): None and False are left out, True is the word alone
@@ -178,7 +179,8 @@ def _options(ask: Ask) -> str:
 
     The section of the cache takes the place of what the command line said of it, so the fraction stands in both."""
     row, plan, word = ask.engine, ask.plan, ask.words.flag
-    graphs = f"\n  enable_padding: true\n  batch_sizes: {list(row.pad)}" if row.pad else " null"
+    sizes = "\n".join(wrap(f"  batch_sizes: {list(row.pad)}", WIDTH, subsequent_indent="    "))
+    graphs = f"\n  enable_padding: true\n{sizes}" if row.pad else " null"
     lines = [
         f"{word('lanes inside')} {str(plan.lanes > 1).lower()}",
         f"{word('chunked')} {str(bool(row.chunk)).lower()}",

@@ -9,11 +9,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from apexsim.hardware import Cluster
 from apexsim.plan.plan import Plan
 
-WIDTH = 100  # columns of a command before it is broken
+WIDTH = 78  # columns of a command before it is broken: no terminal wraps it
+BREAK = " \\\n"
 FEW = 4  # words of a part that stay together
 FIRST_PORT = 8000  # what the user talks to: the only server, or the router; servers behind a router follow
 SEEN = {
@@ -49,11 +51,11 @@ class Command:
             words += [" ".join(quoted[:2]), *quoted[2:]] if len(quoted) > FEW else [" ".join(quoted)]
         lines = [words[0]]
         for word in words[1:]:
-            if len(lines[-1]) + 1 + len(word) > width:
+            if len(lines[-1]) + 1 + len(word) + len(BREAK) - 1 > width:
                 lines.append("  " + word)
             else:
                 lines[-1] += " " + word
-        text = " \\\n".join(lines)
+        text = BREAK.join(lines)
         return f"{text} <<'EOF'\n{self.document}\nEOF" if self.document else text
 
 
@@ -162,9 +164,10 @@ def script(commands: Iterable[Command], nodes: int) -> str:
     if nodes == 1:
         return parts[0]
     named = [node for node in range(nodes) if f"$NODE{node}" in "".join(parts.values())]
-    ask = " ".join(["NODE_RANK=0", *(f"NODE{node}=ADDRESS_OF_NODE_{node}" for node in named)])
+    ask = " ".join(["export NODE_RANK=0", *(f"NODE{node}=ADDRESS_OF_NODE_{node}" for node in named)])
+    told = "\n".join(wrap(ask, WIDTH, initial_indent="#   ", subsequent_indent="#     "))
     cases = "".join(f"{node})\n{text}\n;;\n" for node, text in parts.items())
-    head = f"# to be pasted on every node, after (NODE_RANK is 0 to {nodes - 1}, which node it is):\n#   export {ask}"
+    head = f"# to be pasted on every node, after (NODE_RANK is 0 to {nodes - 1}, which node it is):\n{told}"
     return f'{head}\ncase "$NODE_RANK" in\n{cases}*) echo "NODE_RANK is not set: 0 to {nodes - 1}" >&2 ;;\nesac'
 
 

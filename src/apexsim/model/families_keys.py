@@ -1,0 +1,417 @@
+"""Families that differ in a few habits from the usual decoder, and decoders that nobody has written down yet (floor 2).
+
+A family here is a row of `ROWS`: what its layers do that its `config.json` does not say.  A type without a row is read by its
+keys alone, with a note that says so and the counted parameters.  Facts follow the reference implementations in Hugging
+Face transformers; tests compare the counts with the models that those build.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from apexsim.errors import InputError
+from apexsim.model.builders import SLIDING, attention, block, ffn, frame, max_length
+from apexsim.model.cells import total_parameters
+from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
+from apexsim.model.families_moe import is_moe, latent, mtp
+from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LinearAttention, Model
+from apexsim.model.towers import linear
+from apexsim.units import format_count
+
+JAMBA_HEAD = 64  # channels that stand for one head of the scan
+GATED_ACTS = ("silu", "swish", "swiglu", "geglu", "glu")
+POSITION_KEYS = (
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "rotary_dim",
+    "rotary_pct",
+    "rotary_emb_base",
+    "partial_rotary_factor",
+    "alibi",
+)
+COMMON_TOP_K = (*TOP_K, "moe_topk", "moe_k")
+COMMON_EXPERTS = (*EXPERTS, "moe_num_experts")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Habits of a family; None = as the keys say."""
+
+    norms: int = 2  # per layer, of the hidden width
+    norm_width: int = 1  # parameters of a norm over the hidden width: 0 none, 1 scale, 2 scale and shift
+    gated: bool | None = None
+    qk_norm: str | None = None
+    qkv_bias: bool | None = None
+    out_bias: bool | None = None
+    mlp_bias: bool | None = None
+    parallel: bool = False
+    tied: bool = True  # transformers' own default
+    learned: int | None = None  # rows of learned positions beyond the stated length; None = no such table
+    head_bias: bool = False
+    final: int | None = None  # parameters of the last norm and of norms behind the embedding, in hidden widths
+    cross: bool = False  # decoders of encoder-decoder models attend to the encoder's output
+    router_bias: bool | None = None
+    dense_head: bool = False  # BERT's: a square projection and a norm before the head, and two rows of token types
+    extra: int = 0  # further parameters per layer, in hidden widths
+
+
+BERT = Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, final=2, head_bias=True,
+           dense_head=True)  # fmt: skip
+BART = Row(
+    norms=3, norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=2, final=2, cross=True
+)
+ROWS: dict[str, Row] = {
+    "apertus": Row(gated=False, qk_norm="head", tied=False), "arcee": Row(gated=False, tied=False), "helium": Row(tied=False),
+    "smollm3": Row(), "aria_text": Row(tied=False), "diffllama": Row(tied=False), "ernie4_5": Row(), "seed_oss": Row(tied=False),
+    "ministral": Row(tied=False), "ministral3": Row(tied=False), "exaone4": Row(qk_norm="head", tied=False),
+    "hunyuan_v1_dense": Row(qk_norm="head"), "hunyuan_v1_moe": Row(qk_norm="head"), "internlm3": Row(tied=False),
+    "internlm2": Row(tied=False), "olmo": Row(norm_width=0, tied=False, final=0), "olmo2": Row(qk_norm="full", tied=False),
+    "olmo3": Row(qk_norm="full", tied=False), "olmoe": Row(qk_norm="full", tied=False), "flex_olmo": Row(qk_norm="full", tied=False),
+    "cohere": Row(norms=1, parallel=True), "cohere2": Row(norms=1, parallel=True), "glm": Row(out_bias=False, tied=False),
+    "glm4": Row(norms=4, out_bias=False, tied=False), "glm4v_text": Row(norms=4, qkv_bias=True, out_bias=False, tied=False),
+    "Glm4vMoe_text": Row(qkv_bias=True, out_bias=False, tied=False),
+    "glm4_moe": Row(out_bias=False, tied=False), "glm4v_moe_text": Row(out_bias=False, tied=False),
+    "nemotron": Row(norm_width=2, gated=False, tied=False), "starcoder2": Row(norm_width=2, gated=False),
+    "stablelm": Row(norm_width=2, gated=True, tied=False),
+    "persimmon": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, tied=False),
+    "phimoe": Row(norm_width=2, tied=False, router_bias=False), "granitemoe": Row(), "granitemoeshared": Row(),
+    "dots1": Row(qk_norm="head", tied=False),
+    "ernie4_5_moe": Row(router_bias=True), "vaultgemma": Row(),
+    "gpt_neo": Row(norm_width=2, gated=False, qkv_bias=False, out_bias=True, mlp_bias=True, learned=0),
+    "codegen": Row(norms=1, norm_width=2, gated=False, mlp_bias=True, parallel=True, tied=False, head_bias=True),
+    "gpt_neox_japanese": Row(norm_width=2, gated=False, tied=False),
+    "xglm": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True),
+    "biogpt": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=2),
+    "mpt": Row(gated=False, qkv_bias=False),
+    "openai-gpt": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, final=0),
+    "bitnet": Row(tied=False, extra=1), "qwen2_vl_text": Row(qkv_bias=True, out_bias=False, tied=False),
+    "qwen2_vl": Row(qkv_bias=True, out_bias=False, tied=False), "mllama_text_model": Row(tied=False), "baichuan": Row(tied=False),
+    "emu3_text_model": Row(tied=False), "kosmos_2_text_model": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True),
+    "ctrl": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True),
+    "xlm": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, head_bias=True),
+    "modernbert-decoder": Row(gated=True), "doge": Row(qk_norm="head", tied=False, extra=2), "chameleon": Row(qk_norm="head", tied=False),
+    **dict.fromkeys(("bart", "mbart", "plbart", "mvp", "blenderbot", "blenderbot-small"), BART),
+    **dict.fromkeys(("pegasus", "marian", "bigbird_pegasus", "trocr", "speech_to_text_2", "prophetnet", "xlm-prophetnet"), replace(BART,
+        learned=0)),
+    **dict.fromkeys(
+        ("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "qdqbert",
+         "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "roformer"), BERT),
+}  # fmt: skip
+UNSUITED = {  # mixers whose cost is not modelled: said so instead of guessed
+    "rwkv": "an RWKV mixer", "mamba": "a Mamba-1 mixer", "mamba2": "a Mamba-2 mixer without attention", "falcon_mamba": "a Mamba-1 mixer",
+    "xlstm": "an xLSTM mixer", "recurrent_gemma": "an RG-LRU mixer", "zamba": "shared Mamba blocks", "zamba2": "shared Mamba blocks",
+    "reformer": "LSH attention", "transfo-xl": "segment recurrence", "mega": "moving-average attention", "xlnet": "two-stream attention",
+    "jetmoe": "experts of attention heads", "longcat_flash": "experts that compute nothing", "udop": "an encoder of pages",
+    "pix2struct": "an encoder of pages",
+    "evolla": "protein encoders", "EvollaModel": "protein encoders", "idefics": "cross-attention to images",
+    "blt": "byte patches of several transformers", "moshi": "several token streams", "cpmant": "bucketed position biases",
+}  # fmt: skip
+
+
+def by_keys(c: Config) -> Model:
+    """A decoder from the habits of its family, or from its keys alone where the family has no row."""
+    kind = c.text("model_type")
+    row = ROWS.get(kind)
+    c = _plain(c)
+    model = _decoder(c, row or _guessed(c))
+    if row is not None:
+        return model
+    note = (
+        f"no one has written '{kind or 'this architecture'}' down here: read by its keys as a generic decoder, "
+        f"{format_count(total_parameters(model))} parameters counted; compare them with the published figure"
+    )
+    return replace(model, notes=(*model.notes, note))
+
+
+def _plain(c: Config) -> Config:
+    """The configuration with the decoder's own keys under the usual names."""
+    names = {
+        "num_hidden_layers": ("decoder_layers", "num_decoder_layers"),
+        "num_attention_heads": ("decoder_attention_heads", "attention_heads", "num_decoder_attention_heads"),
+        "intermediate_size": ("decoder_ffn_dim", "expansion_ratio"), "max_position_embeddings": ("max_target_positions", "max_seq_len"),
+        "num_hidden_layers ": ("n_layers",), "num_attention_heads ": ("n_heads",), "num_hidden_layers  ": ("layers",),
+        "hidden_size": ("emb_dim",),
+        "intermediate_size ": ("dff",),
+    }  # fmt: skip
+    data = dict(c.data)
+    for usual, others in names.items():
+        for other in others:
+            if data.get(other) is not None and (data.get(usual.strip()) is None or other.startswith("decoder_")):
+                data[usual.strip()] = data[other]
+    if c.text("model_type") == "xlm":
+        data["intermediate_size"] = 4 * c.count("emb_dim")
+    if c.text("model_type").lower().startswith(("glm4_moe", "glm4vmoe")) and not c.has("head_dim"):
+        data["head_dim"] = c.hidden // c.count(*HEADS)  # rounded down, as its own code does
+    if c.has("expansion_ratio") and not c.has("intermediate_size"):
+        data["intermediate_size"] = int(c.number("expansion_ratio", 4.0) * c.hidden)
+    return Config(data, c.where, c.name)
+
+
+def _guessed(c: Config) -> Row:
+    """Habits that the keys suggest: LayerNorm and biases where a gelu or relu stands, learned positions without rotary ones."""
+    act = c.text("hidden_act", c.text("hidden_activation", c.text("activation_function", "silu"))).lower()
+    old = not any(word in act for word in GATED_ACTS) and not c.has("rms_norm_eps", "hidden_activation")
+    rotary = any(key in c.data for key in POSITION_KEYS)
+    shift = c.has("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "layernorm_epsilon") and old
+    plain = True if old and not any(k.endswith("bias") for k in c.data) else None
+    return Row(
+        norm_width=2 if shift else 1, gated=not old, qkv_bias=plain, out_bias=plain, mlp_bias=plain,
+        learned=0 if old and not rotary else None,
+    )  # fmt: skip
+
+
+def _decoder(c: Config, row: Row) -> Model:
+    if c.has("kv_lora_rank"):
+        mixers: list[Cell] = [latent(c)] * c.layers
+    else:
+        mixers = _mixers(c, row)
+    sparse = _sparse(c)
+    moe = _experts(c, row) if any(sparse) else None
+    dense = _ffn(c, row) if moe is None or not all(sparse) else None
+    behind: list[Cell] = [moe if s and moe is not None else dense or _ffn(c, row) for s in sparse]
+    cross: tuple[Cell, ...] = ()
+    if row.cross:
+        own = mixers[0]
+        assert isinstance(own, Attention)
+        cross = (replace(own, cross=True, causal=False, source=c.count("max_position_embeddings", default=1024)),)
+    layers = [
+        replace(
+            block(c, mixer, *cross, second, parallel=row.parallel),
+            norm_parameters=(row.norms * row.norm_width + row.extra) * c.hidden,
+        )
+        for mixer, second in zip(mixers, behind, strict=True)
+    ]
+    final = row.norm_width if row.final is None else row.final
+    width = c.count("embedding_size", "word_embed_proj_dim", default=c.hidden)
+    rows = 0 if row.learned is None else max_length(c) + row.learned
+    changes: dict[str, Any] = {"rope_dim": 0} if row.learned is not None or not isinstance(mixers[0], Attention) else {}
+    between = 2 * linear(width, c.hidden) if width != c.hidden else 0
+    between += c.hidden * (c.hidden + 5) if row.dense_head else 0
+    return frame(
+        c, layers, tied=row.tied, final_norm_parameters=final * c.hidden, head_bias=row.head_bias or c.flag("lm_head_bias"),
+        position_rows=rows, embed_dim=width, extra_parameters=between, extra_parts=(("projection", between),) if between else (),
+        outside_parts=mtp(c, layers[-1]), **changes,
+    )  # fmt: skip
+
+
+def _mixers(c: Config, row: Row) -> list[Cell]:
+    bias = c.flag("attention_bias") or c.flag("qkv_bias") or c.flag("use_qkv_bias") or c.flag("use_bias")
+    out = (
+        c.flag("attention_out_bias")
+        or c.flag("use_bias")
+        or (c.flag("attention_bias") and not c.has("attention_out_bias"))
+    )
+    norm = row.qk_norm
+    if norm is None:
+        asked = c.flag("use_qk_norm") or c.flag("qk_layernorm") or c.flag("use_qk_layernorm")
+        norm = ("full" if row.parallel else "head") if asked else ""
+    elif any(c.data.get(key) is False for key in ("use_qk_norm", "qk_layernorm")):
+        norm = ""
+    cell = attention(
+        c, qkv_bias=bias if row.qkv_bias is None else row.qkv_bias, out_bias=out if row.out_bias is None else row.out_bias, qk_norm=norm,
+    )  # fmt: skip
+    window = c.count("sliding_window", "sliding_window_size", "window_size", "local_attention", default=0, low=0)
+    kinds = c.per_layer("layer_types", c.layers) if isinstance(c.data.get("layer_types"), list) else None
+    if kinds is None:
+        kinds = [""] * c.layers
+        if c.has("sliding_window") and c.data.get("use_sliding_window") is not False:
+            kinds = ["sliding"] * c.layers
+    return [replace(cell, window=window if kind in SLIDING else 0) for kind in kinds]
+
+
+def _ffn(c: Config, row: Row) -> Ffn:
+    bias = c.flag("use_bias") or c.flag("mlp_bias") if row.mlp_bias is None else row.mlp_bias
+    return ffn(c, gated=row.gated is not False, bias=bias)
+
+
+def _sparse(c: Config) -> list[bool]:
+    """Which layers hold experts; none without both their number and the choice per token."""
+    if c.data.get("is_moe") is False or not c.has(*COMMON_EXPERTS) or _first(c, COMMON_EXPERTS) < 2:
+        return [False] * c.layers
+    if c.has("moe_layer_start_index"):
+        first, every = c.count("moe_layer_start_index", low=0), c.count("moe_layer_interval", default=1)
+        last = c.count("moe_layer_end_index", default=c.layers - 1, low=0)
+        return [first <= i <= last and (i + 1) % every == 0 for i in range(c.layers)]
+    return is_moe(c)
+
+
+def _first(c: Config, keys: tuple[str, ...]) -> int:
+    """A whole number, or the first layer's where each layer has its own."""
+    for key in keys:
+        value = c.data.get(key)
+        if isinstance(value, list) and value:
+            return Config({key: value[0]}, c.where).count(key)
+        if value is not None:
+            return c.count(key)
+    return c.count(*keys)
+
+
+def _experts(c: Config, row: Row) -> Experts:
+    count, top_k = _first(c, COMMON_EXPERTS), _first(c, COMMON_TOP_K)
+    if top_k > count:
+        raise InputError(f"key '{COMMON_TOP_K[0]}' = {top_k} is more than the {count} experts", c.where)
+    own = c.has("moe_intermediate_size")
+    inner = _first(c, ("moe_intermediate_size",)) if own else c.count(*INNER)
+    number = _first(c, ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")) if c.has(
+        "n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert") else 0  # fmt: skip
+    shared = number * inner or c.count("shared_intermediate_size", "shared_expert_intermediate_size", default=0, low=0)
+    noaux = c.text("topk_method") == "noaux_tc"
+    return Experts(
+        count, top_k, inner, gated=row.gated is not False, shared_inner=shared,
+        router_bias=noaux if row.router_bias is None else row.router_bias,
+    )  # fmt: skip
+
+
+def mamba_mixer(c: Config, inner: int, groups: int, norm: bool = True) -> LinearAttention:
+    """Mamba-2 under the keys of Bamba, Falcon-H1 and Granite 4."""
+    heads, state, conv = c.count("mamba_n_heads"), c.count("mamba_d_state"), c.count("mamba_d_conv", default=4)
+    dim, mixed = inner // heads, inner + 2 * groups * state
+    projections = ((inner + mixed + heads, c.hidden), (c.hidden, inner))
+    count = (
+        sum(n * k for n, k in projections) + mixed * (conv + c.flag("mamba_conv_bias", True)) + 3 * heads + inner * norm
+    )
+    return LinearAttention("mamba2", groups, heads, state, dim, conv, groups, 4, count, projections)
+
+
+def mamba_hybrid(c: Config) -> Model:
+    """Mamba-2 and attention layers by turns (Bamba, Granite 4 hybrids), or side by side in each (Falcon-H1)."""
+    inner = c.count("mamba_d_ssm", default=int(c.number("mamba_expand", 2) * c.hidden))
+    mixer = mamba_mixer(c, inner, c.count("mamba_n_groups", default=1), c.flag("mamba_rms_norm", True))
+    full = attention(c, out_bias=c.flag("attention_bias"))
+    both = c.text("model_type") == "falcon_h1"
+    listed = c.data.get("attn_layer_indices") or ()
+    kinds = c.data.get("layers_block_type") or c.data.get("layer_types")
+    if not isinstance(kinds, list) or len(kinds) < c.layers:
+        kinds = ["attention" if i in listed else "mamba" for i in range(c.layers)]
+    routed = c.has("num_local_experts") and c.count("num_local_experts", low=0) > 0
+    shared = c.count("shared_intermediate_size", default=0, low=0)
+    second: Cell = ffn(c, inner=shared if c.has("shared_intermediate_size") else 0)
+    if routed:
+        second = Experts(
+            c.count("num_local_experts"), c.count("num_experts_per_tok"), c.count(*INNER), shared_inner=shared
+        )
+    layers = [
+        block(c, *((full, mixer) if both else (full if kind in ("attention", "full_attention") else mixer,)), second)
+        for kind in kinds[: c.layers]
+    ]
+    rotary: dict[str, Any] = {"rope_dim": 0} if c.text("position_embedding_type") == "nope" else {}
+    return frame(c, layers, tied=True, **rotary)
+
+
+def lfm2(c: Config) -> Model:
+    """Short gated convolutions and grouped-query attention by turns (Liquid LFM2)."""
+    inner = c.count("block_ff_dim", *INNER)
+    if c.flag("block_auto_adjust_ff_dim", True):
+        inner = int(2 * inner / 3 * c.number("block_ffn_dim_multiplier", 1.0))
+        unit = c.count("block_multiple_of", default=256)
+        inner = -(-inner // unit) * unit
+    conv, width = c.count("conv_L_cache", default=3), c.hidden
+    projections = ((3 * width, width), (width, width))
+    short = LinearAttention(
+        "gdn", 1, 1, 0, width, conv, parameters=4 * width * width + width * conv, projections=projections
+    )
+    full, listed = attention(c, qk_norm="head"), c.data.get("full_attn_idxs")
+    kinds = c.per_layer("layer_types", c.layers) or [
+        "full_attention" if i in (listed or ()) else "conv" for i in range(c.layers)
+    ]
+    layers = [block(c, full if kind == "full_attention" else short, ffn(c, inner=inner)) for kind in kinds]
+    return frame(c, layers, tied=True, rope_dim=full.head_dim)
+
+
+def dbrx(c: Config) -> Model:
+    """Experts in every layer, keys of attention and FFN in sections of their own."""
+    attn, ff = c.sub("attn_config"), c.sub("ffn_config")
+    if attn is None or ff is None:
+        raise InputError("keys 'attn_config' and 'ffn_config' are needed", c.where)
+    data = {**c.data, "num_attention_heads": c.data.get("n_heads"), "num_hidden_layers": c.data.get("n_layers")}
+    c = Config({**data, "max_position_embeddings": c.data.get("max_seq_len")}, c.where, c.name)
+    cell = attention(c, kv_heads=attn.count("kv_n_heads", default=c.count(*HEADS)))
+    moe = Experts(
+        ff.count("moe_num_experts", default=4),
+        ff.count("moe_top_k", default=1),
+        ff.count("ffn_hidden_size", default=3584),
+    )
+    return frame(c, [block(c, cell, moe)] * c.layers, tied=False)
+
+
+def jamba(c: Config) -> Model:
+    """Mamba-1 and attention layers by turns, experts in every other layer; the scan is priced as Mamba-2's."""
+    inner, state, rank = int(c.number("mamba_expand", 2) * c.hidden), c.count("mamba_d_state"), c.count("mamba_dt_rank")
+    conv, full = c.count("mamba_d_conv", default=4), attention(c)
+    projections = ((2 * inner, c.hidden), (rank + 2 * state, inner), (inner, rank), (c.hidden, inner))
+    norms = rank + 2 * state
+    count = (
+        sum(n * k for n, k in projections) + inner * (state + 1 + conv + c.flag("mamba_conv_bias", True) + 1) + norms
+    )
+    heads = max(1, inner // JAMBA_HEAD)
+    mixer = LinearAttention("mamba2", 1, heads, state, inner // heads, conv, 1, 4, count, projections)
+    moe = (
+        Experts(c.count("num_experts"), c.count("num_experts_per_tok"), c.count(*INNER))
+        if c.count("num_experts") > 1
+        else ffn(c)
+    )
+    every, first = c.count("attn_layer_period"), c.count("attn_layer_offset", low=0)
+    sparse, start = c.count("expert_layer_period"), c.count("expert_layer_offset", low=0)
+    layers = [
+        block(c, full if i % every == first else mixer, moe if i % sparse == start else ffn(c)) for i in range(c.layers)
+    ]
+    return frame(c, layers, rope_dim=0, notes=("its Mamba-1 scan is priced as one of Mamba-2",))
+
+
+def minimax(c: Config) -> Model:
+    """Lightning attention with an output gate, full attention every so often, experts in every layer (MiniMax-01 and M1)."""
+    full, heads = attention(c), c.count(*HEADS)
+    width = heads * full.head_dim
+    projections = ((3 * width, c.hidden), (width, c.hidden), (c.hidden, width))
+    linear = LinearAttention(
+        "gdn",
+        heads,
+        heads,
+        full.head_dim,
+        full.head_dim,
+        1,
+        parameters=5 * width * c.hidden + width,
+        projections=projections,
+    )
+    kinds = c.per_layer("layer_types", c.layers) or [
+        "full_attention" if x == 1 else "linear" for x in c.per_layer("attn_type_list", c.layers) or []
+    ]
+    moe = Experts(c.count(*EXPERTS), c.count(*TOP_K), c.count(*INNER))
+    return frame(c, [block(c, full if kind == "full_attention" else linear, moe) for kind in kinds])
+
+
+def gemma3n(c: Config) -> Model:
+    """Gemma 3n: per-layer embeddings, four alternating residual streams, a low-rank path beside attention, shared caches."""
+    width, narrow, streams, rank = (
+        c.hidden,
+        c.count("hidden_size_per_layer_input"),
+        c.count("altup_num_inputs"),
+        c.count("laurel_rank"),
+    )
+    inner = c.data.get("intermediate_size")
+    wide = inner if isinstance(inner, list) else [inner] * c.layers
+    kinds = c.per_layer("layer_types", c.layers) or ["sliding_attention"] * c.layers
+    window, shared = c.count("sliding_window"), c.count("num_kv_shared_layers", default=0, low=0)
+    cell = attention(c, qk_norm="head")
+    kept = 2 * c.hidden * cell.kv_heads * cell.head_dim + cell.head_dim  # of layers that read another one's cache
+    beside = 8 * width + streams**2 + streams**3 + streams * width + 2 * width * rank + 2 * width * narrow
+    layers = []
+    for i, kind in enumerate(kinds):
+        mixer = replace(cell, window=window if kind in SLIDING else 0)
+        if i >= c.layers - shared:
+            mixer = replace(mixer, shares_kv=True, qkv_out_extra=kept)
+        dense = Ffn(Config({"intermediate_size": wide[i]}, c.where).count("intermediate_size"))
+        layers.append(Block((mixer, dense), beside))
+    rows = c.count("vocab_size_per_layer_input") * narrow * c.layers
+    mixing = 2 * (streams - 1) * width**2 + narrow * c.layers * width + narrow
+    parts = (("per-layer embedding", rows), ("projection", mixing))
+    return frame(c, layers, tied=True, extra_parts=parts, extra_parameters=rows + mixing)
+
+
+KEYED = {
+    **dict.fromkeys(ROWS, by_keys), "bamba": mamba_hybrid, "falcon_h1": mamba_hybrid, "granitemoehybrid": mamba_hybrid, "lfm2": lfm2,
+    "dbrx": dbrx, "jamba": jamba, "minimax": minimax, "MiniMaxText01ForCausalLM": minimax, "MiniMaxM1ForCausalLM": minimax,
+    "gemma3n_text": gemma3n,
+}  # fmt: skip
