@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/tutorial.md")
 PICTURE = ROOT / "docs/images/answer.svg"
 PICTURED = "apexsim plan llama-3.1-70b-instruct --gpu h100:8 --trace example:azure \\\n    --slo ttft:p95=500ms --slo tpot:p95=30ms"
-PICTURED_PARTS = "apexsim, ranked, next:4"
+PICTURED_PARTS = "apexsim, ranked, launch"
 COLUMNS = 100
 ANSWERED = (0, 3, 4)  # exit codes
 BLOCK = re.compile(r"(```sh\n(apexsim .*?)\n```\n\n<!-- shows: (.*?) -->\n```text\n)(.*?)(```\n)", re.S)

@@ -74,7 +74,8 @@ def test_a_full_disk_is_one_line() -> None:
     words = [sys.executable, "-m", "apexsim", "trace", "convert", str(TRACE)]
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (2, "apexsim: No space left on device\n")
+    said = done.stderr.removeprefix("apexsim: trace convert is running …\n")  # on a slow machine
+    assert (done.returncode, said) == (2, "apexsim: No space left on device\n")
 
 
 @pytest.mark.parametrize("pack", ["cat", "gzip -c"])

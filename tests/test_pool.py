@@ -46,7 +46,7 @@ def told(**how: Any) -> str:
 
 def command(*words: str, code: str = "from apexsim.cli import main") -> subprocess.CompletedProcess[bytes]:
     """`apexsim` with `words` in a process of its own, after `code`."""
-    program = f"{code}\nimport sys; sys.exit(main(sys.argv[1:]))"
+    program = f"{code}\nimport sys; from apexsim.cli import outside; outside.PATIENCE = 1e6; sys.exit(main(sys.argv[1:]))"
     return subprocess.run([sys.executable, "-c", program, *words], capture_output=True, timeout=240)
 
 

@@ -19,8 +19,8 @@ from apexsim.engine.types import AHEAD
 from apexsim.engines import EngineRow, closest, override, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.families import model_names
 from apexsim.model.model import Experts, Model
+from apexsim.model.names import model_names
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.validate.memory_cases import memory_row
 from apexsim.validate.rows import MOST, WIDEST, Answered, Row, Skipped, flag, model_named, number, whole
