@@ -343,7 +343,9 @@ def test_commands_chain_and_report_beside(tmp_path: Path, capsys: Capture) -> No
     assert run(capsys, "synth", *words, "--to", "vidur", "-o", made_file) == (0, "", "")
     code, out, err = run(capsys, "filter", made_file, "--head", "10", "-o", small)
     assert (code, out) == (0, "") and "10 of 50 requests kept" in err and read_trace(small).size == 10
-    assert run(capsys, "scale", small, "--rate-factor", "2", "-o", small)[0] == 0 and read_trace(small).size == 10
+    assert run(capsys, "scale", small, "--rate-factor", "2", "-o", small)[0] == 2  # what is read is never replaced
+    scaled = str(tmp_path / "c.jsonl")
+    assert run(capsys, "scale", small, "--rate-factor", "2", "-o", scaled)[0] == 0 and read_trace(scaled).size == 10
 
 
 REFUSED = [

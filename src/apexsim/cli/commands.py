@@ -11,7 +11,7 @@ import typer
 from apexsim.cli import device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.options import Model, checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size
+from apexsim.cli.outside import STDOUT, Progress, deliver, page_size
 from apexsim.cli.sizing import FIT_HELP, fit
 
 INTERRUPTED = 130
@@ -91,7 +91,6 @@ def plan(model: Model, **given: Any) -> None:
     from apexsim.search.study import Interrupted
 
     given = checked("plan", given)
-    check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress() as progress:
         try:
             study = api.plan(model, **question(given), workers=given["workers"], ray=given["ray"], progress=progress)
@@ -108,7 +107,6 @@ def simulate(model: Model, **given: Any) -> None:
     from apexsim import api
 
     given = checked("simulate", given)
-    check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress():
         study = api.simulate(model, given["plan"], **question(given))
     _tell(study, given)
@@ -160,7 +158,6 @@ def validate(files: Files, **given: Any) -> None:
     fidelity: Any = import_module("apexsim.validate")
     from apexsim.report.plain import dumps
 
-    check_outputs(given["json"], given["output"], *files)
     with Progress() as progress:
         results = [fidelity.run(path, progress=progress) for path in files]
     if given["json"] is not None:

@@ -69,6 +69,8 @@ def add(folder: Folder, **given: Any) -> None:
     if name in {spelling(known) for known in gpu_names()}:
         raise InputError(f"'{name}' is a GPU of the catalogue", "--name", "give another name")
     target = devices_folder() / name
+    if target.exists() and target.samefile(Path(folder).expanduser()):
+        raise InputError(f"the device '{name}' is this folder itself", folder, "give another --name")
     if target.exists() and not given["force"]:
         raise InputError(
             f"a device '{name}' is there already", str(target), "give --force to replace it, or another --name"

@@ -11,40 +11,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from apexsim.cli.files import STDOUT
 from apexsim.errors import InputError
 
 PATIENCE = 1.0  # s before progress is shown
 NOTICE_AFTER = 1.5  # s before compilation is announced
-STDOUT = "-"
-
-
-def check_writable(path: str | None, flag: str, *read: str | None) -> None:
-    """Raise InputError, before any work is done, where a file cannot be written, or is one of those that are read."""
-    if path is None or path == STDOUT:
-        return
-    target = Path(path).expanduser()
-    folder = target.parent
-    if not path or target.is_dir():
-        raise InputError(f"'{path}' is a folder, not a file", flag, "name a file")
-    if not folder.is_dir():
-        raise InputError(f"the folder '{folder}' does not exist", flag, "create it first")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"the folder '{folder}' cannot be written", flag)
-    if any(_same(target, Path(other).expanduser()) for other in read if other):
-        raise InputError(f"'{path}' is the input and would be overwritten", flag, "name another file")
-
-
-def _same(a: Path, b: Path) -> bool:
-    """Whether two paths are one regular file."""
-    return a.is_file() and b.is_file() and a.samefile(b)
-
-
-def check_outputs(json: str | None, output: str | None, *read: str | None) -> None:
-    """Check both files of a command, which reads some others."""
-    check_writable(json, "--json", *read)
-    check_writable(output, "--output", *read)
-    if json is not None and json == output:
-        raise InputError("the report and the JSON cannot share one file", "--output")
 
 
 def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
