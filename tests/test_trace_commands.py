@@ -17,9 +17,9 @@ from apexsim.errors import InputError
 from apexsim.workload import stream
 from apexsim.workload.convert import WRITERS, Limits, filtered, scaled, written
 from apexsim.workload.describe import describe
-from apexsim.workload.formats import FORMATS, read_trace
+from apexsim.workload.formats import FORMATS
 from apexsim.workload.made import made
-from apexsim.workload.stream import Requests, of_workload, only, read_requests
+from apexsim.workload.stream import Requests, of_workload, only, read_requests, read_trace
 from apexsim.workload.synth import SHAPES, spread_lengths
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -109,7 +109,7 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
 def _workload(given: dict[str, Any], model: Any) -> Any:
     """Requests of a trace, or all alike and at once; a recording is as many as it has windows."""
     from apexsim.model.parts import audio_windows
-    from apexsim.workload.formats import read_trace
+    from apexsim.workload.stream import read_trace
     from apexsim.workload.synth import synthetic
 
     if given["trace_file"]:

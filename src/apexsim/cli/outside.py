@@ -72,10 +72,10 @@ def _umask() -> int:
 
 def page_size() -> tuple[int | None, bool]:
     """(columns, colour) of standard output; no columns where it is no terminal."""
-    terminal = sys.stdout.isatty()
+    terminal = bool(sys.stdout) and sys.stdout.isatty()
     color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     columns = os.environ.get("COLUMNS", "")
-    if not terminal and not (columns.isdigit() and int(columns) > 0):
+    if not terminal and not (columns.isdecimal() and int(columns) > 0):
         return None, False
     return shutil.get_terminal_size().columns, color
 

@@ -101,7 +101,7 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
 
 def _workload(path: str, given: dict[str, Any]) -> Workload:
     from apexsim.api import columns_of, reloaded
-    from apexsim.workload.formats import read_trace
+    from apexsim.workload.stream import read_trace
 
     work = read_trace(path, columns=columns_of(given["map"]), time_unit=given["time_unit"] or "")
     head = min(given["num_requests"] or work.size, work.size)

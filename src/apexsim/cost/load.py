@@ -19,14 +19,13 @@ Ignored: that counts differ by layer and drift with time; all layers take the co
 from __future__ import annotations
 
 import heapq
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError, nearest
+from apexsim.files import read_json
 
 NAMES = ("balanced", "power_law_1.01", "power_law_1.2")
 
@@ -97,11 +96,9 @@ def read_load(text: str, copies: int = 0) -> Load:
     if not text.endswith(".json"):
         raise InputError(f"unknown expert load '{text}'", "expert load", f"{nearest(text, NAMES)}, or a .json file")
     try:
-        counts = json.loads(Path(text).read_text(encoding="utf-8"))
+        counts = read_json(text, "file of expert counts")
         good = tuple(float(c) for c in counts)
-    except OSError as fault:
-        raise InputError(f"cannot read expert counts: {fault.strerror}", text) from None
-    except (ValueError, TypeError, RecursionError) as fault:
+    except (ValueError, TypeError, OverflowError) as fault:
         raise InputError(f"cannot read expert counts: {fault}", text, "expected a JSON list of numbers") from None
     if not good or min(good) < 0 or sum(good) <= 0:
         raise InputError("expert counts must be numbers from 0 up, not all 0", text)
