@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,7 +95,7 @@ def json_of(text: str, what: str, where: str) -> Any:
         raise InputError(f"the {what} is not JSON ({getattr(error, 'msg', 'a number with thousands of digits')})", where + at) from None
 
 
-def lines(path: str | Path, what: str, lenient: bool = False) -> Iterator[str]:
+def lines(path: str | Path, what: str, lenient: bool = False) -> Generator[str, None, None]:
     """The lines of a text with their ends, one after the other."""
     where = str(path)
     with opened(path, what) as file:

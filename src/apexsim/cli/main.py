@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    warnings.simplefilter("ignore")  # of libraries: what matters is said by this program itself
     words = _spelled(list(sys.argv[1:] if arguments is None else arguments)) or ["--help"]
     words += ["--help"] if len(words) == 1 and words[0] in ABOUT_GROUP else []
     try:

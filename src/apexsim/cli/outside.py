@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from apexsim.cli.files import STDOUT
-from apexsim.errors import InputError
+from apexsim.errors import InputError, cut, shown
 
 PATIENCE = 1.0  # s before progress is shown
 NOTICE_AFTER = 1.5  # s before compilation is announced
@@ -31,7 +31,7 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
     try:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+            "w", encoding="utf-8", errors="replace", dir=target.parent, prefix=f".{target.name}.", delete=False
         ) as file:
             name = file.name
             file.writelines([text] if isinstance(text, str) else text)
@@ -47,7 +47,7 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
 
 def _write_through(path: str, text: str | Iterable[str], flag: str) -> None:
     try:
-        with Path(path).expanduser().open("w", encoding="utf-8") as file:
+        with Path(path).expanduser().open("w", encoding="utf-8", errors="replace") as file:
             file.writelines([text] if isinstance(text, str) else text)
     except BrokenPipeError:
         raise
@@ -82,7 +82,7 @@ def page_size() -> tuple[int | None, bool]:
 
 def say(text: str) -> None:
     """One line to the user, beside the results."""
-    print(text, file=sys.stderr, flush=True)
+    print(cut(shown(text)), file=sys.stderr, flush=True)
 
 
 class Progress:
