@@ -11,7 +11,7 @@ import pytest
 
 from apexsim.errors import InputError
 from apexsim.model.cells import active_parameters, model_parameters, total_parameters
-from apexsim.model.families import DATA, alias_names, catalogue, load_model, model_names
+from apexsim.model.families import DATA, aliases, catalogue, hub_id, load_model, model_names
 from apexsim.model.families_dense import DENSE
 
 with (DATA / "index.csv").open(encoding="utf-8", newline="") as _file:
@@ -76,37 +76,59 @@ def test_there_are_157_configs_each_with_a_source() -> None:
 
 
 def test_aliases_name_bundled_configs() -> None:
-    assert set(alias_names().values()) <= set(model_names())
+    assert {known.stem for known in aliases().values()} <= set(model_names())
 
 
-@pytest.mark.parametrize("alias", list(alias_names()))
+@pytest.mark.parametrize("alias", list(aliases()))
 def test_alias_loads(alias: str) -> None:
-    assert load_model(alias.replace("--", "/")).vocab > 0
+    assert load_model(alias).vocab > 0
 
 
 @pytest.mark.parametrize(
     ("alias", "name"),
     [
-        ("llama-3.1-70b", "meta-llama--Meta-Llama-3.1-70B"),
-        ("llama3-70b", "meta-llama--Meta-Llama-3-70B"),
-        ("LLAMA3.1-70B", "meta-llama--Meta-Llama-3.1-70B"),
-        ("llama-7b", "huggyllama--llama-7b"),
-        ("llama-30b", "huggyllama--llama-30b"),
-        ("bloom", "bigscience--bloom"),
-        ("gpt-j", "EleutherAI--gpt-j-6b"),
-        ("gpt-neox", "EleutherAI--gpt-neox-20b"),
-        ("wizardcoder", "WizardLM--WizardCoder-15B-V1.0"),
-        ("mistral-7b", "mistralai--Mistral-7B-v0.1"),
-        ("mixtral-8x7b", "mistralai--Mixtral-8x7B-v0.1"),
-        ("qwen3-32b", "Qwen--Qwen3-32B"),
-        ("gpt-oss-120b", "openai--gpt-oss-120b"),
-        ("deepseek-v3", "deepseek-ai--DeepSeek-V3"),
-        ("openai/gpt-oss-20b", "openai--gpt-oss-20b"),
-        ("openai--gpt-oss-20b", "openai--gpt-oss-20b"),
+        ("llama-3.1-70b", "meta-llama/Meta-Llama-3.1-70B"),
+        ("llama3-70b", "meta-llama/Meta-Llama-3-70B"),
+        ("LLAMA3.1-70B", "meta-llama/Meta-Llama-3.1-70B"),
+        ("llama-7b", "huggyllama/llama-7b"),
+        ("llama-30b", "huggyllama/llama-30b"),
+        ("bloom", "bigscience/bloom"),
+        ("gpt-j", "EleutherAI/gpt-j-6b"),
+        ("gpt-neox", "EleutherAI/gpt-neox-20b"),
+        ("wizardcoder", "WizardLM/WizardCoder-15B-V1.0"),
+        ("mistral-7b", "mistralai/Mistral-7B-v0.1"),
+        ("mixtral-8x7b", "mistralai/Mixtral-8x7B-v0.1"),
+        ("qwen3-32b", "Qwen/Qwen3-32B"),
+        ("gpt-oss-120b", "openai/gpt-oss-120b"),
+        ("deepseek-v3", "deepseek-ai/DeepSeek-V3"),
+        ("openai/gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("openai--gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("llama-3.3-70b", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("llama-3.1-8b-instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("vicuna-13b", "lmsys/vicuna-13b-v1.5"),
     ],
 )
 def test_short_names(alias: str, name: str) -> None:
     assert load_model(alias).name == name
+
+
+IDS = [*(hub_id(stem) for stem in model_names()), *(known.id for known in aliases().values())]
+
+
+@pytest.mark.parametrize("name", sorted(set(IDS)))
+def test_a_hub_id_keeps_its_name(name: str) -> None:
+    # what a launch line starts is what was typed, never another checkpoint of the same architecture
+    assert [load_model(typed).name for typed in (name, name.lower(), name.replace("/", "--"))] == [name] * 3
+
+
+@pytest.mark.parametrize("name", sorted({*model_names(), *aliases()}))
+def test_every_name_is_printed_as_a_hub_id(name: str) -> None:
+    printed = load_model(name).name
+    assert printed.count("/") == 1 and "--" not in printed
+
+
+def test_another_owner_keeps_its_name() -> None:
+    assert load_model("unsloth/Meta-Llama-3.1-8B").name == "unsloth/Meta-Llama-3.1-8B"
 
 
 def test_alias_that_differs_from_its_file() -> None:
@@ -134,6 +156,8 @@ def test_source_note_is_ignored(tmp_path: Path) -> None:
         ({"hidden_size": None}, "hidden_size"),
         ({"vocab_size": None}, "vocab_size"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"head_dim": 0}, "head_dim"),
+        ({"intermediate_size": None}, "intermediate_size"),
         ({"num_attention_heads": 5}, "num_attention_heads"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
         ({"num_hidden_layers": -1}, "num_hidden_layers"),
@@ -205,7 +229,7 @@ def test_hub_id_offline(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Qwen--Qwen3-32B-FP8", dict.fromkeys(("attention", "ffn"), "fp8_block"), ""),
         ("Qwen--Qwen3-32B-FP8-Static-PerTensor", dict.fromkeys(("attention", "ffn"), "fp8"), "fp8"),
         ("openai--gpt-oss-120b", {"experts": "mxfp4"}, ""),
-        ("moonshotai--Kimi-K2.5", {"experts": "int4"}, ""),
+        ("moonshotai--Kimi-K2.5", {"experts": "int4~4.5"}, ""),
         ("nvidia--Gemma-4-31B-IT-NVFP4", {"ffn": "nvfp4"}, "fp8"),
         ("nvidia--Gemma-4-26B-A4B-NVFP4", {"experts": "nvfp4"}, "fp8"),
         ("nvidia--Qwen3.6-27B-NVFP4", {"attention": "fp8", "ffn": "nvfp4", "head": "nvfp4"}, "fp8"),
@@ -226,12 +250,6 @@ def test_hf_quant_config_beside_the_config(tmp_path: Path) -> None:
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(section), encoding="utf-8")
     model = load_model(str(tmp_path))
     assert (dict(model.weight_dtypes)["ffn"], model.kv_dtype) == ("fp8", "fp8")
-
-
-@pytest.mark.parametrize(("bits", "name"), [(4, "int4"), (8, "int8")])
-def test_gptq(tmp_path: Path, bits: int, name: str) -> None:
-    file = config(tmp_path, quantization_config={"quant_method": "gptq", "bits": bits})
-    assert dict(load_model(str(file)).weight_dtypes)["attention"] == name
 
 
 def test_prediction_layers_stand_outside_the_total() -> None:

@@ -107,7 +107,8 @@ def test_what_cannot_be_read_says_what_is_missing(name: str, tmp_path: Path, cap
 def test_damaged_files_are_one_line(command: str, skip: int, tmp_path: Path, capsys: Capture) -> None:
     packed = bytearray(gzip.compress(b"arrived_at,num_prefill_tokens,num_decode_tokens\n" + b"1,2,3\n" * 5000))
     packed[len(packed) // 2] ^= 0xFF
-    bad = {"flip.gz": bytes(packed), "cut.gz": bytes(packed[:50]), "bad.csv": b"arrived_at,isl,osl\n1,n/a,2\n", "nul.csv": b"a,b\n" + bytes(99)}
+    bad = {"flip.gz": bytes(packed), "cut.gz": bytes(packed[:50]), "bad.csv": b"arrived_at,isl,osl\n1,n/a,2\n",
+           "nul.csv": b"a,b\n" + bytes(99)}
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
         assert main(["trace", command, str(tmp_path / name), "--skip-bad", str(skip)]) == 2, name
@@ -128,7 +129,8 @@ def test_a_file_without_ends_of_lines_is_read_in_proportion(tmp_path: Path, monk
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory")
 @pytest.mark.parametrize("words", [["trace", "describe", "{}"], ["fit", "{}", "--gpu", "l4", "--gpus", "1"],
                                    ["fit", "qwen3-8b", "--gpu", "l4", "--gpus", "1", "--log", "{}"], ["validate", "{}"],
-                                   ["replay", "--compare", "{}", "--model", "m", "--plan", "TP1", "--gpu", "l4", "--gpus", "1"]])  # fmt: skip
+                                   ["replay", "--compare", "{}", "--model", "m", "--plan", "TP1", "--gpu", "l4",
+                                    "--gpus", "1"]])  # fmt: skip
 def test_a_bomb_is_refused_in_bounded_memory(words: list[str], tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.gz"
     with gzip.open(bomb, "wb", 1) as file:

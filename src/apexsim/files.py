@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from apexsim.errors import InputError
+from apexsim.examples import located
 
 BLOCK = 1 << 22  # [byte] read at once
 PEEK = 1 << 16  # [byte] that can be looked at before they are read
@@ -25,7 +26,7 @@ def opened(path: str | Path, what: str) -> IO[bytes]:
     """The file as bytes, unpacked where it is gzip; `what` it is, in words.  A pipe is read once."""
     where = str(path)
     try:
-        raw = io.BufferedReader(io.FileIO(Path(path).expanduser()), PEEK)
+        raw = io.BufferedReader(io.FileIO(located(path).expanduser()), PEEK)
         if raw.peek(2)[:2] != b"\x1f\x8b":
             return raw
         packed = gzip.GzipFile(fileobj=raw, mode="rb")

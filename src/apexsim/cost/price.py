@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from apexsim.cost import sparse
 from apexsim.cost.bank import Bank, Priced, Provenance, collective_formula
-from apexsim.cost.load import Load
+from apexsim.cost.load import STEEPEST, Load
 from apexsim.cost.roofline import labelled
 from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
@@ -89,16 +89,34 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
 
     Ignored: that engines do so only up to some batch (256 tokens in vLLM); beyond it the routed experts are far longer.
     """
-    busiest = n * pricer.load.imbalance(op.experts, op.ep)
-    priced = pricer.bank.moe(
-        busiest, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, pricer.load.timed(op.top_k), op.gated
-    )
+    load = pricer.load
+    name, more, lean = load.timed(op.top_k), load.imbalance(op.experts, op.ep), load.lean(op.experts, op.top_k)
+    priced = _experts(pricer, op, n * (load.capacity or 1.0), name)
     seconds = np.maximum.accumulate(priced.seconds)
+    if load.counts and more > 1.0:
+        seconds = np.maximum(seconds, _busiest(pricer, op, n * more, name))
+    elif lean and op.ep == 1:
+        uneven = np.maximum.accumulate(_experts(pricer, op, n, STEEPEST).seconds)
+        seconds = seconds + lean * np.maximum(uneven - seconds, 0.0)
     if captured and op.beside:
         own = [np.ceil(n * op.split / gemm.split) for gemm in op.beside]
         other = np.sum([pricer.dense(g, m, captured).seconds for g, m in zip(op.beside, own, strict=True)], axis=0)
         seconds = np.maximum(seconds, other)
     return Priced(seconds, priced.provenance)
+
+
+def _busiest(pricer: Pricer, op: Grouped, n: Array, load: str) -> Array:
+    """Seconds of a rank that carries as much as an even one does of n tokens, on points that are the same for every n: measured curves
+    dip, and who carries more is never done sooner."""
+    points = _SIZES[: int(np.searchsorted(_SIZES, n.max())) + 1]
+    return np.interp(n, points, np.maximum.accumulate(_experts(pricer, op, points, load).seconds))
+
+
+_SIZES = np.unique(np.concatenate([np.arange(1.0, 65.0), *np.outer(2.0 ** np.arange(6, 26), 1.0 + np.arange(8) / 8)]))
+
+
+def _experts(pricer: Pricer, op: Grouped, n: Array, load: str) -> Priced:
+    return pricer.bank.moe(n, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, load, op.gated)
 
 
 def _scan(pricer: Pricer, op: Scan, n: Array, captured: bool) -> Priced:

@@ -6,14 +6,26 @@ They still run as plain Python under NUMBA_DISABLE_JIT=1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, TypeVar
 
 from numba import njit
 
-from apexsim.engine import cache
+from apexsim.engine.store import Store
 
-OPTIONS = {"cache": cache.ENABLED, "nogil": True, "error_model": "numpy", "_nrt": False}  # _nrt: nothing here allocates
+OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}  # _nrt: nothing here allocates
 BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-inner = partial(njit, **OPTIONS, **BARE)()  # called
-merged = partial(njit, **OPTIONS, **BARE, inline="always")()  # becomes part of its caller, for what is called from one place
+
+def outer(function: Function, **more: Any) -> Function:
+    """Called from Python; compiled once and kept."""
+    compiled: Any = njit(**OPTIONS, **more)(function)
+    if compiled is not function:  # it is under NUMBA_DISABLE_JIT
+        compiled._cache = Store(function)
+    return compiled
+
+
+inner = partial(outer, **BARE)  # called
+merged = njit(**OPTIONS, **BARE, inline="always")  # becomes part of its caller, for what is called from one place

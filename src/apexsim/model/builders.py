@@ -17,7 +17,7 @@ def attention(c: Config, heads: int = 0, kv_heads: int = 0, **changes: Any) -> A
     """Self-attention from the usual keys; `changes` are fields of `Attention` (biases, windows, norms)."""
     heads = heads or c.count(*HEADS)
     kv_heads = kv_heads or c.count("num_key_value_heads", "num_kv_heads", default=heads)
-    head_dim = changes.pop("head_dim", 0) or c.count("head_dim", "attention_head_dim", "d_kv", default=0, low=0)
+    head_dim = changes.pop("head_dim", 0) or c.count("head_dim", "attention_head_dim", "d_kv", default=0)
     if not head_dim:
         head_dim, rest = divmod(c.hidden, heads)
         if rest:
@@ -30,8 +30,8 @@ def attention(c: Config, heads: int = 0, kv_heads: int = 0, **changes: Any) -> A
 
 
 def ffn(c: Config, gated: bool = True, bias: bool = False, inner: int = 0) -> Ffn:
-    """Dense feed-forward layer; a missing inner width means 4 x hidden."""
-    return Ffn(inner or c.count(*INNER, default=4 * c.hidden), gated, bias or c.flag("mlp_bias"))
+    """Dense feed-forward layer; in the older ungated ones a missing inner width means 4 x hidden."""
+    return Ffn(inner or c.count(*INNER, default=None if gated else 4 * c.hidden), gated, bias or c.flag("mlp_bias"))
 
 
 def block(c: Config, *cells: Cell, norms: int = 2, bias: bool = False, parallel: bool = False) -> Block:

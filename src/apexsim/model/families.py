@@ -47,7 +47,7 @@ def build_model(config: Config) -> Model:
 def _complete(model: Model, config: Config, inner: Config) -> Model:
     """The model with what stands outside its language part: towers, number formats, its name."""
     inside, outside = tower_parts(config, inner)
-    precision = formats(config, inner)
+    precision = formats(config, inner, model)
     vision = config.sub("vision_config") or config.sub("thinker_config", "vision_config")
     return replace(
         model,
@@ -61,6 +61,8 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
         outside_parts=model.outside_parts + outside,
         weight_dtypes=precision.weights,
         kv_dtype=precision.kv,
+        unread=precision.unread,
+        unread_kv=precision.unread_kv,
         notes=model.notes + precision.notes,
     )
 
@@ -97,39 +99,51 @@ def find_config(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
         return read_config(path, changes)
     if name_or_path.endswith(".json") or name_or_path.startswith((".", "/", "~")):
         raise InputError("no such model file", name_or_path)
-    stem, fixed = _bundled(name_or_path)
-    if not stem:
+    known = _bundled(name_or_path)
+    if known is None:
         return _from_hub(name_or_path, changes)
-    text = (DATA / f"{stem}.json").read_text(encoding="utf-8")
-    config = parse_config(text, f"bundled {stem}.json", stem, {**fixed, **(changes or {})})
-    quantised = format_in_name(name_or_path) and not format_in_name(stem)
-    if not (fixed or quantised):
-        return config
-    # an alias that differs from its file keeps its own name; a format it states replaces the file's
-    kept = {k: v for k, v in config.data.items() if not (quantised and k == "quantization_config")}
-    return Config(kept, config.where, name_or_path)
+    text = (DATA / f"{known.stem}.json").read_text(encoding="utf-8")
+    config = parse_config(text, f"bundled {known.stem}.json", known.id, {**known.changes, **(changes or {})})
+    if format_in_name(known.id) and not format_in_name(known.stem):  # a format that the name states replaces the file's
+        kept = {k: v for k, v in config.data.items() if k != "quantization_config"}
+        return Config(kept, config.where, known.id)
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a name means: a bundled file, the keys that differ from it, and the hub id to serve."""
+
+    stem: str
+    id: str
+    changes: Mapping[str, int]
+
+
+def hub_id(stem: str) -> str:
+    """The hub id of a bundled file's own checkpoint."""
+    return stem.replace("--", "/", 1)
 
 
 def _key(name: str) -> str:
-    return name.strip().strip("/").lower().replace("/", "--")
+    return name.strip().strip("/").lower().replace("--", "/")
 
 
 @lru_cache(maxsize=1)
-def _stems() -> dict[str, str]:
-    """Lower-case file stems and bare names -> file stem."""
-    stems = sorted(f[:-5] for f in os.listdir(DATA) if f.endswith(".json"))
-    bare = {s.lower().partition("--")[2]: s for s in reversed(stems)}
-    return {**bare, **{s.lower(): s for s in stems}}
+def _names() -> dict[str, Known]:
+    """Lower-case name -> what it means: files by hub id and by bare name, then the aliases."""
+    own = {stem: Known(stem, hub_id(stem), {}) for stem in model_names()}
+    bare = {_key(stem).partition("/")[2]: own[stem] for stem in reversed(own)}
+    return {**aliases(), **bare, **{_key(stem): known for stem, known in own.items()}}
 
 
 @lru_cache(maxsize=1)
-def _aliases() -> dict[str, tuple[str, dict[str, int]]]:
-    """Lower-case alias -> (file stem, keys that differ from that file)."""
-    file = DATA / "aliases.csv"
-    if not file.is_file():
-        return {}
-    with file.open(encoding="utf-8", newline="") as rows:
-        return {r["alias"].lower(): (r["config"], _changes(r["changes"])) for r in csv.DictReader(rows)}
+def aliases() -> dict[str, Known]:
+    """Lower-case alias -> what it means; without an id of its own it is the file's checkpoint."""
+    with (DATA / "aliases.csv").open(encoding="utf-8", newline="") as rows:
+        return {
+            r["alias"]: Known(r["config"], r["id"] or hub_id(r["config"]), _changes(r["changes"]))
+            for r in csv.DictReader(rows)
+        }
 
 
 def _changes(text: str) -> dict[str, int]:
@@ -137,19 +151,20 @@ def _changes(text: str) -> dict[str, int]:
     return {key: int(value) for key, value in pairs}
 
 
-def _bundled(name: str) -> tuple[str, dict[str, int]]:
+def _bundled(name: str) -> Known | None:
+    """What a name means: one that is known, else a known bare name under another owner, which keeps its own id."""
     key = _key(name)
-    for known in (key, key.partition("--")[2]):  # with the organisation, then without
-        if known in _stems():
-            return _stems()[known], {}
-        if known in _aliases():
-            return _aliases()[known]
-    return "", {}
+    found = _names().get(key)
+    if found is None and "/" in key:
+        found = _names().get(key.partition("/")[2])
+    if found is None or found.id.lower() == key or "/" not in key:
+        return found
+    return replace(found, id=name.strip().strip("/").replace("--", "/"))
 
 
 def _from_hub(name: str, changes: Mapping[str, Any] | None) -> Config:
     unknown = f"unknown model '{name}'"
-    hint = f"{nearest(_key(name), [*_stems(), *_aliases()])} {HUB_HINT}"
+    hint = f"{nearest(_key(name), _names())} {HUB_HINT}"
     if name.count("/") != 1:
         raise InputError(unknown, hint=hint)
     try:
@@ -162,7 +177,7 @@ def _from_hub(name: str, changes: Mapping[str, Any] | None) -> Config:
         reason = str(error).strip().partition("\n")[0][:120]
         raise InputError(f"{unknown}, and the hub did not give it ({reason})", hint=hint) from None
     text = Path(file).read_text(encoding="utf-8")
-    return parse_config(text, f"huggingface.co/{name}/config.json", _key(name), changes)
+    return parse_config(text, f"huggingface.co/{name}/config.json", name, changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +207,5 @@ def catalogue() -> list[Entry]:
 
 
 def model_names() -> list[str]:
-    """Names of the bundled configurations."""
-    return sorted(set(_stems().values()))
-
-
-def alias_names() -> dict[str, str]:
-    """Alias -> bundled name."""
-    return {alias: stem for alias, (stem, _) in _aliases().items()}
+    """File stems of the bundled configurations (`org--Name`)."""
+    return sorted(f[:-5] for f in os.listdir(DATA) if f.endswith(".json"))

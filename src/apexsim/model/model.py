@@ -150,6 +150,8 @@ class Model:
     outside_parts: tuple[tuple[str, int], ...] = ()  # not in the total: ("mtp", n), towers published apart
     weight_dtypes: tuple[tuple[str, str], ...] = field(default=())  # part -> dtype where the config quantises
     kv_dtype: str = ""  # "" = the config does not say
+    unread: str = ""  # what its quantisation says that is not known: weights, KV cache; the user's formats decide
+    unread_kv: str = ""
     dtype: str = "bf16"
     notes: tuple[str, ...] = ()
     source: str = ""

@@ -135,7 +135,7 @@ def _pair(part: str, one: int, gated: bool) -> tuple[tuple[str, int], ...]:
 
 
 def _is_mxfp4(precision: Precision) -> bool:
-    return dtype(precision.weight("experts")).name == "mxfp4"
+    return dtype(precision.weight("experts")).kernel == "mxfp4"
 
 
 def _padded(cell: Cell, hidden: int, tp: int, engine: EngineRow) -> float:

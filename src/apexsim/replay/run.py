@@ -21,6 +21,7 @@ from apexsim.errors import InputError
 from apexsim.replay.prompts import Prompts
 from apexsim.replay.record import NOT_SENT, Run, Sent
 from apexsim.replay.wire import Target, detail, receive
+from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import Workload
 
 INTERRUPTED = "interrupted"
@@ -62,7 +63,7 @@ def replay(work: Workload, target: Target, prompts: Prompts, patience: Patience,
     for request in session.sent:  # a server may send back what it was sent
         request.error, request.text = target.hidden(request.error), [target.hidden("".join(request.text))]
     session.stopped = target.hidden(session.stopped)
-    rate = (work.size / float(work.arrive[-1]) if work.arrive[-1] > 0 else "inf") if work.mode == "open" else "inf"
+    rate = mean_rate(work.arrive) if work.mode == "open" and work.arrive[-1] > work.arrive[0] else "inf"
     about = {
         "date": date, "endpoint_type": target.api, "backend": "openai", "label": "apexsim", "url": target.shown,
         "model_id": target.model, "tokenizer_id": None, "request_rate": rate, "burstiness": None,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apexsim.engines import load_engine
+from apexsim.engines import DEFAULT_ENGINE, flags_of, load_engine
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import routed, runnable
 from apexsim.search.evaluate import Setting
@@ -72,7 +72,7 @@ def _joins_replicas(setting: Setting) -> bool:
 
 def model_id(setting: Setting) -> str:
     """The model as a hub knows it."""
-    return setting.model.name.replace("--", "/")
+    return setting.model.name
 
 
 def _dtypes(plan: Plan) -> tuple[str | None, str | None]:
@@ -213,25 +213,29 @@ def nearest_runnable(study: Study) -> tuple[Ranked, Launch] | None:
 
 # ---- the same question again ---------------------------------------------------------------------------------------
 
-FLAGS = {"settings": "", "slos": "--slo", "memory_fraction": "--gpu-memory-utilization"}
+FLAGS = {"slos": "--slo", "columns": "--map"}
+ALONE = ("enable_expert_parallel", "hypothetical")  # flags without a value
 
 
 def again(verb: str, inputs: dict[str, Any], defaults: dict[str, Any], **changes: Any) -> str:
     """The command line that asks the question of `inputs`, with changes; defaults are left out."""
     asked = {**inputs, **dict(inputs.get("settings") or {}), **changes}
+    own = flags_of(load_engine(str(asked.get("engine") or DEFAULT_ENGINE)).name)
     words = ["apexsim", verb, shlex.quote(str(asked.pop("model", "")))]
     for name, value in asked.items():
         if name == "settings" or value is None or value == defaults.get(name):
             continue
-        words += _option(name, value)
+        words += _option(name, value, own)
     return " ".join(words)
 
 
-def _option(name: str, value: Any) -> list[str]:
+def _option(name: str, value: Any, own: dict[str, str]) -> list[str]:
     if name == "chunk":
         return ["--enable-chunked-prefill" if value else "--no-enable-chunked-prefill"]
     if name == "pad":
-        return ["--enforce-eager"] if not value else []
-    flag = FLAGS.get(name) or "--" + name.replace("_", "-")
+        return [own.get("enforce_eager", "--enforce-eager")] if not value else []
+    if name in ALONE:
+        return ["--" + name.replace("_", "-")]
+    flag = FLAGS.get(name) or own.get(name) or "--" + name.replace("_", "-")
     values: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     return [word for v in values for word in (flag, shlex.quote(f"{v:g}" if isinstance(v, float) else str(v)))]

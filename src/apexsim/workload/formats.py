@@ -240,6 +240,9 @@ def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:
     return values.astype(np.int64)
 
 
+ALL_AT_ONCE = "no arrival times: all requests are sent at once"
+
+
 def raw_times(table: Table, row: Format) -> NDArray[Any]:
     """Arrival times as the file has them: numbers in the row's unit, or dates (datetime64[ns])."""
     if not row.arrive:
@@ -257,7 +260,7 @@ def arrivals(raw: NDArray[Any], row: Format, where: str) -> tuple[Floats, tuple[
     """Arrival times [s] of raw ones, checked for their unit, and what is worth saying about them."""
     told = (row.note,) if row.note else ()
     if not row.arrive:
-        return raw, (*told, "no arrival times: all requests are sent at once")
+        return raw, (*told, ALL_AT_ONCE)
     if row.unit in DATES:
         whole = raw.astype("datetime64[s]")  # nanoseconds span 292 years
         if float((whole.max() - whole.min()).astype(np.int64)) > SPAN_HIGH:
