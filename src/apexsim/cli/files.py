@@ -15,6 +15,7 @@ from typing import Any
 
 from apexsim.cli.rows import Opt
 from apexsim.errors import InputError
+from apexsim.examples import PREFIX, located, packaged
 
 STDOUT = "-"
 # what is read of a folder that is named: a model, a device, a tokenizer
@@ -68,6 +69,16 @@ def _named(value: Any) -> Iterator[Path]:
         for word in words | {word.rpartition(sign)[0] for word in words for sign in "@:=" if sign in word}:
             if word and _is(os.path.exists, path := Path(word).expanduser()):
                 yield path
+            elif word and (path := _example(word)):
+                yield path
+
+
+def _example(word: str) -> Path | None:
+    """The file of an example's name."""
+    try:
+        return located(word) if word.startswith(PREFIX) else packaged(word)
+    except (InputError, OSError, ValueError):
+        return None
 
 
 def _kept() -> tuple[Path, ...]:
