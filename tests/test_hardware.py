@@ -229,7 +229,7 @@ def test_a_fault_in_a_gpu_file_is_named(tmp_path: Path, change: tuple[str, str],
 
 
 def test_a_missing_gpu_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read the GPU file"):
+    with pytest.raises(InputError, match="the GPU file does not exist"):
         load_gpu(tmp_path / "none.toml")
 
 

@@ -24,7 +24,7 @@ from apexsim.replay.record import Run, Sent, measured, read_run, run_json
 from apexsim.replay.run import Patience, replay
 from apexsim.replay.wire import Target, receive
 from apexsim.report.replaypage import _notes
-from apexsim.workload.formats import read_trace
+from apexsim.workload.stream import read_trace
 from apexsim.workload.trace import Workload
 
 FIRST, GAP = 0.05, 0.01  # s of the server's first token and between tokens

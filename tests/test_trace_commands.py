@@ -17,9 +17,9 @@ from apexsim.errors import InputError
 from apexsim.workload import stream
 from apexsim.workload.convert import WRITERS, Limits, filtered, scaled, written
 from apexsim.workload.describe import describe
-from apexsim.workload.formats import FORMATS, read_trace
+from apexsim.workload.formats import FORMATS
 from apexsim.workload.made import made
-from apexsim.workload.stream import Requests, of_workload, only, read_requests
+from apexsim.workload.stream import Requests, of_workload, only, read_requests, read_trace
 from apexsim.workload.synth import SHAPES, spread_lengths
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -346,7 +346,9 @@ def test_commands_chain_and_report_beside(tmp_path: Path, capsys: Capture) -> No
     assert run(capsys, "synth", *words, "--to", "vidur", "-o", made_file) == (0, "", "")
     code, out, err = run(capsys, "filter", made_file, "--head", "10", "-o", small)
     assert (code, out) == (0, "") and "10 of 50 requests kept" in err and read_trace(small).size == 10
-    assert run(capsys, "scale", small, "--rate-factor", "2", "-o", small)[0] == 0 and read_trace(small).size == 10
+    assert run(capsys, "scale", small, "--rate-factor", "2", "-o", small)[0] == 2  # what is read is never replaced
+    scaled = str(tmp_path / "c.jsonl")
+    assert run(capsys, "scale", small, "--rate-factor", "2", "-o", scaled)[0] == 0 and read_trace(scaled).size == 10
 
 
 REFUSED = [

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from apexsim.workload.formats import read_trace
+from apexsim.workload.stream import read_trace
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "mine.csv"

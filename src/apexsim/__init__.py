@@ -31,7 +31,7 @@ WHERE = {  # public noun or verb -> module it lives in
     "load_model": "apexsim.model.families",
     "load_gpu": "apexsim.hardware",
     "load_engine": "apexsim.engines",
-    "read_trace": "apexsim.workload.formats",
+    "read_trace": "apexsim.workload.stream",
     "synthetic": "apexsim.workload.synth",
     "parse_plan": "apexsim.plan.plan",
     "measure": "apexsim.metrics",

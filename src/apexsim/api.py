@@ -35,8 +35,9 @@ from apexsim.search.search import Goal, search, simulate_one
 from apexsim.search.study import Interrupted, Study
 from apexsim.slo import parse_slos
 from apexsim.workload.clashes import QUESTION, refuse
-from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths, read_trace
+from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import paced
+from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import synthetic
 from apexsim.workload.trace import Workload
 
@@ -45,6 +46,7 @@ IMAGE = "1024x1024"  # pixels
 CLOSED_SPREAD = 0.1  # of the length: constant lengths keep a closed loop in lockstep for ever, which no real load does
 ROUND = 1024  # the model length is rounded up to this when it is taken from the workload
 KERNEL_SOURCE = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
+MOST_IMAGES = 10_000  # of a request
 ROUTES = ("round-robin", "least-outstanding")
 
 
@@ -190,7 +192,7 @@ def widths_of(inputs: Mapping[str, Any]) -> Widths:
 def clocks_of(text: str, gpu: Gpu, where: str = "--clock") -> tuple[int, ...]:
     """The SM clocks [MHz] that "810,1410,1980" names, highest first; 0 is the GPU's own, its highest."""
     names = [part.strip().lower().removesuffix("mhz").strip() for part in text.split(",")] if text.strip() else []
-    if not all(name.isdigit() for name in names):
+    if not all(name.isdecimal() for name in names):
         raise InputError(f"cannot read the clocks '{text}'", where, "write MHz with commas, e.g. 810,1410,1980")
     wanted = sorted({at_clock(gpu, int(name), where).clock * gpu.clock_mhz for name in names}, reverse=True)
     return tuple(0 if mhz == gpu.clock_mhz else round(mhz) for mhz in wanted) or (0,)
@@ -206,6 +208,11 @@ def with_clocks(setting: Setting, clocks: tuple[int, ...]) -> Setting:
     return replace(setting, clocked=tuple(clocked))
 
 
+def _side(text: str) -> bool:
+    """Whether a text is a number of pixels."""
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) > 0
+
+
 def with_image_tokens(model: Model, work: Workload, images: int, size: str) -> tuple[Workload, int]:
     """Prompts with `images` images of "WIDTHxHEIGHT" pixels each, and the patches of one image."""
     if not images:
@@ -215,22 +222,25 @@ def with_image_tokens(model: Model, work: Workload, images: int, size: str) -> t
     if model.vision is None:
         raise InputError(f"{model.name} has no vision tower whose sizes are known", "--images", "drop --images or choose a vision model")
     wide, sign, high = size.lower().partition("x")
-    if not (sign and wide.isdigit() and high.isdigit() and int(wide) > 0 and int(high) > 0):
+    if not (sign and _side(wide) and _side(high)):
         raise InputError(f"cannot read the image size '{size}'", "--image-size", "write e.g. 1024x768")
+    if images > MOST_IMAGES:
+        raise InputError(f"expected at most {MOST_IMAGES:,} images, got {images:.3g}", "--images")
     patches, tokens = model.vision.patches(int(wide), int(high)), model.vision.tokens_of(int(wide), int(high))
     note = f"{images} image(s) of {size} per request: {tokens:,} tokens and {patches:,} patches each, encoded with the prompt"
     return replace(work, prompt=work.prompt + images * tokens, notes=(*work.notes, note)), patches
 
 
-COLUMNS = {"time": "arrive", "in": "prompt", "out": "output", "arrive": "arrive", "prompt": "prompt", "output": "output"}
+COLUMNS = {"time": "arrive", "in": "prompt", "out": "output", "prefix": "shared", "arrive": "arrive", "prompt": "prompt",
+           "output": "output"}  # fmt: skip
 
 
 def columns_of(text: str | None) -> dict[str, str] | None:
-    """The column map that "time=ts,in=prompt,out=gen" names."""
+    """The column map that "time=ts,in=prompt,out=usage.gen" names, with commas or semicolons; prefix= may be empty."""
     if not text:
         return None
-    pairs = [part.partition("=") for part in text.split(",")]
-    if any(not sign or key.strip() not in COLUMNS or not name.strip() for key, sign, name in pairs):
+    pairs = [part.partition("=") for part in text.replace(";", ",").split(",")]
+    if any(not sign or key.strip() not in COLUMNS or not (name.strip() or key.strip() == "prefix") for key, sign, name in pairs):
         raise InputError(f"cannot read the column map '{text}'", "--map", "write time=COLUMN,in=COLUMN,out=COLUMN")
     return {COLUMNS[key.strip()]: name.strip() for key, _, name in pairs}
 

@@ -71,6 +71,21 @@ class Rejected:
     shorthand: str = ""
 
 
+# what a terminal would obey, what turns the direction of a text around, and halves of pairs, which no encoding holds
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+SCREEN = 1200  # characters of a message
+
+
+def shown(text: str) -> str:
+    """A text of foreign origin as it may be put on a terminal or into a page: what is no letter becomes its code."""
+    return UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def cut(line: str, most: int = SCREEN) -> str:
+    """A message that fits on a screen: the middle of a longer one is left out."""
+    return line if len(line) <= most else f"{line[: most // 2]} … {line[-most // 2 :]}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint with the known names closest to `name`; where they are few and none is really close, all of them."""
     names = sorted(set(known))

@@ -24,9 +24,14 @@ from typing import Any
 from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
 from apexsim.examples import located
+from apexsim.files import read_text
 from apexsim.units import GB, TFLOPS, US, GiB
 
 PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may quote; fp16 runs at the bf16 peak
+LARGEST, SMALLEST = 1e9, 1e-6  # of a figure in a GPU file, in the unit it is written in
+LIMITS = {"tdp_w": 1e5, "idle_w": 1e5, "clock_mhz": 1e5, "total_gib": 1e6, "nominal_gb": 1e6, "bandwidth_gb_s": 1e7,
+          "latency_us": 1e6, "launch_us": 1e6, "cache_mb": 1e6, **dict.fromkeys(PEAKS, 1e6)}  # fmt: skip # any machine is far below
+POSITIVE = ("tdp_w", "idle_w", "clock_mhz", "nominal_gb")  # absent or above 0
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
 PRICE_BOOKS = ("hyperscaler", "neocloud", "retail", "on_demand")
 MOST = 4096  # GPUs of a node, and nodes: more is a slip
@@ -163,8 +168,11 @@ def _number(table: Mapping[str, Any], key: str, where: str, default: float | Non
         raise InputError(f"key '{key}' must be a number, got {value!r}", where)
     if key not in table and math.isnan(value):
         return value  # unknown, and allowed to be
-    if not math.isfinite(value) or value < 0 or (value == 0 and default is None):
-        raise InputError(f"key '{key}' must be positive, got {value}", where)
+    if not -LARGEST < value < LARGEST or value < 0 or (value == 0 and (default is None or key in POSITIVE)):
+        raise InputError(f"key '{key}' must be positive, got {str(value)[:40]}", where)
+    if value > LIMITS.get(key, LARGEST) or 0 < value < SMALLEST:
+        told = f"from {SMALLEST:g} to {LIMITS.get(key, LARGEST):g}"
+        raise InputError(f"key '{key}' must lie {told}, got {value:g}", where, "is the unit right?")
     return float(value)
 
 
@@ -249,7 +257,9 @@ def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
 def _parse(text: str, where: str) -> Gpu:
     try:
         return _gpu(tomllib.loads(text), where)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise InputError("the file is nested too deeply", where) from None
+    except ValueError as error:  # also a number of thousands of digits
         raise InputError(f"not a TOML file: {error}", where) from None
 
 
@@ -367,9 +377,4 @@ def load_device(folder: Path) -> Gpu:
 
 def load_gpu_file(path: Path) -> Gpu:
     """The GPU that a user's TOML file describes."""
-    try:
-        return _parse(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise InputError(f"cannot read the GPU file: {error.strerror}", str(path)) from None
-    except UnicodeDecodeError:
-        raise InputError("the GPU file is not text", str(path)) from None
+    return _parse(read_text(path, "GPU file"), str(path))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from apexsim.cli.options import checked, options_of, with_options
-from apexsim.cli.outside import Progress, check_outputs, present, say
+from apexsim.cli.outside import Progress, present, say
 from apexsim.errors import InputError
 
 APEX_HELP = """APEX+'s command line: its flags, defaults, room and layout, with true values.
@@ -58,7 +58,6 @@ def apex(**given: Any) -> None:
     from apexsim.report.apexpage import Wanted, apex_json, apex_page
 
     given = checked("apex", given)
-    check_outputs(given["json"], None, given["trace_file"], given["model"], given["gpu"])
     if given["disable_ray"] and given["ray"]:
         raise InputError("Ray is both wanted and disabled", "--ray", "drop one")
     with Progress() as progress:
@@ -108,7 +107,7 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
 def _workload(given: dict[str, Any], model: Any) -> Any:
     """Requests of a trace, or all alike and at once; a recording is as many as it has windows."""
     from apexsim.model.parts import audio_windows
-    from apexsim.workload.formats import read_trace
+    from apexsim.workload.stream import read_trace
     from apexsim.workload.synth import synthetic
 
     if given["trace_file"]:

@@ -11,7 +11,7 @@ import typer
 from apexsim.cli import device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.options import Model, checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size, present
+from apexsim.cli.outside import STDOUT, Progress, deliver, page_size, present
 from apexsim.cli.sizing import FIT_HELP, fit
 
 INTERRUPTED, MISSED = 130, 4
@@ -116,7 +116,6 @@ def plan(model: Model, **given: Any) -> None:
     from apexsim.search.study import Interrupted
 
     given = checked("plan", given)
-    check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress() as progress:
         try:
             study = api.plan(model, **question(given), workers=given["workers"], ray=given["ray"], progress=progress)
@@ -134,7 +133,6 @@ def simulate(model: Model, **given: Any) -> None:
     from apexsim import api
 
     given = checked("simulate", given)
-    check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress():
         study = api.simulate(model, given["plan"] or "", **question(given))
     _tell(study, given)
@@ -189,7 +187,6 @@ def engines(name: Filter = "", **given: Any) -> None:
 
 
 def _list(rows: list[dict[str, Any]], render: Any, json: str | None) -> None:
-    check_outputs(json, None)
     present(rows, lambda: render(rows, page_size()[1]), json)
 
 
@@ -209,7 +206,6 @@ def validate(files: Files, **given: Any) -> None:
     fidelity: Any = import_module("apexsim.validate")
     from apexsim.report.plain import dumps
 
-    check_outputs(given["json"], given["output"], *files)
     with Progress() as progress:
         results = [fidelity.run(path, progress=progress) for path in files]
     if given["json"] is not None:

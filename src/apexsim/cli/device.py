@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli.options import checked, with_options
-from apexsim.cli.outside import STDOUT, check_writable, present, say
+from apexsim.cli.outside import STDOUT, present, say
 from apexsim.errors import InputError
 from apexsim.examples import located
 
@@ -45,7 +45,6 @@ def check(folder: Folder, **given: Any) -> None:
     """Findings and coverage."""
     from apexsim.report.devicepage import device_json, device_text
 
-    check_writable(given["json"], "--json", folder)
     report = _report(folder)
     if report.sound or given["json"] != STDOUT:
         present(device_json(report), lambda: device_text(report), given["json"])
@@ -70,6 +69,8 @@ def add(folder: Folder, **given: Any) -> None:
     if name in {spelling(known) for known in gpu_names()}:
         raise InputError(f"'{name}' is a GPU of the catalogue", "--name", "give another name")
     target = devices_folder() / name
+    if target.exists() and target.samefile(Path(folder).expanduser()):
+        raise InputError(f"the device '{name}' is this folder itself", folder, "give another --name")
     if target.exists() and not given["force"]:
         raise InputError(
             f"a device '{name}' is there already", str(target), "give --force to replace it, or another --name"

@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -124,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    warnings.simplefilter("ignore")  # of libraries: what matters is said by this program itself
     words = _asked_for_help(_spelled(list(sys.argv[1:] if arguments is None else arguments)))
     for path in filter(packaged, words):
         say(f"apexsim: {path}: there is no such file here, the one that comes with apexsim is used")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from apexsim.cli.clashes import CLASHES
+from apexsim.cli.files import check_files
 from apexsim.cli.rows import AXES, COMMANDS, QUESTION, REQUIRED, WIDTHS, Opt
 from apexsim.errors import InputError
 from apexsim.slo import parse_slo
@@ -64,13 +66,19 @@ def parameter(opt: Opt, panel: str) -> inspect.Parameter:
 
 
 def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a function `f(argument, **given)` the options of a command as its signature."""
+    """Give a function `f(argument, **given)` the options of a command as its signature, and its outputs a look before it runs."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
         listed = [parameter(opt, panel) for panel, group in COMMANDS[command].items() for opt in group]
-        function.__signature__ = inspect.Signature([*own, *listed])  # type: ignore[attr-defined]
-        return function
+
+        @functools.wraps(function)
+        def run(*arguments: Any, **given: Any) -> None:
+            check_files(options_of(command), {**{p.name: a for p, a in zip(own, arguments)}, **given})
+            function(*arguments, **given)
+
+        run.__signature__ = inspect.Signature([*own, *listed])  # type: ignore[attr-defined]
+        return run
 
     return decorate
 

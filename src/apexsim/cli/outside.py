@@ -14,42 +14,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from apexsim.errors import InputError
+from apexsim.cli.files import STDOUT
+from apexsim.errors import InputError, cut, shown
 
 PATIENCE = 0.8  # s before a command says that it is alive
 TICK = 0.25  # s from one look at its state to the next
 COMPLETION = "_APEXSIM_COMPLETE"  # set by the shell that asks for words
 COMPILES, COMPILES_FOR = "compiling the simulator", "30 to 100 s"
-STDOUT = "-"
-
-
-def check_writable(path: str | None, flag: str, *read: str | None) -> None:
-    """Raise InputError, before any work is done, where a file cannot be written, or is one of those that are read."""
-    if path is None or path == STDOUT:
-        return
-    target = Path(path).expanduser()
-    folder = target.parent
-    if not path or target.is_dir():
-        raise InputError(f"'{path}' is a folder, not a file", flag, "name a file")
-    if not folder.is_dir():
-        raise InputError(f"the folder '{folder}' does not exist", flag, "create it first")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"the folder '{folder}' cannot be written", flag)
-    if any(_same(target, Path(other).expanduser()) for other in read if other):
-        raise InputError(f"'{path}' is the input and would be overwritten", flag, "name another file")
-
-
-def _same(a: Path, b: Path) -> bool:
-    """Whether two paths are one regular file."""
-    return a.is_file() and b.is_file() and a.samefile(b)
-
-
-def check_outputs(json: str | None, output: str | None, *read: str | None) -> None:
-    """Check both files of a command, which reads some others."""
-    check_writable(json, "--json", *read)
-    check_writable(output, "--output", *read)
-    if json is not None and json == output:
-        raise InputError("the report and the JSON cannot share one file", "--output")
 
 
 def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
@@ -65,7 +36,7 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
     try:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+            "w", encoding="utf-8", errors="replace", dir=target.parent, prefix=f".{target.name}.", delete=False
         ) as file:
             name = file.name
             file.writelines([text] if isinstance(text, str) else text)
@@ -81,7 +52,7 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
 
 def _write_through(path: str, text: str | Iterable[str], flag: str) -> None:
     try:
-        with Path(path).expanduser().open("w", encoding="utf-8") as file:
+        with Path(path).expanduser().open("w", encoding="utf-8", errors="replace") as file:
             file.writelines([text] if isinstance(text, str) else text)
     except BrokenPipeError:
         raise
@@ -131,10 +102,10 @@ def open_streams() -> None:
 
 def page_size() -> tuple[int | None, bool]:
     """(columns, colour) of standard output; no columns where it is no terminal."""
-    terminal = sys.stdout.isatty()
+    terminal = bool(sys.stdout) and sys.stdout.isatty()
     color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     columns = os.environ.get("COLUMNS", "")
-    if not terminal and not (columns.isdigit() and int(columns) > 0):
+    if not terminal and not (columns.isdecimal() and int(columns) > 0):
         return None, False
     return shutil.get_terminal_size().columns, color
 
@@ -143,7 +114,7 @@ def say(text: str) -> None:
     """One line to the user, beside the results."""
     if _life is not None:
         _life.wipe()
-    print(text, file=sys.stderr, flush=True)
+    print(cut(shown(text)), file=sys.stderr, flush=True)
 
 
 class Life:

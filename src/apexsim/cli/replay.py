@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli.options import checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, check_outputs, check_writable, deliver, page_size
+from apexsim.cli.outside import STDOUT, Progress, deliver, page_size
 from apexsim.cli.rows import QUESTION
 from apexsim.errors import InputError, Stopped
 
@@ -44,9 +44,6 @@ Trace = Annotated[
 def replay(trace: Trace = "", **given: Any) -> None:
     """Measure, compare, tell."""
     given = checked("replay", given)
-    read = (trace, given["compare"])
-    check_outputs(given["json"], given["output"], *read)
-    check_writable(given["plot"], "--plot", *read)
     if bool(trace) == bool(given["compare"]):
         raise InputError("give a trace to send, or --compare FILE with what was measured", "TRACE")
     asked = _asked(given)
@@ -108,7 +105,7 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
 
 def _workload(path: str, given: dict[str, Any]) -> Workload:
     from apexsim.api import columns_of, reloaded
-    from apexsim.workload.formats import read_trace
+    from apexsim.workload.stream import read_trace
 
     work = read_trace(path, columns=columns_of(given["map"]), time_unit=given["time_unit"] or "")
     head = min(given["num_requests"] or work.size, work.size)

@@ -22,7 +22,7 @@ class Opt:
 
     flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too;
     endless: infinity has a meaning; tokens: a count of tokens, of which 1k is 1,024; bare: the value that the option has
-    where none follows; several: more limits may follow.
+    where none follows; several: more limits may follow; writes: it names a file (or with `folder` a folder) that the command writes.
     """
 
     name: str
@@ -35,6 +35,8 @@ class Opt:
     most: float = math.inf
     above: bool = False
     endless: bool = False
+    writes: bool = False
+    folder: bool = False
     tokens: bool = False
     bare: str = ""
     several: bool = False
@@ -129,10 +131,10 @@ REPORT = (
     Opt("all", bool, False, "Show every plan with every statistic."),
 )
 JSON = Opt("json", str, None, "Write all results as JSON (docs/json.md); - (or nothing) is standard output, which then holds nothing "
-           "else, of a failure too.", "[PATH]", bare="-")
+           "else, of a failure too.", "[PATH]", bare="-", writes=True)
 OUTPUT = (
     JSON,
-    Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o")),
+    Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o"), writes=True),
 )
 RAY = Opt("ray", str, None, "Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).", "[ADDRESS]",
           bare="local")
@@ -175,11 +177,12 @@ TRACE_FILE = (
 )
 TRACE_OUTPUT = (
     Opt("to", str, "apex", "Format: apex, azure, mooncake, vidur, llmservingsim or request-log.", "NAME"),
-    Opt("output", str, None, "Write to a file, replaced in one step. Default: standard output.", "PATH", flags=("--output", "-o")),
+    Opt("output", str, None, "Write to a file, replaced in one step. Default: standard output.", "PATH", flags=("--output", "-o"),
+        writes=True),
 )
 TRACE_DESCRIBED = (
     JSON,
-    Opt("plot", str, None, "Draw lengths and arrivals into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
+    Opt("plot", str, None, "Draw lengths and arrivals into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH", writes=True),
 )
 TRACE_MADE = (
     Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1, most=2**30, tokens=True),
@@ -277,7 +280,8 @@ KEPT = (
     Opt("force", bool, False, "Replace a device of this name."),
 )
 PROFILED = (
-    Opt("out", str, REQUIRED, "Device folder to write; what it holds already is kept and not measured again.", "DIR"),
+    Opt("out", str, REQUIRED, "Device folder to write; what it holds already is kept and not measured again.", "DIR",
+        writes=True, folder=True),
     Opt("gpu", str, None, "What the accelerator is, where its own name is not in the catalogue.", "NAME"),
     Opt("dtype", str, "bf16", "Formats of matrix products, with commas: bf16, fp16, fp32.", "LIST"),
     Opt("tolerance", float, 0.05, "Error of interpolation above which a size is measured between two.", "X", least=0.001, most=1),
@@ -311,7 +315,8 @@ REPLAY_PREDICTION = (
 )
 REPLAY_OUTPUT = (
     *OUTPUT,
-    Opt("plot", str, None, "Draw measured and predicted latencies into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
+    Opt("plot", str, None, "Draw measured and predicted latencies into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH",
+        writes=True),
 )  # fmt: skip
 
 Groups = Mapping[str, tuple[Opt, ...]]

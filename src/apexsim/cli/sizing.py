@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apexsim.cli.options import Model, checked, with_options
-from apexsim.cli.outside import STDOUT, check_outputs, deliver, page_size, present
+from apexsim.cli.outside import STDOUT, deliver, page_size, present
 from apexsim.errors import Infeasible, InputError, Rejected
 
 FIT_HELP = """Does it fit? The memory of one GPU line by line, KV tokens and concurrency, in the words of the engine's log.
@@ -35,7 +35,6 @@ def fit(model: Model, **given: Any) -> None:
     from apexsim.report.startup_log import compared, read_log
 
     given = checked("fit", given)
-    check_outputs(given["json"], None, given["log"], model, given["gpu"])
     text = read_log(given["log"]) if given["log"] else ""
     answer = _answer(model, given)
     lines = compared(text, predictions(answer)) if given["log"] else ()

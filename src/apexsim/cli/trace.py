@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli.options import checked, with_options
-from apexsim.cli.outside import STDOUT, check_writable, page_size, present, say, write_atomic
+from apexsim.cli.outside import STDOUT, page_size, present, say, write_atomic
 from apexsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,8 +82,6 @@ Texts = Annotated[
 def describe(file: File, **given: Any) -> None:
     """Statistics and pictures."""
     given = checked("trace describe", given)
-    check_writable(given["plot"], "--plot", file)
-    check_writable(given["json"], "--json", file)
     requests = _read(file, given)
     from apexsim.report.tracepage import describe_json, describe_text, drawn
     from apexsim.workload.describe import describe as described
@@ -107,7 +105,6 @@ def synth(**given: Any) -> None:
     from apexsim.workload.made import made
 
     given = _begun("trace synth", given)
-    check_writable(given["output"], "--output", given["like"])
     like = None
     if given["like"]:
         from apexsim.workload.stream import read_requests
@@ -158,7 +155,6 @@ def tokenize(file: Texts, **given: Any) -> None:
     from apexsim.workload.tokenize import LONGEST, Bounds, Pace, tokenized
 
     given = _begun("trace tokenize", given)
-    check_writable(given["output"], "--output", file, given["tokenizer"])
     if given["turns"] not in ("first", "all"):
         raise InputError(f"unknown choice of turns '{given['turns']}'", "--turns", nearest(given["turns"], ("first", "all")))
     every = given["turns"] == "all"
@@ -194,7 +190,6 @@ def _begun(command: str, given: dict[str, Any]) -> dict[str, Any]:
 
     given = checked(command, given)
     writer_of(given["to"])
-    check_writable(given["output"], "--output")
     return given
 
 

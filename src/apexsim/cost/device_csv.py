@@ -11,6 +11,7 @@ import csv
 import math
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError, nearest
+from apexsim.files import lines
 
 Array = NDArray[np.float64]
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -144,8 +146,8 @@ def read_sheet(path: Path) -> tuple[Sheet | None, list[Finding]]:
     """One file and what is wrong with it; no sheet where the header is, or no row is left."""
     reading, kind = _Reading(path), kind_of(path)[0]
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
+        with closing(lines(path, "file")) as text:
+            rows = csv.reader(text, strict=True)
             header = next(rows, [])
             if not any(cell.strip() for cell in header):
                 return None, [Finding(ERROR, path.name, "the file is empty", "leave it out, or measure")]
@@ -156,10 +158,6 @@ def read_sheet(path: Path) -> tuple[Sheet | None, list[Finding]]:
             if places is None:
                 return None, reading.close()
             sheet = _rows(rows, kind, places, reading, len(header))
-    except OSError as error:
-        raise InputError(f"cannot read the file: {error.strerror}", str(path)) from None
-    except UnicodeDecodeError:
-        raise InputError("the file is not UTF-8 text", str(path), "save it as CSV in UTF-8") from None
     except csv.Error as error:
         raise InputError(f"not CSV: {error}", f"{path} line {rows.line_num}") from None
     return sheet, reading.close()

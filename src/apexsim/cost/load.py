@@ -24,14 +24,13 @@ Ignored: that counts differ by layer and drift with time; all layers take the co
 from __future__ import annotations
 
 import heapq
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError, nearest
+from apexsim.files import read_json
 
 NAMES = ("balanced", "power_law_1.01", "power_law_1.2")
 STEEPEST, EXPONENT = "power_law_1.2", 1.2
@@ -123,15 +122,7 @@ def read_load(text: str, copies: int = 0) -> Load:
         return Load(text, (), copies)
     if not text.endswith(".json"):
         raise InputError(f"unknown expert load '{text}'", "expert load", f"{nearest(text, NAMES)}, or a .json file")
-    try:
-        with Path(text).open("rb") as file:
-            read = file.read(BYTES + 1)
-        counts = json.loads(read) if len(read) <= BYTES else None
-    except OSError as fault:
-        raise InputError(f"cannot read expert counts: {fault.strerror}", text) from None
-    except (ValueError, RecursionError):
-        raise InputError("cannot read expert counts: it is not JSON", text, WANTED) from None
-    return Load("measured", _sound(counts, text), copies)
+    return Load("measured", _sound(read_json(text, "file of expert counts", BYTES), text), copies)
 
 
 WANTED = f"expected a list of numbers, one per routed expert, {MOST:,} at most"

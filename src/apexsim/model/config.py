@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError
+from apexsim.files import read_text
 
 HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model", "embed_dim")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "depth")
@@ -151,13 +152,10 @@ def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> Config:
     if not file.is_file():
         raise InputError("no config.json there" if path.is_dir() else "no such file", str(path))
     name = file.parent.resolve().name if file.name == "config.json" else file.stem
-    try:
-        config = parse_config(file.read_text(encoding="utf-8"), str(file), name, changes)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error})", str(file)) from None
+    config = parse_config(read_text(file, "model file"), str(file), name, changes)
     beside = file.parent / "hf_quant_config.json"
     if beside.is_file() and file.name == "config.json" and not config.has("quantization_config"):
-        quant = parse_config(beside.read_text(encoding="utf-8"), str(beside), name).sub("quantization")
+        quant = parse_config(read_text(beside, "file of formats"), str(beside), name).sub("quantization")
         if quant is not None:
             section = {"quant_method": "modelopt", **quant.data}
             return Config({**config.data, "quantization_config": section}, config.where, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError
+from apexsim.files import DOCUMENT, read_json
 from apexsim.stats import NAN, Stats, plain, stats_of
 
 F8 = NDArray[np.float64]
@@ -210,12 +210,7 @@ def _peaks(done: list[Sent]) -> dict[str, Any]:
 def read_run(path: str | Path) -> Run:
     """A detailed result file, of this program or of vLLM's `bench serve --save-result --save-detailed`."""
     where = str(path)
-    try:
-        whole = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where) from None
-    except ValueError as error:
-        raise InputError(f"is no JSON ({error})", where, "expected a detailed result of a load generator") from None
+    whole = read_json(path, "result file", DOCUMENT)
     columns = ("input_lens", "output_lens", "ttfts", "itls")
     missing = [key for key in columns if not isinstance(whole, dict) or not isinstance(whole.get(key), list)]
     if missing:
@@ -236,7 +231,7 @@ def read_run(path: str | Path) -> Run:
         raise InputError("has no start_times, so its arrivals are unknown", where, "save it with a newer vLLM")
     try:
         sent = tuple(_read(whole, i) for i in range(size))
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"its per-request lists do not fit together ({error})", where) from None
     origin = min((s.start for s in sent if s.start == s.start), default=0.0)
     sent = tuple(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -59,9 +60,12 @@ def replay(work: Workload, target: Target, prompts: Prompts, patience: Patience,
         asyncio.run(session.run(_httpx()))
     finally:
         gc.unfreeze()
+    for request in session.sent:  # a server may send back what it was sent
+        request.error, request.text = target.hidden(request.error), [target.hidden("".join(request.text))]
+    session.stopped = target.hidden(session.stopped)
     rate = mean_rate(work.arrive) if work.mode == "open" and work.arrive[-1] > work.arrive[0] else "inf"
     about = {
-        "date": date, "endpoint_type": target.api, "backend": "openai", "label": "apexsim", "url": target.url,
+        "date": date, "endpoint_type": target.api, "backend": "openai", "label": "apexsim", "url": target.shown,
         "model_id": target.model, "tokenizer_id": None, "request_rate": rate, "burstiness": None,
         "client_cpu_share": round(session.busy, 4),
     }  # fmt: skip
@@ -98,6 +102,7 @@ class Session:
             await self._try(lines)
             self.begun, used = time.perf_counter(), time.process_time()
             self.told(0, len(self.sent), "requests")
+            release = _cancelled_by_signals()
             try:
                 await (self._closed if self.work.mode == "closed" else self._open)(lines)
                 while self.tasks:
@@ -107,6 +112,8 @@ class Session:
                 for task in self.tasks:
                     task.cancel()
                 await asyncio.gather(*self.tasks, return_exceptions=True)
+            finally:
+                release()
             self.busy = (time.process_time() - used) / max(self.clock(), 1e-9)
         for request in self.sent:
             if request.start != request.start:
@@ -118,8 +125,8 @@ class Session:
             request = replace(self.sent[0], gaps=[], text=[])
             await self._ask(lines, request, self.target.body(self.prompts.spare(number), request.output))
             if request.error:
-                hint = f"nothing was measured; asked {self.target.address} for model {self.target.model}"
-                raise InputError(f"the server does not serve: {request.error}", self.target.url, hint)
+                hint = f"nothing was measured; asked {self.target.shown} for model {self.target.model}"
+                raise InputError(self.target.hidden(f"the server does not serve: {request.error}"), self.target.shown, hint)
 
     async def _open(self, lines: Lines) -> None:
         for index, request in enumerate(self.sent):
@@ -173,6 +180,8 @@ class Session:
             if not request.done:
                 broken = "refused" if isinstance(error, httpx.ConnectError) else "broken off"
                 request.error = request.error or f"{broken}: {str(error) or type(error).__name__}"
+        except Exception as error:  # of names, ports and protocols, by whichever layer: a failed request, never a lost run
+            request.error = request.error or f"broken off: {type(error).__name__}: {error}"
         if not request.error and not (request.done or request.ended):
             request.error = "broken off: the stream ended before the answer"
         if not request.error and request.steps == 0:
@@ -199,6 +208,26 @@ class Session:
                     return
             if other and not (request.steps or request.error or request.done):
                 request.error = f"no stream of events: {detail(other)}"
+
+
+def _cancelled_by_signals() -> Callable[[], None]:
+    """Let SIGTERM and SIGHUP end the run as Ctrl-C does, where the system has them; how to undo that."""
+    loop, task, taken = asyncio.get_running_loop(), asyncio.current_task(), list[tuple[int, Any]]()
+    assert task is not None
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None:
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                before = signal.getsignal(number)
+                loop.add_signal_handler(number, task.cancel)
+                taken.append((number, before))
+
+    def release() -> None:
+        for number, before in taken:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before)
+
+    return release
 
 
 async def _some(answer: Any) -> str:

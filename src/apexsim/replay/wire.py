@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import Sent
@@ -32,14 +34,20 @@ class Target:
     def __post_init__(self) -> None:
         if self.api not in PATHS:
             raise InputError(f"unknown interface '{self.api}'", "--api", nearest(self.api, PATHS))
-        port = re.match(r"https?://[^/\s]+?(?::(\d+))?(?:/|$)", self.url)
-        if not port or int(port[1] or 1) > 65535:
-            raise InputError(f"no address of a server: '{self.url}'", "--url", "write e.g. http://localhost:8000")
+        if not _is_address(self.url):
+            raise InputError(f"no address of a server: '{self.shown}'", "--url", "write e.g. http://localhost:8000")
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise InputError("holds characters that no header carries", "OPENAI_API_KEY", "give the key as the server issued it")
+        if self.key and self._login:
+            told = "the address holds a password and OPENAI_API_KEY holds a key"
+            raise InputError(told, "--url", "a request carries one of them: take the other away")
+        if not (self._login.isascii() and self._login.isprintable()):
+            raise InputError("its user and password hold characters that no header carries", "--url")
 
     @property
     def address(self) -> str:
         """Where requests go."""
-        base = self.url.rstrip("/")
+        base = self._bare.rstrip("/")
         if base.endswith("/completions"):
             return base
         return base + ("" if base.endswith("/v1") else "/v1") + PATHS[self.api]
@@ -48,7 +56,32 @@ class Target:
     def headers(self) -> dict[str, str]:
         """Headers of every request."""
         named = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        if self._login:
+            return named | {"Authorization": f"Basic {base64.b64encode(unquote(self._login).encode()).decode()}"}
         return named | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+
+    @property
+    def _login(self) -> str:
+        """user:password of the address, "" for none."""
+        return urlsplit(self.url).netloc.rpartition("@")[0] if "@" in self.url else ""
+
+    @property
+    def _bare(self) -> str:
+        """The address without user and password."""
+        return self.url.replace(f"{self._login}@", "", 1) if self._login else self.url
+
+    @property
+    def shown(self) -> str:
+        """The address as it is shown and kept: without user, password and what a query carries."""
+        return re.sub(r"\?.*", "?…", re.sub(r"//[^/]*@", "//", self.url))
+
+    def hidden(self, text: str) -> str:
+        """A text without the key and the password, which a server may send back."""
+        _, _, password = self._login.partition(":")
+        token = self.headers.get("Authorization", "").partition(" ")[2]
+        for secret in sorted({self.key, password, unquote(password), self._login, token} - {""}, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
 
     def body(self, prompt: str | list[int], output: int) -> bytes:
         """A request for exactly `output` tokens: generation runs to the limit, past any end-of-text token."""
@@ -59,6 +92,17 @@ class Target:
         else:
             asked["messages"] = [{"role": "user", "content": prompt}]
         return json.dumps(asked | dict(self.extra)).encode()
+
+
+def _is_address(url: str) -> bool:
+    """Whether a text is an HTTP address with a host and a port that can be."""
+    try:
+        found = urlsplit(url)
+        port = found.port
+        host = (found.hostname or "").encode("idna")
+    except (ValueError, UnicodeError):
+        return False
+    return found.scheme in ("http", "https") and bool(host) and port != 0 and url.isprintable() and " " not in url
 
 
 def receive(sent: Sent, data: str, now: float) -> None:

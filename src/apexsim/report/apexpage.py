@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from apexsim.cost.account import account
 from apexsim.cost.tables import axes_for
 from apexsim.errors import Rejected
+from apexsim.errors import shown as printable
 from apexsim.plan.space import stage_layers
 from apexsim.report.jsonout import study_json
 from apexsim.report.layout import layouts
@@ -80,7 +81,7 @@ def apex_page(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) 
         for i, ranked in enumerate(shown):
             title = f"Parallel schedule {i} for" if wanted.everything else "Optimal schedule for"
             lines += [f"* {title} {part.role}:", *_plan(study, ranked), *_output(part, ranked, wanted), RULE]
-    return "\n".join([*lines, "Notes:", *(f"  [{i}] {note}" for i, note in enumerate([*NOTES, *notes], 1))]) + "\n"
+    return printable("\n".join([*lines, "Notes:", *(f"  [{i}] {note}" for i, note in enumerate([*NOTES, *notes], 1))]) + "\n")
 
 
 def apex_json(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) -> dict[str, Any]:

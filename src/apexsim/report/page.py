@@ -13,6 +13,8 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
+from apexsim.errors import shown
+
 PROSE_WIDTH = 120  # columns at which sentences wrap
 LEAST = 60  # columns of the narrowest page
 ENDLESS = 1000  # columns of a table: it is never cut
@@ -21,14 +23,14 @@ Row = tuple[str, str]
 
 def heading(title: str, rest: str = "", width: float = ENDLESS) -> RenderableType:
     """A section's first line."""
-    return Constrain(Text.assemble((title, "bold cyan"), f"  {rest}" if rest else ""), int(max(LEAST, min(width, ENDLESS))))
+    return Constrain(Text.assemble((shown(title), "bold cyan"), f"  {shown(rest)}" if rest else ""), int(max(LEAST, min(width, ENDLESS))))
 
 
 def labelled(rows: Iterable[Row], width: float = PROSE_WIDTH, indent: int = 2) -> RenderableType:
     """Label and text; long text wraps under itself."""
     grid = Table.grid(Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 2, 0, 0))
     for label, text in rows:
-        grid.add_row(Text(label), Text(text))
+        grid.add_row(Text(shown(label)), Text(shown(text)))
     return Constrain(Padding(grid, (0, 0, 0, indent)), int(max(LEAST, min(width, PROSE_WIDTH))))
 
 
@@ -59,10 +61,10 @@ def columns(
         fixed = not width or i < len(heads) - 1
         justify: Literal["left", "right"] = "right" if side == "right" else "left"
         table.add_column(
-            Text(title), justify=justify, no_wrap=fixed, overflow="fold", vertical="top" if width else "bottom"
+            Text(shown(title)), justify=justify, no_wrap=fixed, overflow="fold", vertical="top" if width else "bottom"
         )
     for i, row in enumerate(rows):
-        table.add_row(*(Text(cell) for cell in row), style="bold" if i == bold else "")
+        table.add_row(*(Text(shown(cell)) for cell in row), style="bold" if i == bold else "")
     padded = Padding(table, (0, 0, 0, indent), expand=False)
     return Constrain(padded, int(width)) if width else padded
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
 
+ESCAPED = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # what terminals obey and no encoding holds
+
 
 def dumps(value: Any) -> str:
     """JSON text with a final newline; everything in it is finite."""
-    return json.dumps(clean(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(clean(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def clean(value: Any) -> Any:

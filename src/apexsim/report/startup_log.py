@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from apexsim.errors import InputError
-from apexsim.examples import located
+from apexsim.files import lines, lines_of
 
 NUMBER = r"(-?[\d,]*\.?\d+)"
 # line of the comparison -> (how ranks join, patterns: the first that occurs counts)
@@ -43,6 +43,9 @@ PATTERNS: dict[str, tuple[Callable[[list[float]], float], tuple[str, ...]]] = {
     "max_concurrency": (min, (rf"Maximum concurrency for [\d,]+ tokens per request: {NUMBER}x",)),
     "max_model_len": (max, (rf"Maximum concurrency for {NUMBER} tokens per request",)),
 }  # fmt: skip
+STATES = re.compile(r"G[i]?B|tokens|blocks|utilization|mem_fraction|usage")  # what every line that is read holds
+LONGEST = 4096  # characters of a line that are looked at
+MOST = 1e12  # no count or size of a log is larger
 HALVES = re.compile(rf"K size: {NUMBER} GB, V size: {NUMBER} GB")  # SGLang states keys and values apart
 
 
@@ -56,13 +59,9 @@ class Line:
 
 
 def read_log(path: str) -> str:
-    """The text of a log; "-" is standard input."""
-    if path == "-":
-        return sys.stdin.read()
-    try:
-        return located(path).expanduser().read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"cannot read the log '{path}': {error.strerror}", "--log") from None
+    """The lines of a log that may state memory; "-" is standard input."""
+    source = lines_of(sys.stdin.buffer, "log", "-", lenient=True) if path == "-" else lines(path, "log", lenient=True)
+    return "".join(line[:LONGEST] for line in source if STATES.search(line[:LONGEST]))
 
 
 def logged(text: str, where: str = "--log") -> dict[str, float]:
@@ -70,11 +69,11 @@ def logged(text: str, where: str = "--log") -> dict[str, float]:
     found: dict[str, float] = {}
     for name, (join, patterns) in PATTERNS.items():
         for pattern in patterns:
-            values = [float(v.replace(",", "")) for v in re.findall(pattern, text)]
+            values = [value for v in re.findall(pattern, text) if (value := _value(v)) < MOST]
             if values:
                 found[name] = join(values)
                 break
-    halves = [float(k.replace(",", "")) + float(v.replace(",", "")) for k, v in HALVES.findall(text)]
+    halves = [both for k, v in HALVES.findall(text) if (both := _value(k) + _value(v)) < MOST]
     if halves:
         found.setdefault("kv_gib", min(halves))
     if not found:
@@ -82,6 +81,10 @@ def logged(text: str, where: str = "--log") -> dict[str, float]:
             "holds no memory line of a start-up log", where, "give the output of vllm serve, SGLang or trtllm-serve"
         )
     return found
+
+
+def _value(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def compared(text: str, predicted: dict[str, float]) -> tuple[Line, ...]:

@@ -138,7 +138,7 @@ def _cores(ray: Any) -> int:
 def _answers(address: str) -> None:
     """Raise InputError where nobody listens, or somebody who does not speak gRPC: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InputError(f"cannot read the address '{address}'", RAY, "write HOST:PORT, ray://HOST:PORT, auto or local")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as line:

@@ -18,13 +18,14 @@ import numpy as np
 from apexsim.engine.types import AHEAD
 from apexsim.engines import EngineRow, closest, override, settled
 from apexsim.errors import InputError
+from apexsim.files import lines
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Experts, Model
 from apexsim.model.names import model_names
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.validate.memory_cases import memory_row
 from apexsim.validate.rows import MOST, WIDEST, Answered, Row, Skipped, flag, model_named, number, whole
-from apexsim.workload.formats import read_trace
+from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -124,7 +125,7 @@ def _checkpoint(config: str, label: str) -> dict[str, str]:
 def _version(row: Row) -> str:
     """The row's engine version, or the newest rules before its date."""
     given = (row.get("backend_version") or "").strip()
-    if given and given[0].isdigit():
+    if given and given[0].isdecimal():
         return given
     date = row.get("measured_date") or "9999"
     known = [v for day, v in RELEASED[row["backend"]] if day <= date]
@@ -386,11 +387,9 @@ def _energy(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]
 def read_rows(path: str | Path, kind: str = "") -> tuple[str, list[Row]]:
     """(kind, rows) of a file; raises InputError when it cannot be read, is empty, or has not the columns of (that) kind."""
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            rows: list[Row] = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"cannot be read as CSV ({why})", str(path), "give a file of measured runs") from error
+        rows: list[Row] = list(csv.DictReader(lines(path, "file of measured runs")))
+    except csv.Error as error:
+        raise InputError(f"cannot be read as CSV ({error})", str(path), "give a file of measured runs") from error
     if not rows:
         raise InputError("holds no rows", str(path), "give a file of measured runs")
     wanted = {kind: KINDS[kind]} if kind else KINDS

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.examples import located
 from apexsim.workload.nested import is_nested, unfolded
+
+ROWS_OF = ("requests", "records", "data", "rows", "results", "traces", "entries")  # keys whose list is the trace
+DEEPEST = 4  # objects within objects that are looked into
+SIGNS = ",\t;|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,57 +34,42 @@ class Table:
         return f"{self.where}:{self.line[row]}"
 
 
-def read_table(path: Path) -> Table:
-    """The file as columns, its container found from the content."""
-    text, where = _text(path), str(path)
-    if text.lstrip()[0] not in "{[":
-        return csv_table(text, where)
-    try:
-        first = json.loads(text.lstrip().split("\n", 1)[0])
-    except (ValueError, RecursionError):
-        first = None  # a JSON document over several lines, or a broken first line
-    if isinstance(first, dict) and not isinstance(first.get("input_lens"), list):
-        return jsonl_table(text, where)
+def document(text: str, where: str) -> Table:
+    """One JSON document: columns as lists, a list of records, or an object that holds one."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
         return jsonl_table(text, where)  # names the broken line
     if isinstance(whole, dict) and not is_nested(whole):
-        return _columns(whole, where)
+        inner = next((whole[key] for key in ROWS_OF if isinstance(whole.get(key), list) and whole[key]), None)
+        if inner is None and isinstance(whole.get("input_lens"), list):
+            return _columns(whole, where)
+        whole = whole if inner is None else inner
     records = [whole] if isinstance(whole, dict) else whole
+    if not isinstance(records, list):
+        raise InputError(f"expected requests, got {type(records).__name__}", where)
     return _records(records, range(1, len(records) + 1), where)
 
 
-def _text(path: Path) -> str:
-    """The file's text, or the reason why there is none."""
-    where = str(path)
-    try:
-        raw = located(path).read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except FileNotFoundError:
-        raise InputError("the trace file does not exist", where) from None
-    except IsADirectoryError:
-        raise InputError("a trace file is expected, this is a directory", where) from None
-    except (OSError, EOFError) as error:
-        raise InputError(f"the trace file cannot be read ({error})", where) from None
-    if b"\0" in raw:
-        raise InputError("the trace file is binary, expected CSV or JSON lines", where)
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError("the trace file is not UTF-8 text", where, "expected CSV or JSON lines") from None
-    if not text.strip():
-        raise InputError("the trace file is empty", where)
-    return text
+def is_whole(record: dict[str, Any]) -> bool:
+    """Whether an object holds all requests of a file: as columns, or as records under a key of its own."""
+    lists = [record[key] for key in ROWS_OF if isinstance(record.get(key), list) and record[key]]
+    return isinstance(record.get("input_lens"), list) or (not is_nested(record) and any(isinstance(rows[0], dict) for rows in lists))
 
 
-def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = ()) -> Table:
+def separator(line: str) -> str:
+    """What separates the names of a header: a comma, tab, semicolon or bar."""
+    return max(SIGNS, key=line.count)
+
+
+def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = (), sign: str = "") -> Table:
     """CSV text, whose first line is number `start` of the file; `head` names the columns where the text does not."""
-    cells = _plain_cells(text, len(head)) if len(head) > 1 else []
+    sign = sign or separator(text.lstrip("\r\n ").partition("\n")[0])
+    cells = _plain_cells(text, len(head), sign) if len(head) > 1 else []
     if cells:
         columns = dict(zip(head, (cells[i :: len(head)] for i in range(len(head)))))
         return Table("csv", head, columns.__getitem__, range(start, start + len(cells) // len(head)), where, 1)
-    reader = csv.reader(io.StringIO(text), skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text), delimiter=sign, skipinitialspace=True)
     named, before = len(head), start - 1
     first = 1 if named else 0
     rows: list[list[str]] = []
@@ -107,9 +93,7 @@ def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = ())
     except csv.Error as error:
         raise InputError(f"not CSV: {str(error).partition(' - ')[0]}", f"{where}:{reader.line_num + before}") from None
     if named < 2:
-        other = next((f"'{sign.strip() or 'tab'}'" for sign in "\t;|" if head and sign in head[0]), "")
-        hint = f"columns are separated by {other}, expected ','" if other else ""
-        raise InputError("neither CSV with a header nor JSON lines", where, hint)
+        raise InputError("neither CSV with a header nor JSON lines", where)
     twice = next((name for name in head if name and head.count(name) > 1), "") if len(set(head)) < named else ""
     if twice:
         raise InputError(f"the header names '{twice}' twice", f"{where}:{first}")
@@ -117,13 +101,13 @@ def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = ())
     return Table("csv", head, by_name.__getitem__, line, where, first)
 
 
-def _plain_cells(text: str, named: int) -> list[str]:
+def _plain_cells(text: str, named: int, sign: str) -> list[str]:
     """All cells of lines that need no CSV rules (no quotes, no blanks, `named` cells each); [] where some do."""
     text = text.replace("\r\n", "\n").removesuffix("\n")
-    if '"' in text or "\r" in text or ", " in text:
+    if '"' in text or "\r" in text or sign + " " in text:
         return []
-    commas = set(map(str.count, lines := text.split("\n"), repeat(",")))
-    return ",".join(lines).split(",") if commas == {named - 1} else []
+    commas = set(map(str.count, lines := text.split("\n"), repeat(sign)))
+    return sign.join(lines).split(sign) if commas == {named - 1} else []
 
 
 def jsonl_table(text: str, where: str, start: int = 1) -> Table:
@@ -157,13 +141,36 @@ def _records(records: Sequence[Any], line: Sequence[int], where: str) -> Table:
         records, line = unfolded(records, line, where)
 
     def column(key: str) -> Sequence[Any]:
+        path = None if key in records[0] else key.split(".")
         try:
-            return [record[key] for record in records]
-        except KeyError:
-            row = next(i for i, record in enumerate(records) if key not in record)
+            return [_inner(record, path) for record in records] if path else [record[key] for record in records]
+        except (KeyError, TypeError):
+            row = next(i for i, record in enumerate(records) if not _has(record, path or [key]))
             raise InputError(f"key '{key}' is missing", f"{where}:{line[row]}") from None
 
-    return Table("jsonl", tuple(records[0]), column, line, where, line[0])
+    return Table("jsonl", tuple(_names(records[0])), column, line, where, line[0])
+
+
+def _names(record: dict[str, Any], before: str = "", depth: int = 0) -> Iterator[str]:
+    """Keys of a record, those of objects in it as outer.inner."""
+    for key, value in record.items():
+        yield f"{before}{key}"
+        if isinstance(value, dict) and depth < DEEPEST:
+            yield from _names(value, f"{before}{key}.", depth + 1)
+
+
+def _inner(record: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        record = record[key]
+    return record
+
+
+def _has(record: Any, path: Sequence[str]) -> bool:
+    try:
+        _inner(record, path)
+    except (KeyError, TypeError):
+        return False
+    return True
 
 
 def _columns(whole: dict[str, Any], where: str) -> Table:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,9 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError, nearest
 from apexsim.units import TIME_UNITS, format_seconds
-from apexsim.workload.containers import Table, read_table
+from apexsim.workload.containers import Table
+from apexsim.workload.dates import stamps
+from apexsim.workload.meaning import Meaning, is_aggregate, is_number, meaning_of, prefix_of
 from apexsim.workload.trace import Workload
 
 Ints = NDArray[np.int64]
@@ -28,6 +29,9 @@ MANY = 100  # requests from which on a mean rate says something
 RATE_HIGH = {True: 1e4, False: 1e6}  # [requests/s] many requests, few requests: above this the unit is wrong
 RATE_ODD = 100.0  # [requests/s] above this the unit is worth a note
 SPAN_HIGH = 2 * 365 * 86400.0  # [s] longer than this the unit is wrong
+EPOCH = (1e9, 4.2e9)  # [s] after 1970 within which clocks of traces lie: 2001 to 2103
+DATES = ("clock", "mdy", "dmy")  # units that are dates; where day and month cannot be told apart, "clock" reads the month first
+TEXTS = ("prompt", "input", "question", "instruction", "messages", "conversations", "text", "query", "request", "payload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class Format:
 
     hashes: column of prefix block ids, one per `block` prompt tokens; marker: a column that only this format has;
     arrive "": lengths without times, all sent at once; shared: a column of prefix tokens that come on top of the prompt;
-    note: what the reader should know.
+    note: what the reader should know; chars: lengths are characters; loose: other tools write this format in seconds too.
+    unit "": found from the times themselves; mdy, dmy: dates whose month, or day, comes first.
     """
 
     name: str
@@ -51,17 +56,20 @@ class Format:
     marker: str = ""
     note: str = ""
     shared: str = ""
+    chars: bool = False
+    loose: bool = False
 
 
 IMAGES = "NumImages is not counted: the tokens of images are those that ContextTokens holds"
 EARLIEST = "turns come at the earliest moment, as from a server that takes no time: the file holds no service times"
+TURNS = "turns of a trajectory are read as requests of their own, each after all that was said before"
 FORMATS = (
     Format("apex", "jsonl", "StartTimeOffset", "ContextTokens", "GeneratedTokens", "ns"),
     Format("azure-lmm", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", True, marker="NumImages", note=IMAGES),
     Format("azure", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", zero=True),
     Format("bailian", "jsonl", "timestamp", "input_length", "output_length", "s", True, "hash_ids", 16, "chat_id"),
-    Format("mooncake", "jsonl", "timestamp", "input_length", "output_length", "ms", True, "hash_ids", 512),
-    Format("mooncake-tokens", "jsonl", "timestamp", "input_tokens", "output_tokens", "ms", True, "hash_ids", 512),
+    Format("mooncake", "jsonl", "timestamp", "input_length", "output_length", "ms", True, "hash_ids", 512, loose=True),
+    Format("mooncake-tokens", "jsonl", "timestamp", "input_tokens", "output_tokens", "ms", True, "hash_ids", 512, loose=True),
     Format("burstgpt", "csv", "Timestamp", "Request tokens", "Response tokens", "s", zero=True),
     Format("blis", "csv", "arrival_time_us", "input_tokens", "output_tokens", "us", marker="prefix_length", shared="prefix_length"),
     Format("vidur-lengths", "csv", "", "num_prefill_tokens", "num_decode_tokens", "s", marker="num_total_tokens"),
@@ -72,40 +80,13 @@ FORMATS = (
            note="times count from the start of each conversation: all conversations start at 0"),
     Format("trie", "jsonl", "arrive_s", "prompt_tokens", "output_tokens", "s", note=EARLIEST),
     Format("aiperf", "jsonl", "request_start_ns", "input_sequence_length", "output_sequence_length", "ns", zero=True),
-    Format("sharegpt", "jsonl", "", "prompt_chars", "output_chars", "s", marker="prompt_chars"),
+    Format("sharegpt", "jsonl", "", "prompt_chars", "output_chars", "s", marker="prompt_chars", chars=True),
+    Format("genai-perf", "jsonl", "sent_ns", "payload_chars", "response_chars", "ns", True, marker="sent_ns", chars=True),
+    Format("guidellm", "jsonl", "start_time", "prompt_tokens", "output_tokens", "s", True),
+    Format("rollout", "jsonl", "", "turn_prompt", "turn_output", "s", marker="turn_prompt", note=TURNS),
     Format("sglang-bench", "json", "", "input_lens", "output_lens", "s", marker="itls"),
     Format("vllm-bench", "json", "start_times", "input_lens", "output_lens", "s", zero=True),
 )  # fmt: skip
-
-
-def read_trace(
-    path: str | Path, fmt: str = "auto", columns: Mapping[str, str] | None = None, time_unit: str = "", name: str = ""
-) -> Workload:
-    """The requests of a trace file, ascending by arrival.
-
-    fmt: a name in `FORMATS` or "auto"; columns: {"arrive", "prompt", "output": column} for other files; time_unit:
-    ns, us, ms, s or "clock", instead of the format's own.
-    """
-    table = read_table(Path(path))
-    row = chosen(table, fmt, columns, time_unit)
-    complete(table, row)
-    if row.name == "sharegpt":
-        hint = "make a trace of it: apexsim trace tokenize FILE --tokenizer NAME"
-        raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", str(path), hint)
-    seconds, notes = arrivals(raw_times(table, row), row, table.where)
-    prompt = prompts(table, row)
-    output = lengths(table, row.output, "output")
-    hashes = hashes_of(table, row, prompt)
-    order = np.argsort(seconds, kind="stable")
-    if np.any(np.diff(seconds) < 0):
-        notes += ("arrivals were not in order: sorted",)
-    hashes = tuple(hashes[i] for i in order) if hashes else ()
-    prompt = prompt[order]
-    return Workload(
-        name or Path(path).name.split(".")[0], seconds[order], prompt, output[order], "open" if row.arrive else "offline",
-        line=np.asarray(table.line, dtype=np.int64)[order], prefix_hashes=hashes, hash_block=row.block if hashes else 0,
-        ideal_hit=ideal_hit(prompt, hashes, row.block) if hashes else float("nan"), source=str(path), notes=notes,
-    )  # fmt: skip
 
 
 # ---- choice -------------------------------------------------------------------------------------------------------
@@ -116,25 +97,75 @@ def _names() -> str:
 
 
 def chosen(table: Table, fmt: str, columns: Mapping[str, str] | None, time_unit: str) -> Format:
-    """The row of `FORMATS` for the table, or one made of the user's column map."""
-    if time_unit and time_unit not in TIME_UNITS and time_unit != "clock":
-        raise InputError(f"unknown time unit '{time_unit}'", "--time-unit", f"one of {', '.join(TIME_UNITS)}, clock")
+    """The row of `FORMATS` for the table, or one made of the user's column map, or of what the columns mean."""
+    if time_unit and time_unit not in (*TIME_UNITS, *DATES):
+        raise InputError(f"unknown time unit '{time_unit}'", "--time-unit", f"one of {', '.join((*TIME_UNITS, *DATES))}")
     if columns:
-        missing = {"arrive", "prompt", "output"} ^ set(columns)
-        if missing:
-            raise InputError(f"a column map names arrive, prompt and output; {', '.join(missing)}?", "--map")
-        return Format("map", table.container, columns["arrive"], columns["prompt"], columns["output"], time_unit or "s")
-    if fmt == "auto":
-        fits = [f for f in FORMATS if f.container == table.container and (not f.marker or f.marker in table.columns)]
-        row = max(fits, key=lambda f: _hits(f, table))
-        if _hits(row, table) < 2:  # with two of three, the missing one can be named
-            have, hint = ", ".join(table.columns[:8]), f"known formats: {_names()}; or give a column map"
-            raise InputError(f"no trace format has these columns: {have}", table.where, hint)
+        row = _mapped(table, columns, time_unit)
+    elif fmt == "auto":
+        row = _detected(table)
     elif fmt in (names := {f.name: f for f in FORMATS}):
         row = names[fmt]
     else:
         raise InputError(f"unknown trace format '{fmt}'", "--format", nearest(fmt, names))
-    return replace(row, unit=time_unit) if time_unit else row
+    if row.arrive and not row.unit and not time_unit and row.arrive in table.columns and len(table.line):
+        row = row if is_number(table.column(row.arrive)[0]) else replace(row, unit="clock")
+    return replace(row, unit=time_unit, loose=False) if time_unit else row
+
+
+def _mapped(table: Table, columns: Mapping[str, str], time_unit: str) -> Format:
+    """The user's column map; a column of prefix tokens is kept, unless the map names another, or "" for none."""
+    missing = {"prompt", "output"} - set(columns)
+    if missing or set(columns) - {"arrive", "prompt", "output", "shared"}:
+        raise InputError(f"a column map names the prompt and the output; {', '.join(sorted(missing))}?", "--map")
+    shared = columns.get("shared", prefix_of([name for name in table.columns if name not in columns.values()]))
+    note = f"prompt = {columns['prompt']} + {shared}, which is the prefix before it (--map prefix= leaves it out)" if shared else ""
+    return Format("map", table.container, columns.get("arrive", ""), columns["prompt"], columns["output"], time_unit,
+                  note=note if "shared" not in columns else "", shared=shared)  # fmt: skip
+
+
+def _detected(table: Table) -> Format:
+    """A known format, if all its columns are there; else what the names of the columns mean."""
+    fits = [f for f in FORMATS if f.container == table.container and (not f.marker or f.marker in table.columns)]
+    row = max(fits, key=lambda f: _hits(f, table)) if fits else None
+    if row and row.arrive and _hits(row, table) == 3:
+        return row
+    if is_aggregate(table.columns):
+        raise _unknown(table, {})
+    first = {name: table.column(name)[0] for name in table.columns} if len(table.line) else {}
+    found = meaning_of(table.columns, first.get) if first else Meaning()
+    if row and row.marker and _hits(row, table) == len([key for key in (row.arrive, row.prompt, row.output) if key]) and not (
+        found.arrive and found.prompt and found.output
+    ):
+        return row
+    if found.prompt and found.output:
+        return _meant(table, found)
+    if row and _hits(row, table) >= 2:  # with two of three, the missing one can be named
+        return row
+    raise _unknown(table, first)
+
+
+def _meant(table: Table, found: Meaning) -> Format:
+    """A row for the columns that were recognised, with a note of what was taken for what."""
+    prompt = f"{found.shared} + {found.prompt}" if found.shared else found.prompt
+    when = f"time={found.arrive}, " if found.arrive else ""
+    limit = " (the limits that requests state)" if found.limited else ""
+    note = f"columns read by their names: {when}in={prompt}, out={found.output}{limit}; --map names others"
+    return Format("columns", table.container, found.arrive, found.prompt, found.output, found.unit, note=note,
+                  shared=found.shared)  # fmt: skip
+
+
+def _unknown(table: Table, first: Mapping[str, Any]) -> InputError:
+    """Why a file is no trace, and what would make it one."""
+    if is_aggregate(table.columns):
+        hint = "save it with --save-detailed (vLLM) or --output-details (SGLang), or state the load: --prompt-len N --output-len N"
+        return InputError("holds the totals of a benchmark run, not its requests", table.where, hint)
+    texts = [name for name, cell in first.items() if isinstance(cell, str) and not is_number(cell) and name.lower() in TEXTS]
+    if texts:
+        told = f"'{texts[0]}' holds texts, whose tokens depend on a tokenizer"
+        return InputError(told, table.where, "apexsim trace tokenize FILE makes a trace of them")
+    have, hint = ", ".join(table.columns[:8]), f"--map time=COLUMN,in=COLUMN,out=COLUMN names them; known formats: {_names()}"
+    return InputError(f"no columns of prompt and output lengths among: {have}", table.where, hint)
 
 
 def _hits(row: Format, table: Table) -> int:
@@ -160,25 +191,25 @@ def _first_bad(cells: Sequence[Any], good: Callable[[Any], bool]) -> int:
     return next(i for i, cell in enumerate(cells) if not good(cell))
 
 
-def _is_number(cell: Any) -> bool:
-    try:
-        return not isinstance(cell, bool) and bool(np.isfinite(float(cell)))
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
 def _floats(table: Table, key: str, what: str) -> Floats:
     """A column of finite numbers."""
     cells = table.column(key)
+    if isinstance(cells[0], list) and all(isinstance(cell, list) for cell in cells):
+        return np.array(list(map(len, cells)), dtype=np.float64)  # the tokens themselves
     try:
         values = np.array(cells, dtype=np.float64)
         clean = bool(np.isfinite(values).all()) and bool not in set(map(type, cells))
     except (TypeError, ValueError, OverflowError):
         clean = False
     if not clean or values.ndim != 1:
-        row = _first_bad(cells, _is_number)
-        raise InputError(f"{what} '{key}' is not a number: {cells[row]!r}", table.at(row))
+        row = _first_bad(cells, is_number)
+        raise InputError(f"{what} '{key}' is not a number: {cells[row]!r}", table.at(row), _hint_of(what, cells[row]))
     return values
+
+
+def _hint_of(what: str, cell: Any) -> str:
+    """What to try where a cell is no number."""
+    return "for dates: --time-unit clock" if what == "arrival" and isinstance(cell, str) and re.match(r"\s*\d+[-/.]\d", cell) else ""
 
 
 def prompts(table: Table, row: Format, whole: bool = True) -> Ints:
@@ -209,59 +240,6 @@ def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:
     return values.astype(np.int64)
 
 
-_YEAR = re.compile(r"(1[7-9]|2[01])\d\d-")  # what nanoseconds in 64 bits reach, and no count of seconds
-_ZONE = re.compile(r"\s*(?:Z|([+-])(\d\d):?(\d\d))$")
-
-
-def _stamps(table: Table, key: str) -> NDArray[np.datetime64]:
-    """Date and time, with any number of decimals and an optional zone [ns]; without a zone all rows share one."""
-    cells = [str(cell).strip() for cell in table.column(key)]
-    shift = _shifts(cells)
-    strange = {begin for begin in {cell[:5] for cell in cells} if not _YEAR.fullmatch(begin)}
-    if strange:
-        row = next(i for i, cell in enumerate(cells) if cell[:5] in strange)
-        hint = "for numbers: --time-unit UNIT" if _is_number(cells[row]) else "expected a year from 1700 to 2199"
-        raise InputError(f"'{key}' is not a date and time: {cells[row]!r}", table.at(row), hint)
-    try:
-        stamps = np.array(cells, dtype="datetime64[ns]")
-    except ValueError:
-        row = _first_bad(cells, _is_stamp)
-        raise InputError(f"'{key}' is not a date and time: {cells[row]!r}", table.at(row)) from None
-    if np.isnat(stamps).any():
-        raise InputError(f"'{key}' is not a date and time", table.at(int(np.argmax(np.isnat(stamps)))))
-    return stamps - np.asarray(shift, dtype="timedelta64[s]")
-
-
-def _shifts(cells: list[str]) -> NDArray[np.int64] | int:
-    """Offset of each date and time from UTC [s], whose zones are cut off the cells (modified in place)."""
-    every = "".join(cells)
-    if not ("Z" in every or "+" in every or every.count("-") > 2 * len(cells)):
-        return 0
-    common = _ZONE.search(cells[0])
-    if common and every.count(common[0]) == len(cells) and all(cell.endswith(common[0]) for cell in cells):
-        size = len(common[0])
-        cells[:] = [cell[:-size] for cell in cells]
-        return _offset(common)
-    shift = np.zeros(len(cells), dtype=np.int64)
-    for i, cell in enumerate(cells):
-        zone = _ZONE.search(cell) if cell[-1:] == "Z" or "+" in cell or cell.count("-") > 2 else None
-        if zone:
-            cells[i] = cell[: zone.start()]
-            shift[i] = _offset(zone)
-    return shift
-
-
-def _offset(zone: re.Match[str]) -> int:
-    return (int(zone[2]) * 3600 + int(zone[3]) * 60) * (1 if zone[1] == "+" else -1) if zone[1] else 0
-
-
-def _is_stamp(cell: str) -> bool:
-    try:
-        return bool(cell) and np.datetime64(cell, "ns") is not None
-    except ValueError:
-        return False
-
-
 ALL_AT_ONCE = "no arrival times: all requests are sent at once"
 
 
@@ -269,8 +247,8 @@ def raw_times(table: Table, row: Format) -> NDArray[Any]:
     """Arrival times as the file has them: numbers in the row's unit, or dates (datetime64[ns])."""
     if not row.arrive:
         return np.zeros(len(table.line))
-    if row.unit == "clock":
-        return _stamps(table, row.arrive)
+    if row.unit in DATES:
+        return stamps(table, row.arrive, row.unit)
     raw = _floats(table, row.arrive, "arrival")
     if not row.zero and raw.min() < 0:
         at = int(np.argmax(raw < 0))
@@ -283,28 +261,50 @@ def arrivals(raw: NDArray[Any], row: Format, where: str) -> tuple[Floats, tuple[
     told = (row.note,) if row.note else ()
     if not row.arrive:
         return raw, (*told, ALL_AT_ONCE)
-    if row.unit == "clock":
+    if row.unit in DATES:
+        whole = raw.astype("datetime64[s]")  # nanoseconds span 292 years
+        if float((whole.max() - whole.min()).astype(np.int64)) > SPAN_HIGH:
+            raise InputError(f"'{row.arrive}' spans from {whole.min()} to {whole.max()}", where, "is a date mistyped?")
         seconds = (raw - raw.min()).astype(np.float64) * 1e-9
         return seconds, told + _unit_notes(seconds, None, row, where)
-    base = float(raw.min()) if row.zero else 0.0
+    row, why = _with_unit(raw, row)
+    clock = float(raw.min()) * TIME_UNITS[row.unit] > SPAN_HIGH
+    base = float(raw.min()) if row.zero or clock else 0.0
     seconds = (raw - base) * TIME_UNITS[row.unit]
-    return seconds, told + _unit_notes(seconds, raw, row, where)
+    why += ("times are those of a clock: counted from the first request",) if clock and not row.zero else ()
+    return seconds, (*told, *why, *_unit_notes(seconds, raw, row, where))
+
+
+def _with_unit(raw: Floats, row: Format) -> tuple[Format, tuple[str, ...]]:
+    """The row with the unit of its times, where the format leaves it open, and why.
+
+    Times since 1970 tell their unit by their size.  Else it is the unit in which the mean rate comes nearest to 1
+    request/s; a format whose unit is a habit keeps it while its times are whole and give at most `RATE_ODD`.
+    """
+    if row.unit and not row.loose:
+        return row, ()
+    low, span = float(raw.min()), float(raw.max() - raw.min())
+    for unit, scale in TIME_UNITS.items():
+        if EPOCH[0] <= low * scale <= float(raw.max()) * scale <= EPOCH[1] and span * scale < SPAN_HIGH and len(raw) > 1:
+            return replace(row, unit=unit, zero=True), (f"times are read as {unit} since 1970, from the first request on",)
+    usual = row.unit or "s"
+    plain = bool(row.unit) and not np.any(raw % 1) and len(raw) <= RATE_ODD * span * TIME_UNITS[usual]
+    unit = usual if plain or not span > 0 else _unit_guess(raw) or usual
+    if unit == row.unit or not span > 0:
+        return replace(row, unit=unit), ()
+    told = f"times are read in {unit}: {len(raw)} requests within {format_seconds(span * TIME_UNITS[unit])} (--time-unit UNIT for another)"
+    return replace(row, unit=unit), (told,)
 
 
 def _unit_notes(seconds: Floats, raw: Floats | None, row: Format, where: str) -> tuple[str, ...]:
     """A note where the arrival rate is odd, an error where the unit cannot be right."""
     count, span = len(seconds), float(seconds.max() - seconds.min())
     rate = count / span if span > 0 else 0.0
-    first = float(seconds.min())
     told = f"{count} requests within {format_seconds(span)}"
     wrong = count > 1 and ((rate > RATE_HIGH[count >= MANY] and count >= 10) or span > SPAN_HIGH)
-    if raw is not None and (wrong or first > SPAN_HIGH):
+    if raw is not None and wrong:
         guess = _unit_guess(raw)
-        if first > SPAN_HIGH and not span > SPAN_HIGH:
-            told = f"the first request {format_seconds(first)} after the start"
-            hint = "these look like clock times: subtract the first one"
-        else:
-            hint = f"they look like {guess}: --time-unit {guess}" if guess else "check the unit (--time-unit)"
+        hint = f"they look like {guess}: --time-unit {guess}" if guess else "check the unit (--time-unit)"
         raise InputError(f"'{row.arrive}' read in {row.unit} gives {told}", where, hint)
     if rate > RATE_ODD and count >= MANY:
         return (f"{told} ({rate:.0f}/s): check the time unit",)

@@ -5,6 +5,7 @@ A nested format is a row of `NESTED`: the key that only its records have, and a 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
@@ -78,8 +79,53 @@ def _sharegpt(record: Record, _: int) -> Iterator[Record]:
         yield {"prompt_chars": len(turns[0]["value"]), "output_chars": len(turns[1]["value"])}
 
 
+def _rollout(record: Record, _: int) -> Iterator[Record]:
+    """One trajectory: the model's turns, each after the prompt, the turns before it and what was observed between."""
+    said = record["out_lens"]
+    seen = [*record.get("obs_lens", []), *([0] * len(said))]
+    grown = accumulate((a + b for a, b in zip(said, seen)), initial=record["prompt_len"])
+    for prompt, output in zip(grown, said):
+        yield {"turn_prompt": prompt, "turn_output": output}
+
+
+def _guidellm(record: Record, _: int) -> Iterator[Record]:
+    """The requests that succeeded, of every benchmark of a GuideLLM report."""
+    for benchmark in record["benchmarks"]:
+        found = benchmark["requests"]
+        for request in found["successful"] if isinstance(found, dict) else found:
+            start = request.get("start_time", request.get("request_start_time"))
+            yield {"start_time": start, "prompt_tokens": request["prompt_tokens"], "output_tokens": request["output_tokens"]}
+
+
+def _genai_perf(record: Record, _: int) -> Iterator[Record]:
+    """Requests of a genai-perf profile, which holds texts and no tokens: lengths in characters."""
+    for experiment in record["experiments"]:
+        for request in experiment["requests"]:
+            said = sum(map(_chars, (part.get("response", "") for part in request["response_outputs"])))
+            if not said:
+                raise ValueError("neither the tokens nor the texts of the answers are in it: export the responses")
+            payload = request["request_inputs"].get("payload", "")
+            yield {"sent_ns": request["timestamp"], "payload_chars": _chars(payload), "response_chars": said}
+
+
+def _chars(text: Any) -> int:
+    """Characters of the texts in a JSON message, or in what else was sent."""
+    if isinstance(text, str) and text.lstrip().startswith(("{", "data:")):
+        return sum(_said(json.loads(part.strip())) for part in text.split("data:") if part.strip().startswith("{"))
+    return len(text) if isinstance(text, str) else 0
+
+
+def _said(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(len(v) if key in ("content", "prompt", "text") and isinstance(v, str) else _said(v) for key, v in value.items())
+    return sum(map(_said, value)) if isinstance(value, list) else 0
+
+
 NESTED: tuple[tuple[str, Callable[[Record, int], Iterator[Record]]], ...] = (
     ("requests", _weka),
+    ("out_lens", _rollout),
+    ("benchmarks", _guidellm),
+    ("experiments", _genai_perf),
     ("input_prompt_length", _trie),
     ("sub_requests", _sub_requests),
     ("metrics", _aiperf),
@@ -89,22 +135,35 @@ NESTED: tuple[tuple[str, Callable[[Record, int], Iterator[Record]]], ...] = (
 
 def is_nested(record: Record) -> bool:
     """Whether a record is of a nested format."""
-    return any(key in record for key, _ in NESTED)
+    return any(_is(record, key) for key, _ in NESTED)
+
+
+def _is(record: Record, key: str) -> bool:
+    """`requests` is a key of many files: there the requests must be those of a conversation."""
+    return key in record and (key != "requests" or _first_has(record[key], ("t", "requests")))
+
+
+def _first_has(rows: Any, keys: Sequence[str]) -> bool:
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and any(key in rows[0] for key in keys)
 
 
 def unfolded(records: Sequence[Record], line: Sequence[int], where: str) -> tuple[list[Record], list[int]]:
     """One record per request, each with the line of the record that it came from."""
-    key, lay_out = next((key, lay_out) for key, lay_out in NESTED if key in records[0])
+    key, lay_out = next((key, lay_out) for key, lay_out in NESTED if _is(records[0], key))
     flat: list[Record] = []
     lines: list[int] = []
     for number, record in zip(line, records):
         try:
             some = list(lay_out(record, number))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            told = f"'{key}' cannot be laid out as requests ({type(error).__name__}: {error})"
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            told = f"'{key}' cannot be laid out as requests ({_why(error)})"
             raise InputError(told, f"{where}:{number}") from None
         flat += some
         lines += [number] * len(some)
     if not flat:
         raise InputError(f"'{key}' holds no request", f"{where}:{line[0]}")
     return flat, lines
+
+
+def _why(error: Exception) -> str:
+    return f"key {error} is missing" if isinstance(error, KeyError) else str(error)

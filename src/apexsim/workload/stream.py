@@ -6,8 +6,6 @@ at a time.  Lines that cannot be used may be passed over, up to a number that th
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,16 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError
-from apexsim.examples import located
-from apexsim.workload.containers import Table, csv_table, jsonl_table, read_table
-from apexsim.workload.formats import Format, arrivals, chosen, complete, hashes_of, lengths, prompts, raw_times
+from apexsim.files import DOCUMENT, LINE, blocks, opened
+from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
+from apexsim.workload.dates import ordered
+from apexsim.workload.formats import (
+    Format,
+    arrivals,
+    chosen,
+    complete,
+    hashes_of,
+    ideal_hit,
+    lengths,
+    prompts,
+    raw_times,
+)
 from apexsim.workload.trace import Workload
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+WHAT = "trace file"
 BLOCK = 1 << 22  # [byte] read at once
-PEEK = 1 << 16  # [byte] that can be looked at before they are read
 NAMED = 5  # faults that are kept in words
 
 
@@ -53,6 +62,7 @@ class Requests:
     notes: tuple[str, ...] = ()
     skipped: int = 0
     faults: tuple[str, ...] = ()
+    line: Ints = field(default_factory=lambda: NO_HASHES)  # [R] line of each in its file, empty where there is none
 
     @property
     def size(self) -> int:
@@ -88,7 +98,7 @@ def only(requests: Requests, index: NDArray[Any], note: str = "") -> Requests:
     notes = (*requests.notes, note) if note else requests.notes
     return replace(
         requests, arrive=requests.arrive[at], prompt=requests.prompt[at], output=requests.output[at],
-        hashes=hashes, first=first, notes=notes,
+        hashes=hashes, first=first, notes=notes, line=requests.line[at] if len(requests.line) else requests.line,
     )  # fmt: skip
 
 
@@ -98,50 +108,61 @@ def of_workload(workload: Workload) -> Requests:
     hashes = np.fromiter(chain.from_iterable(workload.prefix_hashes), dtype=np.int64)
     return Requests(
         workload.arrive, workload.prompt, workload.output, hashes, first, workload.hash_block,
-        workload.mode == "open", "", workload.source, workload.notes,
+        workload.mode == "open", source=workload.source, notes=workload.notes,
     )  # fmt: skip
+
+
+def workload_of(requests: Requests, name: str = "") -> Workload:
+    """The columns as a workload of the simulator."""
+    chains = tuple(requests.chains()) if requests.block else ()
+    return Workload(
+        name, requests.arrive, requests.prompt, requests.output, "open" if requests.timed else "offline",
+        line=requests.line if len(requests.line) else None, prefix_hashes=chains, hash_block=requests.block,
+        ideal_hit=ideal_hit(requests.prompt, chains, requests.block) if chains else float("nan"), source=requests.source,
+        notes=requests.notes,
+    )  # fmt: skip
+
+
+def read_trace(
+    path: str | Path, fmt: str = "auto", columns: Mapping[str, str] | None = None, time_unit: str = "", name: str = ""
+) -> Workload:
+    """The requests of a trace file as a workload, ascending by arrival.
+
+    fmt: a name in `FORMATS` or "auto"; columns: {"arrive", "prompt", "output", "shared": column} for other files;
+    time_unit: ns, us, ms, s, or clock, mdy, dmy for dates, instead of what the format or the times say.
+    """
+    return workload_of(read_requests(path, fmt, columns, time_unit), name or Path(path).name.split(".")[0])
 
 
 # ---- blocks of lines ----------------------------------------------------------------------------------------------
 
 
-def opened(path: Path, what: str = "trace file") -> IO[bytes]:
-    """The file as bytes, unpacked where it is gzip; errors are `InputError`s."""
-    where = str(path)
-    try:
-        raw = io.BufferedReader(io.FileIO(located(path)), PEEK)
-        if raw.peek(2)[:2] != b"\x1f\x8b":  # without taking anything: a pipe is read once
-            return raw
-        packed = gzip.GzipFile(fileobj=raw, mode="rb")
-        packed.myfileobj = raw  # type: ignore[assignment]  # closed with it
-        return packed  # type: ignore[return-value]
-    except FileNotFoundError:
-        raise InputError(f"the {what} does not exist", where) from None
-    except IsADirectoryError:
-        raise InputError(f"a {what} is expected, this is a directory", where) from None
-    except OSError as error:
-        raise InputError(f"the {what} cannot be read ({error.strerror})", where) from None
-
-
 def _blocks(file: IO[bytes], where: str) -> Iterator[tuple[str, int]]:
-    """Whole lines as text, and the number of the first of them; a quoted cell is never cut."""
-    rest, start, objects = b"", 1, False
-    try:
-        while True:
-            read = file.read(BLOCK)
-            data = rest + read
-            objects = objects or (start == 1 and data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["))
-            cut = data.rfind(b"\n") + 1 if read else len(data)
-            if read and not objects:
-                cut = _outside_quotes(data, cut)
-            if cut:
-                yield _decoded(data[:cut], where, start), start
-                start += data.count(b"\n", 0, cut)
-            rest = data[cut:]
-            if not read:
-                return
-    except (OSError, EOFError) as error:
-        raise InputError(f"the trace file cannot be read ({error})", where) from None
+    """Whole lines as text, and the number of the first of them; a quoted cell is never cut.
+
+    What is read at once grows with the line that is not complete, up to a limit: the work stays in proportion to the
+    file, and the memory bounded, whatever the file holds.
+    """
+    source = blocks(file, WHAT, where, BLOCK)
+    held, start, objects, over = b"", 1, False, False
+    while not over:
+        parts, size = [held], len(held)
+        while size < 2 * len(held) + 1 and not over:
+            read = next(source, b"")
+            over = not read
+            parts.append(read)
+            size += len(read)
+        data = b"".join(parts)
+        objects = objects or (start == 1 and data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["))
+        cut = len(data) if over else data.rfind(b"\n") + 1
+        if not over and not objects:
+            cut = _outside_quotes(data, cut)
+        if cut:
+            yield _decoded(data[:cut], where, start), start
+            start += data.count(b"\n", 0, cut)
+        held = data[cut:]
+        if len(held) > (DOCUMENT if objects and start == 1 else LINE):
+            raise InputError(f"line {start} of the trace file is longer than {len(held) >> 20} MiB", where, "is it a trace?")
 
 
 def _outside_quotes(data: bytes, cut: int) -> int:
@@ -155,8 +176,6 @@ def _outside_quotes(data: bytes, cut: int) -> int:
 
 
 def _decoded(data: bytes, where: str, start: int) -> str:
-    if b"\0" in data:
-        raise InputError("the trace file is binary, expected CSV or JSON lines", where)
     try:
         return data.decode("utf-8-sig" if start == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -179,9 +198,12 @@ class _Reading:
     chars: float  # characters per token of a file of text, 0 = not given
     row: Format | None = None
     head: tuple[str, ...] = ()  # columns of a CSV file, empty for JSON lines
+    sign: str = ","
+    dates: str = ""  # what the dates have told of their order
     skipped: int = 0
     faults: list[str] = field(default_factory=list)
     raw: list[NDArray[Any]] = field(default_factory=list)
+    line: list[Ints] = field(default_factory=list)
     prompt: list[Ints] = field(default_factory=list)
     output: list[Ints] = field(default_factory=list)
     hashes: list[Ints] = field(default_factory=list)
@@ -195,9 +217,10 @@ def _take(reading: _Reading, table: Table) -> None:
     if reading.row is None:
         row = chosen(table, reading.fmt, reading.columns, reading.time_unit)
         complete(table, row)
-        if row.name == "sharegpt" and not reading.chars > 0:
-            hint = "apexsim trace tokenize counts them; or estimate: --chars-per-token 4"
-            raise InputError("ShareGPT holds text, and its tokens depend on a tokenizer", reading.where, hint)
+        if row.chars and not reading.chars > 0:
+            what = "ShareGPT" if row.name == "sharegpt" else row.name
+            hint = "make a trace of it: apexsim trace tokenize FILE, or trace convert --chars-per-token 4 estimates them"
+            raise InputError(f"{what} holds text, and its tokens depend on a tokenizer", reading.where, hint)
         reading.row = row
     row = reading.row
     places: list[str] = []
@@ -207,9 +230,11 @@ def _take(reading: _Reading, table: Table) -> None:
             _pass_over(reading, places)
             return
     raw = raw_times(table, row)
+    if row.unit == "clock":
+        row = reading.row = _dated(reading, row, table)
     prompt = prompts(table, row, whole=False)
     output = lengths(table, row.output, "output", whole=False)
-    if row.name == "sharegpt":
+    if row.chars:
         prompt, output = (np.maximum(1, np.rint(n / reading.chars)).astype(np.int64) for n in (prompt, output))
     chains = hashes_of(table, row, prompt)
     try:
@@ -218,11 +243,23 @@ def _take(reading: _Reading, table: Table) -> None:
         raise InputError(f"'{row.hashes}' holds numbers of more than 64 bits", table.at(0)) from None
     _pass_over(reading, places)
     reading.raw.append(raw)
+    reading.line.append(np.asarray(table.line, dtype=np.int64))
     reading.prompt.append(prompt)
     reading.output.append(output)
     reading.hashes.append(flat)
     sizes = np.fromiter(map(len, chains), dtype=np.int64) if chains else np.broadcast_to(np.int64(0), len(prompt))
     reading.counts.append(sizes)
+
+
+def _dated(reading: _Reading, row: Format, table: Table) -> Format:
+    """The row with the order of day and month, once a date tells it."""
+    told = ordered(table.column(row.arrive))
+    if told in ("mdy", "dmy"):
+        if told == "dmy" and reading.dates == "open":
+            raise InputError(f"'{row.arrive}' holds days above 12 from here on", table.at(0), "--time-unit dmy reads the day first")
+        row = replace(row, unit=told)
+    reading.dates = told
+    return row
 
 
 def _served(reading: _Reading, table: Table, row: Format) -> tuple[Table, list[str]]:
@@ -278,7 +315,7 @@ def _beyond(reading: _Reading, error: InputError) -> InputError:
 def _parsed(reading: _Reading, text: str, start: int) -> Table:
     """Some lines as a table, with no rows where all are blank."""
     if reading.head or text.isspace():
-        return csv_table(text, reading.where, start, reading.head or ("", ""))
+        return csv_table(text, reading.where, start, reading.head or ("", ""), reading.sign)
     return jsonl_table(text, reading.where, start)
 
 
@@ -301,7 +338,7 @@ def read_requests(
     is about 60 bytes per request, besides its prefix blocks; a file that is one JSON document is read as a whole.
     """
     reading = _Reading(str(path), fmt, columns, time_unit, skip, chars_per_token)
-    with opened(Path(path)) as file:
+    with opened(path, WHAT) as file:
         blocks = _blocks(file, reading.where)
         text, start = next(((t, n) for t, n in blocks if t.strip()), ("", 1))
         if not text:
@@ -309,10 +346,7 @@ def read_requests(
         if text.lstrip()[0] not in "{[":
             text, start = _header(reading, text, start)
         elif not _is_lines(text):
-            if not located(path).is_file():
-                told = "a single JSON document cannot be read from a pipe"
-                raise InputError(told, reading.where, "save it to a file, or send JSON lines")
-            _take(reading, read_table(Path(path)))
+            _take(reading, document(_rest(text, blocks, reading.where), reading.where))
             return _settled(reading)
         _try(reading, text, start)
         for text, start in blocks:
@@ -320,16 +354,24 @@ def read_requests(
     return _settled(reading)
 
 
+def _rest(text: str, more: Iterator[tuple[str, int]], where: str) -> str:
+    """All of a JSON document."""
+    parts, size = [text], len(text)
+    for part, _ in more:
+        parts.append(part)
+        size += len(part)
+        if size > DOCUMENT:
+            raise InputError(f"one JSON document of more than {DOCUMENT >> 20} MiB", where, "write it as JSON lines")
+    return "".join(parts)
+
+
 def _header(reading: _Reading, text: str, start: int) -> tuple[str, int]:
     """Takes the names of the columns; the lines below them."""
     blank = len(text) - len(text.lstrip())
     end = text.find("\n", blank) + 1 or len(text)
-    table = csv_table(text[:end], reading.where, start)
+    reading.sign = separator(text[blank:end])
+    table = csv_table(text[:end], reading.where, start, sign=reading.sign)
     reading.head = table.columns
-    complete_head = chosen(table, reading.fmt, reading.columns, reading.time_unit)
-    for key in (complete_head.arrive, complete_head.prompt, complete_head.output):
-        if key and key not in table.columns:
-            complete(table, complete_head)
     return text[end:], start + text.count("\n", 0, end)
 
 
@@ -340,7 +382,7 @@ def _is_lines(text: str) -> bool:
         record = json.loads(first)
     except (ValueError, RecursionError):  # a broken line, or a document over several lines
         return first[0] == "{" and rest.lstrip()[:1] in ("{", "")
-    return isinstance(record, dict) and not isinstance(record.get("input_lens"), list)
+    return isinstance(record, dict) and not is_whole(record)
 
 
 def _settled(reading: _Reading) -> Requests:
@@ -349,14 +391,19 @@ def _settled(reading: _Reading) -> Requests:
     if row is None:
         told = "the trace has a header and no requests" if reading.head else "the trace has no requests"
         raise InputError(told, reading.where, "; ".join(reading.faults[:1]))
+    if not reading.raw:
+        told = f"all {reading.skipped} lines that were read cannot be used"
+        raise InputError(told, reading.where, "; ".join(reading.faults[:1]))
     arrive, notes = arrivals(_joined(reading.raw), row, reading.where)
+    if reading.dates == "open":
+        notes += (f"'{row.arrive}' is read with the month first (--time-unit dmy reads the day first)",)
     prompt, output, hashes = _joined(reading.prompt), _joined(reading.output), _joined(reading.hashes)
     first = np.concatenate(([0], np.cumsum(_joined(reading.counts)))) if len(hashes) else NO_HASHES
-    if row.name == "sharegpt":
+    if row.chars:
         notes += (f"lengths are estimates: characters over {reading.chars:g}",)
     found = Requests(
         arrive, prompt, output, hashes, first, row.block if len(hashes) else 0, bool(row.arrive), row.name,
-        reading.where, notes, reading.skipped, tuple(reading.faults),
+        reading.where, notes, reading.skipped, tuple(reading.faults), _joined(reading.line),
     )  # fmt: skip
     if np.all(arrive[1:] >= arrive[:-1]):
         return found

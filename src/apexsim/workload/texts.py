@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from apexsim.errors import InputError
-from apexsim.workload.stream import PEEK, opened
+from apexsim.files import FAULTS, PEEK, opened, unreadable
+from apexsim.files import LINE as LONGEST
 
 Record = dict[str, Any]
 BLOCK = 1 << 20  # [byte] read at once
@@ -42,8 +43,8 @@ def read_texts(path: str | Path, known: Iterable[str]) -> Dataset:
     file = opened(Path(path), "dataset")
     try:
         head = file.peek(PEEK)  # type: ignore[attr-defined]
-    except (OSError, EOFError) as error:
-        raise InputError(f"the dataset cannot be read ({error})", where) from None
+    except FAULTS as error:
+        raise unreadable(error, "dataset", where) from None
     if b"\0" in head:
         raise InputError("the dataset is binary, expected JSON, JSON lines, CSV or text", where, "write it as JSON lines")
     start = head.decode("utf-8-sig", "replace").lstrip()
@@ -93,7 +94,9 @@ def _lines(file: IO[bytes], where: str) -> Iterator[tuple[int, str | InputError]
     number = 0
     try:
         with file:
-            for number, raw in enumerate(file, 1):
+            for number, raw in enumerate(iter(lambda: file.readline(LONGEST), b""), 1):
+                if len(raw) == LONGEST:
+                    raise InputError(f"line {number} of the dataset is longer than {LONGEST >> 20} MiB", where)
                 if b"\0" in raw:
                     yield number, InputError("binary data in a file of text", f"{where}:{number}")
                     continue
@@ -101,8 +104,8 @@ def _lines(file: IO[bytes], where: str) -> Iterator[tuple[int, str | InputError]
                     yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError:
                     yield number, InputError("the line is not UTF-8 text", f"{where}:{number}")
-    except (OSError, EOFError) as error:
-        raise InputError(f"the dataset cannot be read after line {number} ({error})", where) from None
+    except FAULTS as error:
+        raise unreadable(error, f"dataset after line {number}", where) from None
 
 
 def _json_lines(file: IO[bytes], where: str) -> Iterator[tuple[int, Record | InputError]]:
@@ -253,8 +256,8 @@ class _Text:
         self.window, self.at, self.counted = self.window[self.at :], 0, 0
         try:
             read = self.file.read(size)
-        except (OSError, EOFError) as error:
-            raise InputError(f"the dataset cannot be read ({error})", f"{self.where}:{line}") from None
+        except FAULTS as error:
+            raise unreadable(error, "dataset", f"{self.where}:{line}") from None
         except UnicodeDecodeError:
             raise InputError("the dataset is not UTF-8 text", self.where) from None
         self.over = not read

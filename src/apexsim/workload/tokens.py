@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError, nearest
+from apexsim.files import DOCUMENT, read_text
 
 FILE = "tokenizer.json"
 MISSING = "the tokenizer library is missing"
@@ -53,7 +54,9 @@ def by_tokenizer(name: str, download: bool = False) -> Counter:
         raise InputError(MISSING, "--tokenizer", INSTALL) from None
     path = _file(name, download)
     try:
-        tokenizer: Any = library.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        tokenizer: Any = library.Tokenizer.from_str(read_text(path, "tokenizer", DOCUMENT))
+    except InputError:
+        raise
     except Exception as error:  # the library raises bare exceptions; all mean that the file is of no use
         reason = str(error).strip().partition("\n")[0][:160]
         raise InputError(f"this is no tokenizer ({reason})", str(path), f"expected a {FILE}") from None

@@ -1,0 +1,133 @@
+"""No output of a command takes the place of a file that its run reads (floor 7).
+
+Which options are outputs stands in their rows (`Opt.writes`).  Every other word of a command line that names a file or
+a folder counts as read, whatever the option: an option that is added later is protected without a word.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from apexsim.cli.rows import Opt
+from apexsim.errors import InputError
+from apexsim.examples import PREFIX, located, packaged
+
+STDOUT = "-"
+# what is read of a folder that is named: a model, a device, a tokenizer
+OF_FOLDERS = ("*config.json", "*.index.json", "tokenizer*", "params.json", "*.toml", "*.csv", "*.txt", "*.py", "*.model",
+              "*.safetensors", "*.gguf", "*.bin", "*.pt", "*.pth")  # fmt: skip
+
+
+def check_files(opts: Sequence[Opt], given: Mapping[str, Any]) -> None:
+    """Raise InputError, before any work is done, where an output cannot be written or would replace what is read.
+
+    given: all that stands on the command line, arguments too.
+    """
+    outputs = [opt for opt in opts if opt.writes and isinstance(given.get(opt.name), str) and given[opt.name] != STDOUT]
+    wanted = {opt.name: Path(given[opt.name]).expanduser() for opt in outputs}
+    read = [path for name, value in given.items() if name not in wanted for path in _named(value)] if outputs else []
+    for opt in outputs:
+        text, target = given[opt.name], wanted[opt.name]
+        (_check_folder if opt.folder else _check_writable)(text, target, opt.flag)
+        if any(replaces(target, path) for path in (*read, *(_kept() if not opt.folder else ()))):
+            raise InputError(f"'{text}' is the input and would be overwritten", opt.flag, "name another file")
+    for at, opt in enumerate(outputs):
+        other = next((o for o in outputs[:at] if _place(wanted[o.name]) == _place(wanted[opt.name])), None)
+        if other:
+            raise InputError(f"'{given[opt.name]}' is written by {other.flag} too", opt.flag, "two outputs cannot share one file")
+
+
+def _check_writable(text: str, target: Path, flag: str) -> None:
+    folder = target.parent
+    if not text or _is(os.path.isdir, target):
+        raise InputError(f"'{text}' is a folder, not a file", flag, "name a file")
+    if not _is(os.path.isdir, folder):
+        raise InputError(f"the folder '{folder}' does not exist", flag, "create it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"the folder '{folder}' cannot be written", flag)
+
+
+def _check_folder(text: str, target: Path, flag: str) -> None:
+    if not text or (target.exists() and not target.is_dir()):
+        raise InputError(f"'{text}' is a file, not a folder", flag, "name a folder")
+
+
+# ---- what is read -------------------------------------------------------------------------------------------------
+
+
+def _named(value: Any) -> Iterator[Path]:
+    """The files and folders that a value names: as a whole, in a list with commas, before `@` (a clock) or `:` (a number)."""
+    for text in value if isinstance(value, (list, tuple)) else [value]:
+        if not isinstance(text, str):
+            continue
+        words = {text, *(part.strip() for part in text.split(","))}
+        for word in words | {word.rpartition(sign)[0] for word in words for sign in "@:=" if sign in word}:
+            if (word and _is(os.path.exists, path := Path(word).expanduser())) or (word and (path := _example(word))):
+                yield path
+
+
+def _example(word: str) -> Path | None:
+    """The file of an example's name."""
+    try:
+        return located(word) if word.startswith(PREFIX) else packaged(word)
+    except (InputError, OSError, ValueError):
+        return None
+
+
+def _kept() -> tuple[Path, ...]:
+    """Folders that names, and not paths, lead into: the program's own data, kept devices, the hub's cache."""
+    from apexsim.hardware import devices_folder
+
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    return Path(str(resources.files("apexsim"))), devices_folder(), hub
+
+
+# ---- one compare of paths -----------------------------------------------------------------------------------------
+
+
+def replaces(target: Path, read: Path) -> bool:
+    """Whether writing `target` replaces `read`, or a file of the folder `read` that a run would read."""
+    if not _is(os.path.isfile, target):  # a new file, or a device, takes nobody's place
+        return False
+    if not _is(os.path.isdir, read):
+        return _is(os.path.isfile, read) and os.path.samefile(target, read)
+    inside = _place(read) in map(str, Path(_place(target)).parents)
+    linked = any(_is(os.path.isfile, path) and os.path.samefile(target, path) for path in _direct(read))
+    return linked or (inside and _is_of_folders(target))
+
+
+def _direct(folder: Path) -> Iterable[Path]:
+    """What lies directly in a folder and would be read: files, and links to files elsewhere."""
+    try:
+        return [path for path in folder.iterdir() if _is_of_folders(path)]
+    except OSError:
+        return []
+
+
+def _is_of_folders(path: Path) -> bool:
+    return any(fnmatch(name, kind) for kind in OF_FOLDERS for name in (path.name.lower(), os.path.realpath(path).lower()))
+
+
+def _place(path: Path) -> str:
+    """Where a path leads, the same for all its spellings, also while there is nothing yet."""
+    real = os.path.realpath(path)
+    folder = os.path.dirname(real)
+    try:
+        blind = os.path.samefile(folder, folder.swapcase())  # a file system that does not know capitals
+    except (OSError, ValueError):
+        blind = False
+    return real.casefold() if blind else os.path.normcase(real)
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """A question about a path; no path at all (too long, a NUL in it) is nothing."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False

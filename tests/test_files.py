@@ -1,0 +1,133 @@
+"""No output of any command takes the place of what its run reads, however either of them is spelled."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from apexsim.cli.commands import RUN
+from apexsim.cli.files import OF_FOLDERS, check_files, replaces
+from apexsim.cli.main import main
+from apexsim.cli.options import options_of
+from apexsim.cli.rows import COMMANDS, REQUIRED, Opt
+from apexsim.errors import InputError
+
+TEXTS = (str, list[str])
+PLACES = ("PATH", "DIR", "FOLDER", "OUT")  # metavars of what a command writes
+OUTPUTS = [(name, opt) for name in COMMANDS for opt in options_of(name) if opt.writes]
+PAIRS = [(name, out, opt) for name, out in OUTPUTS if not out.folder for opt in options_of(name)
+         if opt.type in TEXTS and opt is not out and not opt.writes]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_that_names_a_place_is_an_output(command: str) -> None:
+    """An option is read unless its row says that it is written; what looks like an output must say so."""
+    for opt in options_of(command):
+        if opt.type in TEXTS and (opt.metavar in PLACES or opt.help.startswith(("Write", "Save"))):
+            assert opt.writes, f"{command} {opt.flag}"
+
+
+def spellings(file: Path) -> list[str]:
+    """Ways to name one file."""
+    link, hard = file.parent / "link", file.parent / "hard"
+    link.symlink_to(file.name)
+    os.link(file, hard)
+    return [str(file), f"{file.parent}/./{file.name}", f"{file.parent}/../{file.parent.name}/{file.name}", str(link), str(hard)]
+
+
+@pytest.mark.parametrize("command,out,opt", PAIRS, ids=[f"{n} {o.flag} {p.flag}" for n, o, p in PAIRS])
+def test_every_pair(command: str, out: Opt, opt: Opt, tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("kept")
+    for text in (ways := spellings(file)):
+        for value in (str(file), f"{file}@1200", f"x,{file}", text):
+            given = {opt.name: [value] if opt.type == list[str] else value, out.name: text}
+            with pytest.raises(InputError, match="is the input"):
+                check_files(options_of(command), given)
+    assert len(ways) == 5
+
+
+@pytest.mark.parametrize("command,out", [p for p in OUTPUTS if not p[1].folder], ids=[f"{n} {o.flag}" for n, o in OUTPUTS if not o.folder])
+@pytest.mark.parametrize("folder", ["m", "./m", "m/", "link"])
+def test_folders_that_are_read(command: str, out: Opt, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m").mkdir()
+    Path("link").symlink_to("m")
+    for name in ("config.json", "hf_quant_config.json", "device.toml", "gemm_0.csv", "tokenizer.json", "w.safetensors"):
+        Path("m", name).write_text("kept")
+        with pytest.raises(InputError, match="is the input"):
+            check_files(options_of(command), {"argument": folder, out.name: f"m/{name}"})
+    Path("m/report.json").write_text("of an earlier run")
+    check_files(options_of(command), {"argument": folder, out.name: "m/report.json"})
+
+
+@pytest.mark.parametrize("command", sorted({n for n, _ in OUTPUTS}))
+def test_two_outputs_are_two_files(command: str, tmp_path: Path) -> None:
+    outs = [opt for opt in options_of(command) if opt.writes and opt.type is str]
+    for a in outs:
+        for b in outs:
+            if a is not b:
+                with pytest.raises(InputError, match="written by"):
+                    check_files(outs, {a.name: f"{tmp_path}/x", b.name: f"{tmp_path}/../{tmp_path.name}/x"})
+
+
+def test_what_names_lead_to_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APEXSIM_DEVICES", str(tmp_path))
+    (tmp_path / "npu").mkdir()
+    (tmp_path / "npu/device.toml").write_text("kept")
+    bundled = Path(sys.modules["apexsim"].__file__ or "").parent / "data/gpus/h100-sxm.toml"
+    for target in (bundled, tmp_path / "npu/device.toml"):
+        with pytest.raises(InputError, match="is the input"):
+            check_files(options_of("plan"), {"gpu": "npu", "output": str(target)})
+
+
+READ: list[Path] | None = None
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if READ is not None and event == "open" and isinstance(arguments[0], (str, os.PathLike)):
+        READ.append(Path(os.path.abspath(arguments[0])))
+
+
+sys.addaudithook(_watch)
+
+
+def test_a_run_reads_no_other_files_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is opened in folders that are named is what `OF_FOLDERS` protects."""
+    global READ
+    model, device, examples = tmp_path / "model", tmp_path / "npu", Path(__file__).parent.parent / "examples"
+    model.mkdir(), device.mkdir()
+    source = Path(sys.modules["apexsim"].__file__ or "").parent / "data/models/Qwen--Qwen3-8B.json"
+    (model / "config.json").write_text(source.read_text())
+    (model / "hf_quant_config.json").write_text("{}")
+    for file in (examples / "devices/npu-1").iterdir():
+        (device / file.name).write_bytes(file.read_bytes())
+    READ = []
+    try:
+        main(["fit", str(model), "--gpu", str(device), "--gpus", "1"])
+        main(["simulate", str(model), "--gpu", str(device), "--gpus", "1", "--plan", "TP1", "--prompt-len", "9", "--output-len", "2",
+              "--num-requests", "3"])  # fmt: skip
+    finally:
+        read, READ = READ, None
+    inside = {path for path in read if path.parent in (model, device) and path.is_file()}
+    assert {"config.json", "device.toml"} <= {path.name for path in inside}
+    assert all(any(path.match(kind) for kind in OF_FOLDERS) for path in inside), inside
+    assert all(replaces(path, path.parent) for path in inside)
+
+
+def test_every_command_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The look is part of what gives a command its options, so that no command can leave it out."""
+    file = tmp_path / "a.json"
+    file.write_text("kept")
+    for command, out in OUTPUTS:
+        if out.folder:
+            continue
+        needed = [word for opt in options_of(command) if opt.default is REQUIRED
+                  for word in (opt.flag, "3" if opt.type is int else str(file))]  # fmt: skip
+        own = {"trace synth": ["--like", str(file)], "apex": []}.get(command, [str(file)])
+        assert main([*command.split(), *own, *needed, out.flag, str(file)]) == 2, command
+        assert "is the input" in capsys.readouterr().err, command
+        assert file.read_text() == "kept" and command in RUN
