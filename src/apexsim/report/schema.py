@@ -220,7 +220,8 @@ _RANKED = obj("a simulated plan", {
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
     "room": _ROOM, "metrics": _METRICS, "account": _ACCOUNT,
     "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
-    "launch": text("command that starts it; null where the engine cannot", True),
+    "launch": text("lines that start it; null where the engine cannot", True),
+    "launch_commands": many(text("command"), "the same, one for each server and node"),
     "not_runnable": text("why the engine cannot", True), "launch_notes": many(text("note"), "what the command does not say"),
     "series": _SERIES,
 })  # fmt: skip
