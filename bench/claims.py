@@ -189,7 +189,8 @@ def summary(cells: Sequence[Cell], missing: Sequence[str], wall: float) -> list[
     lines += [
         f"searches at the own clock, one core: {searched:.1f} s for {len(cells)} questions, {plans} plans "
         f"({1e3 * searched / plans:.1f} ms a plan); longest {max(c.seconds for c in cells):.2f} s",
-        f"the same runs on rented GPUs: {rented / 3600:,.0f} h and ${usd:,.0f} = sum over plans of simulated duration × GPUs × $/h ({BOOK}); "
+        f"the same runs on rented GPUs: {rented / 3600:,.0f} h and ${usd:,.0f} = sum over plans of simulated duration × GPUs × $/h "
+        f"({BOOK}); "
         f"{rented / searched:,.0f} times as long, {usd / cpu_usd:,.0f} times the ${cpu_usd:.4f} of a machine at ${CPU_USD_H:.2f}/h",
         "longest search of each model: " + ", ".join(f"{m} {s:.2f} s" for m, s in longest(cells).items()),
         f"whole study on two cores, clocks and floods included: {wall:.1f} s",

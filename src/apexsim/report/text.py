@@ -63,7 +63,8 @@ def _ranked(study: Study, width: float, top: int, everything: bool, single: bool
     hidden = len(study.ranked) - len(shown)
     yield heading("simulated" if single else "ranked", f"by {objective_short(objective_of(study))}", width=width)
     yield columns([(c.title, c.side) for c in made.columns], list(zip(*(c.cells for c in made.columns))), bold=0)
-    more = [*([f"{hidden} more plan{'s' * (hidden > 1)} with --all"] if hidden else []), *([] if made.whole else ["more columns on a wider page"])]
+    more = [f"{hidden} more plan{'s' * (hidden > 1)} with --all"] if hidden else []
+    more += [] if made.whole else ["more columns on a wider page"]
     rows = [*([("all", "; ".join(made.same))] if made.same else []), *made.legend]
     rows += [("…", "; ".join(more))] if more else []
     yield labelled(rows, width)

@@ -159,7 +159,8 @@ def _remedies(study: Study) -> str:
         return f"Would help, each simulated: {words}."
     if study.setting.workload.mode == "offline" and study.slos:
         return "Limits on latency mean little when all requests come at once: give --request-rate or --concurrency."
-    return f"Simulated and not enough: {listed(study.tried)}; faster GPUs, shorter prompts or looser limits are left." if study.tried else ""
+    left = "faster GPUs, shorter prompts or looser limits are left"
+    return f"Simulated and not enough: {listed(study.tried)}; {left}." if study.tried else ""
 
 
 # ---- the parts of an answer -----------------------------------------------------------------------------------------
