@@ -32,7 +32,7 @@ def known(what: str) -> list[str]:
     """Names that an option or the argument MODEL may have, for the shell's completion."""
     from apexsim.engines import engine_names
     from apexsim.hardware import gpu_names
-    from apexsim.model.families import aliases, model_names
+    from apexsim.model.names import aliases, model_names
 
     return sorted({"model": (*model_names(), *aliases()), "gpu": gpu_names(), "engine": engine_names()}[what])
 

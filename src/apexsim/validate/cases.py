@@ -19,7 +19,7 @@ from apexsim.engine.types import AHEAD
 from apexsim.engines import EngineRow, closest, override, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.families import model_names
+from apexsim.model.names import model_names
 from apexsim.model.model import Experts, Model
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.validate.memory_cases import memory_row
