@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from apexsim import api
-from apexsim.model.families import load_model, model_names
+from apexsim.model.families import load_model
+from apexsim.model.names import model_names
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates
 from apexsim.report.launch import Ask, Launch, asked, launch

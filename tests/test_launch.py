@@ -258,7 +258,7 @@ def test_the_nearest_that_can_be_started_is_found() -> None:
 # ---- replicas, nodes and pasting ---------------------------------------------------------------------------------
 
 STUB = """#!/bin/bash
-{ printf '%s\\0' "$(basename "$0")" "$CUDA_VISIBLE_DEVICES$HIP_VISIBLE_DEVICES" "$@"; printf '\\1'; } >> "$RECORD"
+{ printf '%s\\0' "$(basename "$0")" "$CUDA_VISIBLE_DEVICES$HIP_VISIBLE_DEVICES" "$@"; } > "$RECORD/$$"
 """
 
 
@@ -269,11 +269,13 @@ def pasted(script: str, folder: Path, **env: str) -> list[list[str]]:
         stub.write_text(STUB, encoding="utf-8")
         stub.chmod(0o755)
     record = folder / "record"
-    record.unlink(missing_ok=True)
+    record.mkdir(exist_ok=True)
+    for old in record.iterdir():
+        old.unlink()
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash"], input=script + "\nwait\n", text=True, check=True, cwd=folder,
                    env={"PATH": path, "RECORD": str(record), **env})  # fmt: skip
-    return sorted(run.split("\0")[:-1] for run in record.read_text(encoding="utf-8").split("\1")[:-1])
+    return sorted(run.read_text(encoding="utf-8").split("\0")[:-1] for run in record.iterdir())
 
 
 def test_replicas_stand_side_by_side_behind_a_router(tmp_path: Path) -> None:

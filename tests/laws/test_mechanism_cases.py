@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from apexsim.errors import InputError
-from apexsim.model.families import load_model, model_names
+from apexsim.model.families import load_model
+from apexsim.model.names import model_names
 from apexsim.validate.cases import Case, closed_loop, open_loop, request_level, served_precision
 
 ROW = {"id": "a", "origin": "inferencex", "backend": "trtllm", "backend_version": "1.1.0", "system": "h200_sxm", "family": "gptoss",
