@@ -27,7 +27,7 @@ from apexsim import api
 from apexsim.errors import Infeasible
 from apexsim.objective import parse_objective
 from apexsim.search.study import Ranked, Study
-from apexsim.workload.formats import read_trace
+from apexsim.workload.stream import read_trace
 from apexsim.workload.trace import Workload
 
 ROOT = Path(__file__).resolve().parent.parent

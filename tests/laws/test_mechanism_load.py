@@ -64,8 +64,8 @@ def test_a_load_as_skewed_as_the_usual_one_costs_tensor_parallel_plans_as_much(m
     [("[1, NaN]", "expert count 1 is no number"), ("[Infinity, 1]", "expert count 0 is no number"), ("[1e308, 1]", "expert count 0 is no"),
      ("[1, -2]", "expert count 1 is no"), ("[1" + "0" * 400 + ", 1]", "expert count 0 is no"), ("[1" + "0" * 9000 + "]", "not JSON"),
      ("[0, 0]", "not all be 0"), ("[]", "no list"), ("{}", "no list"), ("3", "no list"), ('["3", 1]', "expert count 0 is no"),
-     ("[true, 1]", "expert count 0 is no"), ("[[1], 1]", "expert count 0 is no"), ("[1,", "not JSON"), ("[" * 5000, "not JSON"),
-     (str([1] * (MOST + 1)), "no list"), ("[1]" + " " * (1 << 22), "no list"), ("\x00\xff", "not JSON")],
+     ("[true, 1]", "expert count 0 is no"), ("[[1], 1]", "expert count 0 is no"), ("[1,", "not JSON"), ("[" * 5000, "nested too deeply"),
+     (str([1] * (MOST + 1)), "no list"), ("[1]" + " " * (1 << 22), "larger than 4 MiB"), ("\x00\xff", "is binary")],
 )  # fmt: skip
 def test_what_is_no_count_is_one_clear_error(text: str, told: str, tmp_path: Path) -> None:
     file = tmp_path / "counts.json"

@@ -67,8 +67,12 @@ def _named(value: Any) -> Iterator[Path]:
             continue
         words = {text, *(part.strip() for part in text.split(","))}
         for word in words | {word.rpartition(sign)[0] for word in words for sign in "@:=" if sign in word}:
-            if (word and _is(os.path.exists, path := Path(word).expanduser())) or (word and (path := _example(word))):
+            path = Path(word).expanduser()
+            example = _example(word)
+            if word and _is(os.path.exists, path):
                 yield path
+            elif word and example:
+                yield example
 
 
 def _example(word: str) -> Path | None:
