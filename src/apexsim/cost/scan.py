@@ -73,7 +73,8 @@ class ScanSurface:
 
     def price(self, batch: Array, length: Array, state: State) -> Priced:
         """Seconds on the GPU that was measured, from the nearest state that was timed."""
-        asked = np.log([state.value_heads, state.key_heads, state.key_dim * state.value_dim])
+        # a short convolution keeps no state of its own: the smallest that was timed stands for it
+        asked = np.log(np.maximum([state.value_heads, state.key_heads, state.key_dim * state.value_dim], 1))
         row = int((np.abs(self.sizes - asked) @ np.array([1.0, 0.3, 1.0])).argmin())
         near = self.states[row]
         best = self.best(self.batch[:, None], self.length[None, :], near)
