@@ -1,10 +1,13 @@
 """Build src/apexsim/data/models from a folder of `config.json` files.
 
 usage: python scripts/build_models.py FOLDER [--into src/apexsim/data/models]
+       python scripts/build_models.py FOLDER --add TABLE.csv
 
 FOLDER holds `org--Name.json` files, `parameters.csv` (config, total_params, active_params, note) and a README.md whose
 last table gives file, kind and source.  Written: one JSON per model, without notes on its origin, and `index.csv` with
-the totals counted by this package, the published and the independently counted ones, and the source.
+the totals counted by this package, the published and the independently counted ones, and the source.  Rows of other
+files stay.  With --add, FOLDER holds further `org--Name.json` files and TABLE.csv (config, published_total, source) says
+what their checkpoints hold (empty = not known); a count that differs from it by more than 0.5 % is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from apexsim.model.cells import active_parameters, total_parameters
 from apexsim.model.config import read_config
 from apexsim.model.families import build_model
 
+CLOSE = 0.005
 DROPPED = ("_source", "_name_or_path")
 FIELDS = (
     "name", "family", "total", "active", "max_length", "published_total", "published_active", "counted_total",
@@ -52,26 +56,56 @@ def sources(folder: Path) -> dict[str, tuple[str, str]]:
     return {name: (kind, source) for name, kind, source in ROW.findall(text)}
 
 
+def row_of(target: Path, known: dict[str, int], kind: str, source: str) -> dict[str, object]:
+    """One row of the index."""
+    model = build_model(read_config(target))
+    return {
+        "name": target.stem, "family": model.family, "total": total_parameters(model), "active": active_parameters(model),
+        "max_length": model.max_length, **known, "kind": kind, "source": source,
+    }  # fmt: skip
+
+
+def place(path: Path, into: Path) -> Path:
+    """A config without notes on its origin, among the bundled ones."""
+    kept = {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k not in DROPPED}
+    target = into / path.name
+    target.unlink(missing_ok=True)
+    target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return target
+
+
+def write(rows: list[dict[str, object]], into: Path) -> None:
+    """The index: these rows, and those of other files that it had."""
+    file = into / "index.csv"
+    with file.open(encoding="utf-8", newline="") as old:
+        kept = {row["name"]: row for row in csv.DictReader(old)}
+    merged = {**kept, **{str(row["name"]): row for row in rows}}
+    with file.open("w", encoding="utf-8", newline="") as new:
+        index = csv.DictWriter(new, FIELDS, lineterminator="\n")
+        index.writeheader()
+        index.writerows(merged[name] for name in sorted(merged))
+
+
 def build(folder: Path, into: Path) -> None:
     """Write the configs and their index."""
-    into.mkdir(parents=True, exist_ok=True)
     known, origin = facts(folder), sources(folder)
-    with (into / "index.csv").open("w", encoding="utf-8", newline="") as file:
-        index = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        index.writeheader()
-        for path in sorted(folder.glob("*.json"), key=lambda p: p.stem):
-            data = json.loads(path.read_text(encoding="utf-8"))
-            kept = {k: v for k, v in data.items() if k not in DROPPED}
-            target = into / path.name
-            target.unlink(missing_ok=True)
-            target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            model = build_model(read_config(target))
-            kind, source = origin[path.stem]
-            index.writerow({
-                "name": path.stem, "family": model.family, "total": total_parameters(model),
-                "active": active_parameters(model), "max_length": model.max_length, **known[path.stem], "kind": kind,
-                "source": source,
-            })  # fmt: skip
+    paths = sorted(folder.glob("*.json"), key=lambda p: p.stem)
+    write([row_of(place(p, into), known[p.stem], *origin[p.stem]) for p in paths], into)
+
+
+def add(folder: Path, table: Path, into: Path) -> None:
+    """Further configs, each checked against the number of parameters that its checkpoint holds."""
+    rows = []
+    with table.open(encoding="utf-8", newline="") as file:
+        for given in csv.DictReader(file):
+            published = int(given["published_total"] or 0)
+            known = {"published_total": published, "published_active": 0, "counted_total": published, "counted_active": 0}
+            row = row_of(place(folder / f"{given['config']}.json", into), known, "published", given["source"])
+            row["counted_total"] = published or row["total"]
+            if published and abs(int(str(row["total"])) / published - 1.0) > CLOSE:
+                raise SystemExit(f"{given['config']} counts {row['total']}, its checkpoint holds {published}")
+            rows.append(row)
+    write(rows, into)
 
 
 def main() -> None:
@@ -79,8 +113,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--into", type=Path, default=Path("src/apexsim/data/models"))
+    parser.add_argument("--add", type=Path, metavar="TABLE")
     args = parser.parse_args()
-    build(args.folder, args.into)
+    if args.add:
+        add(args.folder, args.add, args.into)
+    else:
+        build(args.folder, args.into)
 
 
 if __name__ == "__main__":
