@@ -1,4 +1,5 @@
 # Everything runs in .venv, which is made on the first call.  Needs Python 3.11 or newer and make, nothing else.
+# Each target installs what it runs: the demo the package alone, the tests and the checks their tools besides.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -6,16 +7,17 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 READY := $(VENV)/.ready
+READY_TEST := $(VENV)/.ready-test
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: demo test check fidelity bench claims clean
+.PHONY: demo test check fidelity bench claims pages clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## one question, answered
-	@$(VENV)/bin/apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace examples/creation_05.jsonl
+	@$(VENV)/bin/apexsim plan llama-3.1-70b-instruct --gpu h100-sxm --gpus 8 --trace example:creation
 
-test: $(READY)  ## all tests
-	@$(PY) -m pytest
+test: $(READY_TEST)  ## all tests, on every core
+	@$(PY) -m pytest -n auto --dist loadfile
 
 check: $(READY_DEV)  ## style, types, tests
 	@$(PY) -m ruff check .
@@ -25,24 +27,36 @@ check: $(READY_DEV)  ## style, types, tests
 fidelity: $(READY)  ## errors against measured systems; fails when one has grown
 	@$(PY) -m apexsim.validate.gate
 
-bench: $(READY)  ## speed
+bench: $(READY_TEST)  ## speed
 	@$(PY) bench/run.py
 
 claims: $(READY)  ## the study of the APEX paper again, into docs/claims.md
 	@$(PY) bench/claims.py --page docs/claims.md
 
+pages: $(READY)  ## outputs and pictures in README.md and docs/, made again
+	@$(PY) scripts/pages.py
+
 clean:  ## everything that can be made again
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml
+$(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "apexsim needs Python 3.11 or newer and found none; name one with PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("apexsim needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0])'
-	@echo "making $(VENV) with $(PYTHON) (once)"
-	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
-	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@echo "making $(VENV) with $(PYTHON), once; downloads take a minute or so"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "cannot make a virtual environment: on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+
+$(READY): pyproject.toml | $(VENV)/bin/python
+	@echo "installing apexsim"
+	@$(PY) scripts/install.py
+	@touch $@
+
+$(READY_TEST): $(READY)
+	@echo "installing what the tests need"
+	@$(PY) scripts/install.py test
 	@touch $@
 
 $(READY_DEV): $(READY)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "installing what the checks need"
+	@$(PY) scripts/install.py dev
 	@touch $@

@@ -47,6 +47,7 @@ WITHIN = 1.5  # of the lowest E2E, that a frugal plan may take
 OBJECTIVES = ("e2e", "e2e:p95", "ttft:p99", "tpot", "energy")  # with the trace's arrivals
 FLOOD = ("throughput", "e2e")  # with all requests at once
 CORES = 2
+BOOK = "retail"  # price book of the rented GPUs
 CPU_USD_H = 0.10  # two cores: about the list price of a two-core cloud machine; an assumption
 APEX = {"speed-up": 3.37, "energy": 0.45, "faster": 71.0, "cheaper": 1234.0}  # published, abstract of the paper
 
@@ -82,7 +83,7 @@ def ask(model: str, cluster: str, work: Workload, fmt: str, **more: str) -> Stud
     """One search."""
     gpu, gpus, nodes = CLUSTERS[cluster]
     more = {name: value for name, value in more.items() if value}
-    return api.plan(MODELS[model], gpu=gpu, gpus=gpus, nodes=nodes, trace=work, quant=fmt, too_long="clip", workers=1, **more)
+    return api.plan(MODELS[model], gpu=gpu, gpus=gpus, nodes=nodes, trace=work, quant=fmt, too_long="clip", workers=1, price=BOOK, **more)
 
 
 def first_fit(model: str, cluster: str, work: Workload) -> tuple[str, Study, float] | None:
@@ -188,7 +189,7 @@ def summary(cells: Sequence[Cell], missing: Sequence[str], wall: float) -> list[
     lines += [
         f"searches at the own clock, one core: {searched:.1f} s for {len(cells)} questions, {plans} plans "
         f"({1e3 * searched / plans:.1f} ms a plan); longest {max(c.seconds for c in cells):.2f} s",
-        f"the same runs on rented GPUs: {rented / 3600:,.0f} h and ${usd:,.0f} = sum over plans of simulated duration × GPUs × $/h; "
+        f"the same runs on rented GPUs: {rented / 3600:,.0f} h and ${usd:,.0f} = sum over plans of simulated duration × GPUs × $/h ({BOOK}); "
         f"{rented / searched:,.0f} times as long, {usd / cpu_usd:,.0f} times the ${cpu_usd:.4f} of a machine at ${CPU_USD_H:.2f}/h",
         "longest search of each model: " + ", ".join(f"{m} {s:.2f} s" for m, s in longest(cells).items()),
         f"whole study on two cores, clocks and floods included: {wall:.1f} s",

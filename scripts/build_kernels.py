@@ -1,11 +1,12 @@
 """Build the package's operator tables from a folder of kernel measurements.
 
-    python scripts/build_kernels.py MEASUREMENTS [--only SYSTEM …] [--families FAMILY …] [--out src/apexsim/data/kernels]
+    python scripts/build_kernels.py MEASUREMENTS [--out src/apexsim/data/kernels] [--page docs/kernels.md]
 
 MEASUREMENTS holds `<system>/<family>/<engine>/<version>/*.parquet` (aiconfigurator-core 0.12.0, Apache-2.0, latencies
 in ms) and `_apex_plus/` (microsoft/apex_plus @ 87690965, MIT, times in µs).  Out come `<system>/<family>.npz` (seconds,
 float32 cut to 13 mantissa bits: relative error 6e-5, NaN where nothing was measured), and `manifest.json`
-with the origin of every table.  What is picked and why stands in `kernel_choices.py`.
+with the origin of every table.  What is picked and why stands in `kernel_choices.py`; what is refused and why is found by
+`kernel_checks.py`, told in the manifest and in docs/kernels.md.  It takes about a minute.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import kernel_checks as checks
 import kernel_choices as choose
 import kernel_families as dense
 import kernel_layers as layers
+from apexsim.cost.roofline import Peaks
 from kernel_families import Table, curves, read_csv, v100_gemm
 
 FORMAT = 1
+HOME = Path(__file__).parents[1]
 FAMILIES: dict[str, Callable[[Path, str], Iterator[Table]]] = {
     "gemm": dense.gemm,
     "attention": dense.attention,
@@ -42,7 +46,8 @@ MANTISSA = np.uint32(0xFFFFFC00)  # keeps 13 of the 23 stored bits
 SOURCE = {
     "measurements": "aiconfigurator-core 0.12.0, Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES, Apache-2.0",
     "apex_plus": "microsoft/apex_plus @ 87690965, Copyright (c) Microsoft Corporation, MIT",
-    "changes": "reshaped, one kernel chosen per key, cut to 13 mantissa bits; upward spikes of collectives removed",
+    "changes": "reshaped, one kernel chosen per key, cut to 13 mantissa bits; upward spikes of collectives removed; "
+    "spoiled times refused, bound or lowered as told per table",
 }
 
 
@@ -61,8 +66,10 @@ def peaks(root: Path, system: str) -> dict[str, Any]:
     return {"flops": flops, "bandwidth": doc["mem_bw"], "link": doc["intra_node_bw"]}
 
 
-def write_family(folder: Path, family: str, tables: Iterable[Table]) -> list[dict[str, Any]]:
-    """Write one npz; the manifest rows of its tables."""
+def write_family(
+    folder: Path, family: str, tables: Iterable[Table], checked: dict[tuple[str, ...], list[str]]
+) -> list[dict[str, Any]]:
+    """Write one npz; the manifest rows of its tables, with what was found and done by `kernel_checks`."""
     arrays: dict[str, np.ndarray] = {}
     rows = []
     for i, table in enumerate(tables):
@@ -74,7 +81,7 @@ def write_family(folder: Path, family: str, tables: Iterable[Table]) -> list[dic
         rows.append({
             "key": list(table.key), "array": f"{i}", "axes": list(table.axes), "shape": list(values.shape),
             "holes": int(np.isnan(values).sum()), "file": table.file, "kernels": sorted(table.kernels),
-            "note": table.note,
+            "note": table.note, "checked": checked.get(table.key, []),
         })  # fmt: skip
     if rows:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,53 +89,51 @@ def write_family(folder: Path, family: str, tables: Iterable[Table]) -> list[dic
     return rows
 
 
-def build_system(root: Path, out: Path, system: str, old: dict[str, Any], only: list[str]) -> dict[str, Any]:
-    """All families of one measured system; those not in `only` stay as they are in the old manifest."""
-    families = {}
-    for family, read in FAMILIES.items():
-        if only and family not in only:
-            if family in old.get("families", {}):
-                families[family] = old["families"][family]
-            continue
-        rows = write_family(out / system, family, read(root, system))
-        if rows:
-            families[family] = rows
-    return {**peaks(root, system), "families": families}
+def read_system(root: Path, system: str) -> dict[str, list[Table]]:
+    """All families of one measured system."""
+    return {family: list(read(root, system)) for family, read in FAMILIES.items()}
 
 
-def build_v100(root: Path, out: Path) -> dict[str, Any]:
+def read_v100(root: Path) -> dict[str, list[Table]]:
     """V100-PCIE-16GB of apex_plus: FP16 GEMM and NCCL on one to four nodes."""
     old = root / "_apex_plus"
-    system = "v100_pcie"
     gemm = v100_gemm(pd.read_csv(old / "comp/V100-PCIE-16GB/gemm_0.csv"))
     comm = [t for kind in ("all_reduce", "all_gather", "reduce_scatter", "alltoall", "sendrecv")
             for t in curves(read_csv(old / f"comm/V100-PCIE-16GB/{kind}.csv"), kind)]  # fmt: skip
-    families = {"gemm": write_family(out / system, "gemm", [gemm]), "comm": write_family(out / system, "comm", comm)}
-    return {**choose.V100_PEAKS, "families": families}
+    return {"gemm": [gemm], "comm": comm}
 
 
 def main() -> None:
     """Parse the command line and build."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measurements", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/apexsim/data/kernels")
-    parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--families", nargs="*", default=[], choices=list(FAMILIES))
+    parser.add_argument("--out", type=Path, default=HOME / "src/apexsim/data/kernels")
+    parser.add_argument("--page", type=Path, default=HOME / "docs/kernels.md")
     args = parser.parse_args()
-    manifest_path = args.out / "manifest.json"
-    args.out.mkdir(parents=True, exist_ok=True)
-    part = (args.only or args.families) and manifest_path.exists()
-    old = json.loads(manifest_path.read_text())["systems"] if part else {}
-    systems = dict(old)
-    for system in args.only or choose.SYSTEMS:
-        if system != "v100_pcie":
-            systems[system] = build_system(args.measurements, args.out, system, old.get(system, {}), args.families)
-    if "v100_pcie" in args.only or not (args.only or args.families):
-        systems["v100_pcie"] = build_v100(args.measurements, args.out)
-    manifest = {"format": FORMAT, "source": SOURCE, "systems": dict(sorted(systems.items()))}
-    manifest_path.write_text(json.dumps(manifest, indent=None, separators=(",", ":"), ensure_ascii=False) + "\n")
+    root = args.measurements
+    raw = {**{s: read_system(root, s) for s in choose.SYSTEMS}, "v100_pcie": read_v100(root)}
+    stated = {**{s: peaks(root, s) for s in choose.SYSTEMS}, "v100_pcie": choose.V100_PEAKS}
+    sizes = {(s, f, t.key): int(np.isfinite(t.seconds).sum()) for s, rows in raw.items() for f, ts in rows.items() for t in ts}
+    tables, told = checks.check(raw, {s: Peaks(p["flops"], p["bandwidth"], p["link"]) for s, p in stated.items()})
+    systems = {}
+    for system in sorted(tables):
+        written = {f: write_family(args.out / system, f, ts, _done(told, system, f)) for f, ts in tables[system].items()}
+        systems[system] = {**stated[system], "families": {f: rows for f, rows in written.items() if rows}}
+    manifest = {"format": FORMAT, "source": SOURCE, "systems": systems}
+    text = json.dumps(manifest, indent=None, separators=(",", ":"), ensure_ascii=False) + "\n"
+    (args.out / "manifest.json").write_text(text, encoding="utf-8")
+    checks.write_page(args.page, checks.page(told, sizes))
     for npz in sorted(args.out.rglob("*.npz")):
         print(f"{npz.stat().st_size / 1024:9.0f} KiB  {npz.relative_to(args.out)}")
+
+
+def _done(told: checks.Told, system: str, family: str) -> dict[tuple[str, ...], list[str]]:
+    """What the checks did to the tables of a family, in words."""
+    return {
+        key: [f"{cells} cells {what}: {why}" for (what, why), cells in sorted(counts.items())]
+        for (where, kind, key), counts in told.done.items()
+        if (where, kind) == (system, family)
+    }
 
 
 if __name__ == "__main__":

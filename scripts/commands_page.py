@@ -11,9 +11,13 @@ HEAD = """# Commands
 
 Written by `scripts/commands_page.py` from the options in `src/apexsim/cli/rows.py`; a test keeps them equal.
 
-Exit codes: 0 done; 2 the request cannot be read or used; 3 it is sound, but nothing on this cluster can serve it;
-130 interrupted. Every failure is one line on standard error. Engine options keep the names they have in the engine, and
-`--max_num_seqs` is read as `--max-num-seqs`. Colours follow `NO_COLOR`; the width is the terminal's, or `COLUMNS`.
+Exit codes: 0 done; 2 the request cannot be read or used; 3 it is sound, but nothing on this cluster can serve it; 4 `plan` or
+`simulate` answered, but no plan keeps the limits (`--slo` on the run, `--ttft`, `--tpot`, `--power-cap`); 130 interrupted. A plan that
+does not keep up with the load is no failure, and `apexsim apex` knows no limits.
+Every failure is one line on standard error, and JSON on standard output where that was asked for ([json.md](json.md)).
+An option that would do nothing beside the others is refused. Settings have the names that they have in each engine, names of other
+tools are understood ([names.md](names.md)), and `--max_num_seqs` is read as `--max-num-seqs`. `apexsim help COMMAND` is `apexsim COMMAND
+--help`. Colours follow `NO_COLOR`; the width is the terminal's, or `COLUMNS`.
 """
 ARGUMENTS = {
     "plan": "MODEL",
@@ -22,6 +26,8 @@ ARGUMENTS = {
     "apex": "[OPTIONS]",
     "models": "[FILTER]",
     "gpus": "[FILTER]",
+    "engines": "[FILTER]",
+    "schema": "[NAME]",
     "validate": "FILE...",
     "fit-host": "FILE",
     "fit-power": "FILE",

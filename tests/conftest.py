@@ -1,1 +1,13 @@
-"""Puts this folder on the path, so that tests in subfolders can import `naive` and `toy_costs`."""
+"""Puts this folder on the path, so that tests in subfolders can import `naive` and `toy_costs`; keeps the clock out."""
+
+from __future__ import annotations
+
+import pytest
+
+from apexsim.cli import outside
+
+
+@pytest.fixture(autouse=True)
+def _no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a command says that it is alive hangs on the speed of this machine: here it never takes long enough."""
+    monkeypatch.setattr(outside, "PATIENCE", 1e6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apexsim.engine.types import Costs
+from apexsim.engine.types import BARE, DECODE, Costs
 
 if TYPE_CHECKING:
     from naive_records import Step
@@ -31,12 +31,13 @@ def prompt_tokens(step: Step, lane: int) -> int:
 def stage_time(step: Step, s: int, busiest: int, costs: Costs, lanes: int) -> float:
     """Seconds of the step on a stage."""
     kind = step.kind
-    sampled = len(step.decodes) + sum(c.last for c in step.chunks)
+    sampled = max(sum(x.lane == i for x in step.decodes) + sum(c.last and c.sequence.lane == i for c in step.chunks) for i in range(lanes))
     batch = len(step.decodes) + len(step.chunks)
     device = float(costs.lane[s, kind, busiest] + costs.total[s, kind, step.tokens] + costs.sample[s, sampled])
     device += max(attention(step, s, i, costs) for i in range(lanes))
     host = float(costs.add[s, kind]) + (costs.add_seq * batch if s == 0 else 0.0)
-    return max(device, float(costs.floor[s, kind])) + host
+    outside = kind == DECODE and busiest > costs.captured
+    return max(device, float(costs.floor[s, BARE if outside else kind])) + host
 
 
 def attention(step: Step, s: int, lane: int, costs: Costs) -> float:

@@ -25,14 +25,18 @@ DEEPSEEK = {"hidden": 7168, "inner": 2048, "experts": 256, "top_k": 8}
 
 
 @pytest.mark.parametrize("source", ["vllm", "sglang", "trtllm"])
-def test_experts_return_measured_points_verbatim(source: str) -> None:
+def test_experts_return_measured_points_verbatim_or_16_bit(source: str) -> None:
     table = Tables("h200_sxm").table("moe", ("fp8_block", source, ""))
     row = table.axes["shape"].tolist().index([7168, 2048, 8, 256, 8, 1, 1])
     load = table.axes["load"].tolist().index(120)
     priced = bank("h200_sxm", source).moe(table.axes["tokens"], **DEEPSEEK, tp=8, ep=1, kernel="fp8_block")
-    known = ~np.isnan(table.seconds[row, load])
-    np.testing.assert_allclose(priced.seconds[known], table.seconds[row, load][known], rtol=1e-12)
-    assert (priced.provenance[known] == Provenance.MEASURED).all()
+    sixteen = bank("h200_sxm", source).moe(table.axes["tokens"], **DEEPSEEK, tp=8, ep=1, kernel="bf16").seconds
+    measured = table.seconds[row, load]
+    same = np.isclose(priced.seconds, measured, rtol=1e-12)
+    assert same.sum() > 0.4 * len(same)
+    assert (priced.provenance[same] == Provenance.MEASURED).all()
+    np.testing.assert_array_less(priced.seconds[~same], measured[~same])  # lowered to 16 bit while weights are what is read
+    assert (priced.seconds[~same] >= sixteen[~same] * (1 - 1e-12)).all()
 
 
 def test_balanced_load_is_the_slow_one_at_small_batch() -> None:

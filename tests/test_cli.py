@@ -120,7 +120,7 @@ def test_simulate_takes_the_shorthand_that_plan_prints(capsys: Capture) -> None:
 
 def test_json_alone_on_standard_output_and_the_same_bytes_twice(capsys: Capture) -> None:
     first = run(capsys, "plan", *SMALL, "--json", "-")[1]
-    assert json.loads(first)["format"] == "apexsim.study/1" and run(capsys, "plan", *SMALL, "--json", "-")[1] == first
+    assert json.loads(first)["format"] == "apexsim.study/2" and run(capsys, "plan", *SMALL, "--json", "-")[1] == first
 
 
 def test_files_are_replaced_and_nothing_else_is_touched(tmp_path: Path, capsys: Capture) -> None:
@@ -175,8 +175,8 @@ def test_options_reach_the_question() -> None:
     )
     assert (
         asked["settings"] == {"memory_fraction": 0.8, "pad": ()}
-        and asked["slos"] == ("ttft<1s",)
-        and asked["request_rate"] is None
+        and asked["slos"] == ("ttft=1s",)
+        and asked["request_rate"] == float("inf")
     )
 
 
@@ -194,11 +194,15 @@ def test_catalogues_filter_and_speak_json(command: str, word: str, capsys: Captu
 
 BAD = [
     (["plann"], "did you mean 'plan'"),
+    (["list"], "no such command 'list'; known: apex, device, engines, fit"),
+    (["trace", "discribe"], "did you mean 'describe'?; see: apexsim trace --help"),
+    (["gemm"], "no such command 'gemm'; known: apex"),
     (["plan"], "missing argument 'MODEL'"),
     (["plan", *without(SMALL, "--gpus")], "missing option '--gpus'"),
     (["plan", *SMALL, "--request-rat", "3"], "--request-rate"),
     (["plan", *SMALL, "--gpus", "0"], "--gpus: expected a whole number of at least 1, got 0"),
-    (["plan", *SMALL, "--gpus", "two"], "--gpus"),
+    (["plan", *SMALL, "--gpus", "two"], "--gpus: expected a whole number, got 'two'"),
+    (["plan", *SMALL, "--request-rate", "fast"], "--request-rate: expected a number, got 'fast'"),
     (["plan", *SMALL, "--nodes", "-1"], "--nodes"),
     (["plan", *SMALL, "--request-rate", "nan"], "--request-rate: expected a number above 0, got nan"),
     (["plan", *SMALL, "--prompt-len", "-5"], "--prompt-len"),
@@ -207,7 +211,7 @@ BAD = [
     (["plan", *SMALL, "--engine", "vlm"], "did you mean vllm"),
     (["plan", "lama-3.1-8b", *SMALL[1:]], "llama-3.1-8b"),
     (["plan", *SMALL, "--objective", "tfft"], "did you mean ttft"),
-    (["plan", *SMALL, "--objective", "goodput"], "--slo"),
+    (["plan", *SMALL, "--objective", "goodput"], "--goodput"),
     (["plan", *SMALL, "--slo", "ttft<fast"], "--slo"),
     (["plan", *SMALL[:5], "--trace", "missing.jsonl"], "missing.jsonl"),
     (["plan", *SMALL[:5]], "--trace"),

@@ -17,6 +17,7 @@ from apexsim.cli.rows import COMMANDS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+PAGES = runpy.run_path(str(ROOT / "scripts/pages.py"))
 HOWTO = (ROOT / "docs/howto.md").read_text(encoding="utf-8")
 
 
@@ -71,7 +72,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("line", dict.fromkeys(x for x in shell_lines(README + PAGE + HOWTO) if x.startswith("apexsim ")))
+@pytest.mark.parametrize("line", dict.fromkeys(x for x in shell_lines(PAGE + HOWTO) if x.startswith("apexsim ")))
 def test_commands_of_the_pages_are_understood(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command parses; those that need no file of the reader run."""
     words = shlex.split(line)[1:]
@@ -80,8 +81,44 @@ def test_commands_of_the_pages_are_understood(line: str, capsys: pytest.CaptureF
         return
     cheap = ["--trace", str(ROOT / "examples/creation_05.jsonl")] if "--trace" in words else ["--num-requests", "20"]
     if words[0] in ("plan", "simulate"):
-        words = [w for w in words if not w.startswith("examples/") and w != "--trace"] + cheap + ["--json", "-"]
+        words = [w for w in words if not w.startswith(("examples/", "example:")) and w != "--trace"] + cheap + ["--json", "-"]
     assert main(words) == 0 and capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES["PAGES"])
+def test_outputs_on_the_pages_are_what_the_commands_print(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert PAGES["written"](text) == text, "run: make pages"
+
+
+def test_the_picture_is_what_the_command_prints() -> None:
+    assert PAGES["picture"]() == PAGES["PICTURE"].read_text(encoding="utf-8"), "run: make pages"
+
+
+@pytest.mark.parametrize("page", PAGES["PAGES"])
+def test_every_command_of_the_first_pages_is_run(page: str) -> None:
+    """With its output beside it, which a test compares; completion is installed in another test, into another home."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    commands = {line for line in shell_lines(text) if line.startswith("apexsim ")}
+    assert commands - {found[1] for found in PAGES["BLOCK"].findall(text)} <= {"apexsim --install-completion"}
+
+
+def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+        exec(block, {})
+    assert "TP8" in capsys.readouterr().out
+
+
+def test_errors_on_the_first_page_are_those_of_the_study() -> None:
+    study = "".join((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("fidelity", "memory", "power"))
+    told = set(re.findall(r"(\d+\.\d) %", README.split("## How far to believe it")[1].split("\n## ")[0]))
+    assert told and [figure for figure in told if not re.search(rf"\b{re.escape(figure)} ?%", study)] == []
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").iterdir()} - {"README.md", "images"}
+    assert [name for name in sorted(pages) if f"]({name})" not in index] == []
 
 
 def test_the_makefile_has_the_targets_that_are_promised() -> None:

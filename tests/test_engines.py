@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib.resources import files
 
 import pytest
 
-from apexsim.engines import engine_names, engine_versions, load_engine, override, settled
+from apexsim.engines import closest, engine_names, engine_versions, load_engine, newest_version, override, settled
 from apexsim.errors import InputError
 from apexsim.units import GiB
 
@@ -49,7 +50,6 @@ def test_steps_formed_ahead_and_prompts_that_must_fit_belong_to_vllm(spec: str, 
         ("vLLM@0.10.2", "0.10.0"),
         ("vllm@0.19.2rc1", "0.19.0"),
         ("vllm@v0.20.1", "0.20.0"),
-        ("vllm@9.9", engine_versions("vllm")[-1]),
         ("vllm", engine_versions("vllm")[-1]),
     ],
 )
@@ -57,7 +57,30 @@ def test_a_version_takes_the_newest_row_that_is_not_newer(spec: str, version: st
     assert load_engine(spec).version == version
 
 
-@pytest.mark.parametrize("spec", ["vlm", "vllm@zero", "vllm@0.2", "", "@1"])
+@pytest.mark.parametrize("spec", ["vllm@9.9", "vllm@0.5.5", "sglang@0.99", "trtllm@0.21", "orca@2"])
+def test_a_version_beyond_both_ends_is_refused_and_both_are_named(spec: str) -> None:
+    name = load_engine(spec.partition("@")[0]).name
+    with pytest.raises(InputError) as refused:
+        load_engine(spec)
+    assert engine_versions(name)[0] in refused.value.line() and newest_version(name) in refused.value.line()
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_every_version_that_an_engine_lists_has_rules_and_those_between_say_whose(name: str) -> None:
+    for version in (*engine_versions(name), newest_version(name)):
+        row = load_engine(f"{name}@{version}")
+        between = version not in engine_versions(name)
+        assert row.asked == version * between and row.label == f"{name} {version}" + f": rules of {row.version}" * between
+    assert closest(f"{name}@999").version == engine_versions(name)[-1] and closest(f"{name}@0.0.1").version == engine_versions(name)[0]
+
+
+def test_days_of_release_ascend_with_the_versions() -> None:
+    for name in engine_names():
+        days = [load_engine(f"{name}@{version}").released for version in engine_versions(name)]
+        assert days == sorted(days) and (len(days) == 1 or all(re.fullmatch(r"20\d\d-\d\d-\d\d", day) for day in days))
+
+
+@pytest.mark.parametrize("spec", ["vlm", "vllm@zero", "vllm@", "vllm@0.2", "", "@1"])
 def test_unknown_engines_and_versions_are_refused(spec: str) -> None:
     with pytest.raises(InputError):
         load_engine(spec)

@@ -217,7 +217,7 @@ def test_measured_counts_come_from_a_file(tmp_path) -> None:  # type: ignore[no-
     with pytest.raises(InputError, match="unknown expert load 'power'"):
         read_load("power")
     file.write_text("[0, 0]")
-    with pytest.raises(InputError, match="not all 0"):
+    with pytest.raises(InputError, match="not all be 0"):
         read_load(str(file))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from apexsim.errors import InputError
 from apexsim.metrics import Metrics, measure
-from apexsim.objective import OBJECTIVES, missed, parse_objective, rank_key
+from apexsim.objective import OBJECTIVES, margins, parse_objective, rank_key
 from apexsim.slo import parse_slo, parse_slos
 from apexsim.stats import Stats
 from test_metrics import outcome_of, workload_of
@@ -48,7 +48,7 @@ def test_bad_objectives_are_input_errors(text):
 
 
 def test_goodput_needs_a_limit_for_each_request():
-    with pytest.raises(InputError, match="ttft<500ms"):
+    with pytest.raises(InputError, match="ttft:500"):
         parse_objective("goodput", parse_slos(["ttft:p95<500ms"]))
 
 
@@ -69,7 +69,21 @@ def test_constraints_come_before_saturation_and_saturation_before_the_value(metr
     }
     order = sorted(runs, key=lambda name: rank_key(runs[name], e2e, limit, name))
     assert order == ["B", "C", "A", "D", "E"]
-    assert missed(runs["E"], limit) == limit[:1]
+    assert [m.name for m in margins(runs["E"], limit) if not m.kept] == ["ttft:max=1900ms"]
+
+
+def test_plans_that_miss_are_in_the_order_of_how_far_they_miss(metrics):
+    limits = (parse_slo("ttft:max=1s"),)
+    runs = {name: replace(metrics, ttft=Stats(max=worst), e2el=Stats(mean=e2e))
+            for name, worst, e2e in (("far", 9.0, 1.0), ("near", 1.1, 5.0), ("kept", 0.9, 9.0))}  # fmt: skip
+    assert sorted(runs, key=lambda name: rank_key(runs[name], parse_objective(), limits, name)) == ["kept", "near", "far"]
+
+
+def test_a_margin_is_the_share_of_the_limit_that_is_left(metrics):
+    (found,) = margins(replace(metrics, ttft=Stats(p95=0.25)), (parse_slo("ttft:p95=1s"), parse_slo("ttft=1ms")))
+    assert (found.share, found.kept, found.name) == (0.75, True, "ttft:p95=1s")
+    power = margins(metrics, (), 300.0)[0]
+    assert power.metric == "power" and power.kept and power.share == 1.0  # nothing is known of it
 
 
 def test_more_throughput_ranks_first_and_a_ratio_above_one_is_better(metrics):
@@ -77,7 +91,7 @@ def test_more_throughput_ranks_first_and_a_ratio_above_one_is_better(metrics):
     slow = replace(metrics, duration_s=2 * metrics.duration_s)
     assert rank_key(metrics, throughput) < rank_key(slow, throughput)
     assert throughput.ratio(3.0, 1.5) == parse_objective("e2e").ratio(1.5, 3.0) == 2.0
-    assert np.isfinite(rank_key(slow, throughput)[2])
+    assert all(np.isfinite(x) for x in rank_key(slow, throughput)[:3])
 
 
 # ---- cost ---------------------------------------------------------------------------------------------------------------

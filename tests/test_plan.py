@@ -24,6 +24,10 @@ from apexsim.plan.space import candidates
         ("TEP8", Plan(1, 1, Layout(tp=8), Layout(ep=8))),
         ("2×DEP8", Plan(2, 1, Layout(dp=8), Layout(ep=8))),
         ("DP2TP4/EP8", Plan(1, 1, Layout(2, 4), Layout(ep=8))),
+        ("PP2", Plan(1, 2, Layout(), Layout())),
+        ("tp4pp2", Plan(1, 2, Layout(tp=4), Layout(tp=4))),
+        ("tp4, pp2", parse_plan("PP2×TP4")),
+        ("2xTP4PP2", parse_plan("2×PP2×TP4")),
         ("TP8@1410mhz", Plan(1, 1, Layout(tp=8), Layout(tp=8), clock=1410)),
         ("TP8@fp8@810 MHz", replace(parse_plan("TP8@fp8"), clock=810)),
     ],
@@ -32,7 +36,7 @@ def test_shorthand_is_read(text: str, plan: Plan) -> None:
     assert parse_plan(text) == plan
 
 
-@pytest.mark.parametrize("text", ["", "TP", "TP0", "0×TP2", "TP4/TP8", "TP8TP8", "EPP2", "2××TP4", "TP-2", "PP2"])
+@pytest.mark.parametrize("text", ["", "TP", "TP0", "0×TP2", "TP4/TP8", "TP8TP8", "EPP2", "2××TP4", "TP-2", "PP2PP4", "xPP2"])
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_plan(text)

@@ -21,7 +21,7 @@ import pytest
 import apexsim
 from apexsim import api
 from apexsim.cli import main
-from apexsim.cli.options import addressed
+from apexsim.cli.words import translated
 from apexsim.errors import InputError
 from apexsim.report.jsonout import study_json
 from apexsim.report.plain import dumps
@@ -97,16 +97,16 @@ def test_statistics_do_not_depend_on_the_number_of_cores() -> None:
 @pytest.mark.parametrize(
     ("words", "understood"),
     [
-        (["plan", "m", "--ray"], ["plan", "m", "--ray=local"]),
-        (["plan", "--ray", "m"], ["plan", "--ray=local", "m"]),
-        (["plan", "--ray", "--all"], ["plan", "--ray=local", "--all"]),
-        (["plan", "--ray", "auto", "m"], ["plan", "--ray", "auto", "m"]),
-        (["plan", "--ray", "10.0.0.1:6379"], ["plan", "--ray", "10.0.0.1:6379"]),
-        (["plan", "--ray=ray://head:10001"], ["plan", "--ray=ray://head:10001"]),
+        (["m", "--ray"], ["--ray", "local", "m"]),
+        (["--ray", "m"], ["--ray", "local", "m"]),
+        (["--ray", "--all"], ["--ray", "local", "--all"]),
+        (["--ray", "auto", "m"], ["--ray", "auto", "m"]),
+        (["--ray", "10.0.0.1:6379"], ["--ray", "10.0.0.1:6379"]),
+        (["--ray=ray://head:10001"], ["--ray", "ray://head:10001"]),
     ],
 )
 def test_the_address_may_be_left_out(words: list[str], understood: list[str]) -> None:
-    assert addressed(words) == understood
+    assert translated("plan", words)[0] == understood
 
 
 def test_ray_that_is_missing_is_named_with_its_extra(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,7 @@ def test_the_command_of_a_clocked_plan_says_how_to_lock_it(clocked):
     from apexsim.report.launch import launch
 
     slow = next(r for r in clocked.ranked if r.plan.clock == 810)
-    assert any("--lock-gpu-clocks=810,810" in note for note in launch(clocked.setting, slow.plan).notes)
+    assert launch(clocked.setting, slow.plan).commands[0] == "sudo nvidia-smi --lock-gpu-clocks=810,810"
     page = apexsim.render(clocked)
     assert "estimates" in page and "--clock" not in page.split("apexsim simulate")[1].split("apexsim plan")[0]
 
@@ -157,7 +157,7 @@ def test_under_a_power_cap_slower_clocks_come_first(clocked):
     study = apexsim.plan("llama-3.1-8b", **ASKED, request_rate=20.0, clock="810,1410,1980", power_cap=cap)
     over = [r.metrics.energy.watts > cap for r in study.ranked]
     assert over == sorted(over) and {True, False} == set(over) and [r.keeps for r in study.ranked] == [not x for x in over]
-    assert f"power<{cap:g}W" in apexsim.render(study) and "misses a limit" in apexsim.render(study, everything=True)
+    assert f"power-cap={cap:g}W" in apexsim.render(study) and "✗" in apexsim.render(study, everything=True)
     with pytest.raises(InputError, match="power"):
         apexsim.plan("llama-3.1-8b", **{**ASKED, "gpu": "tpu-v5e"}, power_cap=100.0)
 

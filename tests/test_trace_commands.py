@@ -186,7 +186,8 @@ def test_statistics_are_those_of_numpy() -> None:
 @pytest.mark.parametrize("shape", [0.25, 1.0, 4.0])
 def test_burstiness_of_a_gamma_stream_is_found_again(shape: float) -> None:
     found = describe(made(40_000, 3.0, shape, prompt_len=10, output_len=10)).arrivals
-    assert found is not None and found.burstiness == pytest.approx(shape, rel=0.06) and found.rate == pytest.approx(3.0)
+    assert found is not None and found.burstiness == pytest.approx(shape, rel=0.06)
+    assert found.rate == pytest.approx(3.0, rel=1e-3)  # the generator's last request is at n / rate, its first one gap after 0
 
 
 def test_a_poisson_stream_has_dispersion_one_at_every_width() -> None:
@@ -290,7 +291,9 @@ def test_scaled_rate_and_lengths() -> None:
     load = stamped(500)
     fast = scaled(load, rate=5.0, prompt=2.0, output=0.001)
     assert describe(fast).arrivals.rate == pytest.approx(5.0) and np.array_equal(fast.prompt, 2 * load.prompt)  # type: ignore[union-attr]
-    assert set(fast.output.tolist()) == {1} and np.allclose(scaled(load, factor=2.5).arrive, fast.arrive)
+    assert set(fast.output.tolist()) == {1} and np.allclose(
+        np.diff(scaled(load, rate=2.5).arrive), 2 * np.diff(fast.arrive)
+    )
 
 
 def test_prefixes_go_when_prompts_change() -> None:
@@ -312,7 +315,7 @@ def test_a_trace_like_another_keeps_pairs_rate_and_burstiness() -> None:
     found, twin = describe(like), describe(made(20_000, like=like))
     assert twin.prompt.stats.mean == pytest.approx(found.prompt.stats.mean, rel=0.03)
     assert twin.correlation == pytest.approx(found.correlation, abs=0.03)
-    assert twin.arrivals.rate == pytest.approx(found.arrivals.rate)  # type: ignore[union-attr]
+    assert twin.arrivals.rate == pytest.approx(found.arrivals.rate, rel=1e-3)  # type: ignore[union-attr]
     assert twin.arrivals.burstiness == pytest.approx(found.arrivals.burstiness, rel=0.08)  # type: ignore[union-attr]
 
 
@@ -356,7 +359,7 @@ REFUSED = [
     (["convert", "none.csv", "-o", "no/such/folder.csv"], "does not exist"),
     (["synth"], "no lengths"),
     (["synth", "--like", str(AZURE), "--prompt-len", "5"], "drop one of both"),
-    (["synth", "--prompt-len", "5", "--output-len", "5", "--lengths", "normal"], "unknown distribution"),
+    (["synth", "--prompt-len", "5", "--output-len", "5", "--prompt-cv", "1", "--lengths", "normal"], "unknown distribution"),
     (["synth", "--prompt-len", "5", "--output-len", "5", "--prompt-cv", "2", "--lengths", "uniform"], "use lognormal"),
     (["filter", str(AZURE), "--since", "soon"], "cannot read 'soon' as a time"),
     (["filter", str(AZURE), "--share", "0"], "above 0"),

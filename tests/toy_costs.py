@@ -39,6 +39,8 @@ class Toy:
     read: float = 2e-8  # per cached token and decode step
     square: float = 2e-11  # per squared prompt token
     floor: float = 2e-3
+    bare: float = 0.0  # floor of a decode step beyond `captured`
+    captured: int = 1 << 30
     add: float = 1e-3
     add_seq: float = 0.0
     hop: float = 1e-5
@@ -79,7 +81,8 @@ def costs(toy: Toy) -> Costs:
         prefill=per_stage(1e-7 * x + toy.square * x * x, toy),
         stride=16,
         prompt_base=np.full(toy.stages, 1e-5),
-        floor=np.full((toy.stages, 2), toy.floor),
+        floor=np.tile([toy.floor, toy.floor, max(toy.floor, toy.bare)], (toy.stages, 1)),
+        captured=toy.captured,
         add=np.full((toy.stages, 2), toy.add),
         add_seq=toy.add_seq,
         hop=toy.hop * first,

@@ -95,7 +95,8 @@ def tables(draw: st.DrawFn, stages: int = 1) -> Costs:
     return toy.costs(toy.Toy(
         stages=stages, windows=draw(st.sampled_from([(FULL,), (FULL, 64), (48,), (FULL, 16, 100)])),
         weight=1e-3 + 1e-2 * draw(seconds), token=3e-5 * draw(seconds), read=draw(st.sampled_from([2e-8, 5e-6])),
-        floor=draw(st.sampled_from([0.0, 2e-2])) * draw(seconds), add_seq=3e-4 * draw(seconds),
+        floor=draw(st.sampled_from([0.0, 2e-2])) * draw(seconds), bare=draw(st.sampled_from([0.0, 2e-2])) * draw(seconds),
+        captured=draw(st.sampled_from([0, 2, 5, 1 << 30])), add_seq=3e-4 * draw(seconds),
         uneven=draw(st.sampled_from([0.0, 0.3])) * draw(seconds), hop=1e-3 * draw(seconds),
     ))  # fmt: skip
 

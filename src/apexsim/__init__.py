@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 import apexsim.plan as plan
 
+TYPE_CHECKING = False  # as `typing` has it, which alone takes ten times as long to load as all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from apexsim.search.study import Study
 
 __version__ = "0.1.0"

@@ -10,29 +10,38 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 from apexsim.clock import at_clock
 from apexsim.cost.bank import load_bank
+from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import power_law
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
-from apexsim.hardware import USUAL_BOOKS, Cluster, Gpu, load_gpu
+from apexsim.hardware import Gpu, cluster_of
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
+from apexsim.model.parts import routed_experts
 from apexsim.objective import parse_objective
-from apexsim.plan.choose import engine_of, precision_of
+from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
+from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
-from apexsim.plan.space import at_clocks, candidates, merged
+from apexsim.plan.space import at_clocks, candidates, merged, routed
 from apexsim.search.evaluate import Setting
+from apexsim.search.remedy import remedied
 from apexsim.search.search import Goal, search, simulate_one
 from apexsim.search.study import Interrupted, Study
-from apexsim.slo import parse_slo
-from apexsim.workload.formats import fit_lengths, read_trace
+from apexsim.slo import parse_slos
+from apexsim.workload.clashes import QUESTION, refuse
+from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths, read_trace
+from apexsim.workload.load import paced
 from apexsim.workload.synth import synthetic
 from apexsim.workload.trace import Workload
 
+REQUESTS = 1024  # made up where nothing else is said
+IMAGE = "1024x1024"  # pixels
 CLOSED_SPREAD = 0.1  # of the length: constant lengths keep a closed loop in lockstep for ever, which no real load does
 ROUND = 1024  # the model length is rounded up to this when it is taken from the workload
 KERNEL_SOURCE = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
@@ -48,22 +57,24 @@ def plan(model: str, **question: Any) -> Study:
     formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
     clocks = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu)
-    space = merged([candidates(setting.model, setting.cluster, each) for each in chosen])
+    widths = widths_of(inputs)
+    space = merged([restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen])
     setting, space = with_clocks(setting, clocks), at_clocks(space, clocks)
     try:
-        return replace(search(setting, space, goal, **run), inputs=inputs)
+        found = search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical")))
+        return helped(replace(found, inputs=inputs), model, question)
     except Interrupted as stop:
         raise Interrupted(replace(stop.study, inputs=inputs)) from None
 
 
-def simulate(model: str, plan: str, **question: Any) -> Study:
-    """One plan in full, given by its shorthand."""
+def simulate(model: str, plan: str = "", **question: Any) -> Study:
+    """One plan in full, given by its shorthand or by its widths tp, pp, dp, ep."""
     question.pop("workers", 0), question.pop("progress", None)
     axis = next((name for name in ("quant", "clock") if question.get(name)), None)
     if axis:
         raise InputError("one plan is simulated, nothing is searched", f"--{axis}", "the plan names its own: TP8@fp8, TP8@810MHz")
     setting, precision, goal, inputs = ask(model, **question)
-    wanted = parse_plan(plan, precision)
+    wanted = parse_plan(plan, precision) if plan else named_plan(setting.model, setting.cluster, widths_of(inputs), precision)
     if wanted.clock:
         clocks = clocks_of(str(wanted.clock), setting.cluster.gpu, "--plan")
         wanted, setting = replace(wanted, clock=clocks[0]), with_clocks(setting, clocks)
@@ -73,7 +84,18 @@ def simulate(model: str, plan: str, **question: Any) -> Study:
             f"use --gpus {wanted.devices} or another plan",
         )  # fmt: skip
     _check_plan(setting, wanted.shorthand, precision)
-    return replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand})
+    return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
+
+
+def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
+    """The study with what would help, where its first plan does not keep limits and load."""
+
+    def asked(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, dict[str, Any]]:
+        setting, precision, goal, inputs = ask(model, **{**question, **changes})
+        clocks = {r.plan.clock for r in (*study.ranked, *study.hypothetical)}
+        return with_clocks(setting, tuple(clocks | {int(changes.get("clock") or 0)})), precision, goal, inputs
+
+    return remedied(study, asked)
 
 
 def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
@@ -86,23 +108,29 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int, nodes: int = 1, trace: str | Workload | None = None, time_unit: str | None = None,
-    columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
-    num_requests: int = 1024, request_rate: float | None = None, burstiness: float = 1.0,
-    concurrency: int | None = None, seed: int = 0, length_spread: float | None = None, warmup: int = 0,
+    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, trace: str | Workload | None = None,
+    time_unit: str | None = None, columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
+    num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
+    concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
-    activation_dtype: str | None = None, kv_dtype: str | None = None, max_model_len: int | None = None,
-    images: int = 0, image_size: str = "1024x1024", quant: str | None = None, clock: str | None = None,
+    activation_dtype: str | None = None, kv_dtype: str | None = None, dtype: str | None = None, max_model_len: int | None = None,
+    images: int = 0, image_size: str | None = None, quant: str | None = None, clock: str | None = None,
+    tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
     power_cap: float | None = None, price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
+    hypothetical: bool = False,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
-    """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both."""
-    inputs = {k: v for k, v in locals().items() if v not in (None, (), [])}
+    """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both.
+
+    gpu may hold the counts: "h100:8", "2x8xh100"; tp, pp, dp, ep restrict the plans.  What would do nothing is refused.
+    """
+    inputs = {k: v for k, v in locals().items() if v not in (None, (), []) and v is not False}
     if isinstance(trace, Workload):
         inputs["trace"] = trace.source
+    refuse(QUESTION, explicit(inputs))
     what = load_model(model)
-    cluster = Cluster(load_gpu(gpu), gpus, nodes)
+    cluster = cluster_of(gpu, gpus, nodes)
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {' or '.join(ROUTES)}")
     if trace is not None:
@@ -111,44 +139,52 @@ def ask(
             raise InputError("a trace and synthetic lengths are both given", "--trace", hint)
         read = trace
         if not isinstance(read, Workload):
-            read = replace(read_trace(read, columns=columns_of(columns), time_unit=time_unit or ""), warmup=warmup)
-        work = reloaded(read, request_rate, concurrency)
+            read = replace(read_trace(read, columns=columns_of(columns), time_unit=time_unit or ""), warmup=warmup or 0)
+        if seed is not None and read.arrive[-1] > read.arrive[0]:
+            raise InputError("it has no effect: the trace has its own arrivals, which are stretched", "--seed", "drop it")
+        work = reloaded(read, request_rate, concurrency, seed or 0)
     else:
-        work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup)
-    work, patches = with_image_tokens(what, work, images, image_size)
+        work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup or 0)
+    if not isinstance(trace, Workload) or concurrency is not None:  # a workload made by hand says itself what it leaves out
+        work = settled_in(work, warmup)
+    work, patches = with_image_tokens(what, work, images, image_size or IMAGE)
     work, length = lengths_of(what, work, max_model_len, too_long)
     row = engine_of(engine, settings or {}, cluster, length)
+    if not routed(what) and (expert_load or enable_expert_parallel):
+        flag = "--expert-load" if expert_load else "--enable-expert-parallel"
+        raise InputError(f"it has no effect: {what.name} has no routed experts", flag, "drop it")
     load = read_load(expert_load) if expert_load else Load()
+    for experts in routed_experts(what):
+        load.check(experts)
     bank = load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm"))
     pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
-    limits = tuple(parse_slo(s) for s in slos)
+    limits = parse_slos(slos)
+    inputs |= {"slos": tuple(map(str, limits))} if limits else {}
     if power_cap is not None and not cluster.gpu.tdp_w > 0:
         raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
+    rent = price_of(price, cluster.gpu)
+    if goal.objective.name == "cost" and math.isnan(rent[0]):
+        raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     usual = power_law()[1]
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility
     )
-    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, price_of(price, cluster.gpu), server)
-    return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype), goal, inputs
+    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, rent, server, max_model_len is not None)
+    return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 
-def price_of(text: str | None, gpu: Gpu) -> tuple[float, str]:
-    """Price of a GPU [$/h] and its book: a number, a book of the GPU's file, or nothing for the usual one; NaN where unknown."""
-    if text is None:
-        book = next((name for name in USUAL_BOOKS if name in gpu.prices), "")
-        return (gpu.prices[book], book) if book else (math.nan, "")
-    name = text.strip().lower().replace("-", "_")
-    if name in gpu.prices:
-        return gpu.prices[name], name
-    try:
-        usd = float(text)
-    except ValueError:
-        usd = math.nan
-    if not (usd >= 0 and math.isfinite(usd)):
-        known = ", ".join(gpu.prices) or "none known for this GPU"
-        raise InputError(f"cannot read the price '{text}'", "--price", f"write $/h of one GPU, or a price book: {known}")
-    return usd, "given"
+def explicit(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a question was given, by the names of the command line."""
+    left = {name: p.default for name, p in signature(ask).parameters.items()}
+    return {{"columns": "map", "slos": "slo"}.get(name, name): value for name, value in inputs.items() if value != left[name]}
+
+
+def widths_of(inputs: Mapping[str, Any]) -> Widths:
+    """The widths that a question names."""
+    given = (inputs.get(name) or 0 for name in ("tp", "pp", "dp", "ep"))
+    tp, pp, dp, ep = given
+    return Widths(tp, pp, dp, bool(inputs.get("enable_expert_parallel")), ep=ep)
 
 
 def clocks_of(text: str, gpu: Gpu, where: str = "--clock") -> tuple[int, ...]:
@@ -199,24 +235,47 @@ def columns_of(text: str | None) -> dict[str, str] | None:
     return {COLUMNS[key.strip()]: name.strip() for key, _, name in pairs}
 
 
-def made_up(prompt_len: int | None, output_len: int | None, num_requests: int, request_rate: float | None, burstiness: float,
-            concurrency: int | None, seed: int, spread: float | None, warmup: int) -> Workload:  # fmt: skip
-    """Synthetic lengths with a rate, a concurrency or neither."""
+def made_up(
+    prompt_len: int | None, output_len: int | None, num_requests: int | None, request_rate: float | None,
+    burstiness: float | None, concurrency: int | None, seed: int | None, spread: float | None, warmup: int,
+) -> Workload:  # fmt: skip
+    """Synthetic lengths with a rate, a concurrency or neither; an infinite rate is all at once."""
     if prompt_len is None or output_len is None:
         raise InputError("no workload", "", "give --trace FILE, or --prompt-len N and --output-len N")
     if spread is None:
         spread = CLOSED_SPREAD if concurrency is not None else 0.0
+    rate = None if request_rate == math.inf else request_rate
     made = synthetic(
-        prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, spread, 0.0, warmup
-    )
+        prompt_len, output_len, REQUESTS if num_requests is None else num_requests, rate,
+        1.0 if burstiness is None else burstiness, concurrency, seed or 0, spread, 0.0, warmup,
+    )  # fmt: skip
     if spread == CLOSED_SPREAD and concurrency is not None:
         note = f"lengths drawn within ±{CLOSED_SPREAD:.0%} (--length-spread 0 keeps them constant, in lockstep)"
         return replace(made, notes=(*made.notes, note))
     return made
 
 
-def reloaded(work: Workload, rate: float | None, concurrency: int | None) -> Workload:
-    """The lengths of a trace under another load, if one is given."""
+def settled_in(work: Workload, warmup: int | None) -> Workload:
+    """A closed loop without the first request of each user, where nothing else was asked for and enough is left.
+
+    Users of a simulation start in the same moment, which those of a service do not: their first requests queue behind
+    each other, and nothing that comes later does.
+    """
+    if work.mode != "closed" or warmup is not None or work.concurrency == 1:
+        return work
+    users = work.concurrency
+    if work.size < 2 * users:
+        note = f"fewer than two requests per user: nothing is left out, and latencies hold the burst of {users:,} users starting together"
+        return replace(work, notes=(*work.notes, note))
+    note = f"the first request of each of the {users:,} users is left out: they start together (--warmup 0 counts all)"
+    return replace(work, warmup=users, notes=(*work.notes, note))
+
+
+def reloaded(work: Workload, rate: float | None, concurrency: int | None, seed: int = 0) -> Workload:
+    """The lengths of a trace under another load, if one is given: users, all at once (an infinite rate), or a mean rate.
+
+    A trace without times is given Poisson arrivals at the rate, drawn from `seed`.
+    """
     if rate is not None and concurrency is not None:
         raise InputError("--request-rate and --concurrency are both given", "", "use one of them")
     if concurrency is not None:
@@ -224,8 +283,13 @@ def reloaded(work: Workload, rate: float | None, concurrency: int | None) -> Wor
         return replace(work, arrive=work.arrive * 0.0, mode="closed", concurrency=concurrency, notes=(*work.notes, note))
     if rate is None:
         return work
-    scale = work.size / max(float(work.arrive[-1]), 1e-9) / rate
-    return replace(work, arrive=work.arrive * scale, notes=(*work.notes, f"arrivals scaled to {rate:g} requests/s"))
+    if rate == math.inf:
+        return replace(work, arrive=work.arrive * 0.0, mode="offline", notes=(*work.notes, "arrivals of the trace replaced by all at once"))
+    timed = bool(work.arrive[-1] > work.arrive[0])
+    made = paced(work.arrive, rate, seed)
+    how = "of the trace stretched to" if timed else "drawn at random (the trace has no times) at"
+    notes = tuple(note for note in work.notes if timed or note != ALL_AT_ONCE)
+    return replace(work, arrive=made, mode="open", notes=(*notes, f"arrivals {how} {rate:g} requests/s"))
 
 
 def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long: str) -> tuple[Workload, int]:
@@ -241,6 +305,6 @@ def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long
     if max_model_len is not None:
         return work, max_model_len
     length = min(-(-work.longest // ROUND) * ROUND, model.max_length)
-    how = "the model's own" if length == model.max_length else f"the longest request ({work.longest:,} tokens) rounded up to {ROUND:,}"
-    note = f"max model length {length:,}: {how}"
+    how = "the model's own" if length == model.max_length else f"the longest ({work.longest:,} tokens) rounded up to {ROUND:,}"
+    note = f"room is counted for requests of {length:,} tokens: {how}; the launch line allows what the model does"
     return replace(work, notes=(*work.notes, note)), length

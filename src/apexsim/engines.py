@@ -49,6 +49,7 @@ class MemoryRules:
     dispatch_bytes: float  # buffers of expert-parallel dispatch, taken while the weights are loaded
     state_blocks: int  # blocks per request and group of recurrent layers, beside one per draft token
     state_share: float  # > 0: recurrent state has a pool of its own, this x the KV pool's bytes
+    state_needs_blocks: int  # 1: the engine will not start with more sequences than blocks where layers are recurrent
     refuses: int  # 1: the engine will not start unless the cache holds one request of max_model_len
     kv_low_bytes: float  # independent logs lay from here …
     kv_high_bytes: float  # … to here around the KV memory predicted
@@ -86,6 +87,8 @@ class EngineRow:
     gap_s: float  # per small un-tabulated kernel
     prompt_add_launch_s: float  # added per launch unit to a step that holds a prompt
     prompt_floor_launch_s: float  # floor per launch unit of such a step
+    bare_launch_s: float  # … of a decode step larger than every captured graph
+    eager_launch_s: float  # … of every step where nothing is captured or compiled
     prompt_factor: float  # x tabulated kernels of such a step
     tokenise_s: float  # per prompt token, one front-end process, serial
     request_s: float  # per request, serial
@@ -104,17 +107,38 @@ class EngineRow:
     batch_wait_ratio: float = 0.0  # … for this share of the budget
     balance_wait: int = 0  # attention data parallel: steps to wait for a prompt on each lane
     fused_all_reduce: str = ""  # GPU architectures on which all-reduces add residual and norm, one kernel for both
+    seqs_in_budget: int = 0  # 1: the engine will not start with more sequences than its token budget
     prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt …
     prompt_eager_launch_s: float = 0.0  # … whose floor per launch unit is then this
+    spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
+    # the row itself
+    released: str = ""  # day of `version`, "" where it is no release
+    asked: str = ""  # version that the user named, where it lies between two rows and has the earlier one's rules
+
+    @property
+    def spoken(self) -> str:
+        """The version whose words are used: the one that the user named."""
+        return self.asked or self.version
 
     @property
     def label(self) -> str:
-        """Name and version."""
-        return f"{self.name} {self.version}"
+        """Name and version: vllm 0.25.0, or vllm 0.23.1: rules of 0.22.0."""
+        return f"{self.name} {self.asked}: rules of {self.version}" if self.asked else f"{self.name} {self.version}"
+
+    @property
+    def dated(self) -> str:
+        """Name, version and the day of the rules: vllm 0.25.0 (released 2026-07-11)."""
+        return f"{self.label} (released {self.released})" if self.released else self.label
 
     def fuses(self, arch: str) -> bool:
         """Whether all-reduces on GPUs of an architecture are joined with the norm that follows."""
         return arch in self.fused_all_reduce.split()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Batches that a decode step is priced at.  An eager one is not padded, but its kernels are not joined either, which nobody
+        has measured: it is never taken to be shorter than the graph that would have held it."""
+        return self.pad or self.spare
 
     @property
     def max_capture(self) -> int:
@@ -123,7 +147,7 @@ class EngineRow:
 
 
 _MEMORY = {f.name for f in fields(MemoryRules)}
-_ROW = {f.name for f in fields(EngineRow)} - {"name", "version", "engine", "memory"}
+_ROW = {f.name for f in fields(EngineRow)} - {"name", "version", "engine", "memory", "spare", "released", "asked"}
 DEFAULT_ENGINE = "vllm"
 
 
@@ -143,20 +167,58 @@ def engine_versions(name: str) -> tuple[str, ...]:
     return tuple(row["version"] for row in _file(name)["row"])
 
 
+def newest_version(name: str) -> str:
+    """The last version that an engine's newest row is known to hold for."""
+    return str(_file(name).get("through", engine_versions(name)[-1]))
+
+
 def load_engine(spec: str = DEFAULT_ENGINE) -> EngineRow:
-    """The row of "name" (newest version) or "name@version" (the newest row that is not newer)."""
-    name, _, version = spec.strip().lower().partition("@")
+    """The row of "name" (newest), or of "name@version": between two rows the earlier one, beyond both ends an InputError."""
+    name, sign, version = _named(spec)
+    if not sign:
+        return _row(name, engine_versions(name)[-1])
+    wanted, first, last = _order(version, spec), engine_versions(name)[0], newest_version(name)
+    if not _order(first, spec) <= wanted <= _order(last, spec):
+        beyond = "older" if wanted < _order(first, spec) else "newer"
+        ends = f"{name} is known from {first} to {last}" if first != last else f"{name} is known as {first}"
+        raise InputError(f"{name} {version} is {beyond} than all that are known", "--engine", f"{ends} (see: apexsim engines {name})")
+    row = closest(spec)
+    return row if _order(row.version, spec) == wanted else replace(row, asked=version.lstrip("v"))
+
+
+def closest(spec: str) -> EngineRow:
+    """The newest row that is not newer than "name@version", else the oldest: for measured systems of any version."""
+    name, _, version = _named(spec)
+    rows = engine_versions(name)
+    fitting = [v for v in rows if not version or _order(v, spec) <= _order(version, spec)]
+    return _row(name, fitting[-1] if fitting else rows[0])
+
+
+def _named(spec: str) -> tuple[str, str, str]:
+    """Engine, "@" if there is one, and version of a spelling."""
+    name, sign, version = (part.strip() for part in spec.strip().lower().partition("@"))
     name = ALIASES.get(name, name)
     if name not in engine_names():
         raise InputError(f"unknown engine '{spec}'", "--engine", nearest(name, [*engine_names(), *ALIASES]))
+    return name, sign, version
+
+
+def flags_of(engine: str) -> dict[str, str]:
+    """The words of an engine's server for its settings: {"memory_fraction": "--mem-fraction-static", …}."""
+    return dict(_file(engine).get("flags", {})) or flags_of(_file(engine)["engine"])
+
+
+def changes(name: str, version: str) -> list[tuple[str, Any, Any]]:
+    """What a row changes against the one before it: (constant, before, now); nothing for the first."""
     rows = engine_versions(name)
-    if not version:
-        return _row(name, rows[-1])
-    wanted = _order(version, spec)
-    fitting = [v for v in rows if _order(v, spec) <= wanted]
-    if not fitting:
-        raise InputError(f"no rules for {name} {version}", "--engine", f"the oldest known is {name}@{rows[0]}")
-    return _row(name, fitting[-1])
+    at = rows.index(version)
+    before, now = (_constants(name, rows[i]) for i in (max(at - 1, 0), at))
+    return [(key, before.get(key), value) for key, value in now.items() if before.get(key) != value]
+
+
+def facts(name: str) -> dict[str, Any]:
+    """What an engine's file says of the engine itself: about, engine, through, sources."""
+    return {key: value for key, value in _file(name).items() if key != "row"}
 
 
 ALIASES = {
@@ -174,7 +236,7 @@ def _file(name: str) -> dict[str, Any]:
 
 def _order(version: str, spec: str) -> tuple[int, ...]:
     """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
-    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    match = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", version)
     if not match:
         raise InputError(f"cannot read engine version '{version}' of '{spec}'", "--engine", "expected e.g. vllm@0.19.0")
     numbers = [int(n) for n in match[1].split(".")][:3]
@@ -202,7 +264,8 @@ def _row(name: str, version: str) -> EngineRow:
     constants["pad"] = _sizes(constants["pad"])
     memory = MemoryRules(**{k: v for k, v in constants.items() if k in _MEMORY})
     rest = {k: v for k, v in constants.items() if k in _ROW}
-    return EngineRow(name=name, version=version, engine=_file(name)["engine"], memory=memory, **rest)
+    released = next(r for r in _file(name)["row"] if r["version"] == version).get("released", "")
+    return EngineRow(name=name, version=version, engine=_file(name)["engine"], memory=memory, released=released, **rest)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -235,6 +298,7 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
             changes["large_" + key] = changes[key]
     if "pad" in changes:
         changes["pad"] = tuple(changes["pad"])
+        changes["spare"] = () if changes["pad"] else row.sizes
     if "max_num_batched_tokens" in given and row.length_budget:
         changes["length_budget"] = 2
     return replace(row, **changes)
@@ -258,8 +322,8 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
     """The row with the defaults that depend on GPU and model length decided.
 
     Large GPUs (`large_gpu_bytes` and up, e.g. H100, H200; not A100) get larger budgets.  Where prompts are not chunked,
-    the budget grows to hold the longest request, or the user's own smaller one is refused.  Capture sizes end at
-    `capture_per_sequence` x max_num_seqs, rounded up to a size.
+    the budget grows to hold the longest request, or the user's own smaller one is refused.  Sequences stay within the
+    budget where the engine wants that.
     """
     large = gpu_memory >= row.large_gpu_bytes and not (
         row.large_gpu_excludes and row.large_gpu_excludes in gpu_name.lower()
@@ -274,12 +338,19 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
                 "raise it, lower --max-model-len or enable chunked prefill",
             )
         tokens = max(tokens, max_model_len)
-    top = next((size for size in row.pad if size >= row.capture_per_sequence * sequences), row.max_capture)
+    if row.seqs_in_budget:
+        sequences = min(sequences, tokens)
     return replace(
-        row,
+        captured(row, sequences),
         max_num_batched_tokens=tokens,
         large_max_num_batched_tokens=tokens,
         max_num_seqs=sequences,
         large_max_num_seqs=sequences,
-        pad=tuple(size for size in row.pad if size <= top),
     )
+
+
+def captured(row: EngineRow, sequences: int) -> EngineRow:
+    """A row with its capture sizes for that many sequences: up to `capture_per_sequence` x them, rounded up to a size."""
+    top = next((size for size in row.sizes if size >= row.capture_per_sequence * sequences), max(row.sizes, default=0))
+    pad, spare = (tuple(size for size in sizes if size <= top) for sizes in (row.pad, row.spare))
+    return replace(row, pad=pad, spare=spare)

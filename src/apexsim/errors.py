@@ -1,4 +1,4 @@
-"""The two kinds of failure a caller can meet (floor 0).
+"""The kinds of failure a caller can meet (floor 0).
 
 Bad input raises `InputError`: what was expected, what came, what to try.  An infeasible plan is a *value*,
 `Rejected`, because a search meets thousands of them.  A broken invariant is an `assert`.
@@ -7,18 +7,37 @@ Bad input raises `InputError`: what was expected, what came, what to try.  An in
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+LONGEST_VALUE = 80  # characters of a quoted value that a message repeats …
+LONGEST_WORD = 200  # … of a path or another word without a space …
+LONGEST_LINE = 1000  # … and of a whole message
+FEW = 12  # names that are simply listed
+
+
+def shortened(text: str) -> str:
+    """A message in which values of the user, quoted or without a space, are cut to a size that can be read."""
+    text = re.sub(rf"'[^']{{{LONGEST_VALUE + 1},}}'|\S{{{LONGEST_WORD + 1},}}", _cut, text)
+    return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 1] + "…"
+
+
+def _cut(found: re.Match[str]) -> str:
+    """Head and tail of a value: paths are told apart by their ends."""
+    return f"{found[0][: LONGEST_VALUE - 24]}…{found[0][-23:]}"
 
 
 class InputError(Exception):
     """Something the user gave cannot be used.
 
-    what: the problem, naming what was expected and what came; where: the file, option or key; hint: what to try.
+    what: the problem, naming what was expected and what came; where: the file, option or key; hint: what to try;
+    record: what was found out before it failed, as plain values.
     """
 
-    def __init__(self, what: str, where: str = "", hint: str = "") -> None:
-        self.what, self.where, self.hint = what, where, hint
+    def __init__(self, what: str, where: str = "", hint: str = "", record: Mapping[str, Any] | None = None) -> None:
+        self.what, self.where, self.hint, self.record = shortened(what), shortened(where), shortened(hint), record or {}
         super().__init__(self.line())
 
     def line(self) -> str:
@@ -28,11 +47,19 @@ class InputError(Exception):
 
 
 class Infeasible(Exception):
-    """The request is sound, but nothing the user has can serve it (exit code 3)."""
+    """The request is sound, but nothing the user has can serve it (exit code 3); nearest: what would; record: as in InputError."""
 
-    def __init__(self, reason: str, nearest: str = "") -> None:
-        self.reason, self.nearest = reason, nearest
+    def __init__(self, reason: str, nearest: str = "", record: Mapping[str, Any] | None = None) -> None:
+        self.reason, self.nearest, self.record = reason, nearest, record or {}
         super().__init__(f"{reason}; {nearest}" if nearest else reason)
+
+
+class Stopped(KeyboardInterrupt):
+    """The user interrupted something whose results so far are `record`, as plain values."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.record = record
+        super().__init__("interrupted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +72,7 @@ class Rejected:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint with the known names closest to `name`, or all of them when few."""
+    """A hint with the known names closest to `name`; where they are few and none is really close, all of them."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name.lower(), names, n=4, cutoff=0.4)
-    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}"
+    close = difflib.get_close_matches(name.lower(), names, n=4, cutoff=0.7 if len(names) <= FEW else 0.4)
+    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(names[:FEW])}{' …' * (len(names) > FEW)}"

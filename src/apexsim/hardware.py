@@ -23,12 +23,13 @@ from typing import Any
 
 from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
+from apexsim.examples import located
 from apexsim.units import GB, TFLOPS, US, GiB
 
 PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may quote; fp16 runs at the bf16 peak
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
 PRICE_BOOKS = ("hyperscaler", "neocloud", "retail", "on_demand")
-USUAL_BOOKS = ("retail", "on_demand", "neocloud", "hyperscaler")  # the first that a GPU has is its price
+MOST = 4096  # GPUs of a node, and nodes: more is a slip
 
 
 def _frozen(table: dict[Any, Any]) -> MappingProxyType[Any, Any]:
@@ -295,7 +296,7 @@ def load_gpu(name: str | Path) -> Gpu:
             return _index()[spelling(form)]
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
-    for folder in (Path(text).expanduser(), devices_folder() / spelling(text)):
+    for folder in (located(text).expanduser(), devices_folder() / spelling(text)):
         if text and (folder / DEVICE_FILE).is_file():
             return load_device(folder)
     base, sign, clock = text.rpartition("@")
@@ -305,6 +306,49 @@ def load_gpu(name: str | Path) -> Gpu:
         raise InputError(f"the folder holds no {DEVICE_FILE}", text, "see: docs/devices.md")
     hint = f"{nearest(text, gpu_names())} or the path of a .toml file or of a folder with a {DEVICE_FILE}"
     raise InputError(f"unknown GPU '{text}'", "--gpu", hint)
+
+
+_COUNTED = (
+    re.compile(r"(?:(?P<nodes>\d{1,9}) *[x×*] *)?(?P<gpus>\d{1,9}) *[x×*] *(?P<name>.+)", re.IGNORECASE),  # 2x8xh100, 8xh100
+    re.compile(r"(?P<name>.+):(?P<gpus>\d{1,9})"),  # h100:8
+    re.compile(r"(?P<name>.*\D.*?) *[x×*] *(?P<gpus>\d{1,9})", re.IGNORECASE),  # h100x8 …
+    re.compile(r"(?P<name>.*\D.*x)(?P<gpus>\d{1,9})", re.IGNORECASE),  # … and mi300x8
+)
+
+
+def cluster_of(gpu: str | Path, gpus: int | None = None, nodes: int | None = None) -> Cluster:
+    """The cluster of a GPU's name and counts; the name may hold the counts itself: h100:8, 8xh100, h100x8, 2x8xh100."""
+    name, counted = _counted(str(gpu))
+    given = {"gpus": gpus, "nodes": nodes}
+    for key, count in counted.items():
+        if given[key] not in (None, count):
+            raise InputError(f"'{gpu}' says {count} {key}, --{key} says {given[key]}", f"--{key}", "drop one of both")
+        if count > MOST:
+            raise InputError(f"'{gpu}' says {count} {key}", "--gpu", f"at most {MOST:,} are simulated")
+    per_node = counted.get("gpus", gpus)
+    if per_node is None:
+        load_gpu(name)
+        raise InputError("missing option '--gpus'", "", f"how many GPUs has each node? --gpus N, or --gpu {name}:N")
+    return Cluster(load_gpu(name), per_node, counted.get("nodes", 1 if nodes is None else nodes))
+
+
+def _counted(text: str) -> tuple[str, dict[str, int]]:
+    """A GPU's name, and the counts that its spelling holds; a name that is known as it stands holds none."""
+    if _is_gpu(text):
+        return text, {}
+    for found in filter(None, (form.fullmatch(text.strip()) for form in _COUNTED)):
+        if _is_gpu(found["name"]):
+            return found["name"], {key: int(count) for key, count in found.groupdict().items() if key != "name" and count}
+    return text, {}
+
+
+def _is_gpu(text: str) -> bool:
+    """Whether a text names a GPU, without a look at counts."""
+    base = re.sub(r"@\d+ *(?:mhz)?$", "", text, flags=re.IGNORECASE)
+    inside = re.search(r"\((.*?)\)", base)
+    known = any(form and spelling(form) in _index() for form in (base, inside[1] if inside else ""))
+    folder = devices_folder() / spelling(base)
+    return known or Path(base).expanduser().exists() or (bool(spelling(base)) and (folder / DEVICE_FILE).is_file())
 
 
 def devices_folder() -> Path:

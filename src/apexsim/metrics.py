@@ -18,6 +18,7 @@ from apexsim.cost.power import Energy
 from apexsim.errors import InputError
 from apexsim.slo import LATENCIES, Slo
 from apexsim.stats import NAN, Stats, plain, segment_stats, stats_of
+from apexsim.units import format_seconds
 from apexsim.workload.trace import Workload
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def saturation(outcome: Outcome, output: I8) -> tuple[bool, str]:
         if name == "waiting" or (is_ > 1.25 * was and min(third / 2.0, drain / 3.0) > _alone(outcome, output)):
             return True, (
                 f"{name} requests grow from {was:.0f} to {is_:.0f} between the middle and the last third of the "
-                f"arrivals; the last finishes {drain:.3g} s after the last arrival"
+                f"arrivals; the last finishes {format_seconds(drain)} after the last arrival"
             )
     return False, ""
 

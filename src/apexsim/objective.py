@@ -85,7 +85,7 @@ class Objective:
 
 def _why_missing(name: str) -> str:
     if OBJECTIVES[name].needs_slo:
-        return "give a limit for each request, e.g. --slo 'ttft<500ms'"
+        return "give a limit for each request, e.g. --goodput ttft:500"
     if name == "cost":
         return "the GPU's price is unknown: give --price"
     if name.endswith("energy"):
@@ -109,15 +109,44 @@ def parse_objective(text: str = DEFAULT, slos: Sequence[Slo] = (), where: str = 
     return Objective(name, (stat or "mean") if row.stats else "", row.sign)
 
 
-def missed(metrics: Metrics, constraints: Sequence[Slo]) -> tuple[Slo, ...]:
-    """Constraints (SLOs with a statistic) that a run misses; per-request SLOs constrain nothing."""
-    return tuple(s for s in constraints if s.stat and metrics.latency(s.metric, s.stat) > s.limit_s)
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How one limit of a run fared.  limit and measured in SI units: s, or W of each GPU."""
+
+    name: str  # of the limit, as people type it
+    metric: str  # one of `slo.LATENCIES`, or "power"
+    stat: str
+    limit: float
+    measured: float
+
+    @property
+    def share(self) -> float:
+        """What is left of the limit as a share of it; below 0 where it is missed.  A statistic of nothing keeps all of it."""
+        return 1.0 if math.isnan(self.measured) else 1.0 - self.measured / self.limit
+
+    @property
+    def kept(self) -> bool:
+        """Is it kept?"""
+        return not self.measured > self.limit
+
+
+def margins(metrics: Metrics, constraints: Sequence[Slo], power_cap: float = math.inf) -> tuple[Margin, ...]:
+    """Every limit on a run: SLOs with a statistic, and the power of a GPU; per-request SLOs constrain nothing."""
+    found = [Margin(str(s), s.metric, s.stat, s.limit_s, metrics.latency(s.metric, s.stat)) for s in constraints if s.stat]
+    if math.isfinite(power_cap):
+        found.append(Margin(f"power-cap={power_cap:g}W", "power", "mean", power_cap, metrics.energy.watts))
+    return tuple(found)
+
+
+def overrun(limits: Sequence[Margin]) -> float:
+    """How many times over its limit the worst of them is; 0 where all are kept."""
+    return max((m.measured / m.limit for m in limits if not m.kept), default=0.0)
 
 
 def rank_key(
     metrics: Metrics, objective: Objective, constraints: Sequence[Slo] = (), shorthand: str = "", power_cap: float = math.inf
-) -> tuple[bool, bool, float, str]:
-    """Sorts plans, best first: those that keep every constraint and whose GPUs draw at most `power_cap` [W] each, those that
-    keep up with the load, then by the objective; ties in the order of their shorthand."""
-    missing = bool(missed(metrics, constraints)) or metrics.energy.watts > power_cap
-    return missing, metrics.saturated, objective.sign * objective.value(metrics), shorthand
+) -> tuple[float, bool, float, str]:
+    """Sorts plans, best first: those that keep every limit (0.0), the others by how far they miss; those that keep up with the
+    load; then by the objective; ties in the order of their shorthand."""
+    over = overrun(margins(metrics, constraints, power_cap))
+    return over, metrics.saturated, objective.sign * objective.value(metrics), shorthand

@@ -1,10 +1,10 @@
 """Service level objectives as people type them (floor 1).
 
-    slo := metric [":" stat] ("<" | "<=" | "=" | ":") number [unit]       unit: ms (default), s, us
+    slo := metric [":" stat] ("=" | ":" | "<" | "<=") number [unit]       unit: ms (default), s, us
 
-Without a statistic an SLO is met or missed by each request (`ttft<500ms`: goodput, attainment); with one it is a
-constraint on the whole run (`ttft:p95<500ms`).  `ttft:500` is the spelling of `vllm bench serve --goodput` [ms].
-`str(slo)` reads back to the same value.
+Without a statistic an SLO is met or missed by each request (`ttft=500ms`: goodput, attainment); with one it is a
+constraint on the whole run (`ttft:p95=500ms`).  `ttft:500` is the spelling of `vllm bench serve --goodput` [ms].
+`=` is the form that is shown, since a shell takes an unquoted `<` for itself.  `str(slo)` reads back to the same value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SLO = re.compile(
     r"^\s*(?P<metric>[a-z][a-z0-9_]*)\s*(?::\s*(?P<stat>[a-z][a-z0-9]*)\s*)?(?:<=?|=|:)"
     r"\s*(?P<number>[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(?P<unit>[a-zµ]*)\s*$"
 )
-_GRAMMAR = "write e.g. ttft<500ms (counts requests) or ttft:p95<500ms (a constraint on the run)"
+_GRAMMAR = "write e.g. ttft:p95=500ms (a constraint on the run) or ttft=500ms (counts requests)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Slo:
         return not self.stat
 
     def __str__(self) -> str:
-        return f"{self.metric}{':' if self.stat else ''}{self.stat}<{_limit(self.limit_s)}"
+        return f"{self.metric}{':' if self.stat else ''}{self.stat}={_limit(self.limit_s)}"
 
 
 def _limit(seconds: float) -> str:
-    """The shortest of ms, s, us that reads back to exactly these seconds."""
-    for unit in ("ms", "s", "us"):
+    """The first of s (from one second on), ms, s, us that reads back to exactly these seconds."""
+    for unit in ("s", "ms", "us") if seconds >= 1.0 else ("ms", "s", "us"):
         text = f"{seconds / UNITS[unit]:.12g}"
         if float(text) * UNITS[unit] == seconds and "e" not in text:
             return text + unit
@@ -65,7 +65,7 @@ def parse_slo(text: str, where: str = "--slo") -> Slo:
     """The SLO that `text` states; raises InputError where it is none."""
     match = _SLO.match(text.lower())
     if not match:
-        raise InputError(f"cannot read '{text}' as an SLO", where, _GRAMMAR)
+        raise InputError(f"cannot read '{text}' as an SLO", where, _unread(text))
     metric, stat = canonical(match["metric"]), canonical(match["stat"] or "")
     unit = match["unit"] or "ms"
     if metric not in LATENCIES:
@@ -78,6 +78,13 @@ def parse_slo(text: str, where: str = "--slo") -> Slo:
     if not (0.0 < limit < math.inf):
         raise InputError(f"the limit of SLO '{text}' must be above 0", where, _GRAMMAR)
     return Slo(metric, stat, limit)
+
+
+def _unread(text: str) -> str:
+    """What to try where a limit cannot be read: a shell that took "<500ms" for a file leaves the name alone."""
+    if re.fullmatch(r"\s*[a-z0-9]+(:[a-z0-9]+)?\s*", text.lower()):
+        return f"a shell takes an unquoted < for itself: write {text.strip()}=500ms"
+    return _GRAMMAR
 
 
 def parse_slos(texts: Iterable[str], where: str = "--slo") -> tuple[Slo, ...]:

@@ -14,6 +14,22 @@ TIME_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60
 _DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([a-zµ]*)\s*$")
 
 
+_COUNT = re.compile(r"^\s*([-+]?[0-9]*\.?[0-9]+)\s*([kKmM])\s*$")
+THOUSANDS = {False: {"k": 10**3, "m": 10**6}, True: {"k": 2**10, "m": 2**20}}  # of requests; of tokens: a context of 32k is 32,768
+
+
+def parse_count(text: str, tokens: bool, where: str = "") -> int:
+    """The whole number that `text` names: 300, 32k, 1.5M.  k and M are 1,024 and 1,024² of tokens, 1,000 and 10⁶ of anything else."""
+    try:
+        return int(text)
+    except ValueError:
+        found = _COUNT.match(text)
+        value = float(found[1]) * THOUSANDS[tokens][found[2].lower()] if found else 0.5
+    if not value.is_integer():
+        raise InputError(f"expected a whole number, got '{text}'", where, "k and M may follow: 32k, 1.5M")
+    return int(value)
+
+
 def format_seconds(seconds: float) -> str:
     """A time in the unit that reads best: 12 µs, 3.4 ms, 2.5 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
     if seconds != seconds:

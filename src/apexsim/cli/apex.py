@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from apexsim.cli.options import checked, options_of, with_options
-from apexsim.cli.outside import Progress, say
+from apexsim.cli.outside import Progress, check_outputs, present, say
 from apexsim.errors import InputError
 
 APEX_HELP = """APEX+'s command line: its flags, defaults, room and layout, with true values.
@@ -56,9 +55,10 @@ def spelled(words: Sequence[str]) -> list[str]:
 @with_options("apex")
 def apex(**given: Any) -> None:
     """Search and print."""
-    from apexsim.report.apexpage import Wanted, apex_page
+    from apexsim.report.apexpage import Wanted, apex_json, apex_page
 
     given = checked("apex", given)
+    check_outputs(given["json"], None, given["trace_file"], given["model"], given["gpu"])
     if given["disable_ray"] and given["ray"]:
         raise InputError("Ray is both wanted and disabled", "--ray", "drop one")
     with Progress() as progress:
@@ -67,9 +67,8 @@ def apex(**given: Any) -> None:
         given["all"], tuple(given["request_percentiles"] or ()), tuple(given["token_percentiles"] or ()),
         given["ttft_slo"], given["tpot_slo"], given["max_batch_size"],
     )  # fmt: skip
-    text = apex_page(parts, wanted, notes)
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    record = apex_json(parts, wanted, notes) if given["json"] is not None else None
+    present(record, lambda: apex_page(parts, wanted, notes), given["json"])
 
 
 def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:

@@ -11,25 +11,29 @@ import typer
 from apexsim.cli import device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.options import Model, checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size
+from apexsim.cli.outside import STDOUT, Progress, check_outputs, deliver, page_size, present
 from apexsim.cli.sizing import FIT_HELP, fit
 
-INTERRUPTED = 130
+INTERRUPTED, MISSED = 130, 4
 
 if TYPE_CHECKING:
     from apexsim.search.study import Study
 
 PLAN_HELP = """Rank every parallel plan of a model on a cluster for a stream of requests.
 
+Exit code 4: no plan keeps the limits of --slo, --ttft, --tpot or --power-cap.
+
 Examples:
 
   apexsim plan llama-3.1-70b --gpu h100-sxm --gpus 8 --trace examples/creation_05.jsonl
 
-  apexsim plan llama-3.1-8b --gpu l4 --gpus 4 --prompt-len 1000 --output-len 200 --request-rate 2 --slo 'ttft:p95<500ms'
+  apexsim plan llama-3.1-8b --gpu l4 --gpus 4 --prompt-len 1000 --output-len 200 --request-rate 2 --slo ttft:p95=500ms
 
   apexsim plan qwen2.5-72b --gpu h200-sxm --gpus 8 --prompt-len 2048 --output-len 256 --concurrency 64
 """
 SIMULATE_HELP = """Simulate one plan in full, beside the heuristic plan (tensor parallel in the node, pipeline across).
+
+Exit code 4: it does not keep the limits of --slo, --ttft, --tpot or --power-cap.
 
 Examples:
 
@@ -52,6 +56,24 @@ Examples:
   apexsim gpus
 
   apexsim gpus h100 --json
+"""
+ENGINES_HELP = """List the engines: versions, their days, what changes from one to the next, and their words for settings.
+
+A version between two rows has the rules of the earlier one; older or newer than all rows it is refused.
+
+Examples:
+
+  apexsim engines
+
+  apexsim engines sglang --json
+"""
+SCHEMA_HELP = """Print the JSON Schema (2020-12) of what --json writes: of all outputs, or of one of them.
+
+Examples:
+
+  apexsim schema
+
+  apexsim schema study
 """
 FIT_HOST_HELP = """Refit an engine's host constants on measured runs, and judge them with whole groups left out.
 
@@ -82,6 +104,9 @@ Files = Annotated[
 ]
 MeasuredFile = Annotated[str, typer.Argument(help="CSV file of measured systems.", metavar="FILE", show_default=False)]
 Filter = Annotated[str, typer.Argument(help="Only names that hold this text.", metavar="[FILTER]", show_default=False)]
+SchemaName = Annotated[
+    str, typer.Argument(help="Of one output: study, fit, models, gpus, engines, …", metavar="[NAME]", show_default=False)
+]
 
 
 @with_options("plan")
@@ -100,6 +125,7 @@ def plan(model: Model, **given: Any) -> None:
     _tell(study, given)
     if study.interrupted:
         raise typer.Exit(INTERRUPTED)
+    _judge(study)
 
 
 @with_options("simulate")
@@ -110,8 +136,15 @@ def simulate(model: Model, **given: Any) -> None:
     given = checked("simulate", given)
     check_outputs(given["json"], given["output"], given["trace"], model)
     with Progress():
-        study = api.simulate(model, given["plan"], **question(given))
+        study = api.simulate(model, given["plan"] or "", **question(given))
     _tell(study, given)
+    _judge(study)
+
+
+def _judge(study: Study) -> None:
+    """No plan keeps the limits: an exit code of its own, for scripts."""
+    if not study.keeps:
+        raise typer.Exit(MISSED)
 
 
 def _tell(study: Study, given: dict[str, Any]) -> None:
@@ -147,10 +180,26 @@ def gpus(name: Filter = "", **given: Any) -> None:
     _list(gpus_json(name), gpus_text, given["json"])
 
 
-def _list(rows: list[dict[str, Any]], render: Any, as_json: bool) -> None:
-    from apexsim.report.plain import dumps
+@with_options("engines")
+def engines(name: Filter = "", **given: Any) -> None:
+    """The engines and their versions."""
+    from apexsim.report.catalogue import engines_json, engines_text
 
-    sys.stdout.write(dumps(rows) if as_json else render(rows, page_size()[1]))
+    _list(engines_json(name), engines_text, given["json"])
+
+
+def _list(rows: list[dict[str, Any]], render: Any, json: str | None) -> None:
+    check_outputs(json, None)
+    present(rows, lambda: render(rows, page_size()[1]), json)
+
+
+@with_options("schema")
+def schema(name: SchemaName = "", **given: Any) -> None:
+    """The JSON Schema of what commands write."""
+    from apexsim.report.plain import dumps
+    from apexsim.report.schema import json_page, schema_of
+
+    sys.stdout.write(json_page() if given["markdown"] else dumps(schema_of(name)))
     sys.stdout.flush()
 
 
@@ -183,6 +232,7 @@ def fit_power(file: MeasuredFile, **given: Any) -> None:
     """Refit the power law."""
     from apexsim.validate.fit_power import main as run
 
+    given = checked("fit-power", given)
     run([str(file), "--prompt-scale", str(given["prompt_scale"]), *(["--simulate"] if given["simulated"] else [])])
 
 
@@ -193,6 +243,8 @@ HELP = {
     "apex": APEX_HELP,
     "models": MODELS_HELP,
     "gpus": GPUS_HELP,
+    "engines": ENGINES_HELP,
+    "schema": SCHEMA_HELP,
     "validate": VALIDATE_HELP,
     "fit-host": FIT_HOST_HELP,
     "fit-power": FIT_POWER_HELP,
@@ -201,6 +253,7 @@ HELP = {
     **device.HELP,
     **profile.HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "validate": validate,
+RUN = {"plan": plan, "simulate": simulate, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "engines": engines,
+       "schema": schema, "validate": validate,
        "fit-host": fit_host, "fit-power": fit_power, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

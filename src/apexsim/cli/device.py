@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli.options import checked, with_options
-from apexsim.cli.outside import say
+from apexsim.cli.outside import STDOUT, check_writable, present, say
 from apexsim.errors import InputError
+from apexsim.examples import located
 
 if TYPE_CHECKING:
     from apexsim.cost.device_check import Report
@@ -43,11 +44,11 @@ Folder = Annotated[str, typer.Argument(help="Folder with a device.toml.", metava
 def check(folder: Folder, **given: Any) -> None:
     """Findings and coverage."""
     from apexsim.report.devicepage import device_json, device_text
-    from apexsim.report.plain import dumps
 
+    check_writable(given["json"], "--json", folder)
     report = _report(folder)
-    sys.stdout.write(dumps(device_json(report)) if given["json"] else device_text(report))
-    sys.stdout.flush()
+    if report.sound or given["json"] != STDOUT:
+        present(device_json(report), lambda: device_text(report), given["json"])
     _refuse(report, folder)
 
 
@@ -73,14 +74,14 @@ def add(folder: Folder, **given: Any) -> None:
         raise InputError(
             f"a device '{name}' is there already", str(target), "give --force to replace it, or another --name"
         )
-    _copy(Path(folder).expanduser(), target)
+    _copy(located(folder).expanduser(), target)
     say(f"apexsim: kept in {target}; use it as --gpu {name}")
 
 
 def _report(folder: str) -> Report:
     from apexsim.cost.device_check import check_device
 
-    path = Path(folder).expanduser()
+    path = located(folder).expanduser()
     if not path.is_dir():
         raise InputError(f"'{folder}' is no folder", "FOLDER", "name a folder with a device.toml")
     return check_device(path)
@@ -90,7 +91,10 @@ def _refuse(report: Report, folder: str) -> None:
     """Raise InputError with the first error."""
     errors = [f for f in report.findings if f.level == "error"]
     if errors:
-        raise InputError(f"{len(errors)} error{'s' * (len(errors) > 1)}, first {errors[0].line()}", folder)
+        from apexsim.report.devicepage import device_json
+
+        told = f"{len(errors)} error{'s' * (len(errors) > 1)}, first {errors[0].line()}"
+        raise InputError(told, folder, record=device_json(report))
 
 
 def _copy(source: Path, target: Path) -> None:

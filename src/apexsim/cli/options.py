@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from apexsim.cli.rows import AXES, COMMANDS, QUESTION, RAY, REQUIRED, Opt
+from apexsim.cli.clashes import CLASHES
+from apexsim.cli.rows import AXES, COMMANDS, QUESTION, REQUIRED, WIDTHS, Opt
 from apexsim.errors import InputError
+from apexsim.slo import parse_slo
+from apexsim.units import parse_count
+from apexsim.workload.clashes import refuse
 
 Model = Annotated[
     str,
@@ -19,14 +22,29 @@ Model = Annotated[
         help="Bundled name or alias, path of a config.json or its folder, or a hub id.",
         metavar="MODEL",
         show_default=False,
+        autocompletion=lambda: known("model"),
     ),
 ]
-ADDRESS = re.compile(r"auto|local|.+:\d+")
+TEXTS: dict[Any, Any] = {int: str, float: str, list[int]: list[str]}  # numbers are read here, so that complaints are ours
+
+
+def known(what: str) -> list[str]:
+    """Names that an option or the argument MODEL may have, for the shell's completion."""
+    from apexsim.engines import engine_names
+    from apexsim.hardware import gpu_names
+    from apexsim.model.families import aliases, model_names
+
+    return sorted({"model": (*model_names(), *aliases()), "gpu": gpu_names(), "engine": engine_names()}[what])
 
 
 def options_of(command: str) -> list[Opt]:
     """All options of a command."""
     return [opt for group in COMMANDS[command].values() for opt in group]
+
+
+def flags_of_command(command: str) -> dict[str, Opt]:
+    """The option of every spelling that a command shows."""
+    return {flag: opt for opt in options_of(command) for flag in opt.flags or (opt.flag,)}
 
 
 def parameter(opt: Opt, panel: str) -> inspect.Parameter:
@@ -36,12 +54,13 @@ def parameter(opt: Opt, panel: str) -> inspect.Parameter:
         help=opt.help,
         metavar=opt.metavar or " ",
         rich_help_panel=panel,
+        autocompletion=(lambda: known(opt.name)) if opt.name in ("gpu", "engine", "model") else None,
         show_default=isinstance(opt.default, (int, float, str)) and opt.default is not False,
     )
-    kind = opt.type if opt.default is REQUIRED or opt.default is not None else opt.type | None
-    return inspect.Parameter(
-        opt.name, inspect.Parameter.KEYWORD_ONLY, default=opt.default, annotation=Annotated[kind, info]
-    )
+    kind = TEXTS.get(opt.type, opt.type)
+    kind = kind if opt.default is REQUIRED or opt.default is not None else kind | None
+    default = str(opt.default) if opt.type in (int, float) and isinstance(opt.default, (int, float)) else opt.default
+    return inspect.Parameter(opt.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
 def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -57,15 +76,41 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, every number within its limits; raises InputError."""
+    """What was given, numbers read and within their limits, nothing in vain; raises InputError."""
+    made = dict(given)
     for opt in options_of(command):
         value = given.get(opt.name)
-        for each in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(each, (int, float)) and not isinstance(each, bool):
-                _check_number(opt, each)
-            if each == "" and opt.default != "":  # as a shell variable that is not set
-                raise InputError("it is given without a value", opt.flag)
-    return dict(given)
+        if isinstance(value, (list, tuple)):
+            made[opt.name] = [_read(opt, each) for each in value]
+        elif value is not None:
+            made[opt.name] = _read(opt, value)
+    defaults = {opt.name: opt.default for opt in options_of(command)}
+    refuse(CLASHES.get(command, ()), {name: value for name, value in made.items() if value is not None and value != defaults.get(name)})
+    return made
+
+
+def _read(opt: Opt, value: Any) -> Any:
+    if value == "" and opt.default != "":  # as a shell variable that is not set
+        raise InputError("it is given without a value", opt.flag)
+    made = number(opt, value) if isinstance(value, str) else value
+    if isinstance(made, (int, float)) and not isinstance(made, bool):
+        _check_number(opt, made)
+    return made
+
+
+def number(opt: Opt | None, text: str, flag: str = "") -> Any:
+    """A value as its option's type, whole numbers where there is no option; raises InputError."""
+    kind, where = (opt.type, flag or opt.flag) if opt else (int, flag)
+    if kind in (int, list[int]):
+        return parse_count(text, opt is not None and opt.tokens, where)
+    if kind is not float:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        if opt is not None and opt.tokens:
+            return float(parse_count(text, True, where))
+        raise InputError(f"expected a number, got '{text}'", where) from None
 
 
 def _check_number(opt: Opt, value: float) -> None:
@@ -77,15 +122,25 @@ def _check_number(opt: Opt, value: float) -> None:
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
 
 
-def addressed(words: Sequence[str]) -> list[str]:
-    """A --ray that no address follows as --ray=local: the one option whose value may be left out."""
-    pairs = zip(words, [*words[1:], ""])
-    return [f"{RAY.flag}=local" if word == RAY.flag and not ADDRESS.fullmatch(after) else word for word, after in pairs]
+def limits(asked: dict[str, Any]) -> tuple[str, ...]:
+    """The limits of a question, in one spelling; takes their options out of `asked`."""
+    found = [parse_slo(text) for text in asked.pop("slo") or ()]
+    for name in ("ttft", "tpot"):
+        value = asked.pop(name)
+        try:
+            found += [parse_slo(f"{name}:p95={value}", f"--{name}")] if value is not None else []
+        except InputError:
+            raise InputError(f"cannot read '{value}' as a time", f"--{name}", "write milliseconds, e.g. 500, or 1s") from None
+    for text in asked.pop("goodput") or ():
+        found.append(parse_slo(text, "--goodput"))
+        if not found[-1].per_request:
+            raise InputError(f"'{text}' limits a statistic, goodput counts requests", "--goodput", "write ttft:500, or use --slo")
+    return tuple(dict.fromkeys(map(str, found)))
 
 
 def question(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
-    names = {opt.name for group in (*QUESTION.values(), AXES) for opt in group}
+    names = {opt.name for group in (*QUESTION.values(), WIDTHS, AXES) for opt in group}
     asked = {name: value for name, value in given.items() if name in names}
     eager, chunk, whole = (
         asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill")
@@ -101,12 +156,6 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
         "pad": () if eager else None,
     }
     asked["settings"] = {name: value for name, value in asked["settings"].items() if value is not None}
-    asked["slos"] = tuple(asked.pop("slo") or ())
+    asked["slos"] = limits(asked)
     asked["columns"] = asked.pop("map")
-    if asked["request_rate"] == math.inf:
-        if asked["trace"] is not None:
-            raise InputError(
-                "a trace has its own arrivals and cannot be sent all at once", "--request-rate", "give a finite rate"
-            )
-        asked["request_rate"] = None
     return asked

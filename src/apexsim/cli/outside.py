@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from apexsim.errors import InputError
 
-PATIENCE = 1.0  # s before progress is shown
-NOTICE_AFTER = 1.5  # s before compilation is announced
+PATIENCE = 0.8  # s before a command says that it is alive
+TICK = 0.25  # s from one look at its state to the next
+COMPLETION = "_APEXSIM_COMPLETE"  # set by the shell that asks for words
+COMPILES, COMPILES_FOR = "compiling the simulator", "30 to 100 s"
 STDOUT = "-"
 
 
@@ -93,10 +98,35 @@ def deliver(text: str, path: str, flag: str) -> None:
         write_atomic(path, text, flag)
 
 
+def present(record: Any, text: Callable[[], str], json: str | None) -> None:
+    """A result as JSON where that was asked for, and as text unless the JSON has standard output."""
+    if json is not None:
+        from apexsim.report.plain import dumps
+
+        deliver(dumps(record), json, "--json")
+    if json != STDOUT:
+        deliver(text(), STDOUT, "--output")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+class _Closed(io.TextIOBase):
+    """Standard output that was closed before the start."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EBADF, "standard output is closed")
+
+
+def open_streams() -> None:
+    """Make sure that there are both: what is written to a closed output is an error in one line, and no error is lost in it."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
+    if sys.stdout is None:
+        sys.stdout = cast(TextIO, _Closed())
 
 
 def page_size() -> tuple[int | None, bool]:
@@ -111,51 +141,154 @@ def page_size() -> tuple[int | None, bool]:
 
 def say(text: str) -> None:
     """One line to the user, beside the results."""
+    if _life is not None:
+        _life.wipe()
     print(text, file=sys.stderr, flush=True)
 
 
-class Progress:
-    """Says on the terminal how far the work is, as a context manager that cleans up after itself.
+class Life:
+    """Shows that a command is alive, from the second on that it takes longer than one; a context manager.
 
-    A search that takes longer than a moment gets a line that is redrawn; where nobody looks there is none.  Work that
-    has to wait for the simulator to be compiled says so once, everywhere; bad input has been refused by then.
+    On a terminal a line on standard error is redrawn, and taken away before anything is printed.  Elsewhere it is one
+    line, once.  Who has to wait for the simulator to be compiled is told so, and what is wrong with the place it is kept in.
     """
+
+    def __init__(self, doing: str, simulates: bool = False) -> None:
+        self.doing, self.work = doing, (0, 0, "")  # what is done, of how many, of what
+        self.simulates = simulates  # it needs the compiled engine
+        self._begun, self._told, self._drawn = time.monotonic(), "", False
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._out = sys.stdout
+        self._lock, self._over = threading.RLock(), threading.Event()
+
+    def __enter__(self) -> Life:
+        global _life
+        _life = self
+        if self._terminal:
+            sys.stdout = cast(TextIO, _After(self._out, self.end))
+        if COMPLETION not in os.environ:
+            threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        global _life
+        self.end()
+        sys.stdout, _life = self._out, None
+        unsaved = _unsaved()
+        if unsaved:
+            say(f"apexsim: {unsaved}")
+
+    def _watch(self) -> None:
+        pause = PATIENCE
+        while not self._over.wait(pause):
+            pause = TICK
+            with self._lock:
+                if not self._over.is_set():
+                    self._draw() if self._terminal else self._tell()
+
+    def _tell(self) -> None:
+        """One line where nothing can be redrawn: that of the compilation, or that the command is running."""
+        waits = _compilation() is not None or (self.simulates and not self._told and not _compiled())
+        text = _compiling() if waits else self._told or f"{self.doing} …"
+        if text != self._told and not self._told.startswith(COMPILES):
+            self._told = text
+            say(f"apexsim: {text}")
+
+    def _draw(self) -> None:
+        """The line of now: a bar where something is counted."""
+        done, total, what = _compilation() or self.work
+        cells = 24 * done // max(total, 1)
+        bar = f"{'█' * cells}{'░' * (24 - cells)} {done}/{total} " if total else ""
+        line = f"{bar}{what or self.doing}, {time.monotonic() - self._begun:.0f} s"
+        self._drawn = True
+        print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+
+    def wipe(self) -> None:
+        """Take the line away until the next one is drawn."""
+        with self._lock:
+            if self._drawn:
+                self._drawn = False
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Take the line away for good."""
+        with self._lock:
+            self._over.set()
+            self.wipe()
+
+
+class _After:
+    """Standard output before whose first word something is done."""
+
+    def __init__(self, stream: TextIO, first: Callable[[], None]) -> None:
+        self._stream, self._first = stream, first
+
+    def write(self, text: str) -> int:
+        self._first()
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_life: Life | None = None  # of the command that runs
+
+
+class Progress:
+    """How far a piece of work is, for who waits at the terminal; simulates: whether it needs the compiled engine."""
 
     def __init__(self, simulates: bool = True) -> None:
         self._simulates = simulates
-        self._begun, self._shown = time.monotonic(), False
-        self._wanted = sys.stderr.isatty()
-        self._notice = threading.Timer(NOTICE_AFTER, _announce_compilation)
-        self._notice.daemon = True
 
     def __enter__(self) -> Progress:
-        if self._simulates and not _compiled():
-            self._notice.start()
+        if _life is not None:
+            _life.simulates = self._simulates
         return self
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """Called for each plan or row done."""
-        self._notice.cancel()
-        if not self._wanted or time.monotonic() - self._begun < PATIENCE:
-            return
-        self._shown = True
-        cells = 24 * done // max(total, 1)
-        line = f"{'█' * cells}{'░' * (24 - cells)} {done}/{total} {what}"
-        print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+        if _life is not None:
+            _life.work = (min(done, total), total, what)
 
     def __exit__(self, *_: object) -> None:
-        self._notice.cancel()
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        if _life is not None:
+            _life.work, _life.simulates = (0, 0, ""), False
 
 
 def _compiled() -> bool:
     """Whether the simulator's machine code is at hand."""
     from apexsim.engine import cache
 
-    cache.prepare()
     return cache.is_compiled()
 
 
-def _announce_compilation() -> None:
-    say("apexsim: compiling the simulator once, under a minute")
+def _state() -> Any:
+    """What became of the engine's functions; None while nothing has asked for them."""
+    store = sys.modules.get("apexsim.engine.store")
+    return getattr(store, "STATE", None)
+
+
+def _compilation() -> tuple[int, int, str] | None:
+    """How far the compilation is; None where nothing is being compiled."""
+    state = _state()
+    return (len(state.begun), state.functions, _compiling()) if state is not None and state.running else None
+
+
+def _compiling() -> str:
+    """What is said of the compilation, and what is wrong with the place where it is kept."""
+    from apexsim.engine import cache
+
+    state = _state()
+    damaged = f"{state.damaged} was damaged" if state is not None and state.damaged else ""
+    why = cache.NOTICE or damaged
+    return f"{COMPILES}{' once' * cache.ENABLED}, {COMPILES_FOR}" + (f" ({why})" if why else "")
+
+
+def _unsaved() -> str:
+    """What is to be said where the compiled engine could not be kept."""
+    state = _state()
+    if state is None or not state.unsaved:
+        return ""
+    from apexsim.engine import cache
+
+    return f"the compiled simulator could not be kept in {cache.FOLDER} ({state.unsaved}): the next run compiles again"

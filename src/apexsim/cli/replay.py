@@ -12,7 +12,7 @@ import typer
 from apexsim.cli.options import checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, check_outputs, check_writable, deliver, page_size
 from apexsim.cli.rows import QUESTION
-from apexsim.errors import InputError
+from apexsim.errors import InputError, Stopped
 
 if TYPE_CHECKING:
     from apexsim.replay.compare import Comparison
@@ -56,8 +56,12 @@ def replay(trace: Trace = "", **given: Any) -> None:
     found = _compared(run, given, asked)
     _save(run, found, given)
     _tell(run, found, given)
-    if run.stopped and not given["compare"]:
-        _end(run, given)
+    if _ends_early(run, given):
+        _end(run, found, given)
+
+
+def _ends_early(run: Run, given: dict[str, Any]) -> bool:
+    return bool(run.stopped and not given["compare"])
 
 
 def _asked(given: dict[str, Any]) -> dict[str, Any] | None:
@@ -66,7 +70,7 @@ def _asked(given: dict[str, Any]) -> dict[str, Any] | None:
         if given["compare"]:
             raise InputError("nothing to compare with", "--compare", "give --plan, --gpu and --gpus")
         return None
-    if given["gpu"] is None or given["gpus"] is None:
+    if given["gpu"] is None:
         raise InputError("a prediction needs the cluster", "--plan", "give --gpu NAME and --gpus N")
     defaults = {opt.name: opt.default for group in QUESTION.values() for opt in group}
     names = {opt.name for panel in ("Cluster", "Engine", "Precision") for opt in QUESTION[panel]} & set(given)
@@ -89,7 +93,7 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
     )
     kind = given["prompts"] or ("ids" if given["api"] == "completions" else "text")
     work = _workload(path, given)
-    prompts = Prompts(work, kind, given["seed"], given["unique_prompts"])
+    prompts = Prompts(work, kind, given["seed"] or 0, given["unique_prompts"])
     if asked is not None:  # what cannot be predicted is refused before hours of sending
         from apexsim.replay.compare import predicted
 
@@ -113,9 +117,7 @@ def _workload(path: str, given: dict[str, Any]) -> Workload:
                    line=None, prefix_hashes=hashes, warmup=given["warmup"])  # fmt: skip
     if given["warmup"] >= work.size:
         raise InputError(f"{work.size} requests, {given['warmup']} of them warm-up: nothing to measure", "--warmup")
-    if given["request_rate"] == float("inf") and given["concurrency"] is None:
-        return replace(work, arrive=work.arrive * 0.0, mode="offline")
-    return reloaded(work, given["request_rate"], given["concurrency"])
+    return reloaded(work, given["request_rate"], given["concurrency"], given["seed"] or 0)
 
 
 def _extra(text: str | None) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def _compared(run: Run, given: dict[str, Any], asked: dict[str, Any] | None) -> 
 
 
 def _save(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
-    if given["json"] is None:
+    if given["json"] is None or (given["json"] == STDOUT and _ends_early(run, given)):  # the failure holds it then
         return
     from apexsim.report.plain import dumps
     from apexsim.report.replaypage import replay_json
@@ -164,14 +166,16 @@ def _tell(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
 
 
 
-def _end(run: Run, given: dict[str, Any]) -> None:
+def _end(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
     """A run that stopped early is told apart by its exit code."""
     from apexsim.replay.run import INTERRUPTED
+    from apexsim.report.replaypage import replay_json
 
-    if run.stopped == INTERRUPTED:
-        raise KeyboardInterrupt
     kept = f"what came back is in {given['json']}" if given["json"] else "--json keeps what came back"
-    raise InputError(f"the run stopped early: {run.stopped}", str(run.about.get("url", "")), kept)
+    record = replay_json(run, found)
+    if run.stopped == INTERRUPTED:
+        raise Stopped(record)
+    raise InputError(f"the run stopped early: {run.stopped}", str(run.about.get("url", "")), kept, record)
 
 
 HELP = {"replay": REPLAY_HELP}

@@ -21,7 +21,8 @@ class Opt:
     """One option: Python name, type, default, help, and what a number must keep.
 
     flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too;
-    endless: infinity has a meaning.
+    endless: infinity has a meaning; tokens: a count of tokens, of which 1k is 1,024; bare: the value that the option has
+    where none follows; several: more limits may follow.
     """
 
     name: str
@@ -34,6 +35,9 @@ class Opt:
     most: float = math.inf
     above: bool = False
     endless: bool = False
+    tokens: bool = False
+    bare: str = ""
+    several: bool = False
 
     @property
     def flag(self) -> str:
@@ -42,44 +46,48 @@ class Opt:
 
 
 CLUSTER = (
-    Opt("gpu", str, REQUIRED, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file or device folder.", "NAME",
-        flags=("--gpu", "--device")),
-    Opt("gpus", int, REQUIRED, "GPUs per node.", "N", least=1, most=4096),
-    Opt("nodes", int, 1, "Nodes.", "M", least=1, most=4096),
+    Opt("gpu", str, REQUIRED, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file or device folder; also with counts: h100:8, "
+        "2x8xh100.", "NAME", flags=("--gpu", "--device")),
+    Opt("gpus", int, None, "GPUs per node, where --gpu does not say it.", "N", least=1, most=4096),
+    Opt("nodes", int, None, "Nodes. Default: 1.", "M", least=1, most=4096),
 )
 WORKLOAD = (
     Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
     Opt("time_unit", str, None, "Unit of the trace's times where the format does not say: ns, us, ms, s or clock.", "UNIT"),
     Opt("map", str, None, "Columns of another trace format: time=COLUMN,in=COLUMN,out=COLUMN.", "COLUMNS"),
-    Opt("prompt_len", int, None, "Synthetic requests: prompt tokens.", "N", least=1, most=MOST_TOKENS),
-    Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1, most=MOST_TOKENS),
-    Opt("num_requests", int, 1024, "Synthetic requests: how many.", "N", least=1, most=20_000_000),
+    Opt("prompt_len", int, None, "Synthetic requests: prompt tokens; 32k is 32,768.", "N", least=1, most=MOST_TOKENS, tokens=True),
+    Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1, most=MOST_TOKENS, tokens=True),
+    Opt("num_requests", int, None, "Synthetic requests: how many; 2k is 2,000. Default: 1,024.", "N", least=1, most=20_000_000),
     Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
         "X", least=0, most=1),
-    Opt("request_rate", float, None, "Requests per second, Poisson; scales the arrivals of a trace. inf: all at once.",
-        "R", least=0, above=True, endless=True),
-    Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.",
+    Opt("request_rate", float, None, "Requests per second, Poisson; stretches the arrivals of a trace, draws them where it has no "
+        "times. inf: all at once.", "R", least=0, above=True, endless=True),
+    Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson (default), below 1 burstier.",
         "B", least=0, above=True),
     Opt("concurrency", int, None, "Closed loop: C users, each sends the next request when the last has finished.",
         "C", least=1, most=20_000_000),
-    Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
-    Opt("warmup", int, 0, "Requests at the start that metrics leave out.", "N", least=0),
+    Opt("seed", int, None, "Seed of lengths and arrivals. Default: 0.", "S", least=0),
+    Opt("warmup", int, None, "Requests at the start that metrics leave out. Default: in a closed loop the first of each user, where "
+        "that leaves as many; else 0.", "N", least=0),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
-    Opt("image_size", str, "1024x1024", "Pixels of an image.", "WxH"),
+    Opt("image_size", str, None, "Pixels of an image. Default: 1024x1024.", "WxH"),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
 )  # fmt: skip
 ENGINE = (
-    Opt("engine", str, "vllm", "Engine, at a version if wanted: vllm, vllm@0.6.0, sarathi, orca.", "NAME"),
-    Opt("max_num_seqs", int, None, "Sequences that run at once.", "N", least=1),
-    Opt("max_num_batched_tokens", int, None, "Tokens of one step.", "N", least=1),
-    Opt("gpu_memory_utilization", float, None, "Share of the GPU's memory that the engine may use.",
-        "X", least=0, most=1, above=True),
+    Opt("engine", str, "vllm", "Engine, at a version if wanted: vllm, sglang, tensorrt-llm (trtllm), vllm@0.19.0; policies: sarathi, "
+        "orca, apex (see: apexsim engines). Its settings have its own words: docs/names.md.", "NAME"),
+    Opt("max_num_seqs", int, None, "Sequences that run at once. SGLang: --max-running-requests; TensorRT-LLM: --max-batch-size.",
+        "N", least=1),
+    Opt("max_num_batched_tokens", int, None, "Tokens of one step. SGLang: --chunked-prefill-size; TensorRT-LLM: --max-num-tokens.",
+        "N", least=1, tokens=True),
+    Opt("gpu_memory_utilization", float, None, "Share of the GPU's memory that the engine may use. SGLang: --mem-fraction-static; "
+        "TensorRT-LLM: --kv-cache-free-gpu-memory-fraction.", "X", least=0, most=1, above=True),
     Opt("max_model_len", int, None, "Longest prompt + output. Default: that of the workload, rounded up to 1,024.",
-        "N", least=2),
-    Opt("block_size", int, None, "Tokens of a KV block.", "N", least=1),
+        "N", least=2, tokens=True),
+    Opt("block_size", int, None, "Tokens of a KV block. SGLang: --page-size; TensorRT-LLM: --tokens-per-block.", "N", least=1),
     Opt("enable_chunked_prefill", bool, False, "Cut prompts into chunks, beside decodes. Default: the engine's."),
     Opt("no_enable_chunked_prefill", bool, False, "Process prompts whole."),
-    Opt("enforce_eager", bool, False, "No CUDA graphs."),
+    Opt("enforce_eager", bool, False, "No CUDA graphs. SGLang: --disable-cuda-graph."),
     Opt("route", str, "round-robin", "How replicas share requests: round-robin or least-outstanding.", "HOW"),
 )  # fmt: skip
 PRECISION = (
@@ -91,6 +99,7 @@ PRECISION = (
         "DTYPE",
     ),
     Opt("activation_dtype", str, None, "Default: what the weights' kernels take.", "DTYPE"),
+    Opt("dtype", str, None, "Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.", "DTYPE"),
     Opt("kv_dtype", str, None, "KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.", "DTYPE"),
     Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default; balanced with one expert per token), … or a .json "
         "of counts.", "LOAD"),
@@ -98,16 +107,20 @@ PRECISION = (
 AXES = (
     Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
     Opt("clock", str, None, "SM clocks to search [MHz], e.g. 810,1410,1980; the GPU's own is its highest.", "LIST"),
+    Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
 GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
         "wall-energy (of servers).", "WHAT"),
-    Opt("slo", list[str], [], "ttft<500ms counts requests (goodput); ttft:p95<500ms is a constraint, plans missing it "
-        "rank last. May be repeated.", "LIMIT"),
+    Opt("slo", list[str], [], "ttft:p95=500ms is a limit on the run: plans missing it rank last; ttft=500ms counts the requests that "
+        "keep it (goodput). Unit: ms (default), s. May be repeated.", "LIMIT", several=True),
+    Opt("ttft", str, None, "Short for --slo ttft:p95=MS: 95 of 100 requests get their first token in time.", "MS"),
+    Opt("tpot", str, None, "Short for --slo tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.", "MS"),
+    Opt("goodput", list[str], [], "Limits of each request, as of vllm bench serve: ttft:500 tpot:50 [ms]. May be repeated.", "LIMIT ...", several=True),
     Opt("power_cap", float, None, "Mean power that each GPU may draw [W]; plans above it rank last, --clock offers slower ones.",
         "W", least=0, above=True),
-    Opt("price", str, None, "Rent of one GPU [$/h], or a price book: retail, on-demand, neocloud, hyperscaler. Default: the "
-        "first known of these.", "PRICE"),
+    Opt("price", str, None, "Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' "
+        "costs). Default: on-demand, for every GPU.", "PRICE"),
     Opt("server_overhead", float, None, "Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.", "W", least=0),
     Opt("pue", float, None, "Power of the facility over that of its servers. Default: 1.3.", "X", least=1),
 )  # fmt: skip
@@ -115,35 +128,44 @@ REPORT = (
     Opt("top", int, 10, "Plans shown.", "K", least=1),
     Opt("all", bool, False, "Show every plan with every statistic."),
 )
+JSON = Opt("json", str, None, "Write all results as JSON (docs/json.md); - (or nothing) is standard output, which then holds nothing "
+           "else, of a failure too.", "[PATH]", bare="-")
 OUTPUT = (
-    Opt("json", str, None, "Write all results as JSON; - is standard output, which then holds nothing else.", "PATH"),
+    JSON,
     Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o")),
 )
-RAY = Opt("ray", str, None, "Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).", "[ADDRESS]")
+RAY = Opt("ray", str, None, "Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).", "[ADDRESS]",
+          bare="local")
 WORKERS = (Opt("workers", int, 0, "Threads, or tasks of Ray, at once; 0 takes the cores there are.", "N", least=0, most=1024), RAY)
-PLAN = (Opt("plan", str, REQUIRED, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4), DP2TP4/TP8 …", "PLAN"),)
 WIDTHS = (
-    Opt("tp", int, None, "Tensor parallel width; replicas fill the rest.", "T", least=1,
+    Opt("tp", int, None, "Tensor parallel width of attention; replicas fill the rest.", "T", least=1,
         flags=("--tp", "--tensor-parallel-size")),
     Opt("pp", int, None, "Pipeline stages.", "P", least=1, flags=("--pp", "--pipeline-parallel-size")),
     Opt("dp", int, None, "Attention lanes inside one replica of an expert model; otherwise replicas.", "D", least=1,
         flags=("--dp", "--data-parallel-size")),
+    Opt("ep", int, None, "Parts over which experts are spread, 1: cut like other layers.", "E", least=1,
+        flags=("--ep", "--expert-parallel-size")),
     Opt("enable_expert_parallel", bool, False, "Experts are spread over tp × dp instead of cut."),
-    Opt("plan", str, None, "Instead of widths, as `apexsim plan` prints it: TP8, 2×TP4, DEP8 …", "PLAN"),
 )  # fmt: skip
+PLAN = (
+    Opt("plan", str, None, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4, tp4 pp2), DP2TP4/TP8, DEP8 …; or by its widths.", "PLAN"),
+    *WIDTHS,
+)
+SIZED_PLAN = Opt("plan", str, None, "Instead of widths, as `apexsim plan` prints it: TP8, 2×TP4, DEP8 …", "PLAN")
 SIZED_ENGINE = (
     *(opt for opt in ENGINE if opt.name in ("engine", "max_num_seqs", "max_num_batched_tokens", "block_size", "enforce_eager")),
-    Opt("gpu_memory_utilization", float, None, "The engine's own memory fraction, in its own meaning.", "X", least=0,
-        most=1, above=True, flags=("--gpu-memory-utilization", "--mem-fraction-static")),
-    Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's.", "L", least=2),
+    Opt("gpu_memory_utilization", float, None, "The engine's own memory fraction, in its own meaning. SGLang: --mem-fraction-static; "
+        "TensorRT-LLM: --kv-cache-free-gpu-memory-fraction.", "X", least=0, most=1, above=True),
+    Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's.", "L", least=2, tokens=True),
     Opt("num_speculative_tokens", int, None, "Draft tokens of the model's own multi-token-prediction layers.", "N", least=1),
 )  # fmt: skip
-STORED = tuple(opt for opt in PRECISION if opt.name != "activation_dtype")
+STORED = tuple(opt for opt in PRECISION if opt.name not in ("activation_dtype", "expert_load"))
 SIZED_OUTPUT = (
     Opt("log", str, None, "Hold the prediction against a start-up log, line by line; - reads standard input.", "FILE"),
-    Opt("json", bool, False, "Print JSON."),
+    JSON,
 )
-LIST_JSON = (Opt("json", bool, False, "Print JSON."),)
+LIST_JSON = (JSON,)
+JSON_PAGE = Opt("markdown", bool, False, "The page docs/json.md instead: every key with its meaning.")
 
 TRACE_FILE = (
     Opt("format", str, "auto", "Format of the file, where detection is not wanted: apex, azure, mooncake …", "NAME"),
@@ -156,12 +178,12 @@ TRACE_OUTPUT = (
     Opt("output", str, None, "Write to a file, replaced in one step. Default: standard output.", "PATH", flags=("--output", "-o")),
 )
 TRACE_DESCRIBED = (
-    Opt("json", bool, False, "Print JSON."),
+    JSON,
     Opt("plot", str, None, "Draw lengths and arrivals into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH"),
 )
 TRACE_MADE = (
-    Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1, most=2**30),
-    Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1, most=2**30),
+    Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1, most=2**30, tokens=True),
+    Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1, most=2**30, tokens=True),
     Opt("prompt_cv", float, 0.0, "Standard deviation over mean of the prompt lengths; 0: all the same.", "X", least=0, most=100),
     Opt("output_cv", float, 0.0, "The same of the output lengths.", "X", least=0, most=100),
     Opt("lengths", str, "lognormal", "Distribution of lengths: lognormal, gamma or uniform.", "NAME"),
@@ -171,7 +193,7 @@ TRACE_MADE = (
         endless=True),
     Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier. Default: that of "
         "--like; else 1.", "B", least=0, above=True),
-    Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1),
+    Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1, tokens=True),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
 )
 TRACE_TEXTS = (
@@ -183,11 +205,11 @@ TRACE_TEXTS = (
     Opt("prompt_field", str, None, "Column of the prompt. Default: prompt, instruction, question … or a conversation.", "NAME"),
     Opt("output_field", str, None, "Column of the answer. Default: completion, output, response, answer …", "NAME"),
     Opt("turns", str, "first", "Of a conversation: the first turn, or all, each after what was said before.", "HOW"),
-    Opt("output_len", int, None, "Output tokens of every request, instead of the answers' own.", "N", least=1),
+    Opt("output_len", int, None, "Output tokens of every request, instead of the answers' own.", "N", least=1, tokens=True),
     Opt("skip_bad", int, 0, "Records that cannot be used and are passed over; they are counted and named.", "N", least=0),
 )
 TRACE_SENT = (
-    Opt("max_model_len", int, None, "Leave out requests with more prompt + output tokens.", "N", least=2),
+    Opt("max_model_len", int, None, "Leave out requests with more prompt + output tokens.", "N", least=2, tokens=True),
     Opt("limit", int, None, "The first N requests of those.", "N", least=1),
     Opt("request_rate", float, None, "Mean requests per second. Default: all at once.", "R", least=0, above=True, endless=True),
     Opt("burstiness", float, 1.0, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier.", "B", least=0, above=True),
@@ -195,11 +217,11 @@ TRACE_SENT = (
     Opt("seed", int, 0, "Seed of the arrivals.", "S", least=0),
 )
 TRACE_LIMITS = (
-    Opt("min_prompt", int, None, "Shortest prompt [tokens].", "N", least=1),
-    Opt("max_prompt", int, None, "Longest prompt [tokens].", "N", least=1),
-    Opt("min_output", int, None, "Shortest output [tokens].", "N", least=1),
-    Opt("max_output", int, None, "Longest output [tokens].", "N", least=1),
-    Opt("max_context", int, None, "Longest prompt + output [tokens].", "N", least=2),
+    Opt("min_prompt", int, None, "Shortest prompt [tokens].", "N", least=1, tokens=True),
+    Opt("max_prompt", int, None, "Longest prompt [tokens].", "N", least=1, tokens=True),
+    Opt("min_output", int, None, "Shortest output [tokens].", "N", least=1, tokens=True),
+    Opt("max_output", int, None, "Longest output [tokens].", "N", least=1, tokens=True),
+    Opt("max_context", int, None, "Longest prompt + output [tokens].", "N", least=2, tokens=True),
     Opt("since", str, None, "Requests from this time on, which becomes 0: 90s, 10min, 2h.", "TIME"),
     Opt("until", str, None, "Requests before this time.", "TIME"),
     Opt("head", int, None, "The first N of those.", "N", least=1),
@@ -242,6 +264,7 @@ APEX_WORKLOAD = (
     Opt("max_batch_size", int, 0, "Requests that run at once on each attention replica; 0: no limit.", "N", least=0),
 )
 APEX_OUTPUT = (
+    JSON,
     Opt("all", bool, False, "Print every schedule."),
     Opt("request_percentiles", list[int], [], "Further percentiles of completion latency: 75 99.", "P ...", least=0, most=100),
     Opt("token_percentiles", list[int], [], "Further percentiles of the time between tokens.", "P ...", least=0, most=100),
@@ -274,7 +297,8 @@ REPLAY_SERVER = (
     Opt("num_warmups", int, 1, "Requests sent before the run and not recorded.", "N", least=0),
 )
 REPLAY_LOAD = (
-    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map", "request_rate", "concurrency", "warmup", "seed")),
+    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map", "request_rate", "concurrency", "seed")),
+    Opt("warmup", int, 0, "Requests at the start that statistics leave out.", "N", least=0),
     Opt("num_requests", int, None, "Only the first N of the trace.", "N", least=1),
 )
 REPLAY_PREDICTION = (
@@ -303,12 +327,14 @@ POWER_FITTING = (
     Opt("simulated", bool, False, "Judge simulated runs too, not only measured throughput."),
 )
 COMMANDS: dict[str, Groups] = {
-    "plan": {**QUESTION, "Search": AXES, "Output": (*REPORT, *OUTPUT, *WORKERS)},
+    "plan": {**QUESTION, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)},
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
-    "fit": {"Cluster": CLUSTER, "Layout": WIDTHS, "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
+    "fit": {"Cluster": CLUSTER, "Layout": (*WIDTHS, SIZED_PLAN), "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},
+    "engines": {"Output": LIST_JSON},
+    "schema": {"Output": (JSON_PAGE,)},
     "validate": {"Output": OUTPUT},
     "fit-host": {"Fit": FITTING},
     "fit-power": {"Fit": POWER_FITTING},

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from apexsim.cli.options import Model, checked, with_options
-from apexsim.cli.outside import page_size
-from apexsim.errors import Infeasible, Rejected
+from apexsim.cli.outside import STDOUT, check_outputs, deliver, page_size, present
+from apexsim.errors import Infeasible, InputError, Rejected
 
 FIT_HELP = """Does it fit? The memory of one GPU line by line, KV tokens and concurrency, in the words of the engine's log.
 
@@ -36,35 +35,38 @@ def fit(model: Model, **given: Any) -> None:
     from apexsim.report.startup_log import compared, read_log
 
     given = checked("fit", given)
+    check_outputs(given["json"], None, given["log"], model, given["gpu"])
     text = read_log(given["log"]) if given["log"] else ""
     answer = _answer(model, given)
     lines = compared(text, predictions(answer)) if given["log"] else ()
-    if given["json"]:
-        sys.stdout.write(dumps(fit_json(answer, lines)))
     if isinstance(answer.found, Rejected):
-        raise Infeasible(
-            f"{answer.model.name} as {answer.plan.shorthand} does not fit: {answer.found.reason}", answer.nearest
-        )
-    if not given["json"]:
-        sys.stdout.write(fit_text(answer, lines, page_size()[1]))
-    sys.stdout.flush()
+        reason = f"{answer.model.name} as {answer.plan.shorthand} does not fit: {answer.found.reason}"
+        record = fit_json(answer, lines)
+        if given["json"] not in (None, STDOUT):
+            deliver(dumps(record), given["json"], "--json")
+        raise Infeasible(reason, answer.nearest, record)
+    present(fit_json(answer, lines), lambda: fit_text(answer, lines, page_size()[1]), given["json"])
 
 
 def _answer(name: str, given: dict[str, Any]) -> Any:
-    from apexsim.hardware import Cluster, load_gpu
+    from apexsim.hardware import cluster_of
     from apexsim.model.families import load_model
     from apexsim.plan.choose import engine_of, precision_of
     from apexsim.plan.fit import Widths
     from apexsim.plan.fit import fit as sized
 
-    model, cluster = load_model(name), Cluster(load_gpu(given["gpu"]), given["gpus"], given["nodes"])
+    model, cluster = load_model(name), cluster_of(given["gpu"], given["gpus"], given["nodes"])
+    if given["num_speculative_tokens"] and "mtp" not in dict(model.outside_parts):
+        told = f"it has no effect: {model.name} has no multi-token-prediction layers"
+        raise InputError(told, "--num-speculative-tokens", "drop it")
     length = given["max_model_len"] or model.max_length
     settings = {theirs: given[ours] for ours, theirs in SETTINGS.items() if given[ours] is not None}
     if given["enforce_eager"]:
         settings["pad"] = ()
     engine = engine_of(given["engine"], settings, cluster, length)
-    precision = precision_of(model, given["weight_dtype"], None, given["kv_dtype"])
+    precision = precision_of(model, given["weight_dtype"], None, given["kv_dtype"], given["dtype"])
     widths = Widths(
-        given["tp"] or 0, given["pp"] or 0, given["dp"] or 0, given["enable_expert_parallel"], given["plan"] or ""
-    )
+        given["tp"] or 0, given["pp"] or 0, given["dp"] or 0, given["enable_expert_parallel"], given["plan"] or "",
+        given["ep"] or 0,
+    )  # fmt: skip
     return sized(model, cluster, engine, widths, precision, length)

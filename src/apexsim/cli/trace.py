@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli.options import checked, with_options
-from apexsim.cli.outside import STDOUT, check_writable, page_size, say, write_atomic
+from apexsim.cli.outside import STDOUT, check_writable, page_size, present, say, write_atomic
 from apexsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def describe(file: File, **given: Any) -> None:
     """Statistics and pictures."""
     given = checked("trace describe", given)
     check_writable(given["plot"], "--plot", file)
+    check_writable(given["json"], "--json", file)
     requests = _read(file, given)
     from apexsim.report.tracepage import describe_json, describe_text, drawn
     from apexsim.workload.describe import describe as described
@@ -90,13 +91,7 @@ def describe(file: File, **given: Any) -> None:
     found = described(requests)
     if given["plot"]:
         drawn(requests, found, given["plot"])
-    if given["json"]:
-        from apexsim.report.plain import dumps
-
-        sys.stdout.write(dumps(describe_json(requests, found)))
-    else:
-        sys.stdout.write(describe_text(requests, found, page_size()[1]))
-    sys.stdout.flush()
+    present(describe_json(requests, found), lambda: describe_text(requests, found, page_size()[1]), given["json"])
 
 
 @with_options("trace convert")
@@ -115,10 +110,6 @@ def synth(**given: Any) -> None:
     check_writable(given["output"], "--output", given["like"])
     like = None
     if given["like"]:
-        clash = [f for f in ("prompt_len", "output_len", "prompt_cv", "output_cv") if given[f]]
-        if clash:
-            flag = "--" + clash[0].replace("_", "-")
-            raise InputError("lengths are given and drawn from a trace", flag, "drop one of both")
         from apexsim.workload.stream import read_requests
 
         like = read_requests(given["like"])

@@ -22,7 +22,7 @@ from apexsim.cost.bank import Provenance
 from apexsim.cost.power import Energy, gpu_watts
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Peaks
-from apexsim.cost.tables import Axes, padded, runs, seen_tokens
+from apexsim.cost.tables import Axes, met, padded, runs, seen_tokens
 from apexsim.cost.work import Demand, Done, done
 from apexsim.engine.kernel import SUM_NAMES, Outcome
 from apexsim.engine.types import DECODE, PROMPT, Costs
@@ -56,17 +56,18 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     seconds: dict[str, float] = defaultdict(float)
     shares = np.zeros(len(Provenance))
     hist = outcome.hist.sum(axis=0)
+    lanes = {Axis.TOTAL: axes.lanes, Axis.LANE: 1}
     lane_hist = outcome.hist_lane.sum(axis=0) if outcome.hist_lane.shape[2] > 1 else hist
-    met = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
+    came = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
     used = usage(stages, costs, outcome, axes.lanes, pricer.bank.peaks)
     for op, count in _ops(stages):
         for kind in (DECODE, PROMPT):
             if isinstance(op, (Attend, Cross, Index)) or not runs(op, kind):
                 continue
-            n, steps = met[_axis(op)][kind]
+            n, steps = came[op.axis][kind]
             if len(n):
-                at = padded(engine.pad, hist.shape[1])[n] if kind == DECODE else n
-                _add(seconds, shares, op, count, kind, at, steps, pricer, engine, axes)
+                at = padded(engine.sizes, hist.shape[1], lanes[op.axis])[n] if kind == DECODE else n
+                _add(seconds, shares, op, count, kind, met(op, n, at), steps, pricer, engine, axes)
     gaps = engine.gap_s * sum(stage.gaps for stage in stages)
     for kind in (DECODE, PROMPT):
         factor = engine.prompt_factor if kind == PROMPT else 1.0
@@ -75,13 +76,13 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     seconds["head and sampling"] += outcome.total("sample_s")
     seconds["host"] += outcome.total("host_s") + outcome.total("floor_s")
     busy = outcome.total("busy_s")
-    lanes = outcome.hist.shape[0] * len(stages)
+    groups = outcome.hist.shape[0] * len(stages)
     ranked = sorted(((k, v) for k, v in seconds.items() if v > 0.0), key=lambda kv: -kv[1])
     total = max(shares.sum(), 1e-30)
     peak = pricer.bank.peaks.rate(_compute(stages))
-    flop, nbytes = used.flop * lanes, used.nbytes * lanes
+    flop, nbytes = used.flop * groups, used.nbytes * groups
     return Account(
-        tuple(ranked), busy, max(0.0, duration * lanes - busy),
+        tuple(ranked), busy, max(0.0, duration * groups - busy),
         tuple((p.name.lower(), float(shares[p] / total)) for p in Provenance if shares[p] > 0), used.flop, used.nbytes,
         flop / (peak * busy) if busy else 0.0, nbytes / (pricer.bank.peaks.bandwidth * busy) if busy else 0.0,
         _bottleneck(ranked, flop / peak, nbytes / pricer.bank.peaks.bandwidth),
@@ -118,17 +119,13 @@ def _ops(stages: Iterable[StageOps]) -> list[tuple[Op, int]]:
     return list(found.items())
 
 
-def _axis(op: Op) -> Axis:
-    return Axis.TOTAL if isinstance(op, (Mla, Attend, Cross, Index)) else op.axis
-
-
 def _met(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Token counts that occurred, and how often."""
     n = np.flatnonzero(steps[1:]) + 1
     return n, steps[n]
 
 
-def _add(seconds: dict[str, float], shares: Array, op: Op, count: int, kind: int, at: NDArray[np.int64],
+def _add(seconds: dict[str, float], shares: Array, op: Op, count: int, kind: int, at: Array,
          steps: NDArray[np.int64], pricer: Pricer, engine: EngineRow, axes: Axes) -> None:  # fmt: skip
     """Add what one op took in all steps of a kind: `steps` of them at (padded) token counts `at`."""
     points = axes.token_points()

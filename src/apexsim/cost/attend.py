@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from apexsim.cost.attention import DENSE, KV_BYTES, WORK, AttentionSurface, Match, Shape
 from apexsim.cost.grid import convex_minorant
 from apexsim.cost.library import Home, Library
-from apexsim.cost.roofline import LAUNCH, Array, Priced, Provenance, bounds, flat, ideal, labelled, worst
+from apexsim.cost.roofline import LAUNCH, Array, Priced, Provenance, bounds, flat, ideal, labelled, possible, worst
 
 OTHER_ENGINE = 1.0  # distance at which another engine's attention kernel is preferred to this one's nearest shape
 STORED = {"fp16": "bf16", "int8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}  # cache formats that cost alike
@@ -33,6 +33,16 @@ class Ask(NamedTuple):
     def work(self, batch: Array, length: Array) -> tuple[Array, Array]:
         """FLOP and bytes."""
         return WORK[self.family, self.phase](batch, length, self.shape, KV_BYTES[self.stored])
+
+    @property
+    def fastest(self) -> str:
+        """The fastest units that a kernel over this cache may use: an 8-bit cache may be multiplied as it is."""
+        return "fp8" if self.stored == "fp8" else "bf16"
+
+    def least(self, batch: Array, length: Array) -> tuple[Array, Array]:
+        """FLOP and bytes that take time whatever the kernel: of a prompt no bytes, since the products in front wrote them to the cache."""
+        flop, nbytes = self.work(batch, length)
+        return flop, nbytes if self.phase == "generation" else np.zeros_like(nbytes)
 
     def whole(self) -> Ask:
         """The same without a window."""
@@ -79,6 +89,10 @@ def _nearest(
 def price(library: Library, ask: Ask, batch: ArrayLike, length: ArrayLike) -> Priced:
     """One attention kernel whose window, if any, was timed; moved where it was timed on another GPU or format."""
     b, s = np.asarray(batch, float), np.asarray(length, float)
+    return possible(_price(library, ask, b, s), *ask.least(b, s), library.peaks, ask.fastest)
+
+
+def _price(library: Library, ask: Ask, b: Array, s: Array) -> Priced:
     found = find(library, ask)
     if found is None:
         return labelled(flat(*ask.work(b, s), library.peaks, "bf16"), Provenance.ROOFLINE)
@@ -119,7 +133,13 @@ def _slope(cost: Array, at: float) -> float:
 
 def saturated(library: Library, ask: Ask) -> tuple[Array, Provenance]:
     """Marginal prompt costs at the lengths DENSE, and their label."""
-    return library.kept(("saturated", ask), lambda: _saturated(library, ask))
+    return library.kept(("saturated", ask), lambda: _possible(library, ask))
+
+
+def _possible(library: Library, ask: Ask) -> tuple[Array, Provenance]:
+    """`_saturated`, no less than the FLOP take: of two convex functions the larger is convex."""
+    cost, label = _saturated(library, ask)
+    return np.maximum(cost, ideal(*ask.least(np.ones_like(DENSE), DENSE), library.peaks, ask.fastest)), label
 
 
 def _saturated(library: Library, ask: Ask) -> tuple[Array, Provenance]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from apexsim.cost.grid import bilinear, bracket, continued, convex_minorant
+from apexsim.cost.grid import bilinear, bracket, bridged, continued, convex_minorant
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
 
@@ -133,7 +133,9 @@ class AttentionSurface:
         """Seconds [batch, length] of one measured shape, holes filled by `continued`, and the mask of holes."""
         if row not in self._planes:
             best = self.best(self.batch[:, None], self.length[None, :], self.shape(row))
-            self._planes[row] = continued(self.seconds[row], best)
+            along = self.position(row)
+            known = bridged(self.seconds[row], self.length if along is None else along(self.length))
+            self._planes[row] = continued(known, best)[0], np.isnan(self.seconds[row])
         return self._planes[row]
 
     def best(self, batch: Array, length: Array, shape: Shape) -> Array:

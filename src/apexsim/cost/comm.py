@@ -74,13 +74,22 @@ class Curve:
         self.gpus, self.bytes = table.axes["gpus"].astype(float), table.axes["bytes"].astype(float)
         rate, self.holes = fill(self.bytes / table.seconds)
         self.seconds = self.bytes / rate
+        self.none = [bool(np.isnan(row).all()) for row in table.seconds]
+
+    def knows(self, gpus: int) -> bool:
+        """Whether the row that serves so many ranks holds any time; those of a badly wired host are refused (docs/kernels.md)."""
+        return not self.none[self.row(gpus)]
+
+    def row(self, gpus: int) -> int:
+        """The row of so many ranks, or of the next fewer that were timed."""
+        return max(int(np.searchsorted(self.gpus, gpus, side="right")) - 1, 0)
 
     def price(self, kind: str, nbytes: ArrayLike, gpus: int) -> Priced:
         """Seconds for `gpus` ranks: linear in bytes, held below the smallest message, at the rate of the largest above.
 
         A number of ranks that was not timed takes the next one below, times the ratio of the bytes a ring moves.
         """
-        row = max(int(np.searchsorted(self.gpus, gpus, side="right")) - 1, 0)
+        row = self.row(gpus)
         along = bracket(self.bytes, nbytes)
         seconds, label = linear(self.seconds[row], self.holes[row], along)
         seconds = seconds * np.maximum(np.asarray(nbytes, float) / self.bytes[-1], 1.0)
@@ -103,7 +112,7 @@ def price(library: Library, kind: str, nbytes: ArrayLike, gpus: int, found: Foun
     size = np.asarray(nbytes, float)
     if gpus <= 1 and kind != "send":
         return labelled(np.zeros_like(size), Provenance.MEASURED)
-    if found is not None and link is None:
+    if found is not None and link is None and found.curve.knows(gpus):
         priced = found.curve.price(kind, size, gpus)
         if found.own:
             return priced

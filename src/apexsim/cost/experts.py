@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from apexsim.cost.grid import bracket, fill, linear
+from apexsim.cost.grid import bracket, bridged, fill, linear
 from apexsim.cost.kernels import Table
 from apexsim.cost.library import Home, Library
 from apexsim.cost.roofline import (
@@ -29,13 +29,16 @@ from apexsim.cost.roofline import (
     flat,
     ideal,
     labelled,
+    possible,
     transfer,
     worst,
 )
 from apexsim.errors import InputError, nearest
 
 LOADS = {"balanced": 0, "uniform": 0, "power_law_1.01": 101, "power_law_1.2": 120}  # name -> value on the table's axis
+REACH, RANKS = 0.8, 64  # of the tokens that the busiest expert of a power law may get; points at which the law is taken
 WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
+FEW = 8.0  # tokens an expert up to which 4- and 8-bit weights are read in no more time than 16-bit ones
 OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to this one's nearest layer
 # A format that was not timed -> formats whose utilisation it takes, best first; "bf16" serves every other one.
 SURROGATES = {
@@ -73,6 +76,33 @@ def work(tokens: Array, layer: Layer, kernel: Kernel) -> tuple[Array, Array]:
         2.0 * matrices * pairs * layer.hidden * inner,
         touched * matrices * layer.hidden * inner * kernel.weight_bytes + moved_,
     )
+
+
+def chosen(tokens: Array, layer: Layer, load: int) -> Array:
+    """Mean share of the experts that any of t tokens [T] chooses.
+
+    Even routing: 1 - (1 - k/E)^t.  A power law: experts are as popular as the quantiles of a density x^-a on 1 … REACH·t, as the tables'
+    sampler draws them, and an expert of popularity p is chosen by a token with probability min(1, k·p / sum of p).
+    """
+    t = np.asarray(tokens, float)
+    even = min(1.0, layer.top_k / layer.experts)
+    if not load or even == 1.0:
+        return np.asarray(-np.expm1(t * np.log1p(-min(even, 1.0 - 1e-12))))
+    power = 1.0 - load / 100.0
+    top = np.maximum(REACH * t[..., None], 1.0) ** power
+    popular = (1.0 + (top - 1.0) * (np.arange(RANKS) + 0.5) / RANKS) ** (1.0 / power)
+    each = np.minimum(even * popular / popular.mean(axis=-1, keepdims=True), 1.0 - 1e-12)
+    return np.asarray(-np.expm1(t[..., None] * np.log1p(-each)).mean(axis=-1))
+
+
+def least(tokens: Array, layer: Layer, kernel: Kernel, load: int = 0) -> tuple[Array, Array]:
+    """FLOP and bytes that one rank cannot do without: its pairs, and the weights of its experts that are chosen.
+
+    Prices take even routing, which trained routers come near and by which reports count what was read: the tables' power law leaves a fifth
+    of the experts of a step of 128 tokens untouched (a floor for the tables themselves, not for a model)."""
+    each = (3.0 if layer.gated else 2.0) * layer.hidden * layer.inner / layer.tp
+    weights = layer.experts / layer.ep * chosen(tokens, layer, load) * each * kernel.weight_bytes
+    return 2.0 * tokens * layer.top_k / layer.ep * each, weights
 
 
 class Match(NamedTuple):
@@ -117,8 +147,8 @@ class ExpertSurface:
             timed = [i for i in range(len(self.loads)) if not np.isnan(self.seconds[row, i]).all()]
             at = min(timed, key=lambda i: abs(self.loads[i] - load))
             best = self.best(self.tokens, self.layers[row])
-            util, holes = fill(best / self.seconds[row, at])
-            self._curves[row, load] = best / util, holes
+            util, _ = fill(best / bridged(self.seconds[row, at], self.tokens))
+            self._curves[row, load] = best / util, np.isnan(self.seconds[row, at])
         return self._curves[row, load]
 
     def price(self, tokens: Array, layer: Layer, match: Match, load: int) -> Priced:
@@ -146,8 +176,31 @@ def price(library: Library, tokens: ArrayLike, layer: Layer, kernel: str, load: 
     """Seconds of one rank's experts; `tokens` are those of the whole layer (all ep ranks together)."""
     if load not in LOADS:
         raise InputError(f"unknown expert load '{load}'", "distribution", nearest(load, LOADS))
-    name = _format(library, kernel)
-    t = np.asarray(tokens, float)
+    name, t = _format(library, kernel), np.asarray(tokens, float)
+    priced = _price(library, t, layer, name, load)
+    row = KERNELS[name]
+    if row.weight_bytes < KERNELS["bf16"].weight_bytes:
+        priced = _no_slower(priced, _price(library, t, layer, "bf16", load), pairs(t, layer))
+    return possible(priced, *least(t, layer, row), library.peaks, row.compute)
+
+
+def pairs(tokens: Array, layer: Layer) -> Array:
+    """Tokens of a layer's mean expert."""
+    return tokens * layer.top_k / layer.experts
+
+
+def _no_slower(priced: Priced, whole: Priced, each: Array) -> Priced:
+    """Experts in few bits, no slower than in 16 bit as long as reading weights is what takes the time.
+
+    An engine that found its 8- or 4-bit kernel slower would unpack the weights once.  Up to FEW tokens an expert the law is strict, then
+    it fades: kernels that unpack or quantise on the way do lose to 16-bit ones on large batches.
+    """
+    cap = whole.seconds * np.maximum(1.0, each / FEW)
+    label = np.where(priced.seconds > cap, worst(whole.provenance, Provenance.TRANSFERRED), priced.provenance)
+    return Priced(np.minimum(priced.seconds, cap), label.astype(np.int8))
+
+
+def _price(library: Library, t: Array, layer: Layer, name: str, load: str) -> Priced:
     found = library.kept(("experts", name, layer), lambda: _find(library, name, layer))
     row = KERNELS[name]
     if found is None:

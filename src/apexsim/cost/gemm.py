@@ -25,6 +25,7 @@ from apexsim.cost.roofline import (
     flat,
     ideal,
     labelled,
+    possible,
     worst,
 )
 from apexsim.errors import InputError, nearest
@@ -99,9 +100,14 @@ class GemmSurface:
 
 
 def price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
-    """Seconds of y[m, n] = x[m, k] · w[k, n] on the library's GPU."""
+    """Seconds of y[m, n] = x[m, k] · w[k, n] on the library's GPU, no less than its bytes and FLOP take."""
     if kernel not in KERNELS:
         raise InputError(f"unknown GEMM kernel '{kernel}'", "kernel", nearest(kernel, KERNELS))
+    row = KERNELS[kernel]
+    return possible(_price(library, m, n, k, kernel), *work(m, n, k, row), library.peaks, row.compute)
+
+
+def _price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
     found = library.kept(("gemm", kernel), lambda: _find(library, kernel))
     if found is None:
         return _formula(library, np.asarray(m, float), n, k, kernel)

@@ -60,6 +60,18 @@ def fill(values: Array) -> tuple[Array, NDArray[np.bool_]]:
     return np.ascontiguousarray(out), holes
 
 
+def bridged(seconds: Array, position: Array) -> Array:
+    """Holes between two measured sizes of the last axis filled linearly in `position`, its sizes; others stay NaN."""
+    out = seconds.reshape(-1, seconds.shape[-1]).copy()
+    holes = np.isnan(out)
+    for row in np.flatnonzero(holes.any(axis=1) & ~holes.all(axis=1)):
+        known = np.flatnonzero(~holes[row])
+        inside = np.flatnonzero(holes[row])
+        inside = inside[(inside > known[0]) & (inside < known[-1])]
+        out[row, inside] = np.interp(position[inside], position[known], out[row, known])
+    return out.reshape(seconds.shape)
+
+
 def continued(seconds: Array, best: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Times [batch, length] with their holes filled, and the mask of holes; best: the ideal times of all cells.
 
@@ -124,6 +136,16 @@ def rising(seconds: Array, along: int = -1) -> Array:
     Measured times dip where a kernel switches tile; work never costs less by being more, since an engine may pad.
     """
     return np.maximum.accumulate(seconds, axis=along)
+
+
+def settled(seconds: Array, along: int = -1) -> Array:
+    """A curve that never falls along an axis: halfway, in logarithms, between the smallest such one above and the largest below.
+
+    A dip and a spike weigh alike, so that a single odd point moves its neighbours by half of what `rising` would, on either side.
+    """
+    above = np.maximum.accumulate(seconds, axis=along)
+    below = np.flip(np.minimum.accumulate(np.flip(seconds, along), axis=along), along)
+    return np.sqrt(above * below)
 
 
 def convex_minorant(x: Array, y: Array) -> Array:

@@ -1,11 +1,16 @@
 """How unevenly tokens fall on experts, and what the busiest rank carries (floor 3).
 
 A load is a name or measured counts.  Names are those under which the kernels were timed: "balanced", "power_law_1.01"
-and "power_law_1.2", whose tables hold the slowest rank already.  Measured counts (tokens per expert of a run) become an
-imbalance: the busiest rank's share of the pairs over an even share; the balanced table is then read at that many more
-tokens.
+and "power_law_1.2", whose tables hold the slowest rank already.  Measured counts (tokens per expert of a run) act twice:
 
     imbalance = ep · max over ranks (Σ counts of its experts) / Σ counts
+    lean      = (s - 1/E) / (s' - 1/E), at most 1;   s = max counts / Σ counts, at most 1/k
+    seconds   = balanced(tokens · imbalance)                          whole experts on ranks
+    seconds   = balanced + lean · max(0, power_law_1.2 - balanced)    every device holds a part of all E experts
+
+s' is the busiest expert's share where E loads are the quantiles of the law that the tables were timed with, density x^-1.2 on
+[1, 0.8 · TIMED] (aiconfigurator-core 0.12.0).  So even counts cost what "balanced" does, and more skew never less: what a skewed
+load saves at small batches by touching fewer experts is ignored.
 
 Experts lie on the ranks in order.  Redundancy keeps `copies` further experts: the busiest expert is copied first, its
 load shared evenly over its copies, and experts are then dealt, busiest first, to the lightest rank with a free slot.
@@ -29,6 +34,9 @@ from numpy.typing import NDArray
 from apexsim.errors import InputError, nearest
 
 NAMES = ("balanced", "power_law_1.01", "power_law_1.2")
+STEEPEST, EXPONENT = "power_law_1.2", 1.2
+TIMED = 1024.0  # tokens whose law stands for all
+MOST, LARGEST, BYTES = 1 << 16, 1e18, 1 << 22  # counts of a file, a count, bytes of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +50,38 @@ class Load:
 
     def timed(self, top_k: int) -> str:
         """The distribution whose table is read for a layer of `top_k` experts per token."""
-        usual = "balanced" if top_k == 1 else "power_law_1.2"
+        usual = "balanced" if top_k == 1 else STEEPEST
         return "balanced" if self.counts or self.capacity else self.name or usual
 
     def imbalance(self, experts: int, ep: int) -> float:
         """Tokens of the busiest rank over an even share; 1 for named loads, whose tables hold it."""
         if self.capacity:
             return self.capacity
-        if not self.counts or ep == 1:
+        if not self.counts:
             return 1.0
-        if len(self.counts) != experts:
+        self.check(experts)
+        return 1.0 if ep == 1 else imbalance(np.asarray(self.counts), ep, self.copies)
+
+    def check(self, experts: int) -> None:
+        """Raise InputError unless the counts are those of a layer of so many experts."""
+        if self.counts and len(self.counts) != experts:
             what = f"{len(self.counts)} expert counts for a layer of {experts} experts"
-            raise InputError(what, "expert load", "give one count per routed expert")
-        return imbalance(np.asarray(self.counts), ep, self.copies)
+            raise InputError(what, "expert load", "give one count per routed expert" if experts else "the model has no routed experts")
+
+    def lean(self, experts: int, top_k: int) -> float:
+        """How far measured counts lie from an even load towards STEEPEST: 0 to 1."""
+        if not self.counts or experts <= top_k:
+            return 0.0
+        even, share = 1.0 / experts, min(max(self.counts) / sum(self.counts), 1.0 / top_k)
+        return min(1.0, max(0.0, share - even) / (min(_law(experts), 1.0 / top_k) - even))
+
+
+def _law(experts: int) -> float:
+    """The busiest expert's share under STEEPEST."""
+    power, top = 1.0 - EXPONENT, 0.8 * TIMED
+    at = (np.arange(experts) + 0.5) / experts
+    loads = (1.0 + at * (top**power - 1.0)) ** (1.0 / power)
+    return float(loads[-1] / loads.sum())
 
 
 def imbalance(counts: NDArray[np.float64], ep: int, copies: int = 0) -> float:
@@ -97,12 +124,26 @@ def read_load(text: str, copies: int = 0) -> Load:
     if not text.endswith(".json"):
         raise InputError(f"unknown expert load '{text}'", "expert load", f"{nearest(text, NAMES)}, or a .json file")
     try:
-        counts = json.loads(Path(text).read_text(encoding="utf-8"))
-        good = tuple(float(c) for c in counts)
+        with Path(text).open("rb") as file:
+            read = file.read(BYTES + 1)
+        counts = json.loads(read) if len(read) <= BYTES else None
     except OSError as fault:
         raise InputError(f"cannot read expert counts: {fault.strerror}", text) from None
-    except (ValueError, TypeError, RecursionError) as fault:
-        raise InputError(f"cannot read expert counts: {fault}", text, "expected a JSON list of numbers") from None
-    if not good or min(good) < 0 or sum(good) <= 0:
-        raise InputError("expert counts must be numbers from 0 up, not all 0", text)
-    return Load("measured", good, copies)
+    except (ValueError, RecursionError):
+        raise InputError("cannot read expert counts: it is not JSON", text, WANTED) from None
+    return Load("measured", _sound(counts, text), copies)
+
+
+WANTED = f"expected a list of numbers, one per routed expert, {MOST:,} at most"
+
+
+def _sound(counts: object, where: str) -> tuple[float, ...]:
+    """Counts as numbers; raises InputError where they are none that can be."""
+    if not isinstance(counts, list) or not 1 <= len(counts) <= MOST:
+        raise InputError("the file holds no list of expert counts", where, WANTED)
+    for i, count in enumerate(counts):
+        if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count <= LARGEST:
+            raise InputError(f"expert count {i} is no number from 0 to {LARGEST:g}: {str(count)[:40]}", where, WANTED)
+    if not any(counts):
+        raise InputError("expert counts must not all be 0", where, WANTED)
+    return tuple(float(count) for count in counts)

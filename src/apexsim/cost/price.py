@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.cost import sparse
-from apexsim.cost.bank import Bank, Priced, Provenance, collective_formula
-from apexsim.cost.load import Load
+from apexsim.cost.bank import Bank, Priced, Provenance, collective_formula, rising
+from apexsim.cost.grid import settled
+from apexsim.cost.load import STEEPEST, Load
 from apexsim.cost.roofline import labelled
 from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
@@ -43,17 +44,19 @@ class Pricer:
         self._seen: dict[tuple[Any, ...], Any] = {}
 
     def dense(self, op: Op, n: Array, captured: bool) -> Priced:
-        """Seconds [n] of an op that grows with tokens; `captured`: the step is replayed from a graph."""
+        """Seconds [n] of an op that grows with tokens, n ascending; `captured`: the step is replayed from a graph."""
         key = (op, captured, len(n), float(n[-1]))
         if key not in self._seen:
-            self._seen[key] = DENSE[type(op)](self, op, n, captured)
+            priced = DENSE[type(op)](self, op, n, captured)
+            self._seen[key] = Priced(rising(priced.seconds), priced.provenance)
         return self._seen[key]
 
     def decode(self, op: Attend | Cross | Mla | Index, batch: Array, context: Array) -> Priced:
-        """Seconds [d, c] of decode attention for `batch` sequences at mean `context`."""
+        """Seconds [d, c] of decode attention for `batch` sequences at mean `context`, both ascending: never falling along either."""
         key = (op, "decode", len(batch), float(batch[-1]), len(context), float(context[-1]))
         if key not in self._seen:
-            self._seen[key] = ATTEND[type(op)][0](self.bank, op, batch[:, None], context[None, :])
+            priced = ATTEND[type(op)][0](self.bank, op, batch[:, None], context[None, :])
+            self._seen[key] = Priced(settled(settled(priced.seconds, 0), 1), priced.provenance)
         return self._seen[key]
 
     def prefill(self, op: Attend | Cross | Mla | Index, length: Array) -> tuple[Priced, float]:
@@ -71,10 +74,9 @@ def quantised_apart(pricer: Pricer, op: Op) -> bool:
 
 def _gemm(pricer: Pricer, op: Gemm, n: Array, captured: bool) -> Priced:
     priced = pricer.bank.gemm(n, op.n, op.k, op.kernel)
-    seconds = np.maximum.accumulate(priced.seconds)
-    if quantised_apart(pricer, op):
-        seconds = seconds + pricer.bank.quantise(n, op.k, op.kernel).seconds
-    return Priced(seconds, priced.provenance)
+    if not quantised_apart(pricer, op):
+        return priced
+    return Priced(rising(priced.seconds) + settled(pricer.bank.quantise(n, op.k, op.kernel).seconds), priced.provenance)
 
 
 def _stream(pricer: Pricer, op: Stream, n: Array, captured: bool) -> Priced:
@@ -89,11 +91,15 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
 
     Ignored: that engines do so only up to some batch (256 tokens in vLLM); beyond it the routed experts are far longer.
     """
-    busiest = n * pricer.load.imbalance(op.experts, op.ep)
-    priced = pricer.bank.moe(
-        busiest, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, pricer.load.timed(op.top_k), op.gated
-    )
-    seconds = np.maximum.accumulate(priced.seconds)
+    load = pricer.load
+    name, more, lean = load.timed(op.top_k), load.imbalance(op.experts, op.ep), load.lean(op.experts, op.top_k)
+    priced = _experts(pricer, op, n * (load.capacity or 1.0), name)
+    seconds = rising(priced.seconds)
+    if load.counts and more > 1.0:
+        seconds = np.maximum(seconds, _busiest(pricer, op, n * more, name))
+    elif lean and op.ep == 1:
+        uneven = rising(_experts(pricer, op, n, STEEPEST).seconds)
+        seconds = seconds + lean * np.maximum(uneven - seconds, 0.0)
     if captured and op.beside:
         own = [np.ceil(n * op.split / gemm.split) for gemm in op.beside]
         other = np.sum([pricer.dense(g, m, captured).seconds for g, m in zip(op.beside, own, strict=True)], axis=0)
@@ -101,10 +107,23 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
     return Priced(seconds, priced.provenance)
 
 
+def _busiest(pricer: Pricer, op: Grouped, n: Array, load: str) -> Array:
+    """Seconds of a rank that carries as much as an even one does of n tokens, on points that are the same for every n: measured curves
+    dip, and who carries more is never done sooner."""
+    points = _SIZES[: int(np.searchsorted(_SIZES, n.max())) + 1]
+    return np.interp(n, points, rising(_experts(pricer, op, points, load).seconds))
+
+
+_SIZES = np.unique(np.concatenate([np.arange(1.0, 65.0), *np.outer(2.0 ** np.arange(6, 26), 1.0 + np.arange(8) / 8)]))
+
+
+def _experts(pricer: Pricer, op: Grouped, n: Array, load: str) -> Priced:
+    return pricer.bank.moe(n, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, load, op.gated)
+
+
 def _scan(pricer: Pricer, op: Scan, n: Array, captured: bool) -> Priced:
     phase, batch, length = ("generation", n, np.ones_like(n)) if captured else ("context", np.ones_like(n), n)
-    priced = pricer.bank.scan(op.kind, phase, batch, length, op.key_heads, op.value_heads, op.key_dim, op.value_dim)
-    return Priced(np.maximum.accumulate(priced.seconds), priced.provenance)
+    return pricer.bank.scan(op.kind, phase, batch, length, op.key_heads, op.value_heads, op.key_dim, op.value_dim)
 
 
 def _mla_bmm(pricer: Pricer, op: Mla, n: Array, captured: bool) -> Priced:

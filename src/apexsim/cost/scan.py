@@ -17,7 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 from apexsim.cost.grid import bilinear, bracket, fill
 from apexsim.cost.kernels import Table
 from apexsim.cost.library import ENGINES, Library
-from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, bounds, flat, ideal, labelled, transfer, worst
+from apexsim.cost.roofline import (
+    Array,
+    Peaks,
+    Priced,
+    Provenance,
+    bounds,
+    flat,
+    ideal,
+    labelled,
+    possible,
+    transfer,
+    worst,
+)
 
 STATE_BYTES = 4.0
 BMM_IN, BMM_OUT = 128, 512  # sizes of the absorbed products of the measured latent attention
@@ -77,8 +89,16 @@ class ScanSurface:
 
 
 def scan(library: Library, kind: str, phase: str, batch: ArrayLike, length: ArrayLike, state: State) -> Priced:
-    """Seconds of a scan: phase context (batch prompts of length tokens) or generation (one token each)."""
+    """Seconds of a scan: phase context (batch prompts of length tokens) or generation (one token each).
+
+    A decode reads and writes the states of its sequences, which no cache keeps from step to step."""
     b, s = np.broadcast_arrays(np.asarray(batch, float), np.asarray(length, float))
+    priced = _scan(library, kind, phase, b, s, state)
+    flop, nbytes = scan_work(phase, b, s, state)
+    return possible(priced, 0.0 * flop, nbytes if phase == "generation" else 0.0 * nbytes, library.peaks, "bf16")
+
+
+def _scan(library: Library, kind: str, phase: str, b: Array, s: Array, state: State) -> Priced:
     for home in library.homes:
         for name in KINDS.get(kind, ()):
             engines = [e for e in (library.source, *ENGINES) if (name, phase, e) in home.tables.keys("scan")]
@@ -126,6 +146,11 @@ def bmm(library: Library, tokens: ArrayLike, heads: int, dtype: str) -> Priced:
     """Both absorbed products of latent attention in decode: queries into the latent, and the latent into values."""
     t, many = np.asarray(tokens, float), np.asarray(float(heads))
     wanted = "fp8" if dtype.startswith("fp8") else "bf16"
+    flop, nbytes = bmm_work(t, many, 1.0 if wanted == "fp8" else 2.0)
+    return possible(_bmm(library, t, many, wanted), 2.0 * flop, 2.0 * nbytes, library.peaks, wanted)
+
+
+def _bmm(library: Library, t: Array, many: Array, wanted: str) -> Priced:
     parts = []
     for op in ("pre", "post"):
         keys = [(op, kind, engine) for kind in dict.fromkeys((wanted, "bf16")) for engine in (library.source, *ENGINES)]
@@ -134,7 +159,7 @@ def bmm(library: Library, tokens: ArrayLike, heads: int, dtype: str) -> Priced:
             return labelled(2 * flat(*bmm_work(t, many, 2.0), library.peaks, "bf16"), Provenance.ROOFLINE)
         home, key = found[0]
         surface = library.surface(home, "mla_bmm", key, BmmSurface)
-        priced = surface.price(t, heads)
+        priced = surface.price(t, int(many))
         if not (home.native and key[1] == wanted):
             demand = bmm_work(t, many, surface.weight_bytes)
             here, there = (bounds(*demand, p, surface.compute) for p in (surface.peaks, library.peaks))

@@ -1,8 +1,9 @@
 """From ops to the engine's tables (floor 3).
 
-    decode step:  Σ dense ops(padded n) + gap·gaps + head(s) + decode attention
+    decode step:  Σ dense ops(padded n) + gap·gaps + head(s) + decode attention, outside captured graphs at least floor·launches
     prompt step:  factor·(Σ dense ops(n) + gap·gaps) + head(s) + attention, at least floor·launches, plus add·launches
 
+Tokens are those that one device meets: of its lane, or of all lanes where a cell gathers them; graphs are captured for a lane's tokens.
 Host terms come from the engine's row.  Every op is priced on a few hundred token counts and spread linearly onto the
 dense axis; equal layers are priced once and multiplied.
 """
@@ -19,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.cost.price import Pricer, quantised_apart
-from apexsim.engine.types import DECODE, FULL, PROMPT, Costs, Host, Rules
+from apexsim.engine.types import BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
-from apexsim.model.ops import Attend, Axis, Cross, Gemm, Index, Mla, Op
+from apexsim.model.ops import Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import ACT, StageOps
 from apexsim.plan.plan import Plan
 
@@ -102,19 +103,29 @@ def seen_tokens(op: Op, points: Array) -> Array:
     return points if split == 1 else np.ceil(points / split)
 
 
-def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int) -> Array:
-    """Seconds [n] of all ops of a stage that grow with `axis`."""
-    total = np.zeros_like(points)
+def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int) -> tuple[Array, dict[Grouped, Array]]:
+    """Seconds [n] of all ops of a stage that grow with `axis`; routed experts apart."""
+    total, routed = np.zeros_like(points), dict[Grouped, Array]()
     for ops, count in [(layer.ops, n) for layer, n in stage.layers] + [(stage.entry, 1), (stage.head, 1)]:
         for op in ops:
-            if isinstance(op, (Attend, Cross, Index)) or _axis(op) is not axis or not runs(op, kind):
+            if isinstance(op, (Attend, Cross, Index)) or op.axis is not axis or not runs(op, kind):
                 continue
-            total += count * pricer.dense(op, seen_tokens(op, points), kind == DECODE).seconds
-    return total
+            seconds = count * pricer.dense(op, seen_tokens(op, points), kind == DECODE).seconds
+            if isinstance(op, Grouped):
+                routed[op] = routed.get(op, 0.0) + seconds
+            else:
+                total += seconds
+    return total, routed
 
 
-def _axis(op: Op) -> Axis:
-    return Axis.TOTAL if isinstance(op, Mla) else op.axis  # type: ignore[union-attr]
+def met(op: Op, n: NDArray[np.int64], at: NDArray[np.int64]) -> Array:
+    """Tokens that a step of n tokens padded to `at` is priced at.  Padding chooses no experts of its own: SGLang masks it out of the
+    routing (num_token_non_padded), TensorRT-LLM's is one dummy request over and over.  So its rows count only as far as the experts
+    are read anyway, 1 - (1 - k/E)^n of them."""
+    if not isinstance(op, Grouped):
+        return at.astype(float)
+    idle = 1.0 - op.top_k / max(op.experts, op.top_k + 1)
+    return n + (at - n) * (1.0 - idle ** (n / op.split))
 
 
 def runs(op: Op, kind: int) -> bool:
@@ -125,26 +136,28 @@ def runs(op: Op, kind: int) -> bool:
 
 
 @lru_cache(maxsize=64)
-def padded(captured: tuple[int, ...], size: int) -> NDArray[np.int64]:
-    """[size] captured size that a batch of n is padded to; larger batches run as they are."""
+def padded(captured: tuple[int, ...], size: int, lanes: int = 1) -> NDArray[np.int64]:
+    """[size] tokens that n become where each of `lanes` equal lanes is padded to a captured size; larger batches run as they are."""
     n = np.arange(size)
     if not captured:
         return n
-    sizes = np.asarray(captured)
-    up = sizes[np.minimum(np.searchsorted(sizes, n), len(sizes) - 1)]
-    return np.where((n > 0) & (n <= sizes[-1]), np.minimum(up, size - 1), n)
+    sizes, each = np.asarray(captured), -(-n // lanes)
+    up = sizes[np.minimum(np.searchsorted(sizes, each), len(sizes) - 1)] * lanes
+    return np.where((n > 0) & (each <= sizes[-1]), np.minimum(up, size - 1), n)
 
 
 def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes, axis: Axis, size: int) -> Array:
     """[K, n] seconds of the ops on one axis, factors and gaps included."""
-    points, dense = axes.token_points(), np.arange(size, dtype=float)
+    lanes = 1 if axis is Axis.LANE else axes.lanes
+    points, n = axes.token_points(), np.arange(size)
     table = np.zeros((2, size))
     for kind in (DECODE, PROMPT):
-        seconds = _dense(stage, pricer, points, axis, kind)
-        if axis is Axis.TOTAL:
-            seconds = seconds + engine.gap_s * stage.gaps
-        table[kind] = np.interp(dense, points, seconds) * (engine.prompt_factor if kind == PROMPT else 1.0)
-    table[DECODE] = table[DECODE][padded(engine.pad, size)]
+        total, routed = _dense(stage, pricer, points, axis, kind)
+        at = padded(engine.sizes, size, lanes) if kind == DECODE else n
+        seconds = np.interp(at, points, total + (engine.gap_s * stage.gaps if axis is Axis.TOTAL else 0.0))
+        for op, each in routed.items():
+            seconds += np.interp(met(op, n, at), points, each)
+        table[kind] = seconds * (engine.prompt_factor if kind == PROMPT else 1.0)
     table[:, 0] = 0.0
     return table
 
@@ -208,9 +221,9 @@ def compile_costs(
     windows = sorted({_window(op) for ops in attention for op, _ in ops}, reverse=True) or [FULL]
     nodes = axes.nodes()
     prefill = _each(attention, lambda ops: _prefill_table(ops, pricer, axes))
-    sample = np.zeros((len(stages), axes.lanes * axes.sequences + 2))
+    sample = np.zeros((len(stages), axes.sequences + 2))
     for s, stage in enumerate(stages):
-        seconds = _dense(stage, pricer, axes.token_points(), Axis.SEQUENCE, DECODE)
+        seconds, _ = _dense(stage, pricer, axes.token_points(), Axis.SEQUENCE, DECODE)
         sample[s] = np.interp(np.arange(sample.shape[1]), axes.token_points(), seconds)
         sample[s, 0] = 0.0
     own = axes.tokens // axes.lanes + 1  # tokens of one lane
@@ -225,7 +238,7 @@ def compile_costs(
         lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),
         nodes=nodes, locate=_locate(nodes), windows=np.asarray(windows, np.int64),
         prefill=_stacked([table for table, _ in prefill]), stride=STRIDE, prompt_base=np.asarray([b for _, b in prefill]),
-        floor=floor, add=add, add_seq=float(engine.sequence_s), hop=hop, hop_token=hop_token,
+        floor=floor, captured=engine.max_capture, add=add, add_seq=float(engine.sequence_s), hop=hop, hop_token=hop_token,
     )  # fmt: skip
 
 
@@ -241,24 +254,27 @@ def _stacked(tables: list[Array]) -> Array:
 
 
 def _host_terms(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow) -> tuple[Array, Array]:
-    """[S, K] floor and addition of a step: launches per stage (with what quantises apart), the scheduler's own time on the first."""
+    """[S, K + 1] floor and [S, K] addition of a step: launches per stage (with what quantises apart), the scheduler's own time on the
+    first.  Without graphs at all, a step runs the model's own code, which launches no faster than compiled code does."""
     apart = [sum(n * sum(quantised_apart(pricer, op) for op in layer.ops) for layer, n in s.layers) for s in stages]
     launches = np.asarray([float(s.launches + more) for s, more in zip(stages, apart, strict=True)])
-    floor, add = np.zeros((len(stages), 2)), np.zeros((len(stages), 2))
-    floor[:, PROMPT] = (engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s) * launches
+    decodes = np.asarray([float(s.decode_launches + more) for s, more in zip(stages, apart, strict=True)])
+    floor, add = np.zeros((len(stages), 3)), np.zeros((len(stages), 2))
+    prompt = engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s
+    least = 0.0 if engine.pad else engine.eager_launch_s
+    floor[:, PROMPT] = max(prompt, least) * launches
+    floor[:, BARE] = max(prompt, least, engine.bare_launch_s) * decodes
     add[:, PROMPT] = engine.prompt_add_launch_s * launches
-    if not engine.pad:
-        floor[:, DECODE] = floor[:, PROMPT]
     add[0] += engine.step_s
     add[0, PROMPT] += engine.prompt_step_s
     return floor, add
 
 
 def _hops(stages: int, plan: Plan, pricer: Pricer, hidden: int) -> tuple[Array, Array]:
-    """[S] seconds, and seconds per token, of handing activations (and the residual) to a stage; each rank sends its share."""
+    """[S] seconds, and seconds per token of all lanes, of handing activations (and the residual) to a stage; each rank sends its share."""
     hop, hop_token = np.zeros(stages), np.zeros(stages)
     if stages > 1:
         link = pricer.cluster.link(2, plan.stage_devices)
         fixed, per_byte = pricer.bank.hop(link, 2 if link is pricer.cluster.gpu.nic else 1)
-        hop[1:], hop_token[1:] = fixed, 2 * ACT * hidden / plan.attention.tp * per_byte
+        hop[1:], hop_token[1:] = fixed, 2 * ACT * hidden / plan.stage_devices * per_byte
     return hop, hop_token

@@ -1,21 +1,25 @@
-"""Where the compiled engine is kept between runs (floor E).
+"""Where the compiled engine is kept (floor E).
 
-Numba's own cache looks only at the file of a function, not at the functions it calls, so an edited or upgraded engine
-could run old machine code.  Here the folder carries the package version and a hash of every file of the engine; a new
-engine gets a new folder.  `prepare` runs before the first function is declared.
+The folder's name carries all that machine code depends on: the package's version, a hash of every file of the engine,
+numba, Python, the processor and numba's own settings.  So what lies there is for this engine on this machine, whoever
+else keeps something beside it, and what is missing there is not compiled yet.  `prepare` runs before the first function
+is declared; `engine/store.py` reads and writes the files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 VARIABLE = "NUMBA_CACHE_DIR"
-ENTRY = "kernel.run-*.nbi"  # index that numba writes for the one function that is called from Python
+ENTRY = "kernel.run-*.code"  # of the one function that is called from Python
+ROOM = 32 * 2**20  # bytes that a folder needs: machine code takes 3 MiB, its files are written beside the old ones
+NOT_CODE = (VARIABLE, "NUMBA_NUM_THREADS", "NUMBA_DISABLE_JIT")  # settings that change no machine code
 
 NOTICE = ""  # what the user should know about the cache; empty when all is well
 ENABLED = True  # False: nothing could be written, every process compiles anew
@@ -30,9 +34,18 @@ def digest(engine: Path) -> str:
 
 
 def key() -> str:
-    """What the machine code depends on: package version, the engine's files, numba and Python."""
+    """What an engine is, wherever it runs: package version, the engine's files, numba and Python."""
     engine = digest(Path(__file__).parent)
     return f"{_version('apexsim')}-{engine}-numba{_version('numba')}-{sys.implementation.cache_tag}"
+
+
+def machine() -> str:
+    """Hash of what machine code depends on besides: the processor, its features, numba's settings."""
+    from llvmlite import binding
+
+    told = [binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()]
+    told += sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_") and name not in NOT_CODE)
+    return hashlib.blake2b("\0".join(told).encode(errors="surrogateescape"), digest_size=4).hexdigest()
 
 
 def _version(package: str) -> str:
@@ -54,48 +67,48 @@ def _temporary() -> Path:
 
 
 def _usable(folder: Path) -> bool:
-    """Make the folder; True if it is this user's alone (cached code is executed) and can be written."""
+    """Whether machine code can be read there or, as a rule, written; the folder is made.
+
+    Cached code is executed: nobody but this user and the system's own may be able to put it there.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, mode=0o700)
         for place in (folder, folder.parent):
             found = place.stat()
-            if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o002):
+            if hasattr(os, "getuid") and (found.st_uid not in (0, os.getuid()) or found.st_mode & 0o002):
                 return False
-        with tempfile.TemporaryFile(dir=folder):
+        if _holds_code(folder):
             return True
+        with tempfile.TemporaryFile(dir=folder):
+            return shutil.disk_usage(folder).free >= ROOM
     except (OSError, RuntimeError):
         return False
 
 
-def _set(folder: Path) -> None:
-    """Tell numba, whether or not it has been imported."""
-    if "numba" in sys.modules:
-        sys.modules["numba"].config.CACHE_DIR = str(folder)
-    else:
-        os.environ[VARIABLE] = str(folder)
+def _holds_code(folder: Path) -> bool:
+    return any(file.stat().st_size > 0 for file in folder.glob(ENTRY))
 
 
 def prepare() -> None:
-    """Choose the folder: the one the user set, the user's cache, a temporary one, or none with a notice."""
+    """Choose the folder: below the one the user set, in the user's cache, a temporary one, or none, with a notice."""
     global NOTICE, ENABLED, FOLDER
-    chosen, ours = os.environ.get(VARIABLE, ""), (root(), _temporary())
-    if chosen and not any(base in Path(chosen).parents for base in ours):  # ours: inherited from a parent process
-        FOLDER = Path(chosen)
-        return
-    name = key()
-    for base in ours:
-        if _usable(base / name):
-            FOLDER = base / name
-            _set(FOLDER)
-            if base != ours[0]:
-                NOTICE = f"{ours[0]} cannot be written: the compiled engine is kept in {FOLDER}"
-            return
-    FOLDER, ENABLED = None, False
-    NOTICE = f"neither {ours[0]} nor {ours[1]} can be written: the engine is compiled anew in every process"
+    chosen = os.environ.get(VARIABLE, "")
+    bases = [*([Path(chosen).absolute()] if chosen else []), root(), _temporary()]
+    name = f"{key()}-{machine()}"
+    found = next((base for base in bases if _usable(base / name)), None)
+    FOLDER, ENABLED, NOTICE = (found / name if found else None), found is not None, ""
+    if found is None:
+        NOTICE = f"neither {' nor '.join(str(base) for base in bases)} can be written: every run compiles anew"
+    elif found != bases[0]:
+        NOTICE = f"{bases[0]} cannot be written or is full: kept in {FOLDER}"
 
 
 def is_compiled() -> bool:
-    """Is machine code of this engine at hand, so that the first simulation starts at once?"""
+    """Is machine code of this engine for this machine at hand, so that the first simulation starts at once?"""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return True
-    return FOLDER is not None and next(FOLDER.glob(f"*/{ENTRY}"), None) is not None
+    try:
+        return FOLDER is not None and _holds_code(FOLDER)
+    except OSError:
+        return False

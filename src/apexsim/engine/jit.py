@@ -7,13 +7,23 @@ They still run as plain Python under NUMBA_DISABLE_JIT=1.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from numba import njit
 
-from apexsim.engine import cache
+from apexsim.engine.store import Store
 
-OPTIONS = {"cache": cache.ENABLED, "nogil": True, "error_model": "numpy", "_nrt": False}  # _nrt: nothing here allocates
+OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}  # _nrt: nothing here allocates
 BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
-inner = partial(njit, **OPTIONS, **BARE)()  # called
-merged = partial(njit, **OPTIONS, **BARE, inline="always")()  # becomes part of its caller, for what is called from one place
+
+def outer(function: Any, **more: Any) -> Any:
+    """Called from Python; compiled once and kept."""
+    compiled = njit(**OPTIONS, **more)(function)
+    if compiled is not function:  # it is under NUMBA_DISABLE_JIT
+        compiled._cache = Store(function)
+    return compiled
+
+
+inner: Any = partial(outer, **BARE)  # called
+merged: Any = njit(**OPTIONS, **BARE, inline="always")  # becomes part of its caller, for what is called from one place

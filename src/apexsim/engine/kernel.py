@@ -12,11 +12,10 @@ from functools import lru_cache, partial
 from typing import Any, get_type_hints
 
 import numpy as np
-from numba import njit
 
 from apexsim.engine.batch import HELD, NONE_VISIBLE, admit, settle
 from apexsim.engine.gather import hold
-from apexsim.engine.jit import OPTIONS, inner, merged
+from apexsim.engine.jit import inner, merged, outer
 from apexsim.engine.leave import ahead, catch_up, grow, let_go
 from apexsim.engine.pipeline import PATIENCE, glide
 from apexsim.engine.queue import send, sight
@@ -250,7 +249,7 @@ def start_closed(req: Requests, work: Work, state: State, host: Host) -> None:
         state.unsent[r] = i
 
 
-@njit(**OPTIONS)
+@outer
 def run(req: Requests, work: Work, state: State, rules: Rules, host: Host, costs: Costs, log: Log, capacity: int,
         begin: int, route: int, jump: bool, margin: int) -> tuple[int, int]:  # fmt: skip
     """Serve everything.  `begin`: the first request not yet sent (resumes after LOG_FULL).  Returns (status, begin)."""
@@ -361,7 +360,7 @@ def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
     tokens = max(rules.budget, rules.max_seqs, alone)
     assert costs.lane.shape[2] > tokens, f"lane table ends before {tokens} tokens"
     assert costs.total.shape[2] > lanes * tokens, f"token table ends before {lanes} × {tokens} tokens"
-    assert costs.sample.shape[1] > lanes * rules.max_seqs, "sample table ends before the largest batch"
+    assert costs.sample.shape[1] > rules.max_seqs, "sample table ends before the largest batch"
     assert costs.decode.shape[2] > rules.max_seqs, "decode table ends before the largest batch"
 
 

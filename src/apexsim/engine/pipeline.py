@@ -10,7 +10,7 @@ import numpy as np
 
 from apexsim.engine.batch import grant, note_gap
 from apexsim.engine.jit import inner
-from apexsim.engine.run import advance_context, horizon, note_step, note_sums, slowest
+from apexsim.engine.run import advance_context, horizon, least, note_step, note_sums, slowest
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     DECODE,
@@ -88,7 +88,7 @@ def _line(state: State, rules: Rules, costs: Costs, r: int, g: int, most: int) -
     for s in range(state.avail.shape[1]):
         attention, slope, piece = slowest(state, costs, r, g, s, n)
         n = min(n, piece)
-        base = costs.lane[s, DECODE, widest] + costs.total[s, DECODE, total] + costs.sample[s, seqs]
+        base = costs.lane[s, DECODE, widest] + costs.total[s, DECODE, total] + costs.sample[s, widest]
         state.line[r, g, s, 0] = base + attention
         state.line[r, g, s, 1] = slope
         state.line[r, g, s, 2] = attention
@@ -115,17 +115,17 @@ def _close_line(state: State, costs: Costs, log: Log, r: int, g: int) -> None:
     n = state.group_plan[r, g, DONE]
     if n == 0:
         return
-    seqs, total = state.group_plan[r, g, SEQS], state.group_plan[r, g, TOTAL]
+    seqs, total, widest = state.group_plan[r, g, SEQS], state.group_plan[r, g, TOTAL], state.group_plan[r, g, WIDEST]
     for s in range(state.avail.shape[1]):
         first, slope, attention = state.line[r, g, s, 0], state.line[r, g, s, 1], state.line[r, g, s, 2]
         attended = n * attention + 0.5 * slope * n * (n - 1)
         device = n * first + 0.5 * slope * n * (n - 1)
-        idle = _below(first, slope, n, costs.floor[s, DECODE])
-        note_sums(log, r, attended, 0.0, n * costs.sample[s, seqs], n * state.line[r, g, s, 3], idle, n * state.line[r, g, s, 4],
+        idle = _below(first, slope, n, least(costs, s, DECODE, widest))
+        note_sums(log, r, attended, 0.0, n * costs.sample[s, widest], n * state.line[r, g, s, 3], idle, n * state.line[r, g, s, 4],
                   device + idle + n * state.line[r, g, s, 3])  # fmt: skip
     log.hist[r, DECODE, total] += n
     if state.decoding.shape[2] > 1:
-        log.hist_lane[r, DECODE, state.group_plan[r, g, WIDEST]] += n
+        log.hist_lane[r, DECODE, widest] += n
     log.sums[r, S_DSTEPS] += n
     log.sums[r, S_SAMPLED] += n * seqs
     log.sums[r, S_DTOKENS] += n * seqs
@@ -154,8 +154,9 @@ def _step(state: State, costs: Costs, log: Log, r: int, g: int, t0: float) -> fl
     end = t0
     for s in range(state.avail.shape[1]):
         took = state.line[r, g, s, 0] + state.line[r, g, s, 1] * j
-        if took < costs.floor[s, DECODE]:
-            took = costs.floor[s, DECODE]
+        low = least(costs, s, DECODE, state.group_plan[r, g, WIDEST])
+        if took < low:
+            took = low
         begin = end + state.line[r, g, s, 4]
         if state.avail[r, s] > begin:
             begin = state.avail[r, s]

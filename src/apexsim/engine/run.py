@@ -7,6 +7,7 @@ from apexsim.engine.jit import inner, merged
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
+    BARE,
     DECODE,
     PROMPT,
     S_BUSY,
@@ -39,6 +40,12 @@ def node_below(costs: Costs, m: float) -> int:
     while i < last and costs.nodes[i + 1] <= m:
         i += 1
     return i
+
+
+@merged
+def least(costs: Costs, s: int, kind: int, widest: int) -> float:
+    """What the host needs at least for a step on stage s [s]: graphs hold decode steps up to a size of the busiest lane."""
+    return costs.floor[s, BARE if kind == DECODE and widest > costs.captured else kind]
 
 
 @inner
@@ -95,7 +102,7 @@ def note_step(state: State, log: Log, r: int, g: int, first: float, slope: float
 def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, t0: float, decodes: bool) -> None:
     """Push one step of group g through the stages; sets when its results are known."""
     lanes = state.decoding.shape[2]
-    total = widest = sampled = prompts = seqs = decoded = 0
+    total = widest = sampled = busiest = prompts = seqs = decoded = 0
     for l in range(lanes):
         d = state.decoding[r, g, l] if decodes else 0
         n = d + state.tokens[r, l]
@@ -104,6 +111,7 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
         widest = max(widest, n)
         prompts += state.tokens[r, l]
         sampled += d + state.fresh_size[r, g, l, 0]
+        busiest = max(busiest, d + state.fresh_size[r, g, l, 0])
         seqs += d + state.fresh_size[r, g, l, 0] + (1 if state.tokens[r, l] > 0 and state.partial[r, l] >= 0 else 0)
     kind = PROMPT if prompts > 0 else DECODE
     if rules.pad_lanes == 1 and kind == DECODE:  # only captured graphs need lanes of equal size
@@ -117,11 +125,11 @@ def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int,
             both = y + state.attention[r, s, l] + base if kind == PROMPT else y
             if both > attention:
                 attention, decode_s = both, y
-        sample = costs.sample[s, sampled]
+        sample = costs.sample[s, busiest]
         device = costs.lane[s, kind, widest] + costs.total[s, kind, total] + sample + attention
         host = costs.add[s, kind] + (costs.add_seq * seqs if s == 0 else 0.0)
         hop = costs.hop[s] + costs.hop_token[s] * total
-        took = max(device, costs.floor[s, kind]) + host
+        took = max(device, least(costs, s, kind, widest)) + host
         begin = max(end + hop, state.avail[r, s])
         end = begin + took
         state.avail[r, s] = end
@@ -274,10 +282,10 @@ def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: in
     steps = state.steps[r, g]  # before the run
     for l in range(lanes):
         left = 1 + kv_limit(state, rules, r, g, l, steps + 1, left - 1)
-    sample = costs.sample[0, seqs]
+    sample = costs.sample[0, widest]
     base = costs.lane[0, DECODE, widest] + costs.total[0, DECODE, total] + sample
     host = costs.add[0, DECODE] + costs.add_seq * seqs
-    floor = costs.floor[0, DECODE]
+    floor = least(costs, 0, DECODE, widest)
     t, last = t0, 0.0
     done, late = 0, 1 if rules.lag == AHEAD else 0
     while left > 0:

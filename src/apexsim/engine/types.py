@@ -16,7 +16,8 @@ F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 I4 = NDArray[np.int32]
 
-DECODE, PROMPT = 0, 1  # kinds of step: only decodes (captured graph) | holds prompt tokens (eager or mixed)
+DECODE, PROMPT = 0, 1  # kinds of step: only decodes | holds prompt tokens
+BARE = 2  # a decode step that no captured graph holds, where floors are concerned
 TIE = 1e-9  # s: an arrival this close to a step's start counts as before it
 FULL = 1 << 40  # window of full attention [tokens]
 
@@ -63,7 +64,7 @@ class Costs(NamedTuple):
 
     lane: F8  # [S, K, n] s, ops that see the tokens of one lane
     total: F8  # [S, K, n] s, ops that see the tokens of all lanes
-    sample: F8  # [S, n] s, head and sampler by sampled sequences
+    sample: F8  # [S, n] s, head and sampler by sampled sequences of the busiest lane
     decode: F8  # [S, W, D, C] s, decode attention of d sequences at mean context nodes[c]
     nodes: F8  # [C] tokens, ascending from 0
     locate: I8  # [x] node at or below context 16·x
@@ -71,7 +72,8 @@ class Costs(NamedTuple):
     prefill: F8  # [S, x] s, causal attention of one prompt of stride·x tokens from nothing
     stride: int
     prompt_base: F8  # [S] s, launch of the prompt attention kernels of a step
-    floor: F8  # [S, K] s, a step takes at least this
+    floor: F8  # [S, K + 1] s, a step takes at least this; last: a decode step that no graph holds
+    captured: int  # tokens of the busiest lane up to which a graph holds a decode step
     add: F8  # [S, K] s, added to every step
     add_seq: float  # s per sequence of the batch, on the first stage
     hop: F8  # [S] s, fixed cost of handing activations to this stage (0 for the first)

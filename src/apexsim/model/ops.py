@@ -86,6 +86,7 @@ class Mla:
     window: int = 0
     compress: int = 0
     direct: bool = False
+    axis: Axis = Axis.TOTAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +167,13 @@ Op = Gemm | Attend | Cross | Mla | Index | Grouped | Scan | Stream | Collective
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The ops of one layer on one device, with the two host-side counts.
+    """The ops of one layer on one device, with the host-side counts.
 
     gaps: small kernels without a table, each leaving a gap between two measured ones;
-    launches: host launch units of an eager forward.
+    launches, decode_launches: host launch units of an eager forward that holds prompts, and of one that only decodes.
     """
 
     ops: tuple[Op, ...]
     gaps: int
     launches: int
+    decode_launches: int

@@ -84,6 +84,12 @@ def has_experts(model: Model) -> bool:
     return any(isinstance(cell, Experts) for block in model.decoder.blocks for cell in block.cells)
 
 
+def routed_experts(model: Model) -> tuple[int, ...]:
+    """Routed experts of the layers that have any, each number once; (0,) for a model without."""
+    found = {cell.experts for block in model.decoder.blocks for cell in block.cells if isinstance(cell, Experts)}
+    return tuple(sorted(found)) or (0,)
+
+
 def with_experts(model: Model, experts: int | None, top_k: int | None) -> Model:
     """The model with another number of experts or experts per token.
 

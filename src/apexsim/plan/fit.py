@@ -21,18 +21,29 @@ MORE = (2, 4, 8, 16, 32, 64)  # times as many nodes tried where the cluster is t
 
 @dataclass(frozen=True, slots=True)
 class Widths:
-    """The widths a user gave; 0 = not given.  dp: lanes of attention inside one replica (experts span dp × tp)."""
+    """The widths a user gave; 0 = not given.
+
+    dp: lanes of attention inside one replica (experts span dp × tp), of a model without experts replicas; ep: parts that
+    the experts are spread over, what is left of dp × tp cuts each of them; expert_parallel: ep is all of dp × tp."""
 
     tp: int = 0
     pp: int = 0
     dp: int = 0
     expert_parallel: bool = False
     plan: str = ""
+    ep: int = 0
 
     @property
     def given(self) -> bool:
         """Whether any was."""
-        return bool(self.tp or self.pp or self.dp or self.plan)
+        return bool(self.tp or self.pp or self.dp or self.ep or self.plan)
+
+    @property
+    def words(self) -> str:
+        """The widths as flags."""
+        counts = {"--tp": self.tp, "--pp": self.pp, "--dp": self.dp, "--ep": self.ep}
+        told = [f"{flag} {n}" for flag, n in counts.items() if n]
+        return " ".join([*told, *(["--enable-expert-parallel"] if self.expert_parallel else [])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +72,27 @@ def plan_of(model: Model, cluster: Cluster, widths: Widths, precision: Precision
         each = plan.replica_devices
         plan = replace(plan, replicas=cluster.size // each) if plan.replicas == 1 and not cluster.size % each else plan
     else:
-        tp, pp, dp = max(1, widths.tp), max(1, widths.pp), max(1, widths.dp)
-        if dp > 1 and not routed(model):
-            dp = 1  # lanes of a dense model are replicas
-        ffn = Layout(ep=dp * tp) if widths.expert_parallel and routed(model) else Layout(tp=dp * tp)
+        tp, pp = max(1, widths.tp), max(1, widths.pp)
+        dp = max(1, widths.dp) if routed(model) else 1  # lanes of a dense model are replicas
         each = pp * dp * tp
-        plan = Plan(max(1, cluster.size // each), pp, Layout(dp, tp), ffn, precision)
+        plan = Plan(max(1, cluster.size // each), pp, Layout(dp, tp), _ffn(model, widths, dp * tp), precision)
+        if not routed(model) and widths.dp not in (0, plan.replicas):
+            told = f"{widths.words}: {cluster.size} GPUs in replicas of {each} make {plan.replicas} of them"
+            raise InputError(told, "--dp", f"drop --dp, or use {each * widths.dp} GPUs")
     if plan.devices != cluster.size:
         hint = "widths multiply to a divisor of the GPUs; the rest is filled by replicas"
         raise InputError(f"{plan.shorthand} takes {plan.devices} GPUs, the cluster has {cluster.size}", "--tp", hint)
     return plan
+
+
+def _ffn(model: Model, widths: Widths, wide: int) -> Layout:
+    """How the FFN is split over a stage of `wide` GPUs."""
+    ep = wide if widths.expert_parallel and not widths.ep else max(1, widths.ep)
+    if ep > 1 and not routed(model):
+        raise InputError(f"it has no effect: {model.name} has no routed experts", "--ep" if widths.ep else "--enable-expert-parallel")
+    if wide % ep or (widths.expert_parallel and ep < wide):
+        raise InputError(f"experts spread over {ep} of the {wide} GPUs of a stage", "--ep", f"use a divisor of tp × dp = {wide}")
+    return Layout(tp=wide // ep, ep=ep)
 
 
 def judged(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, length: int) -> Room | Rejected:

@@ -30,6 +30,9 @@ ACT = 2.0  # bytes of an activation between kernels: engines keep the residual s
 # projections, key norm, rotary with quantisation, cache write, scores, top-k.
 GAPS = {"attention": 3, "qk_norm": 2, "latent": 3, "ffn": 1, "experts": 3, "shared": 2, "scan": 8, "index": 2}
 LAUNCHES = {"attention": 6, "qk_norm": 0, "latent": 16, "ffn": 4, "experts": 12, "shared": 3, "scan": 46, "index": 8}
+# A decode updates the state in one kernel.  Held against one system: Qwen3.8-27B (48 such layers of 64), batch 1, eager vLLM: 41.7 ms
+# (github.com/local-inference-lab/vllm/pull/314), 50 µs a unit.
+DECODE_LAUNCHES = LAUNCHES | {"scan": 10}
 NORM_BYTES = 8.0  # per token: two sums of squares, of queries and keys, in 32 bit
 QUANTISED = ("fp8_block", "nvfp4", "mxfp4", "int8")  # kernels whose activations get their scales at run time
 DOMAIN = 8  # GPUs joined by a scale-up link where the caller does not say
@@ -50,8 +53,13 @@ class StageOps:
 
     @property
     def launches(self) -> int:
-        """Host launch units of one eager step."""
+        """Host launch units of one eager step that holds prompts."""
         return sum(layer.launches * n for layer, n in self.layers)
+
+    @property
+    def decode_launches(self) -> int:
+        """Host launch units of one eager step of decodes."""
+        return sum(layer.decode_launches * n for layer, n in self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,11 @@ class Context:
     def axis(self) -> Axis:
         """The axis of attention: the lane's tokens where there are several lanes."""
         return Axis.LANE if self.plan.lanes > 1 else Axis.TOTAL
+
+    @property
+    def own(self) -> int:
+        """Parts that the tokens between two cells lie in: what is done to a device's own tokens, before these are gathered or sent."""
+        return self.plan.lanes if self.plan.lanes > 1 else self.plan.ffn.dp
 
     @property
     def exchange(self) -> bool:
@@ -164,7 +177,7 @@ def _latent(cell: LatentAttention, ctx: Context) -> tuple[list[Op], str]:
     if cell.extra >= ctx.hidden:  # compressors of keys and values, whole on every device
         ops.append(ctx.gemm("qkv", "attention", cell.extra // ctx.hidden, ctx.hidden, lane))
     ops.append(Mla("attention", heads, cell.kv_rank, cell.rope_dim, cell.nope_dim, cell.v_dim, ctx.plan.precision.kv, top_k,
-                   cell.window, cell.compress, cell.shared_kv))  # fmt: skip
+                   cell.window, cell.compress, cell.shared_kv, ctx.axis))  # fmt: skip
     ops += _indexer(cell, ctx, cell.q_rank or ctx.hidden, cell.compress)
     width = heads * cell.v_dim
     if cell.o_groups:  # each group of heads has a low-rank product of its own, then one product joins them
@@ -182,23 +195,29 @@ def _ffn(cell: Ffn, ctx: Context) -> tuple[list[Op], str]:
 
 
 def _dense(label: str, part: str, inner: int, gated: bool, tp: int, split: int, ctx: Context) -> list[Op]:
-    """A two-layer FFN: norm with residual, up (and gate), activation, down."""
+    """A two-layer FFN: norm with residual (of a device's own tokens), up (and gate), activation, down."""
     width, up = -(-inner // tp), 2 if gated else 1
-    moved = 4 * ctx.hidden + (up + 1) * width
     return [
         ctx.gemm(label, part, up * width, ctx.hidden, False, split),
         ctx.gemm(label, part, ctx.hidden, width, False, split, after="activation"),
-        Stream("elementwise", ACT * moved, Axis.TOTAL, split),
+        *_streams(4.0 * ctx.hidden, (up + 1.0) * width, split, ctx),
     ]
+
+
+def _streams(own: float, all_: float, split: int, ctx: Context) -> list[Op]:
+    """Element-wise work on numbers of a device's own tokens, and of the tokens that its replica of the cell sees."""
+    if ctx.own == split:
+        return [Stream("elementwise", ACT * (own + all_), Axis.TOTAL, split)]
+    return [Stream("elementwise", ACT * own, Axis.TOTAL, ctx.own), Stream("elementwise", ACT * all_, Axis.TOTAL, split)]
 
 
 def _experts(cell: Experts, ctx: Context) -> tuple[list[Op], str]:
     """Router, shared experts and latent projections run on a device's own tokens, before these are gathered or sent."""
     tp, ep = cell_split(cell, ctx.plan)
     split, hidden = ctx.plan.ffn.dp, cell.latent or ctx.hidden
-    own = ctx.plan.lanes if ctx.plan.lanes > 1 else split
+    own = ctx.own
     kernel, size = kernel_for(ctx.plan.precision.weight("experts"), ctx.plan.precision.activation, ctx.flops)
-    moved = 4 * ctx.hidden + cell.top_k * 2 * hidden / max(1, ep)
+    routed = cell.top_k * 2 * hidden / max(1, ep)
     shared: list[Gemm] = []
     if cell.shared_inner:
         dense = _dense("shared", "shared", cell.shared_inner, cell.gated, ctx.plan.attention.tp, own, ctx)
@@ -208,7 +227,7 @@ def _experts(cell: Experts, ctx: Context) -> tuple[list[Op], str]:
         Grouped("experts", hidden, cell.inner, cell.experts, cell.top_k, tp, ep, cell.gated, kernel, size, Axis.TOTAL, split,
                 beside=tuple(shared)),
         *shared,
-        Stream("elementwise", ACT * moved, Axis.TOTAL, split),
+        *_streams(4.0 * ctx.hidden, routed, split, ctx),
     ]  # fmt: skip
     if cell.latent:
         ops += [ctx.gemm("experts", "experts", cell.latent, ctx.hidden, False, own),
@@ -253,14 +272,13 @@ def _extras(cell: Cell) -> tuple[str, ...]:
 def lower_block(block: Block, ctx: Context) -> Layer:
     """All ops of one block on one device, its collectives included."""
     ops: list[Op] = []
-    gaps = launches = 0
+    kernels: list[str] = []
     for cell in block.cells:
         more, kind = LOWERINGS[type(cell)](cell, ctx)
         ops += more
-        for name in (kind, *_extras(cell)):
-            gaps += GAPS[name]
-            launches += LAUNCHES[name]
-    return Layer((*ops, *_collectives(block, ctx)), gaps, launches)
+        kernels += (kind, *_extras(cell))
+    counts = (sum(table[name] for name in kernels) for table in (GAPS, LAUNCHES, DECODE_LAUNCHES))
+    return Layer((*ops, *_collectives(block, ctx)), *counts)
 
 
 def _collectives(block: Block, ctx: Context) -> tuple[Collective, ...]:

@@ -10,7 +10,10 @@ Shorthand grammar, printed and read back exactly:
     cell  := ["DP" n] ["TP" n] ["EP" n]  at least one; a missing factor is 1
 
 "@fp8" says that the plan quantises the linear weights itself, "@1410MHz" that it locks the GPUs' SM clock.
-"x" and "*" are read as "×".  Examples: TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8, 2×DEP8.
+Examples: TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8, 2×DEP8.
+
+Read as well: "x" and "*" for "×", small letters, spaces or commas between factors, and stages without "×" on either
+side of the cells (PP4, TP4PP2, tp4 pp2); a factor of 1 says nothing.
 """
 
 from __future__ import annotations
@@ -117,9 +120,10 @@ def _cells(attention: Layout, ffn: Layout) -> str:
     return f"{attention}/{ffn}"
 
 
-_PLAN = re.compile(r"^(?:(\d+)×)?(?:PP(\d+)×)?([A-Z0-9/]+)$")
-_CLOCK = re.compile(r"@(\d+) *MHz$", re.IGNORECASE)
-_CELL = re.compile(r"^(?:DP(\d+))?(?:TP(\d+))?(?:EP(\d+))?$")
+_PLAN = re.compile(r"^(?:(\d{1,9})×)?(?:PP(\d{1,9})×)?([A-Z0-9/]+)$")
+_STAGES = re.compile(r"×?PP(\d+)×?")
+_CLOCK = re.compile(r"@(\d{1,9}) *MHz$", re.IGNORECASE)
+_CELL = re.compile(r"^(?:DP(\d{1,9}))?(?:TP(\d{1,9}))?(?:EP(\d{1,9}))?$")
 _GRAMMAR = "expected e.g. TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8 or DEP8"
 
 
@@ -133,17 +137,36 @@ def _cell(text: str, whole: str) -> Layout:
     return Layout(dp, tp, ep)
 
 
+def _spelled(shape: str) -> str:
+    """Replicas, stages and cells in the order of the grammar."""
+    plain = re.sub(r"[X*]", "×", re.sub(r"[\s,]", "", shape.upper()))
+    stages = _STAGES.search(plain)
+    if not stages:
+        return plain
+    replicas, sign, cells = _around(plain, stages)
+    return f"{replicas}{sign}PP{stages[1]}×{cells or 'TP1'}"  # a sign without replicas breaks the grammar
+
+
+def _around(plain: str, stages: re.Match[str]) -> tuple[str, str, str]:
+    """What stands around the stages: replicas, "×" if there are any, and cells."""
+    before, after = plain[: stages.start()], plain[stages.end() :]
+    if before.isdecimal():
+        return before, "×", after
+    count, sign, cells = before.rpartition("×")
+    return count, sign or "×" * stages[0].startswith("×") * (not cells), cells + after
+
+
 def parse_plan(text: str, precision: Precision | None = None) -> Plan:
     """The plan that `text` names; raises InputError where it is not one."""
     whole = text.strip()
     locked = _CLOCK.search(whole)
     shape, sign, quant = whole[: locked.start() if locked else len(whole)].partition("@")
     precision = quantised(precision or Precision(), quant.strip()) if sign else precision
-    match = _PLAN.match(re.sub(r"[xX*]", "×", shape.upper().replace(" ", "")))
+    match = _PLAN.match(_spelled(shape))
     if not match:
         raise InputError(f"cannot read plan '{whole}'", "--plan", _GRAMMAR)
     replicas, stages, cells = int(match[1] or 1), int(match[2] or 1), match[3]
-    wide = re.match(r"^(TEP|DEP)(\d+)$", cells)
+    wide = re.match(r"^(TEP|DEP)(\d{1,9})$", cells)
     if wide and int(wide[2]) > 0:
         n = int(wide[2])
         attention, ffn = (Layout(tp=n) if wide[1] == "TEP" else Layout(dp=n)), Layout(ep=n)

@@ -30,13 +30,15 @@ class Pool:
     """How one device's KV cache is dealt to its layers.
 
     block_bytes: bytes of a block over the layers of one group; groups: of attention layers; state_groups: of recurrent
-    layers; state_blocks: blocks that the recurrent state of a request takes, whatever its length.
+    layers; state_blocks: blocks that the recurrent state of a request takes, whatever its length; state_bytes: that
+    state, where it lies in a pool of its own.
     """
 
     block_bytes: float
     groups: tuple[Group, ...]
     state_groups: int = 0
     state_blocks: int = 0
+    state_bytes: float = 0.0
 
     @property
     def block_tokens(self) -> int:
@@ -83,7 +85,8 @@ def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
         return Pool(tokens * row, (Group(tokens, *next(iter(kinds))[:2]),))
     if engine.memory.kv_pool != "groups":
         apart = engine.memory.state_share > 0
-        return Pool(tokens * row, (Group(tokens),), 0, 0 if apart else ceil(state * recurrent / (tokens * row)))
+        held = 0 if apart else ceil(state * recurrent / (tokens * row))
+        return Pool(tokens * row, (Group(tokens),), 0, held, state * recurrent if apart else 0.0)
     return _grouped(kinds, state, recurrent, engine)
 
 

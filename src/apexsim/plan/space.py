@@ -210,10 +210,11 @@ def heuristic_plan(model: Model, cluster: Cluster, precision: Precision | None =
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What an engine's server can be told: expert splits of both kinds, lanes wider than one GPU, its words for them."""
+    """What an engine's server can be told: expert splits of both kinds, lanes wider than one GPU; whose GPUs it runs on."""
 
     mixed_experts: bool
     wide_lanes: bool
+    vendors: tuple[str, ...] = ()  # () = all there are
 
 
 # vLLM: the expert parallel size is always tp × dp (`--enable-expert-parallel`).  SGLang: `--ep-size` divides tp, and DP
@@ -221,8 +222,8 @@ class Abilities:
 # `enable_attention_dp` gives every GPU a lane of its own.
 ABILITIES = {
     "vllm": Abilities(mixed_experts=False, wide_lanes=True),
-    "sglang": Abilities(mixed_experts=True, wide_lanes=True),
-    "tensorrt-llm": Abilities(mixed_experts=True, wide_lanes=False),
+    "sglang": Abilities(mixed_experts=True, wide_lanes=True, vendors=("NVIDIA", "AMD", "Intel")),
+    "tensorrt-llm": Abilities(mixed_experts=True, wide_lanes=False, vendors=("NVIDIA",)),
 }
 
 

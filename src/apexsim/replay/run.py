@@ -20,6 +20,7 @@ from apexsim.errors import InputError
 from apexsim.replay.prompts import Prompts
 from apexsim.replay.record import NOT_SENT, Run, Sent
 from apexsim.replay.wire import Target, detail, receive
+from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import Workload
 
 INTERRUPTED = "interrupted"
@@ -58,7 +59,7 @@ def replay(work: Workload, target: Target, prompts: Prompts, patience: Patience,
         asyncio.run(session.run(_httpx()))
     finally:
         gc.unfreeze()
-    rate = (work.size / float(work.arrive[-1]) if work.arrive[-1] > 0 else "inf") if work.mode == "open" else "inf"
+    rate = mean_rate(work.arrive) if work.mode == "open" and work.arrive[-1] > work.arrive[0] else "inf"
     about = {
         "date": date, "endpoint_type": target.api, "backend": "openai", "label": "apexsim", "url": target.url,
         "model_id": target.model, "tokenizer_id": None, "request_rate": rate, "burstiness": None,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from apexsim.cost.account import account
 from apexsim.cost.tables import axes_for
 from apexsim.errors import Rejected
 from apexsim.plan.space import stage_layers
+from apexsim.report.jsonout import study_json
 from apexsim.report.layout import layouts
 from apexsim.search.chain import Part
 from apexsim.search.evaluate import evaluate
@@ -22,6 +24,7 @@ from apexsim.search.study import Ranked, Study
 from apexsim.units import GiB
 
 F8 = NDArray[np.float64]
+FORMAT = "apexsim.apex/1"
 RULE = "=" * 80
 NOTHING = 1e-5  # rows below are left out
 
@@ -80,6 +83,33 @@ def apex_page(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) 
     return "\n".join([*lines, "Notes:", *(f"  [{i}] {note}" for i, note in enumerate([*NOTES, *notes], 1))]) + "\n"
 
 
+def apex_json(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """All searches as plain values: the studies whole, and the numbers that the page defines in its own way."""
+    return {
+        "format": FORMAT,
+        "parts": [
+            {
+                "role": part.role,
+                "schedules": [_schedule(part, ranked, wanted) for ranked in part.study.ranked],
+                "study": study_json(part.study),
+            }
+            for part in parts
+        ],
+        "notes": [*NOTES, *notes],
+    }
+
+
+def _schedule(part: Part, ranked: Ranked, wanted: Wanted) -> dict[str, Any]:
+    times = Times.of(part, ranked)
+    rows = _performance(part, ranked, times, wanted)
+    limits = zip(("ttft", "tpot"), (wanted.ttft_slo, wanted.tpot_slo), _met(times, wanted))
+    return {
+        "shorthand": ranked.plan.shorthand,
+        "performance": [{"name": name, "value": value, "unit": unit} for name, value, unit in rows],
+        "slos": [{"metric": metric, "limit_ms": limit, "attainment": met} for metric, limit, met in limits],
+    }
+
+
 BUILD_RULES = (
     "cell replicas are coprime", "no more lanes than the bound", "experts split both ways stay in a node",
     "a layer for every stage", "attention divides", "feed-forward divides",
@@ -118,9 +148,9 @@ def _output(part: Part, ranked: Ranked, wanted: Wanted) -> list[str]:
     power = f"{joules / 1e3:.2f} KJ" if joules == joules else "unknown (no power figures of this GPU)"
     return [
         "* Statistics:", table(("Name", "Value"), _statistics(ranked)),
-        "* Performance Metrics:", table(("Name", "Value", "Units"), _performance(part, ranked, times, wanted)),
+        "* Performance Metrics:", table(("Name", "Value", "Units"), _shown(_performance(part, ranked, times, wanted))),
         "* Latency SLO Metrics:", f"* Batch Size: {wanted.batch}",
-        table(("Name", "Target SLO(msec)", "SLOs Met(%)"), _slos(times, part, wanted)),
+        table(("Name", "Target SLO(msec)", "SLOs Met(%)"), _slos(times, wanted)),
         "* Time breakdown:", table(("Name", "Time (sec)", "Ratio (%)"), _breakdown(part.study, ranked, times.duration)),
         f"Energy Consumption: {power}",
     ]  # fmt: skip
@@ -138,7 +168,11 @@ def _statistics(ranked: Ranked) -> list[list[str]]:
     ]
 
 
-def _performance(part: Part, ranked: Ranked, times: Times, wanted: Wanted) -> list[list[str]]:
+def _shown(rows: list[tuple[str, float, str]]) -> list[list[str]]:
+    return [[name, f"{value:.3f}", unit] for name, value, unit in rows if value > NOTHING]
+
+
+def _performance(part: Part, ranked: Ranked, times: Times, wanted: Wanted) -> list[tuple[str, float, str]]:
     work, decodes = part.study.setting.workload, part.role == "decoder"
     made, asked = (float(work.output.sum()) if decodes else 0.0), float(part.prompt.sum())
     if not decodes:
@@ -159,17 +193,19 @@ def _performance(part: Part, ranked: Ranked, times: Times, wanted: Wanted) -> li
         rows += [(f"Avg. TBT Percentile: P{p}", 1e3 * float(np.percentile(times.gap, p)), "msec") for p in wide]
     for p in sorted({50, 95, *wanted.request_percentiles}):
         rows.append((f"Request Completion Latency: {p}th percentile", float(np.percentile(times.e2e, p)), "sec"))
-    rows += [("Avg. MFU Per iteration", 100 * ranked.account.mfu, "%"), ("MBU", 100 * ranked.account.mbu, "%")]
-    return [[name, f"{value:.3f}", unit] for name, value, unit in rows if value > NOTHING]
+    return [*rows, ("Avg. MFU Per iteration", 100 * ranked.account.mfu, "%"), ("MBU", 100 * ranked.account.mbu, "%")]
 
 
-def _slos(times: Times, part: Part, wanted: Wanted) -> list[list[str]]:
+def _met(times: Times, wanted: Wanted) -> tuple[float, float]:
+    """Shares of the requests that keep the limit of TTFT, and of TPOT."""
     single = len(times.ttft) - len(times.gap)  # one token has no gap and keeps every limit
-    met = 100 * (float((times.gap <= wanted.tpot_slo / 1e3).sum()) + single) / len(times.ttft)
-    return [
-        ["TTFT", f"{wanted.ttft_slo:g}", f"{100 * float((times.ttft <= wanted.ttft_slo / 1e3).mean()):.3f} %"],
-        ["TPOT", f"{wanted.tpot_slo:g}", f"{met:.3f} %"],
-    ]
+    paced = (float((times.gap <= wanted.tpot_slo / 1e3).sum()) + single) / len(times.ttft)
+    return float((times.ttft <= wanted.ttft_slo / 1e3).mean()), paced
+
+
+def _slos(times: Times, wanted: Wanted) -> list[list[str]]:
+    first, paced = _met(times, wanted)
+    return [["TTFT", f"{wanted.ttft_slo:g}", f"{100 * first:.3f} %"], ["TPOT", f"{wanted.tpot_slo:g}", f"{100 * paced:.3f} %"]]
 
 
 def _breakdown(study: Study, ranked: Ranked, duration: float) -> list[list[str]]:
@@ -190,7 +226,7 @@ def _per_replica(study: Study, ranked: Ranked, duration: float) -> list[list[tup
     setting = study.setting
     found = evaluate(setting, ranked.plan)  # again, with its histograms
     assert not isinstance(found, Rejected)
-    axes = axes_for(setting.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
+    axes = axes_for(found.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
     all_ = []
     for r in range(found.plan.replicas):
         one = slice(r, r + 1)
@@ -198,6 +234,6 @@ def _per_replica(study: Study, ranked: Ranked, duration: float) -> list[list[tup
             found.outcome, hist=found.outcome.hist[one], hist_lane=found.outcome.hist_lane[one], sums=found.outcome.sums[one],
             read=found.outcome.read[one],
         )  # fmt: skip
-        spent = account(found.stages, found.costs, outcome, setting.pricer, setting.engine, axes, duration)
+        spent = account(found.stages, found.costs, outcome, setting.pricer, found.engine, axes, duration)
         all_.append([(name, seconds / len(found.stages)) for name, seconds in spent.seconds])
     return all_

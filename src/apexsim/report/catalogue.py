@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.console import RenderableType
+from rich.text import Text
+
+from apexsim.cost.books import typed, usual_book
+from apexsim.engines import (
+    ALIASES,
+    changes,
+    engine_names,
+    engine_versions,
+    facts,
+    flags_of,
+    load_engine,
+    newest_version,
+)
 from apexsim.hardware import all_gpus
 from apexsim.model.names import aliases, catalogue, hub_id
-from apexsim.report.page import columns, page
+from apexsim.report.page import columns, heading, labelled, page
 from apexsim.units import GB, TFLOPS, GiB, format_count
 
 Rows = list[dict[str, Any]]
@@ -90,7 +104,7 @@ def gpus_json(text: str = "") -> Rows:
 def gpus_text(rows: Rows, color: bool = False) -> str:
     """The GPUs as a table."""
     heads = [("GPU", "left"), ("memory", "right"), ("bandwidth", "right"), ("bf16", "right"), ("fp8", "right"),
-             ("link", "left"), ("kernels", "left"), ("price", "right")]  # fmt: skip
+             ("link", "left"), ("kernels", "left"), (f"{typed(usual_book())} price", "right")]  # fmt: skip
     lines = [
         [
             row["name"], f"{row['memory_bytes'] / GiB:.1f} GiB", f"{row['memory_bandwidth_bytes_s'] / GB:,.0f} GB/s",
@@ -106,9 +120,67 @@ def _peak(flops: dict[str, float], fmt: str) -> str:
     return f"{flops[fmt] / TFLOPS:,.0f} TFLOP/s" if flops.get(fmt) else "–"
 
 
+def engines_json(text: str = "") -> Rows:
+    """Engines whose name or alias holds `text`, each with its versions, oldest first."""
+    found = []
+    for name in engine_names():
+        aliases = sorted(alias for alias, known in ALIASES.items() if known == name)
+        if text and not any(text.lower() in word.lower() for word in (name, *aliases)):
+            continue
+        known = facts(name)
+        found.append(
+            {
+                "name": name,
+                "about": known["about"],
+                "server": "flags" in known,
+                "aliases": aliases,
+                "oldest": engine_versions(name)[0],
+                "newest": newest_version(name),
+                "settings": {setting: flag for setting, flag in flags_of(name).items() if "flags" in known},
+                "versions": [_version(name, version) for version in engine_versions(name)],
+            }
+        )
+    return found
+
+
+def _version(name: str, version: str) -> dict[str, Any]:
+    changed = [{"constant": key, "before": before, "now": now} for key, before, now in changes(name, version)]
+    return {"version": version, "released": load_engine(f"{name}@{version}").released or None, "changes": changed}
+
+
+def engines_text(rows: Rows, color: bool = False) -> str:
+    """The engines, newest version first, with what each version changes."""
+    parts: list[RenderableType] = []
+    for row in rows:
+        until = "" if row["newest"] == row["versions"][-1]["version"] else f", rules hold to {row['newest']}"
+        kind = "" if row["server"] else "; a batching policy, no server"
+        named = f" (also {', '.join(row['aliases'])})" if row["aliases"] else ""
+        parts += [heading(row["name"] + named, f"{row['about']}{until}{kind}"), labelled(_version_rows(row)), Text()]
+    return page(parts[:-1], color) if rows else "no engine matches\n"
+
+
+def _version_rows(row: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [
+        (each["version"], "; ".join(filter(None, (each["released"] or "", _changes(each["changes"], each is row["versions"][0])))))
+        for each in reversed(row["versions"])
+    ]
+    words = ", ".join(f"{setting} {flag}" for setting, flag in row["settings"].items())
+    return [*lines, *([("its words", words)] if words else [])]
+
+
+def _changes(changed: list[dict[str, Any]], first: bool) -> str:
+    """What a version changes against the one before it."""
+    if first:
+        return "the oldest" if not changed else ""
+    told = [f"{row['constant']} {_value(row['before'])} → {_value(row['now'])}" for row in changed]
+    return ", ".join(told) or "same rules as the one before"
+
+
+def _value(value: Any) -> str:
+    text = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return repr(text) if not text or " " in text else text
+
+
 def _price(prices: dict[str, float]) -> str:
-    """The range over price books, per GPU and hour."""
-    if not prices:
-        return "–"
-    low, high = min(prices.values()), max(prices.values())
-    return f"${low:.2f}/h" if low == high else f"${low:.2f}–{high:.2f}/h"
+    """The price in the book that prices the most GPUs; several books do not compare."""
+    return f"${prices[usual_book()]:.2f}/h" if usual_book() in prices else "–"

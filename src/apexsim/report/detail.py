@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import math
+import re
 
 from apexsim.metrics import Metrics, series
-from apexsim.objective import Objective, parse_objective
+from apexsim.objective import Objective
 from apexsim.plan.memory import log_lines
 from apexsim.report.draw import SHADES, UNKNOWN, bar, change, percent, sig, sparkline, stacked, times
-from apexsim.report.intro import objective_words
+from apexsim.report.figures import TITLES, objective_of, objective_words, scale_of
 from apexsim.report.layout import layouts
 from apexsim.report.page import Row
 from apexsim.search.evaluate import Setting
 from apexsim.search.study import Ranked, Study
-from apexsim.slo import parse_slos
 from apexsim.units import GiB, format_seconds
 
-BAR = 60  # characters of the memory bar
-CLASSES = 8  # op classes named in the breakdown
-POINTS = 60  # of a sparkline
+BAR = 60  # most characters of the memory bar and of sparklines
+BESIDE, BESIDE_BAR = 44, 32  # characters that stand beside a sparkline, beside the bar
+CLASSES = 8  # kinds of work named in the breakdown
+# kind of work -> in plain words, where its name is not
+PLAIN = {
+    "qkv": "attention input (QKV)", "out": "attention output", "ffn": "feed-forward (FFN)", "host": "waiting for the CPU",
+    "collectives": "GPU to GPU traffic", "small kernels": "norms and small kernels", "elementwise": "elementwise kernels",
+    "head and sampling": "vocabulary and sampling", "decode attention": "attention, generating", "prefill attention": "attention, prompts",
+    "busy": "at work, in all", "idle": "idle, no request",
+}  # fmt: skip
+
+
+def fitted(width: float, beside: int = BESIDE) -> int:
+    """Characters of a sparkline on a page."""
+    return int(max(16, min(BAR, width - beside)))
 
 
 def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
@@ -40,7 +52,7 @@ def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
     return rows
 
 
-def memory_rows(ranked: Ranked) -> list[Row]:
+def memory_rows(ranked: Ranked, width: float = math.inf) -> list[Row]:
     """The memory of the tightest GPU as a bar, its legend, and the engine's own lines."""
     room = ranked.room
     used = [(name, size) for name, size in room.ledger if name != "free"]
@@ -51,7 +63,7 @@ def memory_rows(ranked: Ranked) -> list[Row]:
     low, high = (x / GiB for x in room.kv_range)
     tokens, concurrency = log_lines(room)[1:]
     return [
-        ("memory", f"{stacked([size for _, size in used] + [free], BAR, glyphs)} {total / GiB:.1f} GiB"),
+        ("memory", f"{stacked([size for _, size in used] + [free], fitted(width, BESIDE_BAR), glyphs)} {total / GiB:.1f} GiB"),
         ("", f"{legend}  {SHADES[-1]} free {free / GiB:.1f} GiB"),
         ("", f"{tokens}; {concurrency}; real servers lay within {low:.1f} to {high:.1f} GiB of KV cache"),
     ]
@@ -62,8 +74,8 @@ def gpu_seconds(ranked: Ranked) -> dict[str, float]:
     return {name: t * ranked.plan.stage_devices for name, t in ranked.account.seconds}
 
 
-def time_table(ranked: Ranked, other: Ranked | None) -> tuple[list[tuple[str, str]], list[list[str]]]:
-    """Heads and rows: op class, GPU-seconds, share of the busy time, and the ratio to another plan."""
+def time_table(ranked: Ranked, other: Ranked | None, width: float = math.inf) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Heads and rows: kind of work, GPU-seconds, share of the busy time, and the ratio to another plan's seconds."""
     mine, theirs = gpu_seconds(ranked), gpu_seconds(other) if other else {}
     total, total_theirs = sum(mine.values()) or 1.0, sum(theirs.values())
     names = sorted(mine, key=lambda name: -mine[name])
@@ -78,17 +90,30 @@ def time_table(ranked: Ranked, other: Ranked | None) -> tuple[list[tuple[str, st
     lines.append(("busy", sum(mine.values()), total_theirs))
     idle = ranked.account.idle * ranked.plan.stage_devices
     lines.append(("idle", idle, other.account.idle * other.plan.stage_devices if other else math.nan))
-    heads = [("time by op class", "left"), ("GPU·s", "right"), ("of busy", "right"), ("", "left")]
-    heads += [(f"vs {other.plan.shorthand}", "right")] if other else []
+    heads = [("where GPU time goes", "left"), ("GPU seconds", "right"), ("share", "right"), ("", "left")]
+    heads += [(f"of {other.plan.shorthand}'s", "right")] if other else []
+    cells = 24 if width >= 100 else 12
     return heads, [
-        [name, sig(t), percent(t / total), bar(t / total, 24) if name not in ("busy", "idle") else ""]
-        + (
-            [f"{t / t0:.2f}×" if t0 > 1e-2 * total else UNKNOWN if name == "idle" else times(t / t0) if t0 else UNKNOWN]
-            if other
-            else []
-        )
+        [
+            PLAIN.get(name, name), sig(t), percent(t / total) if name != "idle" else "",
+            bar(t / total, cells) if name not in ("busy", "idle") else "",
+            *([_beside(name, t, t0, total)] if other else []),
+        ]
         for name, t, t0 in lines
-    ]
+    ]  # fmt: skip
+
+
+def _beside(name: str, mine: float, theirs: float, total: float) -> str:
+    """Seconds over those of another plan, where there is enough of them to compare."""
+    if theirs > 1e-2 * total:
+        return f"{mine / theirs:.2f}×"
+    return UNKNOWN if name == "idle" or not theirs else times(mine / theirs)
+
+
+def _plainly(bottleneck: str) -> str:
+    """The bottleneck with the kind of work in plain words."""
+    kind = re.search(r"(?<=: ).+(?= \()", bottleneck)
+    return bottleneck.replace(kind[0], PLAIN.get(kind[0], kind[0])) if kind else bottleneck
 
 
 def use_rows(ranked: Ranked) -> list[Row]:
@@ -97,16 +122,16 @@ def use_rows(ranked: Ranked) -> list[Row]:
     known = ", ".join(f"{percent(share)} {name}" for name, share in sorted(spent.provenance, key=lambda p: -p[1]))
     idle = spent.idle / max(spent.idle + spent.busy, 1e-30)
     return [
-        ("bottleneck", f"{spent.bottleneck}; GPUs idle {percent(idle)} of the time"),
-        ("use", f"MFU {percent(spent.mfu)} of peak FLOP/s, MBU {percent(spent.mbu)} of memory bandwidth, while busy"),
-        ("cost data", f"{known} (shares of priced GPU time)"),
+        ("bottleneck", _plainly(spent.bottleneck)),
+        ("use", f"MFU {percent(spent.mfu)} of peak FLOP/s, MBU {percent(spent.mbu)} of memory bandwidth, while at work; a request is "
+                f"there {percent(1 - idle)} of the time, which says nothing about room for more: requests share steps"),
+        ("cost data", f"{known} (shares of the GPU time)"),
     ]
 
 
 # ---- why it wins ----------------------------------------------------------------------------------------------------
 
-COMPARED = (("TTFT", "ttft", "mean"), ("TTFT p99", "ttft", "p99"), ("TPOT", "tpot", "mean"), ("ITL p99", "itl", "p99"),
-            ("E2E", "e2e", "mean"), ("E2E p99", "e2e", "p99"))  # fmt: skip
+COMPARED = (("ttft", "mean"), ("ttft", "p99"), ("tpot", "mean"), ("itl", "p99"), ("e2e", "mean"), ("e2e", "p99"))
 
 
 def rival_of(study: Study, ranked: Ranked) -> Ranked | None:
@@ -117,7 +142,7 @@ def rival_of(study: Study, ranked: Ranked) -> Ranked | None:
 
 def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
     """Two plans metric by metric, and where the time differs."""
-    objective = parse_objective(study.objective, parse_slos(study.slos))
+    objective = objective_of(study)
     which = "heuristic" if rival.plan.shorthand == study.heuristic else "next"
     name = f"{rival.plan.shorthand} (the {which} plan)"
     return [
@@ -125,7 +150,7 @@ def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
             f"{'why not' if _wins(ranked, rival, objective) else 'against'} {rival.plan.shorthand}",
             _verdict(study, ranked, rival, objective, name),
         ),
-        ("", "; ".join(_compared(ranked.metrics, rival.metrics))),
+        ("", "; ".join(_compared(study, ranked.metrics, rival.metrics))),
         ("", f"GPU time: {_time_words(ranked, rival)}; KV room {_room_words(ranked, rival)}"),
     ]
 
@@ -142,13 +167,13 @@ def _wins(ranked: Ranked, rival: Ranked, objective: Objective) -> bool:
     return objective.sign * (rival.value - ranked.value) >= 0
 
 
-def _compared(mine: Metrics, theirs: Metrics) -> list[str]:
+def _compared(study: Study, mine: Metrics, theirs: Metrics) -> list[str]:
     words = []
-    for title, metric, stat in COMPARED:
+    for metric, stat in COMPARED:
         a, b = mine.latency(metric, stat), theirs.latency(metric, stat)
         if math.isfinite(a) and math.isfinite(b):
-            scale, unit = (1.0, "s") if max(a, b) >= 10 else (1e3, "ms")
-            words.append(f"{title} {sig(a * scale)} vs {sig(b * scale)} {unit} ({change(a, b)})")
+            scale, title = scale_of(study, metric), f"{TITLES[metric]}{f' {stat}' if stat != 'mean' else ''}"
+            words.append(f"{title} {scale.bare(a)} vs {scale(b)} ({change(a, b)})")
     a, b = mine.output_throughput_tok_s, theirs.output_throughput_tok_s
     return [*words, f"output {sig(a, 4)} vs {sig(b, 4)} tok/s ({change(a, b)})"]
 
@@ -162,7 +187,7 @@ def _time_words(ranked: Ranked, rival: Ranked) -> str:
     if not most:
         return "the same within 1 %"
     return ", ".join(
-        f"{n} {sig(mine.get(n, 0.0))} vs {sig(theirs.get(n, 0.0))} GPU·s" for n in sorted(most, key=lambda n: gaps[n])
+        f"{PLAIN.get(n, n)} {sig(mine.get(n, 0.0))} vs {sig(theirs.get(n, 0.0))} GPU seconds" for n in sorted(most, key=lambda n: gaps[n])
     )
 
 
@@ -174,18 +199,18 @@ def _room_words(ranked: Ranked, rival: Ranked) -> str:
 # ---- how it went ----------------------------------------------------------------------------------------------------
 
 
-def course_rows(setting: Setting, ranked: Ranked) -> list[Row]:
+def course_rows(study: Study, ranked: Ranked, width: float = math.inf) -> list[Row]:
     """Batch, queue and KV cache over time as sparklines."""
     lanes = ranked.plan.lanes
-    found = series(ranked.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * lanes)
+    found = series(ranked.outcome, study.setting.workload, fitted(width), blocks=ranked.room.blocks * lanes)
     rows = [("running", found.running, ""), ("waiting", found.waiting, ""), ("KV used", found.kv_share, "%")]
     over = format_seconds(ranked.metrics.duration_s)
     made = []
     for name, values, unit in rows:
         top = max(values, default=0.0)
         peak = percent(top) if unit else sig(top, 2 if top < 100 else 3)
-        made.append((name, f"{sparkline(values)} peak {peak}" + (f"   over {over}" if name == "running" else "")))
-    metrics, queue = ranked.metrics, ranked.metrics.queue
-    words = f"mean {sig(queue.mean * 1e3)} ms, p99 {sig(queue.p99 * 1e3)} ms; {metrics.preemptions:,} preemptions"
+        made.append((name, f"{sparkline(values)} peak {peak}" + (f", over {over}" if name == "running" else "")))
+    metrics, scale = ranked.metrics, scale_of(study, "queue")
+    words = f"mean {scale(metrics.queue.mean)}, p99 {scale(metrics.queue.p99)}; {metrics.preemptions:,} preemptions"
     made.append(("queue", words + (f"; saturated: {metrics.why}" if metrics.saturated else "")))
     return made

@@ -7,7 +7,7 @@ from typing import Any
 
 from apexsim.cost.device_check import Report
 
-FORMAT = 1
+FORMAT = "apexsim.device/1"
 
 
 def device_json(report: Report) -> dict[str, Any]:

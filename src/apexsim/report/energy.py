@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 
+from apexsim.cost.books import missing, told, typed
 from apexsim.cost.power import J_PER_KWH
 from apexsim.report.draw import change, sig
+from apexsim.report.figures import scale_of
 from apexsim.report.page import Row
+from apexsim.search.error import OF_POWER
 from apexsim.search.study import Ranked, Study
 
 
 def cost_rows(study: Study, ranked: Ranked) -> list[Row]:
-    """What the GPUs cost; nothing where no price is known."""
+    """What the GPUs cost, and by which book; nothing where no book has a price."""
     (usd, book), per_million = study.setting.price, ranked.metrics.usd_per_million
+    gpu = study.setting.cluster.gpu
     if not math.isfinite(usd):
-        return []
+        known = [typed(name) for name in gpu.prices]
+        return [("cost", f"unknown: {missing(gpu, book)}: --price {known[0]}")] if known else []
     gpus = ranked.metrics.devices
-    rent = f"${sig(usd * gpus)}/h for {gpus} GPUs (${sig(usd)} each, {book.replace('_', '-')})"
+    rent = f"${sig(usd * gpus)}/h for {gpus} GPU{'s' * (gpus > 1)} (${sig(usd)} each, {told(book)})"
     return [("cost", f"${sig(per_million)} per million output tokens at {rent}")]
 
 
@@ -33,7 +38,8 @@ def power_rows(study: Study, ranked: Ranked) -> list[Row]:
             f"{sig(spent.wall_w)} W and {sig(spent.wall_per_output_token)} J per output token at the wall",
         )
     ]
-    return rows if "plan" in study.inputs or len(study.ranked) < 2 else [*rows, ("energy", least_energy(study))]
+    asked = study.objective in OF_POWER and "plan" not in study.inputs and len(study.ranked) > 1
+    return [*rows, ("energy", least_energy(study))] if asked else rows
 
 
 def least_energy(study: Study) -> str:
@@ -48,7 +54,8 @@ def least_energy(study: Study) -> str:
     words = [f"{least.plan.shorthand} spends least: {sig(joules[0])} vs {sig(joules[1])} J per output token ({change(*joules)}) of "
              f"{fast.plan.shorthand}, the lowest E2E"]  # fmt: skip
     for title, metric in (("TTFT", "ttft"), ("TPOT", "tpot")):
-        x, y = a.latency(metric) * 1e3, b.latency(metric) * 1e3
+        x, y = a.latency(metric), b.latency(metric)
         if math.isfinite(x) and math.isfinite(y):
-            words.append(f"{title} {sig(x)} vs {sig(y)} ms ({change(x, y)})")
+            scale = scale_of(study, metric)
+            words.append(f"{title} {scale.bare(x)} vs {scale(y)} ({change(x, y)})")
     return "; ".join(words)

@@ -7,19 +7,19 @@ import re
 from collections.abc import Sequence
 from os.path import isabs
 
-from apexsim.engines import EngineRow
+from apexsim.engines import EngineRow, flags_of
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.cells import active_parameters, kv_bytes, total_parameters
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Attention, Model
-from apexsim.objective import Objective, parse_objective
 from apexsim.plan.plan import Precision
 from apexsim.report.draw import percent, sig
+from apexsim.report.figures import objective_of, objective_words
 from apexsim.report.page import Row
 from apexsim.search.evaluate import Setting
+from apexsim.search.startable import has_server
 from apexsim.search.study import Study
-from apexsim.slo import parse_slo
 from apexsim.units import GB, TFLOPS, GiB, format_count, format_seconds
 from apexsim.workload.trace import Workload
 
@@ -82,7 +82,7 @@ def workload_line(work: Workload) -> str:
         "closed": f"from {work.concurrency:,} users in a closed loop",
         "offline": "all at once",
     }[work.mode]
-    warm = f", the first {work.warmup:,} are warm-up" if work.warmup else ""
+    warm = f", the first {work.warmup:,} left out as warm-up" if work.warmup else ""
     return (
         f"{work.source or work.name}: {work.size:,} requests {how}{warm}; prompt mean {work.prompt.mean():,.0f}, max "
         f"{work.prompt.max():,}; output mean {work.output.mean():,.0f}, max {work.output.max():,} tokens"
@@ -92,9 +92,11 @@ def workload_line(work: Workload) -> str:
 def engine_line(setting: Setting) -> str:
     """The settings that decide the batching."""
     row = setting.engine
+    word = {setting: flag.removeprefix("--") for setting, flag in flags_of(row.name).items()}
     return (
-        f"{row.label}: {_batching(row)}, max-model-len {setting.max_model_len:,}, max-num-seqs {row.max_num_seqs:,}, "
-        f"max-num-batched-tokens {row.max_num_batched_tokens:,}, memory fraction {row.memory_fraction:g}, "
+        f"{row.dated}{';' if row.asked else ':'} {_batching(row)}, "
+        f"{word['max_model_len']} {setting.max_model_len:,}, {word['max_num_seqs']} {row.max_num_seqs:,}, "
+        f"{word['max_num_batched_tokens']} {row.max_num_batched_tokens:,}, {word['memory_fraction']} {row.memory_fraction:g}, "
         f"{f'CUDA graphs to batch {row.max_capture}' if row.pad else 'eager'}, {setting.route} over replicas"
     )
 
@@ -105,64 +107,59 @@ def _batching(row: EngineRow) -> str:
     return "prompts first, in chunks" if row.chunk else "prompts first, whole"
 
 
-WORDS = {
-    "ttft": "time to first token (TTFT)",
-    "tpot": "time per output token (TPOT)",
-    "itl": "inter-token latency (ITL)",
-    "e2e": "end-to-end latency (E2E)",
-    "queue": "time in the queue",
-    "throughput": "output throughput",
-    "goodput": "goodput",
-    "energy": "GPU energy per output token",
-    "cost": "rent per million output tokens",
-    "wall-energy": "energy at the wall per output token",
-}
-
-
-def objective_words(objective: Objective) -> str:
-    """The objective in words: mean end-to-end latency (E2E)."""
-    return f"{objective.stat} {WORDS.get(objective.name, objective.name)}".strip()
-
-
 def goal_line(study: Study) -> str:
     """Objective, limits and error bar."""
-    objective = parse_objective(study.objective, tuple(parse_slo(text) for text in study.slos))
-    kept = [*study.slos, *([f"power<{study.power_cap:g}W"] if math.isfinite(study.power_cap) else [])]
+    objective = objective_of(study)
+    kept = [*study.slos, *([f"power-cap={study.power_cap:g}W"] if math.isfinite(study.power_cap) else [])]
     limits = f"; limits {', '.join(kept)}" if kept else ""
     return (
         f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; "
-        f"predictions ±{percent(study.error[0])}, two plans are told apart beyond {percent(study.error[1])}"
+        f"predictions ±{percent(study.error[0])} (one standard deviation against measured systems), differences between plans "
+        f"under {percent(study.error[1])} are ties"
     )
 
 
 NEAR = 3  # rejected plans shown of a rule
 NOT_RULES = ("enumerated", "skipped by a bound", "left by the interrupt", "simulated")
+REPEATS = "cell replicas are coprime"
+# rule -> what it turns away, of one and of several layouts
+PLAIN = {
+    REPEATS: ("repeats another layout", "repeat other layouts"),
+    "no more lanes than the bound": ("has more attention lanes than are looked at", "have more attention lanes than are looked at"),
+    "experts split both ways stay in a node": ("splits experts both ways across nodes", "split experts both ways across nodes"),
+    "a layer for every stage": ("has more stages than layers", "have more stages than layers"),
+    "attention divides": ("cannot divide the attention", "cannot divide the attention"),
+    "feed-forward divides": ("cannot divide the feed-forward layers", "cannot divide the feed-forward layers"),
+    "weights fit": ("does not fit", "do not fit"),
+    "room for one request": ("has no room for one request", "have no room for one request"),
+    "has the widths asked for": ("has other widths than asked for", "have other widths than asked for"),
+    "left by the interrupt": ("not looked at, interrupted", "not looked at, interrupted"),
+    "simulated": ("simulated", "simulated"),
+}
 
 
 def funnel_line(study: Study) -> str:
-    """26 enumerated → 18 rejected by 3 rules → 8 simulated."""
+    """50 layouts: 20 repeat other layouts, 5 do not fit, 25 simulated; vllm can start 9 of them."""
     counts = {step.name: step.count for step in study.funnel}
-    rules = [step for step in study.funnel if step.name not in NOT_RULES]
-    words = []
-    for name in NOT_RULES:
-        if name == "skipped by a bound" and rules:
-            words.append(f"{sum(step.count for step in rules)} rejected by {len(rules)} rule{'s' * (len(rules) > 1)}")
-        if name in counts:
-            words.append(f"{counts[name]} {name}")
-    return " → ".join(words)
+    told = [f"{n:,} {PLAIN[name][n > 1] if name in PLAIN else name}" for name, n in counts.items()
+            if n and name not in ("enumerated", "skipped by a bound")]  # fmt: skip
+    every = [*study.ranked, *study.hypothetical]
+    able = sum(not r.blocked for r in every)
+    can = f"; {study.setting.engine.engine} can start {able:,} of these" if has_server(study.setting) and able < len(every) else ""
+    layouts = f"{counts['enumerated']:,} layout{'s' * (counts['enumerated'] > 1)}"
+    return f"{layouts}: {', '.join(told)}{can}"
 
 
-def funnel_rows(study: Study) -> list[tuple[str, str, str]]:
-    """(plans, rule, example) of every rule that turned plans away; of plans too large, the nearest misses."""
-    rows = []
+def funnel_rows(study: Study) -> list[tuple[str, str]]:
+    """(what, example) of every rule that turned plans away, but repetitions; of plans too large, the nearest misses."""
+    rows: list[tuple[str, str]] = []
     for step in study.funnel:
-        if step.name in NOT_RULES:
+        if step.name in (*NOT_RULES, REPEATS):
             continue
         near = nearest_misses([r for r in study.rejected if r.rule == step.name and not r.shorthand.endswith("MHz")])
         examples = [f"{r.shorthand}: {r.reason}" for r in near] or [step.example]
-        rows += [
-            (str(step.count) if not i else "", step.name if not i else "", text) for i, text in enumerate(examples)
-        ]
+        words = PLAIN[step.name][step.count > 1] if step.name in PLAIN else step.name
+        rows += [(words if not i else "", text) for i, text in enumerate(examples)]
     return rows
 
 

@@ -2,25 +2,33 @@
 
 Nothing that depends on the machine or the hour is written; numbers that are not finite become null.
 "interrupted" is null, or how many plans were looked at, of how many, when the user stopped the search.
-History of the format: apexsim.study/1, the first.
+History of the format: apexsim.study/1, the first; apexsim.study/2: `ranked` holds what the engine can be started with and
+no more, limits are spelled ttft:p95=1s, the ratio to a heuristic plan that does not keep up with the load is null,
+`error_bars` was `error`.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from apexsim.cost.account import Account
+from apexsim.cost.books import books, typed
 from apexsim.metrics import series
 from apexsim.model.cells import active_parameters, total_parameters
+from apexsim.objective import OBJECTIVES, Margin
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
-from apexsim.plan.space import runnable
+from apexsim.report.figures import objective_of
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
+from apexsim.report.verdict import verdict
 from apexsim.search.evaluate import Setting
+from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Ranked, Study
 
 POINTS = 60  # of a time series
@@ -34,17 +42,65 @@ def study_json(study: Study) -> dict[str, Any]:
             "inputs": study.inputs,
             "understood": _understood(study.setting),
             "objective": study.objective,
+            "value_unit": value_unit(study.objective),
             "slos": list(study.slos),
             "power_cap_w": study.power_cap,
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
-            "error": {"objective": study.error[0], "comparison": study.error[1]},
+            "error_bars": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
+            "verdict": verdict_json(study),
+            "best": _ranked(study.setting, study.best) if study.best else None,
             "ranked": [_ranked(study.setting, ranked) for ranked in study.ranked],
+            "hypothetical": hypothetical_json(study),
             "rejected": rejected_rules(study),
             "interrupted": dict(zip(("done", "of"), study.interrupted)) if study.interrupted else None,
             "notes": list(study.notes),
         }
     )
+
+
+def verdict_json(study: Study) -> dict[str, Any]:
+    """The answer: sentences, the plan that they speak of, whether it keeps every limit and by how much, and what would help."""
+    found = verdict(study)
+    return {
+        "sentences": list(found.sentences), "plan": found.plan, "keeps": found.keeps, "saturated": found.saturated,
+        "limits": [_margin(m) for m in found.limits],
+        "would_help": [{"change": r.words, "plan": r.shorthand, "inputs": dict(r.changes)} for r in study.remedies],
+        "not_enough": list(study.tried),
+    }  # fmt: skip
+
+
+def _margin(margin: Margin) -> dict[str, Any]:
+    unit, scale = ("W", 1.0) if margin.metric == "power" else ("ms", 1e3)
+    return {"limit": margin.name, "kept": margin.kept, "margin": margin.share, "allowed": margin.limit * scale,
+            "measured": margin.measured * scale, "unit": unit}  # fmt: skip
+
+
+def hypothetical_json(study: Study) -> dict[str, Any] | None:
+    """The simulated plans that the engine cannot be started with, in short; null where there are none."""
+    apart = study.hypothetical or tuple(r for r in study.ranked if r.blocked)
+    if not apart:
+        return None
+    first, best = apart[0], study.best
+    gain = objective_of(study).ratio(first.value, best.value) if best else math.nan
+    return {
+        "count": len(apart), "ranked": not study.hypothetical, "best": first.plan.shorthand, "value": first.value,
+        "ratio_to_best": gain, "keeps_constraints": first.keeps, "startable_by": list(others(study.setting, first.plan)),
+        "reason": first.blocked,
+    }  # fmt: skip
+
+
+def value_unit(objective: str) -> str:
+    """The unit of `value` of a ranked plan: that of the objective, in SI."""
+    row = OBJECTIVES[objective.partition(":")[0]]
+    return "s" if row.stats else row.unit
+
+
+def error_json(code: int, kind: str, message: str, where: str, hint: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Why a command failed, beside what it found out before; nearest: what would be feasible."""
+    told = {"code": code, "kind": kind, "message": message, "where": where or None, "hint": hint or None}
+    nearest = {"nearest": hint or None} if kind == "infeasible" else {}
+    return {**record, "error": told | nearest}
 
 
 def rejected_rules(study: Study) -> list[dict[str, Any]]:
@@ -85,6 +141,8 @@ def _understood(setting: Setting) -> dict[str, Any]:
         "engine": {
             "name": row.name,
             "version": row.version,
+            "asked_version": row.asked or None,
+            "released": row.released or None,
             "max_model_len": setting.max_model_len,
             "max_num_seqs": row.max_num_seqs,
             "max_num_batched_tokens": row.max_num_batched_tokens,
@@ -94,7 +152,19 @@ def _understood(setting: Setting) -> dict[str, Any]:
             "max_capture": row.max_capture,
             "route": setting.route,
         },
+        "price": _price(setting),
     }
+
+
+def _price(setting: Setting) -> dict[str, Any] | None:
+    """What a GPU costs and by which book; None where no book has a price."""
+    usd, name = setting.price
+    book = books().get(name)
+    known = {typed(key): usd for key, usd in setting.cluster.gpu.prices.items()}
+    if not math.isfinite(usd) and not known:
+        return None
+    told = {"book": typed(name), "owners_cost": bool(book and book.owner), "date": book.date if book else None}
+    return {"usd_per_gpu_h": usd, **told, "books": known}
 
 
 def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
@@ -112,8 +182,9 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "account": account_json(ranked.account),
         "provenance": dict(ranked.account.provenance),
         "layout": layouts(setting, ranked.plan, ranked.stages),
-        "launch": started.commands[0] if started.runnable else None,
-        "not_runnable": runnable(ranked.plan, setting.model, setting.engine.engine) or None,
+        "launch": started.script or None,
+        "launch_commands": list(started.commands),
+        "not_runnable": ranked.blocked or None,
         "launch_notes": list(started.notes),
         "series": over_time.to_json(),
     }

@@ -1,33 +1,49 @@
-"""How to start the engine with a plan (floor 6).
+"""How to start an engine so that it runs what was simulated (floor 6).
 
-Flags are rows per engine, so that a new engine is a new row.  The three memory fractions mean different things; each
-engine's row of `data/engines` holds the fraction in that engine's own meaning, so it is passed on as it is.
-Sources: the engines' argument references (vLLM 0.6–0.19, SGLang, TensorRT-LLM).
+What the prediction assumed is listed by meaning (`speak`), and each meaning becomes the engine's word in its version
+(`plan.flags`).  A meaning that a version cannot be told is its default there, or is said in a note.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any
 
-from apexsim.engines import load_engine
+from apexsim.engines import DEFAULT_ENGINE, EngineRow, flags_of, load_engine, settled
+from apexsim.errors import Rejected
+from apexsim.model.model import LatentAttention
+from apexsim.plan.flags import Words, words_of
+from apexsim.plan.limits import at_full_length, served_length, started, unstartable
+from apexsim.plan.lower import Context
+from apexsim.plan.memory import Room, size
 from apexsim.plan.plan import Plan
-from apexsim.plan.space import routed, runnable
+from apexsim.plan.space import blocks
+from apexsim.report.checkpoint import Checkpoint, checkpoint
+from apexsim.report.servers import WIDTH, Command, Place, Shell, address, locks, places, router, script, seen
 from apexsim.search.evaluate import Setting
-from apexsim.search.study import Ranked, Study
 
-Words = list[tuple[str, Any]]  # flags with values; None leaves a flag out, True writes it alone
+Said = list[tuple[str, Any]]  # (meaning, value): None and False are left out, True is the word alone
+DEEPEP = ("hopper", "blackwell", "blackwell-ultra")  # DeepEP's kernels want SM 9.0 or newer and NVLink
+MORI = ("cdna3", "cdna4")
+OPTIONS = "apexsim-trtllm.yaml"
+RULES = ("order", "admission", "preempt", "watermark")  # of a row, which no engine can be told
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command per line of `commands` (none where the engine cannot run the plan), and what to know about it."""
+    """How to start a plan: every command on a line of its own, in order (none where the engine cannot run it); `script`: all
+    of them as they can be pasted, lines broken; `notes`: what to know about them."""
 
     shorthand: str
     commands: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    script: str = ""
 
     @property
     def runnable(self) -> bool:
@@ -36,202 +52,382 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """A plan in an engine's terms: widths of its groups, and how many separate servers it takes."""
+class Ask:
+    """What a server is asked for: the setting and plan, the engine as it can be started, and what follows from them."""
 
-    tp: int
-    pp: int
-    dp: int
-    expert_parallel: bool
-    servers: int
+    setting: Setting
+    plan: Plan
+    engine: EngineRow
+    room: Room
+    length: int
+    weights: Checkpoint
+    words: Words
+    travel: str  # how tokens reach experts of other lanes: "" = they need not, "gather", "deepep" or "mori"
 
+    @property
+    def usual(self) -> EngineRow:
+        """The row with the version's own defaults."""
+        gpu, row = self.setting.cluster.gpu, load_engine(f"{self.engine.name}@{self.engine.version}")
+        return settled(row, gpu.memory_bytes, gpu.name, self.setting.max_model_len)
 
-def shape_of(plan: Plan, setting: Setting) -> Shape | str:
-    """The plan in the engine's terms, or why the engine has no such plan.
+    @property
+    def kv(self) -> str | None:
+        """The format of the cache to ask for; None where the engine's own choice is the plan's."""
+        kv, model = self.plan.precision.kv, self.setting.model
+        sparse = any(isinstance(c, LatentAttention) and c.index_heads for b in blocks(model) for c in b.cells)
+        other = kv not in ("bf16", "fp16") or model.kv_dtype not in ("", kv) or sparse  # engines take FP8 for sparse latents
+        return kv if other and self.words.has("kv", kv) else None
 
-    Attention data parallel exists only around routed experts, which then are divided over the whole group.  Replicas of
-    a dense model are data parallel ranks of one server (vLLM from 0.8 on); those of a routed one would share their
-    experts, so they are servers of their own.
-    """
-    reason = runnable(plan, setting.model, setting.engine.name)
-    if reason:
-        return reason
-    experts, lanes, ffn = routed(setting.model), plan.lanes, plan.ffn
-    if plan.attention == ffn and lanes == 1:
-        together = not experts and _joins_replicas(setting)
-        return Shape(plan.attention.tp, plan.stages, plan.replicas if together else 1, False,
-                     1 if together else plan.replicas)  # fmt: skip
-    return Shape(plan.attention.tp, plan.stages, lanes, ffn.ep > 1, plan.replicas)
-
-
-def _joins_replicas(setting: Setting) -> bool:
-    """Whether one server of this engine version runs several replicas."""
-    major, minor, *_ = (int(n) for n in setting.engine.version.split(".")[:2])
-    return setting.engine.name != "vllm" or (major, minor) >= (0, 8)
-
-
-def model_id(setting: Setting) -> str:
-    """The model as a hub knows it."""
-    return setting.model.name
+    @property
+    def dtype(self) -> str | None:
+        """The 16-bit format to ask for."""
+        old = self.setting.cluster.gpu.arch in ("volta", "turing")  # no bf16 units
+        return "fp16" if old else self.weights.dtype or None
 
 
-def _dtypes(plan: Plan) -> tuple[str | None, str | None]:
-    """(weight format to ask for, KV format to ask for), None where the engine's default does it."""
-    given = (
-        plan.precision.default
-        if not plan.precision.weights and plan.precision.default not in ("bf16", "fp16")
-        else None
-    )
-    return given, plan.precision.kv if plan.precision.kv not in ("bf16", "fp16", "fp32") else None
+# ---- what each engine is told ---------------------------------------------------------------------------------------
 
 
-def _vllm(setting: Setting, plan: Plan, shape: Shape) -> tuple[str, Words]:
-    row, default = setting.engine, load_engine(f"vllm@{setting.engine.version}")
-    weights, kv = _dtypes(plan)
-    chunk = {(1, 0): "--enable-chunked-prefill", (0, 1): "--no-enable-chunked-prefill"}.get((row.chunk, default.chunk))
-    return f"vllm serve {shlex.quote(model_id(setting))}", [
-        ("--tensor-parallel-size", shape.tp),
-        ("--pipeline-parallel-size", shape.pp if shape.pp > 1 else None),
-        ("--data-parallel-size", shape.dp if shape.dp > 1 else None),
-        ("--enable-expert-parallel", shape.expert_parallel or None),
-        ("--max-model-len", setting.max_model_len),
-        ("--max-num-seqs", row.max_num_seqs),
-        ("--max-num-batched-tokens", row.max_num_batched_tokens),
-        ("--gpu-memory-utilization", f"{row.memory_fraction:g}"),
-        ("--block-size", row.block_size if row.block_size != default.block_size else None),
-        (chunk or "", True if chunk else None),
-        ("--enforce-eager", not row.pad or None),
-        ("--quantization", weights if weights == "fp8" else None),
-        ("--kv-cache-dtype", kv),
+def _vllm(ask: Ask) -> Said:
+    row, usual, plan = ask.engine, ask.usual, ask.plan
+    return [
+        ("tensor", plan.attention.tp),
+        ("stages", plan.stages if plan.stages > 1 else None),
+        ("lanes", plan.lanes if plan.lanes > 1 else None),
+        ("expert parallel", plan.ffn.ep > 1),
+        ("all to all", ask.travel or None),
+        ("length", ask.length),
+        ("sequences", row.max_num_seqs),
+        ("tokens", row.max_num_batched_tokens),
+        ("memory", f"{row.memory_fraction:g}"),
+        ("block", row.block_size if row.block_size != usual.block_size else None),
+        ("chunked", bool(row.chunk and not usual.chunk)),
+        ("not chunked", bool(usual.chunk and not row.chunk)),
+        ("no prefix cache", True),
+        ("eager", not row.pad),
+        ("graph sizes", list(row.pad) if row.pad and row.pad != _vllm_sizes(row, usual) else None),
+        ("compilation", None if row.prompt_graphs else json.dumps({"cudagraph_mode": "FULL_DECODE_ONLY"})),
+        ("steps ahead", row.lag > usual.lag),
+        ("steps in turn", row.lag < usual.lag),
+        ("whole prompt fits", row.admission == 3 and usual.admission != 3),
+        ("whole prompt unasked", row.admission != 3 and usual.admission == 3),
+        ("dtype", ask.dtype),
+        ("quantise", ask.weights.quantise or None),
+        ("kv", ask.kv),
+        ("images", _images(ask) if ask.setting.images > 1 else None),
     ]
 
 
-def _sglang(setting: Setting, plan: Plan, shape: Shape) -> tuple[str, Words]:
-    row, (weights, kv) = setting.engine, _dtypes(plan)
-    inside = shape.dp > 1 and plan.lanes > 1  # data parallel attention lives inside tp
-    return f"python -m sglang.launch_server --model-path {shlex.quote(model_id(setting))}", [
-        ("--tp-size", shape.tp * (shape.dp if inside else 1)),
-        ("--pp-size", shape.pp if shape.pp > 1 else None),
-        ("--dp-size", shape.dp if shape.dp > 1 else None),
-        ("--enable-dp-attention", inside or None),
-        ("--ep-size", plan.ffn.ep if shape.expert_parallel else None),
-        ("--context-length", setting.max_model_len),
-        ("--max-running-requests", row.max_num_seqs * (shape.dp if inside else 1)),
-        ("--chunked-prefill-size", row.max_num_batched_tokens),
-        ("--mem-fraction-static", f"{row.memory_fraction:g}"),
-        ("--page-size", row.block_size if row.block_size > 1 else None),
-        ("--disable-cuda-graph", not row.pad or None),
-        ("--quantization", weights if weights == "fp8" else None),
-        ("--kv-cache-dtype", "fp8_e4m3" if kv == "fp8" else kv),
+def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
+    """The capture sizes that vLLM takes by itself (config/vllm.py, _set_cudagraph_sizes)."""
+    top = min(row.capture_per_sequence * row.max_num_seqs, row.max_num_batched_tokens)
+    all_ = load_engine(f"{usual.name}@{usual.version}").pad
+    more = (row.max_num_batched_tokens,) if row.max_num_batched_tokens <= min(top, all_[-1]) else ()
+    return tuple(sorted({*(size for size in all_ if size <= top), *more}))
+
+
+def _images(ask: Ask) -> str:
+    new = ask.words.has("lanes")  # the versions that read JSON here are those that have lanes
+    return json.dumps({"image": ask.setting.images}) if new else f"image={ask.setting.images}"
+
+
+def _sglang(ask: Ask) -> Said:
+    row, plan = ask.engine, ask.plan
+    return [
+        ("tensor", plan.stage_devices),  # lanes of attention live inside it
+        ("stages", plan.stages if plan.stages > 1 else None),
+        ("lanes", plan.lanes if plan.lanes > 1 else None),
+        ("lanes inside", plan.lanes > 1),
+        ("head of lanes", plan.lanes > 1),
+        ("experts", plan.ffn.ep if plan.ffn.ep > 1 else None),
+        ("all to all", ask.travel or None),
+        ("length", ask.length),
+        ("sequences", row.max_num_seqs * plan.lanes),
+        ("tokens", row.max_num_batched_tokens * plan.lanes if row.chunk else -1),  # shared out to the lanes
+        ("prompt tokens", row.prefill_limit or row.max_num_batched_tokens),
+        ("mixed", bool(row.mix)),
+        ("memory", f"{row.memory_fraction:g}"),
+        ("block", row.block_size),
+        ("no prefix cache", True),
+        ("eager", not row.pad),
+        ("graph sizes", list(row.pad) or None),
+        ("poll", row.poll_interval if row.poll_interval > 1 else None),
+        ("dtype", ask.dtype),
+        ("quantise", ask.weights.quantise or None),
+        ("kv", ask.kv),
     ]
 
 
-def _tensorrt_llm(setting: Setting, plan: Plan, shape: Shape) -> tuple[str, Words]:
-    row = setting.engine
-    inside = shape.dp if plan.lanes > 1 else 1
-    return f"trtllm-serve {shlex.quote(model_id(setting))}", [
-        ("--tp_size", shape.tp * inside),
-        ("--pp_size", shape.pp if shape.pp > 1 else None),
-        ("--ep_size", plan.ffn.ep if shape.expert_parallel else None),
-        ("--max_seq_len", setting.max_model_len),
-        ("--max_batch_size", row.max_num_seqs),
-        ("--max_num_tokens", row.max_num_batched_tokens),
-        ("--kv_cache_free_gpu_memory_fraction", f"{row.memory_fraction:g}"),
+def _tensorrt_llm(ask: Ask) -> Said:
+    row, plan = ask.engine, ask.plan
+    return [
+        ("backend", "pytorch"),
+        ("tensor", plan.stage_devices),
+        ("stages", plan.stages if plan.stages > 1 else None),
+        ("experts", plan.ffn.ep if plan.ffn.ep > 1 else None),
+        ("length", ask.length),
+        ("sequences", row.max_num_seqs),
+        ("tokens", row.max_num_batched_tokens),
+        ("memory", f"{row.memory_fraction:g}"),
+        ("options", OPTIONS),
+        ("all to all", ask.travel if ask.travel == "deepep" else None),
     ]
 
 
-ENGINES: dict[str, Callable[[Setting, Plan, Shape], tuple[str, Words]]] = {
-    "vllm": _vllm,
-    "sglang": _sglang,
-    "tensorrt-llm": _tensorrt_llm,
-}
+def _options(ask: Ask) -> str:
+    """TensorRT-LLM's file of options: what its command line has no word for.
+
+    The section of the cache takes the place of what the command line said of it, so the fraction stands in both."""
+    row, plan, word = ask.engine, ask.plan, ask.words.flag
+    sizes = "\n".join(wrap(f"  batch_sizes: {list(row.pad)}", WIDTH, subsequent_indent="    "))
+    graphs = f"\n  enable_padding: true\n{sizes}" if row.pad else " null"
+    lines = [
+        f"{word('lanes inside')} {str(plan.lanes > 1).lower()}",
+        f"{word('chunked')} {str(bool(row.chunk)).lower()}",
+        f"{word('graph sizes')}{graphs}",
+        word("cache"),
+        "  enable_block_reuse: false",
+        f"  free_gpu_memory_fraction: {row.memory_fraction:g}",
+    ]
+    lines += [f"  {word('kv')}: {ask.words.value('kv', ask.kv)}"] if ask.kv else []
+    lines += [f"  tokens_per_block: {row.block_size}"] if row.block_size != ask.usual.block_size else []
+    if plan.ffn.ep > 1:
+        lines += [f"{word('expert parallel')} {plan.ffn.ep}", f"{word('expert tensor')} {plan.ffn.tp}"]
+    if row.batch_wait_iters:
+        lines += [f"{word('wait steps')} {row.batch_wait_iters}", f"{word('wait tokens')} {row.batch_wait_ratio:g}"]
+    if row.balance_wait:
+        lines += [f"{word('balance')}\n  enable_balance: true\n  timeout_iters: {row.balance_wait}"]
+    return "\n".join(lines)
+
+
+SPEAK: dict[str, Callable[[Ask], Said]] = {"vllm": _vllm, "sglang": _sglang, "tensorrt-llm": _tensorrt_llm}
+PROGRAM = {"vllm": ("vllm", "serve"), "sglang": ("python", "-m", "sglang.launch_server"), "tensorrt-llm": ("trtllm-serve",)}
+
+
+def spoken(words: Words, said: Said) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, str], ...]]:
+    """(flags with their values, environment variables) for what is said; what the version has no word for is left out."""
+    flags: list[tuple[str, ...]] = []
+    env: list[tuple[str, str]] = []
+    for means, value in said:
+        if value is None or value is False or not words.has(means):
+            continue
+        word = words.flag(means)
+        if not word.startswith("-"):
+            env.append((word, words.value(means, str(value))))
+        elif value is True:
+            flags.append((word,))
+        else:
+            many = value if isinstance(value, list) else [value]
+            flags.append((word, *(v if isinstance(v, Shell) else words.value(means, str(v)) for v in many)))
+    return tuple(flags), tuple(env)
+
+
+# ---- one server on one or several nodes ---------------------------------------------------------------------------
+
+
+def _vllm_nodes(ask: Ask, place: Place, node: int) -> Said:
+    """vLLM over nodes: lanes are dealt to nodes where they fit in one; else each node runs its part of every lane."""
+    count, first = len(place.nodes), place.nodes[0]
+    if count == 1:
+        return []
+    head, rank = Shell(address(first, ask.setting.cluster)), node - first
+    lane, per_node = ask.plan.attention.tp * ask.plan.stages, ask.setting.cluster.per_node
+    if ask.plan.lanes > 1 and per_node % lane == 0:
+        here = per_node // lane
+        return [
+            ("lanes of node", here),
+            ("lanes head", head),
+            ("lanes port", 13345),
+            ("first lane", rank * here or None),
+            ("headless", rank > 0),
+        ]
+    if ask.words.has("nodes"):
+        return [("nodes", count), ("node", str(rank)), ("head", head), ("headless", rank > 0)]
+    return [("executor", "ray")]
+
+
+def _sglang_nodes(ask: Ask, place: Place, node: int) -> Said:
+    if len(place.nodes) == 1:
+        return []
+    head = Shell(f'"$NODE{place.nodes[0]}:20000"')
+    return [("nodes", len(place.nodes)), ("node", str(node - place.nodes[0])), ("head", head)]
+
+
+def _server(ask: Ask, place: Place, servers: int) -> list[Command]:
+    """The commands of one server, on each of its nodes."""
+    name, cluster = ask.engine.engine, ask.setting.cluster
+    model = ("--model-path", ask.weights.name) if name == "sglang" else (ask.weights.name,)
+    far = cluster.nodes > 1 and servers > 1 and name != "vllm"  # the others listen on the loopback only
+    tail: Said = [("host", "0.0.0.0" if far else None), ("port", place.port if servers > 1 else None)]
+    made = []
+    for node in place.nodes:
+        said = SPEAK[name](ask)
+        if name == "vllm":
+            said += _vllm_nodes(ask, place, node)
+        if name == "sglang":
+            said += _sglang_nodes(ask, place, node)
+        flags, env = spoken(ask.words, said + tail)
+        program: tuple[str, ...] = PROGRAM[name]
+        made.append(Command((program, model, *flags), node, (*seen(place, cluster), *env)))
+    return {"vllm": _over_ray, "tensorrt-llm": _over_mpi}.get(name, _as_is)(ask, place, made)
+
+
+def _as_is(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+    return made
+
+
+def _over_ray(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+    """Versions without `--nnodes` stand on a Ray cluster; the server starts on its first node."""
+    if len(made) == 1 or ask.words.has("nodes") or ask.plan.lanes > 1:
+        return made
+    first = place.nodes[0]
+    join = Shell(f'--address="$NODE{first}:6379"')
+    rays = [Command((("ray", "start", "--head", "--port=6379"),), first, lasting=False)]
+    rays += [Command((("ray", "start"), (join, "--block")), node) for node in place.nodes[1:]]
+    return [*rays, made[0]]
+
+
+def _over_mpi(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+    """TensorRT-LLM reads its options from a file, and over nodes MPI starts a worker for each GPU."""
+    first, cluster = place.nodes[0], ask.setting.cluster
+    write = Command((("cat", Shell(">"), OPTIONS),), first, document=_options(ask), lasting=False)
+    if len(made) == 1:
+        return [write, made[0]]
+    hosts = Shell(",".join(f'"$NODE{node}":{cluster.per_node}' for node in place.nodes))
+    run = (("mpirun", "-n", str(ask.plan.replica_devices)), ("--host", hosts))
+    env = tuple(("-x", f"{name}={value}") for name, value in made[0].env)
+    parts = (*run, *env, ("--allow-run-as-root",), ("trtllm-llmapi-launch",), *made[0].parts)
+    return [write, replace(made[0], parts=parts, env=())]
+
+
+# ---- the whole launch -----------------------------------------------------------------------------------------------
 
 
 def launch(setting: Setting, plan: Plan) -> Launch:
-    """The command that starts a plan."""
-    write = ENGINES.get(setting.engine.name)
-    if write is None:
-        return Launch(
-            plan.shorthand,
-            (),
-            (f"{setting.engine.label} is a batching policy without a server of its own: no launch command",),
-        )
-    shape = shape_of(plan, setting)
-    if isinstance(shape, str):
-        return Launch(plan.shorthand, (), (shape,))
-    head, words = write(setting, plan, shape)
-    return Launch(plan.shorthand, (" ".join([head, *_flags(words)]),), tuple(_notes(setting, plan, shape)))
+    """The commands that start a plan as it was simulated."""
+    if setting.engine.engine != setting.engine.name:
+        why = f"{setting.engine.label} is a batching policy without a server of its own: no launch command"
+        return Launch(plan.shorthand, (), (why,))
+    why = unstartable(setting.model, plan, setting.cluster, setting.engine)
+    if why:
+        return Launch(plan.shorthand, (), (why,))
+    ask = asked(setting, plan)
+    if isinstance(ask, Rejected):
+        return Launch(plan.shorthand, (), (ask.reason,))
+    where, cluster = places(plan, setting.cluster), setting.cluster
+    commands = [*locks(plan, cluster), *_once(c for place in where for c in _server(ask, place, len(where)))]
+    if len(where) > 1:
+        commands += router(where, cluster, setting.engine.engine, setting.route)
+    return Launch(
+        plan.shorthand, tuple(c.text(math.inf) for c in commands), tuple(_notes(ask, where)), script(commands, cluster.nodes)
+    )
 
 
-def _flags(words: Words) -> list[str]:
-    return [flag if value is True else f"{flag} {value}" for flag, value in words if value is not None]
+def _once(commands: Any) -> list[Command]:
+    """Files that several servers of a node read are written once."""
+    return list(dict.fromkeys(commands))
 
 
-def _notes(setting: Setting, plan: Plan, shape: Shape) -> list[str]:
-    """What the command alone does not say."""
-    notes = []
-    if shape.servers > 1:
+def asked(setting: Setting, plan: Plan) -> Ask | Rejected:
+    """What the server of a plan is asked for, or why it does not fit."""
+    where = (setting.model, plan, setting.cluster)
+    start = started(*where, setting.engine, setting.max_model_len)
+    if isinstance(start, Rejected):
+        found = size(*where, setting.engine, setting.max_model_len)
+        if isinstance(found, Rejected) or setting.engine.memory.refuses:
+            return start
+        start = (setting.engine, found)
+    engine, found = start
+    length = setting.max_model_len
+    if not setting.length_given:
+        length = served_length(setting.model, setting.cluster, engine, found, min(length, setting.model.max_length))
+    words = words_of(engine)
+    return Ask(setting, plan, engine, found, length, checkpoint(setting, plan), words, _travel(setting, plan))
+
+
+def _travel(setting: Setting, plan: Plan) -> str:
+    """How tokens reach experts of other lanes."""
+    if plan.lanes == 1 or plan.ffn.ep == 1:
+        return ""
+    if not _exchanged(setting, plan):
+        return "gather"
+    gpu, words = setting.cluster.gpu, words_of(setting.engine)
+    kind = "deepep" if gpu.arch in DEEPEP else "mori" if gpu.arch in MORI else "gather"
+    return kind if words.has("all to all", kind) else "gather"
+
+
+def _exchanged(setting: Setting, plan: Plan) -> bool:
+    """Whether tokens were simulated to travel to their experts, instead of all being gathered everywhere."""
+    link, per_node = setting.cluster.gpu.link, setting.cluster.per_node
+    return Context(setting.model.hidden, plan, {}, link.span if link.multi_node else per_node).exchange
+
+
+def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
+    """What the commands alone do not say."""
+    setting, plan, row = ask.setting, ask.plan, ask.engine
+    notes = [*ask.weights.notes, _length_note(ask)]
+    if row.max_num_seqs < setting.engine.max_num_seqs:
         notes.append(
-            f"start {shape.servers} such servers, each on {_gpus(plan.devices // shape.servers)}, "
-            f"behind a {setting.route} router"
+            f"{row.max_num_seqs:,} sequences, not {setting.engine.max_num_seqs:,}: the state of the recurrent layers has "
+            "room for no more at the low end of the prediction"
         )
-    nodes = -(-plan.devices // shape.servers // setting.cluster.per_node)
-    if nodes > 1:
+    if _exchanged(setting, plan) and ask.travel == "gather":
         notes.append(
-            f"a server spans {nodes} nodes: start it on each "
-            f"(vLLM: --nnodes {nodes} --node-rank I --master-addr HOST, or Ray)"
+            f"tokens were simulated to travel to their experts; {row.name} {row.spoken} has no such library for "
+            f"{setting.cluster.gpu.name} and gathers all tokens on every GPU: expect it to be slower"
         )
-    if plan.lanes > 1 and plan.ffn.ep > setting.cluster.per_node and not setting.cluster.gpu.link.multi_node:
-        notes.append(
-            "experts span nodes: priced with DeepEP "
-            "(vLLM: --all2all-backend deepep_low_latency; SGLang: --moe-a2a-backend deepep)"
-        )
-    if plan.clock:
-        lock = LOCKS.get(setting.cluster.gpu.vendor, "with the vendor's tool, to {0} MHz")
-        notes.append(f"lock the clock on every node first: {lock.format(plan.clock)}")
-    weights, _ = _dtypes(plan)
-    if weights and weights != "fp8":
-        notes.append(f"{weights} weights need a checkpoint in that format")
+    if plan.precision.activation != "auto":
+        notes.append(f"activations in {plan.precision.activation}: the checkpoint decides, no flag does")
+    usual = ask.usual
+    odd = [name for name in RULES if getattr(row, name) != getattr(usual, name) and not (name == "admission" and row.engine == "vllm")]
+    if odd:
+        notes.append(f"simulated with a rule of its own ({', '.join(odd)}), which {row.name} {row.spoken} cannot be told")
+    if len(where) > 1:
+        each = plan.replica_devices
+        notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind a {setting.route} router on port 8000")
     return notes
 
 
-LOCKS = {"NVIDIA": "nvidia-smi --lock-gpu-clocks={0},{0}", "AMD": "rocm-smi --setperfdeterminism {0}"}
-
-
-def _gpus(count: int) -> str:
-    return f"{count} GPU{'s' * (count > 1)}"
-
-
-def nearest_runnable(study: Study) -> tuple[Ranked, Launch] | None:
-    """The best ranked plan that the engine can run."""
-    for ranked in study.ranked:
-        found = launch(study.setting, ranked.plan)
-        if found.runnable:
-            return ranked, found
-    return None
+def _length_note(ask: Ask) -> str:
+    """What the model length means: the longest request that was simulated beside what the server takes."""
+    setting, length = ask.setting, ask.length
+    many = at_full_length(ask.room, ask.engine, length)
+    held = f"room for {many:,.0f} of those" if many >= 2 else f"room for {many:.1f} of those"
+    limit = f"the model allows {setting.model.max_length:,}"
+    if length == setting.model.max_length:
+        return f"longest simulated request {setting.workload.longest:,} tokens; {limit}, {held}"
+    return f"longest simulated request {setting.workload.longest:,} tokens; {limit}, this server {length:,}, {held}"
 
 
 # ---- the same question again ---------------------------------------------------------------------------------------
 
-FLAGS = {"settings": "", "slos": "--slo", "memory_fraction": "--gpu-memory-utilization"}
+FLAGS = {"slos": "--slo", "columns": "--map"}
+ALONE = ("enable_expert_parallel", "hypothetical")  # flags without a value
 
 
 def again(verb: str, inputs: dict[str, Any], defaults: dict[str, Any], **changes: Any) -> str:
     """The command line that asks the question of `inputs`, with changes; defaults are left out."""
     asked = {**inputs, **dict(inputs.get("settings") or {}), **changes}
+    own = flags_of(load_engine(str(asked.get("engine") or DEFAULT_ENGINE)).name)
     words = ["apexsim", verb, shlex.quote(str(asked.pop("model", "")))]
     for name, value in asked.items():
         if name == "settings" or value is None or value == defaults.get(name):
             continue
-        words += _option(name, value)
+        words += _option(name, value, own)
     return " ".join(words)
 
 
-def _option(name: str, value: Any) -> list[str]:
+def _option(name: str, value: Any, own: dict[str, str]) -> list[str]:
     if name == "chunk":
         return ["--enable-chunked-prefill" if value else "--no-enable-chunked-prefill"]
     if name == "pad":
-        return ["--enforce-eager"] if not value else []
-    flag = FLAGS.get(name) or "--" + name.replace("_", "-")
+        return [own.get("enforce_eager", "--enforce-eager")] if not value else []
+    if name in ALONE:
+        return ["--" + name.replace("_", "-")]
+    flag = FLAGS.get(name) or own.get(name) or "--" + name.replace("_", "-")
     values: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
+    if name == "slos":  # limits and plans in the form that a shell leaves alone
+        values = [re.sub("<=?", "=", str(limit)) for limit in values]
+    if name == "plan":
+        values = [str(value).replace("×", "x")]
     return [word for v in values for word in (flag, shlex.quote(f"{v:g}" if isinstance(v, float) else str(v)))]

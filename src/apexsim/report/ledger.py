@@ -77,7 +77,7 @@ def fit_text(answer: Fit, lines: tuple[Line, ...] = (), color: bool = False) -> 
     """The answer as a page; only for what fits (the rest is one line of an error)."""
     found, gpu = answer.found, answer.cluster.gpu
     assert isinstance(found, Room)
-    title = f"{answer.plan.shorthand} on {answer.cluster.size} × {gpu.name}, {answer.engine.label}"
+    title = f"{answer.plan.shorthand} on {answer.cluster.size} × {gpu.name}, {answer.engine.dated}"
     glyphs = USED[: len(found.ledger) - 2] + CACHE + FREE
     shares = [size for _, size in found.ledger]
     rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -13,13 +14,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 PROSE_WIDTH = 120  # columns at which sentences wrap
+LEAST = 60  # columns of the narrowest page
 ENDLESS = 1000  # columns of a table: it is never cut
 Row = tuple[str, str]
 
 
-def heading(title: str, rest: str = "") -> Text:
+def heading(title: str, rest: str = "", width: float = ENDLESS) -> RenderableType:
     """A section's first line."""
-    return Text.assemble((title, "bold cyan"), f"  {rest}" if rest else "")
+    return Constrain(Text.assemble((title, "bold cyan"), f"  {rest}" if rest else ""), int(max(LEAST, min(width, ENDLESS))))
 
 
 def labelled(rows: Iterable[Row], width: float = PROSE_WIDTH, indent: int = 2) -> RenderableType:
@@ -27,7 +29,20 @@ def labelled(rows: Iterable[Row], width: float = PROSE_WIDTH, indent: int = 2) -
     grid = Table.grid(Column(no_wrap=True, style="dim"), Column(overflow="fold"), padding=(0, 2, 0, 0))
     for label, text in rows:
         grid.add_row(Text(label), Text(text))
-    return Constrain(Padding(grid, (0, 0, 0, indent)), int(max(60, min(width, PROSE_WIDTH))))
+    return Constrain(Padding(grid, (0, 0, 0, indent)), int(max(LEAST, min(width, PROSE_WIDTH))))
+
+
+def pasted(command: str, width: float = PROSE_WIDTH, margin: int = 14) -> str:
+    """A command on as many lines as the page needs, so that it can be pasted: broken before options, with backslashes."""
+    most = max(40, min(width, PROSE_WIDTH) - margin)
+    parts = [part for part in re.split(r" (?=-)", command) if part]
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + 1 + len(part) + 2 <= most:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(f"  {part}")
+    return " \\\n".join(lines)
 
 
 def columns(

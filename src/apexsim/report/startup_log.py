@@ -10,9 +10,9 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from apexsim.errors import InputError
+from apexsim.examples import located
 
 NUMBER = r"(-?[\d,]*\.?\d+)"
 # line of the comparison -> (how ranks join, patterns: the first that occurs counts)
@@ -60,7 +60,7 @@ def read_log(path: str) -> str:
     if path == "-":
         return sys.stdin.read()
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8", errors="replace")
+        return located(path).expanduser().read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"cannot read the log '{path}': {error.strerror}", "--log") from None
 

@@ -1,26 +1,30 @@
-"""A Study as a page of text (floor 6)."""
+"""A Study as a page of text: the answer first (floor 6)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from inspect import signature
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from apexsim.objective import OBJECTIVES, parse_objective
+from apexsim.api import ask
 from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
-from apexsim.report.draw import sig, times
+from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
-from apexsim.report.intro import funnel_line, funnel_rows, objective_words, understood
-from apexsim.report.launch import again, launch, nearest_runnable
-from apexsim.report.page import Row, columns, heading, labelled, page
+from apexsim.report.figures import objective_of, objective_short, objective_words, reached
+from apexsim.report.intro import funnel_line, funnel_rows, understood
+from apexsim.report.launch import again, launch
+from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.ranking import ranking
+from apexsim.report.verdict import also, verdict
 from apexsim.search.study import Ranked, Study
-from apexsim.slo import parse_slos
+from apexsim.workload.load import mean_rate
 
 TOP = 10  # plans shown
 WIDEST = 160  # columns of the funnel
+LIMITS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # s that a limit on TTFT may be suggested with
 
 
 def render(
@@ -33,31 +37,36 @@ def render(
 def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
     gpus = study.setting.cluster
     single = "plan" in study.inputs
-    title = f"{study.setting.model.name} on {gpus.size} × {gpus.gpu.name}"
-    yield heading("apexsim", title)
+    yield heading("apexsim", f"{study.setting.model.name} on {gpus.size} × {gpus.gpu.name}", width=width)
+    aside = also(study)
+    yield labelled([("answer", verdict(study).text), *([("also", aside)] if aside else [])], width)
+    yield Text()
+    yield heading("question", width=width)
     yield labelled(understood(study), width)
     if not single:
         yield Text()
-        yield heading("plans", funnel_line(study))
-        yield columns([("", "right"), ("", "left"), ("", "left")], funnel_rows(study), width=min(width, WIDEST))
+        yield heading("plans", funnel_line(study), width=width)
+        yield columns([("", "left"), ("", "left")], funnel_rows(study), width=min(width, WIDEST))
     yield Text()
     yield from _ranked(study, width, top, everything, single)
     yield Text()
     yield from _detail(study, study.ranked[0], width)
     yield Text()
-    yield heading("next")
-    yield labelled(next_rows(study), width)
+    yield from _launch(study, width)
+    yield heading("next", width=width)
+    yield labelled([("then", pasted(line, width)) for line in _suggestions(study)], width)
 
 
 def _ranked(study: Study, width: float, top: int, everything: bool, single: bool) -> Iterator[RenderableType]:
     shown = chosen(study, len(study.ranked) if everything else top)
-    made, more = ranking(study, shown, width, everything)
+    made = ranking(study, shown, width, everything)
     hidden = len(study.ranked) - len(shown)
-    remarks = [*([f"{hidden} more with --all"] if hidden else []), *more]
-    yield heading("simulated" if single else "ranked", f"by {study.objective}")
-    yield columns([(c.title, c.side) for c in made], list(zip(*(c.cells for c in made))), bold=0)
-    if remarks or study.heuristic_note:
-        yield labelled([("", "; ".join([*remarks, *([study.heuristic_note] if study.heuristic_note else [])]))], width)
+    yield heading("simulated" if single else "ranked", f"by {objective_short(objective_of(study))}", width=width)
+    yield columns([(c.title, c.side) for c in made.columns], list(zip(*(c.cells for c in made.columns))), bold=0)
+    more = [*([f"{hidden} more plan{'s' * (hidden > 1)} with --all"] if hidden else []), *([] if made.whole else ["more columns on a wider page"])]
+    rows = [*([("all", "; ".join(made.same))] if made.same else []), *made.legend]
+    rows += [("…", "; ".join(more))] if more else []
+    yield labelled(rows, width)
 
 
 def chosen(study: Study, top: int) -> list[Ranked]:
@@ -67,59 +76,62 @@ def chosen(study: Study, top: int) -> list[Ranked]:
 
 def _detail(study: Study, best: Ranked, width: float) -> Iterator[RenderableType]:
     rival = rival_of(study, best)
-    yield heading(f"{best.plan.shorthand} in detail", _standing(study, best))
-    yield labelled([*layout_rows(study.setting, best), *memory_rows(best)], width)
-    heads, rows = time_table(best, rival)
+    yield heading(f"{best.plan.shorthand} in detail", _standing(study, best), width=width)
+    yield labelled([*layout_rows(study.setting, best), *memory_rows(best, width)], width)
+    heads, rows = time_table(best, rival, width)
     yield columns(heads, rows)
-    used = [*use_rows(best), *cost_rows(study, best), *power_rows(study, best), *course_rows(study.setting, best)]
+    used = [*use_rows(best), *cost_rows(study, best), *power_rows(study, best), *course_rows(study, best, width)]
     yield labelled([*used, *(why_rows(study, best, rival) if rival else [])], width)
 
 
 def _standing(study: Study, best: Ranked) -> str:
     """The objective with its error bar, and against the heuristic plan."""
-    objective = parse_objective(study.objective, parse_slos(study.slos))
-    unit, shown = OBJECTIVES[objective.name].unit, objective.shown(best.metrics)
-    beside = (
-        "the heuristic plan"
-        if best.plan.shorthand == study.heuristic
-        else f"{times(best.ratio)} as good as the heuristic plan"
-    )
-    return f"{objective_words(objective)} {sig(shown)} ± {sig(shown * study.error[0], 2)} {unit}; {beside}"
+    if best.plan.shorthand == study.heuristic:
+        beside = "; the heuristic plan"
+    elif math.isfinite(best.ratio):
+        beside = f"; {times(best.ratio)} as good as the heuristic plan {study.heuristic}"
+    else:
+        beside = ""
+    return f"{objective_words(objective_of(study))} {reached(study, best, error=True)}{beside}"
 
 
-def next_rows(study: Study) -> list[Row]:
-    """The launch command and what to type next."""
-    best = study.ranked[0]
+def _launch(study: Study, width: float) -> Iterator[RenderableType]:
+    """How to start the plan, from the first column on so that it can be pasted, and what to know about it."""
+    best = study.ranked[0] if "plan" in study.inputs else study.best
+    if best is None:
+        return
     started = launch(study.setting, best.plan)
-    rows: list[Row] = [("launch", started.commands[0])] if started.runnable else []
-    rows += [("", note) for note in started.notes]
-    if not started.runnable and (other := nearest_runnable(study)):
-        ranked, started = other
-        rows.append(
-            (
-                "nearest",
-                f"{ranked.plan.shorthand}, {times(ranked.value / best.value)} the objective: {started.commands[0]}",
-            )
-        )
-        rows += [("", note) for note in started.notes]
-    return rows + [("then", line) for line in _suggestions(study)]
+    yield heading("launch", best.plan.shorthand, width=width)
+    if started.runnable:
+        yield Text(started.script, no_wrap=True)
+    yield labelled([("", note) for note in started.notes], width)
+    yield Text()
 
 
 def _suggestions(study: Study) -> list[str]:
     """Two or three commands that look further."""
-    from inspect import signature
-
-    from apexsim.api import ask
-
     defaults = {name: p.default for name, p in signature(ask).parameters.items()} | {"slos": ()}
     inputs = {k: v for k, v in study.inputs.items() if k != "plan"}
     if "plan" in study.inputs:
-        return [again("plan", inputs, defaults), again("plan", inputs, defaults, json="study.json")]
-    second = study.ranked[1].plan.shorthand if len(study.ranked) > 1 else study.ranked[0].plan.shorthand
-    limit = max(1, round(2e3 * study.ranked[0].metrics.ttft.p95))
-    slo = study.inputs.get("slos") or (f"ttft:p95<{limit}ms",)
-    return [
-        again("simulate", inputs, defaults, plan=second, quant=None, clock=None),  # the plan names its own
-        again("plan", inputs, defaults, objective="throughput", slos=slo),
-        again("plan", inputs, defaults, json="study.json") + " --all",
-    ]
+        widths = dict.fromkeys(("tp", "pp", "dp", "ep", "enable_expert_parallel"))
+        return [again("plan", inputs, defaults, **widths), again("plan", inputs, defaults, **widths, json="study.json")]
+    lines = [again("plan", inputs, defaults, **remedy.changes) for remedy in study.remedies[:2]]
+    second = next((r.plan.shorthand for r in study.ranked[1:] if not r.blocked), None)
+    if second and not lines:  # the plan names its own format and clock
+        lines.append(again("simulate", inputs, defaults, plan=second, quant=None, clock=None, hypothetical=None))
+    lines += [again("plan", inputs, defaults, **change) for change in _further(study)]
+    return [*lines, again("plan", inputs, defaults, json="study.json") + " --all"]
+
+
+def _further(study: Study) -> list[dict[str, object]]:
+    """One change of the question that is worth a look where the answer is a good one."""
+    work, first = study.setting.workload, study.ranked[0]
+    if not first.keeps or first.metrics.saturated or work.mode == "offline":
+        return []
+    if not study.slos:
+        limit = next((x for x in LIMITS if x >= 1.5 * first.metrics.ttft.p95), None)
+        return [{"slos": (f"ttft:p95={limit:g}s" if limit >= 1 else f"ttft:p95={1e3 * limit:g}ms",)}] if limit else []
+    if work.mode == "closed":
+        return [{"concurrency": 2 * work.concurrency}] if 4 * work.concurrency <= work.size else []
+    rate = study.inputs.get("request_rate") or mean_rate(work.arrive)
+    return [{"request_rate": float(f"{2 * rate:.3g}")}] if math.isfinite(rate) else []

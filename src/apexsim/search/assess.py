@@ -39,8 +39,8 @@ def assess(setting: Setting, slos: tuple[Slo, ...], plan: Plan) -> Assessed | Re
         return found
     setting = setting.at(plan.clock)
     metrics = _metrics(setting, slos, found)
-    axes = axes_for(setting.engine, plan.lanes, setting.workload.size, setting.workload.longest)
-    spent = account(found.stages, found.costs, found.outcome, setting.pricer, setting.engine, axes, metrics.duration_s)
+    axes = axes_for(found.engine, plan.lanes, setting.workload.size, setting.workload.longest)
+    spent = account(found.stages, found.costs, found.outcome, setting.pricer, found.engine, axes, metrics.duration_s)
     hist, lane = found.outcome.hist, found.outcome.hist_lane
     light = replace(found.outcome, hist=hist[..., :0].copy(), hist_lane=lane[..., :0].copy())
     return Assessed(plan, found.room, found.stages, light, metrics, spent)

@@ -15,6 +15,7 @@ from typing import Any
 
 from apexsim.cost.account import Account
 from apexsim.cost.power import power_spread
+from apexsim.hardware import Gpu
 
 KIND = {
     "ttft": "ttft",
@@ -47,6 +48,11 @@ def objective_error(name: str, spent: Account, foreign: bool = False) -> float:
     shares = dict(spent.provenance)
     guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
     return math.hypot(row["measured"] * (1.0 - guessed) + row["foreign" if foreign else "transferred"] * guessed, _power(name)[0])
+
+
+def error_of(name: str, spent: Account, gpu: Gpu) -> float:
+    """The error bar of a prediction on a GPU."""
+    return objective_error(name, spent, not gpu.kernels and gpu.vendor != LENDER)
 
 
 def comparison_error(name: str) -> float:

@@ -15,8 +15,9 @@ from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.model import Attention, Model
+from apexsim.plan.limits import started
 from apexsim.plan.lower import StageOps, lower
-from apexsim.plan.memory import Room, room
+from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.workload.trace import Workload
 
@@ -38,6 +39,7 @@ class Setting:
     images: int = 0
     price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is
     server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
+    length_given: bool = False  # the user named max_model_len; else it is the longest request, rounded up
     clocked: tuple[tuple[int, Cluster, Pricer], ...] = ()  # the cluster at each other SM clock [MHz] of the search
 
     def at(self, clock: int) -> Setting:
@@ -53,6 +55,7 @@ class Evaluation:
     """A simulated plan with everything that explains it."""
 
     plan: Plan
+    engine: EngineRow  # as it can be started with this plan
     room: Room
     stages: tuple[StageOps, ...]
     costs: Costs
@@ -76,20 +79,21 @@ def _seats(setting: Setting, found: Room) -> int:
 def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan."""
     setting = setting.at(plan.clock)
-    found = room(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
-    if isinstance(found, Rejected):
-        return found
+    start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
+    if isinstance(start, Rejected):
+        return start
+    engine, found = start
     link = setting.cluster.gpu.link
     domain = link.span if link.multi_node else setting.cluster.per_node
     stages = lower(setting.model, plan, setting.cluster.gpu.flops, domain)
-    axes = axes_for(setting.engine, plan.lanes, setting.workload.size, setting.workload.longest)
-    costs = compile_costs(stages, plan, setting.pricer, setting.engine, axes, setting.model.hidden)
+    axes = axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest)
+    costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
     if setting.images:
         each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
         costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
-    rules = rules_for(setting.engine, found.blocks, found.block_size, _seats(setting, found), plan.lanes)
+    rules = rules_for(engine, found.blocks, found.block_size, _seats(setting, found), plan.lanes)
     outcome = simulate(
-        requests_of(setting.workload), rules, host_for(setting.engine), costs, found.blocks, replicas=plan.replicas,
+        requests_of(setting.workload), rules, host_for(engine), costs, found.blocks, replicas=plan.replicas,
         lanes=plan.lanes, route=int(setting.route == "least-outstanding"), gaps=setting.workload.size < GAP_LIMIT,
     )  # fmt: skip
-    return Evaluation(plan, found, stages, costs, outcome)
+    return Evaluation(plan, engine, found, stages, costs, outcome)

@@ -13,15 +13,17 @@ import numpy as np
 from apexsim.errors import Infeasible, Rejected
 from apexsim.hardware import Cluster
 from apexsim.objective import Objective, rank_key
+from apexsim.plan.formats import as_priced
 from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
-from apexsim.search.error import LENDER, comparison_error, objective_error
+from apexsim.search.error import comparison_error, error_of
 from apexsim.search.evaluate import Setting
 from apexsim.search.pool import Result, Work, evaluated
+from apexsim.search.startable import blocked, has_server, others
 from apexsim.search.study import Interrupted, Ranked, Step, Study
-from apexsim.slo import Slo
+from apexsim.slo import LATENCIES, Slo
 
 Progress = Callable[[int, int, str], None]
 MOST_GPUS = 512  # where the search for a cluster that is large enough ends
@@ -37,8 +39,11 @@ class Goal:
 
 
 def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray: str | None = None,
-           progress: Progress | None = None) -> Study:  # fmt: skip
-    """Rank every plan of `space`; raises Infeasible when none fits, and Interrupted when the user stops it after one did."""
+           progress: Progress | None = None, hypothetical: bool = False) -> Study:  # fmt: skip
+    """Rank every plan of `space` that the engine can be started with, and with `hypothetical` the others too.
+
+    Raises Infeasible when none fits, and Interrupted when the user stops it after one did.
+    """
     first = space.plans[0] if space.plans else None
     heuristic = heuristic_plan(setting.model, setting.cluster, first.precision if first else None)
     heuristic = replace(heuristic, clock=first.clock if first else 0)
@@ -51,9 +56,29 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
             raise KeyboardInterrupt
         raise Infeasible(*_why_nothing_fits(setting, space, rejected))
     study = _study(setting, goal, fitting, rejected, space, heuristic)
+    if not hypothetical and has_server(setting):
+        study = _startable(study, space, stopped)
     if stopped:
         raise Interrupted(_partial(study, len(results), len(space.plans)))
     return study
+
+
+def _startable(study: Study, space: Space, stopped: bool) -> Study:
+    """The study with plans that the engine cannot be started with set apart; raises Infeasible where no other fits."""
+    setting = study.setting
+    able = tuple(r for r in study.ranked if not r.blocked)
+    if able:
+        width = study.error[1]
+        ranked = tuple(replace(r, tie=_tie(r.value, able[0].value, width)) for r in able)
+        return replace(study, ranked=ranked, hypothetical=tuple(r for r in study.ranked if r.blocked))
+    if stopped:  # one that can be started may be among the rest: what there is is shown
+        return study
+    first = study.ranked[0]
+    named = ", ".join(others(setting, first.plan)) or "no engine"
+    able_plans = [p for p in space.plans if not blocked(setting, p)]
+    head = f"no plan of {_title(setting)} on {setting.cluster.size} × {setting.cluster.gpu.name} that {setting.engine.name} can start fits"
+    why = f"{first.plan.shorthand} fits, but {first.blocked} ({named} can start it): --hypothetical ranks it"
+    raise Infeasible(head, "; ".join([*([_nearest_fit(setting, able_plans[0])] if able_plans else []), why]))
 
 
 def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
@@ -67,7 +92,7 @@ def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     study = _study(setting, goal, both, [], None, heuristic)
     first = next(r for r in study.ranked if r.plan == plan)
     rest = tuple(r for r in study.ranked if r.plan != plan)
-    return Study(**{**{f: getattr(study, f) for f in Study.__dataclass_fields__}, "ranked": (first, *rest)})
+    return replace(study, ranked=(first, *rest))
 
 
 def _run(work: Work, plans: Sequence[Plan], workers: int, ray: str | None, progress: Progress | None) -> list[Result]:
@@ -93,23 +118,33 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
            heuristic: Plan) -> Study:  # fmt: skip
     keyed = [(rank_key(x.metrics, goal.objective, goal.slos, x.plan.shorthand, goal.power_cap), x) for x in fitting]
     keyed.sort(key=lambda pair: pair[0])
-    base = next((goal.objective.value(x.metrics) for x in fitting if x.plan == heuristic), math.nan)
+    usual = next((x for x in fitting if x.plan == heuristic), None)
+    base = goal.objective.value(usual.metrics) if usual and _tells(usual, goal.objective) else math.nan
     best = goal.objective.value(keyed[0][1].metrics)
     width = comparison_error(goal.objective.name)
     ranked = []
     for key, found in keyed:
         value = goal.objective.value(found.metrics)
-        tie = abs(math.log(value / best)) <= width if value > 0 and best > 0 else value == best
         ratio = goal.objective.ratio(value, base)
         ranked.append(Ranked(found.plan, found.room, found.stages, found.outcome, found.metrics, found.account, value, ratio,
-                             key[0] == 0, tie))  # fmt: skip
-    note, gpu = "" if not math.isnan(base) else _heuristic_note(setting, heuristic), setting.cluster.gpu
-    error = objective_error(goal.objective.name, ranked[0].account, not gpu.kernels and gpu.vendor != LENDER)
+                             key[0] == 0, _tie(value, best, width), blocked(setting, found.plan)))  # fmt: skip
+    note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
+    error = error_of(goal.objective.name, ranked[0].account, gpu)
     return Study(
         setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
         tuple(rejected), heuristic.shorthand, note, (error, width),
-        _notes(setting), power_cap=goal.power_cap,
+        (*_notes(setting), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)), power_cap=goal.power_cap,
     )  # fmt: skip
+
+
+def _tells(found: Assessed, objective: Objective) -> bool:
+    """Whether a run's value is one to compare with: latencies of a queue that grows are not."""
+    return not (found.metrics.saturated and objective.name in LATENCIES)
+
+
+def _tie(value: float, best: float, width: float) -> bool:
+    """Whether two values cannot be told apart."""
+    return abs(math.log(value / best)) <= width if value > 0 and best > 0 else value == best
 
 
 def _heuristic_note(setting: Setting, heuristic: Plan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.search.evaluate import Setting
 
-FORMAT = "apexsim.study/1"
+FORMAT = "apexsim.study/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,9 @@ class Ranked:
     account: Account
     value: float  # of the objective, in its own unit
     ratio: float  # how many times better than the heuristic plan (> 1 is better); NaN when that one is missing
-    keeps: bool  # meets every constraint
+    keeps: bool  # meets every limit
     tie: bool  # within the error bars of the best
+    blocked: str = ""  # why the engine cannot be started with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,21 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Remedy:
+    """A change of the question after which a plan keeps limits and load, as was simulated."""
+
+    words: str  # 16 × h100-sxm
+    shorthand: str
+    changes: Mapping[str, Any]  # keywords of the question
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
-    """A question and its answer."""
+    """A question and its answer.
+
+    ranked: what the engine can be started with, best first; the rest, as well simulated, is `hypothetical`, or stands in
+    `ranked` too where that was asked for.  Of a policy without a server everything is ranked and nothing can be started.
+    """
 
     setting: Setting
     objective: str
@@ -60,6 +75,20 @@ class Study:
     inputs: dict[str, Any] = field(default_factory=dict)
     power_cap: float = math.inf  # mean power that a GPU may draw [W]
     interrupted: tuple[int, int] | None = None  # plans looked at, of how many, where the user stopped the search
+    hypothetical: tuple[Ranked, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
+
+    remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
+    tried: tuple[str, ...] = ()  # … and what does not
+
+    @property
+    def best(self) -> Ranked | None:
+        """The best plan that the engine can be started with."""
+        return next((r for r in self.ranked if not r.blocked), None)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the first plan keeps every limit."""
+        return self.ranked[0].keeps
 
 
 class Interrupted(KeyboardInterrupt):

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from apexsim.engine.types import AHEAD
-from apexsim.engines import EngineRow, load_engine, override, settled
+from apexsim.engines import EngineRow, closest, override, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.families import model_names
 from apexsim.model.model import Experts, Model
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.validate.memory_cases import memory_row
@@ -66,7 +67,8 @@ RELEASED = {
 LONGEST_MS = 1e9  # of a measured latency
 ENGINE = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
 
-# What was really served, by model family and label: formats of the parts; anything not named is `default`.
+# What was really served, by model family and label: formats of the parts; anything not named is `default`.  Other pairs take them from the
+# bundled checkpoint of that format, and where there is none nobody knows.
 SERVED: dict[tuple[str, str], dict[str, str]] = {
     ("llama", "fp8"): {"default": "fp8"},
     ("llama", "fp4"): {"default": "nvfp4"},
@@ -80,17 +82,43 @@ SERVED: dict[tuple[str, str], dict[str, str]] = {
     ("minimax", "fp4"): {"default": "bf16", "experts": "nvfp4"},
     ("kimi", "int4"): {"default": "bf16", "experts": "int4"},
     ("kimi", "fp4"): {"default": "bf16", "experts": "nvfp4"},
+    ("modelopt", "fp8"): {"default": "fp8"},
+    ("modelopt", "fp4"): {"default": "nvfp4"},
 }
 FAMILIES = ("llama", "gptoss", "dsr1", "qwen3.5", "qwen3", "minimax", "kimi")
 
 
-def served_precision(family: str, label: str, kv: str) -> Precision:
-    """Number formats of a row: its family and precision label."""
+# Checkpoints that carry a labelled format: what follows a model's name, the model itself first, and how its formats begin.
+CHECKPOINTS = {"fp8": (("{0}", "{0}-FP8", "nvidia--{1}-FP8", "nvidia--{1}-Instruct-FP8"), ("fp8", "fp8_block")),
+               "fp4": (("{0}", "nvidia--{1}-NVFP4"), ("nvfp4", "mxfp4")), "int4": (("{0}",), ("int4", "awq"))}  # fmt: skip
+
+
+def served_precision(family: str, label: str, kv: str, config: str = "") -> Precision:
+    """Number formats of a row: by its family and precision label, else those of the checkpoint; raises InputError where neither says.
+
+    A cache without a word is what the checkpoint states: FP8 in NVIDIA's NVFP4 ones, 16 bit elsewhere."""
     name = next((f for f in FAMILIES if family.startswith(f)), family)
-    formats = dict(SERVED.get((name, label), {"default": "bf16" if label == "bf16" else label}))
+    if label == "bf16":
+        formats = {"default": "bf16"}
+    else:
+        formats = dict(SERVED.get((name, label)) or _checkpoint(config, label))
+    if not formats:
+        raise InputError(f"the number formats of {family or config or 'the model'} in {label or 'no stated precision'} are not known", "")
     default = formats.pop("default")
-    cache = "fp8" if kv.startswith("fp8") else "bf16"
-    return Precision(tuple(formats.items()), default, "auto", cache)
+    stated = kv or ("fp8" if "nvfp4" in (default, *formats.values()) else "")
+    return Precision(tuple(formats.items()), default, "auto", "fp8" if stated.startswith("fp8") else "bf16")
+
+
+def _checkpoint(config: str, label: str) -> dict[str, str]:
+    """Formats by part of the bundled checkpoint of a model in a labelled format; {} where there is none."""
+    names, kinds = CHECKPOINTS.get(label, ((), ()))
+    known = set(model_names())
+    for pattern in names if config else ():
+        found = pattern.format(config, config.partition("--")[2])
+        weights = dict(model_named(found).weight_dtypes) if found in known else {}
+        if any(fmt in kinds for fmt in weights.values()):
+            return {"default": "bf16", **weights}
+    return {}
 
 
 def _version(row: Row) -> str:
@@ -104,11 +132,7 @@ def _version(row: Row) -> str:
 
 
 def _engine(name: str, version: str, settings: dict[str, Any], cluster: Cluster, length: int) -> EngineRow:
-    spec = f"{name}@{version}" if version else name
-    try:
-        row = load_engine(spec)
-    except InputError:
-        row = load_engine(name)
+    row = closest(f"{name}@{version}" if version else name)
     return settled(override(row, **settings), cluster.gpu.memory_bytes, cluster.gpu.name, length)
 
 
@@ -116,6 +140,7 @@ def _engine(name: str, version: str, settings: dict[str, Any], cluster: Cluster,
 # rows kept the labels ep 1 and dp 1 (runs labelled so in November and ep 8 in December agree within 0.5 % in TPOT): family, precision,
 # GPU, tensor parallel -> (isl, osl) -> above how many users experts are parallel, and above how many attention is data parallel.
 SCRIPTED_UNTIL = "2025-12"
+SCRIPTED_EXPERTS = ("gptoss",)  # on every size and load: 15 runs on H200, labelled so in November, agree within 0.5 % with ep 2 in December
 SCRIPTED: dict[tuple[str, str, str, int], dict[tuple[int, int], tuple[int, int]]] = {
     ("dsr1", "fp8", "b200_sxm", 8): {(1024, 1024): (0, 32), (1024, 8192): (0, 64), (8192, 1024): (0, 64)},
     ("dsr1", "fp8", "h200_sxm", 8): {(1024, 1024): (0, 64), (1024, 8192): (0, 64), (8192, 1024): (0, 32)},
@@ -128,6 +153,8 @@ def _scripted(row: Row, tp: int) -> tuple[Layout, Layout] | None:
     """Layouts that the launch script chose by itself; None where it took the row's."""
     if row["backend"] != "trtllm" or not "" < (row.get("measured_date") or "") < SCRIPTED_UNTIL:
         return None
+    if row["family"] in SCRIPTED_EXPERTS and tp > 1 and whole(row, "attn_dp", 1) == 1:
+        return Layout(tp=tp), Layout(ep=tp)
     above = SCRIPTED.get((row["family"], row["precision"], row["system"], tp), {}).get((whole(row, "isl"), whole(row, "osl")))
     if above is None or whole(row, "concurrency") <= above[0]:
         return None
@@ -180,7 +207,7 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     stages = max(1, whole(row, "pp", 1, most=WIDEST))
     # FP8 rows of the unseen harness keep an FP8 cache: the steps of long contexts and the queues of full caches say so (docs/log.md)
     unseen = "fp8" if row["origin"] == UNSEEN_HARNESS and row["precision"] == "fp8" else ""
-    precision = served_precision(row["family"], row["precision"], row.get("launch_kv_dtype") or unseen)
+    precision = served_precision(row["family"], row["precision"], row.get("launch_kv_dtype") or unseen, row["config"])
     plan = Plan(max(1, whole(row, "replicas", 1, most=WIDEST)), stages, attention, ffn, precision)
     cluster = Cluster(gpu, plan.devices)
     work = _population(row)
@@ -198,6 +225,11 @@ UNSEEN_BUDGET = 3072  # tokens of a chunk
 ONE_SLOT_FEWER = ("llama8b",)  # families whose sweeps had one slot fewer than users: TTFT falls as E2E / users; others' does not
 
 
+def _captured(most: int) -> tuple[int, ...]:
+    """Batches of CUDA graphs up to the largest one that was launched with."""
+    return (*(n for n in (1, 2, 4) if n <= most), *range(8, most + 1, 8))
+
+
 def _launched(row: Row, lanes: int) -> dict[str, Any]:
     """Engine settings that were in force: the columns `launch_*` and, where defaults were resolved, `eff_*`."""
     fraction, users = number(row, "launch_gpu_mem_frac"), max(1, whole(row, "concurrency"))
@@ -212,6 +244,8 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
     if row["backend"] == "sglang":
         found["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
         found["prefill_limit"] = whole(row, "launch_max_prefill_tokens") or None
+    if row["backend"] in ("sglang", "trtllm"):
+        found["pad"] = _captured(whole(row, "launch_cudagraph")) or None
     if row["backend"] == "trtllm":
         wait = whole(row, "launch_batch_wait")
         found |= {"batch_wait_iters": wait or None, "batch_wait_ratio": WAIT_RATIO.get(wait, 0.9) if wait else None}
@@ -254,7 +288,9 @@ def open_loop(row: Row, where: Path) -> Case | Skipped:
     plan = Plan(1, whole(row, "pp", 1, 1, WIDEST), layout, layout, precision)
     cluster = Cluster(load_gpu(row["gpu"]), plan.devices)
     length = max(whole(row, "max_model_len"), work.longest)
-    settings: dict[str, Any] = {"memory_fraction": number(row, "memory_fraction"), "max_num_seqs": whole(row, "max_num_seqs")}
+    fraction = number(row, "memory_fraction")
+    settings: dict[str, Any] = {"memory_fraction": None if math.isnan(fraction) else fraction,
+                                "max_num_seqs": whole(row, "max_num_seqs") or None}  # fmt: skip
     if flag(row, "chunked_prefill"):
         settings |= {"chunk": 1, "max_num_batched_tokens": whole(row, "token_budget")}
     engine = _engine(row["engine"], row["engine_version"], settings, cluster, length)
@@ -295,8 +331,10 @@ def _request_run(name: str, members: list[Row]) -> Case | Skipped:
     numbers.sort(key=lambda cells: cells["arrival_s"])
     column = {k: np.asarray([cells[k] for cells in numbers]) for k in numbers[0]}
     work = Workload(name, column["arrival_s"], column["isl"].astype(np.int64), column["osl"].astype(np.int64))
-    layout = Layout(tp=whole(row, "tp", 1, 1, WIDEST))
-    plan = Plan(max(1, whole(row, "dp", 1, most=WIDEST)), 1, layout, layout, Precision((), row["dtype"], "auto", "bf16"))
+    tp, dp = whole(row, "tp", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST))
+    layout, precision = Layout(tp=tp), Precision((), row["dtype"], "auto", "bf16")
+    # with expert parallelism, data parallel ranks are the attention lanes of one machine, not servers of their own
+    plan = Plan(1, 1, Layout(dp, tp), Layout(ep=dp * tp), precision) if flag(row, "ep") else Plan(dp, 1, layout, layout, precision)
     cluster, model = Cluster(load_gpu(row["hw"]), plan.devices), model_named(row["config"])
     settings = {"max_num_seqs": whole(row, "max_num_seqs"), "max_num_batched_tokens": whole(row, "max_num_batched_tokens")}
     length = max(model.max_length if model.max_length < work.longest * 4 else work.longest, work.longest)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from apexsim.engines import EngineRow, engine_versions, load_engine, override, settled
+from apexsim.engines import EngineRow, closest, load_engine, override, settled
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster, Gpu, load_gpu
 from apexsim.model.model import Model
@@ -91,10 +91,7 @@ def engine_row(row: Row) -> EngineRow:
     match = re.search(r"\d+\.\d+(?:\.\d+)?", version.replace("1x", "10"))
     if not match:
         return load_engine(name)
-    try:
-        return load_engine(f"{name}@{match[0]}")
-    except InputError:
-        return load_engine(f"{name}@{engine_versions(name)[0]}")
+    return closest(f"{name}@{match[0]}")
 
 
 def _plan(row: Row, model: Model, precision: Precision) -> Plan:

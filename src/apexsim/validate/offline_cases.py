@@ -35,7 +35,7 @@ def offline(row: Row, where: Path) -> Case | Skipped:
         return Skipped(row["id"], "the row names no bundled model", labels)
     model, gpu = model_named(row["config"]), load_gpu(row["gpu"])
     attention, ffn = layouts(row, any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells))
-    family = next((f for prefix, f in FAMILY.items() if row["config"].startswith(prefix)), "")
+    family = next((f for prefix, f in FAMILY.items() if row["config"].startswith(prefix)), "modelopt")
     label = "fp4" if family == "gptoss" else row["precision"].lower()  # gpt-oss has MXFP4 experts whatever the label says
     kv = "bf16" if family == "gptoss" and gpu.arch == "hopper" else "fp8"
     plan = Plan(1, stages, attention, ffn, served_precision(family, label, kv))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError
+from apexsim.examples import located
 from apexsim.workload.nested import is_nested, unfolded
 
 
@@ -57,7 +58,7 @@ def _text(path: Path) -> str:
     """The file's text, or the reason why there is none."""
     where = str(path)
     try:
-        raw = path.read_bytes()
+        raw = located(path).read_bytes()
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except FileNotFoundError:
         raise InputError("the trace file does not exist", where) from None

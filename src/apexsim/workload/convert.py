@@ -12,6 +12,7 @@ import numpy as np
 
 from apexsim.errors import InputError, nearest
 from apexsim.workload.formats import SPAN_HIGH
+from apexsim.workload.load import paced
 from apexsim.workload.stream import NO_HASHES, Requests, only
 
 ROWS = 50_000  # rows written at once
@@ -186,12 +187,9 @@ def scaled(
 
     The pattern of the arrivals stays, time is stretched; lengths are rounded and at least 1 token.
     """
-    if rate is not None:
-        if not requests.timed or not requests.arrive[-1] > 0:
-            hint = "give it a rate: trace synth --like"
-            raise InputError("the trace has no arrival times to scale", "--request-rate", hint)
-        factor = rate * float(requests.arrive[-1]) / requests.size
     made: dict[str, Any] = {"arrive": requests.arrive / factor} if factor != 1.0 else {}
+    if rate is not None:
+        made["arrive"] = paced(requests.arrive, rate)
     for name, by in (("prompt", prompt), ("output", output)):
         if by != 1.0:
             made[name] = np.clip(np.rint(getattr(requests, name) * by), 1, 2 * LONGEST).astype(np.int64)

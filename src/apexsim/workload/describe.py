@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from apexsim.stats import Stats, stats_of
 from apexsim.workload.formats import ideal_hit
+from apexsim.workload.load import mean_rate
 from apexsim.workload.stream import Requests
 
 Ints = NDArray[np.int64]
@@ -50,7 +51,7 @@ class Window:
 class Arrivals:
     """When requests come.
 
-    rate [1/s]: requests over the last arrival, as the load generator counts it from the first moment of the trace;
+    rate [1/s]: gaps over the time from the first arrival to the last;
     gap [s]: between one arrival and the next; burstiness: 1 / cv² of the gaps, the gamma shape that would give
     their spread (1 = Poisson, below 1 burstier); together: share of requests that come with the one before;
     over_time: requests per second in equal parts of the trace, each `part` [s] long.
@@ -125,7 +126,7 @@ def _arrivals(arrive: Floats, parts: int) -> Arrivals:
     part = span / parts
     counts = np.histogram(arrive, bins=parts, range=(float(arrive[0]), float(arrive[-1])))[0]
     return Arrivals(
-        len(arrive) / float(arrive[-1]), gap, cv, 1.0 / cv**2 if cv > 1e-9 else float("inf"),
+        mean_rate(arrive), gap, cv, 1.0 / cv**2 if cv > 1e-9 else float("inf"),
         float((gaps == 0).sum()) / len(arrive), tuple(_window(arrive, w) for w in WINDOWS if FEWEST * w <= span < MOST * w),
         part, counts / part,
     )  # fmt: skip

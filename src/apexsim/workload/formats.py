@@ -262,6 +262,9 @@ def _is_stamp(cell: str) -> bool:
         return False
 
 
+ALL_AT_ONCE = "no arrival times: all requests are sent at once"
+
+
 def raw_times(table: Table, row: Format) -> NDArray[Any]:
     """Arrival times as the file has them: numbers in the row's unit, or dates (datetime64[ns])."""
     if not row.arrive:
@@ -279,7 +282,7 @@ def arrivals(raw: NDArray[Any], row: Format, where: str) -> tuple[Floats, tuple[
     """Arrival times [s] of raw ones, checked for their unit, and what is worth saying about them."""
     told = (row.note,) if row.note else ()
     if not row.arrive:
-        return raw, (*told, "no arrival times: all requests are sent at once")
+        return raw, (*told, ALL_AT_ONCE)
     if row.unit == "clock":
         seconds = (raw - raw.min()).astype(np.float64) * 1e-9
         return seconds, told + _unit_notes(seconds, None, row, where)

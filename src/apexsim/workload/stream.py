@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError
+from apexsim.examples import located
 from apexsim.workload.containers import Table, csv_table, jsonl_table, read_table
 from apexsim.workload.formats import Format, arrivals, chosen, complete, hashes_of, lengths, prompts, raw_times
 from apexsim.workload.trace import Workload
@@ -108,7 +109,7 @@ def opened(path: Path, what: str = "trace file") -> IO[bytes]:
     """The file as bytes, unpacked where it is gzip; errors are `InputError`s."""
     where = str(path)
     try:
-        raw = io.BufferedReader(io.FileIO(path), PEEK)
+        raw = io.BufferedReader(io.FileIO(located(path)), PEEK)
         if raw.peek(2)[:2] != b"\x1f\x8b":  # without taking anything: a pipe is read once
             return raw
         packed = gzip.GzipFile(fileobj=raw, mode="rb")
@@ -308,7 +309,7 @@ def read_requests(
         if text.lstrip()[0] not in "{[":
             text, start = _header(reading, text, start)
         elif not _is_lines(text):
-            if not Path(path).is_file():
+            if not located(path).is_file():
                 told = "a single JSON document cannot be read from a pipe"
                 raise InputError(told, reading.where, "save it to a file, or send JSON lines")
             _take(reading, read_table(Path(path)))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from apexsim.errors import InputError
+from apexsim.examples import located
 from apexsim.workload.stream import NAMED, NO_HASHES, Ints, Requests, only
 from apexsim.workload.synth import arrivals
 from apexsim.workload.talks import KNOWN, LONGEST, NoAnswer, Talk, Wish, talk_of
@@ -67,7 +68,7 @@ def tokenized(
     bytes read, those of the file, and a word.
     """
     dataset = read_texts(path, KNOWN)
-    found, where, size = _Found(), str(path), Path(path).stat().st_size
+    found, where, size = _Found(), str(path), located(path).stat().st_size
     for batch in _batches(_talks(dataset, found, wish, bounds, where)):
         _count(found, batch, counter, wish, bounds)
         if told:

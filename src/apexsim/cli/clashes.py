@@ -1,0 +1,51 @@
+"""Options that would do nothing beside others, by command: refused, never ignored (floor 7)."""
+
+from __future__ import annotations
+
+from apexsim.workload.clashes import NO_GAPS, QUESTION, Clash, Given, beside, both, no_rate, without
+
+
+def _all_to_stdout(given: Given) -> bool:
+    return given.get("json") == "-" and "output" not in given
+
+
+NAMED = "the plan names its own widths"
+WIDTHS = ("tp", "pp", "dp", "ep", "enable_expert_parallel")
+NO_WIDTHS = tuple(Clash(name, beside("plan"), NAMED, "drop one of both") for name in WIDTHS)
+REPORT = tuple(
+    Clash(name, _all_to_stdout, "no report is written beside --json -", "add --output FILE") for name in ("top", "all")
+)
+SENT = ("url", "api", "prompts", "unique_prompts", "extra_body", "timeout", "max_failures", "num_warmups", "time_unit", "map",
+        "request_rate", "concurrency", "seed", "num_requests")  # fmt: skip
+PREDICTED = ("config", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization",
+             "max_model_len", "block_size", "enable_chunked_prefill", "no_enable_chunked_prefill", "enforce_eager", "route",
+             "weight_dtype", "activation_dtype", "kv_dtype", "dtype", "expert_load")  # fmt: skip
+PROFILE = (Clash("budget", beside("dry_run"), "a dry run measures nothing", "drop one of both"),)
+FORMAT = (Clash("format", beside("map"), "the columns are named", "drop one of both"),)
+
+CLASHES: dict[str, tuple[Clash, ...]] = {
+    "plan": (*QUESTION, *REPORT),
+    "simulate": (*QUESTION, *NO_WIDTHS),
+    "fit": NO_WIDTHS,
+    "replay": (
+        *(Clash(name, beside("compare"), "nothing is sent beside --compare", "drop it") for name in SENT),
+        *(Clash(name, without("plan"), "nothing is predicted", "add --plan PLAN") for name in PREDICTED),
+    ),
+    **{f"trace {verb}": FORMAT for verb in ("describe", "convert", "scale")},
+    "trace filter": (*FORMAT, Clash("seed", without("share"), "nothing is drawn", "add --share X")),
+    "trace synth": (
+        *(Clash(name, beside("like"), "lengths are given and drawn from a trace", "drop one of both")
+          for name in ("prompt_len", "output_len", "prompt_cv", "output_cv", "lengths")),
+        Clash("lengths", without("prompt_cv", "output_cv"), "all lengths are the same", "add --prompt-cv or --output-cv"),
+        Clash("burstiness", both(without("like"), no_rate), NO_GAPS, "add --request-rate R"),
+        Clash("seed", both(without("like", "prompt_cv", "output_cv"), no_rate), "nothing is drawn", "drop it"),
+    ),
+    "trace tokenize": (
+        Clash("burstiness", no_rate, NO_GAPS, "add --request-rate R"),
+        Clash("seed", no_rate, "nothing is drawn", "add --request-rate R"),
+        Clash("turn_gap", lambda given: given.get("turns") != "all", "only first turns are taken", "add --turns all"),
+        Clash("download", without("tokenizer"), "no tokenizer is named", "add --tokenizer NAME"),
+        Clash("output_field", beside("output_len"), "the answers' own lengths are replaced", "drop one of both"),
+    ),
+    **{f"profile {what}": PROFILE for what in ("gemm", "attention", "moe", "comm", "all")},
+}  # fmt: skip

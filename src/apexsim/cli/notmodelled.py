@@ -1,0 +1,142 @@
+"""What servers can do and the simulation does not: asked for by its option, it is answered in one line (floor 7).
+
+One table; docs/not-modelled.md is written from it (scripts/not_modelled_page.py).  A flag that ends in * stands for all that begin so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from apexsim.cli.options import flags_of_command
+from apexsim.errors import InputError
+
+COMMANDS = ("plan", "simulate", "fit", "replay")
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that is not modelled: its name, what is simulated in its place, what to do, and the options that ask for it."""
+
+    name: str
+    instead: str
+    todo: str
+    flags: tuple[str, ...]
+
+
+NOT_MODELLED = (
+    Missing(
+        "prefix caching", "every prompt is computed in full",
+        "drop it; with a trace, `apexsim trace describe` tells the share that a cache could hold at best, and "
+        "`apexsim trace scale --prompt-factor` shortens the prompts by it",
+        ("--enable-prefix-caching", "--prefix-caching-*", "--enable-kv-cache-reuse", "--enable-block-reuse", "--prefix", "--prefix-len",
+         "--enable-radix-cache", "--mamba-cache-mode"),
+    ),
+    Missing(
+        "speculative decoding", "each step makes one token of a sequence",
+        "drop it: what is predicted is the server without it (`apexsim fit --num-speculative-tokens` counts its memory)",
+        ("--speculative-*", "--num-speculative-tokens", "--spec-*", "--nextn", "--draft-*", "--mtp", "--num-nextn-*"),
+    ),
+    Missing(
+        "disaggregated prefill and decode", "one server does both",
+        "drop it; the prefill servers alone are a run with --output-len 1",
+        ("--disagg*", "--pd-disagg*", "--kv-transfer-*", "--kv-connector*", "--cache-transceiver-*", "--num-prefill-*",
+         "--num-decode-workers", "--prefill-gpus", "--decode-gpus"),
+    ),
+    Missing(
+        "LoRA adapters", "the base model serves every request",
+        "drop it: the base model alone is simulated",
+        ("--enable-lora*", "--lora-*", "--max-lora*", "--max-cpu-loras", "--fully-sharded-loras"),
+    ),
+    Missing(
+        "a KV cache in CPU memory or on disk", "what has no room in the GPU's cache is computed again",
+        "drop it; more room on the GPU: --kv-dtype fp8, --gpu-memory-utilization, more GPUs",
+        ("--kv-offload*", "--swap-space", "--enable-hierarchical-cache", "--hicache-*", "--kv-cache-host-*", "--host-cache-size",
+         "--enable-lmcache", "--lmcache-*"),
+    ),
+    Missing(
+        "weights in CPU memory", "all weights are in the GPUs",
+        "drop it; smaller weights: --quant fp8,int4, or more GPUs",
+        ("--cpu-offload-*", "--offload-*"),
+    ),
+    Missing(
+        "overlap of two half batches", "GPU to GPU traffic waits for the computation before it",
+        "drop it: what is predicted is the server without it",
+        ("--enable-dbo", "--dbo-*", "--enable-two-batch-overlap", "--enable-single-batch-overlap", "--tbo-*", "--enable-ubatching",
+         "--ubatch-*"),
+    ),
+    Missing(
+        "moving and copying experts while the server runs", "experts stay where they are",
+        "drop it; --expert-load balanced is what a perfect balancer would reach",
+        ("--enable-eplb", "--eplb-*", "--num-redundant-experts", "--ep-num-redundant-experts", "--enable-expert-distribution-metrics",
+         "--init-expert-location"),
+    ),
+    Missing(
+        "context parallelism", "each sequence is on the GPUs of one attention group",
+        "drop it",
+        ("--decode-context-parallel-size", "-dcp", "--prefill-context-parallel-size", "-pcp", "--cp-size", "--attention-context-*",
+         "--attn-cp-size", "--enable-prefill-cp", "--dcp-*"),
+    ),
+    Missing(
+        "structured outputs", "tokens are sampled freely",
+        "drop it: masks for a grammar are not counted",
+        ("--structured-outputs-*", "--guided-*", "--grammar-backend"),
+    ),
+    Missing(
+        "scheduling by priority or by cached prefix", "requests are served in the order in which they come",
+        "drop it (examples/extending/policy.py adds a rule)",
+        ("--scheduling-policy", "--schedule-policy", "--enable-priority-scheduling"),
+    ),
+)  # fmt: skip
+# Nothing is asked for that is not simulated: they switch off what is not modelled.
+SWITCHED_OFF = ("--disable-radix-cache",)
+WITHOUT_OPTION = (
+    ("sessions", "The turns of a conversation are requests like others; users do not wait for an answer before the next turn, except in "
+     "a closed loop."),
+    ("GPUs of several kinds in one plan", "All GPUs of a cluster are alike; compare clusters with one command each."),
+    ("the network to the clients", "Times are those at the server's door."),
+    ("start, failure and scaling of servers", "All servers run from the first request to the last."),
+    ("quality", "Whether a quantised model answers well enough is not judged."),
+)
+
+
+def missing(flag: str) -> Missing | None:
+    """The row of an option, if it asks for something that is not modelled."""
+    return next((row for row in NOT_MODELLED if any(fnmatchcase(flag, pattern) for pattern in row.flags)), None)
+
+
+def modelled(command: str, words: Sequence[str]) -> list[str]:
+    """The words without options that switch off what is not simulated; raises InputError at one that asks for it."""
+    if command not in COMMANDS:
+        return list(words)
+    own, kept = flags_of_command(command), []
+    for word in words:
+        flag = word.partition("=")[0]
+        if not flag.startswith("-") or flag in own:
+            kept.append(word)
+        elif row := missing(flag):
+            raise InputError(f"not modelled: {row.name} ({row.instead})", flag, row.todo)
+        elif flag not in SWITCHED_OFF and not _off(flag):
+            kept.append(word)
+    return kept
+
+
+def _off(flag: str) -> bool:
+    return flag.startswith("--no-") and missing(f"--{flag.removeprefix('--no-')}") is not None
+
+
+def page() -> str:
+    """docs/not-modelled.md."""
+    lines = [
+        "# What is not modelled", "",
+        "Written by `scripts/not_modelled_page.py` from `src/apexsim/cli/notmodelled.py`; a test keeps them equal.", "",
+        "`plan`, `simulate`, `fit` and `replay` refuse an option that asks for one of these (exit code 2, in one line). What switches it",
+        f"off is taken, since that is what is simulated: `{SWITCHED_OFF[0]}`, `--no-enable-prefix-caching` and the like.", "",
+        "| not modelled | simulated instead | what to do | asked for by |", "|---|---|---|---|",
+        *(f"| {row.name} | {row.instead} | {row.todo} | {', '.join(f'`{flag}`' for flag in row.flags)} |" for row in NOT_MODELLED), "",
+        "Without an option of their own:", "",
+        *(f"- **{name}**: {words}" for name, words in WITHOUT_OPTION), "",
+        "What a step leaves out is in [mechanisms.md](mechanisms.md#what-is-ignored).",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,83 @@
+"""Price books: what an hour of a GPU costs, in one book for all GPUs (floor 3).
+
+The usual book is the one that prices the most GPUs of the catalogue, whatever GPU is asked about: prices of several
+books do not compare, since some are rent and some are what owning costs.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from apexsim.errors import InputError
+from apexsim.hardware import PRICE_BOOKS, Gpu, all_gpus
+
+GIVEN = "given"  # the "book" of a number that the user gave
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """A price book: its name as people type it, in words, whether it is an owner's cost (else rent), its day and source."""
+
+    name: str
+    words: str
+    owner: bool
+    date: str
+    source: str
+
+
+@cache
+def books() -> dict[str, Book]:
+    """Every price book, by its key in the GPU files."""
+    data = tomllib.loads((resources.files("apexsim") / "data/prices.toml").read_text(encoding="utf-8"))
+    assert set(data) == set(PRICE_BOOKS), "data/prices.toml and the GPU files have other books"
+    return {key: Book(typed(key), **row) for key, row in data.items()}
+
+
+def typed(key: str) -> str:
+    """A book's key as people type it: on-demand."""
+    return key.replace("_", "-")
+
+
+@cache
+def usual_book() -> str:
+    """The book that prices the most GPUs."""
+    return max(books(), key=lambda key: sum(key in gpu.prices for gpu in all_gpus()))
+
+
+def price_of(text: str | None, gpu: Gpu) -> tuple[float, str]:
+    """Price of a GPU [$/h] and its book: a number, a book, or nothing for the usual one; NaN where that has none.
+
+    A GPU that a file of the user prices in one book only is priced in that one.
+    """
+    if text is None:
+        own = next(iter(gpu.prices), "") if len(gpu.prices) == 1 and gpu.name not in {g.name for g in all_gpus()} else ""
+        book = own or usual_book()
+        return gpu.prices.get(book, math.nan), book
+    key = text.strip().lower().replace("-", "_")
+    if key in gpu.prices:
+        return gpu.prices[key], key
+    if key in books():
+        raise InputError(missing(gpu, key), "--price", "give $/h of one GPU, or one of those")
+    try:
+        usd = float(text)
+    except ValueError:
+        usd = math.nan
+    if not (usd >= 0 and math.isfinite(usd)):
+        known = ", ".join(map(typed, books()))
+        raise InputError(f"cannot read the price '{text}'", "--price", f"write $/h of one GPU, or a price book: {known}")
+    return usd, GIVEN
+
+
+def missing(gpu: Gpu, key: str) -> str:
+    """That a GPU has no price in a book, and which it has."""
+    there = ", ".join(f"{typed(name)} (${usd:.2f}/h)" for name, usd in gpu.prices.items())
+    return f"{gpu.name} has no {typed(key)} price; it has {there}" if there else f"{gpu.name} has no price in any book"
+
+
+def told(book: str) -> str:
+    """A book for people: on-demand rent, May 2026."""
+    return GIVEN if book == GIVEN else f"{books()[book].words}, {books()[book].date}"

@@ -1,0 +1,43 @@
+"""How a plan's number formats are multiplied on a GPU, where that is not what their names say (floor 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from apexsim.model.dtypes import dtype
+from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.plan.lower import kernel_for
+from apexsim.plan.plan import Precision
+
+PARTS: dict[type[Cell], str] = {
+    Attention: "attention",
+    LatentAttention: "attention",
+    LinearAttention: "attention",
+    Ffn: "ffn",
+    Experts: "experts",
+}
+UNITS = {"fp8": "FP8", "fp4": "FP4", "int8": "INT8"}
+# Formats that are always priced by the kernels of another one.
+LIKE = {"w4a8": "w4a8 weights are priced as 4-bit weights multiplied in 16 bit: no kernel with 8-bit activations was measured"}
+
+
+def formats_of(model: Model, precision: Precision) -> tuple[str, ...]:
+    """Weight formats of the layers that a model has, sorted."""
+    cells = [cell for block in model.decoder.blocks for cell in block.cells]
+    parts = {PARTS[type(cell)] for cell in cells} | {"shared" for cell in cells if isinstance(cell, Experts) and cell.shared_inner}
+    return tuple(sorted({dtype(precision.weight(part)).name for part in parts}))
+
+
+def as_priced(model: Model, precisions: Iterable[Precision], gpu: str, flops: Mapping[str, float]) -> tuple[str, ...]:
+    """What to say about the formats of plans: units that the GPU lacks, and kernels that stand for others."""
+    said = []
+    for precision in precisions:
+        for name in formats_of(model, precision):
+            kernel, _ = kernel_for(name, precision.activation, flops)
+            needs = dtype(name).compute
+            if name in LIKE:
+                said.append(LIKE[name])
+            elif needs in UNITS and not flops.get(needs) and kernel != dtype(name).kernel:
+                how = "priced as unpacked and multiplied in 16 bit (fewer bytes, no faster products)"
+                said.append(f"{gpu} has no {UNITS[needs]} units: {name} weights are {how}; engines without such a kernel refuse them")
+    return tuple(dict.fromkeys(said))

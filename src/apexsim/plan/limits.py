@@ -1,0 +1,140 @@
+"""What an engine itself allows at start-up: sequences that its state blocks hold, and the longest request (floor 3).
+
+A prediction of memory is not a promise: independent logs lay between `kv_low_bytes` and `kv_high_bytes` around it.  What
+would keep a server from starting is therefore counted at the low end, so that a launch taken from it starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from apexsim.engines import EngineRow, captured
+from apexsim.errors import Rejected
+from apexsim.hardware import Cluster
+from apexsim.model.model import Model
+from apexsim.plan.flags import words_of
+from apexsim.plan.memory import Room, room
+from apexsim.plan.plan import Plan
+from apexsim.plan.pool import concurrency, request_blocks
+from apexsim.plan.space import ABILITIES, runnable
+
+LEAST = 0.5  # of the predicted cache: the low end is never taken to be less
+ROUND = 1024  # a length that the cache decides is rounded down to this
+TABLE_SHARE = 0.02  # of a GPU's memory: what the table of every request's blocks may take
+TABLE_BYTES = 4  # of one entry (32-bit block numbers; vLLM BlockTable, SGLang ReqToTokenPool)
+
+
+def sure_blocks(found: Room) -> int:
+    """Blocks that the cache holds at the low end of what independent logs showed."""
+    sure = max(found.kv_range[0], LEAST * found.kv_bytes)
+    return max(1, int(sure // found.pool.block_bytes))
+
+
+def most_sequences(found: Room, engine: EngineRow) -> int:
+    """The largest max_num_seqs that the engine starts with.
+
+    vLLM wants a block of recurrent state for each sequence; an engine with a pool of its own for state has as many as
+    that pool holds.
+    """
+    rules = engine.memory
+    if rules.state_needs_blocks and found.pool.state_blocks:
+        return min(engine.max_num_seqs, sure_blocks(found))
+    if rules.state_share and found.pool.state_bytes:
+        pool = dict(found.ledger).get("recurrent state", 0.0)
+        return max(1, min(engine.max_num_seqs, int(pool // found.pool.state_bytes)))
+    return engine.max_num_seqs
+
+
+def started(
+    model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int
+) -> tuple[EngineRow, Room] | Rejected:
+    """The engine as it can be started with a plan, and the plan's room; or why it cannot.  `engine` must be settled.
+
+    Fewer sequences need a smaller sampler buffer and fewer graphs, so the room of the second look is never smaller.
+    """
+    found = room(model, plan, cluster, engine, max_model_len)
+    if isinstance(found, Rejected):
+        return found
+    most = most_sequences(found, engine)
+    if most == engine.max_num_seqs:
+        return engine, found
+    fewer = replace(captured(engine, most), max_num_seqs=most, large_max_num_seqs=most)
+    again = room(model, plan, cluster, fewer, max_model_len)
+    return again if isinstance(again, Rejected) else (fewer, again)
+
+
+def served_length(model: Model, cluster: Cluster, engine: EngineRow, found: Room, needed: int) -> int:
+    """The longest request that a server can be told to take: the model's own, or what cache and rules allow.
+
+    It is never less than `needed`, the longest request simulated.
+    """
+    count, low, high = sure_blocks(found), 0, model.max_length
+    while low < high:  # blocks grow with the length
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if request_blocks(found.pool, middle, engine) <= count else (low, middle - 1)
+    table = TABLE_SHARE * cluster.gpu.memory_bytes / (TABLE_BYTES * engine.max_num_seqs) * engine.block_size
+    length = min(low, int(table))
+    if not engine.chunk and engine.length_budget:  # prompts are not cut: the budget must hold the longest request
+        length = min(length, engine.max_num_batched_tokens)
+    if length < model.max_length and length > ROUND:
+        length = length // ROUND * ROUND
+    return min(max(length, needed), model.max_length)
+
+
+def at_full_length(found: Room, engine: EngineRow, length: int) -> float:
+    """Requests of `length` tokens that the cache holds at once."""
+    return concurrency(found.pool, int(found.kv_bytes // found.pool.block_bytes), length, engine)
+
+
+# ---- what cannot be started at all -------------------------------------------------------------------------------
+
+CACHES = ("fp8", "int8", "nvfp4", "fp32")  # formats of the KV cache that an engine must be told
+
+
+def unstartable(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
+    """Why this engine in this version cannot be started with a plan on these GPUs; "" when it can."""
+    return runnable(plan, model, engine.engine) or next(
+        filter(None, (rule(model, plan, cluster, engine) for rule in (_vendor, _words, _nodes, _wide))), ""
+    )
+
+
+def _vendor(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
+    vendors = ABILITIES[engine.engine].vendors
+    if vendors and cluster.gpu.vendor not in vendors:
+        return f"{engine.engine} does not run on GPUs of {cluster.gpu.vendor} ({cluster.gpu.name})"
+    return ""
+
+
+def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
+    """What the version has no word for."""
+    words, kv = words_of(engine), plan.precision.kv
+    lanes = "lanes" if engine.engine == "vllm" else "lanes inside"
+    if plan.lanes > 1 and not words.has(lanes):
+        return f"{engine.name} {engine.spoken} has no data parallel attention"
+    experts = "expert parallel" if engine.engine == "vllm" else "experts"
+    if plan.ffn.ep > 1 and not words.has(experts):
+        return f"{engine.name} {engine.spoken} has no expert parallelism"
+    if kv in CACHES and not words.has("kv", kv):
+        return f"{engine.name} {engine.spoken} has no KV cache in {kv}"
+    return ""
+
+
+def _nodes(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
+    """A server fills whole nodes, or its share of one."""
+    each, node = plan.replica_devices, cluster.per_node
+    if node % each and each % node:
+        return f"a server of {each} GPUs does not divide into nodes of {node}"
+    return ""
+
+
+def _wide(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
+    """vLLM deals its lanes to nodes; one wider than a node needs the launcher of several nodes."""
+    lane, node = plan.attention.tp * plan.stages, cluster.per_node
+    if engine.engine != "vllm" or plan.lanes == 1 or plan.replica_devices <= node:
+        return ""
+    words = words_of(engine)
+    if not words.has("lanes of node"):
+        return f"{engine.name} {engine.spoken} has no data parallel attention over several nodes"
+    if node % lane and not (words.has("nodes") and lane % node == 0):
+        return f"{engine.name} {engine.spoken} cannot place lanes of {lane} GPUs on nodes of {node}"
+    return ""

@@ -1,0 +1,454 @@
+"""The JSON Schema (2020-12) of everything that --json writes, and the page that explains it (floor 6).
+
+Every key stands here once with its type and meaning.  Objects are closed: a key that is written and not described makes
+a test fail, so that nothing undocumented gets out.
+"""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+from apexsim.api import ask
+from apexsim.errors import InputError, nearest
+from apexsim.replay.record import SHOWN
+from apexsim.report import apexpage, devicepage, ledger, replaypage, tracepage
+from apexsim.search.study import FORMAT as STUDY_FORMAT
+from apexsim.stats import Stats
+
+Schema = dict[str, Any]
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+# ---- the words of a schema ----------------------------------------------------------------------------------------------
+
+
+def _plain(kind: str, told: str, null: bool = False) -> Schema:
+    return {"type": [kind, "null"] if null else kind, "description": told}
+
+
+def num(told: str, null: bool = False) -> Schema:
+    """A number."""
+    return _plain("number", told, null)
+
+
+def count(told: str, null: bool = False) -> Schema:
+    """A whole number."""
+    return _plain("integer", told, null)
+
+
+def text(told: str, null: bool = False) -> Schema:
+    """A text."""
+    return _plain("string", told, null)
+
+
+def flag(told: str) -> Schema:
+    """True or false."""
+    return _plain("boolean", told)
+
+
+def const(value: str) -> Schema:
+    """The name and version of a layout."""
+    return {"const": value, "description": "layout of this file and its version; grows when a key goes or changes its meaning"}
+
+
+def many(item: Schema, told: str) -> Schema:
+    """A list."""
+    return {"type": "array", "items": item, "description": told}
+
+
+def by_name(value: Schema, told: str) -> Schema:
+    """An object whose keys are names."""
+    return {"type": "object", "additionalProperties": value, "description": told}
+
+
+def obj(told: str, keys: dict[str, Schema], optional: tuple[str, ...] = (), null: bool = False) -> Schema:
+    """A closed object; keys that are not optional are always there."""
+    return {
+        "type": ["object", "null"] if null else "object",
+        "description": told,
+        "properties": keys,
+        "required": [key for key in keys if key not in optional],
+        "additionalProperties": False,
+    }
+
+
+def ref(name: str, told: str = "") -> Schema:
+    """A record that stands in several places."""
+    return {"$ref": f"#/$defs/{name}"} | ({"description": told} if told else {})
+
+
+def either_null(schema: Schema, told: str) -> Schema:
+    """A record, or null."""
+    return {"anyOf": [schema, {"type": "null"}], "description": told}
+
+
+# ---- shared records -----------------------------------------------------------------------------------------------------
+
+_STATS = ("mean", "median", "std", "min", "max", "p75", "p90", "p95", "p99")
+assert tuple(Stats.__dataclass_fields__) == _STATS
+LAYOUT = obj("how a cell is split over the GPUs of a stage", {
+    "dp": count("replicas of the cell"), "tp": count("tensor parallel width"), "ep": count("expert parallel width"),
+})  # fmt: skip
+SHARED: dict[str, Schema] = {
+    "stats": obj("nine numbers of a distribution; null where there is none (unit: in the key above)",
+                 {name: num("", True) for name in _STATS}),
+    "layout": LAYOUT,
+    "lengths": obj("token counts", {
+        **{name: num("[tokens]", True) for name in _STATS}, "cv": num("standard deviation over mean"), "total": count("sum"),
+        "histogram": many(obj("an octave", {"from": count("first length"), "below": count("first length beyond"),
+                                            "requests": count("requests in it")}), "requests by length"),
+    }),
+    "scores": obj("errors of one metric over rows", {
+        "n": count("rows"), "median_abs_error": num("median of |predicted / measured − 1|"), "p90_abs_error": num("its 90th percentile"),
+        "mean_abs_error": num("its mean"), "bias": num("median of predicted / measured − 1"),
+        "rank_correlation": num("Spearman's; null below three rows", True), "accuracy": num("share of right answers, of yes-or-no metrics"),
+    }, optional=("rank_correlation", "accuracy")),
+}  # fmt: skip
+_ERROR = obj("why the command failed", {
+    "code": count("exit code: 2 bad input, 3 infeasible, 130 interrupted"), "kind": text("bad input, infeasible or interrupted"),
+    "message": text("what was expected and what came"), "where": text("option, file or key", True), "hint": text("what to try", True),
+    "nearest": text("of code 3: what would be feasible", True),
+}, optional=("nearest",))  # fmt: skip
+
+# ---- a study ------------------------------------------------------------------------------------------------------------
+
+_INPUTS: Schema = {
+    "type": "object",
+    "description": "the question as it was asked: keywords of the Python API; what is not here has its default",
+    "properties": {name: {"description": f"--{name.replace('_', '-')}"} for name in (*signature(ask).parameters, "plan")}
+    | {"columns": {"description": "--map"}, "slos": {"description": "--slo"}, "settings": {"description": "of the engine, by our names"}},
+    "additionalProperties": False,
+}
+_MODEL = obj("the model as it was understood", {
+    "name": text("its name"), "family": text("architecture"), "total_parameters": num("all parameters"),
+    "active_parameters": num("parameters that one token uses"), "layers": count("decoder layers"), "hidden": count("width"),
+})  # fmt: skip
+_WORKLOAD = obj("the requests", {
+    "name": text("what they are called"), "mode": text("open (arrivals given), closed (users) or offline (all at once)"),
+    "requests": count("how many"), "concurrency": count("users of a closed loop, else 0"), "warmup": count("left out of metrics"),
+    "prompt_tokens_mean": num("mean prompt length"), "prompt_tokens_max": count("longest prompt"),
+    "output_tokens_mean": num("mean output length"), "output_tokens_max": count("longest output"),
+    "last_arrival_s": num("arrival of the last request [s]"),
+    "ideal_hit": num("share of prompt tokens that an unlimited prefix cache would hold; null unknown", True),
+})  # fmt: skip
+_ENGINE = obj("the engine and its settings, all defaults decided", {
+    "name": text("engine"), "version": text("version whose rules apply"),
+    "asked_version": text("version that was asked for, where it lies between two with rules", True),
+    "released": text("day of `version`", True), "max_model_len": count("longest prompt + output"),
+    "max_num_seqs": count("sequences that run at once"), "max_num_batched_tokens": count("tokens of one step"),
+    "gpu_memory_utilization": num("memory fraction, in this engine's meaning"), "block_size": count("tokens of a KV block"),
+    "chunked_prefill": flag("prompts are cut into chunks"), "max_capture": count("largest batch with CUDA graphs; 0 eager"),
+    "route": text("how replicas share requests"),
+})  # fmt: skip
+_PRICE = obj("what a GPU costs; null where no book has a price", {
+    "usd_per_gpu_h": num("$ per GPU and hour; null where this book has none", True), "book": text("price book, or given"),
+    "owners_cost": flag("it is what owning costs, not rent"), "date": text("day of the book", True),
+    "books": by_name(num("$ per GPU and hour"), "prices in all books"),
+}, null=True)  # fmt: skip
+_UNDERSTOOD = obj("the question as it was understood", {
+    "model": _MODEL,
+    "cluster": obj("the GPUs", {"gpu": text("GPU"), "per_node": count("GPUs per node"), "nodes": count("nodes")}),
+    "workload": _WORKLOAD, "engine": _ENGINE, "price": _PRICE,
+})  # fmt: skip
+_PLAN = obj("the plan by its factors", {
+    "replicas": count("model replicas"), "stages": count("pipeline stages"), "attention": ref("layout"), "ffn": ref("layout"),
+    "devices": count("GPUs in all"), "clock_mhz": count("SM clock to lock; null the GPU's own", True),
+    "precision": obj("number formats", {
+        "weights": text("of weights"), "weights_by_part": by_name(text("format"), "of parts that differ"),
+        "activation": text("of activations; auto: what the kernels take"), "kv": text("of the KV cache"),
+    }),
+})  # fmt: skip
+_ROOM = obj("what fits into the tightest GPU", {
+    "kv_bytes": num("KV cache"), "kv_bytes_range": many(num("byte"), "where independent start-up logs lay"),
+    "blocks": count("KV blocks"), "block_size": count("tokens of a block"), "tokens": count("tokens of one replica's cache"),
+    "max_concurrency": num("requests of max_model_len at once"), "max_model_len": count("longest prompt + output"),
+    "stage": count("the tightest stage"), "ledger_bytes": by_name(num("byte"), "memory line by line"),
+    "log": many(text("line"), "as the engine would log it"),
+})  # fmt: skip
+_ENERGY = obj("energy; null where the GPU's power is unknown", {
+    "power_w_per_gpu": num("mean power of a GPU [W]", True), "gpu_kwh": num("energy of the GPUs [kWh]", True),
+    "j_per_out_token": num("per output token [J]", True), "j_per_token": num("per prompt or output token [J]", True),
+    "j_per_request": num("per request [J]", True), "servers_w_at_wall": num("mean power of all servers [W]", True),
+    "servers_j_per_out_token": num("of servers, per output token [J]", True), "facility_w": num("mean power of the facility [W]", True),
+    "facility_kwh": num("energy of the facility [kWh]", True),
+})  # fmt: skip
+_RATES = {"request_throughput_per_s": "requests per second", "output_throughput_tok_s": "output tokens per second",
+          "total_throughput_tok_s": "prompt and output tokens per second"}  # fmt: skip
+_METRICS = obj("what the run shows, warm-up left out", {
+    "completed": count("requests"), "warmup_excluded": count("requests left out"), "duration_s": num("first sending to last token [s]"),
+    "ttft_ms": ref("stats", "time to first token, from sending"), "tpot_ms": ref("stats", "time per further token, per request"),
+    "itl_ms": ref("stats", "single gaps between tokens"), "e2el_ms": ref("stats", "sending to last token"),
+    "queue_ms": ref("stats", "sending to first step"), "itl_exact": flag("gaps are counted one by one, not per request"),
+    **{name: num(told) for name, told in _RATES.items()}, **{f"{name}_per_gpu": num(f"{told}, per GPU") for name, told in _RATES.items()},
+    "prompt_tokens": count("sum"), "output_tokens": count("sum"), "mean_concurrency": num("requests in the system"),
+    "preemptions": count("requests stopped for memory and recomputed"),
+    "goodput_req_s": num("requests per second that meet every per-request limit; null without such limits", True),
+    "attainment": num("share of requests that do", True),
+    "slos": many(obj("a limit", {
+        "slo": text("as typed"), "limit_ms": num("limit [ms]"), "kept": flag("it holds"),
+        "attainment": num("share of requests that keep it, of a per-request limit"),
+        "measured_ms": num("the statistic that it limits [ms]", True),
+    }, optional=("attainment", "measured_ms")), "every limit"),
+    "saturated": flag("requests come faster than they are served"), "saturated_why": text("how that shows"), "energy": _ENERGY,
+    "usd_per_gpu_h": num("rent of a GPU [$/h]; null unknown", True),
+    "usd_per_million_output_tokens": num("rent per million output tokens [$]", True),
+})  # fmt: skip
+_ACCOUNT = obj("where the time went: seconds of all stages of all replicas", {
+    "seconds": by_name(num("s"), "by operator class"), "busy_s": num("their sum"), "idle_s": num("the rest of the run"),
+    "flop_per_gpu": num("FLOP done"), "bytes_per_gpu": num("bytes moved"), "mfu": num("FLOP over peak, while busy"),
+    "mbu": num("bytes over peak bandwidth, while busy"), "bottleneck": text("in words"),
+})  # fmt: skip
+_STAGE = obj("layers of one kind on a stage", {
+    "stage": count("number of the stage, from 0"), "layers": count("how many"),
+    "cells": many(obj("a cell", {"cell": text("kind"), "layout": text("split"), "per_gpu": text("what lies on one GPU")}), "its cells"),
+    "collectives": many(obj("a collective of one layer", {
+        "kind": text("kind"), "per_layer": count("how many"), "group": count("GPUs"), "stride": count("ranks apart"), "link": text("link"),
+        "bytes_per_token": num("byte"), "tokens": text("lane or all"), "split": count("parts that the tokens are cut into"),
+        "words": text("in words"),
+    }), "between GPUs"),
+})  # fmt: skip
+_SERIES = obj("the run over time, 60 means; kv_share is empty where nothing is cached", {
+    name: many(num(""), told) for name, told in {
+        "time_s": "middle of each part [s]", "running": "requests that run", "waiting": "requests that wait",
+        "kv_share": "share of the KV cache in use", "sequences": "sequences in a step", "prompt_tokens": "prompt tokens in a step",
+    }.items()
+})  # fmt: skip
+_RANKED = obj("a simulated plan", {
+    "plan": _PLAN, "shorthand": text("its name, as --plan takes it"), "value": num("the objective, in value_unit"),
+    "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing, or, of a latency, where it "
+                              "does not keep up with the load", True),
+    "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
+    "room": _ROOM, "metrics": _METRICS, "account": _ACCOUNT,
+    "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
+    "launch": text("all commands that start it, as a shell takes them; null where the engine cannot", True),
+    "launch_commands": many(text("command"), "the same one by one"),
+    "not_runnable": text("why the engine cannot", True), "launch_notes": many(text("note"), "what the command does not say"),
+    "series": _SERIES,
+})  # fmt: skip
+SHARED["ranked"] = _RANKED
+_VERDICT = obj("the answer", {
+    "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
+    "keeps": _plain("boolean", "it keeps every limit; exit code 4 where not; null where there are none", True),
+    "saturated": flag("it does not keep up with the load"),
+    "limits": many(obj("a limit on the run", {
+        "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 where missed", True),
+        "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "unit": text("ms or W"),
+    }), "limits, with margins"),
+    "would_help": many(obj("a change that was simulated, and keeps everything", {
+        "change": text("in words"), "plan": text("the plan that then does"),
+        "inputs": by_name({}, "what to change of `inputs`; null drops it"),
+    }), "where limits or load are not kept"),
+    "not_enough": many(text("change"), "changes that were tried and do not suffice"),
+})  # fmt: skip
+_HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; null where there are none", {
+    "count": count("how many"), "ranked": flag("they stand in `ranked`"), "best": text("the first of them"),
+    "value": num("its objective, in value_unit"), "ratio_to_best": num("how many times better than `best`", True),
+    "keeps_constraints": flag("it keeps every limit"), "startable_by": many(text("engine"), "engines that can start it"),
+    "reason": text("why this one cannot"),
+}, null=True)  # fmt: skip
+STUDY = obj("`plan` and `simulate`", {
+    "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
+    "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
+    "heuristic": obj("the usual plan", {"shorthand": text("its name"), "note": text("why it is missing, if it is")}),
+    "error_bars": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of two plans: closer ones are ties")}),
+    "verdict": _VERDICT,
+    "best": either_null(ref("ranked"), "the best plan that the engine can be started with; null where it has no server or no such plan"),
+    "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
+                   "what became of the plans"),
+    "ranked": many(ref("ranked"), "plans that the engine can be started with (with --hypothetical, and of policies without a server, all "
+                   "plans), best first; of `simulate` the plan, then the heuristic one"),
+    "hypothetical": _HYPOTHETICAL,
+    "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
+                     "plans that cannot be or do not fit"),
+    "interrupted": obj("how far a stopped search came", {"done": count("plans"), "of": count("plans")}, null=True),
+    "notes": many(text("note"), "what the user should know"),
+})  # fmt: skip
+
+# ---- the rest -----------------------------------------------------------------------------------------------------------
+
+FIT = obj("`fit`", {
+    "format": const(ledger.FORMAT), "model": text("model"), "gpu": text("GPU"), "gpus": count("GPUs in all"),
+    "engine": text("engine and version"), "plan": text("the plan that was sized"), "max_model_len": count("longest prompt + output"),
+    "fits": flag("the engine would start"), "gpu_memory_bytes": num("of one GPU"), "memory_fraction": num("in the engine's meaning"),
+    "max_num_seqs": count("sequences that run at once"), "max_num_batched_tokens": count("tokens of one step"),
+    "ledger": many(obj("a line", {"line": text("what"), "bytes": num("byte")}), "memory of the tightest GPU"),
+    "stage": count("the tightest stage"), "kv_bytes": num("KV cache"), "kv_range_bytes": many(num("byte"), "where start-up logs lay"),
+    "kv_tokens": count("tokens that it holds"), "max_concurrency": num("requests of max_model_len at once"),
+    "block_tokens": count("tokens of a block"), "block_bytes": num("bytes of a block"),
+    "same_cache_fraction": by_name(num("fraction"), "the same cache as a fraction in each engine's meaning: total vLLM, static SGLang, "
+                                   "free TensorRT-LLM"),
+    "log": many(text("line"), "as the engine would log it"), "notes": many(text("note"), "what the user should know"),
+    "comparison": many(obj("a line of --log", {"line": text("what"), "logged": num("in the log"), "predicted": num("here")}),
+                       "against a start-up log"),
+    "rule": text("of what does not fit: the rule"), "reason": text("the numbers"), "nearest": text("what would fit"), "error": _ERROR,
+}, optional=("ledger", "stage", "kv_bytes", "kv_range_bytes", "kv_tokens", "max_concurrency", "block_tokens", "block_bytes",
+             "same_cache_fraction", "log", "notes", "comparison", "rule", "reason", "nearest", "error"))  # fmt: skip
+MODELS = many(obj("a bundled model", {
+    "name": text("hub id"), "family": text("architecture"), "total_parameters": num("all"), "active_parameters": num("used by one token"),
+    "max_length": count("longest context"), "aliases": many(text("name"), "other names"), "source": text("where the config is from"),
+}), "`models`; empty where none matches")  # fmt: skip
+GPUS = many(obj("a GPU", {
+    "name": text("name"), "vendor": text("vendor"), "memory_bytes": num("as engines see it"), "memory_bandwidth_bytes_s": num("peak"),
+    "flops": by_name(num("FLOP/s"), "dense peaks by format"), "link": text("between GPUs"), "link_bandwidth_bytes_s": num("per direction"),
+    "link_span": count("GPUs that it joins"), "kernels": text("measured, from a relative, or roofline"),
+    "price_usd_h": by_name(num("$/h"), "by price book"), "aliases": many(text("name"), "other names"),
+}), "`gpus`; empty where none matches")  # fmt: skip
+ENGINES = many(obj("an engine", {
+    "name": text("name"), "about": text("what it is"), "server": flag("it can be launched; else a batching policy"),
+    "aliases": many(text("name"), "other names"), "oldest": text("first version with rules"), "newest": text("last that they hold for"),
+    "settings": by_name(text("flag"), "its own words for settings"),
+    "versions": many(obj("a version with rules, oldest first", {
+        "version": text("version"), "released": text("day", True),
+        "changes": many(obj("a constant", {"constant": text("name"), "before": {"description": "of the version before"},
+                                           "now": {"description": "of this one"}}), "against the version before"),
+    }), "versions"),
+}), "`engines`; empty where none matches")  # fmt: skip
+TRACE = obj("`trace describe`", {
+    "format": const(tracepage.FORMAT), "source": text("file"), "trace_format": text("format of the file"), "requests": count("how many"),
+    "span_s": num("first arrival to last [s]"), "prompt_tokens": ref("lengths"), "output_tokens": ref("lengths"),
+    "context_tokens": ref("lengths"), "log_correlation": num("of prompt and output lengths", True),
+    "ideal_hit": num("share of prompt tokens that an unlimited prefix cache would hold", True),
+    "arrivals": obj("when requests come; null where the file has no times", {
+        "request_rate": num("(n − 1) / span [1/s]"), "gap_s": ref("stats"), "gap_cv": num("standard deviation over mean of the gaps"),
+        "burstiness": num("1 / cv²; null where all gaps are equal", True), "together": num("share that comes with the one before"),
+        "windows": many(obj("counts in windows", {"window_s": num("width"), "peak_rate": num("[1/s]"), "dispersion": num("var / mean")}),
+                        "by width"),
+        "part_s": num("width of a part [s]"), "rate_over_time": many(num("1/s"), "rate in each part"),
+    }, null=True),
+    "skipped": count("lines passed over"), "faults": many(text("line"), "the first of them"), "notes": many(text("note"), "worth knowing"),
+})  # fmt: skip
+DEVICE = obj("`device check`", {
+    "format": const(devicepage.FORMAT), "name": text("device"), "sound": flag("it can be used"),
+    "findings": many(obj("a finding", {"level": text("error, warning or note"), "where": text("file, line"), "what": text("what is wrong"),
+                                       "hint": text("what to do")}), "findings"),
+    "operators": many(obj("an operator", {"operator": text("name"), "source": text("measured, transferred or roofline"),
+                                          "detail": text("range or reason")}), "where times come from"),
+    "error": _ERROR,
+}, optional=("error",))  # fmt: skip
+_RECORD = obj("a file of measured runs", {
+    "format": const("apexsim.validation/1"), "kind": text("kind of file"), "file": text("its name"),
+    "summary": obj("scores", {
+        "rows": count("rows"), "predicted": count("rows that could be"), "coverage": num("their share"),
+        "skipped": by_name(count("rows"), "the others, by reason"), "metrics": by_name(ref("scores"), "by metric"),
+        "by": by_name(by_name(by_name(ref("scores"), "by metric"), "by value"), "by label, value and metric"),
+    }),
+    "rows": many(obj("a row", {
+        "id": text("its id"), "status": text("ok or skipped"), "reason": text("why skipped, or a note"),
+        "metrics": by_name(obj("a metric", {"measured": num("measured"), "predicted": num("predicted")}), "by metric"),
+        "labels": by_name({}, "what it is grouped by"), "provenance": text("of its kernel times"),
+    }, optional=("provenance",)), "every row"),
+})  # fmt: skip
+VALIDATION: Schema = {"description": "`validate`: a record, or a list of them where several files are given",
+                      "anyOf": [_RECORD, many(_RECORD, "several files")]}  # fmt: skip
+_PAIR = {"ttft": "time to first token", "tpot": "time per output token", "itl": "gap between tokens", "e2el": "end to end"}
+_LISTS = {
+    "input_lens": "prompt tokens", "output_lens": "output tokens", "ttfts": "[s]", "itls": "gaps [s]", "latencies": "[s]",
+    "start_times": "sending [s]", "queue_times": "late by [s]", "generated_texts": "answers", "errors": "empty where none",
+    "requested_input_lens": "prompt tokens asked", "requested_output_lens": "output tokens asked",
+}  # fmt: skip
+_SUMMED = {
+    "duration": "[s]", "total_input_tokens": "sum", "total_output_tokens": "sum", "request_throughput": "[1/s]",
+    "output_throughput": "[tokens/s]", "total_token_throughput": "[tokens/s]", "max_concurrent_requests": "at once",
+    "max_output_tokens_per_s": "in any second", "request_goodput": "null: no limits are known",
+}  # fmt: skip
+REPLAY = obj("`replay`: the keys of `vllm bench serve --save-result --save-detailed`, and some of our own", {
+    "format": const(replaypage.FORMAT),
+    **{name: {"description": told} for name, told in {
+        "date": "start", "endpoint_type": "interface", "backend": "openai", "label": "apexsim", "url": "server", "model_id": "model",
+        "tokenizer_id": "null", "request_rate": "[1/s], or inf", "burstiness": "null", "client_cpu_share": "of this program"}.items()},
+    "num_prompts": count("requests"), "max_concurrency": count("users; null open loop", True), "mode": text("open, closed or offline"),
+    "warmup": count("first ones left out"), "partial": flag("some did not finish"), "stopped": text("why it ended early"),
+    "failed": count("requests"), "completed": count("requests"), **{name: num(told, True) for name, told in _SUMMED.items()},
+    **{f"{stat}_{name}_ms": num(f"{told} [ms]", True) for name, told in _PAIR.items() for stat in SHOWN},
+    **{name: many({}, f"by request: {told}") for name, told in _LISTS.items()},
+    "comparison": obj("measured against predicted; null without --plan", {
+        "plan": text("the plan"),
+        "rows": many(obj("a metric", {"metric": text("name with its unit"), "stat": text("statistic", True), "measured": num("", True),
+                                      "predicted": num("", True), "error": num("predicted / measured − 1", True)}), "metrics"),
+        "median_abs_error_per_request": by_name(num("", True), "by metric"), "notes": many(text("note"), "of the prediction"),
+    }, null=True),
+    "error": _ERROR,
+}, optional=(*_SUMMED, *(f"{stat}_{name}_ms" for name in _PAIR for stat in SHOWN), "error", "client_cpu_share", "date", "endpoint_type",
+             "backend", "label", "url", "model_id", "tokenizer_id", "request_rate", "burstiness"))  # fmt: skip
+APEX = obj("`apex`", {
+    "format": const(apexpage.FORMAT),
+    "parts": many(obj("a search", {
+        "role": text("encoder or decoder"),
+        "schedules": many(obj("a plan as APEX+ counts, best first", {
+            "shorthand": text("its name"),
+            "performance": many(obj("a row", {"name": text("APEX+'s name"), "value": num("", True), "unit": text("unit")}), "of the page"),
+            "slos": many(obj("a limit", {"metric": text("ttft or tpot"), "limit_ms": num("[ms]"), "attainment": num("share kept")}),
+                         "limits"),
+        }), "every schedule"),
+        "study": STUDY,
+    }), "encoder, then decoder"),
+    "notes": many(text("note"), "what the numbers mean"),
+})  # fmt: skip
+ERROR = obj("a failure, of any command whose JSON goes to standard output; what was found out before stands beside it", {"error": _ERROR})
+OUTPUTS: dict[str, Schema] = {
+    "study": STUDY, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "trace": TRACE, "device": DEVICE,
+    "validation": VALIDATION, "replay": REPLAY, "apex": APEX, "error": ERROR,
+}  # fmt: skip
+
+
+def schema_of(name: str = "") -> Schema:
+    """The schema of one output, or of all of them; raises InputError for an unknown name."""
+    if name and name not in OUTPUTS:
+        raise InputError(f"no output is called '{name}'", "NAME", nearest(name, OUTPUTS))
+    if name:
+        return {"$schema": DIALECT, "title": f"apexsim {name}", "$defs": SHARED, **OUTPUTS[name]}
+    parts = [{"$ref": f"#/$defs/{each}"} for each in OUTPUTS]
+    return {"$schema": DIALECT, "title": "apexsim", "anyOf": parts, "$defs": SHARED | OUTPUTS}
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------------
+
+HEAD = """# JSON
+
+Written by `apexsim schema --markdown`; a test keeps them equal, and another holds every output against the schema.
+
+`--json PATH` writes a file, `--json -` (or `--json` alone) standard output, which then holds nothing else. Numbers are in the unit of
+their key, or of the meaning beside it; what is unknown or not finite is `null`. The same question gives the same bytes. `apexsim
+schema [NAME]` prints the JSON Schema (2020-12); its objects are closed.
+
+A command that fails writes one line on standard error and, where its JSON goes to standard output, `{"error": …}` there. Exit codes:
+0 done; 2 bad input; 3 sound, but nothing on this cluster can serve it (`nearest` says what would); 4 no plan keeps the limits (the
+study is written as always); 130 interrupted.
+"""
+
+
+def json_page() -> str:
+    """Every key of every output with its type and meaning."""
+    parts = [HEAD]
+    for name, schema in (*OUTPUTS.items(), *SHARED.items()):
+        shared = " (in several outputs)" if name in SHARED else ""
+        told = schema["description"]
+        parts += [f"\n## {name}{shared}\n\n{told[:1].upper()}{told[1:]}.\n\n| key | type | meaning |\n|---|---|---|\n"]
+        parts += [f"| `{path}` | {kind} | {meaning.replace('|', chr(92) + '|')} |\n" for path, kind, meaning in _rows(schema, "")]
+    return "".join(parts)
+
+
+def _rows(schema: Schema, path: str) -> list[tuple[str, str, str]]:
+    """(path, type, meaning) of every key below a schema."""
+    found: list[tuple[str, str, str]] = []
+    if "anyOf" in schema:
+        return _rows(schema["anyOf"][0], path)
+    if "items" in schema:
+        return _rows(schema["items"], f"{path}[]")
+    for key, each in schema.get("properties", {}).items():
+        at = f"{path}.{key}".removeprefix(".")
+        found.append((at, _kind(each), str(each.get("description", "")) or " "))
+        found += [] if each is STUDY else _rows(each, at)
+    inner = schema.get("additionalProperties")
+    return [*found, *(_rows(inner, f"{path}.*") if isinstance(inner, dict) else [])]
+
+
+def _kind(schema: Schema) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_kind, schema["anyOf"]))
+    if "$ref" in schema:
+        return f"[{schema['$ref'].rpartition('/')[2]}](#{schema['$ref'].rpartition('/')[2]}-in-several-outputs)"
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    kinds = schema.get("type", "any")
+    return " or ".join(kinds) if isinstance(kinds, list) else str(kinds)

@@ -1,0 +1,183 @@
+"""What would help where no plan keeps the limits or the load: changes that were simulated, and do (floor 5).
+
+Each kind of change is tried from the smallest on, with the plans nearest to the goal, and the first that suffices is told.
+Nothing is told that was not simulated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from apexsim.errors import InputError, Rejected
+from apexsim.objective import margins, overrun, rank_key
+from apexsim.plan.plan import Plan, Precision, quantised
+from apexsim.plan.space import candidates, heuristic_plan, routed
+from apexsim.search.assess import assess
+from apexsim.search.evaluate import Setting
+from apexsim.search.search import Goal
+from apexsim.search.startable import blocked, has_server
+from apexsim.search.study import Remedy, Study
+from apexsim.workload.load import mean_rate
+
+Asked = Callable[[Mapping[str, Any]], tuple[Setting, Precision, Goal, Any]]  # the question again, with changes
+NEAR = 3  # plans of the study that are tried
+TRIED = 8  # plans of a larger cluster that are tried
+SHARES = (0.5, 0.25, 0.12, 0.06, 0.03)  # of the load
+HALVINGS = 3  # between the last load that is too much and the first that is not
+CLOCKS = (0.8, 0.6, 0.45)  # of the GPU's own
+NODE = 8  # GPUs, where a node is made larger
+MOST_GPUS = 64
+WIDE = ("bf16", "fp16", "fp32")
+WIDTHS = ("tp", "pp", "dp", "ep", "enable_expert_parallel")  # of a smaller cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A question asked again: what is changed of it, and the plans that are tried."""
+
+    changes: Mapping[str, Any]
+    plans: Callable[[Setting, Precision], Sequence[Plan]]
+
+
+def remedied(study: Study, asked: Asked) -> Study:
+    """The study with the changes after which a plan keeps all limits and the load, and with those that do not suffice."""
+    first = study.ranked[0]
+    if first.keeps and not first.metrics.saturated:
+        return study
+    found = [kind(study, asked) for kind in ((_load, _format) if "plan" in study.inputs else (_load, _clock, _gpus, _format))]
+    return replace(
+        study, remedies=tuple(x for x in found if isinstance(x, Remedy)), tried=tuple(x for x in found if isinstance(x, str) and x)
+    )
+
+
+def _works(asked: Asked, trial: Trial) -> Plan | None:
+    """The best of the plans that keep everything after a change."""
+    try:
+        setting, precision, goal, _ = asked(trial.changes)
+    except InputError:  # as a format that the GPU has not
+        return None
+    found = []
+    for plan in trial.plans(setting, precision):
+        got = assess(setting, goal.slos, plan)
+        if isinstance(got, Rejected) or got.metrics.saturated or overrun(margins(got.metrics, goal.slos, goal.power_cap)):
+            continue
+        found.append((rank_key(got.metrics, goal.objective, goal.slos, plan.shorthand, goal.power_cap), plan))
+    return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _near(study: Study) -> Callable[[Setting, Precision], Sequence[Plan]]:
+    """The first plans of the study, and the one that serves most."""
+    able = [r for r in study.ranked if not r.blocked] or list(study.ranked)
+    if "plan" in study.inputs:
+        return lambda setting, precision: [study.ranked[0].plan]
+    most = max(able, key=lambda r: r.metrics.output_throughput_tok_s)
+    plans = list(dict.fromkeys([most.plan, *(r.plan for r in able[:NEAR])]))
+    return lambda setting, precision: plans
+
+
+def _load(study: Study, asked: Asked) -> Remedy | str:
+    """A lower rate, or fewer users."""
+    work, near = study.setting.workload, _near(study)
+    if work.mode == "offline":
+        return ""
+    name, whole = ("concurrency", float(work.concurrency)) if work.mode == "closed" else ("request_rate", mean_rate(work.arrive))
+
+    def rounded(value: float) -> float:
+        if name == "concurrency":
+            return float(max(1, math.floor(value)))
+        places = 1 - math.floor(math.log10(value))
+        return math.floor(value * 10**places + 1e-9) / 10**places
+
+    def works(value: float) -> Plan | None:
+        given = int(value) if name == "concurrency" else value
+        return _works(asked, Trial({name: given}, near))
+
+    low, high, plan = 0.0, whole, None
+    for share in SHARES:
+        low = rounded(share * whole)
+        plan = works(low) if low < high else None
+        if plan or (low <= 1.0 and name == "concurrency"):
+            break
+        high = low
+    for _ in range(HALVINGS if plan else 0):
+        middle = rounded(0.5 * (low + high))
+        better = works(middle) if low < middle < high else None
+        low, high, plan = (middle, high, better) if better else (low, middle, plan)
+    if plan is None:
+        return f"{low:g} {'users' if name == 'concurrency' else 'requests/s'}"
+    if name == "concurrency":
+        return Remedy(f"{int(low):,} user{'s' * (low > 1)}", plan.shorthand, {name: int(low)})
+    return Remedy(f"{low:g} requests/s", plan.shorthand, {name: low})
+
+
+def _clock(study: Study, asked: Asked) -> Remedy | str:
+    """A lower clock of the GPUs, where they draw too much."""
+    gpu, near = study.setting.cluster.gpu, _near(study)
+    drawn = study.ranked[0].metrics.energy.watts
+    if not drawn > study.power_cap or study.inputs.get("clock") or not gpu.clock_mhz > 0:
+        return ""
+    for share in CLOCKS:
+        mhz = round(share * gpu.clock_mhz)
+        slower = partial(_slower, near, mhz)
+        plan = _works(asked, Trial({"clock": str(mhz)}, slower))
+        if plan:
+            return Remedy(f"a clock of {mhz:,} MHz", plan.shorthand, {"clock": str(mhz)})
+    return f"{mhz:,} MHz"
+
+
+def _slower(near: Callable[[Setting, Precision], Sequence[Plan]], mhz: int, setting: Setting, precision: Precision) -> list[Plan]:
+    return [replace(plan, clock=mhz) for plan in near(setting, precision)]
+
+
+def _larger(study: Study) -> Iterator[tuple[int, int]]:
+    """(GPUs of a node, nodes) of larger clusters, doubling."""
+    per_node, nodes = study.setting.cluster.per_node, study.setting.cluster.nodes
+    while 2 * per_node * nodes <= MOST_GPUS:
+        per_node, nodes = (2 * per_node, nodes) if nodes == 1 and 2 * per_node <= NODE else (per_node, 2 * nodes)
+        yield per_node, nodes
+
+
+def _gpus(study: Study, asked: Asked) -> Remedy | str:
+    """More of the same GPUs."""
+    first, cluster = study.ranked[0].plan, study.setting.cluster
+    name = study.inputs["gpu"] if "gpus" in study.inputs else cluster.gpu.name  # else it may hold the counts
+    for per_node, nodes in _larger(study):
+        counts = {"gpu": name, "gpus": per_node, "nodes": nodes if max(nodes, cluster.nodes) > 1 else None}
+        plans = partial(_wider, first, per_node * nodes // cluster.size)
+        trial = Trial(dict.fromkeys(WIDTHS) | counts, plans)
+        plan = _works(asked, trial)
+        if plan:
+            return Remedy(f"{per_node * nodes} × {cluster.gpu.name}", plan.shorthand, trial.changes)
+    return f"{MOST_GPUS} GPUs" if cluster.size < MOST_GPUS else ""
+
+
+def _wider(first: Plan, more: int, setting: Setting, precision: Precision) -> list[Plan]:
+    """Plans for a larger cluster: copies of the first one, the usual one, and plain ones that the engine can be started with."""
+    copies = replace(first, replicas=first.replicas * more)
+    usual = replace(heuristic_plan(setting.model, setting.cluster, first.precision), clock=first.clock)
+    able = [
+        replace(p, clock=first.clock) for p in candidates(setting.model, setting.cluster, first.precision).plans
+        if p.stages <= setting.cluster.nodes and (not has_server(setting) or not blocked(setting, p))
+        and (p.lanes == 1 or (routed(setting.model) and p.attention.tp == 1))
+    ]  # fmt: skip
+    return list(dict.fromkeys([copies, usual, *able]))[:TRIED]
+
+
+def _format(study: Study, asked: Asked) -> Remedy | str:
+    """8-bit weights, where they are wider and the GPU multiplies them."""
+    first = study.ranked[0].plan
+    if first.precision.default not in WIDE or first.precision.weights or not study.setting.cluster.gpu.flops.get("fp8"):
+        return ""
+    flag = "weight_dtype" if "plan" in study.inputs else "quant"
+    near = _near(study)
+
+    def slim(setting: Setting, precision: Precision) -> list[Plan]:
+        return [replace(p, precision=precision if flag == "weight_dtype" else quantised(precision, "fp8"))
+                for p in near(setting, precision)]  # fmt: skip
+
+    plan = _works(asked, Trial({flag: "fp8"}, slim))
+    return Remedy("fp8 weights", plan.shorthand, {flag: "fp8"}) if plan else "fp8 weights"

@@ -1,0 +1,80 @@
+"""Options of a question that would do nothing beside others: refused, never ignored (floor 2).
+
+Names are those of the command line's rows.  What only shows in the files and models themselves (a trace that has no
+times, a model without experts) is refused where those are known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apexsim.errors import InputError
+
+Given = Mapping[str, Any]  # the options that were given, without the rest
+When = Callable[[Given], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """`option` does nothing `when` …, `because` …; hint: what to do instead."""
+
+    option: str
+    when: When
+    because: str
+    hint: str = ""
+
+
+def beside(*names: str) -> When:
+    """Any of these is given."""
+    return lambda given: any(name in given for name in names)
+
+
+def without(*names: str) -> When:
+    """None of these is given."""
+    return lambda given: not any(name in given for name in names)
+
+
+def both(*conditions: When) -> When:
+    """All conditions hold."""
+    return lambda given: all(when(given) for when in conditions)
+
+
+def no_rate(given: Given) -> bool:
+    """No rate that spaces the arrivals."""
+    return not math.isfinite(given.get("request_rate", math.inf))
+
+
+def _all_alike(given: Given) -> bool:
+    """Nothing of the made-up requests is drawn."""
+    return "trace" not in given and no_rate(given) and not given.get("length_spread", "concurrency" in given)
+
+
+def _no_auto(given: Given) -> bool:
+    return "quant" in given and "auto" not in [word.strip() for word in str(given["quant"]).split(",")]
+
+
+OWN_LENGTHS, OWN_ARRIVALS = "a trace has its own lengths", "a trace has its own arrivals"
+NO_TRACE, NO_GAPS = "no trace is read", "it shapes the gaps between arrivals, and no finite --request-rate is given"
+QUESTION = (
+    Clash("num_requests", beside("trace"), "a trace has its own requests", "shorten it: apexsim trace filter --head N"),
+    Clash("length_spread", beside("trace"), OWN_LENGTHS, "see: apexsim trace scale --help"),
+    Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),
+    Clash("burstiness", no_rate, NO_GAPS, "add --request-rate R"),
+    Clash("seed", both(beside("trace"), no_rate), "nothing of a trace is drawn", "drop it"),
+    Clash("seed", _all_alike, "nothing is drawn: all requests are alike", "add --request-rate or --length-spread"),
+    Clash("time_unit", without("trace"), NO_TRACE, "add --trace FILE"),
+    Clash("map", without("trace"), NO_TRACE, "add --trace FILE"),
+    Clash("image_size", without("images"), "the requests have no images", "add --images N"),
+    Clash("weight_dtype", _no_auto, "--quant does not hold the checkpoint's own format", "add auto to --quant"),
+)
+
+
+def refuse(clashes: Iterable[Clash], given: Given) -> None:
+    """Raise InputError where an option does nothing beside the others that are given."""
+    for clash in clashes:
+        if clash.option in given and clash.when(given):
+            flag = "--" + clash.option.replace("_", "-")
+            raise InputError(f"it has no effect: {clash.because}", flag, clash.hint)

@@ -1,0 +1,159 @@
+"""Decode steps and prompts priced without an engine, beside what physics makes of them: for the laws, and for wider scans.
+
+`tests/laws/test_physics.py` holds the laws on every GPU; `scripts/scan_physics.py` counts what breaks them over more models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.cost.bank import load_bank
+from apexsim.cost.price import Pricer
+from apexsim.cost.roofline import Peaks
+from apexsim.cost.tables import Reader, runs
+from apexsim.cost.work import Demand, compute_of, work
+from apexsim.engine.types import DECODE, FULL, PROMPT
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.families import load_model
+from apexsim.model.ops import Attend, Cross, Grouped, Index, Op
+from apexsim.plan.choose import precision_of
+from apexsim.plan.lower import lower
+from apexsim.plan.plan import parse_plan
+
+Array = NDArray[np.float64]
+Ops = tuple[tuple[Op, int], ...]
+# One of each kind: dense, experts, latent attention with experts, linear attention with experts, windows with 4-bit experts, a text part.
+KINDS = {"llama-3.1-8b": "TP1", "qwen3-30b-a3b": "TP1", "deepseek-v3": "TP8", "qwen3-next-80b-a3b-instruct": "TP2", "gpt-oss-20b": "TP1",
+         "qwen2.5-vl-7b-instruct": "TP1"}  # fmt: skip
+MORE = {"llama-2-7b": "TP1", "llama-3.1-70b": "TP8", "mixtral-8x7b": "TP2", "qwen3-8b": "TP1"}
+SOURCES = ("vllm", "sglang", "trtllm")
+FORMATS = ("bf16", "fp8", "fp8_block", "int4", "nvfp4")
+BATCH = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0])
+CONTEXT = np.array([128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0])
+NTH, SMALL = 3, 16.0  # of the points that bounds are counted at; batch up to which weights are what takes the time
+PROMPTS = np.array([128.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0])
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one GPU of a plan takes, and takes at least [s]; decode steps are [batch, context], what is least at every NTH of both."""
+
+    decode: Array
+    moved: Array  # bytes / bandwidth
+    products: Array  # FLOP / peak
+    prompt: Array  # [length]
+    prompt_products: Array  # [length]
+    experts: Array  # [batch] routed experts of a decode step
+
+
+@cache
+def _pricer(gpu: str, source: str, gpus: int) -> Pricer:
+    found = load_gpu(gpu)
+    return Pricer(load_bank(found, source), Cluster(found, gpus))
+
+
+@cache
+def _ops(model: str, plan: str, weights: str, flops: tuple[tuple[str, float], ...]) -> Ops:
+    loaded = load_model(model)
+    shape = parse_plan(plan, precision_of(loaded, None if weights == "auto" else weights, None, None))
+    found: list[tuple[Op, int]] = []
+    for stage in lower(loaded, shape, dict(flops), 8):
+        found += [(op, n) for layer, n in stage.layers for op in layer.ops]
+        found += [(op, 1) for op in (*stage.entry, *stage.head)]
+    return tuple(found)
+
+
+def _fastest(op: Op) -> str:
+    """The fastest units that an op may use: an 8-bit cache may be multiplied as it is."""
+    return "fp8" if getattr(op, "kv_dtype", "").startswith("fp8") else compute_of(op)
+
+
+def step(model: str, plan: str, gpu: str, source: str, weights: str) -> Step:
+    """One model on one GPU with one engine's kernels; weights: a format, or auto for the checkpoint's own."""
+    pricer = _pricer(gpu, source, parse_plan(plan).stage_devices)
+    ops = _ops(model, plan, weights, tuple(sorted(load_gpu(gpu).flops.items())))
+    decode, prompt, experts = np.zeros((len(BATCH), len(CONTEXT))), np.zeros(len(PROMPTS)), np.zeros(len(BATCH))
+    for op, n in ops:
+        if isinstance(op, Reader):
+            decode += n * pricer.decode(op, BATCH, CONTEXT).seconds
+            cost, launch = pricer.prefill(op, PROMPTS)
+            prompt += n * (cost.seconds + launch)
+        if not isinstance(op, (Attend, Cross, Index)):
+            each = n * pricer.dense(op, BATCH, True).seconds * runs(op, DECODE)
+            decode += each[:, None]
+            experts += each * isinstance(op, Grouped)
+            prompt += n * pricer.dense(op, PROMPTS, False).seconds * runs(op, PROMPT)
+    few = [[_least(ops, pricer.bank.peaks, b, c) for c in CONTEXT[::NTH]] for b in BATCH[::NTH]]
+    moved, products = (np.array([[cell[i] for cell in row] for row in few]) for i in (0, 1))
+    return Step(decode, moved, products, prompt, np.array([_prompt(ops, pricer.bank.peaks, q) for q in PROMPTS]), experts)
+
+
+def _windows(ops: Ops) -> list[int]:
+    return sorted({getattr(op, "window", 0) or FULL for op, _ in ops} | {FULL})
+
+
+def _least(ops: Ops, peaks: Peaks, batch: float, context: float) -> tuple[float, float]:
+    """Seconds that bytes and FLOP of a decode step take at the peaks."""
+    pairs = tuple((w, batch * min(context, w), 0.0) for w in _windows(ops))
+    done = [(op, n, work(op, Demand(batch, 0.0, 1.0, 1, pairs, batch))) for op, n in ops if runs(op, DECODE)]
+    return sum(n * b for _, n, (_, b) in done) / peaks.bandwidth, sum(n * f / peaks.rate(_fastest(op)) for op, n, (f, _) in done)
+
+
+def _prompt(ops: Ops, peaks: Peaks, length: float) -> float:
+    """Seconds that the FLOP of a prompt take at the peaks."""
+    pairs = tuple((w, 0.0, min(length, w) * (length - min(length, w) / 2.0)) for w in _windows(ops))
+    done = ((op, n, work(op, Demand(0.0, length, 1.0, 1, pairs, 1.0))) for op, n in ops if runs(op, PROMPT))
+    return sum(n * f / peaks.rate(_fastest(op)) for op, n, (f, _) in done)
+
+
+# ── laws: each gives what breaks it, as ratios beyond 1 ─────────────────────────────────────────────────────────────
+
+EXACT = 1e-6  # of arithmetic
+LIGHT = 1.02  # reports count activations in 16 bit, which FP4 kernels read in fewer
+JUMP = 1.6  # of a step's growth over that of its batch or context: kernels change tiles and splits
+BETTER = 1.2  # measured tables of two GPUs agree no better, cell by cell and layer by layer
+FAMILIES = {
+    "h200-sxm": "h100-sxm", "b200-sxm": "h200-sxm", "b300-sxm": "b200-sxm", "gb300": "gb200", "h100-sxm": "a100-sxm-80gb",
+    "a100-sxm-80gb": "a100-sxm-40gb", "a100-pcie-80gb": "a100-pcie-40gb", "h100-nvl": "h100-pcie", "gh200-144gb": "gh200-96gb",
+    "l40s": "l4", "rtx-6000-ada": "l4", "rtx-4090": "l4", "rtx-pro-6000": "gb10", "rtx-5090": "gb10", "mi325x": "mi300x",
+}  # fmt: skip
+
+
+def comparable(plan: str, gpu: str, weights: str) -> bool:
+    """Whether a GPU can be held against the lesser one.
+
+    FP4 units exist from Blackwell on, where formulas of unpacking end; a tray of GB200 and GB300 has four GPUs, beyond which only GB300 was
+    timed."""
+    lesser = load_gpu(FAMILIES[gpu])
+    return (weights != "nvfp4" or "fp4" in lesser.flops) and not (gpu == "gb300" and parse_plan(plan).stage_devices > 4)
+
+
+def faster_than_light(found: Step) -> float:
+    """The least time over the time taken, bytes and FLOP, decode steps and prompts; at most 1."""
+    taken = found.decode[::NTH, ::NTH]
+    return float(max((found.moved / taken).max(), (found.products / taken).max(), (found.prompt_products / found.prompt).max()))
+
+
+def falls(found: Step) -> float:
+    """How much longer a step takes than one of a larger batch, or of a longer context."""
+    less = [found.decode[:-1] / found.decode[1:], (found.decode[:, :-1] / found.decode[:, 1:])]
+    return float(max(x.max() for x in less))
+
+
+def jumps(found: Step) -> float:
+    """How much more a step takes than one of the next smaller batch or context, over how much larger that is."""
+    grown = [found.decode[1:] / found.decode[:-1] / (BATCH[1:] / BATCH[:-1])[:, None],
+             found.decode[:, 1:] / found.decode[:, :-1] / (CONTEXT[1:] / CONTEXT[:-1])]  # fmt: skip
+    return float(max(x.max() for x in grown))
+
+
+def slower(found: Step, other: Step, few: bool = False) -> float:
+    """How much longer the experts (few: of small batches), or whole decode steps and prompts, take than another's."""
+    if few:
+        sums = found.experts[BATCH <= SMALL], other.experts[BATCH <= SMALL]
+        return float((sums[0] / sums[1]).max()) if sums[1].all() else 0.0
+    return float(max((found.decode / other.decode).max(), (found.prompt / other.prompt).max()))
