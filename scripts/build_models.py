@@ -7,7 +7,7 @@ FOLDER holds `org--Name.json` files, `parameters.csv` (config, total_params, act
 last table gives file, kind and source.  Written: one JSON per model, without notes on its origin, and `index.csv` with
 the totals counted by this package, the published and the independently counted ones, and the source.  Rows of other
 files stay.  With --add, FOLDER holds further `org--Name.json` files and TABLE.csv (config, published_total, source) says
-what their checkpoints hold; a count that differs from it by more than 0.5 % is refused.
+what their checkpoints hold (empty = not known); a count that differs from it by more than 0.5 % is refused.
 """
 
 from __future__ import annotations
@@ -98,10 +98,11 @@ def add(folder: Path, table: Path, into: Path) -> None:
     rows = []
     with table.open(encoding="utf-8", newline="") as file:
         for given in csv.DictReader(file):
-            published = int(given["published_total"])
+            published = int(given["published_total"] or 0)
             known = {"published_total": published, "published_active": 0, "counted_total": published, "counted_active": 0}
             row = row_of(place(folder / f"{given['config']}.json", into), known, "published", given["source"])
-            if abs(int(str(row["total"])) / published - 1.0) > CLOSE:
+            row["counted_total"] = published or row["total"]
+            if published and abs(int(str(row["total"])) / published - 1.0) > CLOSE:
                 raise SystemExit(f"{given['config']} counts {row['total']}, its checkpoint holds {published}")
             rows.append(row)
     write(rows, into)

@@ -18,7 +18,7 @@ from apexsim.model.names import DATA, aliases, catalogue, hub_id, model_names
 
 with (DATA / "index.csv").open(encoding="utf-8", newline="") as _file:
     INDEX = {row["name"]: row for row in csv.DictReader(_file)}
-VISION = ("gemma-3-", "granite-vision", "llava", "Mistral-Small", "dots.ocr", "-VL-")
+VISION = ("Ministral-3-", "gemma-3-4b", "gemma-3-12b", "gemma-3-27b", "granite-vision", "llava", "Mistral-Small", "dots.ocr", "-VL-")
 DENSE_DECODERS = [n for n, r in INDEX.items() if r["family"] in DENSE and not any(v in n for v in VISION)]
 ROUNDED = (  # published totals that are rounded or count other parts: data/models/README.md
     "Qwen3-1.7B", "Qwen3-Omni", "Qwen3.5-27B", "Qwen3.6-27B", "Qwen3.5-9B", "DeepSeek-V4-Pro", "gemma-4", "Gemma-4",

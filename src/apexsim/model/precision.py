@@ -27,6 +27,7 @@ IN_NAME = (  # words of a checkpoint's name -> format; the first row whose words
     ("awq", "awq"), ("gptq", "int4"), ("int4", "int4"), ("4bit", "int4"), ("autoround", "int4"), ("6bit", "int6"),
     ("5bit", "int5"), ("w4", "int4"), ("w8", "int8"),
 )  # fmt: skip
+CACHE = re.compile(r"fp8-kv\b|kv-?fp8")  # names of checkpoints that state the format of the cache too
 FOUR_BIT = ("nvfp4", "mxfp4")  # ModelOpt's and OpenAI's recipes leave the attention of expert models in 16 bit
 BLOCK_FP8 = re.compile(r"^(qwen/qwen3|deepseek-ai/|xiaomimimo/|zai-org/glm-5|minimaxai/)")  # owners whose "-FP8" is block-wise
 
@@ -110,7 +111,7 @@ def _from_name(name: str, model: Model) -> Formats:
     experts = bool(model_parameters(model).get("experts"))
     parts = [p for p in LINEAR if p != "attention"] if experts and found in FOUR_BIT else LINEAR
     note = f"number format {found} taken from the checkpoint's name, the config does not state it"
-    return Formats(tuple((p, found) for p in sorted(parts)), "fp8" if found == "nvfp4" else "", (note,))
+    return Formats(tuple((p, found) for p in sorted(parts)), "fp8" if found == "nvfp4" or CACHE.search(name.lower()) else "", (note,))
 
 
 def refuse(unread: str, option: str) -> None:
