@@ -251,7 +251,7 @@ def test_a_fault_is_marked_and_the_rest_is_kept(fault: str, said: str) -> None:
 
 def test_failures_in_a_row_stop_the_run() -> None:
     with serving(lambda n: "refuse" if n >= 4 else "") as (url, server):
-        run = sent(url, stream(30, gap=0.01), failures=3)
+        run = sent(url, stream(30, gap=0.05), failures=3)
     assert run.stopped.startswith("3 requests in a row failed") and len(server.bodies) < 15
     assert measured(run).completed == 4 and any(s.error.startswith("not sent") for s in run.sent)
 
