@@ -310,7 +310,7 @@ def lfm2(c: Config) -> Model:
     conv, width = c.count("conv_L_cache", default=3), c.hidden
     projections = ((3 * width, width), (width, width))
     short = LinearAttention(
-        "gdn", 1, 1, 1, width, conv, parameters=4 * width * width + width * conv, projections=projections
+        "gdn", 1, 1, 0, width, conv, parameters=4 * width * width + width * conv, projections=projections
     )
     full, listed = attention(c, qk_norm="head"), c.data.get("full_attn_idxs")
     kinds = c.per_layer("layer_types", c.layers) or [
