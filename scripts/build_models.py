@@ -6,8 +6,8 @@ usage: python scripts/build_models.py FOLDER [--into src/apexsim/data/models]
 FOLDER holds `org--Name.json` files, `parameters.csv` (config, total_params, active_params, note) and a README.md whose
 last table gives file, kind and source.  Written: one JSON per model, without notes on its origin, and `index.csv` with
 the totals counted by this package, the published and the independently counted ones, and the source.  Rows of other
-files stay.  With --add, FOLDER holds further `org--Name.json` files and TABLE.csv (config, published_total, source) says
-what their checkpoints hold (empty = not known); a count that differs from it by more than 0.5 % is refused.
+files stay.  With --add, FOLDER holds further `org--Name.json` files and TABLE.csv (config, recalled_total, source) says
+what is recalled of their checkpoints (empty = nothing); a count that differs from it by more than 0.5 % is refused.
 """
 
 from __future__ import annotations
@@ -94,16 +94,15 @@ def build(folder: Path, into: Path) -> None:
 
 
 def add(folder: Path, table: Path, into: Path) -> None:
-    """Further configs, each checked against the number of parameters that its checkpoint holds."""
+    """Further configs that nobody looked up, each checked against the number of parameters that is recalled of its checkpoint."""
     rows = []
     with table.open(encoding="utf-8", newline="") as file:
         for given in csv.DictReader(file):
-            published = int(given["published_total"] or 0)
-            known = {"published_total": published, "published_active": 0, "counted_total": published, "counted_active": 0}
-            row = row_of(place(folder / f"{given['config']}.json", into), known, "published", given["source"])
-            row["counted_total"] = published or row["total"]
-            if published and abs(int(str(row["total"])) / published - 1.0) > CLOSE:
-                raise SystemExit(f"{given['config']} counts {row['total']}, its checkpoint holds {published}")
+            recalled = int(given["recalled_total"] or 0)
+            known = {"published_total": 0, "published_active": 0, "counted_total": recalled, "counted_active": 0}
+            row = row_of(place(folder / f"{given['config']}.json", into), known, "recalled", given["source"])
+            if recalled and abs(int(str(row["total"])) / recalled - 1.0) > CLOSE:
+                raise SystemExit(f"{given['config']} counts {row['total']}, {recalled} is recalled of its checkpoint")
             rows.append(row)
     write(rows, into)
 

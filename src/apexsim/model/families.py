@@ -15,7 +15,7 @@ from apexsim.model.families_hybrid import HYBRID
 from apexsim.model.families_keys import KEYED, UNSUITED, by_keys
 from apexsim.model.families_moe import MOE
 from apexsim.model.model import Model
-from apexsim.model.names import find_config
+from apexsim.model.names import doubts, find_config
 from apexsim.model.precision import formats
 from apexsim.model.towers import tower_parts, uncounted
 from apexsim.model.vision import vision_of
@@ -71,7 +71,7 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
         kv_dtype=precision.kv,
         unread=precision.unread,
         unread_kv=precision.unread_kv,
-        notes=model.notes + precision.notes + uncounted(config),
+        notes=model.notes + precision.notes + uncounted(config) + doubts(config),
     )
 
 

@@ -242,6 +242,21 @@ class Entry:
     source: str  # where the configuration comes from
 
 
+RECALLED = "the bundled configuration was not compared with the original: its dimensions are recalled (data/models/README.md)"
+
+
+@lru_cache(maxsize=1)
+def _recalled() -> frozenset[str]:
+    """What `Config.where` says of bundled files whose dimensions nobody looked up."""
+    with (DATA / "index.csv").open(encoding="utf-8", newline="") as rows:
+        return frozenset(f"bundled {r['name']}.json" for r in csv.DictReader(rows) if r["kind"] == "recalled")
+
+
+def doubts(config: Config) -> tuple[str, ...]:
+    """What to say of a configuration's origin before its numbers are believed."""
+    return (RECALLED,) if config.where in _recalled() else ()
+
+
 def catalogue() -> list[Entry]:
     """All bundled models, from the index that stands beside them."""
     with (DATA / "index.csv").open(encoding="utf-8", newline="") as rows:
