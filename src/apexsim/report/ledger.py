@@ -53,7 +53,8 @@ def fit_json(answer: Fit, lines: tuple[Line, ...] = ()) -> dict[str, Any]:
         "ledger": [{"line": name, "bytes": size} for name, size in found.ledger], "stage": found.stage,
         "kv_bytes": found.kv_bytes, "kv_range_bytes": found.kv_range, "kv_tokens": found.tokens if found.pool.groups else 0,
         "max_concurrency": found.max_concurrency, "block_tokens": found.block_size, "block_bytes": found.pool.block_bytes,
-        "same_cache_fraction": fractions(found, answer.engine), "log": list(words(answer, found)), "notes": (*answer.notes, *answer.model.notes),
+        "same_cache_fraction": fractions(found, answer.engine), "log": list(words(answer, found)),
+        "notes": (*answer.notes, *answer.model.notes),
         "comparison": [{"line": x.name, "logged": x.logged, "predicted": x.predicted} for x in lines],
     }  # fmt: skip
 
