@@ -413,7 +413,8 @@ def _aligned(other: Table, table: Table) -> Array:
 
 
 def _hosts(tables: Tables, peaks: dict[str, Peaks], told: Told) -> Tables:
-    """Collectives of one node: a number of ranks whose bus bandwidth is far below that of others says how one host is wired."""
+    """Collectives of one node: a number of ranks whose bus bandwidth is far below that of others says how one host is wired,
+    or how one library fares; lookup then asks another engine's curve, else the formula."""
     del peaks
 
     def change(system: str, family: str, table: Table) -> Table:
@@ -424,7 +425,7 @@ def _hosts(tables: Tables, peaks: dict[str, Peaks], told: Told) -> Tables:
         bus = share * np.nanmax(np.asarray(table.axes["bytes"], float) / table.seconds, axis=1)
         poor = bus < WIRED * bus.max()
         many = ", ".join(f"{int(r)} ranks at {b / 1e9:.1f}" for r, b in zip(ranks[poor], bus[poor], strict=True))
-        told.add((system, family, table.key), "refused", f"the wiring of one host: {many} of {bus.max() / 1e9:.0f} GB/s",
+        told.add((system, family, table.key), "refused", f"slower than other numbers of ranks allow: {many} of {bus.max() / 1e9:.0f} GB/s",
                  (~np.isnan(table.seconds[poor])).sum())  # fmt: skip
         return replace(table, seconds=np.where(poor[:, None], np.nan, table.seconds))
 

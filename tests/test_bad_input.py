@@ -55,6 +55,19 @@ def test_an_input_is_not_overwritten(words: list[str], tmp_path: Path, capsys: C
     assert "is the input and would be overwritten" in refused(capsys, *words) and Path("t").read_text() == GOOD
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "llama-3.1-8b", "--gpu", "~nouser:8"], ["fit", "~nouser/x.json", *AXES], ["device", "check", "~nouser/x"],
+        ["simulate", "llama-3.1-8b", "--plan", "TP1", *AXES, "--trace", "~nouser/t.csv"],
+        ["trace", "synth", "--like", "~nouser/t", "--num-requests", "2", "-o", "~nouser/u"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_home_that_nobody_has_is_a_path_like_others(words: list[str], capsys: Capture) -> None:
+    assert "nouser" in refused(capsys, *words)
+
+
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe, read = tmp_path / "p", []
     os.mkfifo(pipe)

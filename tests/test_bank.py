@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -431,3 +432,17 @@ def test_a_carried_gemm_of_decode_sizes_agrees_with_the_gpu_itself(h100: Bank) -
     lent = load_bank(replace(h200, kernels="", borrow="h100_sxm", name="h200 without tables"))
     for n, k in ((8192, 8192), (10240, 8192), (4096, 4096)):
         assert lent.gemm(m, n, k, "bf16").seconds == pytest.approx(load_bank(h200).gemm(m, n, k, "bf16").seconds, rel=0.12)
+
+
+def test_what_was_done_to_tables_stands_on_the_page() -> None:
+    done = [(family, note) for name in systems() for family, rows in Tables(name).index.items() for row in rows.values()
+            for note in row["checked"]]  # fmt: skip
+    page = (Path(__file__).parents[1] / "docs/kernels.md").read_text(encoding="utf-8")
+    told = {(family, *re.sub(r"^[\d,]+ cells ", "", note).split(": ", 1)) for family, note in done}
+    assert told and [" ".join(row) for row in sorted(told) if f"| {' | '.join(row)} |" not in page] == []
+
+
+def test_a_curve_that_was_refused_gives_way_to_another_engines() -> None:
+    bank = load_bank(load_gpu("gb200"), "vllm")
+    few, many = (bank.collective("all_reduce", [8192.0, 65536.0], gpus).seconds for gpus in (2, 4))
+    assert (few <= many).all()

@@ -10,7 +10,6 @@ import pytest
 
 from apexsim.cost.experts import Layer, chosen
 from apexsim.cost.grid import bridged, settled
-from apexsim.cost.kernels import Tables, systems
 from apexsim.cost.roofline import Peaks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -72,9 +71,3 @@ def test_chosen_experts_grow_from_k_to_all(load: int) -> None:
     assert share[0] == pytest.approx(8 / 256)
     assert (np.diff(share) > 0).all()
     assert share[-1] <= 1.0
-
-
-@pytest.mark.parametrize("system", systems())
-def test_what_was_done_to_a_table_is_told(system: str) -> None:
-    rows = [row for family in Tables(system).index.values() for row in family.values()]
-    assert all(isinstance(row["checked"], list) for row in rows)

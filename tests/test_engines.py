@@ -80,7 +80,7 @@ def test_days_of_release_ascend_with_the_versions() -> None:
         assert days == sorted(days) and (len(days) == 1 or all(re.fullmatch(r"20\d\d-\d\d-\d\d", day) for day in days))
 
 
-@pytest.mark.parametrize("spec", ["vlm", "vllm@zero", "vllm@", "vllm@0.2", "", "@1"])
+@pytest.mark.parametrize("spec", ["vlm", "vllm@zero", "vllm@0.23.1@x", "vllm@", "vllm@0.2", "", "@1"])
 def test_unknown_engines_and_versions_are_refused(spec: str) -> None:
     with pytest.raises(InputError):
         load_engine(spec)

@@ -106,6 +106,13 @@ def test_the_lines_that_a_report_suggests_run_again_in_the_engines_words(capsys:
     assert (engine["max_num_seqs"], engine["max_capture"], engine["chunked_prefill"]) == (99, 0, False)
 
 
+@pytest.mark.parametrize("word", ["--dtype", "--kv-cache-dtype"])
+def test_auto_is_the_checkpoints_own_format(word: str, capsys: Capture) -> None:
+    words = ["llama-3.1-8b", "--gpu", "h100:1", "--isl", "8", "--osl", "8", "--num-prompts", "2"]
+    named, plain = (study(capsys, "plan", *words, *more)["ranked"] for more in ([word, "auto"], []))
+    assert named[0]["plan"] == plain[0]["plan"]
+
+
 def test_a_whole_command_line_of_another_tool_is_understood(capsys: Capture) -> None:
     theirs = ["--model-path", "llama-3.1-8b", "--system", "h100_sxm", "--total-gpus", "16", "--backend", "vllm", "--backend-version",
               "0.19.0", "--isl", "1k", "--osl", "8", "--num-prompts", "9", "--max-concurrency", "3", "-tp", "8", "--dtype", "float16",

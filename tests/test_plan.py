@@ -36,7 +36,8 @@ def test_shorthand_is_read(text: str, plan: Plan) -> None:
     assert parse_plan(text) == plan
 
 
-@pytest.mark.parametrize("text", ["", "TP", "TP0", "0×TP2", "TP4/TP8", "TP8TP8", "EPP2", "2××TP4", "TP-2", "PP2PP4", "xPP2"])
+@pytest.mark.parametrize("text", ["", "TP", "TP0", "TP4PP2x2", "TP1PP1x6", "DP2TP2PP2x2",
+                                   "0×TP2", "TP4/TP8", "TP8TP8", "EPP2", "2××TP4", "TP-2", "PP2PP4", "xPP2"])  # fmt: skip
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_plan(text)

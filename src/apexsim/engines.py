@@ -87,8 +87,8 @@ class EngineRow:
     gap_s: float  # per small un-tabulated kernel
     prompt_add_launch_s: float  # added per launch unit to a step that holds a prompt
     prompt_floor_launch_s: float  # floor per launch unit of such a step
-    bare_launch_s: float  # … of a decode step larger than every captured graph
-    eager_launch_s: float  # … of every step where nothing is captured or compiled
+    bare_launch_s: float  # … of a decode step larger than every captured graph, at least that of prompts
+    eager_launch_s: float  # … of every step where nothing is captured or compiled, likewise
     prompt_factor: float  # x tabulated kernels of such a step
     tokenise_s: float  # per prompt token, one front-end process, serial
     request_s: float  # per request, serial
@@ -177,20 +177,20 @@ def load_engine(spec: str = DEFAULT_ENGINE) -> EngineRow:
     name, sign, version = _named(spec)
     if not sign:
         return _row(name, engine_versions(name)[-1])
-    wanted, first, last = _order(version, spec), engine_versions(name)[0], newest_version(name)
-    if not _order(first, spec) <= wanted <= _order(last, spec):
-        beyond = "older" if wanted < _order(first, spec) else "newer"
+    wanted, first, last = order(version, spec), engine_versions(name)[0], newest_version(name)
+    if not order(first, spec) <= wanted <= order(last, spec):
+        beyond = "older" if wanted < order(first, spec) else "newer"
         ends = f"{name} is known from {first} to {last}" if first != last else f"{name} is known as {first}"
         raise InputError(f"{name} {version} is {beyond} than all that are known", "--engine", f"{ends} (see: apexsim engines {name})")
     row = closest(spec)
-    return row if _order(row.version, spec) == wanted else replace(row, asked=version.lstrip("v"))
+    return row if order(row.version, spec) == wanted else replace(row, asked=version.lstrip("v"))
 
 
 def closest(spec: str) -> EngineRow:
     """The newest row that is not newer than "name@version", else the oldest: for measured systems of any version."""
     name, _, version = _named(spec)
     rows = engine_versions(name)
-    fitting = [v for v in rows if not version or _order(v, spec) <= _order(version, spec)]
+    fitting = [v for v in rows if not version or order(v, spec) <= order(version, spec)]
     return _row(name, fitting[-1] if fitting else rows[0])
 
 
@@ -234,11 +234,11 @@ def _file(name: str) -> dict[str, Any]:
     return tomllib.loads((files("apexsim") / f"data/engines/{name}.toml").read_text(encoding="utf-8"))
 
 
-def _order(version: str, spec: str) -> tuple[int, ...]:
+def order(version: str, spec: str = "") -> tuple[int, ...]:
     """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
     match = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", version)
-    if not match:
-        raise InputError(f"cannot read engine version '{version}' of '{spec}'", "--engine", "expected e.g. vllm@0.19.0")
+    if not match or "@" in version:
+        raise InputError(f"cannot read engine version '{version}' of '{spec or version}'", "--engine", "expected e.g. vllm@0.19.0")
     numbers = [int(n) for n in match[1].split(".")][:3]
     return tuple(numbers + [0] * (3 - len(numbers)))
 

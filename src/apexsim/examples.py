@@ -6,6 +6,7 @@ wherever no such file lies.  Installed, the folder is part of the package's data
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from apexsim.errors import InputError
@@ -20,7 +21,12 @@ def located(path: str | Path) -> Path:
     text = str(path)
     if text.startswith(PREFIX):
         return _named(text.removeprefix(PREFIX).strip())
-    return packaged(text) or Path(path)
+    return packaged(text) or expanded(text)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder that its ~ means; as it stands where nobody has that name (where pathlib raises)."""
+    return Path(os.path.expanduser(path))
 
 
 def packaged(path: str) -> Path | None:

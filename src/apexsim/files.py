@@ -26,7 +26,7 @@ def opened(path: str | Path, what: str) -> IO[bytes]:
     """The file as bytes, unpacked where it is gzip; `what` it is, in words.  A pipe is read once."""
     where = str(path)
     try:
-        raw = io.BufferedReader(io.FileIO(located(path).expanduser()), PEEK)
+        raw = io.BufferedReader(io.FileIO(located(path)), PEEK)
         if raw.peek(2)[:2] != b"\x1f\x8b":
             return raw
         packed = gzip.GzipFile(fileobj=raw, mode="rb")

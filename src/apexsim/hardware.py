@@ -23,7 +23,7 @@ from typing import Any
 
 from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
-from apexsim.examples import located
+from apexsim.examples import expanded, located
 from apexsim.files import read_text
 from apexsim.units import GB, TFLOPS, US, GiB
 
@@ -168,11 +168,11 @@ def _number(table: Mapping[str, Any], key: str, where: str, default: float | Non
         raise InputError(f"key '{key}' must be a number, got {value!r}", where)
     if key not in table and math.isnan(value):
         return value  # unknown, and allowed to be
-    if not -LARGEST < value < LARGEST or value < 0 or (value == 0 and (default is None or key in POSITIVE)):
+    if value != value or value < 0 or (value == 0 and (default is None or key in POSITIVE)):
         raise InputError(f"key '{key}' must be positive, got {str(value)[:40]}", where)
     if value > LIMITS.get(key, LARGEST) or 0 < value < SMALLEST:
         told = f"from {SMALLEST:g} to {LIMITS.get(key, LARGEST):g}"
-        raise InputError(f"key '{key}' must lie {told}, got {value:g}", where, "is the unit right?")
+        raise InputError(f"key '{key}' must lie {told}, got {str(value)[:40]}", where, "is the unit right?")
     return float(value)
 
 
@@ -306,13 +306,13 @@ def load_gpu(name: str | Path) -> Gpu:
             return _index()[spelling(form)]
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
-    for folder in (located(text).expanduser(), devices_folder() / spelling(text)):
+    for folder in (located(text), devices_folder() / spelling(text)):
         if text and (folder / DEVICE_FILE).is_file():
             return load_device(folder)
     base, sign, clock = text.rpartition("@")
     if sign and spelling(base) in _index():
         raise InputError(f"'{clock}' is no clock in MHz", "--gpu", f"write e.g. {base}@1200")
-    if text and Path(text).expanduser().is_dir():
+    if text and expanded(text).is_dir():
         raise InputError(f"the folder holds no {DEVICE_FILE}", text, "see: docs/devices.md")
     hint = f"{nearest(text, gpu_names())} or the path of a .toml file or of a folder with a {DEVICE_FILE}"
     raise InputError(f"unknown GPU '{text}'", "--gpu", hint)
@@ -358,7 +358,7 @@ def _is_gpu(text: str) -> bool:
     inside = re.search(r"\((.*?)\)", base)
     known = any(form and spelling(form) in _index() for form in (base, inside[1] if inside else ""))
     folder = devices_folder() / spelling(base)
-    return known or Path(base).expanduser().exists() or (bool(spelling(base)) and (folder / DEVICE_FILE).is_file())
+    return known or expanded(base).exists() or (bool(spelling(base)) and (folder / DEVICE_FILE).is_file())
 
 
 def devices_folder() -> Path:

@@ -12,7 +12,7 @@ import typer
 from apexsim.cli.options import checked, with_options
 from apexsim.cli.outside import STDOUT, present, say
 from apexsim.errors import InputError
-from apexsim.examples import located
+from apexsim.examples import expanded, located
 
 if TYPE_CHECKING:
     from apexsim.cost.device_check import Report
@@ -69,20 +69,20 @@ def add(folder: Folder, **given: Any) -> None:
     if name in {spelling(known) for known in gpu_names()}:
         raise InputError(f"'{name}' is a GPU of the catalogue", "--name", "give another name")
     target = devices_folder() / name
-    if target.exists() and target.samefile(Path(folder).expanduser()):
+    if target.exists() and target.samefile(expanded(folder)):
         raise InputError(f"the device '{name}' is this folder itself", folder, "give another --name")
     if target.exists() and not given["force"]:
         raise InputError(
             f"a device '{name}' is there already", str(target), "give --force to replace it, or another --name"
         )
-    _copy(located(folder).expanduser(), target)
+    _copy(located(folder), target)
     say(f"apexsim: kept in {target}; use it as --gpu {name}")
 
 
 def _report(folder: str) -> Report:
     from apexsim.cost.device_check import check_device
 
-    path = located(folder).expanduser()
+    path = located(folder)
     if not path.is_dir():
         raise InputError(f"'{folder}' is no folder", "FOLDER", "name a folder with a device.toml")
     return check_device(path)

@@ -15,7 +15,7 @@ from typing import Any
 
 from apexsim.cli.rows import Opt
 from apexsim.errors import InputError
-from apexsim.examples import PREFIX, located, packaged
+from apexsim.examples import PREFIX, expanded, located, packaged
 
 STDOUT = "-"
 # what is read of a folder that is named: a model, a device, a tokenizer
@@ -29,7 +29,7 @@ def check_files(opts: Sequence[Opt], given: Mapping[str, Any]) -> None:
     given: all that stands on the command line, arguments too.
     """
     outputs = [opt for opt in opts if opt.writes and isinstance(given.get(opt.name), str) and given[opt.name] != STDOUT]
-    wanted = {opt.name: Path(given[opt.name]).expanduser() for opt in outputs}
+    wanted = {opt.name: expanded(given[opt.name]) for opt in outputs}
     read = [path for name, value in given.items() if name not in wanted for path in _named(value)] if outputs else []
     for opt in outputs:
         text, target = given[opt.name], wanted[opt.name]
@@ -67,7 +67,7 @@ def _named(value: Any) -> Iterator[Path]:
             continue
         words = {text, *(part.strip() for part in text.split(","))}
         for word in words | {word.rpartition(sign)[0] for word in words for sign in "@:=" if sign in word}:
-            path = Path(word).expanduser()
+            path = expanded(word)
             example = _example(word)
             if word and _is(os.path.exists, path):
                 yield path
@@ -88,7 +88,7 @@ def _kept() -> tuple[Path, ...]:
     from apexsim.hardware import devices_folder
 
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    hub = expanded(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
     return Path(str(resources.files("apexsim"))), devices_folder(), hub
 
 

@@ -16,6 +16,7 @@ from typing import Any, TextIO, cast
 
 from apexsim.cli.files import STDOUT
 from apexsim.errors import InputError, cut, shown
+from apexsim.examples import expanded
 
 PATIENCE = 0.8  # s before a command says that it is alive
 TICK = 0.25  # s from one look at its state to the next
@@ -28,10 +29,10 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
 
     text: the whole of it, or its parts one after the other.  A device or a pipe is written to, never replaced.
     """
-    if Path(path).expanduser().exists() and not Path(path).expanduser().is_file():
+    if expanded(path).exists() and not expanded(path).is_file():
         _write_through(path, text, flag)
         return
-    target = Path(os.path.realpath(Path(path).expanduser()))
+    target = Path(os.path.realpath(expanded(path)))
     name = ""
     try:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
@@ -52,7 +53,7 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
 
 def _write_through(path: str, text: str | Iterable[str], flag: str) -> None:
     try:
-        with Path(path).expanduser().open("w", encoding="utf-8", errors="replace") as file:
+        with expanded(path).open("w", encoding="utf-8", errors="replace") as file:
             file.writelines([text] if isinstance(text, str) else text)
     except BrokenPipeError:
         raise

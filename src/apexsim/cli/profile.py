@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apexsim.cli.options import checked, with_options
 from apexsim.cli.outside import Progress, say
 from apexsim.errors import InputError
+from apexsim.examples import expanded
 
 if TYPE_CHECKING:
     from apexsim.hardware import Gpu
@@ -76,7 +76,7 @@ def _measure(what: str, dtypes: tuple[str, ...], given: dict[str, Any]) -> None:
 
     with closing(TorchTimer("cuda", ranks=given["gpus"] or 0)) as timer:
         gpu = _gpu(given["gpu"] or timer.name)
-        store = Store(Path(given["out"]).expanduser())
+        store = Store(expanded(given["out"]))
         store.describe(described(gpu))
         budget = math.inf if given["budget"] is None else 60.0 * given["budget"]
         with Progress() as progress:

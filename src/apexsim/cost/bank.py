@@ -128,12 +128,12 @@ class Bank:
         vendor library even for all-reduces; link: price by formula on this link, not from measurements; fused: the
         all-reduce that adds residual and norm (FlashInfer's is TensorRT-LLM's kernel, and priced as that).
         """
-        found = comm.measured(self.library, kind, graph, nccl, nodes, "trtllm" if fused else "")
+        found = comm.measured(self.library, kind, gpus, graph, nccl, nodes, "trtllm" if fused else "")
         return comm.price(self.library, kind, nbytes, gpus, found, link)
 
     def spans_measured(self, kind: str, nodes: int) -> bool:
         """Whether a collective across so many nodes was timed on this very GPU."""
-        found = comm.measured(self.library, kind, True, True, nodes)
+        found = comm.measured(self.library, kind, 2, True, True, nodes)
         return found is not None and found.own
 
     def hop(self, link: Wire, nodes: int) -> tuple[float, float]:
@@ -142,7 +142,7 @@ class Bank:
         The straight line through the measured times of the smallest message and of one of HOP bytes where both were timed on this
         very GPU, else latency, launch and peak of the link.
         """
-        found = comm.measured(self.library, "send", True, True, nodes)
+        found = comm.measured(self.library, "send", 2, True, True, nodes)
         if found is None or not found.own:
             return link.latency + link.launch, 1.0 / link.bandwidth
         small = float(found.curve.bytes[0])

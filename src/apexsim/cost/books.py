@@ -20,9 +20,8 @@ GIVEN = "given"  # the "book" of a number that the user gave
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """A price book: its name as people type it, in words, whether it is an owner's cost (else rent), its day and source."""
+    """A price book: in words, whether it is an owner's cost (else rent), its day and source."""
 
-    name: str
     words: str
     owner: bool
     date: str
@@ -34,7 +33,7 @@ def books() -> dict[str, Book]:
     """Every price book, by its key in the GPU files."""
     data = tomllib.loads((resources.files("apexsim") / "data/prices.toml").read_text(encoding="utf-8"))
     assert set(data) == set(PRICE_BOOKS), "data/prices.toml and the GPU files have other books"
-    return {key: Book(typed(key), **row) for key, row in data.items()}
+    return {key: Book(**row) for key, row in data.items()}
 
 
 def typed(key: str) -> str:
@@ -61,7 +60,7 @@ def price_of(text: str | None, gpu: Gpu) -> tuple[float, str]:
     if key in gpu.prices:
         return gpu.prices[key], key
     if key in books():
-        raise InputError(missing(gpu, key), "--price", "give $/h of one GPU, or one of those")
+        raise InputError(missing(gpu, key), "--price", "give $/h of one GPU" + ", or one of those" * bool(gpu.prices))
     try:
         usd = float(text)
     except ValueError:

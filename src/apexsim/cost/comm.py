@@ -74,11 +74,10 @@ class Curve:
         self.gpus, self.bytes = table.axes["gpus"].astype(float), table.axes["bytes"].astype(float)
         rate, self.holes = fill(self.bytes / table.seconds)
         self.seconds = self.bytes / rate
-        self.none = [bool(np.isnan(row).all()) for row in table.seconds]
 
     def knows(self, gpus: int) -> bool:
-        """Whether the row that serves so many ranks holds any time; those of a badly wired host are refused (docs/kernels.md)."""
-        return not self.none[self.row(gpus)]
+        """Whether the row that serves so many ranks holds any time; those far below their siblings are refused (docs/kernels.md)."""
+        return not bool(self.holes[self.row(gpus)].all())
 
     def row(self, gpus: int) -> int:
         """The row of so many ranks, or of the next fewer that were timed."""
@@ -112,7 +111,7 @@ def price(library: Library, kind: str, nbytes: ArrayLike, gpus: int, found: Foun
     size = np.asarray(nbytes, float)
     if gpus <= 1 and kind != "send":
         return labelled(np.zeros_like(size), Provenance.MEASURED)
-    if found is not None and link is None and found.curve.knows(gpus):
+    if found is not None and link is None:
         priced = found.curve.price(kind, size, gpus)
         if found.own:
             return priced
@@ -126,8 +125,9 @@ def price(library: Library, kind: str, nbytes: ArrayLike, gpus: int, found: Foun
     )
 
 
-def measured(library: Library, kind: str, graph: bool, nccl: bool, nodes: int, engine: str = "") -> Found | None:
-    """The measured curve of a collective: the engine's own all-reduce (or that of another, by name), else the vendor library.
+def measured(library: Library, kind: str, gpus: int, graph: bool, nccl: bool, nodes: int, engine: str = "") -> Found | None:
+    """The measured curve of a collective of so many ranks: the engine's own all-reduce (or that of another, by name), else another
+    engine's or the vendor library's.
 
     A relative's curve serves as `lent` says.
     """
@@ -135,7 +135,8 @@ def measured(library: Library, kind: str, graph: bool, nccl: bool, nodes: int, e
     custom = [(kind, name, mode) for name in (engine or library.source, *ENGINES) for mode in modes]
     wanted = [*(custom if not nccl and nodes == 1 else ()), (kind, "nccl", str(nodes))]
     for home in library.homes:
-        key = next((w for w in wanted if w in home.tables.keys("comm")), None)
+        there = [w for w in wanted if w in home.tables.keys("comm")]
+        key = next((w for w in there if library.surface(home, "comm", w, Curve).knows(gpus)), None)
         if key is None:
             continue
         width = getattr(library.link, "bandwidth", 0.0)

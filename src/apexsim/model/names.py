@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError, nearest
+from apexsim.examples import expanded
 from apexsim.model.config import Config, parse_config, read_config
 from apexsim.model.precision import format_in_name
 
@@ -56,7 +57,7 @@ def find_config(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
     if not name_or_path.strip():
         raise InputError("a model is missing", "MODEL", "give a hub id, a name of `apexsim models` or the path of a config.json")
     _refuse_weights(name_or_path)
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if _is_config(path):
         return read_config(path, changes)
     if name_or_path.endswith(".json") or name_or_path.startswith((".", "/", "~")):
@@ -196,7 +197,7 @@ def _slip(key: str) -> bool:
 def _in_cache(name: str) -> Path | None:
     """The newest snapshot of a checkpoint in the local hub cache."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    cache = expanded(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
     found = sorted(cache.glob(f"models--{name.replace('/', '--')}/snapshots/*/config.json"), key=lambda p: p.parent.name)
     return found[-1] if found else None
 

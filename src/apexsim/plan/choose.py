@@ -35,6 +35,7 @@ def precision_of(
     plain: the format of what the checkpoint leaves unquantised (an engine's --dtype).  What the checkpoint says and nobody
     knows is refused, unless the user says it.
     """
+    plain = None if plain == "auto" else plain  # the engines' word for the checkpoint's own
     if plain and dtype(plain, "--dtype").name not in PLAIN:
         raise InputError(f"'{plain}' is no format of unquantised weights", "--dtype", f"use {', '.join(PLAIN)}, or --weight-dtype")
     if plain and weight:

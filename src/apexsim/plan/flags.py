@@ -7,12 +7,11 @@ cannot be said there.  A flag may name the values that it takes ("fp8=fp8_e4m3":
 from __future__ import annotations
 
 import csv
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from apexsim.engines import EngineRow
+from apexsim.engines import EngineRow, order
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,6 @@ class Flag:
         """Whether a version has it."""
         here = order(version)
         return order(self.since) <= here and (not self.until or here < order(self.until))
-
-
-def order(version: str) -> tuple[int, ...]:
-    """Sort key of a version: its leading numbers."""
-    numbers = [int(n) for n in re.findall(r"\d+", version)[:3]]
-    return tuple(numbers + [0] * (3 - len(numbers)))
 
 
 @cache

@@ -88,7 +88,7 @@ def at_full_length(found: Room, engine: EngineRow, length: int) -> float:
 
 # ---- what cannot be started at all -------------------------------------------------------------------------------
 
-CACHES = ("fp8", "int8", "nvfp4", "fp32")  # formats of the KV cache that an engine must be told
+CACHES = ("fp8", "int8", "fp32")  # formats of the KV cache that an engine must be told
 
 
 def unstartable(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:

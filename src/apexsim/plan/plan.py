@@ -121,7 +121,7 @@ def _cells(attention: Layout, ffn: Layout) -> str:
 
 
 _PLAN = re.compile(r"^(?:(\d{1,9})×)?(?:PP(\d{1,9})×)?([A-Z0-9/]+)$")
-_STAGES = re.compile(r"×?PP(\d+)×?")
+_STAGES = re.compile(r"×?PP(\d+)(?!\d)×?(?!\d)")  # a count of replicas stands before it, so nothing is glued to the cells
 _CLOCK = re.compile(r"@(\d{1,9}) *MHz$", re.IGNORECASE)
 _CELL = re.compile(r"^(?:DP(\d{1,9}))?(?:TP(\d{1,9}))?(?:EP(\d{1,9}))?$")
 _GRAMMAR = "expected e.g. TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8 or DEP8"

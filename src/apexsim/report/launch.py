@@ -75,7 +75,7 @@ class Ask:
         """The format of the cache to ask for; None where the engine's own choice is the plan's."""
         kv, model = self.plan.precision.kv, self.setting.model
         sparse = any(isinstance(c, LatentAttention) and c.index_heads for b in blocks(model) for c in b.cells)
-        other = kv not in ("bf16", "fp16") or model.kv_dtype not in ("", kv) or sparse  # engines take FP8 for sparse latents
+        other = kv != "bf16" or model.kv_dtype not in ("", kv) or sparse  # engines take FP8 for sparse latents
         return kv if other and self.words.has("kv", kv) else None
 
     @property
@@ -378,6 +378,8 @@ def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
         )
     if plan.precision.activation != "auto":
         notes.append(f"activations in {plan.precision.activation}: the checkpoint decides, no flag does")
+    if plan.precision.kv == "fp16" and not ask.kv:
+        notes.append(f"a KV cache in fp16 was simulated; {row.name} {row.spoken} has no word for it and keeps it in the model's own format")
     usual = ask.usual
     odd = [name for name in RULES if getattr(row, name) != getattr(usual, name) and not (name == "admission" and row.engine == "vllm")]
     if odd:

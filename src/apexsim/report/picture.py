@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError
+from apexsim.examples import expanded
 
 
 def saved(figure: Any, path: str) -> None:
     """Write a matplotlib figure to `path`, replacing it at once; raises InputError where it cannot be written."""
-    target = Path(path).expanduser()
+    target = expanded(path)
     aside = target.with_name(f".{target.name}.part")
     try:
         figure.savefig(aside, dpi=120, format=target.suffix[1:] or "png")

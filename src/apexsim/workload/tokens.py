@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError, nearest
+from apexsim.examples import expanded
 from apexsim.files import DOCUMENT, read_text
 
 FILE = "tokenizer.json"
@@ -75,7 +76,7 @@ def by_tokenizer(name: str, download: bool = False) -> Counter:
 
 def _file(name: str, download: bool) -> Path:
     """Where the tokenizer lies."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     for found in (path, path / FILE):
         if found.is_file():
             return found
@@ -96,7 +97,7 @@ def _file(name: str, download: bool) -> Path:
 def _cached() -> dict[str, Path]:
     """Hub names in small letters of the tokenizers in the local cache, and their files; the newest revision of each."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    cache = expanded(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
     files = sorted(cache.glob(f"models--*/snapshots/*/{FILE}"), key=lambda file: (file.stat().st_mtime, str(file)))
     return {file.parts[-4].removeprefix("models--").replace("--", "/").lower(): file for file in files if file.is_file()}
 
