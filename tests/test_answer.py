@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from apexsim.errors import Infeasible, InputError
 from apexsim.model.families import load_model
 from apexsim.objective import margins
 from apexsim.plan.plan import parse_plan
-from apexsim.plan.space import ABILITIES, runnable
+from apexsim.plan.space import ABILITIES, candidates, runnable
 from apexsim.report.figures import scale_for, scale_of
 from apexsim.report.jsonout import study_json
 from apexsim.report.launch import launch
@@ -27,12 +28,15 @@ from apexsim.report.page import pasted
 from apexsim.report.ranking import ranking, room_tokens
 from apexsim.report.text import render
 from apexsim.report.verdict import also, verdict
+from apexsim.search.error import error_of
+from apexsim.search.search import search
 from apexsim.search.study import Study
 from apexsim.slo import parse_slo, parse_slos
 
 Capture = pytest.CaptureFixture[str]
 SHORT = {"prompt_len": 300, "output_len": 30, "num_requests": 60}
 DENSE, ROUTED = {"gpu": "h100-sxm", "gpus": 8, **SHORT}, {"gpu": "h200-sxm", "gpus": 8, **SHORT}
+SINGLE = {**DENSE, "gpus": 1}
 QUESTIONS: dict[str, Callable[[], Study]] = {
     "dense": lambda: api.plan("llama-3.3-70b", **DENSE, request_rate=4.0),
     "dense, kept": lambda: api.plan("llama-3.3-70b", **DENSE, request_rate=4.0, slos=("ttft:p95=1s", "tpot:p95=60ms")),
@@ -53,6 +57,9 @@ QUESTIONS: dict[str, Callable[[], Study]] = {
     "nodes": lambda: api.plan("qwen3-235b-a22b", **ROUTED, nodes=2, request_rate=9.0, engine="tensorrt-llm"),
     "policy": lambda: api.plan("llama-3.1-8b", **{**DENSE, "gpus": 2}, request_rate=4.0, engine="orca"),
     "trace": lambda: api.plan("llama-3.1-8b", gpu="l40s", gpus=1, trace="example:creation"),
+    "one request, missed": lambda: api.plan("llama-3.1-8b", **{**SINGLE, "num_requests": 1}, request_rate=1.0, slos=("ttft:p95=1ms",)),
+    "few users, missed": lambda: api.plan("llama-3.1-8b", **SINGLE, concurrency=1, slos=("ttft:p95=1ms",)),
+    "largest, missed": lambda: api.plan("llama-3.1-8b", **DENSE, nodes=6, request_rate=4.0, slos=("ttft:p95=1ms",)),
     "one plan": lambda: api.simulate("llama-3.3-70b", "2×TP4", **DENSE, request_rate=4.0, slos=("ttft:p95=1s",)),
     "one plan, missed": lambda: api.simulate("llama-3.3-70b", "PP8×TP1", **DENSE, request_rate=4.0, slos=("e2e:mean=1s",)),
     "one plan, not startable": lambda: api.simulate("llama-3.3-70b", "DP2TP4/TP8", **DENSE, request_rate=4.0),
@@ -66,6 +73,19 @@ def study(name: str) -> Study:
 
 
 every = pytest.mark.parametrize("name", QUESTIONS)
+
+
+@every
+def test_the_error_bar_is_that_of_the_plan_that_is_spoken_of(name: str) -> None:
+    found = study(name)
+    own = error_of(found.objective.partition(":")[0], found.ranked[0].account, found.setting.cluster.gpu)
+    assert found.error[0] == own
+
+
+def test_only_what_was_simulated_is_said_to_be_not_enough() -> None:
+    assert study("one request, missed").tried == ("64 GPUs", "fp8 weights")
+    assert study("few users, missed").tried == ("64 GPUs", "fp8 weights")  # one user was asked for
+    assert study("largest, missed").tried == ("0.11 requests/s", "fp8 weights")  # 96 GPUs would be more than are tried
 
 
 # ---- the page ----------------------------------------------------------------------------------------------------------
@@ -184,22 +204,16 @@ def test_hypothetical_plans_are_ranked_where_asked_for_and_told_in_one_line_else
     assert all(runnable(best.plan, model, engine) == "" for engine in found[4].split(" or "))
 
 
-def test_an_engine_that_can_start_nothing_that_fits_says_who_can() -> None:
-    asked = {"gpu": "h100-sxm", "gpus": 2, **SHORT, "gpu_memory": None}
-    asked.pop("gpu_memory")
-    found = api.plan("mixtral-8x7b", **asked, hypothetical=True)
-    assert found.best is not None
-    only = [r.plan for r in found.ranked if r.blocked]
-    if only:  # restricted to what cannot be started
-        from apexsim.plan.space import candidates
-        from apexsim.search.search import search
-
-        setting, precision, goal, _ = api.ask("mixtral-8x7b", **asked)
-        space = candidates(setting.model, setting.cluster, precision)
-        from dataclasses import replace
-
-        with pytest.raises(Infeasible, match="--hypothetical"):
-            search(setting, replace(space, plans=tuple(only)), goal)
+@pytest.mark.parametrize(("plan", "who"), [("TP8/TP4EP2", "sglang"), ("DP2TP4/TP2DP4", "no engine")])
+def test_an_engine_that_can_start_nothing_that_fits_says_who_can(plan: str, who: str) -> None:
+    """A space of one plan, which the engine cannot be started with."""
+    setting, precision, goal, _ = api.ask("deepseek-r1" if who == "sglang" else "llama-3.3-70b", **ROUTED, request_rate=4.0)
+    every_plan = candidates(setting.model, setting.cluster, precision)
+    only = [p for p in every_plan.plans if runnable(p, setting.model, "vllm") and (who == "sglang") is (p.shorthand == plan)]
+    assert only
+    with pytest.raises(Infeasible, match="--hypothetical") as told:
+        search(setting, replace(every_plan, plans=tuple(only)), goal)
+    assert f"({who}" in str(told.value) and "can start it)" in str(told.value)
 
 
 @every

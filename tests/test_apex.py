@@ -19,7 +19,7 @@ from apexsim.model.cells import total_parameters
 from apexsim.model.families import load_model
 from apexsim.model.model import Experts
 from apexsim.model.ops import Attend, Collective, Cross, Gemm
-from apexsim.model.parts import audio_windows, decoder_part, encoder_part, has_experts, with_experts, with_image
+from apexsim.model.parts import audio_windows, decoder_part, encoder_part, routed, with_experts, with_image
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, precision_of
 from apexsim.plan.lower import lower
@@ -138,7 +138,7 @@ def test_experts_of_a_dense_model() -> None:
     ffn = 3 * 4096 * 11008 * 32
     assert (cell.experts, cell.top_k) == (4, 2)
     assert total_parameters(sparse) == total_parameters(dense) + 3 * ffn + 32 * 4 * 4096
-    assert not has_experts(with_experts(load_model("mixtral-8x7b"), 1, None)) and with_experts(dense, None, 2) is dense
+    assert not routed(with_experts(load_model("mixtral-8x7b"), 1, None)) and with_experts(dense, None, 2) is dense
 
 
 @pytest.mark.parametrize(("flag", "low", "high"), [("--num-experts", 8, 32), ("--topk", 1, 8), ("--capacity-factor", 1.0, 4.0)])

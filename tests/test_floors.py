@@ -24,6 +24,15 @@ FLOORS = {
 }  # fmt: skip
 
 
+def test_the_table_of_the_design_names_every_floor() -> None:
+    text = (PACKAGE.parent.parent / "docs/design.md").read_text(encoding="utf-8")
+    rows = {row[0]: row[1:] for row in (line.split() for line in text.partition("## Floors")[2].partition("##")[0].splitlines()) if row}
+    told = {word.rstrip("/*"): key for key, words in rows.items() for word in words}
+    missing = [name for name, at in FLOORS.items() if name != "__main__" and told.get(name) != str(at).replace("0.5", "E")
+               and not any(word.startswith(f"{name}/") and key == str(at) for word, key in told.items())]  # fmt: skip
+    assert missing == []
+
+
 def floor(module: str) -> float:
     """The floor of "plan/lower" is its own or that of its folder."""
     return FLOORS[module] if module in FLOORS else FLOORS[module.split("/")[0]]

@@ -149,7 +149,7 @@ def test_goodput_counts_requests_that_meet_every_slo():
     slos = parse_slos(["ttft<2s", "tpot<1s", "ttft:p95<2s", "e2e:max<60s"])
     m = measure(out, workload_of(out, [1, 3, 11, 4]), devices=1, slos=slos)
     assert (m.attainment, m.goodput_req_s) == (0.5, 0.2)
-    assert [v.attained for v in m.verdicts] == [0.75, 0.75, 0.0, 1.0]
+    assert [v.attained for v in m.fates] == [0.75, 0.75, 0.0, 1.0]
     assert [row["kept"] for row in m.to_json()["slos"]] == [False, False, False, True]
 
 

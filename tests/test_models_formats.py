@@ -12,6 +12,7 @@ from apexsim.errors import InputError
 from apexsim.model.dtypes import dtype
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
+from apexsim.model.names import DATA
 from apexsim.model.quantisation import READERS
 from apexsim.plan.choose import precision_of
 
@@ -147,6 +148,15 @@ def test_only_the_experts(tmp_path: Path) -> None:
     ]
 
 
+def test_shared_experts_of_a_4_bit_mixture_stay_in_8_bit(tmp_path: Path) -> None:
+    section = {"quant_method": "w4afp8", "weight_block_size": [128, 128]}
+    path = tmp_path / "config.json"
+    given = json.loads((DATA / "deepseek-ai--DeepSeek-R1.json").read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**given, "quantization_config": section}), encoding="utf-8")
+    formats = dict(load_model(str(path)).weight_dtypes)
+    assert (formats["experts"], formats["shared"], formats["attention"]) == ("w4a8", "fp8_block", "fp8_block")
+
+
 def test_a_layer_list_is_said(tmp_path: Path) -> None:
     section = groups(group(4, "int", group_size=128), ignore=["model.layers.0.mlp.down_proj"])
     assert any("ffn" in note and "counted as int4~" in note for note in load(tmp_path, section).notes)
@@ -195,6 +205,18 @@ def test_no_method_counts_as_16_bit_in_silence(tmp_path: Path, method: str) -> N
 )
 def test_format_of_the_cache(tmp_path: Path, scheme: dict[str, Any], kv: str) -> None:
     assert load(tmp_path, {"quant_method": "modelopt", "quant_algo": "FP8", **scheme}).kv_dtype == kv
+
+
+def test_quarks_cache_is_read_or_refused(tmp_path: Path) -> None:
+    fp8 = {"weight": {"dtype": "fp8_e4m3"}}
+
+    def quark(name: str) -> Any:
+        cache = {"*k_proj": {"output_tensors": {"dtype": name}}}
+        return load(tmp_path, {"quant_method": "quark", "global_quant_config": fp8, "kv_cache_quant_config": cache})
+
+    assert [precision_of(quark(name), None, None, None).kv for name in ("fp8_e4m3", "bfloat16")] == ["fp8", "bf16"]
+    with pytest.raises(InputError, match="--kv-dtype"):
+        precision_of(quark("uint4"), None, None, None)
 
 
 @pytest.mark.parametrize("scheme", [{"kv_cache_quant_algo": "NVFP4"}, {"kv_cache_scheme": {"num_bits": 4, "type": "int"}}])

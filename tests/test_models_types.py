@@ -21,9 +21,8 @@ from apexsim.model.model import Model
 TYPES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "model_types.json").read_text(encoding="utf-8"))
 REFUSED = {*UNSUITED, "evolla", "deepseek_v2", "pixtral"}  # no language model of known cost, or a default without its experts per token
 APART = {  # counted differently on purpose, or defaults that no checkpoint has; kind -> relative difference that is known
-    "gemma3": 0.003, "gemma4": 0.01, "llama4": 0.005, "whisper": 0.3, "modernbert-decoder": 0.005, "big_bird": 0.005, "electra": 0.01,
+    "gemma3": 0.003, "llama4": 0.005, "whisper": 0.3, "modernbert-decoder": 0.005, "big_bird": 0.005, "electra": 0.01,
     "bert-generation": 0.004, "roformer": 0.01, "prophetnet": 0.03, "xlm-prophetnet": 0.03, "fuyu": 0.002, "shieldgemma2": 0.04,
-    "clip": 0.01,
 }  # fmt: skip
 
 
@@ -32,17 +31,24 @@ def built(kind: str) -> Model:
     return build_model(parse_config(json.dumps(TYPES[kind]["config"]), kind, kind))
 
 
-def labelled(model: Model) -> bool:
-    """Whether a remark says that the counts are of a generic reading, or of the language model alone."""
-    return any("generic decoder" in note or "not counted" in note for note in model.notes)
+def said(model: Model, words: str) -> bool:
+    return any(words in note for note in model.notes)
 
 
 @pytest.mark.parametrize("kind", [k for k in TYPES if k not in REFUSED])
-def test_a_default_configuration_loads_and_counts_right_or_says_so(kind: str) -> None:
-    model = built(kind)
+def test_a_default_configuration_loads(kind: str) -> None:
+    assert total_parameters(built(kind)) > 0
+
+
+@pytest.mark.parametrize("kind", [k for k in TYPES if k not in REFUSED and "parameters" in TYPES[k]])
+def test_a_default_configuration_counts_right_or_says_why_not(kind: str) -> None:
+    """What is not counted leaves the total below; what is read by its keys alone may differ by norms and position tables."""
+    model, right = built(kind), TYPES[kind]["parameters"]
     total = total_parameters(model) + sum(n for name, n in model.outside_parts if name != "mtp")
-    right = TYPES[kind].get("parameters", total)
-    assert labelled(model) or total == pytest.approx(right, rel=APART.get(kind, 0.001))
+    if said(model, "not counted"):
+        assert 0 < total <= 1.005 * right
+    else:
+        assert total == pytest.approx(right, rel=0.15 if said(model, "generic decoder") else APART.get(kind, 0.001))
 
 
 @pytest.mark.parametrize("kind", sorted(set(TYPES) & REFUSED))
@@ -62,4 +68,4 @@ def test_a_type_that_nobody_has_written_down_is_read_by_its_keys() -> None:
     }  # fmt: skip
     new = build_model(parse_config(json.dumps(config), "new", "new"))
     llama = build_model(parse_config(json.dumps({**config, "model_type": "llama"}), "llama", "llama"))
-    assert (total_parameters(new), labelled(new)) == (total_parameters(llama), True)
+    assert (total_parameters(new), said(new, "generic decoder")) == (total_parameters(llama), True)

@@ -32,7 +32,7 @@ RATES = ("request_throughput_per_s", "output_throughput_tok_s", "total_throughpu
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Fate:
     """How one SLO fared.
 
     Per request: `attained` is the share of requests that met it.  A constraint: `measured` [s], attained 0 or 1.
@@ -74,7 +74,7 @@ class Metrics:
     preemptions: int
     goodput_req_s: float
     attainment: float
-    verdicts: tuple[Verdict, ...]
+    fates: tuple[Fate, ...]
     saturated: bool
     why: str
     energy: Energy = field(default_factory=Energy)  # of the whole run, warm-up included; unknown until the run is priced
@@ -126,7 +126,7 @@ class Metrics:
             "preemptions": self.preemptions,
             "goodput_req_s": plain(self.goodput_req_s),
             "attainment": plain(self.attainment),
-            "slos": [_verdict_json(v) for v in self.verdicts],
+            "slos": [_fate_json(v) for v in self.fates],
             "saturated": self.saturated,
             "saturated_why": self.why,
             "energy": self.energy.to_json(),
@@ -135,11 +135,11 @@ class Metrics:
         }
 
 
-def _verdict_json(verdict: Verdict) -> dict[str, Any]:
-    head = {"slo": str(verdict.slo), "limit_ms": verdict.slo.limit_s * 1e3, "kept": verdict.kept}
-    if verdict.slo.per_request:
-        return head | {"attainment": verdict.attained}
-    return head | {"measured_ms": plain(verdict.measured * 1e3)}
+def _fate_json(fate: Fate) -> dict[str, Any]:
+    head = {"slo": str(fate.slo), "limit_ms": fate.slo.limit_s * 1e3, "kept": fate.kept}
+    if fate.slo.per_request:
+        return head | {"attainment": fate.attained}
+    return head | {"measured_ms": plain(fate.measured * 1e3)}
 
 
 def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[Slo, ...] = ()) -> Metrics:
@@ -155,7 +155,7 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
     many = gaps > 0
     stats = {name: stats_of(x if name != "tpot" else x[many]) for name, x in series.items() if name != "itl"}
     stats["itl"], exact = _itl_stats(outcome, tpot[many], gaps[many])
-    verdicts, good = _verdicts(slos, series, stats)
+    fates, good = _fates(slos, series, stats)
     judged = any(slo.per_request for slo in slos)
     duration = float(finish.max() - sent.min())
     saturated, why = saturation(outcome, workload.output) if workload.mode == "open" else (False, "")
@@ -165,18 +165,18 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
         output_tokens=int(output.sum()), duration_s=duration, **named, itl_exact=exact,
         mean_concurrency=float(e2e.sum()) / duration, preemptions=int(outcome.preempted[skip:].sum()),
         goodput_req_s=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
-        verdicts=verdicts, saturated=saturated, why=why,
+        fates=fates, saturated=saturated, why=why,
     )  # fmt: skip
 
 
-def _verdicts(slos: Sequence[Slo], series: dict[str, F8], stats: dict[str, Stats]) -> tuple[tuple[Verdict, ...], Any]:
+def _fates(slos: Sequence[Slo], series: dict[str, F8], stats: dict[str, Stats]) -> tuple[tuple[Fate, ...], Any]:
     """Each SLO's fate, and which requests met all per-request ones [R].
 
     A request with one output token has TPOT 0 here, as in vLLM's goodput.  An ITL limit for each request is held
     against its mean gap, that is its TPOT (as GuideLLM and aiperf define ITL).  A statistic of nothing keeps its limit.
     """
     good = np.ones(len(series["e2e"]), np.bool_)
-    verdicts = []
+    fates = []
     for slo in slos:
         measured = NAN if slo.per_request else stats[slo.metric].value(slo.stat)
         attained = 0.0 if measured > slo.limit_s else 1.0
@@ -184,8 +184,8 @@ def _verdicts(slos: Sequence[Slo], series: dict[str, F8], stats: dict[str, Stats
             met = series[slo.metric] <= slo.limit_s
             good &= met
             attained = float(met.mean())
-        verdicts.append(Verdict(slo, measured, attained))
-    return tuple(verdicts), good
+        fates.append(Fate(slo, measured, attained))
+    return tuple(fates), good
 
 
 def _itl_stats(outcome: Outcome, tpot: F8, gaps: I8) -> tuple[Stats, bool]:

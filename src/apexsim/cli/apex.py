@@ -75,7 +75,7 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     from apexsim.cost.load import Load
     from apexsim.hardware import Cluster, load_gpu
     from apexsim.model.families import load_model
-    from apexsim.model.parts import has_experts, with_experts, with_image
+    from apexsim.model.parts import routed, with_experts, with_image
     from apexsim.objective import parse_objective
     from apexsim.plan.choose import precision_of
     from apexsim.search.chain import Question, chained
@@ -91,7 +91,7 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     notes = _notes(model, work)
     for note in notes:
         say(f"apexsim: {note}")
-    if has_experts(model):
+    if routed(model):
         notes.append(f"Every expert works on {given['capacity_factor']:g} x its even share of the tokens (--capacity-factor).")
     goal = Goal(parse_objective("throughput" if work.mode == "offline" else "e2e", ()))
     precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])

@@ -128,18 +128,16 @@ def by_keys(c: Config) -> Model:
 def _plain(c: Config) -> Config:
     """The configuration with the decoder's own keys under the usual names."""
     names = {
-        "num_hidden_layers": ("decoder_layers", "num_decoder_layers"),
-        "num_attention_heads": ("decoder_attention_heads", "attention_heads", "num_decoder_attention_heads"),
-        "intermediate_size": ("decoder_ffn_dim", "expansion_ratio"), "max_position_embeddings": ("max_target_positions", "max_seq_len"),
-        "num_hidden_layers ": ("n_layers",), "num_attention_heads ": ("n_heads",), "num_hidden_layers  ": ("layers",),
+        "num_hidden_layers": ("decoder_layers", "num_decoder_layers", "n_layers", "layers"),
+        "num_attention_heads": ("decoder_attention_heads", "attention_heads", "num_decoder_attention_heads", "n_heads"),
+        "intermediate_size": ("decoder_ffn_dim", "dff"), "max_position_embeddings": ("max_target_positions", "max_seq_len"),
         "hidden_size": ("emb_dim",),
-        "intermediate_size ": ("dff",),
     }  # fmt: skip
     data = dict(c.data)
     for usual, others in names.items():
         for other in others:
-            if data.get(other) is not None and (data.get(usual.strip()) is None or other.startswith("decoder_")):
-                data[usual.strip()] = data[other]
+            if data.get(other) is not None and (data.get(usual) is None or other.startswith("decoder_")):
+                data[usual] = data[other]
     if c.text("model_type") == "xlm":
         data["intermediate_size"] = 4 * c.count("emb_dim")
     if c.text("model_type").lower().startswith(("glm4_moe", "glm4vmoe")) and not c.has("head_dim"):

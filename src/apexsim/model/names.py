@@ -12,8 +12,6 @@ import difflib
 import os
 import re
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -214,6 +212,9 @@ def ask_hub(name: str) -> tuple[str, str]:
 
 
 def _ask(name: str, answer: list[str]) -> None:
+    import urllib.error
+    import urllib.request  # with http and ssl: only who asks the hub waits for them
+
     base = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     token = os.environ.get("HF_TOKEN", "")
     request = urllib.request.Request(f"{base.rstrip('/')}/{name}/resolve/main/config.json")

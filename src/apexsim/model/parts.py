@@ -79,7 +79,7 @@ def with_image(model: Model, size: int) -> Model:
     return replace(model, stacks=(replace(first, source_length=(size // patch) ** 2 + 1), *model.stacks[1:]))
 
 
-def has_experts(model: Model) -> bool:
+def routed(model: Model) -> bool:
     """Whether any layer of the generating stack is routed."""
     return any(isinstance(cell, Experts) for block in model.decoder.blocks for cell in block.cells)
 
@@ -96,8 +96,8 @@ def with_experts(model: Model, experts: int | None, top_k: int | None) -> Model:
     A dense model gets `experts` copies of its FFN in every layer of its generating stack, and a router; 1 makes an expert
     model dense.  What is None stays: a dense model without a number of experts stays dense.
     """
-    routed = has_experts(model)
-    if (experts is None and not routed) or (experts == 1 and not routed):
+    mixture = routed(model)
+    if experts in (None, 1) and not mixture:
         return model
 
     def change(cell: Cell) -> Cell:
@@ -106,7 +106,7 @@ def with_experts(model: Model, experts: int | None, top_k: int | None) -> Model:
             if count == 1:
                 return Ffn(cell.inner + cell.shared_inner, cell.gated, cell.bias)
             return replace(cell, experts=_enough(count, chosen), top_k=chosen)
-        if isinstance(cell, Ffn) and not routed:
+        if isinstance(cell, Ffn) and not mixture:
             chosen = top_k or DEFAULT_TOP_K
             return Experts(_enough(experts or 1, chosen), chosen, cell.inner, cell.gated, cell.bias)
         return cell

@@ -15,8 +15,9 @@ from apexsim.errors import InputError
 from apexsim.model.cells import model_parameters
 from apexsim.model.config import Config
 from apexsim.model.dtypes import dtype, with_bits
-from apexsim.model.model import Experts, Model
+from apexsim.model.model import Model
 from apexsim.model.modules import HEAD, Patterns, modules
+from apexsim.model.parts import routed
 from apexsim.model.quantisation import Scheme, listless, scheme_of
 
 LINEAR = ("attention", "ffn", "experts", "shared")
@@ -69,8 +70,7 @@ def _unknown(row: Config, scheme: Scheme) -> str:
 def _by_part(scheme: Scheme, model: Model) -> tuple[dict[str, str], tuple[str, ...]]:
     """The format of each part, and a remark on parts of several."""
     rules = [(Patterns(rule.patterns), rule.format) for rule in scheme.rules]
-    has_experts = any(isinstance(cell, Experts) for block in model.decoder.blocks for cell in block.cells)
-    only = scheme.only if has_experts or "experts" not in scheme.only else LINEAR
+    only = scheme.only if routed(model) or "experts" not in scheme.only else LINEAR
     found: dict[str, Counter[str]] = {}
     for layer, module in modules(model):
         base = scheme.base if module.part in (only or LINEAR) else ""

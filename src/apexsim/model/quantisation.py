@@ -32,14 +32,16 @@ ALGORITHMS = {  # ModelOpt's `quant_algo`
 FIXED = {  # methods whose one format says it all
     "fbgemm_fp8": "fp8", "ptpc_fp8": "fp8", "w8a8_fp8": "fp8", "marlin_fp8": "fp8", "mxfp8": "fp8~8.25",
     "w8a8_int8": "w8a8", "blockwise_int8": "w8a8", "eetq": "int8", "tpu_int8": "int8", "qoq": "w4a8",
-    "petit_nvfp4": "nvfp4", "modelopt_fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "quark_mxfp4": "mxfp4",
+    "petit_nvfp4": "nvfp4", "modelopt_fp4": "nvfp4", "nvfp4": "nvfp4", "quark_mxfp4": "mxfp4",
 }  # fmt: skip
 EXCEPTIONS = (
     "ignore", "modules_to_not_convert", "exclude_modules", "exclude", "ignored_layers", "skip_modules",
     "llm_int8_skip_modules", "exclude_layers",
 )  # fmt: skip
-CACHES = {"FP8": "fp8", "FP8_E4M3": "fp8", "FLOAT8": "fp8", "INT8": "int8", "BF16": "", "AUTO": "", "NONE": "", "": ""}
-ZERO_POINTS = 0.5 / 128  # AWQ: a 4-bit zero point per group of 128, part of the plain "awq"
+CACHES = {
+    "FP8": "fp8", "FP8_E4M3": "fp8", "FLOAT8": "fp8", "INT8": "int8",
+    **dict.fromkeys(("BF16", "BFLOAT16", "FLOAT16", "FP16", "AUTO", "NONE", ""), ""),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def scheme_of(row: Config) -> Scheme:
     kept = () if _mixed(row) else exceptions(row)  # beside a list of layers it repeats what the list leaves out
     first = (Rule(kept, ""),) if kept else ()
     cache, unread = _cache(row)
-    return replace(scheme, rules=first + scheme.rules, kv=scheme.kv or cache, unread_kv=unread)
+    return replace(scheme, rules=first + scheme.rules, kv=scheme.kv or cache, unread_kv=scheme.unread_kv or unread)
 
 
 def _mixed(row: Config) -> bool:
@@ -302,11 +304,12 @@ def _quark(row: Config) -> Scheme:
         form, why = _quark_format(Config(value, f"{row.where}: layer_quant_config.{module}")) if isinstance(value, Mapping) else ("", "")
         rules.append(Rule((module,), form))
         unread = unread or why
-    cache = ""
-    for value in _mapping(row, "kv_cache_quant_config").values():
-        out = Config(value, row.where).sub("output_tensors") if isinstance(value, Mapping) else None
-        cache = cache or (CACHES.get(out.text("dtype").upper(), "") if out else "")
-    return Scheme(base, tuple(rules), kv=cache, unread=unread)
+    stated = [Config(value, row.where).sub("output_tensors") for value in _mapping(row, "kv_cache_quant_config").values()
+              if isinstance(value, Mapping)]  # fmt: skip
+    caches = [out.text("dtype").upper() for out in stated if out]
+    strange = next((f"KV cache format '{name[:40]}'" for name in caches if name not in CACHES), "")
+    cache = next((CACHES[name] for name in caches if CACHES.get(name)), "")
+    return Scheme(base, tuple(rules), kv=cache, unread=unread, unread_kv=strange)
 
 
 def _quark_format(row: Config) -> tuple[str, str]:
@@ -439,7 +442,7 @@ def _mxfp4(row: Config) -> Scheme:
 
 def _w4afp8(row: Config) -> Scheme:
     """4-bit experts in an FP8 model (SGLang)."""
-    return Scheme("fp8_block" if row.has("weight_block_size") else "fp8", (Rule((EVERYWHERE + r"experts\..*",), "w4a8"),))
+    return Scheme("fp8_block" if row.has("weight_block_size") else "fp8", (Rule((EVERYWHERE + r"\.experts\..*",), "w4a8"),))
 
 
 def _ascend(row: Config) -> Scheme:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.model.precision import LINEAR
 from apexsim.plan.lower import kernel_for
 from apexsim.plan.plan import Precision
 
@@ -23,9 +24,14 @@ LIKE = {"w4a8": "w4a8 weights are priced as 4-bit weights multiplied in 16 bit: 
 
 def formats_of(model: Model, precision: Precision) -> tuple[str, ...]:
     """Weight formats of the layers that a model has, sorted."""
+    return tuple(sorted({dtype(precision.weight(part)).name for part in parts_of(model)}))
+
+
+def parts_of(model: Model) -> tuple[str, ...]:
+    """The parts with linear weights that a model has."""
     cells = [cell for block in model.decoder.blocks for cell in block.cells]
-    parts = {PARTS[type(cell)] for cell in cells} | {"shared" for cell in cells if isinstance(cell, Experts) and cell.shared_inner}
-    return tuple(sorted({dtype(precision.weight(part)).name for part in parts}))
+    there = {PARTS[type(cell)] for cell in cells} | {"shared" for cell in cells if isinstance(cell, Experts) and cell.shared_inner}
+    return tuple(part for part in LINEAR if part in there)
 
 
 def as_priced(model: Model, precisions: Iterable[Precision], gpu: str, flops: Mapping[str, float]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.cells import split_rules
 from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan, Precision
 
 MIXERS = (Attention, LatentAttention, LinearAttention)
@@ -65,11 +66,6 @@ def blocks(model: Model) -> tuple[Block, ...]:
     """The distinct blocks of the generating stack."""
     stack = model.decoder
     return tuple(stack.blocks[i] for i in sorted(set(stack.layers)))
-
-
-def routed(model: Model) -> bool:
-    """Whether the model has routed experts."""
-    return any(isinstance(cell, Experts) for block in blocks(model) for cell in block.cells)
 
 
 def cell_split(cell: Cell, plan: Plan) -> tuple[int, int]:

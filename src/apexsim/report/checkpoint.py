@@ -7,11 +7,10 @@ from pathlib import Path
 
 from apexsim.errors import Rejected
 from apexsim.model.dtypes import dtype
-from apexsim.model.model import Experts, Ffn
 from apexsim.plan.flags import words_of
+from apexsim.plan.formats import parts_of
 from apexsim.plan.limits import started
 from apexsim.plan.plan import Plan, Precision
-from apexsim.plan.space import MIXERS, blocks
 from apexsim.search.evaluate import Setting
 
 SIXTEEN = ("bf16", "fp16")
@@ -37,11 +36,11 @@ def checkpoint(setting: Setting, plan: Plan) -> Checkpoint:
     name, note = _own(setting)
     notes = (note,) if note else ()
     stated, wanted = _native(setting), plan.precision
-    changed = [part for part in _parts(setting) if _same(stated.weight(part)) != _same(wanted.weight(part))]
+    changed = [part for part in parts_of(setting.model) if _same(stated.weight(part)) != _same(wanted.weight(part))]
     if not changed:
         return Checkpoint(name, notes=notes)
     form = wanted.weight(changed[0])
-    sixteen = all(stated.weight(part) in SIXTEEN for part in _parts(setting))
+    sixteen = all(stated.weight(part) in SIXTEEN for part in parts_of(setting.model))
     if form in SIXTEEN and sixteen:
         return Checkpoint(name, dtype=form, notes=notes)
     if sixteen and _online(setting, plan, form):
@@ -68,19 +67,6 @@ def _own(setting: Setting) -> tuple[str, str]:
 def _native(setting: Setting) -> Precision:
     """The formats that the checkpoint states."""
     return Precision(setting.model.weight_dtypes, dtype(setting.model.dtype).name)
-
-
-def _parts(setting: Setting) -> tuple[str, ...]:
-    """The parts with linear weights that the model has."""
-    cells = [cell for block in blocks(setting.model) for cell in block.cells]
-    experts = [cell for cell in cells if isinstance(cell, Experts)]
-    there = {
-        "attention": any(isinstance(cell, MIXERS) for cell in cells),
-        "ffn": any(isinstance(cell, Ffn) for cell in cells),
-        "experts": bool(experts),
-        "shared": any(cell.shared_inner for cell in experts),
-    }
-    return tuple(part for part, has in there.items() if has)
 
 
 def _same(form: str) -> str:

@@ -36,6 +36,7 @@ POINTS = 60  # of a time series
 
 def study_json(study: Study) -> dict[str, Any]:
     """The whole study as plain values."""
+    ranked = [_ranked(study.setting, each) for each in study.ranked]
     return clean(
         {
             "format": FORMAT,
@@ -49,8 +50,8 @@ def study_json(study: Study) -> dict[str, Any]:
             "error_bars": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
             "verdict": verdict_json(study),
-            "best": _ranked(study.setting, study.best) if study.best else None,
-            "ranked": [_ranked(study.setting, ranked) for ranked in study.ranked],
+            "best": next((made for made, each in zip(ranked, study.ranked) if each is study.best), None),
+            "ranked": ranked,
             "hypothetical": hypothetical_json(study),
             "rejected": rejected_rules(study),
             "interrupted": dict(zip(("done", "of"), study.interrupted)) if study.interrupted else None,

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Any
@@ -230,7 +230,7 @@ def _vllm_nodes(ask: Ask, place: Place, node: int) -> Said:
     count, first = len(place.nodes), place.nodes[0]
     if count == 1:
         return []
-    head, rank = Shell(address(first, ask.setting.cluster)), node - first
+    head, rank = address(first, ask.setting.cluster), node - first
     lane, per_node = ask.plan.attention.tp * ask.plan.stages, ask.setting.cluster.per_node
     if ask.plan.lanes > 1 and per_node % lane == 0:
         here = per_node // lane
@@ -323,7 +323,7 @@ def launch(setting: Setting, plan: Plan) -> Launch:
     )
 
 
-def _once(commands: Any) -> list[Command]:
+def _once(commands: Iterable[Command]) -> list[Command]:
     """Files that several servers of a node read are written once."""
     return list(dict.fromkeys(commands))
 

@@ -118,7 +118,7 @@ def _required(study: Study) -> _Choice:
 
 def _fits(study: Study, rows: Sequence[Ranked], choice: _Choice, width: float, short: bool = True) -> bool:
     made = _columns(study, rows, choice, short)
-    return 2 + sum(c.width for c in made if c.title in KEPT or not c.alike) - 2 <= width
+    return sum(c.width for c in made if c.title in KEPT or not c.alike) <= width
 
 
 def _columns(study: Study, rows: Sequence[Ranked], choice: _Choice, short: bool) -> list[Column]:

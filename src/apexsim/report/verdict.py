@@ -21,7 +21,7 @@ from apexsim.search.study import Ranked, Study
 from apexsim.slo import parse_slos
 from apexsim.workload.load import mean_rate
 
-SURE = "predictions lie within ±{} of measurements two times in three"
+SURE = "two of three measured runs lay within ±{} of the prediction; models, GPUs and releases that nobody measured lie further off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,7 @@ def _missed(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str
     names = listed([m.name for m in (missed if len(limits) > 1 and "plan" in study.inputs else limits)])
     single = "plan" in study.inputs
     head = f"{first.plan.shorthand} does not keep {names}" if single else f"No plan keeps {names}"
-    if (single and len(study.ranked) == 1) or (not single and len(study.ranked) == 1):
-        who = ""
-    else:
-        who = "" if single else f"the nearest, {first.plan.shorthand}, has "
+    who = "" if single or len(study.ranked) == 1 else f"the nearest, {first.plan.shorthand}, has "
     how = "; ".join(f"{held(study, m)} ({left(m)})" for m in missed)
     full = [_served(study, first)] if first.metrics.saturated else []
     return [f"{head} {load_words(study)}: {who}{how}.", *full, _helps(study), _counted(study, first), _sure(study, first, limits)]
@@ -159,8 +156,8 @@ def _remedies(study: Study) -> str:
         return f"Would help, each simulated: {words}."
     if study.setting.workload.mode == "offline" and study.slos:
         return "Limits on latency mean little when all requests come at once: give --request-rate or --concurrency."
-    left = "faster GPUs, shorter prompts or looser limits are left"
-    return f"Simulated and not enough: {listed(study.tried)}; {left}." if study.tried else ""
+    rest = "faster GPUs, shorter prompts or looser limits are left"
+    return f"Simulated and not enough: {listed(study.tried)}; {rest}." if study.tried else ""
 
 
 # ---- the parts of an answer -----------------------------------------------------------------------------------------

@@ -85,6 +85,8 @@ def _load(study: Study, asked: Asked) -> Remedy | str:
     if work.mode == "offline":
         return ""
     name, whole = ("concurrency", float(work.concurrency)) if work.mode == "closed" else ("request_rate", mean_rate(work.arrive))
+    if not math.isfinite(whole):  # one request, or all at the same moment
+        return ""
 
     def rounded(value: float) -> float:
         if name == "concurrency":
@@ -107,11 +109,10 @@ def _load(study: Study, asked: Asked) -> Remedy | str:
         middle = rounded(0.5 * (low + high))
         better = works(middle) if low < middle < high else None
         low, high, plan = (middle, high, better) if better else (low, middle, plan)
+    words = f"{int(low):,} user{'s' * (low > 1)}" if name == "concurrency" else f"{low:g} requests/s"
     if plan is None:
-        return f"{low:g} {'users' if name == 'concurrency' else 'requests/s'}"
-    if name == "concurrency":
-        return Remedy(f"{int(low):,} user{'s' * (low > 1)}", plan.shorthand, {name: int(low)})
-    return Remedy(f"{low:g} requests/s", plan.shorthand, {name: low})
+        return words if low < whole else ""  # as many as were asked for were not tried again
+    return Remedy(words, plan.shorthand, {name: int(low) if name == "concurrency" else low})
 
 
 def _clock(study: Study, asked: Asked) -> Remedy | str:
@@ -145,14 +146,16 @@ def _gpus(study: Study, asked: Asked) -> Remedy | str:
     """More of the same GPUs."""
     first, cluster = study.ranked[0].plan, study.setting.cluster
     name = study.inputs["gpu"] if "gpus" in study.inputs else cluster.gpu.name  # else it may hold the counts
+    tried = 0
     for per_node, nodes in _larger(study):
+        tried = per_node * nodes
         counts = {"gpu": name, "gpus": per_node, "nodes": nodes if max(nodes, cluster.nodes) > 1 else None}
-        plans = partial(_wider, first, per_node * nodes // cluster.size)
+        plans = partial(_wider, first, tried // cluster.size)
         trial = Trial(dict.fromkeys(WIDTHS) | counts, plans)
         plan = _works(asked, trial)
         if plan:
-            return Remedy(f"{per_node * nodes} × {cluster.gpu.name}", plan.shorthand, trial.changes)
-    return f"{MOST_GPUS} GPUs" if cluster.size < MOST_GPUS else ""
+            return Remedy(f"{tried} × {cluster.gpu.name}", plan.shorthand, trial.changes)
+    return f"{tried} GPUs" if tried else ""
 
 
 def _wider(first: Plan, more: int, setting: Setting, precision: Precision) -> list[Plan]:

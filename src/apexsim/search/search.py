@@ -18,7 +18,7 @@ from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
-from apexsim.search.error import comparison_error, error_of
+from apexsim.search.error import comparison_error
 from apexsim.search.evaluate import Setting
 from apexsim.search.pool import Result, Work, evaluated
 from apexsim.search.startable import blocked, has_server, others
@@ -129,10 +129,9 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
         ranked.append(Ranked(found.plan, found.room, found.stages, found.outcome, found.metrics, found.account, value, ratio,
                              key[0] == 0, _tie(value, best, width), blocked(setting, found.plan)))  # fmt: skip
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
-    error = error_of(goal.objective.name, ranked[0].account, gpu)
     return Study(
         setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
-        tuple(rejected), heuristic.shorthand, note, (error, width),
+        tuple(rejected), heuristic.shorthand, note,
         (*_notes(setting), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)), power_cap=goal.power_cap,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from apexsim.metrics import Metrics
 from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
+from apexsim.search.error import comparison_error, error_of
 from apexsim.search.evaluate import Setting
 
 FORMAT = "apexsim.study/2"
@@ -70,15 +71,19 @@ class Study:
     rejected: tuple[Rejected, ...]
     heuristic: str
     heuristic_note: str
-    error: tuple[float, float]  # relative half-width of the objective's error bar, and of a comparison of two plans
     notes: tuple[str, ...]
     inputs: dict[str, Any] = field(default_factory=dict)
     power_cap: float = math.inf  # mean power that a GPU may draw [W]
     interrupted: tuple[int, int] | None = None  # plans looked at, of how many, where the user stopped the search
     hypothetical: tuple[Ranked, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
-
     remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
     tried: tuple[str, ...] = ()  # … and what does not
+
+    @property
+    def error(self) -> tuple[float, float]:
+        """Relative half-width of the error bar of the first plan's objective, and of a comparison of two plans."""
+        name = self.objective.partition(":")[0]
+        return error_of(name, self.ranked[0].account, self.setting.cluster.gpu), comparison_error(name)
 
     @property
     def best(self) -> Ranked | None:
