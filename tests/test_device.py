@@ -153,6 +153,15 @@ def test_a_device_that_was_added_is_known_by_its_name(
     assert main(["device", "add", str(npu), "--name", "h100-sxm"]) == 2
 
 
+def test_an_example_is_added_again_like_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APEXSIM_DEVICES", str(tmp_path / "kept"))
+    monkeypatch.chdir(tmp_path)
+    codes = [main(["device", "add", *words]) for words in (["example:npu-1"], ["examples/devices/npu-1"], ["example:npu-1", "--force"])]
+    assert codes == [0, 2, 0] and "--force" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--gpu", "--device"])
 def test_fit_takes_the_folder(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "llama-3.1-8b", flag, str(NPU), "--gpus", "1"]) == 0

@@ -137,6 +137,7 @@ BROKEN = [  # content -> what the error says; {f} is the file
     (GOOD + "\n" + apex(2e9, 1e300), r"t.jsonl:2: .* cannot be tokens"),
     (GOOD + "\n" + apex(float("inf")), r"t.jsonl:2: .* not a number: inf"),
     (GOOD + "\n" + apex(-2e9), r"t.jsonl:2: arrival 'StartTimeOffset' is negative"),
+    ("arrival,input_len,output_len\n0,10,10\n-1,10,10\n", r"t.jsonl:3: arrival 'arrival' is negative: -1"),
     (AZURE + "2023-11-16 18:17:03,1,2\nlater,1,2", r"t.jsonl:3: 'TIMESTAMP' is not a date and time: 'later'"),
     (AZURE + "2023-11-16 18:17:03,1,2\n,1,2", r"t.jsonl:3: 'TIMESTAMP' is not a date and time"),
     (AZURE + "2023-11-16 18:17:03,1", r"t.jsonl:2: 2 cells, the header has 3"),

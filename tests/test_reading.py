@@ -88,8 +88,8 @@ REFUSED = {
     "zone.csv": ("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00+25,1,1\n", "not a date"),
     "long.jsonl": ('{"StartTimeOffset":' + "9" * 400 + ',"ContextTokens":1,"GeneratedTokens":1}', "not a number"),
     "trie.jsonl": ('{"input_prompt_length":1,"assistant_response_length":[1],"tool_call_output_length":[1],"tool_call_latency":['
-                   + "9" * 400 + '],"final_assistant_response_length":1}', "t"),
-    "weka.jsonl": ('{"requests":[{"t":' + "9" * 400 + ',"in":1,"out":1,"hash_ids":[]}]}', "t"),
+                   + "9" * 400 + '],"final_assistant_response_length":1}', "cannot be laid out"),
+    "weka.jsonl": ('{"requests":[{"t":' + "9" * 400 + ',"in":1,"out":1,"hash_ids":[]}]}', "cannot be laid out"),
 }  # fmt: skip
 
 

@@ -49,11 +49,10 @@ def test_a_password_goes_to_the_server_alone() -> None:
     assert LOGIN.shown == "http://127.0.0.1:9/v1?…" and "hunter2" not in LOGIN.address
     assert LOGIN.headers["Authorization"] == "Basic dXNlcjpodW50ZXIy"
     assert LOGIN.hidden("hunter2 dXNlcjpodW50ZXIy user:hunter2") == "*** *** ***"
-    for url, key in (("http://a:b@h", "k"), ("http://h", "kéy"), ("http://h", "a\nb"), ("http://h:-1", ""), ("http://xn--a", ""),
+    for url, key in (("http://a:b@h", "k"), ("http://h", "kéy"), ("http://h", "a\nb"), ("http://h:-1", ""),
                      ("http://h:99999", ""), ("http://", ""), ("ftp://h", ""), ("http://h\x1b[2J", "")):  # fmt: skip
-        if url != "http://xn--a":  # refused by whoever resolves it, as a failed request
-            with pytest.raises(InputError):
-                Target(url, "m", key=key)
+        with pytest.raises(InputError):
+            Target(url, "m", key=key)
 
 
 @pytest.mark.parametrize("url", ["http://user:hunter2@127.0.0.1:9", "http://xn--a", "http://user:hunter2@h:-1"])

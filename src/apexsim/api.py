@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -34,7 +35,7 @@ from apexsim.search.remedy import remedied
 from apexsim.search.search import Goal, search, simulate_one
 from apexsim.search.study import Interrupted, Study
 from apexsim.slo import parse_slos
-from apexsim.workload.clashes import QUESTION, refuse
+from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import paced
 from apexsim.workload.stream import read_trace
@@ -47,14 +48,19 @@ CLOSED_SPREAD = 0.1  # of the length: constant lengths keep a closed loop in loc
 ROUND = 1024  # the model length is rounded up to this when it is taken from the workload
 KERNEL_SOURCE = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
 MOST_IMAGES = 10_000  # of a request
+SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
+    **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
+    "hypothetical": "any plan can be simulated, also one that the engine cannot be started with",
+}
 ROUTES = ("round-robin", "least-outstanding")
 
 
 def plan(model: str, **question: Any) -> Study:
-    """Rank every plan; see `Question` keywords in `ask`.  Raises InputError and Infeasible.
+    """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
     workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
     run = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
+    question = read_once(question)
     setting, precision, goal, inputs = ask(model, **question)
     formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
@@ -72,9 +78,12 @@ def plan(model: str, **question: Any) -> Study:
 def simulate(model: str, plan: str = "", **question: Any) -> Study:
     """One plan in full, given by its shorthand or by its widths tp, pp, dp, ep."""
     question.pop("workers", 0), question.pop("progress", None)
-    axis = next((name for name in ("quant", "clock") if question.get(name)), None)
+    axis = next((name for name in SEARCHED if question.get(name)), None)
     if axis:
-        raise InputError("one plan is simulated, nothing is searched", f"--{axis}", "the plan names its own: TP8@fp8, TP8@810MHz")
+        raise InputError("one plan is simulated, nothing is searched", f"--{axis}", SEARCHED[axis])
+    if plan:
+        refuse(NO_WIDTHS, {"plan": plan, **{name: value for name, value in question.items() if value}})
+    question = read_once(question)
     setting, precision, goal, inputs = ask(model, **question)
     wanted = parse_plan(plan, precision) if plan else named_plan(setting.model, setting.cluster, widths_of(inputs), precision)
     if wanted.clock:
@@ -87,6 +96,26 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
         )  # fmt: skip
     _check_plan(setting, wanted.shorthand, precision)
     return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
+
+
+class TraceFile:
+    """A trace file that is read when it is first needed, and once, however often its question is asked again."""
+
+    def __init__(self, path: str, columns: str | None, time_unit: str | None) -> None:
+        self.path, self.columns, self.time_unit = path, columns, time_unit
+
+    @cached_property
+    def work(self) -> Workload:
+        """What the file holds."""
+        return read_trace(self.path, columns=columns_of(self.columns), time_unit=self.time_unit or "")
+
+
+def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The question with its trace file, if there is one, read no more than once."""
+    trace = question.get("trace")
+    if trace is None or isinstance(trace, (Workload, TraceFile)):
+        return dict(question)
+    return {**question, "trace": TraceFile(trace, question.get("columns"), question.get("time_unit"))}
 
 
 def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
@@ -110,7 +139,7 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, trace: str | Workload | None = None,
+    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, trace: str | Workload | TraceFile | None = None,
     time_unit: str | None = None, columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
@@ -128,8 +157,8 @@ def ask(
     gpu may hold the counts: "h100:8", "2x8xh100"; tp, pp, dp, ep restrict the plans.  What would do nothing is refused.
     """
     inputs = {k: v for k, v in locals().items() if v not in (None, (), []) and v is not False}
-    if isinstance(trace, Workload):
-        inputs["trace"] = trace.source
+    if isinstance(trace, (Workload, TraceFile)):
+        inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))
     what = load_model(model)
     cluster = cluster_of(gpu, gpus, nodes)
@@ -139,9 +168,8 @@ def ask(
         if prompt_len is not None or output_len is not None:
             hint = "drop --prompt-len and --output-len"
             raise InputError("a trace and synthetic lengths are both given", "--trace", hint)
-        read = trace
-        if not isinstance(read, Workload):
-            read = replace(read_trace(read, columns=columns_of(columns), time_unit=time_unit or ""), warmup=warmup or 0)
+        file = trace if isinstance(trace, (Workload, TraceFile)) else TraceFile(trace, columns, time_unit)
+        read = file if isinstance(file, Workload) else replace(file.work, warmup=warmup or 0)
         if seed is not None and read.arrive[-1] > read.arrive[0]:
             raise InputError("it has no effect: the trace has its own arrivals, which are stretched", "--seed", "drop it")
         work = reloaded(read, request_rate, concurrency, seed or 0)

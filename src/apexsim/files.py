@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from apexsim.errors import InputError
-from apexsim.examples import located
+from apexsim.examples import expanded, located
 
 BLOCK = 1 << 22  # [byte] read at once
 PEEK = 1 << 16  # [byte] that can be looked at before they are read
@@ -132,3 +133,9 @@ def _whole_lines(read: Iterator[bytes], what: str, where: str) -> Iterator[bytes
         rest, held = ([block[cut + 1 :]] if cut + 1 < len(block) else []), len(block) - cut - 1
     if rest:
         yield b"".join(rest)
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps what it downloaded: $HF_HUB_CACHE, or in $HF_HOME, or in the user's cache folder."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return expanded(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")

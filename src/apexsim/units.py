@@ -24,7 +24,7 @@ def parse_count(text: str, tokens: bool, where: str = "") -> int:
         return int(text)
     except ValueError:
         found = _COUNT.match(text)
-        value = float(found[1]) * THOUSANDS[tokens][found[2].lower()] if found else 0.5
+        value = round(float(found[1]) * THOUSANDS[tokens][found[2].lower()], 6) if found else 0.5  # 4.1M is 4,099,999.9999999995
     if not value.is_integer():
         raise InputError(f"expected a whole number, got '{text}'", where, "k and M may follow: 32k, 1.5M")
     return int(value)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from apexsim.workload.clashes import NO_GAPS, QUESTION, Clash, Given, beside, both, no_rate, without
+from apexsim.cli.rows import COMMANDS
+from apexsim.workload.clashes import NO_GAPS, NO_WIDTHS, QUESTION, Clash, Given, beside, both, no_rate, without
 
 
 def _all_to_stdout(given: Given) -> bool:
     return given.get("json") == "-" and "output" not in given
 
 
-NAMED = "the plan names its own widths"
-WIDTHS = ("tp", "pp", "dp", "ep", "enable_expert_parallel")
-NO_WIDTHS = tuple(Clash(name, beside("plan"), NAMED, "drop one of both") for name in WIDTHS)
 REPORT = tuple(
     Clash(name, _all_to_stdout, "no report is written beside --json -", "add --output FILE") for name in ("top", "all")
 )
-SENT = ("url", "api", "prompts", "unique_prompts", "extra_body", "timeout", "max_failures", "num_warmups", "time_unit", "map",
-        "request_rate", "concurrency", "seed", "num_requests")  # fmt: skip
-PREDICTED = ("config", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization",
-             "max_model_len", "block_size", "enable_chunked_prefill", "no_enable_chunked_prefill", "enforce_eager", "route",
-             "weight_dtype", "activation_dtype", "kv_dtype", "dtype", "expert_load")  # fmt: skip
+
+
+def _replay(*groups: str, apart: tuple[str, ...]) -> tuple[str, ...]:
+    """Options of `replay` by what they are for."""
+    return tuple(opt.name for group in groups for opt in COMMANDS["replay"][group] if opt.name not in apart)
+
+
+SENT = _replay("Server", "Load", apart=("model", "warmup"))  # these two serve the comparison too
+PREDICTED = _replay("Prediction", "Engine", "Precision", apart=("plan", "compare"))
 PROFILE = (Clash("budget", beside("dry_run"), "a dry run measures nothing", "drop one of both"),)
 FORMAT = (Clash("format", beside("map"), "the columns are named", "drop one of both"),)
 

@@ -12,7 +12,7 @@ import typer
 from apexsim.cli.options import checked, with_options
 from apexsim.cli.outside import STDOUT, present, say
 from apexsim.errors import InputError
-from apexsim.examples import expanded, located
+from apexsim.examples import located
 
 if TYPE_CHECKING:
     from apexsim.cost.device_check import Report
@@ -69,7 +69,7 @@ def add(folder: Folder, **given: Any) -> None:
     if name in {spelling(known) for known in gpu_names()}:
         raise InputError(f"'{name}' is a GPU of the catalogue", "--name", "give another name")
     target = devices_folder() / name
-    if target.exists() and target.samefile(expanded(folder)):
+    if target.exists() and target.samefile(located(folder)):
         raise InputError(f"the device '{name}' is this folder itself", folder, "give another --name")
     if target.exists() and not given["force"]:
         raise InputError(

@@ -16,6 +16,7 @@ from typing import Any
 from apexsim.cli.rows import Opt
 from apexsim.errors import InputError
 from apexsim.examples import PREFIX, expanded, located, packaged
+from apexsim.files import hub_cache
 
 STDOUT = "-"
 # what is read of a folder that is named: a model, a device, a tokenizer
@@ -87,9 +88,7 @@ def _kept() -> tuple[Path, ...]:
     """Folders that names, and not paths, lead into: the program's own data, kept devices, the hub's cache."""
     from apexsim.hardware import devices_folder
 
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    hub = expanded(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return Path(str(resources.files("apexsim"))), devices_folder(), hub
+    return Path(str(resources.files("apexsim"))), devices_folder(), hub_cache()
 
 
 # ---- one compare of paths -----------------------------------------------------------------------------------------

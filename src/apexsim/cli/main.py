@@ -168,7 +168,8 @@ def _run(words: list[str]) -> int | Failure:
         told = error.strerror or type(error).__name__
         return Failure(BAD_INPUT, "bad input", shortened(told), shortened(str(error.filename or "")))
     if code == INTERRUPTED:  # what was done by then has been told
-        return _fail("interrupted", INTERRUPTED)
+        say("apexsim: interrupted")
+        return INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
@@ -193,11 +194,6 @@ def _drop_output() -> None:
     """What is left to be written cannot be: let nothing try again at the end."""
     with contextlib.suppress(AttributeError, ValueError, OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(line: str, code: int) -> int:
-    say("apexsim: " + " ".join(line.split()))
-    return code
 
 
 def _spelled(words: list[str]) -> list[str]:

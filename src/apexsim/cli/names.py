@@ -87,7 +87,7 @@ NAMES = (
         ("--max-concurrency", LOADS), ("--users", "load testers"), ("--num-users", "load testers"))),
     *(Name(flag, "request_rate", whose) for flag, whose in (("--qps", "Vidur, load testers"), ("--rate", "GuideLLM"))),
     Name("--random-range-ratio", "length_spread", LOADS, _two_meanings),
-    *(Name(flag, "gpu", "aiconfigurator") for flag in ("--system",)),
+    Name("--system", "gpu", "aiconfigurator"),
     *(Name(flag, TOTAL, whose) for flag, whose in (("--total-gpus", "aiconfigurator"), ("--num-gpus", "aiconfigurator, Ray"))),
     Name("--num-gpus-per-node", "gpus", "APEX+, aiconfigurator"),
     *(Name(flag, "nodes", whose) for flag, whose in (("--nnodes", "vLLM, SGLang"), ("--num-nodes", "APEX+"))),

@@ -207,14 +207,15 @@ _life: Life | None = None  # of the command that runs
 
 
 class Progress:
-    """How far a piece of work is, for who waits at the terminal; simulates: whether it needs the compiled engine."""
+    """How far a piece of work is, for who waits at the terminal; simulates: whether it
+    needs the compiled engine, where that is not known of the command."""
 
-    def __init__(self, simulates: bool = True) -> None:
+    def __init__(self, simulates: bool = False) -> None:
         self._simulates = simulates
 
     def __enter__(self) -> Progress:
         if _life is not None:
-            _life.simulates = self._simulates
+            _life.simulates |= self._simulates
         return self
 
     def __call__(self, done: int, total: int, what: str) -> None:

@@ -94,7 +94,7 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
     if asked is not None:  # what cannot be predicted is refused before hours of sending
         from apexsim.replay.compare import predicted
 
-        with Progress():
+        with Progress(simulates=True):
             predicted(work, given["config"] or given["model"], given["plan"], asked)
     with Progress() as progress:
         progress(0, work.size, "requests")
@@ -139,7 +139,7 @@ def _compared(run: Run, given: dict[str, Any], asked: dict[str, Any] | None) -> 
         return None
     from apexsim.replay.compare import compare
 
-    with Progress():
+    with Progress(simulates=True):
         return compare(run, given["config"] or given["model"], given["plan"], asked)
 
 

@@ -55,7 +55,7 @@ CLUSTER = (
 )
 WORKLOAD = (
     Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
-    Opt("time_unit", str, None, "Unit of the trace's times where the format does not say: ns, us, ms, s or clock.", "UNIT"),
+    Opt("time_unit", str, None, "Unit of the trace's times where the format does not say: ns, us, ms, s, clock; dates: mdy, dmy.", "UNIT"),
     Opt("map", str, None, "Columns of another trace format: time=COLUMN,in=COLUMN,out=COLUMN.", "COLUMNS"),
     Opt("prompt_len", int, None, "Synthetic requests: prompt tokens; 32k is 32,768.", "N", least=1, most=MOST_TOKENS, tokens=True),
     Opt("output_len", int, None, "Synthetic requests: output tokens.", "N", least=1, most=MOST_TOKENS, tokens=True),

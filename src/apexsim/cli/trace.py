@@ -161,7 +161,7 @@ def tokenize(file: Texts, **given: Any) -> None:
     wish = Wish(given["prompt_field"] or "", given["output_field"] or "", every, given["output_len"] or 0)
     bounds = Bounds(given["max_model_len"] or 2 * LONGEST, given["limit"] or LONGEST, given["skip_bad"])
     pace = Pace(given["request_rate"], given["burstiness"], given["seed"], given["turn_gap"])
-    with Progress(simulates=False) as progress:
+    with Progress() as progress:
         made = tokenized(file, _counter(given), wish, bounds, pace, writer_of(given["to"]).block, progress)
     _write(made, given)
 

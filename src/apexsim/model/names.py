@@ -20,6 +20,7 @@ from typing import Any
 
 from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded
+from apexsim.files import hub_cache
 from apexsim.model.config import Config, parse_config, read_config
 from apexsim.model.precision import format_in_name
 
@@ -194,8 +195,7 @@ def _slip(key: str) -> bool:
 
 def _in_cache(name: str) -> Path | None:
     """The newest snapshot of a checkpoint in the local hub cache."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    cache = expanded(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    cache = hub_cache()
     found = sorted(cache.glob(f"models--{name.replace('/', '--')}/snapshots/*/config.json"), key=lambda p: p.parent.name)
     return found[-1] if found else None
 

@@ -70,6 +70,10 @@ QUESTION = (
     Clash("image_size", without("images"), "the requests have no images", "add --images N"),
     Clash("weight_dtype", _no_auto, "--quant does not hold the checkpoint's own format", "add auto to --quant"),
 )
+NO_WIDTHS = tuple(
+    Clash(name, beside("plan"), "the plan names its own widths", "drop one of both")
+    for name in ("tp", "pp", "dp", "ep", "enable_expert_parallel")
+)
 
 
 def refuse(clashes: Iterable[Clash], given: Given) -> None:

@@ -2,7 +2,8 @@
 
 A format is a row of `FORMATS`: which columns hold arrival, prompt and output, in which unit, from which clock.  The
 container (CSV, JSON lines, one JSON object) and the row are found from the file's content; a file of other column
-names is read with a column map.  Everything a file can have wrong becomes one `InputError` with the line.
+names is read by what these mean (`meaning`), or with a column map.  Everything a file can have wrong becomes one
+`InputError` with the line.
 """
 
 from __future__ import annotations
@@ -252,7 +253,8 @@ def raw_times(table: Table, row: Format) -> NDArray[Any]:
     raw = _floats(table, row.arrive, "arrival")
     if not row.zero and raw.min() < 0:
         at = int(np.argmax(raw < 0))
-        raise InputError(f"arrival '{row.arrive}' is negative: {raw[at] * TIME_UNITS[row.unit]:g} s", table.at(at))
+        told = f"{raw[at] * TIME_UNITS[row.unit]:g} s" if row.unit else f"{raw[at]:g}"  # no unit: it is told from all times later
+        raise InputError(f"arrival '{row.arrive}' is negative: {told}", table.at(at))
     return raw
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError
-from apexsim.files import DOCUMENT, LINE, blocks, opened
+from apexsim.files import BLOCK, DOCUMENT, LINE, blocks, opened
 from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
 from apexsim.workload.dates import ordered
 from apexsim.workload.formats import (
@@ -37,7 +37,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 WHAT = "trace file"
-BLOCK = 1 << 22  # [byte] read at once
 NAMED = 5  # faults that are kept in words
 
 
@@ -332,7 +331,7 @@ def read_requests(
     path: str | Path, fmt: str = "auto", columns: Mapping[str, str] | None = None, time_unit: str = "",
     skip: int = 0, chars_per_token: float = 0.0,
 ) -> Requests:  # fmt: skip
-    """The requests of a trace file of any size, ascending by arrival; arguments as `formats.read_trace`.
+    """The requests of a trace file of any size, ascending by arrival; arguments as `read_trace`.
 
     skip: lines that may be passed over; chars_per_token: how lengths are estimated from files that hold text.  Memory
     is about 60 bytes per request, besides its prefix blocks; a file that is one JSON document is read as a whole.

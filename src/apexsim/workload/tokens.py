@@ -6,7 +6,6 @@ machine; nothing is downloaded unless that is asked for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,7 +14,7 @@ from typing import Any
 
 from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded
-from apexsim.files import DOCUMENT, read_text
+from apexsim.files import DOCUMENT, hub_cache, read_text
 
 FILE = "tokenizer.json"
 MISSING = "the tokenizer library is missing"
@@ -96,8 +95,7 @@ def _file(name: str, download: bool) -> Path:
 
 def _cached() -> dict[str, Path]:
     """Hub names in small letters of the tokenizers in the local cache, and their files; the newest revision of each."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    cache = expanded(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    cache = hub_cache()
     files = sorted(cache.glob(f"models--*/snapshots/*/{FILE}"), key=lambda file: (file.stat().st_mtime, str(file)))
     return {file.parts[-4].removeprefix("models--").replace("--", "/").lower(): file for file in files if file.is_file()}
 
