@@ -26,7 +26,7 @@ from apexsim.plan.lower import lower
 from apexsim.plan.memory import room
 from apexsim.plan.plan import parse_plan
 from apexsim.search.chain import Part, Question, chained
-from apexsim.search.search import Goal
+from apexsim.search.goal import Goal
 from apexsim.units import GiB
 from apexsim.workload.synth import synthetic
 

@@ -31,8 +31,9 @@ from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
 from apexsim.plan.space import at_clocks, candidates, merged, routed
 from apexsim.search.evaluate import Setting
+from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
-from apexsim.search.search import Goal, search, simulate_one
+from apexsim.search.search import search, simulate_one
 from apexsim.search.study import Interrupted, Study
 from apexsim.slo import parse_slos
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse

@@ -79,7 +79,7 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     from apexsim.objective import parse_objective
     from apexsim.plan.choose import precision_of
     from apexsim.search.chain import Question, chained
-    from apexsim.search.search import Goal
+    from apexsim.search.goal import Goal
 
     model = with_experts(load_model(SHORTCUTS.get(given["model"], given["model"])), given["num_experts"], given["topk"])
     model = with_image(model, given["image_size"]) if given["image_size"] else model

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from apexsim import api
 from apexsim.errors import InputError
 from apexsim.replay.record import Measured, Run, measured
+from apexsim.search.assess import outcome_of
 from apexsim.search.study import Study
 from apexsim.workload.trace import Workload
 
@@ -103,7 +104,7 @@ def _per_request(run: Run, order: list[int], study: Study) -> tuple[F8, dict[str
     keep = np.array([k for k, i in enumerate(order) if i >= run.warmup], dtype=np.int64)
     rows = [run.sent[order[k]] for k in keep]
     start, first, last = (np.array([getattr(s, name) for s in rows]) for name in ("start", "first", "last"))
-    found = study.ranked[0].outcome
+    found = outcome_of(study.setting, study.ranked[0].plan, study.ranked[0].outcome)
     sent, early, late = (x[keep] for x in (found.sent, found.first, found.finish))
     steps = np.array([s.output_len - 1 for s in rows])
     some = steps > 0

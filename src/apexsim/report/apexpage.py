@@ -19,6 +19,7 @@ from apexsim.errors import shown as printable
 from apexsim.plan.space import stage_layers
 from apexsim.report.jsonout import study_json
 from apexsim.report.layout import layouts
+from apexsim.search.assess import outcome_of
 from apexsim.search.chain import Part
 from apexsim.search.evaluate import evaluate
 from apexsim.search.study import Ranked, Study
@@ -54,8 +55,9 @@ class Times:
     @classmethod
     def of(cls, part: Part, ranked: Ranked) -> Times:
         """The run of one plan."""
-        outcome, output = ranked.outcome, part.study.setting.workload.output
-        begun, many = (part.sent if part.study.setting.workload.mode != "closed" else outcome.sent), output > 1
+        setting = part.study.setting
+        outcome, output = outcome_of(setting, ranked.plan, ranked.outcome), setting.workload.output
+        begun, many = (part.sent if setting.workload.mode != "closed" else outcome.sent), output > 1
         gaps = ((outcome.finish - outcome.first) / np.maximum(output - 1, 1))[many]
         return cls(outcome.first - begun, outcome.finish - begun, gaps, float(outcome.finish.max() - begun.min()))
 
@@ -148,7 +150,7 @@ def _output(part: Part, ranked: Ranked, wanted: Wanted) -> list[str]:
     joules = ranked.metrics.energy.joules
     power = f"{joules / 1e3:.2f} KJ" if joules == joules else "unknown (no power figures of this GPU)"
     return [
-        "* Statistics:", table(("Name", "Value"), _statistics(ranked)),
+        "* Statistics:", table(("Name", "Value"), _statistics(part.study, ranked)),
         "* Performance Metrics:", table(("Name", "Value", "Units"), _shown(_performance(part, ranked, times, wanted))),
         "* Latency SLO Metrics:", f"* Batch Size: {wanted.batch}",
         table(("Name", "Target SLO(msec)", "SLOs Met(%)"), _slos(times, wanted)),
@@ -157,8 +159,8 @@ def _output(part: Part, ranked: Ranked, wanted: Wanted) -> list[str]:
     ]  # fmt: skip
 
 
-def _statistics(ranked: Ranked) -> list[list[str]]:
-    outcome, ledger = ranked.outcome, dict(ranked.room.ledger)
+def _statistics(study: Study, ranked: Ranked) -> list[list[str]]:
+    outcome, ledger = outcome_of(study.setting, ranked.plan, ranked.outcome), dict(ranked.room.ledger)
     steps = max(outcome.total("decode_steps") + outcome.total("prompt_steps"), 1.0)
     decode, prompt = outcome.total("decode_tokens"), outcome.total("prompt_tokens")
     return [

@@ -12,6 +12,7 @@ from apexsim.report.draw import SHADES, UNKNOWN, bar, change, percent, sig, spar
 from apexsim.report.figures import TITLES, objective_of, objective_words, scale_of
 from apexsim.report.layout import layouts
 from apexsim.report.page import Row
+from apexsim.search.assess import outcome_of
 from apexsim.search.evaluate import Setting
 from apexsim.search.study import Ranked, Study
 from apexsim.units import GiB, format_seconds
@@ -202,7 +203,8 @@ def _room_words(ranked: Ranked, rival: Ranked) -> str:
 def course_rows(study: Study, ranked: Ranked, width: float = math.inf) -> list[Row]:
     """Batch, queue and KV cache over time as sparklines."""
     lanes = ranked.plan.lanes
-    found = series(ranked.outcome, study.setting.workload, fitted(width), blocks=ranked.room.blocks * lanes)
+    outcome = outcome_of(study.setting, ranked.plan, ranked.outcome)
+    found = series(outcome, study.setting.workload, fitted(width), blocks=ranked.room.blocks * lanes)
     rows = [("running", found.running, ""), ("waiting", found.waiting, ""), ("KV used", found.kv_share, "%")]
     over = format_seconds(ranked.metrics.duration_s)
     made = []

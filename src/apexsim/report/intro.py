@@ -17,6 +17,7 @@ from apexsim.plan.plan import Precision
 from apexsim.report.draw import percent, sig
 from apexsim.report.figures import objective_of, objective_words
 from apexsim.report.page import Row
+from apexsim.search import screen
 from apexsim.search.evaluate import Setting
 from apexsim.search.startable import has_server
 from apexsim.search.study import Study
@@ -120,7 +121,7 @@ def goal_line(study: Study) -> str:
 
 
 NEAR = 3  # rejected plans shown of a rule
-NOT_RULES = ("enumerated", "skipped by a bound", "left by the interrupt", "simulated")
+NOT_RULES = ("enumerated", "left by the interrupt", "simulated")
 REPEATS = "cell replicas are coprime"
 # rule -> what it turns away, of one and of several layouts
 PLAIN = {
@@ -133,6 +134,7 @@ PLAIN = {
     "weights fit": ("does not fit", "do not fit"),
     "room for one request": ("has no room for one request", "have no room for one request"),
     "has the widths asked for": ("has other widths than asked for", "have other widths than asked for"),
+    screen.RULE: ("left out after a sample of the trace", "left out after a sample of the trace"),
     "left by the interrupt": ("not looked at, interrupted", "not looked at, interrupted"),
     "simulated": ("simulated", "simulated"),
 }
@@ -142,7 +144,7 @@ def funnel_line(study: Study) -> str:
     """50 layouts: 20 repeat other layouts, 5 do not fit, 25 simulated; vllm can start 9 of them."""
     counts = {step.name: step.count for step in study.funnel}
     told = [f"{n:,} {PLAIN[name][n > 1] if name in PLAIN else name}" for name, n in counts.items()
-            if n and name not in ("enumerated", "skipped by a bound")]  # fmt: skip
+            if n and name != "enumerated"]  # fmt: skip
     every = [*study.ranked, *study.hypothetical]
     able = sum(not r.blocked for r in every)
     can = f"; {study.setting.engine.engine} can start {able:,} of these" if has_server(study.setting) and able < len(every) else ""

@@ -17,7 +17,6 @@ from typing import Any
 
 from apexsim.cost.account import Account
 from apexsim.cost.books import books, typed
-from apexsim.metrics import series
 from apexsim.model.cells import active_parameters, total_parameters
 from apexsim.objective import OBJECTIVES, Margin
 from apexsim.plan.memory import Room, log_lines
@@ -30,8 +29,6 @@ from apexsim.report.verdict import verdict
 from apexsim.search.evaluate import Setting
 from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Ranked, Study
-
-POINTS = 60  # of a time series
 
 
 def study_json(study: Study) -> dict[str, Any]:
@@ -170,7 +167,6 @@ def _price(setting: Setting) -> dict[str, Any] | None:
 
 def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
     started = launch(setting, ranked.plan)
-    over_time = series(ranked.outcome, setting.workload, POINTS, blocks=ranked.room.blocks * ranked.plan.lanes)
     return {
         "plan": plan_json(ranked.plan),
         "shorthand": ranked.plan.shorthand,
@@ -187,7 +183,7 @@ def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
         "launch_commands": list(started.commands),
         "not_runnable": ranked.blocked or None,
         "launch_notes": list(started.notes),
-        "series": over_time.to_json(),
+        "series": ranked.series.to_json(),
     }
 
 

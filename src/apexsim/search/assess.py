@@ -12,22 +12,25 @@ from apexsim.cost.account import Account, account, run_energy, usage
 from apexsim.cost.tables import axes_for
 from apexsim.engine.kernel import Outcome
 from apexsim.errors import Rejected
-from apexsim.metrics import Metrics, measure
+from apexsim.metrics import Metrics, Series, measure, series
 from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.search.evaluate import Evaluation, Setting, evaluate
 from apexsim.slo import Slo
 
+POINTS = 60  # of a series over time
+
 
 @dataclass(frozen=True, slots=True)
 class Assessed:
-    """A simulated plan with what it means.  outcome: without its histograms."""
+    """A simulated plan with what it means.  outcome: without its histograms, None where it was dropped for room; series: in POINTS bins."""
 
     plan: Plan
     room: Room
     stages: tuple[StageOps, ...]
-    outcome: Outcome
+    outcome: Outcome | None
+    series: Series
     metrics: Metrics
     account: Account
 
@@ -43,7 +46,17 @@ def assess(setting: Setting, slos: tuple[Slo, ...], plan: Plan) -> Assessed | Re
     spent = account(found.stages, found.costs, found.outcome, setting.pricer, found.engine, axes, metrics.duration_s)
     hist, lane = found.outcome.hist, found.outcome.hist_lane
     light = replace(found.outcome, hist=hist[..., :0].copy(), hist_lane=lane[..., :0].copy())
-    return Assessed(plan, found.room, found.stages, light, metrics, spent)
+    course = series(light, setting.workload, POINTS, blocks=found.room.blocks * plan.lanes)
+    return Assessed(plan, found.room, found.stages, light, course, metrics, spent)
+
+
+def outcome_of(setting: Setting, plan: Plan, kept: Outcome | None) -> Outcome:
+    """The run of a plan that was simulated before: as it was kept, or once more."""
+    if kept is not None:
+        return kept
+    found = evaluate(setting, plan)
+    assert not isinstance(found, Rejected)
+    return found.outcome
 
 
 def _metrics(setting: Setting, slos: tuple[Slo, ...], found: Evaluation) -> Metrics:

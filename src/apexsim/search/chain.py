@@ -25,8 +25,10 @@ from apexsim.model.parts import decoder_part, encoder_part
 from apexsim.plan.choose import engine_of
 from apexsim.plan.plan import Precision
 from apexsim.plan.space import candidates
+from apexsim.search.assess import outcome_of
 from apexsim.search.evaluate import Setting
-from apexsim.search.search import Goal, Progress, search
+from apexsim.search.goal import Goal
+from apexsim.search.search import Progress, search
 from apexsim.search.study import Study
 from apexsim.workload.trace import Workload
 
@@ -96,7 +98,8 @@ def _searched(model: Model, cluster: Cluster, work: Workload, question: Question
 def _encoded(work: Workload, part: Part, encoder: Model) -> tuple[Workload, I8]:
     """The requests as the decoder meets them, in the order in which they are encoded; where the encoder reads the prompt
     the decoder starts from one token."""
-    done = part.study.ranked[0].outcome.finish
+    first = part.study.ranked[0]
+    done = outcome_of(part.study.setting, first.plan, first.outcome).finish
     order = np.argsort(done, kind="stable")
     prompt = work.prompt if encoder.decoder.source_length else np.ones(work.size, np.int64)
     line = None if work.line is None else work.line[order]

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 from apexsim.errors import InputError, Rejected
-from apexsim.objective import margins, overrun, rank_key
+from apexsim.objective import margins, overrun
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates, heuristic_plan, routed
 from apexsim.search.assess import assess
 from apexsim.search.evaluate import Setting
-from apexsim.search.search import Goal
+from apexsim.search.goal import Goal
 from apexsim.search.startable import blocked, has_server
 from apexsim.search.study import Remedy, Study
 from apexsim.workload.load import mean_rate
@@ -65,7 +65,7 @@ def _works(asked: Asked, trial: Trial) -> Plan | None:
         got = assess(setting, goal.slos, plan)
         if isinstance(got, Rejected) or got.metrics.saturated or overrun(margins(got.metrics, goal.slos, goal.power_cap)):
             continue
-        found.append((rank_key(got.metrics, goal.objective, goal.slos, plan.shorthand, goal.power_cap), plan))
+        found.append((goal.key(got.metrics, plan.shorthand), plan))
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 

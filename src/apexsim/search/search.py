@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from apexsim.errors import Infeasible, Rejected
 from apexsim.hardware import Cluster
-from apexsim.objective import Objective, rank_key
+from apexsim.objective import Objective
 from apexsim.plan.formats import as_priced
 from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
@@ -20,22 +21,16 @@ from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import comparison_error
 from apexsim.search.evaluate import Setting
+from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
+from apexsim.search.screen import Screened, keep_up, sample, screened
 from apexsim.search.startable import blocked, has_server, others
 from apexsim.search.study import Interrupted, Ranked, Step, Study
-from apexsim.slo import LATENCIES, Slo
+from apexsim.slo import LATENCIES
 
 Progress = Callable[[int, int, str], None]
+LIGHT = 20_000  # requests: of longer runs only the first plan's is kept, 40 bytes a request each
 MOST_GPUS = 512  # where the search for a cluster that is large enough ends
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What counts: an objective, and limits that requests or percentiles must keep."""
-
-    objective: Objective
-    slos: tuple[Slo, ...] = ()
-    power_cap: float = math.inf  # mean power of a GPU [W]
 
 
 def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray: str | None = None,
@@ -44,13 +39,20 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
 
     Raises Infeasible when none fits, and Interrupted when the user stops it after one did.
     """
-    first = space.plans[0] if space.plans else None
-    heuristic = heuristic_plan(setting.model, setting.cluster, first.precision if first else None)
-    heuristic = replace(heuristic, clock=first.clock if first else 0)
-    results = _run(partial(assess, setting, goal.slos), space.plans, workers, ray, progress)
+    heuristic = _usual(setting, space)
+    run = partial(_run, workers=workers, ray=ray, progress=progress)
+    unranked = (lambda plan: False) if hypothetical or not has_server(setting) else (lambda plan: bool(blocked(setting, plan)))
+    chosen, unfit = _screening(setting, space.plans, goal, heuristic, unranked, run)
+    first = _First(goal, unranked, setting.workload.size > LIGHT)
+    work, plans, apart = partial(assess, setting, goal.slos), chosen.worth, chosen.left_out
+    results = run(work, plans, first.keep)
+    ranked = [r for r in results if isinstance(r, Assessed) and not unranked(r.plan)]
+    if chosen.slow and len(results) == len(plans) and not keep_up(ranked, goal):
+        plans, apart = (*plans, *chosen.slow), chosen.hopeless
+        results = run(work, chosen.slow, first.keep, done=results)
     fitting = [r for r in results if isinstance(r, Assessed)]
-    rejected = [*space.rejected, *(r for r in results if isinstance(r, Rejected))]
-    stopped = len(results) < len(space.plans)
+    rejected = [*space.rejected, *unfit, *apart, *(r for r in results if isinstance(r, Rejected))]
+    stopped = len(results) < len(plans)
     if not fitting:
         if stopped:
             raise KeyboardInterrupt
@@ -59,7 +61,7 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
     if not hypothetical and has_server(setting):
         study = _startable(study, space, stopped)
     if stopped:
-        raise Interrupted(_partial(study, len(results), len(space.plans)))
+        raise Interrupted(_partial(study, len(results), len(plans)))
     return study
 
 
@@ -95,15 +97,62 @@ def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     return replace(study, ranked=(first, *rest))
 
 
-def _run(work: Work, plans: Sequence[Plan], workers: int, ray: str | None, progress: Progress | None) -> list[Result]:
-    """The results of the plans, of the first ones where the user interrupts."""
-    done: list[Result] = []
+def _usual(setting: Setting, space: Space) -> Plan:
+    """The heuristic plan in the format and at the clock that the search begins with."""
+    first = space.plans[0] if space.plans else None
+    heuristic = heuristic_plan(setting.model, setting.cluster, first.precision if first else None)
+    return replace(heuristic, clock=first.clock if first else 0)
+
+
+class _First:
+    """Keeps the run of the plan that stands first so far, and drops those of the others where they fill memory."""
+
+    def __init__(self, goal: Goal, unranked: Callable[[Plan], bool], many: bool) -> None:
+        self.goal, self.unranked, self.many = goal, unranked, many
+        self.best: Assessed | None = None
+        self.key: tuple[Any, ...] = ()
+
+    def keep(self, done: list[Result]) -> None:
+        """Looks at the newest result."""
+        newest = done[-1]
+        if not self.many or not isinstance(newest, Assessed):
+            return
+        key = (self.unranked(newest.plan), *self.goal.key(newest.metrics, newest.plan.shorthand))
+        if self.best is None or key < self.key:
+            loser, self.best, self.key = self.best, newest, key
+        else:
+            loser = newest
+        if loser is not None:
+            at = next(i for i, one in enumerate(done) if one is loser)
+            done[at] = replace(loser, outcome=None)
+
+
+def _run(work: Work, plans: Sequence[Plan], keep: Callable[[list[Result]], None], *, workers: int, ray: str | None,
+         progress: Progress | None, done: Sequence[Result] = ()) -> list[Result]:  # fmt: skip
+    """The results of the plans after those that are done, of the first ones where the user interrupts; `keep` sees them after each."""
+    found = [*done]
     with suppress(KeyboardInterrupt), closing(evaluated(work, plans, workers, ray)) as results:
         for plan, result in zip(plans, results):
-            done.append(result)
+            found.append(result)
+            keep(found)
             if progress:
-                progress(len(done), len(plans), plan.shorthand)
-    return done
+                progress(len(found), len(done) + len(plans), plan.shorthand)
+    return found
+
+
+def _screening(setting: Setting, plans: tuple[Plan, ...], goal: Goal, heuristic: Plan, unranked: Callable[[Plan], bool],
+               run: Callable[..., list[Result]]) -> tuple[Screened, list[Rejected]]:  # fmt: skip
+    """What a sample of a long trace says of the plans that will be ranked, and of the others; and those that do not fit."""
+    part = sample(setting.workload, len(plans))
+    if part is None:
+        return Screened(plans), []
+    found = run(partial(assess, replace(setting, workload=part), goal.slos), plans, lambda done: None)
+    if len(found) < len(plans):
+        raise KeyboardInterrupt
+    fitting = [x for x in found if isinstance(x, Assessed)]
+    unfit = [x for x in found if isinstance(x, Rejected)]
+    groups = [[x for x in fitting if unranked(x.plan) is apart] for apart in (False, True)]
+    return sum((screened(group, goal, heuristic) for group in groups if group), Screened(())), unfit
 
 
 def _partial(study: Study, done: int, of: int) -> Study:
@@ -116,7 +165,7 @@ def _partial(study: Study, done: int, of: int) -> Study:
 
 def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list[Rejected], space: Space | None,
            heuristic: Plan) -> Study:  # fmt: skip
-    keyed = [(rank_key(x.metrics, goal.objective, goal.slos, x.plan.shorthand, goal.power_cap), x) for x in fitting]
+    keyed = [(goal.key(x.metrics, x.plan.shorthand), x) for x in fitting]
     keyed.sort(key=lambda pair: pair[0])
     usual = next((x for x in fitting if x.plan == heuristic), None)
     base = goal.objective.value(usual.metrics) if usual and _tells(usual, goal.objective) else math.nan
@@ -126,7 +175,7 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
     for key, found in keyed:
         value = goal.objective.value(found.metrics)
         ratio = goal.objective.ratio(value, base)
-        ranked.append(Ranked(found.plan, found.room, found.stages, found.outcome, found.metrics, found.account, value, ratio,
+        ranked.append(Ranked(found.plan, found.room, found.stages, found.outcome, found.series, found.metrics, found.account, value, ratio,
                              key[0] == 0, _tie(value, best, width), blocked(setting, found.plan)))  # fmt: skip
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
@@ -163,7 +212,7 @@ def _funnel(space: Space | None, fitting: list[Assessed], rejected: list[Rejecte
         hit = [r for r in rejected if r.rule == name]
         if hit:
             rows.append(Step(name, len(hit), f"{hit[0].shorthand}: {hit[0].reason}"))
-    return (*rows, Step("skipped by a bound", 0), Step("simulated", len(fitting)))
+    return (*rows, Step("simulated", len(fitting)))
 
 
 def _notes(setting: Setting) -> tuple[str, ...]:

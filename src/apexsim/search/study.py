@@ -10,7 +10,7 @@ from typing import Any
 from apexsim.cost.account import Account
 from apexsim.engine.kernel import Outcome
 from apexsim.errors import Rejected
-from apexsim.metrics import Metrics
+from apexsim.metrics import Metrics, Series
 from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
@@ -27,7 +27,8 @@ class Ranked:
     plan: Plan
     room: Room
     stages: tuple[StageOps, ...]
-    outcome: Outcome  # without its histograms
+    outcome: Outcome | None  # without its histograms; of long runs only the first plan's is kept
+    series: Series
     metrics: Metrics
     account: Account
     value: float  # of the objective, in its own unit

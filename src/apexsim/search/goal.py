@@ -1,0 +1,28 @@
+"""What counts in a search (floor 5)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from apexsim.metrics import Metrics
+from apexsim.objective import LOWER, Objective, rank_key
+from apexsim.slo import Slo
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """An objective, and limits that requests or percentiles must keep."""
+
+    objective: Objective
+    slos: tuple[Slo, ...] = ()
+    power_cap: float = math.inf  # mean power of a GPU [W]
+
+    def key(self, metrics: Metrics, shorthand: str) -> tuple[float, bool, float, str]:
+        """Sorts plans, best first (`objective.rank_key`)."""
+        return rank_key(metrics, self.objective, self.slos, shorthand, self.power_cap)
+
+    def behind(self, metrics: Metrics, other: Metrics) -> float:
+        """How many times worse than another run one is."""
+        mine, theirs = self.objective.value(metrics), self.objective.value(other)
+        return mine / theirs if self.objective.sign == LOWER else theirs / mine
