@@ -96,6 +96,7 @@ OTHERS = {
     "fit": ("fit", ["fit", "llama-3.1-8b", "--gpu", "h100:1"]),
     "fit with a log": ("fit", ["fit", "qwen3-8b", "--gpu", "h100:1", "--log", str(ROOT / "examples/qwen3-8b-startup.log")]),
     "fit of an encoder": ("fit", ["fit", "google/flan-t5-xxl", "--gpu", "h100:1"]),
+    "sweep": ("sweep", ["plan", "llama-3.1-8b,llama-3.1-70b", "--gpu", "l4,b60,h100", "--gpus", "1", *MADE, "--request-rate", "1,3"]),
     "models": ("models", ["models"]),
     "no models": ("models", ["models", "zzz"]),
     "gpus": ("gpus", ["gpus"]),

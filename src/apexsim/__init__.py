@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 WHERE = {  # public noun or verb -> module it lives in
     "simulate": "apexsim.api",
+    "sweep": "apexsim.api",
     "render": "apexsim.report.text",
     "study_json": "apexsim.report.jsonout",
     "launch": "apexsim.report.launch",
@@ -42,6 +43,7 @@ WHERE = {  # public noun or verb -> module it lives in
     "Plan": "apexsim.plan.plan",
     "Metrics": "apexsim.metrics",
     "Study": "apexsim.search.study",
+    "Sweep": "apexsim.search.sweep",
     "InputError": "apexsim.errors",
     "Infeasible": "apexsim.errors",
     "Rejected": "apexsim.errors",

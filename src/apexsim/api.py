@@ -8,7 +8,7 @@ print(study.ranked[0].plan.shorthand, study.ranked[0].metrics.e2el.mean)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from inspect import signature
@@ -35,6 +35,7 @@ from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
 from apexsim.search.study import Interrupted, Study
+from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import parse_slos
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
@@ -60,8 +61,25 @@ def plan(model: str, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
     workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
-    run = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
+    run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     question = read_once(question)
+    several = axes_of(model, question)
+    if several:
+        raise InputError(f"{several[0].name} has several values", "", "apexsim.sweep takes lists")
+    return helped(_ranked(model, question, run), model, question)
+
+
+def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
+    """The question of `plan` with lists of models, GPUs, counts, engines, settings or loads: every combination (`search.sweep`)."""
+    progress = question.pop("progress", None)
+    run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray") if name in question}
+    question = read_once(question)
+    axes = axes_of(model, question)
+    return swept(model, question, axes, lambda name, one: _ranked(name, one, run), progress)
+
+
+def _ranked(model: str, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:
+    """Every plan ranked, nothing said of what would help."""
     setting, precision, goal, inputs = ask(model, **question)
     formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
@@ -70,8 +88,7 @@ def plan(model: str, **question: Any) -> Study:
     space = merged([restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen])
     setting, space = with_clocks(setting, clocks), at_clocks(space, clocks)
     try:
-        found = search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical")))
-        return helped(replace(found, inputs=inputs), model, question)
+        return replace(search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
     except Interrupted as stop:
         raise Interrupted(replace(stop.study, inputs=inputs)) from None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, deliver, page_size, present
 from apexsim.cli.sizing import FIT_HELP, fit
+from apexsim.examples import expanded
 
 INTERRUPTED, MISSED = 130, 4
 
@@ -30,6 +33,10 @@ Examples:
   apexsim plan llama-3.1-8b --gpu l4 --gpus 4 --prompt-len 1000 --output-len 200 --request-rate 2 --slo ttft:p95=500ms
 
   apexsim plan qwen2.5-72b --gpu h200-sxm --gpus 8 --prompt-len 2048 --output-len 256 --concurrency 64
+
+Lists with commas ask the question with each value, in one table: models, --gpu, --gpus, --engine, settings, loads.
+
+  apexsim plan llama-3.1-8b --gpu l4,l40s,h100-sxm --gpus 1,2 --trace example:creation --slo ttft:p95=500ms
 """
 SIMULATE_HELP = """Simulate one plan in full, beside the heuristic plan (tensor parallel in the node, pipeline across).
 
@@ -114,17 +121,34 @@ def plan(model: Model, **given: Any) -> None:
     """Search and report."""
     from apexsim import api
     from apexsim.search.study import Interrupted
+    from apexsim.search.sweep import axes_of
 
     given = checked("plan", given)
+    asked = question(given)
+    models = model.split(",") if "," in model and not os.path.exists(expanded(model)) else model
+    if axes_of(models, asked):
+        return _sweep(models, asked, given)
     with Progress() as progress:
         try:
-            study = api.plan(model, **question(given), workers=given["workers"], ray=given["ray"], progress=progress)
+            study = api.plan(model, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
         except Interrupted as stop:
             study = stop.study
     _tell(study, given)
     if study.interrupted:
         raise typer.Exit(INTERRUPTED)
     _judge(study)
+
+
+def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]) -> None:
+    """The question with each value of its lists, in one table."""
+    from apexsim import api
+    from apexsim.report.sweep import render, sweep_json
+
+    with Progress() as progress:
+        found = api.sweep(models, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+    _deliver(given, lambda: sweep_json(found), lambda width, color: render(found, width=width, color=color, everything=given["all"]))
+    if not found.keeps:
+        raise typer.Exit(MISSED)
 
 
 @with_options("simulate")
@@ -146,20 +170,25 @@ def _judge(study: Study) -> None:
 
 
 def _tell(study: Study, given: dict[str, Any]) -> None:
-    """Write the JSON and the report to where they were asked for."""
-    if given["json"] is not None:
-        from apexsim.report.jsonout import study_json
-        from apexsim.report.plain import dumps
-
-        deliver(dumps(study_json(study)), given["json"], "--json")
-    if given["json"] == STDOUT and given["output"] is None:
-        return
+    """Write a study to where it was asked for."""
+    from apexsim.report.jsonout import study_json
     from apexsim.report.text import render
 
-    columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
-    text = render(study, width=columns, color=color, top=given.get("top", 10), everything=given.get("all", False))
-    deliver(text, given["output"] or STDOUT, "--output")
+    top, everything = given.get("top", 10), given.get("all", False)
+    _deliver(given, lambda: study_json(study),
+             lambda width, color: render(study, width=width, color=color, top=top, everything=everything))  # fmt: skip
 
+
+def _deliver(given: dict[str, Any], record: Callable[[], Any], page: Callable[[int | None, bool], str]) -> None:
+    """The JSON and the page, each where it was asked for and only if it was."""
+    if given["json"] is not None:
+        from apexsim.report.plain import dumps
+
+        deliver(dumps(record()), given["json"], "--json")
+    if given["json"] == STDOUT and given["output"] is None:
+        return
+    columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
+    deliver(page(columns, color), given["output"] or STDOUT, "--output")
 
 
 @with_options("models")

@@ -131,13 +131,13 @@ def name_of(flag: str) -> Name | None:
 
 def check_word(flag: str, option: str, engine: str) -> None:
     """Raise InputError where a word belongs to another engine than the one that is asked about."""
-    name = engine.strip().lower().partition("@")[0]
-    name = ENGINE_ALIASES.get(name, name)
+    names = [ENGINE_ALIASES.get(each, each) for each in (part.strip().lower().partition("@")[0] for part in engine.split(","))]
+    name = names[0]
     owners = [other for other in engines_with_words() if flag in flags_of(other).values()]
     if name not in engine_names() or not owners or flag in EVERYWHERE:
         return
     family = str(facts(name)["engine"])
-    if family in owners:
+    if any(each in engine_names() and facts(each)["engine"] in owners for each in names):
         return
     setting = next((key for key, (ours, _) in OF_ENGINES.items() if ours == option), option)
     word = flags_of(family).get(setting)

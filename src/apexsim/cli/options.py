@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from apexsim.cli.clashes import CLASHES
 from apexsim.cli.files import check_files
 from apexsim.cli.rows import AXES, COMMANDS, QUESTION, REQUIRED, WIDTHS, Opt
 from apexsim.errors import InputError
+from apexsim.examples import expanded
 from apexsim.slo import parse_slo
 from apexsim.units import parse_count
 from apexsim.workload.clashes import refuse
@@ -90,10 +92,14 @@ def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         value = given.get(opt.name)
         if isinstance(value, (list, tuple)):
             made[opt.name] = [_read(opt, each) for each in value]
+        elif opt.axis and isinstance(value, str) and "," in value and not os.path.exists(expanded(value)):
+            made[opt.name] = tuple(dict.fromkeys(_read(opt, each.strip()) for each in value.split(",")))
         elif value is not None:
             made[opt.name] = _read(opt, value)
     defaults = {opt.name: opt.default for opt in options_of(command)}
-    refuse(CLASHES.get(command, ()), {name: value for name, value in made.items() if value is not None and value != defaults.get(name)})
+    # of a list the first value; each combination is looked at again where it is asked
+    first = {name: value[0] if isinstance(value, tuple) else value for name, value in made.items()}
+    refuse(CLASHES.get(command, ()), {name: value for name, value in first.items() if value is not None and value != defaults.get(name)})
     return made
 
 

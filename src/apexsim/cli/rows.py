@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MOST_TOKENS = 1 << 30  # of a request: more is a slip
@@ -22,7 +22,8 @@ class Opt:
 
     flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too;
     endless: infinity has a meaning; tokens: a count of tokens, of which 1k is 1,024; bare: the value that the option has
-    where none follows; several: more limits may follow; writes: it names a file (or with `folder` a folder) that the command writes.
+    where none follows; several: more limits may follow; axis: a list with commas asks the
+    question with each value; writes: it names a file (or with `folder` a folder) that the command writes.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Opt:
     tokens: bool = False
     bare: str = ""
     several: bool = False
+    axis: bool = False
 
     @property
     def flag(self) -> str:
@@ -332,8 +334,17 @@ POWER_FITTING = (
     Opt("prompt_scale", float, 1.0, "Multiplies the prompt lengths that are assumed.", "X", least=0, above=True),
     Opt("simulated", bool, False, "Judge simulated runs too, not only measured throughput."),
 )
+LISTS = ("gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "max_num_seqs",
+         "max_num_batched_tokens", "gpu_memory_utilization", "block_size", "kv_dtype", "weight_dtype", "route", "tp", "pp", "dp", "ep")
+
+
+def _listed(groups: Groups) -> Groups:
+    """The same options, those of LISTS open to lists."""
+    return {name: tuple(replace(opt, axis=True) if opt.name in LISTS else opt for opt in group) for name, group in groups.items()}
+
+
 COMMANDS: dict[str, Groups] = {
-    "plan": {**QUESTION, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)},
+    "plan": _listed({**QUESTION, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
     "fit": {"Cluster": CLUSTER, "Layout": (*WIDTHS, SIZED_PLAN), "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},

@@ -62,13 +62,14 @@ def verdict_json(study: Study) -> dict[str, Any]:
     found = verdict(study)
     return {
         "sentences": list(found.sentences), "plan": found.plan, "keeps": found.keeps, "saturated": found.saturated,
-        "limits": [_margin(m) for m in found.limits],
+        "limits": [margin_json(m) for m in found.limits],
         "would_help": [{"change": r.words, "plan": r.shorthand, "inputs": dict(r.changes)} for r in study.remedies],
         "not_enough": list(study.tried),
     }  # fmt: skip
 
 
-def _margin(margin: Margin) -> dict[str, Any]:
+def margin_json(margin: Margin) -> dict[str, Any]:
+    """One limit and how it fared."""
     unit, scale = ("W", 1.0) if margin.metric == "power" else ("ms", 1e3)
     return {"limit": margin.name, "kept": margin.kept, "margin": margin.share, "allowed": margin.limit * scale,
             "measured": margin.measured * scale, "unit": unit}  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 from apexsim.api import ask
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
-from apexsim.report import apexpage, devicepage, ledger, replaypage, tracepage
+from apexsim.report import apexpage, devicepage, ledger, replaypage, sweep, tracepage
 from apexsim.search.study import FORMAT as STUDY_FORMAT
 from apexsim.stats import Stats
 
@@ -226,14 +226,15 @@ _RANKED = obj("a simulated plan", {
     "series": _SERIES,
 })  # fmt: skip
 SHARED["ranked"] = _RANKED
+_LIMITS = many(obj("a limit on the run", {
+    "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 where missed", True),
+    "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "unit": text("ms or W"),
+}), "limits, with margins")  # fmt: skip
 _VERDICT = obj("the answer", {
     "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
     "keeps": _plain("boolean", "it keeps every limit; exit code 4 where not; null where there are none", True),
     "saturated": flag("it does not keep up with the load"),
-    "limits": many(obj("a limit on the run", {
-        "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 where missed", True),
-        "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "unit": text("ms or W"),
-    }), "limits, with margins"),
+    "limits": _LIMITS,
     "would_help": many(obj("a change that was simulated, and keeps everything", {
         "change": text("in words"), "plan": text("the plan that then does"),
         "inputs": by_name({}, "what to change of `inputs`; null drops it"),
@@ -262,6 +263,28 @@ STUDY = obj("`plan` and `simulate`", {
                      "plans that cannot be or do not fit"),
     "interrupted": obj("how far a stopped search came", {"done": count("plans"), "of": count("plans")}, null=True),
     "notes": many(text("note"), "what the user should know"),
+})  # fmt: skip
+
+SWEEP = obj("`plan` with lists", {
+    "format": const(sweep.FORMAT), "model": text("as typed"),
+    "axes": many(obj("a word of the question with several values", {
+        "name": text("as the API calls it"), "values": many({"type": ["string", "number"]}, "in the order of the question"),
+        "load": flag("it is a load: its values are scenarios and not compared"),
+    }), "loads first"),
+    "objective": text("what is ranked by"), "slos": many(text("limit"), "all limits"),
+    "sentences": many(text("sentence"), "the answer, as the report begins"),
+    "keeps": flag("every scenario has a combination that keeps the limits; exit code 4 where not"),
+    "points": many(obj("a combination, in the order of the question", {
+        "values": by_name({"type": ["string", "number"]}, "by axis"), "fits": flag("there is a plan"),
+        "why": text("why there is none"), "rank": count("place in its scenario, from 1"), "best": flag("the best of its scenario"),
+        "cheapest": flag("of least rent among those that keep limits and load"), "plan": text("its best plan"), "gpu": text("GPU"),
+        "gpus": count("GPUs in all"), "engine": text("engine and version"), "value": num("the objective, in SI units"),
+        "error": num("relative half width of value"), "keeps": flag("keeps every limit"),
+        "saturated": flag("does not keep up with the load"), "limits": _LIMITS,
+        "usd_per_hour": num("rent of all GPUs [$/h]; null unknown", True), "metrics": _METRICS,
+        "launch_commands": many(text("command"), "what starts it"),
+    }, optional=("why", "rank", "best", "cheapest", "plan", "gpu", "gpus", "engine", "value", "error", "keeps", "saturated", "limits",
+                 "usd_per_hour", "metrics", "launch_commands")), "combinations"),
 })  # fmt: skip
 
 # ---- the rest -----------------------------------------------------------------------------------------------------------
@@ -386,7 +409,7 @@ APEX = obj("`apex`", {
 })  # fmt: skip
 ERROR = obj("a failure, of any command whose JSON goes to standard output; what was found out before stands beside it", {"error": _ERROR})
 OUTPUTS: dict[str, Schema] = {
-    "study": STUDY, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "trace": TRACE, "device": DEVICE,
+    "study": STUDY, "sweep": SWEEP, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "trace": TRACE, "device": DEVICE,
     "validation": VALIDATION, "replay": REPLAY, "apex": APEX, "error": ERROR,
 }  # fmt: skip
 

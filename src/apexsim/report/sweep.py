@@ -1,0 +1,333 @@
+"""Many combinations of one question as one page: the answer, the table, what each value is worth (floor 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from inspect import signature
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from apexsim.api import ask
+from apexsim.cost.books import told
+from apexsim.objective import OBJECTIVES
+from apexsim.report.draw import percent, sig
+from apexsim.report.figures import listed, objective_short, scale_for
+from apexsim.report.jsonout import margin_json
+from apexsim.report.launch import again, launch
+from apexsim.report.page import columns, heading, labelled, page, pasted
+from apexsim.report.plain import clean
+from apexsim.report.ranking import Column, grammar, limit_cell
+from apexsim.report.verdict import SURE, limits_of
+from apexsim.search.study import Study
+from apexsim.search.sweep import LOADS, Axis, Point, Sweep, Value
+from apexsim.slo import LATENCIES
+from apexsim.units import format_count
+
+FORMAT = "apexsim.sweep/1"
+TOP = 40  # combinations shown of a scenario
+TITLES = {
+    "model": "model", "gpu": "GPU", "gpus": "GPUs\nper node", "nodes": "nodes", "engine": "engine", "max_num_seqs": "sequences",
+    "max_num_batched_tokens": "batched\ntokens", "memory_fraction": "memory\nfraction", "block_size": "block", "kv_dtype": "KV",
+    "weight_dtype": "weights", "route": "route", "tp": "TP", "pp": "PP", "dp": "DP", "ep": "EP", "request_rate": "requests/s",
+    "concurrency": "users", "prompt_len": "prompt", "output_len": "output", "num_requests": "requests", "burstiness": "burstiness",
+}  # fmt: skip
+
+
+def render(sweep: Sweep, *, width: int | None = None, color: bool = False, everything: bool = False) -> str:
+    """The whole page.  width: columns of the terminal, if any."""
+    return page(_parts(sweep, width or math.inf, everything), color)
+
+
+def _parts(sweep: Sweep, width: float, everything: bool) -> Iterator[RenderableType]:
+    yield heading("apexsim", f"{sweep.model}: {len(sweep.points)} combinations of {_axes_words(sweep)}", width=width)
+    yield labelled([("answer", " ".join(sentences(sweep)))], width)
+    for load, group in sweep.scenarios:
+        yield Text()
+        title = _load_words(sweep, load)
+        yield heading("ranked", ", ".join(filter(None, [f"by {objective_short(sweep.goal.objective)}", title])), width=width)
+        if group:
+            shown = group if everything else group[:TOP]
+            yield columns([(c.title, c.side) for c in _fitting(sweep, group, shown, width)],
+                          list(zip(*(c.cells for c in _fitting(sweep, group, shown, width)))), bold=0)  # fmt: skip
+            yield labelled([*_legend(sweep, group, shown), *_worth(sweep, group)], width)
+        missing = [p for p in sweep.points if p.study is None and _load_of(sweep, p) == load]
+        yield labelled([("no room" if not i else "", f"{_words(sweep, p)}: {p.why}") for i, p in enumerate(missing)], width)
+    best = sweep.best
+    if best is None or best.study is None:
+        return
+    yield Text()
+    started = launch(best.study.setting, best.first.plan)
+    yield heading("launch", f"{best.first.plan.shorthand}, {_words(sweep, best)}", width=width)
+    if started.runnable:
+        yield Text(started.script, no_wrap=True)
+    yield labelled([("", note) for note in started.notes], width)
+    yield Text()
+    yield heading("next", width=width)
+    yield labelled([("then", pasted(_alone(sweep, best), width))], width)
+
+
+# ---- the answer -------------------------------------------------------------------------------------------------------
+
+
+def sentences(sweep: Sweep) -> list[str]:
+    """Which combination is best under each load, which the cheapest that keeps the limits, and how sure that is."""
+    found = [sentence for load, group in sweep.scenarios for sentence in _answer(sweep, load, group)]
+    best = sweep.best
+    if best is not None and best.study is not None:
+        found.append(f"{SURE[0].upper()}{SURE[1:].format(percent(best.study.error[0]))}.")
+    return found
+
+
+def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> list[str]:
+    at = _load_words(sweep, load)
+    head = f"At {at} " if at else ""
+    if not group:
+        return [_capital(f"{head}nothing fits.")]
+    best = group[0]
+    limits = limits_of(_study(best), best.first)
+    name = f"{_words(sweep, best)} ({best.first.plan.shorthand})"
+    reach = f"{objective_short(sweep.goal.objective)} {_value(best, error=True)}"
+    if not best.first.keeps:
+        missed = f"no combination keeps {listed([m.name for m in limits])}; {name} comes nearest: {limit_cell(_study(best), best.first)}"
+        return [_capital(f"{head}{missed}.")]
+    if best.first.metrics.saturated:
+        return [_capital(f"{head}no combination keeps up with the load; {name} is the fastest: {reach}.")]
+    keeping = [p for p in group if sweep.good(p)]
+    tied = [_words(sweep, p) for p in keeping[1:] if sweep.ties(p, best)]
+    like = f"; {listed(tied[:3])}{' and others' * (len(tied) > 3)} cannot be told apart from it" if tied else ""
+    keeps = f"{len(keeping)} of {len(group)} keep {'the limits and ' * bool(limits)}the load" if len(keeping) < len(group) else ""
+    told_ = [_capital(f"{head}{name} is best: {reach}{_rent_words(best)}{like}.")]
+    cheap = sweep.cheapest(group)
+    if cheap is not None and cheap is not best and not sweep.rent(cheap) >= sweep.rent(best):
+        told_.append(f"Cheapest that keeps {'the limits' if limits else 'up'}: {_words(sweep, cheap)} ({cheap.first.plan.shorthand}), "
+                     f"{_value(cheap)}{_rent_words(cheap)}.")  # fmt: skip
+    return [*told_, f"{keeps}." if keeps else ""] if keeps else told_
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _rent_words(point: Point) -> str:
+    rent = Sweep.rent(point)
+    return f", ${sig(rent)} per hour" if math.isfinite(rent) else ""
+
+
+def _value(point: Point, error: bool = False) -> str:
+    """What a combination reaches of the objective, with its unit."""
+    study, value = _study(point), point.first.value
+    name = study.objective.partition(":")[0]
+    if name in LATENCIES:
+        scale = scale_for(value)
+        value, unit = value * scale.factor, scale.unit
+    else:
+        value, unit = value * OBJECTIVES[name].scale, OBJECTIVES[name].unit
+    return f"{sig(value)}{f' ± {sig(value * study.error[0], 2)}' if error else ''} {unit}"
+
+
+def _study(point: Point) -> Study:
+    assert point.study is not None
+    return point.study
+
+
+# ---- words of a combination -------------------------------------------------------------------------------------------
+
+
+def _axes_words(sweep: Sweep) -> str:
+    return listed([f"{len(axis.values)} {_plural(axis)}" for axis in sweep.axes])
+
+
+def _plural(axis: Axis) -> str:
+    return PLURALS.get(axis.name, f"values of {TITLES[axis.name]}".replace("\n", " "))
+
+
+def _load_of(sweep: Sweep, point: Point) -> tuple[Value, ...]:
+    return tuple(v for axis, v in zip(sweep.axes, point.values) if axis.name in LOADS)
+
+
+def _load_words(sweep: Sweep, load: tuple[Value, ...]) -> str:
+    names = [axis.name for axis in sweep.axes if axis.name in LOADS]
+    return listed([f"{_cell(value)} {UNITS.get(name, name)}" for name, value in zip(names, load)])
+
+
+PLURALS = {"gpu": "GPUs", "gpus": "counts of GPUs", "engine": "engines", "model": "models", "request_rate": "rates",
+           "concurrency": "numbers of users", "nodes": "numbers of nodes"}  # fmt: skip
+UNITS = {"request_rate": "requests/s", "concurrency": "users", "prompt_len": "prompt tokens", "output_len": "output tokens",
+         "num_requests": "requests"}  # fmt: skip
+NAMED = {"gpus": "{} per node", "nodes": "{} nodes", "max_num_batched_tokens": "{} batched tokens", "max_num_seqs": "{} sequences",
+         "memory_fraction": "memory fraction {}", "block_size": "blocks of {}", "kv_dtype": "{} KV", "weight_dtype": "{} weights",
+         "tp": "TP{}", "pp": "PP{}", "dp": "DP{}", "ep": "EP{}"}  # fmt: skip
+
+
+def _words(sweep: Sweep, point: Point) -> str:
+    """4 × l40s, vllm, 2,048 batched tokens."""
+    given = {axis.name: _cell(value) for axis, value in zip(sweep.axes, point.values) if axis.name not in LOADS}
+    if {"gpu", "gpus"} <= set(given) or "gpu" in given:
+        count = given.pop("gpus", "")
+        name = given.pop("gpu")
+        given = {"gpu": f"{count} × {name}" if count else name, **given}
+    elif "gpus" in given and point.study is not None:
+        given = {"gpu": f"{given.pop('gpus')} × {point.study.setting.cluster.gpu.name}", **given}
+    if "model" in given:
+        given = {"model": given.pop("model"), **given}
+    return ", ".join(NAMED.get(name, "{}").format(text) for name, text in given.items()) or "it"
+
+
+def _cell(value: Value) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- the table ---------------------------------------------------------------------------------------------------------
+
+
+def _fitting(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point], width: float) -> list[Column]:
+    """The columns that fit, the least wanted left out first."""
+    made = _columns(sweep, group, shown)
+    for extra in reversed(OTHERS):
+        if sum(c.width for c in made) <= width:
+            break
+        made = [c for c in made if c.title != extra]
+    return made
+
+
+def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[Column]:
+    choices = [(i, axis) for i, axis in enumerate(sweep.axes) if axis.name not in LOADS]
+    limited = bool(limits_of(_study(shown[0]), shown[0].first))
+    objective = sweep.goal.objective
+    unit, factor = OBJECTIVES[objective.name].unit, OBJECTIVES[objective.name].scale
+    if objective.name in LATENCIES:
+        scale = scale_for(max((p.first.value for p in shown if sweep.good(p)), default=shown[0].first.value))
+        unit, factor = scale.unit, scale.factor
+
+    def column(title: str, side: str, cell: Callable[[Point], str]) -> Column:
+        return Column(title, side, tuple(cell(p) for p in shown))
+
+    def value(point: Point) -> str:
+        number = point.first.value * factor
+        return f"{sig(number)} ± {sig(number * _study(point).error[0], 2)}"
+
+    made = [column("#", "right", lambda p: str(group.index(p) + 1))]
+    for i, axis in choices:
+        side = "left" if isinstance(axis.values[0], str) else "right"
+        made.append(column(TITLES[axis.name], side, partial(_value_of, i)))
+    made += [column("plan", "left", lambda p: p.first.plan.shorthand), column(f"{objective_short(objective)}\n[{unit}]", "right", value)]
+    made += [column("limits", "left", lambda p: limit_cell(_study(p), p.first))] if limited else []
+    for title, (name, cell) in _EXTRA.items():
+        if name != objective.name:
+            made.append(column(title, "right", cell))
+    made.append(column("", "left", lambda p: _mark(sweep, p, group[0])))
+    return [c for c in made if c.title or any(c.cells)]
+
+
+def _value_of(i: int, point: Point) -> str:
+    return _cell(point.values[i])
+
+
+def _latency(name: str, stat: str) -> Callable[[Point], str]:
+    def cell(point: Point) -> str:
+        seconds = point.first.metrics.latency(name, stat)
+        return scale_for(seconds)(seconds) if math.isfinite(seconds) else "–"
+
+    return cell
+
+
+# title -> (objective that it repeats, cell), the most wanted first
+_EXTRA: dict[str, tuple[str, Callable[[Point], str]]] = {
+    "$ per\nhour": ("", lambda p: sig(Sweep.rent(p))),
+    "TTFT\np95": ("ttft:p95", _latency("ttft", "p95")),
+    "TPOT\np95": ("tpot:p95", _latency("tpot", "p95")),
+    "tok/s\nper GPU": ("throughput", lambda p: sig(p.first.metrics.output_throughput_tok_s / p.first.metrics.devices)),
+    "$ per\n1M out": ("cost", lambda p: sig(p.first.metrics.usd_per_million)),
+    "KV room\ntokens": ("", lambda p: format_count(p.first.room.tokens * p.first.plan.lanes * p.first.plan.replicas)),
+}
+OTHERS = tuple(_EXTRA)
+
+
+def _mark(sweep: Sweep, point: Point, best: Point) -> str:
+    if point.first.metrics.saturated:
+        return "saturated"
+    return "≈ the first" if point is not best and sweep.ties(point, best) else ""
+
+
+def _legend(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[tuple[str, str]]:
+    found = grammar([p.first.plan.shorthand for p in shown])
+    if limits_of(_study(shown[0]), shown[0].first):
+        found.append(("limits", "✓ least margin, ✗ how far over the limit"))
+    marks = {_mark(sweep, p, group[0]) for p in shown}
+    words = {"saturated": "does not keep up with the load: its queue grows as long as requests come",
+             "≈ the first": "a tie: the difference is within the errors of the predictions"}  # fmt: skip
+    found += [(mark, words[mark]) for mark in words if mark in marks]
+    usd, book = _study(shown[0]).setting.price
+    found += [("$", told(book))] if math.isfinite(usd) else []
+    hidden = len(group) - len(shown)
+    return [*found, ("…", f"{hidden} more with --all")] if hidden else found
+
+
+def _worth(sweep: Sweep, group: Sequence[Point]) -> list[tuple[str, str]]:
+    """What each value of a choice is worth: its best combination against the best of all."""
+    rows = []
+    for axis in sweep.axes:
+        if axis.name in LOADS or len(axis.values) < 2:
+            continue
+        told_ = [f"{_cell(value)}: {_against(sweep, point, group[0])}" for value, point in sweep.worth(axis, group)]
+        rows.append((TITLES[axis.name].replace("\n", " "), "; ".join(told_)))
+    return [("worth" if not i else "", f"{name}  {text}") for i, (name, text) in enumerate(rows)]
+
+
+def _against(sweep: Sweep, point: Point | None, best: Point) -> str:
+    if point is None:
+        return "does not fit"
+    if point is best:
+        return "best"
+    if not point.first.keeps and best.first.keeps:
+        return f"misses the limits ({limit_cell(_study(point), point.first)})"
+    if point.first.metrics.saturated and not best.first.metrics.saturated:
+        return "does not keep up"
+    tie = " (a tie)" if sweep.ties(point, best) else ""
+    return f"{sig(sweep.goal.behind(point.first.metrics, best.first.metrics))}× worse{tie}" if not tie else "a tie"
+
+
+def _alone(sweep: Sweep, best: Point) -> str:
+    """The best combination alone."""
+    defaults = {name: p.default for name, p in signature(ask).parameters.items()} | {"slos": ()}
+    one = {axis.name: value for axis, value in zip(sweep.axes, best.values)}
+    inputs: dict[str, Any] = {"model": sweep.model, **_study(best).inputs}
+    return again("plan", inputs, defaults, **one)
+
+
+# ---- JSON --------------------------------------------------------------------------------------------------------------
+
+
+def sweep_json(sweep: Sweep) -> dict[str, Any]:
+    """Every combination as plain values, in the order of the question, with its place in its scenario."""
+    place = {id(p): i + 1 for _, group in sweep.scenarios for i, p in enumerate(group)}
+    best = {id(group[0]): group[0] for _, group in sweep.scenarios if group}
+    cheap = {id(found) for _, group in sweep.scenarios if (found := sweep.cheapest(group)) is not None}
+    return clean({
+        "format": FORMAT,
+        "model": sweep.model,
+        "axes": [{"name": axis.name, "values": list(axis.values), "load": axis.name in LOADS} for axis in sweep.axes],
+        "objective": str(sweep.goal.objective),
+        "slos": [str(slo) for slo in sweep.goal.slos],
+        "sentences": sentences(sweep),
+        "keeps": sweep.keeps,
+        "points": [_point(sweep, p, place.get(id(p)), id(p) in best, id(p) in cheap) for p in sweep.points],
+    })  # fmt: skip
+
+
+def _point(sweep: Sweep, point: Point, rank: int | None, best: bool, cheapest: bool) -> dict[str, Any]:
+    values = {axis.name: value for axis, value in zip(sweep.axes, point.values)}
+    if point.study is None:
+        return {"values": values, "fits": False, "why": point.why}
+    study, first = point.study, point.first
+    return {
+        "values": values, "fits": True, "rank": rank, "best": best, "cheapest": cheapest, "plan": first.plan.shorthand,
+        "gpu": study.setting.cluster.gpu.name, "gpus": first.metrics.devices, "engine": study.setting.engine.label,
+        "value": first.value, "error": study.error[0], "keeps": first.keeps, "saturated": first.metrics.saturated,
+        "limits": [margin_json(m) for m in limits_of(study, first)], "usd_per_hour": Sweep.rent(point),
+        "metrics": first.metrics.to_json(), "launch_commands": list(launch(study.setting, first.plan).commands),
+    }  # fmt: skip

@@ -1,0 +1,168 @@
+"""One question asked with several values of some of its words: GPUs, counts, engines, settings, loads (floor 5).
+
+Every combination is a search of its own.  Values of the *load* (rates, users, lengths) make scenarios, which are not compared with
+each other; in each scenario the *choices* (GPU, counts, engine, settings, formats, model) are ranked like plans: those that keep the
+limits first, then those that keep up with the load, then by the objective.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from apexsim.errors import Infeasible, InputError
+from apexsim.objective import parse_objective
+from apexsim.search.goal import Goal
+from apexsim.search.search import Progress
+from apexsim.search.study import Ranked, Study
+from apexsim.slo import parse_slos
+
+LOADS = ("request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "burstiness")
+CHOICES = ("model", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "block_size",
+           "kv_dtype", "weight_dtype", "route", "tp", "pp", "dp", "ep")  # fmt: skip
+MOST = 512  # combinations
+Value = str | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A word of the question and the values that it takes."""
+
+    name: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One combination.  study: its answer with the first plan alone, None where nothing fits; why: then the reason."""
+
+    values: tuple[Value, ...]  # in the order of the axes
+    study: Study | None
+    why: str = ""
+
+    @property
+    def first(self) -> Ranked:
+        """The plan that stands for it."""
+        assert self.study is not None
+        return self.study.ranked[0]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All combinations, in the order of the question, with what counts."""
+
+    model: str
+    inputs: Mapping[str, Any]  # the question, lists as tuples
+    axes: tuple[Axis, ...]
+    points: tuple[Point, ...]
+    goal: Goal
+
+    @cached_property
+    def scenarios(self) -> tuple[tuple[tuple[Value, ...], tuple[Point, ...]], ...]:
+        """(values of the load's axes, combinations that fit, best first) of each load."""
+        at = [i for i, axis in enumerate(self.axes) if axis.name in LOADS]
+        groups: dict[tuple[Value, ...], list[Point]] = {}
+        for point in self.points:
+            groups.setdefault(tuple(point.values[i] for i in at), []).append(point)
+        return tuple((load, tuple(sorted((p for p in group if p.study), key=self._key))) for load, group in groups.items())
+
+    @property
+    def best(self) -> Point | None:
+        """The best combination of the last scenario in which anything fits, by the order of the question."""
+        return next((group[0] for _, group in reversed(self.scenarios) if group), None)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether every scenario has a combination that keeps the limits."""
+        return all(group and group[0].first.keeps for _, group in self.scenarios)
+
+    def _key(self, point: Point) -> tuple[Any, ...]:
+        return self.goal.key(point.first.metrics, point.first.plan.shorthand)
+
+    def good(self, point: Point) -> bool:
+        """Whether a combination keeps the limits and the load."""
+        return point.first.keeps and not point.first.metrics.saturated
+
+    def cheapest(self, group: Sequence[Point]) -> Point | None:
+        """The combination of least rent that keeps the limits and the load; None where no rent is known."""
+        able = [p for p in group if self.good(p) and math.isfinite(self.rent(p))]
+        return min(able, key=lambda p: (self.rent(p), self._key(p))) if able else None
+
+    @staticmethod
+    def rent(point: Point) -> float:
+        """Of all GPUs [$/h]; NaN where no book has it."""
+        return point.first.metrics.usd_h * point.first.metrics.devices
+
+    def ties(self, point: Point, other: Point) -> bool:
+        """Whether two combinations cannot be told apart.
+
+        Two of one GPU, engine and model differ as two plans of one study do, others by the errors of both.
+        """
+        assert point.study is not None and other.study is not None
+        mine, theirs = point.first.value, other.first.value
+        if not (self.good(point) and self.good(other) and mine > 0.0 and theirs > 0.0):
+            return False
+        shared = [axis.name for axis, a, b in zip(self.axes, point.values, other.values) if a != b]
+        alike = not {"gpu", "engine", "model"} & set(shared)
+        width = point.study.error[1] if alike else math.hypot(point.study.error[0], other.study.error[0])
+        return abs(math.log(mine / theirs)) <= width
+
+    def worth(self, axis: Axis, group: Sequence[Point]) -> tuple[tuple[Value, Point | None], ...]:
+        """(value, best combination that has it) of an axis in one scenario."""
+        at = self.axes.index(axis)
+        return tuple((value, next((p for p in group if p.values[at] == value), None)) for value in axis.values)
+
+
+def axes_of(model: str | Sequence[str], question: Mapping[str, Any]) -> tuple[Axis, ...]:
+    """The words of a question that have several values; raises InputError for a word that takes one."""
+    settings = dict(question.get("settings") or {})
+    every = {"model": model, **question, **settings}
+    found = []
+    for name, value in every.items():
+        if isinstance(value, (list, tuple)) and name in (*CHOICES, *LOADS):
+            values = tuple(dict.fromkeys(value))
+            if not values:
+                raise InputError("a list without values", f"--{name.replace('_', '-')}", "name one value at least")
+            found.append(Axis(name, values))
+    order = (*LOADS, *CHOICES)
+    return tuple(sorted(found, key=lambda axis: order.index(axis.name)))
+
+
+def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: Sequence[Axis]
+                 ) -> Iterator[tuple[tuple[Value, ...], str, dict[str, Any]]]:  # fmt: skip
+    """(values, model, question) of every combination; raises InputError where there are too many."""
+    size = math.prod(len(axis.values) for axis in axes)
+    if size > MOST:
+        raise InputError(f"{size:,} combinations are asked for", "", f"at most {MOST} are: fewer values, or fewer lists")
+    settings = dict(question.get("settings") or {})
+    for values in product(*(axis.values for axis in axes)):
+        changes = dict(zip((axis.name for axis in axes), values))
+        own = {name: changes.pop(name) for name in tuple(changes) if name in settings}
+        name = str(changes.pop("model", model))
+        yield values, name, {**question, **changes, "settings": {**settings, **own}}
+
+
+def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[Axis, ...],
+          asked: Callable[[str, dict[str, Any]], Study], progress: Progress | None = None) -> Sweep:  # fmt: skip
+    """The answer to every combination; raises Infeasible where nothing fits in any."""
+    every = list(combinations(model, question, axes))
+    points = []
+    for values, name, one in every:
+        try:
+            study = asked(name, one)
+            points.append(Point(values, replace(study, ranked=study.ranked[:1], hypothetical=(), rejected=())))
+        except Infeasible as error:
+            points.append(Point(values, None, error.reason))
+        if progress:
+            progress(len(points), len(every), ", ".join(map(str, values)))
+    if not any(p.study for p in points):
+        raise Infeasible(f"none of {len(points)} combinations fits: {points[-1].why}", "larger or more GPUs")
+    limits = parse_slos(tuple(question.get("slos") or ()))
+    cap = question.get("power_cap")
+    goal = Goal(parse_objective(str(question.get("objective", "e2e")), limits), limits, math.inf if cap is None else float(cap))
+    inputs = {name: value for name, value in question.items() if value not in (None, (), [], {}, False)}
+    return Sweep(model if isinstance(model, str) else ",".join(model), inputs, axes, tuple(points), goal)
