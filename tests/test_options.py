@@ -182,7 +182,7 @@ def test_k_and_m(text: str, tokens: bool, count: int) -> None:
 @pytest.mark.parametrize("text", ["1k5", "1.3k", "", "k", "1e3", "1,024", "0x10", "٣k5", "9" * 5000, "1kk", "inf", "nan", "1.5"])
 def test_what_is_no_whole_number_is_said_in_our_words(text: str, capsys: Capture) -> None:
     error = refused(capsys, "plan", *SMALL[:3], "--prompt-len", text, "--output-len", "4")
-    assert "expected a whole number, got '" in error or "given without a value" in error
+    assert "expected a whole number" in error or "given without a value" in error
     assert "parse" not in error and len(error) < LONGEST_LINE
 
 

@@ -106,3 +106,9 @@ def test_limits_that_no_combination_keeps_have_their_exit_code(capsys: Capture) 
     words = ["plan", "llama-3.1-8b", "--gpu", "l4,h100-sxm", "--gpus", "1", "--prompt-len", "300", "--output-len", "30"]
     assert main([*words, "--num-requests", "20", "--qps", "3", "--slo", "ttft:p95=1ms"]) == 4
     assert "no combination keeps ttft:p95=1ms" in capsys.readouterr().out.replace("\n          ", " ").lower()
+
+
+@pytest.mark.parametrize("text", ["8,192", "1,024", "12,000,000", "128,000"])
+def test_separators_of_thousands_are_no_list_in_silence(text: str, capsys: Capture) -> None:
+    assert main(["plan", "llama-3.1-8b", "--gpu", "l4", "--gpus", "1", "--prompt-len", text, "--output-len", "9", "--qps", "1"]) == 2
+    assert "may be both" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ Model = Annotated[
         autocompletion=lambda: known("model"),
     ),
 ]
+THOUSANDS = re.compile(r"\d{1,2}(,\d{3})+|\d{1,3}(,\d{3})*,0\d\d(,\d{3})*")  # 8,192; 1,024
 TEXTS: dict[Any, Any] = {int: str, float: str, list[int]: list[str]}  # numbers are read here, so that complaints are ours
 
 
@@ -93,7 +95,7 @@ def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, (list, tuple)):
             made[opt.name] = [_read(opt, each) for each in value]
         elif opt.axis and isinstance(value, str) and "," in value and not os.path.exists(expanded(value)):
-            made[opt.name] = tuple(dict.fromkeys(_read(opt, each.strip()) for each in value.split(",")))
+            made[opt.name] = _several(opt, value)
         elif value is not None:
             made[opt.name] = _read(opt, value)
     defaults = {opt.name: opt.default for opt in options_of(command)}
@@ -101,6 +103,14 @@ def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
     first = {name: value[0] if isinstance(value, tuple) else value for name, value in made.items()}
     refuse(CLASHES.get(command, ()), {name: value for name, value in first.items() if value is not None and value != defaults.get(name)})
     return made
+
+
+def _several(opt: Opt, text: str) -> tuple[Any, ...]:
+    """The values of a list; raises InputError where it may be one number with separators of thousands."""
+    if THOUSANDS.fullmatch(text.strip()):
+        hint = f"write {text.replace(',', '')} for one number, or the list with its longest value first"
+        raise InputError(f"expected a whole number or a list of them, and '{text}' may be both", opt.flag, hint)
+    return tuple(dict.fromkeys(_read(opt, each.strip()) for each in text.split(",")))
 
 
 def _read(opt: Opt, value: Any) -> Any:
