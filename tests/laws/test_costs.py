@@ -53,6 +53,7 @@ SCENES = [
     ("qwen3-next-80b-a3b", "TP2", "h200-sxm", 1, "vllm"),
     ("google--gemma-2-9b-it", "TP2", "l4", 1, "vllm"),
     ("mixtral-8x7b", "TP2", "a100-sxm", 1, "orca"),
+    ("qwen--qwen3-30b-a3b", "TP4/DP2TP2", "h200-sxm", 1, "vllm"),
 ]
 NAMES = [f"{model.split('--')[-1]} {plan} {nodes}×{gpu} {spec}" for model, plan, gpu, nodes, spec in SCENES]
 FAST = {"prompt_floor_launch_s": 0.0, "prompt_eager_launch_s": 0.0, "bare_launch_s": 0.0, "eager_launch_s": 0.0}
