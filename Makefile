@@ -9,8 +9,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 READY := $(VENV)/.ready
 READY_TEST := $(VENV)/.ready-test
 READY_DEV := $(VENV)/.ready-dev
+# What the formatter holds; to switch it on once these are formatted: FORMATTED := src tests scripts bench
+FORMATTED :=
 
-.PHONY: demo test check fidelity bench claims pages clean
+.PHONY: demo test lint check ci fidelity mutants goldens bench claims pages clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## one question, answered
@@ -19,13 +21,24 @@ demo: $(READY)  ## one question, answered
 test: $(READY_TEST)  ## all tests, on every core
 	@$(PY) -m pytest -n auto --dist loadfile
 
-check: $(READY_DEV)  ## style, types, tests
+lint: $(READY_DEV)  ## style and types
 	@$(PY) -m ruff check .
+	@$(if $(FORMATTED),$(PY) -m ruff format --check $(FORMATTED))
 	@$(PY) -m mypy
+
+check: lint  ## style, types, tests
 	@$(PY) -m pytest -n auto --dist loadfile
+
+ci: check fidelity  ## all that a change must pass
 
 fidelity: $(READY)  ## errors against measured systems; fails when one has grown
 	@$(PY) -m apexsim.validate.gate
+
+mutants: $(READY_TEST)  ## wrong lines put into copies of the code: fails when no test sees one
+	@$(PY) scripts/mutants.py
+
+goldens: $(READY_TEST)  ## three hundred questions asked again: fails when an answer differs
+	@$(PY) scripts/goldens.py check tests/golden/questions.json
 
 bench: $(READY_TEST)  ## speed
 	@$(PY) bench/run.py

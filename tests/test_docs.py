@@ -123,9 +123,12 @@ def test_the_index_names_every_page() -> None:
 
 def test_the_makefile_has_the_targets_that_are_promised() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert all(re.search(rf"^{name}:", text, re.M) for name in ("demo", "test", "check", "fidelity", "bench", "clean"))
+    assert all(re.search(rf"^{name}:", text, re.M) for name in ("demo", "test", "check", "ci", "fidelity", "mutants", "goldens", "bench", "clean"))
 
 
-def test_continuous_integration_runs_the_tests() -> None:
-    text = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    assert "set -euo pipefail" in text and "make test" in text
+def test_continuous_integration_runs_every_check() -> None:
+    """Tests, style, types and the fidelity gate."""
+    text, make = (ROOT / ".ci/run").read_text(encoding="utf-8"), (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "set -euo pipefail" in text and "make ci" in text
+    assert "\nci: check fidelity " in make and "\ncheck: lint " in make
+    assert all(word in make for word in ("-m pytest", "-m ruff check", "-m ruff format --check", "-m mypy", "apexsim.validate.gate"))

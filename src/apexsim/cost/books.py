@@ -47,7 +47,7 @@ def usual_book() -> str:
     return max(books(), key=lambda key: sum(key in gpu.prices for gpu in all_gpus()))
 
 
-def price_of(text: str | None, gpu: Gpu) -> tuple[float, str]:
+def price_of(text: str | float | None, gpu: Gpu) -> tuple[float, str]:
     """Price of a GPU [$/h] and its book: a number, a book, or nothing for the usual one; NaN where that has none.
 
     A GPU that a file of the user prices in one book only is priced in that one.
@@ -56,7 +56,7 @@ def price_of(text: str | None, gpu: Gpu) -> tuple[float, str]:
         own = next(iter(gpu.prices), "") if len(gpu.prices) == 1 and gpu.name not in {g.name for g in all_gpus()} else ""
         book = own or usual_book()
         return gpu.prices.get(book, math.nan), book
-    key = text.strip().lower().replace("-", "_")
+    key = str(text).strip().lower().replace("-", "_")
     if key in gpu.prices:
         return gpu.prices[key], key
     if key in books():

@@ -14,33 +14,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from apexsim.validate.replay import run
+from apexsim.validate.score import YES_OR_NO, score
 from apexsim.validate.words import render
 
-FILES = ("open_loop.csv", "request_level.csv", "closed_loop.csv")
+FILES = ("open_loop.csv", "request_level.csv", "closed_loop.csv", "start_up.csv", "energy.csv", "offline.csv")
 SLACK = 0.005
+APART = {"suspect": ("",), "origin": ("", "inferencex"), "quality": ("", "primary")}  # label -> classes that count; others stand apart
+
+
+def counts(row: dict[str, Any]) -> bool:
+    """Whether a replayed row is one to judge by."""
+    return row["status"] == "ok" and all((row["labels"].get(label) or "") in usual for label, usual in APART.items())
 
 
 def key_figures(record: dict[str, Any]) -> dict[str, float]:
-    """Median errors by metric, over all and by engine; suspect rows and other harnesses left out where labelled."""
-    rows = [
-        r
-        for r in record["rows"]
-        if r["status"] == "ok"
-        and not r["labels"].get("suspect")
-        and r["labels"].get("origin", "inferencex") == "inferencex"
-    ]
+    """Errors by engine and metric, medians, and of yes and no the share of wrong answers; suspect rows and other harnesses left out."""
+    rows = [row for row in record["rows"] if counts(row)]
     found: dict[str, float] = {"coverage": record["summary"]["coverage"]}
-    engines = sorted({r["labels"]["engine"] for r in rows})
-    for engine in engines:
-        mine = [r for r in rows if r["labels"]["engine"] == engine]
-        for metric in sorted({m for r in mine for m in r["metrics"]}):
-            pairs = [r["metrics"][metric] for r in mine if metric in r["metrics"]]
-            errors = [abs(p["predicted"] / p["measured"] - 1.0) for p in pairs if p["measured"] > 0]
-            if errors:
-                found[f"{engine} {metric} median"] = round(float(np.median(errors)), 4)
+    for engine in sorted({row["labels"]["engine"] for row in rows}):
+        mine = [row["metrics"] for row in rows if row["labels"]["engine"] == engine]
+        for metric in sorted({name for metrics in mine for name in metrics}):
+            told = score([metrics[metric] for metrics in mine if metric in metrics])
+            wrong = metric in YES_OR_NO
+            if told["n"]:
+                kind = "wrong" if wrong else "median"
+                found[f"{engine} {metric} {kind}"] = round(told["mean_abs_error" if wrong else "median_abs_error"], 4)
     return found
 
 
@@ -57,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, record in records.items():
         print(render(record).split("\n\n")[0])
         for key, value in figures[name].items():
-            print(f"  {key:32s} {value:7.2%}")
+            print(f"  {key:48s} {value:7.2%}")
     if args.record:
         store.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return 0

@@ -1,0 +1,178 @@
+"""Laws of the answer: what is a tie, how wide an error bar is and what widens it, who comes first, what carries over from a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import apexsim
+from apexsim.cost.account import Account
+from apexsim.cost.power import power_spread
+from apexsim.errors import Infeasible
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.metrics import measure
+from apexsim.model.families import load_model
+from apexsim.objective import OBJECTIVES, parse_objective
+from apexsim.plan.plan import parse_plan
+from apexsim.plan.space import candidates, heuristic_plan, stage_layers
+from apexsim.search.error import comparison_error, error_of, objective_error, residuals
+from apexsim.search.evaluate import Evaluation, evaluate
+from apexsim.search.study import Study
+
+MADE = {"prompt_len": 300, "output_len": 40, "num_requests": 40}
+POWER = ("energy", "wall-energy")
+
+
+@lru_cache(maxsize=None)
+def study(objective: str = "e2e", **asked: Any) -> Study:
+    """Plans of a small model on four GPUs."""
+    return apexsim.plan("llama-3.1-8b", gpu="h100-sxm", gpus=4, objective=objective, **{**MADE, "request_rate": 8.0, **asked})
+
+
+# ---- ties ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["e2e", "ttft", "tpot:p99", "throughput", "cost", "energy", "wall-energy"])
+def test_what_a_comparison_cannot_tell_apart_is_a_tie(objective: str) -> None:
+    found = study(objective)
+    width, best = comparison_error(objective.partition(":")[0]), found.ranked[0].value
+    assert found.ranked[0].tie
+    for row in found.ranked:
+        assert row.tie == (abs(math.log(row.value) - math.log(best)) <= width), row.plan.shorthand
+
+
+def test_there_are_ties_and_there_are_differences() -> None:
+    """A law of ties that no study meets would hold nothing."""
+    rows = [row.tie for name in ("e2e", "ttft", "throughput", "energy") for row in study(name).ranked[1:]]
+    assert True in rows and False in rows
+
+
+@pytest.mark.parametrize("objective", ["e2e", "tpot", "throughput", "energy"])
+def test_plans_stand_in_the_order_of_their_values(objective: str) -> None:
+    found, sign = study(objective), parse_objective(objective).sign
+    keeping = [row for row in found.ranked if not row.metrics.saturated]
+    assert [sign * row.value for row in keeping] == sorted(sign * row.value for row in keeping)
+    assert all(row.value == parse_objective(objective).value(row.metrics) for row in found.ranked)
+
+
+# ---- error bars ---------------------------------------------------------------------------------------------------------
+
+
+def spent(**shares: float) -> Account:
+    """An account in which nothing but provenance matters."""
+    return Account((), 1.0, 0.0, tuple(shares.items()), 0.0, 0.0, 0.0, 0.0, "")
+
+
+@pytest.mark.parametrize("name", [n for n in OBJECTIVES])
+def test_power_widens_the_bars_of_energy_and_of_nothing_else(name: str) -> None:
+    kind = {"ttft": "ttft", "queue": "ttft", "tpot": "tpot", "itl": "tpot"}.get(name, "e2e")
+    run, pair = power_spread() if name in POWER else (0.0, 0.0)
+    assert objective_error(name, spent(measured=1.0)) == pytest.approx(math.hypot(residuals()[kind]["measured"], run))
+    assert comparison_error(name) == pytest.approx(math.hypot(residuals()[kind]["comparison"], pair))
+
+
+@pytest.mark.parametrize("name", ["ttft", "e2e", "energy"])
+@pytest.mark.parametrize("guess", ["transferred", "roofline"])
+def test_bars_widen_with_the_share_that_was_not_measured(name: str, guess: str) -> None:
+    row = residuals()["ttft" if name == "ttft" else "e2e"]
+    power = power_spread()[0] if name in POWER else 0.0
+    for share in (0.0, 0.3, 1.0):
+        shares = spent(measured=(1.0 - share) / 2, interpolated=(1.0 - share) / 2, **{guess: share})
+        for foreign, other in ((False, "transferred"), (True, "foreign")):
+            plain = row["measured"] * (1.0 - share) + row[other] * share
+            assert objective_error(name, shares, foreign) == pytest.approx(math.hypot(plain, power))
+    both = spent(measured=0.2, transferred=0.5, roofline=0.3)
+    assert objective_error(name, both) == pytest.approx(objective_error(name, spent(measured=0.2, roofline=0.8)))
+
+
+def test_only_cards_of_another_vendor_without_tables_have_the_widest_bars() -> None:
+    shares = spent(roofline=1.0)
+    wide = {gpu: error_of("e2e", shares, load_gpu(gpu)) == objective_error("e2e", shares, True) for gpu in ("h100-sxm", "rtx-4090", "mi300x")}
+    assert wide["rtx-4090"] is False and wide["h100-sxm"] is False
+    mi = load_gpu("mi300x")
+    assert wide["mi300x"] == (not mi.kernels)
+
+
+def test_a_study_shows_the_bar_of_its_objective() -> None:
+    for name in ("e2e", "energy"):
+        found = study(name)
+        assert found.error[1] == comparison_error(name)
+        assert found.error[0] == error_of(name, found.ranked[0].account, found.setting.cluster.gpu)
+
+
+# ---- limits -------------------------------------------------------------------------------------------------------------
+
+
+def test_plans_that_miss_a_limit_stand_behind_those_that_keep_it() -> None:
+    times = sorted(row.metrics.latency("tpot", "p95") for row in study().ranked)
+    middle = max(zip(times, times[1:]), key=lambda pair: pair[1] - pair[0])
+    limit = sum(middle) / 2
+    found = study(slos=(f"tpot:p95={limit * 1e3:.6f}ms",))
+    kept = [row.metrics.latency("tpot", "p95") <= limit for row in found.ranked]
+    assert kept == sorted(kept, reverse=True) and {True, False} == set(kept)
+    assert [row.keeps for row in found.ranked] == kept
+
+
+# ---- what crosses from question to run ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", ["TP1", "2×TP2", "PP2×TP1"])
+def test_metrics_are_those_of_the_run(plan: str) -> None:
+    found = apexsim.simulate("llama-3.1-8b", plan, gpu="h100-sxm", gpus=parse_plan(plan).devices, request_rate=8.0, price=3.5, **MADE)
+    row = found.ranked[0]
+    run = evaluate(found.setting, row.plan)
+    assert isinstance(run, Evaluation) and row.plan.shorthand == plan
+    again = measure(run.outcome, found.setting.workload, devices=row.plan.devices)
+    assert again.ttft == row.metrics.ttft and again.e2el == row.metrics.e2el and again.duration_s == row.metrics.duration_s
+    assert row.metrics.usd_h == 3.5 and row.metrics.devices == row.plan.devices
+    energy, work = row.metrics.energy, found.setting.workload
+    assert energy.span == pytest.approx(run.outcome.finish.max() - run.outcome.sent.min())
+    assert (energy.prompt_tokens, energy.output_tokens, energy.requests) == (work.prompt.sum(), work.output.sum(), work.size)
+    per_hour, tokens_per_hour = 3.5 * row.plan.devices, row.metrics.output_throughput_tok_s * 3600.0
+    assert row.metrics.usd_per_million == pytest.approx(per_hour / (tokens_per_hour / 1e6))
+
+
+def test_users_of_a_closed_loop_wait_for_their_answers() -> None:
+    found = apexsim.simulate("llama-3.1-8b", "TP1", gpu="h100-sxm", gpus=1, concurrency=3, **MADE).ranked[0].outcome
+    alive = [int(((found.sent < t - 1e-9) & (found.finish > t)).sum()) for t in found.finish[:-1]]
+    assert max(alive) <= 3 and max(alive) >= 2 and (np.sort(found.sent)[:3] == 0).all() and found.sent.max() > 0
+
+
+def test_whoever_is_least_busy_gets_the_next_request_where_so_routed() -> None:
+    asked = {"gpu": "h100-sxm", "gpus": 2, "request_rate": 20.0, **MADE}
+    turn, least = (apexsim.simulate("llama-3.1-8b", "2×TP1", route=r, **asked).ranked[0].outcome for r in ("round-robin", "least-outstanding"))
+    assert (turn.replica == np.arange(len(turn.replica)) % 2).all()
+    for i in range(len(least.replica)):
+        busy = [int(((least.replica[:i] == r) & (least.finish[:i] > least.sent[i])).sum()) for r in (0, 1)]
+        assert busy[int(least.replica[i])] == min(busy)
+
+
+# ---- the plan to compare with -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 8])
+def test_the_heuristic_has_a_stage_for_each_node_while_layers_last(layers: int) -> None:
+    model = load_model("llama-3.1-8b")
+    short = replace(model, stacks=(replace(model.decoder, layers=model.decoder.layers[:layers]),))
+    for nodes in (1, 2, 4):
+        plan = heuristic_plan(short, Cluster(load_gpu("h100-sxm"), 2, nodes))
+        assert plan.stages == max(d for d in (1, 2, 4) if nodes % d == 0 and not d > layers)
+        assert plan.devices == 2 * nodes and plan in candidates(short, Cluster(load_gpu("h100-sxm"), 2, nodes)).plans
+
+
+@pytest.mark.parametrize(("layers", "stages"), [(7, 3), (32, 5), (61, 16), (4, 4), (9, 1)])
+def test_the_last_stage_has_no_more_layers_than_the_one_before(layers: int, stages: int) -> None:
+    """It holds the head too; the remainder goes to the stages before it, last ones first."""
+    dealt = stage_layers(layers, stages)
+    assert sum(dealt) == layers and max(dealt) - min(dealt) <= 1 and dealt[-1] == layers // stages
+    assert list(dealt[:-1]) == sorted(dealt[:-1])
+
+
+def test_nothing_that_fits_is_said_with_the_shortage() -> None:
+    with pytest.raises(Infeasible, match="GiB short"):
+        apexsim.plan("llama-3.1-70b", gpu="h100-sxm", gpus=1, **MADE)

@@ -1,0 +1,305 @@
+"""The slow, obvious twin of the compile step: one step priced op by op from the kernel tables, with no tables of its own.
+
+It is written from docs/mechanisms.md and the docstrings of `cost/`, and takes from the package only what is a source: the
+bank (times of single kernels), the GPU's links and the engine's constants.  What the package spreads onto axes, pads,
+multiplies and adds, this file adds up for one step at a time; where the two disagree, one of them is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.cost.bank import Bank
+from apexsim.engines import EngineRow
+from apexsim.hardware import Cluster, Link
+from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
+from apexsim.plan.lower import StageOps
+from apexsim.plan.plan import Plan
+from naive_records import Step
+
+Array = NDArray[np.float64]
+WHOLE = 1 << 40  # a window that never ends
+# What writes the activations of a product, where the engine quantises them in a kernel of its own, by engine and format.
+APART = {
+    ("vllm", "nvfp4"): ("activation",),
+    ("sglang", "nvfp4"): ("activation",), ("trtllm", "nvfp4"): ("activation",),
+    ("sglang", "fp8_block"): ("norm", "attention", "activation"),
+    ("trtllm", "fp8_block"): ("norm", "attention", "activation"),
+}  # fmt: skip
+
+
+def domain_of(cluster: Cluster) -> int:
+    """GPUs that one scale-up link joins: its reach where it leaves the node, the node where it does not."""
+    link = cluster.gpu.link
+    return link.span if link.multi_node else cluster.per_node
+
+
+def ring(kind: str, nbytes: Array, ranks: int, link: Link) -> Array:
+    """Seconds of a ring over a link that nobody timed: launch, hops, and the bytes at three quarters of the peak."""
+    if ranks == 1:
+        return 0.0 * nbytes
+    times = 2 if kind == "all_reduce" else 1
+    moved = times * nbytes * (ranks - 1) / ranks
+    return link.launch + times * (ranks - 1) * link.latency + moved / (0.75 * link.bandwidth)
+
+
+@dataclass(eq=False)
+class NaiveCosts:
+    """What a plan's steps cost.  Stands in for `Costs` in naive.py: it has hops, and prices a stage."""
+
+    stages: tuple[StageOps, ...]
+    plan: Plan
+    cluster: Cluster
+    engine: EngineRow
+    bank: Bank
+    hidden: int
+    source: str = "vllm"
+    custom: bool = True  # the engine has an all-reduce of its own
+
+    def __post_init__(self) -> None:
+        self.at = lru_cache(maxsize=None)(self._at)
+
+    # --- between stages ------------------------------------------------------------------------------------------
+
+    @property
+    def hop(self) -> list[float]:
+        """Seconds before each stage, whatever the step holds."""
+        return [0.0] + [self._line()[0]] * (len(self.stages) - 1)
+
+    @property
+    def hop_token(self) -> list[float]:
+        """Seconds per token: hidden states and residual, 16 bit each, shared by the ranks of a stage."""
+        sent = (2 + 2) * self.hidden / self.plan.stage_devices
+        return [0.0] + [sent * self._line()[1]] * (len(self.stages) - 1)
+
+    def _line(self) -> tuple[float, float]:
+        if len(self.stages) == 1:
+            return 0.0, 0.0
+        link = self.cluster.link(2, self.plan.stage_devices)
+        return self.bank.hop(link, 1 + (link is self.cluster.gpu.nic))
+
+    # --- a stage -------------------------------------------------------------------------------------------------
+
+    def stage_time(self, step: Step, s: int, busiest: int, lanes: int, stretch: float = 1.0) -> float:
+        """Seconds of a step on a stage; busiest: tokens of the lane that has most; stretch: dense ops see this many times the tokens."""
+        stage, prompt = self.stages[s], bool(step.chunks)
+        decodes = [sum(x.lane == i for x in step.decodes) for i in range(lanes)]
+        ends = [sum(c.last and c.sequence.lane == i for c in step.chunks) for i in range(lanes)]
+        device = self.dense(stage, busiest, step.tokens, prompt, stretch) + self.head(stage, max(d + e for d, e in zip(decodes, ends)))
+        device += max(self._attention(step, stage, i) for i in range(lanes))
+        return max(device, self.floor(stage, prompt, busiest)) + self._added(stage, s, prompt, step)
+
+    def dense(self, stage: StageOps, busiest: int, tokens: int, prompt: bool, stretch: float = 1.0) -> float:
+        """Seconds of all that grows with tokens, of the busiest lane or of all, small kernels and the factor of prompts included."""
+        time = self.engine.gap_s * sum(layer.gaps * count for layer, count in stage.layers)
+        for op, count in ops_of(stage):
+            if isinstance(op, Attend | Cross | Index) or op.axis is Axis.SEQUENCE or not self._runs(op, prompt):
+                continue
+            n, lanes = (busiest, 1) if op.axis is Axis.LANE else (tokens, self.plan.lanes)
+            time += count * self.at(op, stretch * self._met(op, n, lanes, prompt), not prompt)
+        return time * (self.engine.prompt_factor if prompt else 1.0)
+
+    def head(self, stage: StageOps, sampled: int) -> float:
+        """Seconds of logits and sampling."""
+        return sum(self.at(op, float(sampled), True) for op in stage.head if sampled)
+
+    @staticmethod
+    def _runs(op: Op, prompt: bool) -> bool:
+        """What a graph runs beside the experts is counted there; some products belong to one kind of step."""
+        if not isinstance(op, Gemm):
+            return True
+        return op.only != ("decode" if prompt else "prompt") and (prompt or not op.beside)
+
+    def _met(self, op: Op, n: int, lanes: int, prompt: bool) -> float:
+        """Tokens that a step of n is priced at: a captured graph has a size, and its empty rows choose no experts of their own."""
+        if prompt:
+            return float(n)
+        each = ceil(n / lanes)
+        fitting = [size for size in (self.engine.pad or self.engine.spare) if size >= each]
+        at = min(fitting) * lanes if fitting else n
+        if not isinstance(op, Grouped):
+            return float(at)
+        missed = (1.0 - op.top_k / max(op.experts, op.top_k + 1)) ** (n / op.split)
+        return n + (at - n) * (1.0 - missed)
+
+    # --- host ----------------------------------------------------------------------------------------------------
+
+    def _units(self, stage: StageOps, prompt: bool) -> int:
+        """Kernels that the host launches one by one, those that quantise among them."""
+        total = 0
+        for layer, count in stage.layers:
+            apart = sum(self.apart(op) for op in layer.ops)
+            total += count * ((layer.launches if prompt else layer.decode_launches) + apart)
+        return total
+
+    def floor(self, stage: StageOps, prompt: bool, busiest: int) -> float:
+        engine = self.engine
+        each = engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s
+        if not engine.pad:
+            each = max(each, engine.eager_launch_s)
+        if prompt:
+            return each * self._units(stage, True)
+        if busiest <= (max(engine.pad) if engine.pad else 0):
+            return 0.0  # a graph holds the step
+        return max(each, engine.bare_launch_s) * self._units(stage, False)
+
+    def _added(self, stage: StageOps, s: int, prompt: bool, step: Step) -> float:
+        """What the host adds: launches of a prompt step on every stage, the scheduler on the first."""
+        engine = self.engine
+        time = engine.prompt_add_launch_s * self._units(stage, True) if prompt else 0.0
+        if s == 0:
+            time += engine.step_s + engine.sequence_s * (len(step.decodes) + len(step.chunks))
+        return time
+
+    # --- attention -----------------------------------------------------------------------------------------------
+
+    def _attention(self, step: Step, stage: StageOps, lane: int) -> float:
+        contexts = [x.context + 1 for x in step.decodes if x.lane == lane]
+        chunks = [c for c in step.chunks if c.sequence.lane == lane]
+        time = 0.0
+        for op, count in ops_of(stage):
+            if not isinstance(op, Attend | Cross | Mla | Index):
+                continue
+            if contexts:
+                mean = sum(min(c, window(op)) for c in contexts) / len(contexts)
+                time += count * self.decode(op, len(contexts), mean)
+            if chunks:
+                time += count * self.launch(op)
+            for c in chunks:
+                time += count * (self.marginal(op, c.done + c.tokens) - self.marginal(op, c.done))
+        return time
+
+    def decode(self, op: Op, batch: int, context: float) -> float:
+        """Seconds of one decode of `batch` sequences at a mean context."""
+        bank = self.bank
+        if isinstance(op, Attend):
+            if not op.causal:
+                return 0.0
+            return one(bank.decode(batch, max(context, 1.0), op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype))
+        if isinstance(op, Cross):
+            return one(bank.decode(batch, op.source, op.heads, op.kv_heads, op.head_dim, 0, op.kv_dtype))
+        if isinstance(op, Mla):
+            return one(bank.mla_decode(batch, max(latents(op, context), 1.0), op.heads, op.kv_rank + op.rope_dim, op.kv_dtype))
+        assert isinstance(op, Index)
+        return self.index(op, batch * context / op.compress, batch * context / op.compress * (op.dim + 4 + 4)) + 3.6e-6 + 4e-6
+
+    def index(self, op: Index, pairs: float, moved: float) -> float:
+        """Scores (arithmetic or keys, whichever is longer) and the top k among them, launches apart."""
+        peaks = self.bank.peaks
+        scores = 2.0 * op.heads * op.dim * pairs / (0.42 * peaks.rate("fp8"))
+        return max(scores, moved / (0.8 * peaks.bandwidth)) + 4.0 * pairs / (0.2 * peaks.bandwidth)
+
+    def marginal(self, op: Op, length: int) -> float:
+        """Seconds of attention of a prompt of so many tokens from nothing, launch apart."""
+        bank, at = self.bank, [float(length)]
+        if isinstance(op, Attend) and op.causal:
+            return one(bank.prefill_saturated(at, op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype))
+        if isinstance(op, Mla) and not op.direct and (not op.top_k or length <= op.top_k):
+            return one(bank.mla_prefill_saturated(at, op.heads, op.nope_dim + op.rope_dim, op.kv_dtype))
+        if isinstance(op, Index):
+            return self.index(op, length * (length + 1) / 2 / op.compress, 0.0)
+        raise NotImplementedError(op)
+
+    def launch(self, op: Op) -> float:
+        """Seconds that the attention kernel of a step with prompts takes beyond its work."""
+        if isinstance(op, Attend):
+            return self.bank.prefill_launch(op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
+        if isinstance(op, Mla):
+            return self.bank.mla_prefill_launch(op.heads, op.nope_dim + op.rope_dim, op.kv_dtype)
+        assert isinstance(op, Index)
+        return 3.6e-6 + 4e-6
+
+    # --- ops that grow with tokens -------------------------------------------------------------------------------
+
+    def _at(self, op: Op, n: float, captured: bool) -> float:
+        """Seconds of an op of a step with n tokens, linear between whole ones; never less than for fewer tokens."""
+        below, part = int(n), n - int(n)
+        counts = np.arange(1.0, below + 2.0)  # what a replica of the cell sees of 1, 2 … tokens
+        seconds = np.maximum.accumulate(self.raw(op, np.ceil(counts / getattr(op, "split", 1)), captured))
+        return float(seconds[max(below, 1) - 1] * (1.0 - part) + seconds[below] * part if part else seconds[below - 1])
+
+    def raw(self, op: Op, n: Array, captured: bool) -> Array:
+        """Seconds of one op of n tokens, as its tables have it."""
+        bank = self.bank
+        match op:
+            case Gemm():
+                extra = bank.quantise(n, op.k, op.kernel).seconds if self.apart(op) else 0.0
+                return bank.gemm(n, op.n, op.k, op.kernel).seconds + extra
+            case Stream():
+                moved = n * op.bytes_per_token
+                cached = np.minimum(moved, self.cluster.gpu.cache_bytes)  # read three times as fast
+                return bank.stream(moved - cached * 2 / 3).seconds
+            case Grouped():
+                load = "balanced" if op.top_k == 1 else "power_law_1.2"
+                time = bank.moe(n, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, load, op.gated).seconds
+                beside = [self.raw(g, np.ceil(n * op.split / g.split), captured) for g in op.beside if captured]
+                return np.maximum(time, sum(beside))
+            case Scan():
+                shape, each = (op.key_heads, op.value_heads, op.key_dim, op.value_dim), np.ones_like(n)
+                phase, batch, length = ("generation", n, each) if captured else ("context", each, n)
+                return bank.scan(op.kind, phase, batch, length, *shape).seconds
+            case Mla():
+                return bank.mla_bmm(n, op.heads).seconds if captured and not op.direct else 0.0 * n
+            case Collective():
+                return self._collective(op, n, captured)
+        raise NotImplementedError(op)
+
+    def _collective(self, op: Collective, n: Array, captured: bool) -> Array:
+        bank, cluster, nbytes = self.bank, self.cluster, n * op.bytes_per_token
+        link = cluster.link(op.group, op.stride)
+        if op.route is not None:
+            return self._dispatch(op, np.ceil(n / op.group), link, captured)
+        if link is not cluster.gpu.nic:
+            fused = self.engine.fuses(cluster.gpu.arch)
+            return bank.collective(op.kind, nbytes, op.group, nccl=not self.custom, fused=fused).seconds
+        inside = max(1, min(op.group, cluster.per_node // op.stride))
+        outside = ceil(op.group / inside)
+        if op.stride == 1 and bank.spans_measured(op.kind, outside):
+            return bank.collective(op.kind, nbytes, op.group, nccl=True, nodes=outside).seconds
+        # each GPU of a node sums its share with those of the other nodes, between a scatter and a gather in the node
+        share, within = (1, (op.kind,)) if op.kind != "all_reduce" else (inside, ("reduce_scatter", "all_gather"))
+        time = ring(op.kind, nbytes / share, outside, link)
+        return time + sum(bank.collective(kind, nbytes, inside).seconds for kind in within if inside > 1)
+
+    def _dispatch(self, op: Collective, tokens: Array, link: Link, captured: bool) -> Array:
+        assert op.route is not None
+        nodes = max(1, op.group * op.stride // self.cluster.per_node)
+        if self.bank.dispatch_measured(op.group, nodes, captured):
+            return self.bank.dispatch(tokens, *op.route, op.group, captured, nodes).seconds
+        return 2 * ring("all_to_all", tokens * op.bytes_per_token, op.group, link)
+
+    def apart(self, op: Op) -> bool:
+        return isinstance(op, Gemm) and op.after in APART.get((self.source, op.kernel), ())
+
+
+def one(priced: object) -> float:
+    """The one number of a price."""
+    return float(np.ravel(priced.seconds)[0])  # type: ignore[attr-defined]
+
+
+def ops_of(stage: StageOps) -> Iterator[tuple[Op, int]]:
+    """Every op of a stage, and how often it occurs."""
+    for layer, count in stage.layers:
+        yield from ((op, count) for op in layer.ops)
+    yield from ((op, 1) for op in (*stage.entry, *stage.head))
+
+
+def window(op: Op) -> int:
+    """Tokens of the context that an op reads at most."""
+    if isinstance(op, Mla):
+        return WHOLE if op.compress else (op.top_k or (op.window if op.direct else 0) or WHOLE)
+    return op.window or WHOLE if isinstance(op, Attend) else WHOLE
+
+
+def latents(op: Mla, context: float) -> float:
+    """Latents that a token reads: all, the best k, or a window and what compression leaves of the rest."""
+    if op.compress:
+        rest = context / op.compress
+        return min(context, op.window) + (min(rest, op.top_k) if op.top_k else rest)
+    return min(context, window(op))
