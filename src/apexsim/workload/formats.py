@@ -63,12 +63,14 @@ class Format:
 
 IMAGES = "NumImages is not counted: the tokens of images are those that ContextTokens holds"
 EARLIEST = "turns come at the earliest moment, as from a server that takes no time: the file holds no service times"
+PARTS = "hash_ids name the parts of a prompt, not its blocks: prefix reuse is not read"
 TURNS = "turns of a trajectory are read as requests of their own, each after all that was said before"
 FORMATS = (
     Format("apex", "jsonl", "StartTimeOffset", "ContextTokens", "GeneratedTokens", "ns"),
     Format("azure-lmm", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", True, marker="NumImages", note=IMAGES),
     Format("azure", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", zero=True),
     Format("bailian", "jsonl", "timestamp", "input_length", "output_length", "s", True, "hash_ids", 16, "chat_id"),
+    Format("ragpulse", "jsonl", "timestamp", "input_length", "output_length", "s", marker="hash_ids.sys_prompt", note=PARTS),
     Format("mooncake", "jsonl", "timestamp", "input_length", "output_length", "ms", True, "hash_ids", 512, loose=True),
     Format("mooncake-tokens", "jsonl", "timestamp", "input_tokens", "output_tokens", "ms", True, "hash_ids", 512, loose=True),
     Format("burstgpt", "csv", "Timestamp", "Request tokens", "Response tokens", "s", zero=True),
