@@ -139,8 +139,8 @@ def completed(low: float, q1: float, median: float, q3: float, high: float, mean
 AZURE = "https://github.com/Azure/AzurePublicDataset"
 APEX_PLUS = "https://github.com/microsoft/apex_plus"
 SOURCES = {
-    "chat": Source("answers to people who write to an assistant, with what was said before", "Azure LLM inference trace 2023, conversation",
-                   AZURE, "CC-BY-4.0", trace("AzureLLMInferenceTrace_conv.csv"), "of November 2023: later assistants write more"),
+    "chat": Source("answers to people who write to an assistant, with what was said before",
+                   "Azure LLM inference trace 2023, conversation", AZURE, "CC-BY-4.0", trace("AzureLLMInferenceTrace_conv.csv"), "of November 2023: later assistants write more"),
     "rag": Source("questions answered from retrieved passages, with history and web pages", "RAGPulse, a university's question answering, 2025",
                   "https://github.com/flashserve/RAGPulse", "MIT", trace("0_trace.jsonl")),
     "code": Source("completions of code in an editor: long contexts, a line or two of answer", "Azure LLM inference trace 2023, code",
@@ -151,7 +151,7 @@ SOURCES = {
                     "https://github.com/kvcache-ai/Mooncake", "Apache-2.0",
                     stated(23_608, (890, 3227, 6345, 7470, 125_546, 8589.957, 10_994.03), (1, 13, 30, 356, 2000, 182.134, 242.276)),
                     "from published statistics (minimum, quartiles, maximum, mean and deviation: the page on benchmarks of NVIDIA Dynamo, "
-                    "Apache-2.0); their correlation is not published and taken as 0"),  # fmt: skip
+                    "Apache-2.0); their correlation is not published and taken as 0"),
     "reasoning": Source("answers of a model that thinks first: long outputs", "ServeGen, DeepSeek-R1 of a cloud service, 2025",
                         "https://github.com/alibaba/ServeGen", "Apache-2.0", servegen("deepseek-r1"),
                         "the output holds the reasoning; correlation only as far as customers differ"),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from apexsim.errors import InputError
-from apexsim.workload.formats import FORMATS, fit_lengths, ideal_hit
+from apexsim.workload.columns import ideal_hit
+from apexsim.workload.formats import FORMATS, fit_lengths
 from apexsim.workload.stream import read_trace
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

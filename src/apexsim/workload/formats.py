@@ -9,7 +9,7 @@ names is read by what these mean (`meaning`), or with a column map.  Everything 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError, nearest
 from apexsim.units import TIME_UNITS, format_seconds
+from apexsim.workload.columns import chains_of, ideal_hit
 from apexsim.workload.containers import Table
 from apexsim.workload.dates import stamps
 from apexsim.workload.meaning import Meaning, is_aggregate, is_number, meaning_of, prefix_of
@@ -340,27 +341,13 @@ def hashes_of(table: Table, row: Format, prompt: Ints) -> tuple[tuple[int, ...],
     return tuple(map(tuple, cells))
 
 
-def ideal_hit(prompt: Ints, hashes: Iterable[tuple[int, ...]], block: int) -> float:
-    """Share of prompt tokens that an unlimited prefix cache holds when each request comes.
-
-    A hit ends at the first unseen block; a last block that the prompt fills in part counts by its tokens.
-    """
-    seen: set[int] = set()
-    hit = 0
-    for tokens, chain in zip(prompt.tolist(), hashes):
-        known = next((i for i, h in enumerate(chain) if h not in seen), len(chain))
-        hit += min(known * block, tokens)
-        seen.update(chain[known:])
-    return hit / max(1, int(prompt.sum()))
-
-
 # ---- lengths against a limit --------------------------------------------------------------------------------------
 
 POLICIES = ("error", "drop", "clip")
 
 
 def _subset(workload: Workload, keep: NDArray[np.bool_]) -> Workload:
-    hashes = tuple(h for h, k in zip(workload.prefix_hashes, keep) if k)
+    hashes = chains_of(workload.prefix_hashes).only(np.flatnonzero(keep)) if workload.prefix_hashes else ()
     return replace(
         workload, arrive=workload.arrive[keep], prompt=workload.prompt[keep], output=workload.output[keep],
         line=None if workload.line is None else workload.line[keep], prefix_hashes=hashes,
@@ -395,7 +382,7 @@ def fit_lengths(workload: Workload, max_length: int, policy: str = "error") -> W
         prompt = np.minimum(workload.prompt, max_length - 1)
         hashes = workload.prefix_hashes
         if hashes:
-            hashes = tuple(h[: -(-p // workload.hash_block)] for h, p in zip(hashes, prompt.tolist()))
+            hashes = chains_of(hashes).cut(-(-prompt // workload.hash_block))
         fitted = replace(
             workload, prompt=prompt, output=np.minimum(workload.output, max_length - prompt), prefix_hashes=hashes,
             notes=(*workload.notes, f"{told}: clipped, output first"),
