@@ -357,9 +357,12 @@ def _rest(text: str, more: Iterator[tuple[str, int]], where: str) -> str:
 def _header(reading: _Reading, text: str, start: int) -> tuple[str, int]:
     """Takes the names of the columns; the lines below them."""
     blank = len(text) - len(text.lstrip())
+    while text.startswith("#", blank) and "\n" in text[blank:]:  # remarks above the table
+        blank = text.find("\n", blank) + 1
+        blank += len(text[blank:]) - len(text[blank:].lstrip())
     end = text.find("\n", blank) + 1 or len(text)
     reading.sign = separator(text[blank:end])
-    table = csv_table(text[:end], reading.where, start, sign=reading.sign)
+    table = csv_table(text[blank:end], reading.where, start + text.count("\n", 0, blank), sign=reading.sign)
     reading.head = table.columns
     return text[end:], start + text.count("\n", 0, end)
 
