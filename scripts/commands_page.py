@@ -27,6 +27,7 @@ ARGUMENTS = {
     "models": "[FILTER]",
     "gpus": "[FILTER]",
     "engines": "[FILTER]",
+    "workloads": "[FILTER]",
     "schema": "[NAME]",
     "validate": "FILE...",
     "fit-host": "FILE",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from apexsim.errors import InputError
-from apexsim.workload.formats import FORMATS, fit_lengths, ideal_hit
+from apexsim.workload.columns import ideal_hit
+from apexsim.workload.formats import FORMATS, fit_lengths
 from apexsim.workload.stream import read_trace
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -49,6 +50,8 @@ SAMPLES = {  # format: two requests, at 1.5 s and 3 s (or at 0 and 1.5 s where t
     '{"chat_id":2,"timestamp":6.5,"input_length":9,"output_length":4,"hash_ids":[1]}',
     "mooncake": '{"timestamp":500,"input_length":7,"output_length":3,"hash_ids":[1]}\n'
     '{"timestamp":2000,"input_length":9,"output_length":4,"hash_ids":[1]}',
+    "ragpulse": '{"timestamp":"1.5","input_length":7,"output_length":3,"hash_ids":{"sys_prompt":[1],"history":[]},"session_id":"a"}\n'
+    '{"timestamp":"3","input_length":9,"output_length":4,"hash_ids":{"sys_prompt":[1],"history":[2]},"session_id":"b"}',
     "burstgpt": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,x,7,3,10,a\n6.5,x,9,4,13,a",
     "vidur": "arrived_at,num_prefill_tokens,num_decode_tokens\n1.5,7,3\n3,9,4",
     "llmservingsim": '{"input_toks":7,"output_toks":3,"arrival_time_ns":1500000000}\n'

@@ -364,6 +364,8 @@ CONTEXTS = {
     "trace": {"trace": TRACE},
     "trace at a rate": {"trace": TRACE, "request_rate": 3.0},
     "trace, users": {"trace": TRACE, "concurrency": 3},
+    "workload": {"workload": "code", "num_requests": 40},
+    "workload at a rate": {"workload": "code", "num_requests": 40, "request_rate": 4.0},
 }
 OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "prompt_len": 70, "output_len": 9, "num_requests": 7, "length_spread": 0.3, "request_rate": 9.0, "burstiness": 0.4, "concurrency": 5,
@@ -372,7 +374,7 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "kv_dtype": "fp8", "dtype": "fp32", "objective": "throughput", "slo": "ttft:p95<1ms", "power_cap": 100.0, "price": "7",
     "server_overhead": 1.0, "pue": 2.0, "tp": 1, "pp": 1, "dp": 1, "ep": 1, "quant": "fp8", "clock": "1410", "expert_load": "balanced",
     "engine": "sglang", "route": "least-outstanding", "map": "time=StartTimeOffset,in=ContextTokens,out=GeneratedTokens",
-    "time_unit": "ms", "nodes": 2, "ttft": "1", "tpot": "1", "goodput": "ttft:500",
+    "time_unit": "ms", "workload": "summary", "nodes": 2, "ttft": "1", "tpot": "1", "goodput": "ttft:500",
 }  # fmt: skip
 ONLY_TEXT = {"gpu", "gpus", "top", "all", "json", "output", "workers", "ray", "trace", "plan"}  # how and where, not what is asked
 POLICIES = {"too_long", "enable_chunked_prefill"}  # what to do in a case that these questions do not meet, or what is the default
@@ -411,7 +413,7 @@ def test_an_option_changes_the_study_or_is_refused(option: str, context: str, ca
 OF_FIT: dict[str, Any] = {
     "gpus": 4, "nodes": 2, "tp": 2, "pp": 2, "dp": 2, "ep": 2, "enable_expert_parallel": True, "plan": "TP2", "engine": "sglang",
     "max_num_seqs": 7, "max_num_batched_tokens": 512, "gpu_memory_utilization": 0.5, "max_model_len": 4096, "block_size": 32,
-    "enforce_eager": True, "num_speculative_tokens": 2, "weight_dtype": "fp8", "kv_dtype": "fp8", "dtype": "fp32",
+    "enforce_eager": True, "num_speculative_tokens": 2, "workload": "chat", "weight_dtype": "fp8", "kv_dtype": "fp8", "dtype": "fp32",
 }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ WHERE = {  # public noun or verb -> module it lives in
     "load_engine": "apexsim.engines",
     "read_trace": "apexsim.workload.stream",
     "synthetic": "apexsim.workload.synth",
+    "presets": "apexsim.workload.presets",
     "parse_plan": "apexsim.plan.plan",
     "measure": "apexsim.metrics",
     "Cluster": "apexsim.hardware",

@@ -39,15 +39,15 @@ from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import parse_slos
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
-from apexsim.workload.load import paced
+from apexsim.workload.load import ROUND, model_length, paced
 from apexsim.workload.stream import read_trace
-from apexsim.workload.synth import synthetic
+from apexsim.workload.presets import preset_of
+from apexsim.workload.synth import Coming, like, synthetic
 from apexsim.workload.trace import Workload
 
 REQUESTS = 1024  # made up where nothing else is said
 IMAGE = "1024x1024"  # pixels
 CLOSED_SPREAD = 0.1  # of the length: constant lengths keep a closed loop in lockstep for ever, which no real load does
-ROUND = 1024  # the model length is rounded up to this when it is taken from the workload
 KERNEL_SOURCE = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
 MOST_IMAGES = 10_000  # of a request
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
@@ -158,7 +158,7 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 def ask(
     model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, trace: str | Workload | TraceFile | None = None,
-    time_unit: str | None = None, columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
+    workload: str | None = None, time_unit: str | None = None, columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
@@ -170,7 +170,7 @@ def ask(
     power_cap: float | None = None, price: str | float | None = None, server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
-    """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both.
+    """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; tp, pp, dp, ep restrict the plans.  What would do nothing is refused.
     """
@@ -191,6 +191,9 @@ def ask(
         if seed is not None and read.arrive[-1] > read.arrive[0]:
             raise InputError("it has no effect: the trace has its own arrivals, which are stretched", "--seed", "drop it")
         work = reloaded(read, request_rate, concurrency, seed or 0)
+    elif workload is not None:
+        coming = Coming(finite(request_rate), 1.0 if burstiness is None else burstiness, concurrency, 0.0, warmup or 0)
+        work = like(preset_of(workload), REQUESTS if num_requests is None else num_requests, coming, seed or 0)
     else:
         work = made_up(prompt_len, output_len, num_requests, request_rate, burstiness, concurrency, seed, length_spread, warmup or 0)
     if not isinstance(trace, Workload) or concurrency is not None:  # a workload made by hand says itself what it leaves out
@@ -291,18 +294,22 @@ def columns_of(text: str | None) -> dict[str, str] | None:
     return {COLUMNS[key.strip()]: name.strip() for key, _, name in pairs}
 
 
+def finite(rate: float | None) -> float | None:
+    """A rate [1/s] that spaces arrivals, if there is one; an infinite rate is all at once."""
+    return None if rate == math.inf else rate
+
+
 def made_up(
     prompt_len: int | None, output_len: int | None, num_requests: int | None, request_rate: float | None,
     burstiness: float | None, concurrency: int | None, seed: int | None, spread: float | None, warmup: int,
 ) -> Workload:  # fmt: skip
     """Synthetic lengths with a rate, a concurrency or neither; an infinite rate is all at once."""
     if prompt_len is None or output_len is None:
-        raise InputError("no workload", "", "give --trace FILE, or --prompt-len N and --output-len N")
+        raise InputError("no workload", "", "give --workload NAME, --trace FILE, or --prompt-len N and --output-len N")
     if spread is None:
         spread = CLOSED_SPREAD if concurrency is not None else 0.0
-    rate = None if request_rate == math.inf else request_rate
     made = synthetic(
-        prompt_len, output_len, REQUESTS if num_requests is None else num_requests, rate,
+        prompt_len, output_len, REQUESTS if num_requests is None else num_requests, finite(request_rate),
         1.0 if burstiness is None else burstiness, concurrency, seed or 0, spread, 0.0, warmup,
     )  # fmt: skip
     if spread == CLOSED_SPREAD and concurrency is not None:
@@ -360,7 +367,7 @@ def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long
     work = fit_lengths(work, limit, too_long)
     if max_model_len is not None:
         return work, max_model_len
-    length = min(-(-work.longest // ROUND) * ROUND, model.max_length)
+    length = model_length(work.longest, model.max_length)
     how = "the model's own" if length == model.max_length else f"the longest ({work.longest:,} tokens) rounded up to {ROUND:,}"
     note = f"room is counted for requests of {length:,} tokens: {how}; the launch line allows what the model does"
     return replace(work, notes=(*work.notes, note)), length

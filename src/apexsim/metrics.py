@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from apexsim.cost.power import Energy
 from apexsim.errors import InputError
 from apexsim.slo import LATENCIES, Slo
-from apexsim.stats import NAN, Stats, plain, segment_stats, stats_of
+from apexsim.stats import NAN, Stats, plain, segment_stats, stats_of, weighted_stats
 from apexsim.units import format_seconds
 from apexsim.workload.trace import Workload
 
@@ -148,51 +148,79 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
     if skip >= workload.size:
         raise InputError(f"nothing to measure: {workload.size} requests, {skip} of them warm-up", "warm-up")
     sent, finish, output = outcome.sent[skip:], outcome.finish[skip:], workload.output[skip:]
-    ttft, e2e = outcome.first[skip:] - sent, finish - sent
-    decode, gaps = e2e - ttft, output - 1
-    tpot = np.where(gaps > 0, decode / np.maximum(gaps, 1), 0.0)
-    series = {"ttft": ttft, "tpot": tpot, "itl": tpot, "e2e": e2e, "queue": outcome.start[skip:] - sent}
-    many = gaps > 0
-    stats = {name: stats_of(x if name != "tpot" else x[many]) for name, x in series.items() if name != "itl"}
-    stats["itl"], exact = _itl_stats(outcome, tpot[many], gaps[many])
-    fates, good = _fates(slos, series, stats)
+    found = _Latencies(slos, np.ones(len(sent), np.bool_))
+    for name, leave in (("ttft", outcome.first), ("queue", outcome.start), ("e2e", outcome.finish)):
+        spent = leave[skip:] - sent
+        found.add(name, spent, stats_of(spent))
+    total = float(spent.sum())
+    spent -= outcome.first[skip:] - sent
+    exact = _decoding(found, outcome, spent, output)
+    fates, good = found.fates(), found.good
     judged = any(slo.per_request for slo in slos)
     duration = float(finish.max() - sent.min())
     saturated, why = saturation(outcome, workload.output) if workload.mode == "open" else (False, "")
-    named: dict[str, Any] = {FIELDS[name]: one for name, one in stats.items()}
+    named: dict[str, Any] = {FIELDS[name]: one for name, one in found.stats.items()}
     return Metrics(
         devices=devices, completed=len(sent), warmup_excluded=skip, prompt_tokens=int(workload.prompt[skip:].sum()),
         output_tokens=int(output.sum()), duration_s=duration, **named, itl_exact=exact,
-        mean_concurrency=float(e2e.sum()) / duration, preemptions=int(outcome.preempted[skip:].sum()),
+        mean_concurrency=total / duration, preemptions=int(outcome.preempted[skip:].sum()),
         goodput_req_s=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
         fates=fates, saturated=saturated, why=why,
     )  # fmt: skip
 
 
-def _fates(slos: Sequence[Slo], series: dict[str, F8], stats: dict[str, Stats]) -> tuple[tuple[Fate, ...], Any]:
-    """Each SLO's fate, and which requests met all per-request ones [R].
+@dataclass(slots=True)
+class _Latencies:
+    """What the latencies of the requests come to.  Each is looked at and forgotten: ten million of one kind take 80 MB.
+
+    good: [R] requests that met all per-request SLOs so far.
+    """
+
+    slos: Sequence[Slo]
+    good: NDArray[np.bool_]
+    stats: dict[str, Stats] = field(default_factory=dict)
+    met: dict[Slo, float] = field(default_factory=dict)
+
+    def add(self, name: str, values: F8, stats: Stats) -> None:
+        """One kind of latency [R] s, with its statistics."""
+        self.stats[name] = stats
+        for slo in self.slos:
+            if slo.per_request and slo.metric == name:
+                met = values <= slo.limit_s
+                self.good &= met
+                self.met[slo] = float(met.mean())
+
+    def fates(self) -> tuple[Fate, ...]:
+        """Each SLO's fate.  A statistic of nothing keeps its limit."""
+        made = []
+        for slo in self.slos:
+            measured = NAN if slo.per_request else self.stats[slo.metric].value(slo.stat)
+            made.append(Fate(slo, measured, self.met[slo] if slo.per_request else 0.0 if measured > slo.limit_s else 1.0))
+        return tuple(made)
+
+
+def _decoding(found: _Latencies, outcome: Outcome, decode: F8, output: I8) -> bool:
+    """TPOT and ITL from the time of each request after its first token [R] s, which is used up; is ITL exact?
 
     A request with one output token has TPOT 0 here, as in vLLM's goodput.  An ITL limit for each request is held
-    against its mean gap, that is its TPOT (as GuideLLM and aiperf define ITL).  A statistic of nothing keeps its limit.
+    against its mean gap, that is its TPOT (as GuideLLM and aiperf define ITL).
     """
-    good = np.ones(len(series["e2e"]), np.bool_)
-    fates = []
-    for slo in slos:
-        measured = NAN if slo.per_request else stats[slo.metric].value(slo.stat)
-        attained = 0.0 if measured > slo.limit_s else 1.0
-        if slo.per_request:
-            met = series[slo.metric] <= slo.limit_s
-            good &= met
-            attained = float(met.mean())
-        fates.append(Fate(slo, measured, attained))
-    return tuple(fates), good
+    gaps = output - 1
+    many = gaps > 0
+    tpot = np.divide(decode, gaps, out=decode, where=many)
+    tpot[~many] = 0.0
+    several = slice(None) if many.all() else many
+    found.add("tpot", tpot, stats_of(tpot[several]))
+    itl, exact = _itl_stats(outcome, tpot[several], gaps[several])
+    found.add("itl", tpot, itl)
+    return exact
 
 
 def _itl_stats(outcome: Outcome, tpot: F8, gaps: I8) -> tuple[Stats, bool]:
     """ITL over every gap of the run, or over each request's mean gap where gaps were not recorded."""
     if len(outcome.gaps):
         return segment_stats(*np.ascontiguousarray(outcome.gaps.T)), True
-    return segment_stats(tpot, np.zeros(len(tpot)), np.ones(len(tpot)), gaps.astype(np.float64)), len(tpot) == 0
+    return weighted_stats(tpot, gaps.astype(np.float64)), len(tpot) == 0
 
 
 # --- saturation -------------------------------------------------------------------------------------------------------
@@ -251,7 +279,9 @@ def _alone(outcome: Outcome, output: I8) -> float:
 
 def _backlog(enter: F8, leave: F8, a: float, b: float) -> float:
     """Time mean over [a, b] of the requests that have entered and not left."""
-    return float((np.clip(leave, a, b) - np.clip(enter, a, b)).sum()) / (b - a)
+    stay = np.clip(leave, a, b)
+    stay -= np.clip(enter, a, b)
+    return float(stay.sum()) / (b - a)
 
 
 # --- time series ------------------------------------------------------------------------------------------------------
@@ -304,7 +334,8 @@ def _area(times: F8, edges: F8) -> F8:
     """∫ of the number of `times` that have passed, up to each edge [s]."""
     x = np.sort(times, kind="stable")  # nearly in order already
     passed = x.searchsorted(edges, "right")
-    return passed * edges - np.concatenate(([0.0], x.cumsum()))[passed]
+    np.cumsum(x, out=x)
+    return passed * edges - np.where(passed > 0, x[passed - 1], 0.0)
 
 
 def _held(time: F8, value: F8, edges: F8) -> F8:

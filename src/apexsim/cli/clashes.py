@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apexsim.cli.rows import COMMANDS
-from apexsim.workload.clashes import NO_GAPS, NO_WIDTHS, QUESTION, Clash, Given, beside, both, no_rate, without
+from apexsim.workload.clashes import NO_GAPS, NO_TRACE, NO_WIDTHS, OWN_ARRIVALS, PRESET, QUESTION, Clash, Given, beside, both, no_rate, without
 
 
 def _all_to_stdout(given: Given) -> bool:
@@ -32,15 +32,20 @@ CLASHES: dict[str, tuple[Clash, ...]] = {
     "replay": (
         *(Clash(name, beside("compare"), "nothing is sent beside --compare", "drop it") for name in SENT),
         *(Clash(name, without("plan"), "nothing is predicted", "add --plan PLAN") for name in PREDICTED),
+        *(Clash(name, beside("workload"), NO_TRACE, "drop it") for name in ("time_unit", "map")),
+        Clash("burstiness", without("workload"), OWN_ARRIVALS, "see: apexsim trace synth --like"),
+        Clash("burstiness", no_rate, NO_GAPS, "add --request-rate R"),
     ),
     **{f"trace {verb}": FORMAT for verb in ("describe", "convert", "scale")},
     "trace filter": (*FORMAT, Clash("seed", without("share"), "nothing is drawn", "add --share X")),
     "trace synth": (
+        *(Clash(name, beside("workload"), PRESET, "drop one of both")
+          for name in ("like", "prompt_len", "output_len", "prompt_cv", "output_cv", "lengths")),
         *(Clash(name, beside("like"), "lengths are given and drawn from a trace", "drop one of both")
           for name in ("prompt_len", "output_len", "prompt_cv", "output_cv", "lengths")),
         Clash("lengths", without("prompt_cv", "output_cv"), "all lengths are the same", "add --prompt-cv or --output-cv"),
         Clash("burstiness", both(without("like"), no_rate), NO_GAPS, "add --request-rate R"),
-        Clash("seed", both(without("like", "prompt_cv", "output_cv"), no_rate), "nothing is drawn", "drop it"),
+        Clash("seed", both(without("like", "workload", "prompt_cv", "output_cv"), no_rate), "nothing is drawn", "drop it"),
     ),
     "trace tokenize": (
         Clash("burstiness", no_rate, NO_GAPS, "add --request-rate R"),

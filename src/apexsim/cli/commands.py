@@ -74,6 +74,16 @@ Examples:
 
   apexsim engines sglang --json
 """
+WORKLOADS_HELP = """List the workloads that --workload knows by name: lengths of prompts and outputs, and where they are from.
+
+Of one workload, or of a .toml file, all percentiles are shown.
+
+Examples:
+
+  apexsim workloads
+
+  apexsim workloads chat --json
+"""
 SCHEMA_HELP = """Print the JSON Schema (2020-12) of what --json writes: of all outputs, or of one of them.
 
 Examples:
@@ -112,7 +122,7 @@ Files = Annotated[
 MeasuredFile = Annotated[str, typer.Argument(help="CSV file of measured systems.", metavar="FILE", show_default=False)]
 Filter = Annotated[str, typer.Argument(help="Only names that hold this text.", metavar="[FILTER]", show_default=False)]
 SchemaName = Annotated[
-    str, typer.Argument(help="Of one output: study, fit, models, gpus, engines, …", metavar="[NAME]", show_default=False)
+    str, typer.Argument(help="Of one output: study, fit, models, gpus, engines, workloads, …", metavar="[NAME]", show_default=False)
 ]
 
 
@@ -215,6 +225,14 @@ def engines(name: Filter = "", **given: Any) -> None:
     _list(engines_json(name), engines_text, given["json"])
 
 
+@with_options("workloads")
+def workloads(name: Filter = "", **given: Any) -> None:
+    """The workload presets."""
+    from apexsim.report.catalogue import workloads_json, workloads_text
+
+    _list(workloads_json(name), workloads_text, given["json"])
+
+
 def _list(rows: list[dict[str, Any]], render: Any, json: str | None) -> None:
     present(rows, lambda: render(rows, page_size()[1]), json)
 
@@ -269,6 +287,7 @@ HELP = {
     "models": MODELS_HELP,
     "gpus": GPUS_HELP,
     "engines": ENGINES_HELP,
+    "workloads": WORKLOADS_HELP,
     "schema": SCHEMA_HELP,
     "validate": VALIDATE_HELP,
     "fit-host": FIT_HOST_HELP,
@@ -279,6 +298,7 @@ HELP = {
     **profile.HELP,
 }
 RUN = {"plan": plan, "simulate": simulate, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "engines": engines,
+       "workloads": workloads,
        "schema": schema, "validate": validate,
        "fit-host": fit_host, "fit-power": fit_power, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

@@ -30,12 +30,14 @@ Examples:
 
   apexsim replay examples/lmsys_05.jsonl --url http://localhost:8000 --model llama-3.1-8b --concurrency 16 --plan TP1 --gpu l4 --gpus 1
 
+  apexsim replay --workload chat --request-rate 2 --num-requests 200 --url http://localhost:8000 --model llama-3.1-8b
+
   apexsim replay --compare measured.json --model llama-3.1-70b --plan TP8 --gpu h100-sxm --gpus 8 --plot compared.png
 """
 Trace = Annotated[
     str,
     typer.Argument(
-        help="Requests to send, in any trace format; none with --compare.", metavar="[TRACE]", show_default=False
+        help="Requests to send, in any trace format; none with --workload and --compare.", metavar="[TRACE]", show_default=False
     ),
 ]
 
@@ -44,8 +46,8 @@ Trace = Annotated[
 def replay(trace: Trace = "", **given: Any) -> None:
     """Measure, compare, tell."""
     given = checked("replay", given)
-    if bool(trace) == bool(given["compare"]):
-        raise InputError("give a trace to send, or --compare FILE with what was measured", "TRACE")
+    if sum(map(bool, (trace, given["compare"], given["workload"]))) != 1:
+        raise InputError("give a trace to send, --workload NAME, or --compare FILE with what was measured", "TRACE", "one of them")
     asked = _asked(given)
     run = _read(given) if given["compare"] else _sent(trace, given, asked)
     if not given["compare"] and given["json"] != STDOUT:
@@ -104,9 +106,15 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
 
 
 def _workload(path: str, given: dict[str, Any]) -> Workload:
-    from apexsim.api import columns_of, reloaded
+    from apexsim.api import REQUESTS, columns_of, finite, reloaded
+    from apexsim.workload.presets import preset_of
     from apexsim.workload.stream import read_trace
+    from apexsim.workload.synth import Coming, like
 
+    if given["workload"]:
+        shape = 1.0 if given["burstiness"] is None else given["burstiness"]
+        coming = Coming(finite(given["request_rate"]), shape, given["concurrency"], 0.0, given["warmup"])
+        return like(preset_of(given["workload"]), given["num_requests"] or REQUESTS, coming, given["seed"] or 0)
     work = read_trace(path, columns=columns_of(given["map"]), time_unit=given["time_unit"] or "")
     head = min(given["num_requests"] or work.size, work.size)
     hashes = work.prefix_hashes[:head]

@@ -55,8 +55,11 @@ CLUSTER = (
     Opt("gpus", int, None, "GPUs per node, where --gpu does not say it.", "N", least=1, most=4096),
     Opt("nodes", int, None, "Nodes. Default: 1.", "M", least=1, most=4096),
 )
+PRESET = Opt("workload", str, None, "Requests with the lengths of a known use: chat, rag, code, summary, agent, reasoning … (see: apexsim "
+             "workloads), or of a .toml file.", "NAME")
 WORKLOAD = (
     Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
+    PRESET,
     Opt("time_unit", str, None, "Unit of the trace's times where the format does not say: ns, us, ms, s, clock; dates: mdy, dmy.", "UNIT"),
     Opt("map", str, None, "Columns of another trace format: time=COLUMN,in=COLUMN,out=COLUMN.", "COLUMNS"),
     Opt("prompt_len", int, None, "Synthetic requests: prompt tokens; 32k is 32,768.", "N", least=1, most=MOST_TOKENS, tokens=True),
@@ -161,9 +164,12 @@ SIZED_ENGINE = (
     *(opt for opt in ENGINE if opt.name in ("engine", "max_num_seqs", "max_num_batched_tokens", "block_size", "enforce_eager")),
     Opt("gpu_memory_utilization", float, None, "The engine's own memory fraction, in its own meaning. SGLang: --mem-fraction-static; "
         "TensorRT-LLM: --kv-cache-free-gpu-memory-fraction.", "X", least=0, most=1, above=True),
-    Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's.", "L", least=2, tokens=True),
+    Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's; with --workload that of its longest request.", "L",
+        least=2, tokens=True),
     Opt("num_speculative_tokens", int, None, "Draft tokens of the model's own multi-token-prediction layers.", "N", least=1),
 )  # fmt: skip
+FITTED = Opt("workload", str, None, "The longest request and the mean one of a known use: chat, rag, code … (see: apexsim workloads), or of a "
+             ".toml file.", "NAME")
 STORED = tuple(opt for opt in PRECISION if opt.name not in ("activation_dtype", "expert_load"))
 SIZED_OUTPUT = (
     Opt("log", str, None, "Hold the prediction against a start-up log, line by line; - reads standard input.", "FILE"),
@@ -188,6 +194,7 @@ TRACE_DESCRIBED = (
     Opt("plot", str, None, "Draw lengths and arrivals into a picture (.png, .svg, .pdf); needs matplotlib.", "PATH", writes=True),
 )
 TRACE_MADE = (
+    PRESET,
     Opt("prompt_len", float, None, "Mean of the prompt lengths [tokens].", "N", least=1, most=2**30, tokens=True),
     Opt("output_len", float, None, "Mean of the output lengths [tokens].", "N", least=1, most=2**30, tokens=True),
     Opt("prompt_cv", float, 0.0, "Standard deviation over mean of the prompt lengths; 0: all the same.", "X", least=0, most=100),
@@ -304,9 +311,9 @@ REPLAY_SERVER = (
     Opt("num_warmups", int, 1, "Requests sent before the run and not recorded.", "N", least=0),
 )
 REPLAY_LOAD = (
-    *(opt for opt in WORKLOAD if opt.name in ("time_unit", "map", "request_rate", "concurrency", "seed")),
+    *(opt for opt in WORKLOAD if opt.name in ("workload", "time_unit", "map", "request_rate", "burstiness", "concurrency", "seed")),
     Opt("warmup", int, 0, "Requests at the start that statistics leave out.", "N", least=0),
-    Opt("num_requests", int, None, "Only the first N of the trace.", "N", least=1),
+    Opt("num_requests", int, None, "Only the first N of the trace; of --workload, how many. Default: all; 1,024.", "N", least=1),
 )
 REPLAY_PREDICTION = (
     Opt("plan", str, None, "The plan that runs on the server, as `apexsim plan` prints it: TP8, 2×TP4 …", "PLAN"),
@@ -346,11 +353,12 @@ def _listed(groups: Groups) -> Groups:
 COMMANDS: dict[str, Groups] = {
     "plan": _listed({**QUESTION, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
-    "fit": {"Cluster": CLUSTER, "Layout": (*WIDTHS, SIZED_PLAN), "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
+    "fit": {"Cluster": CLUSTER, "Workload": (FITTED,), "Layout": (*WIDTHS, SIZED_PLAN), "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},
     "engines": {"Output": LIST_JSON},
+    "workloads": {"Output": LIST_JSON},
     "schema": {"Output": (JSON_PAGE,)},
     "validate": {"Output": OUTPUT},
     "fit-host": {"Fit": FITTING},

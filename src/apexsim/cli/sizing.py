@@ -19,6 +19,8 @@ Examples:
 
   apexsim fit deepseek-ai/DeepSeek-V3 --gpu h200-sxm --gpus 8 --plan DEP8 --max-model-len 32768 --json
 
+  apexsim fit llama-3.1-8b --gpu l40s:1 --workload chat
+
   apexsim fit qwen3-8b --gpu h100-sxm --gpus 1 --max-model-len 8192 --log examples/qwen3-8b-startup.log
 """
 SETTINGS = {
@@ -53,12 +55,16 @@ def _answer(name: str, given: dict[str, Any]) -> Any:
     from apexsim.plan.choose import engine_of, precision_of
     from apexsim.plan.fit import Widths
     from apexsim.plan.fit import fit as sized
+    from apexsim.plan.fit import for_workload
+    from apexsim.workload.load import model_length
+    from apexsim.workload.presets import preset_of
 
     model, cluster = load_model(name), cluster_of(given["gpu"], given["gpus"], given["nodes"])
     if given["num_speculative_tokens"] and "mtp" not in dict(model.outside_parts):
         told = f"it has no effect: {model.name} has no multi-token-prediction layers"
         raise InputError(told, "--num-speculative-tokens", "drop it")
-    length = given["max_model_len"] or model.max_length
+    preset = preset_of(given["workload"]) if given["workload"] else None
+    length = given["max_model_len"] or (model_length(preset.longest, model.max_length) if preset else model.max_length)
     settings = {theirs: given[ours] for ours, theirs in SETTINGS.items() if given[ours] is not None}
     if given["enforce_eager"]:
         settings["pad"] = ()
@@ -68,4 +74,5 @@ def _answer(name: str, given: dict[str, Any]) -> Any:
         given["tp"] or 0, given["pp"] or 0, given["dp"] or 0, given["enable_expert_parallel"], given["plan"] or "",
         given["ep"] or 0,
     )  # fmt: skip
-    return sized(model, cluster, engine, widths, precision, length)
+    answer = sized(model, cluster, engine, widths, precision, length)
+    return for_workload(answer, preset) if preset else answer

@@ -13,6 +13,7 @@ from apexsim.cli.outside import STDOUT, page_size, present, say, write_atomic
 from apexsim.errors import InputError
 
 if TYPE_CHECKING:
+    from apexsim.workload.presets import Preset
     from apexsim.workload.stream import Requests
     from apexsim.workload.tokens import Counter
 
@@ -35,11 +36,13 @@ Examples:
 
   apexsim trace convert examples/creation_05.jsonl --to vidur
 """
-SYNTH_HELP = """Make a trace: lengths of a given mean and spread, or drawn from another trace, and gamma arrivals from a seed.
+SYNTH_HELP = """Make a trace: lengths of a known use, of a given mean and spread, or drawn from another trace; gamma arrivals from a seed.
 
 Examples:
 
   apexsim trace synth --prompt-len 500 --prompt-cv 1.2 --output-len 200 --output-cv 0.8 --request-rate 4 --num-requests 100
+
+  apexsim trace synth --workload chat --request-rate 4 --num-requests 100
 
   apexsim trace synth --like examples/lmsys_05.jsonl --request-rate 5 --seed 1
 """
@@ -105,13 +108,17 @@ def synth(**given: Any) -> None:
     from apexsim.workload.made import made
 
     given = _begun("trace synth", given)
-    like = None
+    like: Requests | Preset | None = None
     if given["like"]:
         from apexsim.workload.stream import read_requests
 
         like = read_requests(given["like"])
+    elif given["workload"]:
+        from apexsim.workload.presets import preset_of
+
+        like = preset_of(given["workload"])
     elif given["prompt_len"] is None or given["output_len"] is None:
-        raise InputError("no lengths", "", "give --prompt-len N and --output-len N, or --like FILE")
+        raise InputError("no lengths", "", "give --workload NAME, --prompt-len N and --output-len N, or --like FILE")
     wanted = ("num_requests", "request_rate", "burstiness", "seed", "prompt_len", "output_len", "prompt_cv", "output_cv",
               "lengths", "max_length")  # fmt: skip
     _write(made(like=like, **{name: given[name] for name in wanted}), given)

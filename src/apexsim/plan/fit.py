@@ -5,17 +5,21 @@ A width that is not given is filled by model replicas; where none is given, the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from apexsim.engines import EngineRow
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
+from apexsim.plan.limits import at_full_length
 from apexsim.plan.memory import Room, room, size
 from apexsim.plan.plan import Layout, Plan, Precision, parse_plan
 from apexsim.plan.pool import request_blocks
 from apexsim.plan.space import Scene, check, divisors, routed
+from apexsim.workload.presets import Preset
 
+NEVER = "no cache is kept: requests need no room in it"
 MORE = (2, 4, 8, 16, 32, 64)  # times as many nodes tried where the cluster is too small
 
 
@@ -113,6 +117,18 @@ def fit(model: Model, cluster: Cluster, engine: EngineRow, widths: Widths, preci
     else:
         answer = _narrowest(model, cluster, engine, precision, length)
     return answer if answer.fits else replace(answer, nearest=_nearest(answer))
+
+
+def for_workload(answer: Fit, preset: Preset) -> Fit:
+    """The answer with how many requests of a workload preset the cache holds, and whether its longest is allowed."""
+    if isinstance(answer.found, Rejected):
+        return answer
+    mean = [round(preset.mean(kind)) for kind in ("prompt", "output")]
+    many = at_full_length(answer.found, answer.engine, sum(mean)) if answer.found.pool.groups else math.inf
+    held = f"the cache{' of each replica' * (answer.plan.replicas > 1)} holds {many:,.0f} of its mean request ({mean[0]:,} + {mean[1]:,} tokens)"
+    long = f"its longest requests, {preset.longest:,} tokens, are longer than the model length of {answer.max_model_len:,}"
+    notes = [f"workload {preset.name}: {held if many < math.inf else NEVER}", *([long] if preset.longest > answer.max_model_len else [])]
+    return replace(answer, notes=(*notes, *answer.notes))
 
 
 def _narrowest(model: Model, cluster: Cluster, engine: EngineRow, precision: Precision, length: int) -> Fit:

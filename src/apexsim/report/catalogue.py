@@ -22,6 +22,7 @@ from apexsim.hardware import all_gpus
 from apexsim.model.names import aliases, catalogue, hub_id
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.units import GB, TFLOPS, GiB, format_count
+from apexsim.workload.presets import PREFIXES, SUFFIX, Preset, preset_of, presets
 
 Rows = list[dict[str, Any]]
 
@@ -141,6 +142,54 @@ def engines_json(text: str = "") -> Rows:
             }
         )
     return found
+
+
+LISTED = (50, 90, 99)  # percentiles of lengths that are told
+
+
+def workloads_json(text: str = "") -> Rows:
+    """Workload presets whose name or description holds `text`; of one that is named, or of a .toml file, that one alone."""
+    known = presets()
+    if text.lower() in known or text.lower().endswith(SUFFIX):
+        chosen = [preset_of(text)]
+    else:
+        chosen = [each for each in known.values() if any(text.lower() in word.lower() for word in (each.name, each.about, each.source))]
+    return [_workload(each) for each in chosen]
+
+
+def _workload(preset: Preset) -> dict[str, Any]:
+    lengths = {f"{kind}_tokens": {"mean": preset.mean(kind), **{f"p{p}": preset.at(kind, p) for p in LISTED}, "max": preset.at(kind, 100)}
+               for kind in ("prompt", "output")}  # fmt: skip
+    return {
+        "name": preset.name, "about": preset.about, **lengths, "rank_correlation": preset.rank_correlation,
+        "requests": preset.requests or None, "source": preset.source, "url": preset.url, "licence": preset.licence,
+        "note": preset.note, "percent": list(preset.percent), "prompt": list(preset.prompt), "output": list(preset.output),
+    }  # fmt: skip
+
+
+def workloads_text(rows: Rows, color: bool = False) -> str:
+    """The workload presets as a table with their sources; one alone with its percentiles."""
+    if not rows:
+        return "no workload matches\n"
+    if len(rows) == 1:
+        return page(_one_workload(rows[0]), color)
+    heads = [("workload", "left"), *((f"{kind} {stat}", "right") for kind in ("prompt", "output") for stat in ("mean", "p50", "p90"))]
+    lines = [[row["name"], *(f"{row[f'{kind}_tokens'][stat]:,.0f}" for kind in ("prompt", "output") for stat in ("mean", "p50", "p90"))]
+             for row in rows]  # fmt: skip
+    about = [(row["name"], f"{row['about']}; {row['source']}") for row in rows]
+    return page([columns(heads, lines, indent=0), Text(), labelled([*about, ("", PREFIXES)])], color)
+
+
+def _one_workload(row: dict[str, Any]) -> list[RenderableType]:
+    figures = [(f"{p:g}%", f"{a:,.0f}", f"{b:,.0f}") for p, a, b in zip(row["percent"], row["prompt"], row["output"])]
+    means = ("mean", *(f"{row[f'{kind}_tokens']['mean']:,.0f}" for kind in ("prompt", "output")))
+    told = [
+        ("source", ", ".join(filter(None, (row["source"], row["url"], row["licence"], f"{row['requests']:,} requests" if row["requests"] else "")))),
+        ("correlation", f"{row['rank_correlation']:+.2f} between the ranks of prompt and output"),
+        ("note", row["note"]), ("note", PREFIXES),
+    ]  # fmt: skip
+    table = columns([("lengths", "left"), ("prompt", "right"), ("output", "right")], [means, *figures], indent=0)
+    return [heading(row["name"], row["about"]), labelled([(name, text) for name, text in told if text]), Text(), table]
 
 
 def _version(name: str, version: str) -> dict[str, Any]:

@@ -326,6 +326,14 @@ ENGINES = many(obj("an engine", {
                                            "now": {"description": "of this one"}}), "against the version before"),
     }), "versions"),
 }), "`engines`; empty where none matches")  # fmt: skip
+_LISTED = obj("lengths [tokens]", {"mean": num("mean"), "p50": num("median"), "p90": num("90th percentile"), "p99": num("99th"), "max": num("longest")})
+WORKLOADS = many(obj("a workload preset", {
+    "name": text("name, for --workload"), "about": text("what it stands for"), "prompt_tokens": _LISTED, "output_tokens": _LISTED,
+    "rank_correlation": num("Spearman's, of prompt and output"), "requests": count("that the figures are of", True),
+    "source": text("where they are from"), "url": text("its address"), "licence": text("its licence"), "note": text("worth knowing"),
+    "percent": many(num("0 to 100"), "percentiles"), "prompt": many(num("tokens"), "prompt lengths at these"),
+    "output": many(num("tokens"), "output lengths at these"),
+}), "`workloads`; empty where none matches")  # fmt: skip
 TRACE = obj("`trace describe`", {
     "format": const(tracepage.FORMAT), "source": text("file"), "trace_format": text("format of the file"), "requests": count("how many"),
     "span_s": num("first arrival to last [s]"), "prompt_tokens": ref("lengths"), "output_tokens": ref("lengths"),
@@ -409,7 +417,8 @@ APEX = obj("`apex`", {
 })  # fmt: skip
 ERROR = obj("a failure, of any command whose JSON goes to standard output; what was found out before stands beside it", {"error": _ERROR})
 OUTPUTS: dict[str, Schema] = {
-    "study": STUDY, "sweep": SWEEP, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "trace": TRACE, "device": DEVICE,
+    "study": STUDY, "sweep": SWEEP, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
+    "trace": TRACE, "device": DEVICE,
     "validation": VALIDATION, "replay": REPLAY, "apex": APEX, "error": ERROR,
 }  # fmt: skip
 

@@ -49,16 +49,19 @@ def no_rate(given: Given) -> bool:
 
 def _all_alike(given: Given) -> bool:
     """Nothing of the made-up requests is drawn."""
-    return "trace" not in given and no_rate(given) and not given.get("length_spread", "concurrency" in given)
+    return not {"trace", "workload"} & given.keys() and no_rate(given) and not given.get("length_spread", "concurrency" in given)
 
 
 def _no_auto(given: Given) -> bool:
     return "quant" in given and "auto" not in [word.strip() for word in str(given["quant"]).split(",")]
 
 
+PRESET = "a workload preset has its own lengths"
 OWN_LENGTHS, OWN_ARRIVALS = "a trace has its own lengths", "a trace has its own arrivals"
 NO_TRACE, NO_GAPS = "no trace is read", "it shapes the gaps between arrivals, and no finite --request-rate is given"
 QUESTION = (
+    Clash("workload", beside("trace"), OWN_LENGTHS, "drop one of both"),
+    *(Clash(name, beside("workload"), PRESET, "drop one of both") for name in ("prompt_len", "output_len", "length_spread")),
     Clash("num_requests", beside("trace"), "a trace has its own requests", "shorten it: apexsim trace filter --head N"),
     Clash("length_spread", beside("trace"), OWN_LENGTHS, "see: apexsim trace scale --help"),
     Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),

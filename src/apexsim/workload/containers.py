@@ -11,6 +11,7 @@ from itertools import repeat
 from typing import Any
 
 from apexsim.errors import InputError
+from apexsim.workload.meaning import meaning_of, words
 from apexsim.workload.nested import is_nested, unfolded
 
 ROWS_OF = ("requests", "records", "data", "rows", "results", "traces", "entries")  # keys whose list is the trace
@@ -20,7 +21,7 @@ SIGNS = ",\t;|"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The cells of a file by column, and the line of each row; `head`: the line that names the columns."""
+    """The cells of a file by column, and the line of each row; `head`: the line that names the columns; sign: what separates cells."""
 
     container: str  # "csv", "jsonl" or "json"
     columns: tuple[str, ...]
@@ -28,6 +29,7 @@ class Table:
     line: Sequence[int]
     where: str
     head: int = 1
+    sign: str = ","
 
     def at(self, row: int) -> str:
         """The place of a row, for an error."""
@@ -44,17 +46,46 @@ def document(text: str, where: str) -> Table:
         inner = next((whole[key] for key in ROWS_OF if isinstance(whole.get(key), list) and whole[key]), None)
         if inner is None and isinstance(whole.get("input_lens"), list):
             return _columns(whole, where)
-        whole = whole if inner is None else inner
+        whole = _laid_out(whole, where) if inner is None or not isinstance(inner[0], dict) else inner
     records = [whole] if isinstance(whole, dict) else whole
     if not isinstance(records, list):
         raise InputError(f"expected requests, got {type(records).__name__}", where)
     return _records(records, range(1, len(records) + 1), where)
 
 
+def _laid_out(whole: dict[str, Any], where: str) -> Any:
+    """The records of an object that holds them by column (lists, or objects by row), by name, or as names and rows; else itself."""
+    names, rows = whole.get("columns"), whole.get("data")
+    if isinstance(names, list) and isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        return [dict(zip(names, row)) for row in rows]
+    if _is_columns(whole):
+        lists = {key: value for key, value in whole.items() if isinstance(value, list)}
+        size = len(next(iter(lists.values())))
+        other = next((key for key, value in lists.items() if len(value) != size), None)
+        if other:
+            raise InputError(f"'{other}' has {len(lists[other])} entries, '{next(iter(lists))}' {size}", where)
+        return [dict(zip(lists, row)) for row in zip(*lists.values())]
+    inner = list(whole.values())
+    if not inner or not all(isinstance(value, dict) and value for value in inner) or any(value.keys() != inner[0].keys() for value in inner):
+        return whole
+    if all(str(key).isdecimal() for key in inner[0]):  # a table written column by column
+        return [{name: column[row] for name, column in whole.items()} for row in inner[0]]
+    found = meaning_of(tuple(inner[0]), inner[0].get)
+    return inner if found.prompt and found.output else whole
+
+
+def _is_columns(record: dict[str, Any]) -> bool:
+    """Whether a record holds all requests column by column: lists of numbers, of which several are no lists of token ids."""
+    lists = [key for key, value in record.items() if isinstance(value, list) and value and not isinstance(value[0], (dict, list))]
+    return len([key for key in lists if "ids" not in words(key)]) > 1
+
+
 def is_whole(record: dict[str, Any]) -> bool:
     """Whether an object holds all requests of a file: as columns, or as records under a key of its own."""
     lists = [record[key] for key in ROWS_OF if isinstance(record.get(key), list) and record[key]]
-    return isinstance(record.get("input_lens"), list) or (not is_nested(record) and any(isinstance(rows[0], dict) for rows in lists))
+    if isinstance(record.get("input_lens"), list):
+        return True
+    return (not is_nested(record) and _laid_out(record, "") is not record) or (not is_nested(record) and any(isinstance(rows[0], dict) for rows in lists))
 
 
 def separator(line: str) -> str:
@@ -68,7 +99,7 @@ def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = (),
     cells = _plain_cells(text, len(head), sign) if len(head) > 1 else []
     if cells:
         columns = dict(zip(head, (cells[i :: len(head)] for i in range(len(head)))))
-        return Table("csv", head, columns.__getitem__, range(start, start + len(cells) // len(head)), where, 1)
+        return Table("csv", head, columns.__getitem__, range(start, start + len(cells) // len(head)), where, 1, sign)
     reader = csv.reader(io.StringIO(text), delimiter=sign, skipinitialspace=True)
     named, before = len(head), start - 1
     first = 1 if named else 0
@@ -91,14 +122,15 @@ def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = (),
             rows.append(row)
             line.append(reader.line_num + before)
     except csv.Error as error:
-        raise InputError(f"not CSV: {str(error).partition(' - ')[0]}", f"{where}:{reader.line_num + before}") from None
+        hint = "lines must end in a line feed" if "new-line" in str(error) else ""
+        raise InputError(f"not CSV: {str(error).partition(' - ')[0]}", f"{where}:{reader.line_num + before}", hint) from None
     if named < 2:
         raise InputError("neither CSV with a header nor JSON lines", where)
     twice = next((name for name in head if name and head.count(name) > 1), "") if len(set(head)) < named else ""
     if twice:
         raise InputError(f"the header names '{twice}' twice", f"{where}:{first}")
     by_name: dict[str, Sequence[str]] = dict(zip(head, zip(*rows))) if rows else dict.fromkeys(head, ())
-    return Table("csv", head, by_name.__getitem__, line, where, first)
+    return Table("csv", head, by_name.__getitem__, line, where, first, sign)
 
 
 def _plain_cells(text: str, named: int, sign: str) -> list[str]:
@@ -140,23 +172,25 @@ def _records(records: Sequence[Any], line: Sequence[int], where: str) -> Table:
     if is_nested(records[0]):
         records, line = unfolded(records, line, where)
 
+    paths = dict(_names(records[0]))
+
     def column(key: str) -> Sequence[Any]:
-        path = None if key in records[0] else key.split(".")
+        path = None if key in records[0] else paths.get(key) or key.split(".")
         try:
             return [_inner(record, path) for record in records] if path else [record[key] for record in records]
         except (KeyError, TypeError):
             row = next(i for i, record in enumerate(records) if not _has(record, path or [key]))
             raise InputError(f"key '{key}' is missing", f"{where}:{line[row]}") from None
 
-    return Table("jsonl", tuple(_names(records[0])), column, line, where, line[0])
+    return Table("jsonl", tuple(paths), column, line, where, line[0])
 
 
-def _names(record: dict[str, Any], before: str = "", depth: int = 0) -> Iterator[str]:
-    """Keys of a record, those of objects in it as outer.inner."""
+def _names(record: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Keys of a record, those of objects in it as outer.inner, each with the way to it: keys may hold dots themselves."""
     for key, value in record.items():
-        yield f"{before}{key}"
-        if isinstance(value, dict) and depth < DEEPEST:
-            yield from _names(value, f"{before}{key}.", depth + 1)
+        yield ".".join((*before, key)), (*before, key)
+        if isinstance(value, dict) and len(before) < DEEPEST:
+            yield from _names(value, (*before, key))
 
 
 def _inner(record: Any, path: Sequence[str]) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.stats import Stats, stats_of
-from apexsim.workload.formats import ideal_hit
+from apexsim.workload.columns import ideal_hit
 from apexsim.workload.load import mean_rate
 from apexsim.workload.stream import Requests
 

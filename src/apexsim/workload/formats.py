@@ -9,7 +9,7 @@ names is read by what these mean (`meaning`), or with a column map.  Everything 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError, nearest
 from apexsim.units import TIME_UNITS, format_seconds
+from apexsim.workload.columns import chains_of, ideal_hit
 from apexsim.workload.containers import Table
 from apexsim.workload.dates import stamps
-from apexsim.workload.meaning import Meaning, is_aggregate, is_number, meaning_of, prefix_of
+from apexsim.workload.meaning import Meaning, is_aggregate, is_counted, is_missing, is_number, meaning_of, prefix_of, ungrouped
 from apexsim.workload.trace import Workload
 
 Ints = NDArray[np.int64]
@@ -32,6 +33,7 @@ RATE_ODD = 100.0  # [requests/s] above this the unit is worth a note
 SPAN_HIGH = 2 * 365 * 86400.0  # [s] longer than this the unit is wrong
 EPOCH = (1e9, 4.2e9)  # [s] after 1970 within which clocks of traces lie: 2001 to 2103
 DATES = ("clock", "mdy", "dmy")  # units that are dates; where day and month cannot be told apart, "clock" reads the month first
+DOTTED = re.compile(r"\d{1,3}(\.\d{3})+")
 TEXTS = ("prompt", "input", "question", "instruction", "messages", "conversations", "text", "query", "request", "payload")
 
 
@@ -40,7 +42,7 @@ class Format:
     """One trace format: columns, time unit ("clock" = date and time), `zero`: whether time starts at the first row.
 
     hashes: column of prefix block ids, one per `block` prompt tokens; marker: a column that only this format has;
-    arrive "": lengths without times, all sent at once; shared: a column of prefix tokens that come on top of the prompt;
+    arrive "": lengths without times, all sent at once; shared: columns of prompt tokens that come on top of the prompt's own;
     note: what the reader should know; chars: lengths are characters; loose: other tools write this format in seconds too.
     unit "": found from the times themselves; mdy, dmy: dates whose month, or day, comes first.
     """
@@ -56,23 +58,25 @@ class Format:
     block: int = 0
     marker: str = ""
     note: str = ""
-    shared: str = ""
+    shared: tuple[str, ...] = ()
     chars: bool = False
     loose: bool = False
 
 
 IMAGES = "NumImages is not counted: the tokens of images are those that ContextTokens holds"
 EARLIEST = "turns come at the earliest moment, as from a server that takes no time: the file holds no service times"
+PARTS = "hash_ids name the parts of a prompt, not its blocks: prefix reuse is not read"
 TURNS = "turns of a trajectory are read as requests of their own, each after all that was said before"
 FORMATS = (
     Format("apex", "jsonl", "StartTimeOffset", "ContextTokens", "GeneratedTokens", "ns"),
     Format("azure-lmm", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", True, marker="NumImages", note=IMAGES),
     Format("azure", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", zero=True),
     Format("bailian", "jsonl", "timestamp", "input_length", "output_length", "s", True, "hash_ids", 16, "chat_id"),
+    Format("ragpulse", "jsonl", "timestamp", "input_length", "output_length", "s", marker="hash_ids.sys_prompt", note=PARTS),
     Format("mooncake", "jsonl", "timestamp", "input_length", "output_length", "ms", True, "hash_ids", 512, loose=True),
     Format("mooncake-tokens", "jsonl", "timestamp", "input_tokens", "output_tokens", "ms", True, "hash_ids", 512, loose=True),
     Format("burstgpt", "csv", "Timestamp", "Request tokens", "Response tokens", "s", zero=True),
-    Format("blis", "csv", "arrival_time_us", "input_tokens", "output_tokens", "us", marker="prefix_length", shared="prefix_length"),
+    Format("blis", "csv", "arrival_time_us", "input_tokens", "output_tokens", "us", marker="prefix_length", shared=("prefix_length",)),
     Format("vidur-lengths", "csv", "", "num_prefill_tokens", "num_decode_tokens", "s", marker="num_total_tokens"),
     Format("vidur", "csv", "arrived_at", "num_prefill_tokens", "num_decode_tokens", "s"),
     Format("llmservingsim", "jsonl", "arrival_time_ns", "input_toks", "output_toks", "ns"),
@@ -110,7 +114,7 @@ def chosen(table: Table, fmt: str, columns: Mapping[str, str] | None, time_unit:
     else:
         raise InputError(f"unknown trace format '{fmt}'", "--format", nearest(fmt, names))
     if row.arrive and not row.unit and not time_unit and row.arrive in table.columns and len(table.line):
-        row = row if is_number(table.column(row.arrive)[0]) else replace(row, unit="clock")
+        row = row if _sample(table.column(row.arrive), _timed) is not None else replace(row, unit="clock")
     return replace(row, unit=time_unit, loose=False) if time_unit else row
 
 
@@ -119,8 +123,10 @@ def _mapped(table: Table, columns: Mapping[str, str], time_unit: str) -> Format:
     missing = {"prompt", "output"} - set(columns)
     if missing or set(columns) - {"arrive", "prompt", "output", "shared"}:
         raise InputError(f"a column map names the prompt and the output; {', '.join(sorted(missing))}?", "--map")
-    shared = columns.get("shared", prefix_of([name for name in table.columns if name not in columns.values()]))
-    note = f"prompt = {columns['prompt']} + {shared}, which is the prefix before it (--map prefix= leaves it out)" if shared else ""
+    own = [name for name in table.columns if name not in columns.values()]
+    shared = ((columns["shared"],) if columns["shared"] else ()) if "shared" in columns else prefix_of(own)
+    apart = " + ".join(shared)
+    note = f"prompt = {columns['prompt']} + {apart}, which is the prefix before it (--map prefix= leaves it out)" if shared else ""
     return Format("map", table.container, columns.get("arrive", ""), columns["prompt"], columns["output"], time_unit,
                   note=note if "shared" not in columns else "", shared=shared)  # fmt: skip
 
@@ -133,7 +139,7 @@ def _detected(table: Table) -> Format:
         return row
     if is_aggregate(table.columns):
         raise _unknown(table, {})
-    first = {name: table.column(name)[0] for name in table.columns} if len(table.line) else {}
+    first = {name: _shown(table, name) for name in table.columns} if len(table.line) else {}
     found = meaning_of(table.columns, first.get) if first else Meaning()
     if row and row.marker and _hits(row, table) == len([key for key in (row.arrive, row.prompt, row.output) if key]) and not (
         found.arrive and found.prompt and found.output
@@ -141,14 +147,40 @@ def _detected(table: Table) -> Format:
         return row
     if found.prompt and found.output:
         return _meant(table, found)
+    named = meaning_of(table.columns, lambda name: 0 if is_counted(name) and isinstance(first.get(name), str) else first.get(name))
+    if first and named.prompt and named.output:  # the cell that is no number is named when it is read
+        return _meant(table, named)
     if row and _hits(row, table) >= 2:  # with two of three, the missing one can be named
         return row
     raise _unknown(table, first)
 
 
+LOOKED = 1000  # rows in which a value is looked for
+
+
+def _sample(cells: Sequence[Any], good: Callable[[Any], bool]) -> Any:
+    """The first cell that says what a column holds, None where none of the first ones does."""
+    return next((cell for cell in cells[:LOOKED] if good(cell)), None)
+
+
+def _timed(cell: Any) -> bool:
+    """Whether a cell is a number of a clock, also one that is no moment (infinite)."""
+    return is_number(ungrouped(cell, ",")) or is_missing(cell)
+
+
+def _shown(table: Table, name: str) -> Any:
+    """A cell of a column that is there, the first one where none is; None where records lack the key."""
+    try:
+        cells = table.column(name)
+    except InputError:
+        return None
+    found = _sample(cells, lambda cell: not is_missing(cell))
+    return cells[0] if found is None else found
+
+
 def _meant(table: Table, found: Meaning) -> Format:
     """A row for the columns that were recognised, with a note of what was taken for what."""
-    prompt = f"{found.shared} + {found.prompt}" if found.shared else found.prompt
+    prompt = " + ".join((*found.shared, found.prompt))
     when = f"time={found.arrive}, " if found.arrive else ""
     limit = " (the limits that requests state)" if found.limited else ""
     note = f"columns read by their names: {when}in={prompt}, out={found.output}{limit}; --map names others"
@@ -165,6 +197,9 @@ def _unknown(table: Table, first: Mapping[str, Any]) -> InputError:
     if texts:
         told = f"'{texts[0]}' holds texts, whose tokens depend on a tokenizer"
         return InputError(told, table.where, "apexsim trace tokenize FILE makes a trace of them")
+    if table.container == "csv" and all(map(is_number, filter(None, table.columns))):
+        told = f"the first line holds numbers, no names of columns: {', '.join(table.columns[:8])}"
+        raise InputError(told, f"{table.where}:{table.head}", "put a header above it: arrival_s,prompt_tokens,output_tokens")
     have, hint = ", ".join(table.columns[:8]), f"--map time=COLUMN,in=COLUMN,out=COLUMN names them; known formats: {_names()}"
     return InputError(f"no columns of prompt and output lengths among: {have}", table.where, hint)
 
@@ -175,7 +210,7 @@ def _hits(row: Format, table: Table) -> int:
 
 def complete(table: Table, row: Format) -> None:
     """Complain where a column is missing, or every request."""
-    for key in (row.arrive, row.prompt, row.output):
+    for key in (row.arrive, row.prompt, row.output, *row.shared):
         if key and key not in table.columns:
             hint = f"columns: {', '.join(table.columns[:8])}"
             hint = "save it with --save-detailed" if row.name == "vllm-bench" else hint
@@ -197,15 +232,31 @@ def _floats(table: Table, key: str, what: str) -> Floats:
     cells = table.column(key)
     if isinstance(cells[0], list) and all(isinstance(cell, list) for cell in cells):
         return np.array(list(map(len, cells)), dtype=np.float64)  # the tokens themselves
-    try:
-        values = np.array(cells, dtype=np.float64)
-        clean = bool(np.isfinite(values).all()) and bool not in set(map(type, cells))
-    except (TypeError, ValueError, OverflowError):
-        clean = False
-    if not clean or values.ndim != 1:
+    if table.sign == ";" and what != "arrival" and _dotted(cells):
+        cells = [cell.replace(".", "") for cell in cells]
+    values, clean = _as_floats(cells)
+    if not clean and any(isinstance(cell, str) for cell in cells):
+        decimal = "," if what == "arrival" and table.sign == ";" else "."
+        values, clean = _as_floats([ungrouped(cell, decimal) for cell in cells])
+    if not clean:
         row = _first_bad(cells, is_number)
         raise InputError(f"{what} '{key}' is not a number: {cells[row]!r}", table.at(row), _hint_of(what, cells[row]))
     return values
+
+
+def _dotted(cells: Sequence[Any]) -> bool:
+    """Whether points set thousands apart, as beside decimal commas: every cell with a point has three digits behind each."""
+    some = [cell for cell in cells if "." in cell]
+    return bool(some) and all(DOTTED.fullmatch(cell.strip()) for cell in some)
+
+
+def _as_floats(cells: Sequence[Any]) -> tuple[Floats, bool]:
+    """Cells as numbers, and whether all of them are finite ones."""
+    try:
+        values = np.array(cells, dtype=np.float64)
+        return values, values.ndim == 1 and bool(np.isfinite(values).all()) and bool not in set(map(type, cells))
+    except (TypeError, ValueError, OverflowError):
+        return np.zeros(0), False
 
 
 def _hint_of(what: str, cell: Any) -> str:
@@ -216,14 +267,14 @@ def _hint_of(what: str, cell: Any) -> str:
 def prompts(table: Table, row: Format, whole: bool = True) -> Ints:
     """Prompt lengths [tokens], with the shared prefix where the format counts it apart."""
     own = lengths(table, row.prompt, "prompt", whole)
-    if not row.shared:
-        return own
-    shared = _floats(table, row.shared, "prefix length")
-    bad = (shared < 0) | (shared % 1 != 0) | (shared > 2**40)
-    if bad.any():
-        at = int(np.argmax(bad))
-        raise InputError(f"prefix length '{row.shared}' is no number of tokens: {shared[at]:g}", table.at(at))
-    return own + shared.astype(np.int64)
+    for key in row.shared:
+        shared = _floats(table, key, "prefix length")
+        bad = (shared < 0) | (shared % 1 != 0) | (shared > 2**40)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise InputError(f"prefix length '{key}' is no number of tokens: {shared[at]:g}", table.at(at))
+        own = own + shared.astype(np.int64)
+    return own
 
 
 def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:
@@ -233,7 +284,7 @@ def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:
         if bad.any():
             row, count = int(np.argmax(bad)), int(bad.sum())
             more = f" ({count if whole else 'several'} such requests, this is the first)" if count > 1 else ""
-            hint = "a request has at least 1 token each way; take failed ones out of the file"
+            hint = "a request has at least 1 token each way; take failed ones out: apexsim trace convert --skip-bad N"
             raise InputError(f"{what} length '{key}' {fault}: {values[row]:g}{more}", table.at(row), hint)
     if values.max() > 2**40:
         row = int(np.argmax(values))
@@ -338,27 +389,13 @@ def hashes_of(table: Table, row: Format, prompt: Ints) -> tuple[tuple[int, ...],
     return tuple(map(tuple, cells))
 
 
-def ideal_hit(prompt: Ints, hashes: Iterable[tuple[int, ...]], block: int) -> float:
-    """Share of prompt tokens that an unlimited prefix cache holds when each request comes.
-
-    A hit ends at the first unseen block; a last block that the prompt fills in part counts by its tokens.
-    """
-    seen: set[int] = set()
-    hit = 0
-    for tokens, chain in zip(prompt.tolist(), hashes):
-        known = next((i for i, h in enumerate(chain) if h not in seen), len(chain))
-        hit += min(known * block, tokens)
-        seen.update(chain[known:])
-    return hit / max(1, int(prompt.sum()))
-
-
 # ---- lengths against a limit --------------------------------------------------------------------------------------
 
 POLICIES = ("error", "drop", "clip")
 
 
 def _subset(workload: Workload, keep: NDArray[np.bool_]) -> Workload:
-    hashes = tuple(h for h, k in zip(workload.prefix_hashes, keep) if k)
+    hashes = chains_of(workload.prefix_hashes).only(np.flatnonzero(keep)) if workload.prefix_hashes else ()
     return replace(
         workload, arrive=workload.arrive[keep], prompt=workload.prompt[keep], output=workload.output[keep],
         line=None if workload.line is None else workload.line[keep], prefix_hashes=hashes,
@@ -393,7 +430,7 @@ def fit_lengths(workload: Workload, max_length: int, policy: str = "error") -> W
         prompt = np.minimum(workload.prompt, max_length - 1)
         hashes = workload.prefix_hashes
         if hashes:
-            hashes = tuple(h[: -(-p // workload.hash_block)] for h, p in zip(hashes, prompt.tolist()))
+            hashes = chains_of(hashes).cut(-(-prompt // workload.hash_block))
         fitted = replace(
             workload, prompt=prompt, output=np.minimum(workload.output, max_length - prompt), prefix_hashes=hashes,
             notes=(*workload.notes, f"{told}: clipped, output first"),

@@ -9,6 +9,12 @@ from apexsim.errors import InputError
 from apexsim.workload.synth import LONGEST_RUN, arrivals
 
 F8 = NDArray[np.float64]
+ROUND = 1024  # tokens: a model length that is taken from the requests is rounded up to this
+
+
+def model_length(longest: int, most: int) -> int:
+    """The model length for requests of at most `longest` tokens, rounded up, and at most the model's own, `most`."""
+    return min(-(-longest // ROUND) * ROUND, most)
 
 
 def mean_rate(arrive: F8) -> float:

@@ -93,8 +93,18 @@ def _guidellm(record: Record, _: int) -> Iterator[Record]:
     for benchmark in record["benchmarks"]:
         found = benchmark["requests"]
         for request in found["successful"] if isinstance(found, dict) else found:
-            start = request.get("start_time", request.get("request_start_time"))
-            yield {"start_time": start, "prompt_tokens": request["prompt_tokens"], "output_tokens": request["output_tokens"]}
+            info = request.get("info") or request.get("scheduler_info") or {}
+            timings = info.get("timings") or info.get("request_timings") or {}
+            start = request.get("start_time", request.get("request_start_time", timings.get("request_start")))
+            lengths = {f"{kind}_tokens": _tokens(request, kind) for kind in ("prompt", "output")}
+            yield {"start_time": start, **lengths}
+
+
+def _tokens(request: Record, kind: str) -> Any:
+    """The tokens of a request as GuideLLM wrote them, in older and newer reports."""
+    metrics = request.get(f"{'input' if kind == 'prompt' else kind}_metrics") or {}
+    found = request.get(f"{kind}_tokens", metrics.get("total_tokens") or metrics.get("text_tokens"))
+    return request[f"{kind}_tokens"] if found is None else found
 
 
 def _genai_perf(record: Record, _: int) -> Iterator[Record]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, compress, pairwise
+from itertools import chain, compress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError
 from apexsim.files import BLOCK, DOCUMENT, LINE, blocks, opened
+from apexsim.workload.columns import Chains, Column, chains_of, ideal_hit
 from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
 from apexsim.workload.dates import ordered
 from apexsim.workload.formats import (
@@ -26,7 +27,6 @@ from apexsim.workload.formats import (
     chosen,
     complete,
     hashes_of,
-    ideal_hit,
     lengths,
     prompts,
     raw_times,
@@ -61,7 +61,7 @@ class Requests:
     notes: tuple[str, ...] = ()
     skipped: int = 0
     faults: tuple[str, ...] = ()
-    line: Ints = field(default_factory=lambda: NO_HASHES)  # [R] line of each in its file, empty where there is none
+    line: NDArray[Any] = field(default_factory=lambda: NO_HASHES)  # [R] line of each in its file, empty where there is none
 
     @property
     def size(self) -> int:
@@ -73,13 +73,9 @@ class Requests:
         """From the first arrival to the last [s]."""
         return float(self.arrive[-1] - self.arrive[0]) if self.size else 0.0
 
-    def chains(self) -> Iterator[tuple[int, ...]]:
+    def chains(self) -> Chains:
         """Prefix block ids of each request in turn."""
-        for start in range(0, self.size, 4096):
-            edges = self.first[start : start + 4097].tolist()
-            some = self.hashes[edges[0] : edges[-1]].tolist()
-            for a, b in pairwise(edges):
-                yield tuple(some[a - edges[0] : b - edges[0]])
+        return Chains(self.hashes, self.first)
 
 
 NO_HASHES: Ints = np.zeros(0, dtype=np.int64)
@@ -88,32 +84,26 @@ NO_HASHES: Ints = np.zeros(0, dtype=np.int64)
 def only(requests: Requests, index: NDArray[Any], note: str = "") -> Requests:
     """The requests that `index` (a mask or positions) selects, in that order."""
     at = np.flatnonzero(index) if index.dtype == np.bool_ else index
-    hashes, first = requests.hashes, requests.first
-    if len(first):
-        size = np.diff(first)[at]
-        begin = np.concatenate(([0], np.cumsum(size)))
-        hashes = hashes[np.repeat(first[:-1][at] - begin[:-1], size) + np.arange(begin[-1])]
-        first = begin
+    chains = requests.chains().only(at) if len(requests.first) else requests.chains()
     notes = (*requests.notes, note) if note else requests.notes
     return replace(
         requests, arrive=requests.arrive[at], prompt=requests.prompt[at], output=requests.output[at],
-        hashes=hashes, first=first, notes=notes, line=requests.line[at] if len(requests.line) else requests.line,
+        hashes=chains.ids, first=chains.first, notes=notes, line=requests.line[at] if len(requests.line) else requests.line,
     )  # fmt: skip
 
 
 def of_workload(workload: Workload) -> Requests:
     """A workload of the simulator as columns."""
-    first = np.cumsum([0, *map(len, workload.prefix_hashes)]) if workload.prefix_hashes else NO_HASHES
-    hashes = np.fromiter(chain.from_iterable(workload.prefix_hashes), dtype=np.int64)
+    chains = chains_of(workload.prefix_hashes) if workload.prefix_hashes else Chains(NO_HASHES, NO_HASHES)
     return Requests(
-        workload.arrive, workload.prompt, workload.output, hashes, first, workload.hash_block,
+        workload.arrive, workload.prompt, workload.output, chains.ids, chains.first, workload.hash_block,
         workload.mode == "open", source=workload.source, notes=workload.notes,
     )  # fmt: skip
 
 
 def workload_of(requests: Requests, name: str = "") -> Workload:
     """The columns as a workload of the simulator."""
-    chains = tuple(requests.chains()) if requests.block else ()
+    chains = requests.chains() if requests.block else ()
     return Workload(
         name, requests.arrive, requests.prompt, requests.output, "open" if requests.timed else "offline",
         line=requests.line if len(requests.line) else None, prefix_hashes=chains, hash_block=requests.block,
@@ -201,12 +191,12 @@ class _Reading:
     dates: str = ""  # what the dates have told of their order
     skipped: int = 0
     faults: list[str] = field(default_factory=list)
-    raw: list[NDArray[Any]] = field(default_factory=list)
-    line: list[Ints] = field(default_factory=list)
-    prompt: list[Ints] = field(default_factory=list)
-    output: list[Ints] = field(default_factory=list)
-    hashes: list[Ints] = field(default_factory=list)
-    counts: list[Ints] = field(default_factory=list)
+    raw: Column = field(default_factory=Column)
+    line: Column = field(default_factory=Column)
+    prompt: Column = field(default_factory=Column)
+    output: Column = field(default_factory=Column)
+    hashes: Column = field(default_factory=Column)
+    counts: Column = field(default_factory=Column)
 
 
 def _take(reading: _Reading, table: Table) -> None:
@@ -241,13 +231,13 @@ def _take(reading: _Reading, table: Table) -> None:
     except OverflowError:
         raise InputError(f"'{row.hashes}' holds numbers of more than 64 bits", table.at(0)) from None
     _pass_over(reading, places)
-    reading.raw.append(raw)
-    reading.line.append(np.asarray(table.line, dtype=np.int64))
-    reading.prompt.append(prompt)
-    reading.output.append(output)
-    reading.hashes.append(flat)
-    sizes = np.fromiter(map(len, chains), dtype=np.int64) if chains else np.broadcast_to(np.int64(0), len(prompt))
-    reading.counts.append(sizes)
+    reading.raw.add(raw)
+    reading.line.add(np.asarray(table.line, dtype=np.uint32))  # more lines than that are more than any memory
+    reading.prompt.add(prompt)
+    reading.output.add(output)
+    if row.hashes:
+        reading.hashes.add(flat)
+        reading.counts.add(np.fromiter(map(len, chains), np.int64) if chains else np.zeros(len(prompt), np.int64))
 
 
 def _dated(reading: _Reading, row: Format, table: Table) -> Format:
@@ -367,9 +357,12 @@ def _rest(text: str, more: Iterator[tuple[str, int]], where: str) -> str:
 def _header(reading: _Reading, text: str, start: int) -> tuple[str, int]:
     """Takes the names of the columns; the lines below them."""
     blank = len(text) - len(text.lstrip())
+    while text.startswith("#", blank) and "\n" in text[blank:]:  # remarks above the table
+        blank = text.find("\n", blank) + 1
+        blank += len(text[blank:]) - len(text[blank:].lstrip())
     end = text.find("\n", blank) + 1 or len(text)
     reading.sign = separator(text[blank:end])
-    table = csv_table(text[:end], reading.where, start, sign=reading.sign)
+    table = csv_table(text[blank:end], reading.where, start + text.count("\n", 0, blank), sign=reading.sign)
     reading.head = table.columns
     return text[end:], start + text.count("\n", 0, end)
 
@@ -390,28 +383,22 @@ def _settled(reading: _Reading) -> Requests:
     if row is None:
         told = "the trace has a header and no requests" if reading.head else "the trace has no requests"
         raise InputError(told, reading.where, "; ".join(reading.faults[:1]))
-    if not reading.raw:
+    if not reading.raw.size:
         told = f"all {reading.skipped} lines that were read cannot be used"
         raise InputError(told, reading.where, "; ".join(reading.faults[:1]))
-    arrive, notes = arrivals(_joined(reading.raw), row, reading.where)
+    arrive, notes = arrivals(reading.raw.taken(), row, reading.where)
     if reading.dates == "open":
         notes += (f"'{row.arrive}' is read with the month first (--time-unit dmy reads the day first)",)
-    prompt, output, hashes = _joined(reading.prompt), _joined(reading.output), _joined(reading.hashes)
-    first = np.concatenate(([0], np.cumsum(_joined(reading.counts)))) if len(hashes) else NO_HASHES
+    prompt, output = reading.prompt.taken(), reading.output.taken()
+    hashes = reading.hashes.taken() if reading.hashes.size else NO_HASHES
+    first = np.concatenate(([0], np.cumsum(reading.counts.taken()))) if len(hashes) else NO_HASHES
     if row.chars:
         notes += (f"lengths are estimates: characters over {reading.chars:g}",)
     found = Requests(
         arrive, prompt, output, hashes, first, row.block if len(hashes) else 0, bool(row.arrive), row.name,
-        reading.where, notes, reading.skipped, tuple(reading.faults), _joined(reading.line),
+        reading.where, notes, reading.skipped, tuple(reading.faults), reading.line.taken(),
     )  # fmt: skip
     if np.all(arrive[1:] >= arrive[:-1]):
         return found
     order = np.argsort(arrive, kind="stable")
     return only(found, order, "" if row.name in ("weka", "trie") else "arrivals were not in order: sorted")
-
-
-def _joined(pieces: list[NDArray[Any]]) -> NDArray[Any]:
-    """All pieces as one array; the list is emptied, so that each column is held twice for a moment only."""
-    whole = np.concatenate(pieces)
-    pieces.clear()
-    return whole

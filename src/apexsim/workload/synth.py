@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError
+from apexsim.workload.presets import PREFIXES, Preset, drawn
 from apexsim.workload.trace import Workload
 
 Ints = NDArray[np.int64]
@@ -55,6 +57,48 @@ def arrivals(count: int, rate: float, burstiness: float, rng: np.random.Generato
     return times * (count / rate / times[-1])
 
 
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """How made-up requests come: open loop at `request_rate` [1/s], closed loop of `concurrency` users, or all at once.
+
+    burstiness: shape of the gamma gaps of an open loop; think [s]: pause of a user in a closed loop; warmup: requests at
+    the start that metrics leave out.
+    """
+
+    request_rate: float | None = None
+    burstiness: float = 1.0
+    concurrency: int | None = None
+    think: float = 0.0
+    warmup: int = 0
+
+
+def _check(coming: Coming, count: int) -> None:
+    """Raise InputError where requests cannot come so."""
+    _real(coming.think, 0.0, "the think time", "--think", strict=False)
+    if _whole(coming.warmup, 0, "the number of warm-up requests", "--warmup") >= count:
+        raise InputError(f"{coming.warmup} warm-up requests leave none of {count} to measure", "--warmup")
+    if coming.request_rate is not None and coming.concurrency is not None:
+        raise InputError("give a request rate or a concurrency, not both", "--request-rate/--concurrency")
+    if coming.think and coming.concurrency is None:
+        raise InputError("a think time needs a closed loop", "--think", "add --concurrency")
+
+
+def _arranged(name: str, prompt: Ints, output: Ints, coming: Coming, rng: np.random.Generator) -> Workload:
+    """Requests of these lengths, as they come; arrivals are drawn after the lengths."""
+    count = len(prompt)
+    arrive, mode, users = np.zeros(count), "offline", 0
+    if coming.request_rate is not None:
+        rate = _real(coming.request_rate, 0.0, "the request rate", "--request-rate")
+        arrive = arrivals(count, rate, _real(coming.burstiness, 0.0, "the burstiness", "--burstiness"), rng)
+        mode = "open"
+    elif coming.concurrency is not None:
+        users, mode = _whole(coming.concurrency, 1, "the concurrency", "--concurrency"), "closed"
+    return Workload(
+        name=name, arrive=arrive, prompt=prompt, output=output, mode=mode, concurrency=users, think=coming.think,
+        warmup=int(coming.warmup), source="synthetic",
+    )  # fmt: skip
+
+
 def synthetic(
     prompt_len: int, output_len: int, num_requests: int = 1024, request_rate: float | None = None,
     burstiness: float = 1.0, concurrency: int | None = None, seed: int = 0, spread: float = 0.0, think: float = 0.0,
@@ -69,30 +113,25 @@ def synthetic(
     prompt_len = _whole(prompt_len, 1, "the prompt length", "--prompt-len")
     output_len = _whole(output_len, 1, "the output length", "--output-len")
     count = _whole(num_requests, 1, "the number of requests", "--num-requests")
-    seed = _whole(seed, 0, "the seed", "--seed")
+    rng = np.random.default_rng(_whole(seed, 0, "the seed", "--seed"))
     spread = _real(spread, 0.0, "the spread of lengths", "--spread", strict=False, most=1.0)
-    think = _real(think, 0.0, "the think time", "--think", strict=False)
-    if _whole(warmup, 0, "the number of warm-up requests", "--warmup") >= count:
-        raise InputError(f"{warmup} warm-up requests leave none of {count} to measure", "--warmup")
-    if request_rate is not None and concurrency is not None:
-        raise InputError("give a request rate or a concurrency, not both", "--request-rate/--concurrency")
-    if think and concurrency is None:
-        raise InputError("a think time needs a closed loop", "--think", "add --concurrency")
-    rng = np.random.default_rng(seed)
+    coming = Coming(request_rate, burstiness, concurrency, think, warmup)
+    _check(coming, count)
     prompt, output = lengths(prompt_len, spread, count, rng), lengths(output_len, spread, count, rng)
-    arrive, mode, users = np.zeros(count), "offline", 0
-    if request_rate is not None:
-        rate = _real(request_rate, 0.0, "the request rate", "--request-rate")
-        arrive = arrivals(count, rate, _real(burstiness, 0.0, "the burstiness", "--burstiness"), rng)
-        mode = "open"
-    elif concurrency is not None:
-        users, mode = _whole(concurrency, 1, "the concurrency", "--concurrency"), "closed"
-    lockstep = mode == "closed" and not spread and users > 1
-    return Workload(
-        name=name or f"{prompt_len}+{output_len}", arrive=arrive, prompt=prompt, output=output, mode=mode,
-        concurrency=users, think=think, warmup=int(warmup), source="synthetic",
-        notes=("constant lengths keep users in lockstep, real traffic does not: use a spread",) if lockstep else (),
-    )  # fmt: skip
+    made = _arranged(name or f"{prompt_len}+{output_len}", prompt, output, coming, rng)
+    lockstep = made.mode == "closed" and not spread and made.concurrency > 1
+    note = "constant lengths keep users in lockstep, real traffic does not: use a spread"
+    return replace(made, notes=(note,)) if lockstep else made
+
+
+def like(preset: Preset, num_requests: int = 1024, coming: Coming = Coming(), seed: int = 0) -> Workload:
+    """Requests with the lengths of a preset; the same seed gives the same requests at every rate."""
+    count = _whole(num_requests, 1, "the number of requests", "--num-requests")
+    rng = np.random.default_rng(_whole(seed, 0, "the seed", "--seed"))
+    _check(coming, count)
+    made = _arranged(preset.name, *drawn(preset, count, rng), coming, rng)
+    notes = (preset.told, *([f"{preset.name}: {preset.note}"] if preset.note else []), PREFIXES)
+    return replace(made, source=f"workload {preset.name}", notes=notes)
 
 
 # ---- lengths of a given spread ------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +29,8 @@ class Workload:
     concurrency: int = 0
     think: float = 0.0
     warmup: int = 0
-    line: NDArray[np.int64] | None = None
-    prefix_hashes: tuple[tuple[int, ...], ...] = ()
+    line: NDArray[np.integer[Any]] | None = None
+    prefix_hashes: Sequence[tuple[int, ...]] = ()
     hash_block: int = 0
     ideal_hit: float = float("nan")
     source: str = ""
