@@ -14,13 +14,14 @@ from apexsim.model.families_encoder import ENCODER
 from apexsim.model.families_hybrid import HYBRID
 from apexsim.model.families_keys import KEYED, UNSUITED, by_keys
 from apexsim.model.families_moe import MOE
+from apexsim.model.families_recurrent import RECURRENT
 from apexsim.model.model import Model
 from apexsim.model.names import doubts, find_config
 from apexsim.model.precision import formats
 from apexsim.model.towers import tower_parts, uncounted
 from apexsim.model.vision import vision_of
 
-FAMILIES: dict[str, Callable[[Config], Model]] = {**KEYED, **DENSE, **MOE, **HYBRID, **ENCODER}
+FAMILIES: dict[str, Callable[[Config], Model]] = {**KEYED, **DENSE, **MOE, **HYBRID, **RECURRENT, **ENCODER}
 TYPO = 0.9  # similarity (difflib) above which an unknown type is taken for a slip of the pen
 MROPE_ROWS = 4  # vLLM's MRotaryEmbedding keeps a table four times max_position_embeddings long
 

@@ -35,8 +35,9 @@ def is_moe(c: Config) -> list[bool]:
     kinds = c.per_layer("mlp_layer_types", layers)
     if kinds is not None:
         return [kind == "sparse" for kind in kinds]
-    if isinstance(c.data.get("moe_layer_freq"), list):
-        return [bool(x) for x in c.per_layer("moe_layer_freq", layers) or []]
+    listed = next((key for key in ("moe_layer_freq", "is_moe_layer") if isinstance(c.data.get(key), list)), None)
+    if listed is not None:
+        return [bool(x) for x in c.per_layer(listed, layers) or []]
     first = c.count("first_k_dense_replace", default=0, low=0)
     step = c.count("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq", default=1)
     dense = set(c.data.get("mlp_only_layers") or ())
@@ -164,5 +165,5 @@ MOE = {
     "mixtral": mixtral, "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "qwen3_vl_moe_text": qwen3_moe,
     "qwen3_omni_moe_text": qwen3_moe, "minimax_m2": minimax_m2, "minimax_m3": minimax_m3, "gpt_oss": gpt_oss,
     "deepseek_v2": deepseek, "deepseek_v3": deepseek, "deepseek_v32": deepseek, "kimi_k2": deepseek,
-    "glm_moe_dsa": deepseek, "llama4_text": llama4, "mimo_v2_flash": mimo_v2, "step3p7": step3p7, "laguna": laguna,
+    "glm_moe_dsa": deepseek, "llama4_text": llama4, "mimo_v2_flash": mimo_v2, "step3p7": step3p7, "step3p5": step3p7, "laguna": laguna,
 }  # fmt: skip
