@@ -50,7 +50,15 @@ def _generic(inner: Config, config: Config, kinds: list[str]) -> Callable[[Confi
     close = difflib.get_close_matches(kind.lower(), FAMILIES, n=1, cutoff=TYPO)
     if close:
         raise InputError(f"unknown architecture '{kind}' (key 'model_type')", config.where, f"did you mean {close[0]}?")
-    return by_keys
+
+    def guessed(c: Config) -> Model:
+        try:
+            return by_keys(c)
+        except InputError as error:
+            what = f"unknown architecture '{kind}' (key 'model_type'); read as a plain decoder, {error.what}"
+            raise InputError(what, error.where, error.hint) from None
+
+    return guessed
 
 
 def _complete(model: Model, config: Config, inner: Config) -> Model:
@@ -63,7 +71,7 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
         name=config.name,
         source=config.where,
         rope_dim=model.rope_dim * (MROPE_ROWS if _multimodal_positions(inner) else 1),
-        deepstack=len(vision.data.get("deepstack_visual_indexes") or ()) if vision else 0,
+        deepstack=len(vision.numbers("deepstack_visual_indexes")) if vision else 0,
         vision=vision_of(config),
         extra_parts=model.extra_parts + inside,
         extra_parameters=model.extra_parameters + sum(n for _, n in inside),

@@ -13,6 +13,7 @@ from apexsim.model.config import HEADS, Config
 from apexsim.model.model import Block, Cell, Model
 
 IMAGE_TOKENS = 4 * 1601  # Llama 3.2 Vision: most tiles of an image x (patches + class token) that cross-attention reads
+MLLAMA_SERVED = "vLLM serves Llama 3.2 Vision up to 0.10.2 only: newer ones refuse the architecture"  # its list of former models
 IMAGE_ROWS = 8  # rows of its embedding that the vocabulary does not count
 FFN_MULTIPLE = 256  # inner widths of the searched Nemotron architectures are rounded up to it
 
@@ -123,14 +124,13 @@ def falcon(c: Config) -> Model:
 
 def mllama(c: Config) -> Model:
     """Llama whose listed layers attend to an image instead (gated, with query/key norms); eight spare rows of the embedding."""
-    listed = c.data.get("cross_attention_layers")
     inner, cells = ffn(c), attention(c)
     across = replace(cells, cross=True, causal=False, qk_norm="head", qkv_out_extra=2, source=IMAGE_TOKENS)
-    crossing = set(listed if isinstance(listed, list) else range(3, c.layers, 5))  # as the family's own default does
+    crossing = set(c.numbers("cross_attention_layers") or range(3, c.layers, 5))  # as the family's own default does
     layers = [block(c, across if i in crossing else cells, inner) for i in range(c.layers)]
     parts = (("image tokens", IMAGE_ROWS * c.hidden),)
     note = f"every request is priced with one image of {IMAGE_TOKENS:,} tokens, which {len(crossing)} layers attend to"
-    return frame(c, layers, extra_parts=parts, extra_parameters=parts[0][1], notes=(note,))
+    return frame(c, layers, extra_parts=parts, extra_parameters=parts[0][1], notes=(note, MLLAMA_SERVED))
 
 
 def nemotron_nas(c: Config) -> Model:

@@ -96,8 +96,7 @@ def kimi_linear(c: Config) -> Model:
     row = c.sub("linear_attn_config")
     linear, full = kimi_delta(c), replace(latent(c), gate=c.flag("mla_use_output_gate"))
     moe = experts(c, latent=c.count("routed_expert_hidden_size", default=0, low=0))
-    listed = row.data.get("kda_layers") if row is not None else None
-    kda = set(listed if isinstance(listed, list) else ())
+    kda = set(row.numbers("kda_layers")) if row is not None else set()
     dense = ffn(c)
     layers = [
         block(c, linear if i + 1 in kda else full, moe if sparse else dense) for i, sparse in enumerate(is_moe(c))

@@ -30,6 +30,7 @@ POSITION_KEYS = (
     "partial_rotary_factor",
     "alibi",
 )
+DBRX_LENGTH = 2048  # default of transformers' DbrxConfig
 COMMON_TOP_K = (*TOP_K, "moe_topk", "moe_k")
 COMMON_EXPERTS = (*EXPERTS, "moe_num_experts")
 COMMON_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
@@ -79,7 +80,7 @@ ROWS: dict[str, Row] = {
     "phimoe": Row(norm_width=2, tied=False, router_bias=False), "granitemoe": Row(), "granitemoeshared": Row(),
     "dots1": Row(qk_norm="head", tied=False), "exaone": Row(tied=False),
     "exaone_moe": Row(qk_norm="head", tied=False), "internlm": Row(tied=False),
-    "deepseek": Row(tied=False), "grok-1": Row(), "grok-2": Row(tied=False),
+    "deepseek": Row(tied=False), "solar_open": Row(tied=False, router_bias=True), "grok-1": Row(), "grok-2": Row(tied=False),
     "bailing_moe": Row(qk_norm="head", tied=False), "minicpm": Row(), "minicpm3": Row(),
     "chatglm": Row(qkv_bias=True, out_bias=False, tied=False), "qwen": Row(qkv_bias=True, out_bias=False, tied=False),
     "ernie4_5_moe": Row(router_bias=True), "vaultgemma": Row(),
@@ -142,7 +143,7 @@ def _plain(c: Config) -> Config:
     for usual, others in names.items():
         for other in others:
             if data.get(other) is not None and (data.get(usual) is None or other.startswith("decoder_")):
-                data[usual] = data[other]
+                data[usual] = c.count(other)  # checked under the name that the file has
     if c.text("model_type") == "qwen" and c.has("intermediate_size"):
         data["intermediate_size"] = c.count("intermediate_size") // 2  # of gate and value together
     if c.text("model_type") == "xlm":
@@ -274,7 +275,7 @@ def dbrx(c: Config) -> Model:
     if attn is None or ff is None:
         raise InputError("keys 'attn_config' and 'ffn_config' are needed", c.where)
     data = {**c.data, "num_attention_heads": c.data.get("n_heads"), "num_hidden_layers": c.data.get("n_layers")}
-    c = Config({**data, "max_position_embeddings": c.data.get("max_seq_len")}, c.where, c.name)
+    c = Config({**data, "max_position_embeddings": c.count("max_seq_len", default=DBRX_LENGTH)}, c.where, c.name)
     cell = attention(c, kv_heads=attn.count("kv_n_heads", default=c.count(*HEADS)))
     moe = Experts(
         ff.count("moe_num_experts", default=4),
@@ -293,7 +294,7 @@ def gemma3n(c: Config) -> Model:
         c.count("laurel_rank"),
     )
     inner = c.data.get("intermediate_size")
-    wide = inner if isinstance(inner, list) else [inner] * c.layers
+    wide = c.per_layer("intermediate_size", c.layers) if isinstance(inner, list) else [inner] * c.layers
     kinds = c.per_layer("layer_types", c.layers) or ["sliding_attention"] * c.layers
     window, shared = c.count("sliding_window"), c.count("num_kv_shared_layers", default=0, low=0)
     cell = attention(c, qk_norm="head")
@@ -304,7 +305,7 @@ def gemma3n(c: Config) -> Model:
         mixer = replace(cell, window=window if kind in SLIDING else 0)
         if i >= c.layers - shared:
             mixer = replace(mixer, shares_kv=True, qkv_out_extra=kept)
-        dense = Ffn(Config({"intermediate_size": wide[i]}, c.where).count("intermediate_size"))
+        dense = Ffn(Config({"intermediate_size": (wide or [])[i]}, c.where).count("intermediate_size"))
         layers.append(Block((mixer, dense), beside))
     rows = c.count("vocab_size_per_layer_input") * narrow * c.layers
     mixing = 2 * (streams - 1) * width**2 + narrow * c.layers * width + narrow

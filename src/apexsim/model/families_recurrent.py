@@ -11,7 +11,7 @@ from typing import Any
 
 from apexsim.model.builders import attention, block, ffn, frame
 from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
-from apexsim.model.families_moe import experts
+from apexsim.model.families_moe import experts, is_moe
 from apexsim.model.model import Cell, Experts, LinearAttention, Model
 
 JAMBA_HEAD = 64  # channels that stand for one head of the scan
@@ -36,7 +36,7 @@ def mamba_hybrid(c: Config) -> Model:
     mixer = mamba_mixer(c, inner, c.count("mamba_n_groups", default=1), c.flag("mamba_rms_norm", True))
     full = attention(c, out_bias=c.flag("attention_bias"))
     both = c.text("model_type") == "falcon_h1"
-    listed = c.data.get("attn_layer_indices") or ()
+    listed = c.numbers("attn_layer_indices")
     kinds = c.data.get("layers_block_type") or c.data.get("layer_types")
     if not isinstance(kinds, list) or len(kinds) < c.layers:
         kinds = ["attention" if i in listed else "mamba" for i in range(c.layers)]
@@ -60,16 +60,17 @@ def lfm2(c: Config) -> Model:
     conv, width = c.count("conv_L_cache", default=3), c.hidden
     projections = ((3 * width, width), (width, width))
     count = 4 * width * width + width * conv + width * c.flag("conv_bias") * 5
-    short = LinearAttention("conv", width, width, 0, 1, conv, parameters=count, projections=projections)
-    full, listed = attention(c, qk_norm="head"), c.data.get("full_attn_idxs")
+    full, listed = attention(c, qk_norm="head"), c.numbers("full_attn_idxs")
+    parts = full.heads  # channels are cut as heads are
+    short = LinearAttention("conv", parts, parts, 0, width // parts, conv, parameters=count, projections=projections)
     kinds = c.per_layer("layer_types", c.layers) or [
-        "full_attention" if i in (listed or ()) else "conv" for i in range(c.layers)
+        "full_attention" if i in listed else "conv" for i in range(c.layers)
     ]
     dense = ffn(c, inner=_lfm2_inner(c))
     layers = [block(c, full if kind == "full_attention" else short, dense) for kind in kinds]
     if c.has("num_experts"):
-        moe, first = experts(c, router_bias=c.flag("use_expert_bias")), c.count("num_dense_layers", default=0, low=0)
-        layers = [replace(b, cells=(b.cells[0], moe)) if i >= first else b for i, b in enumerate(layers)]
+        moe = experts(c, router_bias=c.flag("use_expert_bias"))
+        layers = [replace(b, cells=(b.cells[0], moe)) if sparse else b for b, sparse in zip(layers, is_moe(c), strict=True)]
     return frame(c, layers, tied=True, rope_dim=full.head_dim, notes=(SHORT_CONVOLUTION,))
 
 

@@ -34,7 +34,7 @@ OF_FORMAT = re.compile(r"v\d|[2-8]b")  # behind the word of a format: its versio
 ALIKE = 0.9  # similarity (difflib) above which an unknown name is taken for a slip of the pen
 TUNED = (
     "instruct", "it", "chat", "base", "hf", "pt", "thinking", "think", "reasoning", "preview", "inst", "text", "sft", "dpo", "rl",
-    "abliterated", "uncensored",
+    "abliterated", "uncensored", "saferl",
 )  # fmt: skip
 PACKED = (
     "fp8", "nvfp4", "mxfp4", "fp4", "mxfp8", "nf4", "awq", "gptq", "gptqmodel", "bnb", "int2", "int3", "int4", "int8", "2bit", "3bit",
@@ -42,7 +42,7 @@ PACKED = (
     "quantized", "quant", "unquantized", "quantised", "qat", "kv", "unsloth", "autoround", "auto", "round", "marlin", "mlx",
     "128g", "g128", "64g", "g64", "32g", "g32", "tensor", "channel", "pertensor", "perchannel", "asym", "sym", "symmetric", "w", "a",
     "ptpc", "mtp", "inc", "hqq", "torchao", "quark", "ar", "ct", "compressed", "tensors", "mixed", "mix", "torch", "onnx", "only",
-    "wmxfp4", "amxfp4", "wfp8", "afp8", "kvfp8", "scale", "uint8", "mlperf", "2of4",
+    "wmxfp4", "amxfp4", "wfp8", "afp8", "kvfp8", "scale", "uint8", "mlperf", "2of4", "aqlm", "pv", "1x16", "2x8", "higgs",
 )  # fmt: skip
 DROPPED = frozenset((*TUNED, *PACKED))
 OWN_WORDS = frozenset(("nvidia", "meta"))  # an owner that some checkpoints repeat in front of the name

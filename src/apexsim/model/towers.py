@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isqrt, prod
 
 from apexsim.model.config import HIDDEN, INNER, LAYERS, Config
 
@@ -62,7 +63,7 @@ def qwen3_vl(v: Config, c: Config) -> int:
     width, out = v.count(*HIDDEN), v.count("out_hidden_size")
     merged = width * v.count("spatial_merge_size") ** 2
     merger = linear(merged, merged) + linear(merged, out)
-    deep = len(v.data.get("deepstack_visual_indexes") or ())
+    deep = len(v.numbers("deepstack_visual_indexes"))
     positions = v.count("num_position_embeddings") * width
     return _tower(v).count + _patches(v) + positions + merger + 2 * width + deep * (merger + 2 * merged)
 
@@ -155,7 +156,7 @@ def mllama(v: Config, c: Config) -> int:
     width, inner, local, over = v.count(*HIDDEN), v.count(*INNER), v.count(*LAYERS), v.count("num_global_layers")
     one = 4 * width * width + linear(width, inner) + linear(inner, width) + 4 * width
     tokens, tiles = (v.count("image_size") // v.count("patch_size")) ** 2 + 1, v.count("max_num_tiles")
-    ratios = len(v.data.get("supported_aspect_ratios") or ()) + 1
+    ratios = v.size("supported_aspect_ratios") + 1
     tables = tokens * width * (1 + ratios * tiles) + 1 + 2 * (ratios * tiles * width + 1)
     front = width + _patches(v, False) + 4 * width
     return (local + over) * one + 2 * over + tables + front + linear(v.count("vision_output_dim"), c.hidden)
@@ -171,6 +172,14 @@ def idefics3(v: Config, c: Config) -> int:
     return siglip(v) + v.count(*HIDDEN) * c.count("scale_factor", default=2) ** 2 * c.hidden
 
 
+def lfm2_vl(v: Config, c: Config) -> int:
+    """SigLIP 2 for images of any shape, a square of patches merged by two projections."""
+    side = isqrt(v.count("num_patches")) * v.count("patch_size")
+    merged, inner = v.count(*HIDDEN) * c.count("downsample_factor", default=2) ** 2, c.count("projector_hidden_size")
+    norm = 2 * merged * c.flag("projector_use_layernorm", True)
+    return siglip(Config({**v.data, "image_size": side}, v.where)) + norm + linear(merged, inner) + linear(inner, c.hidden)
+
+
 def moonvit(v: Config, c: Config) -> int:
     """MoonViT: learned positions on a grid, a last norm, a merging projector."""
     width = v.count("vt_hidden_size", *HIDDEN)
@@ -179,8 +188,8 @@ def moonvit(v: Config, c: Config) -> int:
         v.count("vt_num_hidden_layers", *LAYERS), width, v.count("vt_intermediate_size", *INNER), bias, norm_bias=norm,
         attention=v.count("qkv_hidden_size", default=width),
     )  # fmt: skip
-    kernel = v.data.get("merge_kernel_size") or (2, 2)
-    merged = width * int(kernel[0]) * int(kernel[1])
+    kernel = v.numbers("merge_kernel_size") or [2, 2]
+    merged = width * prod(kernel)
     positions = v.count("init_pos_emb_height") * v.count("init_pos_emb_width") * width
     patches = linear(3 * v.count("patch_size") ** 2, width, v.flag("patch_embed_proj_bias", True))
     norms = 4 * width  # behind the tower and in front of the projector
@@ -242,7 +251,7 @@ TOWERS: dict[str, Callable[[Config, Config], int]] = {
     "llava_next": llava, "mistral3": pixtral, "kimi_vl": moonvit, "kimi_k25": moonvit, "kimi_k3": moonvit,
     "dots_ocr": dots, "qwen2_vl": qwen2_vl, "glm4v": glm4v, "glm4v_moe": glm4v,
     "internvl_chat": intern_vit, "mllama": mllama, "paligemma": paligemma,
-    "qwen2_5_omni": qwen2_5_vl, "idefics3": idefics3, "smolvlm": idefics3,
+    "qwen2_5_omni": qwen2_5_vl, "lfm2_vl": lfm2_vl, "idefics3": idefics3, "smolvlm": idefics3,
 }  # fmt: skip
 OUTSIDE = ("gemma4", "kimi_k25", "kimi_k3")  # published totals and names count the language model alone
 

@@ -65,12 +65,12 @@ def _vision(config: Config) -> Vision | None:
     depths = {"depth", "num_hidden_layers", "vt_num_hidden_layers"}
     if v is None or kind == "mllama" or not set(v.data) & {"patch_size"} or not set(v.data) & depths:
         return None
-    kernel = v.data.get("merge_kernel_size")
+    kernel = v.numbers("merge_kernel_size")
     moon = kind.startswith("kimi")
     if kind == "qwen2_vl":  # its width stands under another name, its output's under the usual one
         width = v.count("embed_dim")
         v = Config({**v.data, "hidden_size": width, "intermediate_size": int(v.number("mlp_ratio", 4.0) * width)}, v.where)
-    merge = int(kernel[0]) if isinstance(kernel, list) and kernel else v.count("spatial_merge_size", default=2 if moon else 0)
+    merge = kernel[0] if kernel else v.count("spatial_merge_size", default=2 if moon else 0)
     merge = merge or config.count("spatial_merge_size", "scale_factor", default=2 if kind == "internvl_chat" else 1)
     fixed = kind in FIXED and v.text("model_type") != "pixtral"
     return Vision(
