@@ -6,8 +6,9 @@ usage: python scripts/build_models.py FOLDER [--into src/apexsim/data/models]
 FOLDER holds `org--Name.json` files, `parameters.csv` (config, total_params, active_params, note) and a README.md whose
 last table gives file, kind and source.  Written: one JSON per model, without notes on its origin, and `index.csv` with
 the totals counted by this package, the published and the independently counted ones, and the source.  Rows of other
-files stay.  With --add, FOLDER holds further `org--Name.json` files and TABLE.csv (config, recalled_total, source) says
-what is recalled of their checkpoints (empty = nothing); a count that differs from it by more than 0.5 % is refused.
+files stay.  With --add, FOLDER holds further `org--Name.json` files and TABLE.csv (config, recalled_total, kind, source) says
+what is known of their checkpoints: the number of parameters (empty = nothing; a count that differs from it by more than 0.5 %
+is refused), where the dimensions come from, and of which kind that is.
 """
 
 from __future__ import annotations
@@ -94,13 +95,13 @@ def build(folder: Path, into: Path) -> None:
 
 
 def add(folder: Path, table: Path, into: Path) -> None:
-    """Further configs that nobody looked up, each checked against the number of parameters that is recalled of its checkpoint."""
+    """Further configs, each checked against the number of parameters that is recalled of its checkpoint."""
     rows = []
     with table.open(encoding="utf-8", newline="") as file:
         for given in csv.DictReader(file):
             recalled = int(given["recalled_total"] or 0)
             known = {"published_total": 0, "published_active": 0, "counted_total": recalled, "counted_active": 0}
-            row = row_of(place(folder / f"{given['config']}.json", into), known, "recalled", given["source"])
+            row = row_of(place(folder / f"{given['config']}.json", into), known, given["kind"], given["source"])
             if recalled and abs(int(str(row["total"])) / recalled - 1.0) > CLOSE:
                 raise SystemExit(f"{given['config']} counts {row['total']}, {recalled} is recalled of its checkpoint")
             rows.append(row)

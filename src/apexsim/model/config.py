@@ -60,23 +60,46 @@ class Config:
         return int(value)
 
     def number(self, key: str, default: float) -> float:
-        """A real number."""
+        """A real number above 0."""
         value = self.data.get(key)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"key '{key}' must be a number, got {json.dumps(value)[:40]}", self.where)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
+            raise self._impossible(key, "a number above 0", value)
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """A truth value."""
+        """A truth value; 0 and 1 stand for it."""
         value = self.data.get(key)
+        if value is not None and value not in (0, 1):
+            raise self._impossible(key, "true or false", value)
         return default if value is None else bool(value)
 
     def text(self, key: str, default: str = "") -> str:
         """A string."""
         value = self.data.get(key)
-        return default if value is None else str(value)
+        if value is not None and not isinstance(value, str):
+            raise self._impossible(key, "a name", value)
+        return default if value is None else value
+
+    def numbers(self, key: str) -> list[int]:
+        """A list of whole numbers, empty when the key is missing."""
+        value = self.data.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in value):
+            raise self._impossible(key, "a list of whole numbers", value)
+        return list(value)
+
+    def size(self, key: str) -> int:
+        """Entries of a list, 0 when the key is missing."""
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, list):
+            raise self._impossible(key, "a list", value)
+        return len(value or ())
+
+    def _impossible(self, key: str, wanted: str, value: Any) -> InputError:
+        return InputError(f"key '{key}' must be {wanted}, got {json.dumps(value, default=str)[:40]}", self.where)
 
     def per_layer(self, key: str, layers: int) -> list[Any] | None:
         """A list with (at least) one entry per layer, cut to `layers`; None when the key is missing."""
@@ -92,8 +115,12 @@ class Config:
         """A nested object, or None when it is missing."""
         data: Any = self.data
         for key in keys:
-            data = data.get(key) if isinstance(data, Mapping) else None
-        return Config(data, f"{self.where}: {'.'.join(keys)}", self.name) if isinstance(data, Mapping) else None
+            data = data.get(key)
+            if data is None:
+                return None
+            if not isinstance(data, Mapping):
+                raise self._impossible(key, "an object", data)
+        return Config(data, f"{self.where}: {'.'.join(keys)}", self.name)
 
     @property
     def hidden(self) -> int:

@@ -14,13 +14,14 @@ from apexsim.model.families_encoder import ENCODER
 from apexsim.model.families_hybrid import HYBRID
 from apexsim.model.families_keys import KEYED, UNSUITED, by_keys
 from apexsim.model.families_moe import MOE
+from apexsim.model.families_recurrent import RECURRENT
 from apexsim.model.model import Model
 from apexsim.model.names import doubts, find_config
 from apexsim.model.precision import formats
 from apexsim.model.towers import tower_parts, uncounted
 from apexsim.model.vision import vision_of
 
-FAMILIES: dict[str, Callable[[Config], Model]] = {**KEYED, **DENSE, **MOE, **HYBRID, **ENCODER}
+FAMILIES: dict[str, Callable[[Config], Model]] = {**KEYED, **DENSE, **MOE, **HYBRID, **RECURRENT, **ENCODER}
 TYPO = 0.9  # similarity (difflib) above which an unknown type is taken for a slip of the pen
 MROPE_ROWS = 4  # vLLM's MRotaryEmbedding keeps a table four times max_position_embeddings long
 
@@ -49,7 +50,15 @@ def _generic(inner: Config, config: Config, kinds: list[str]) -> Callable[[Confi
     close = difflib.get_close_matches(kind.lower(), FAMILIES, n=1, cutoff=TYPO)
     if close:
         raise InputError(f"unknown architecture '{kind}' (key 'model_type')", config.where, f"did you mean {close[0]}?")
-    return by_keys
+
+    def guessed(c: Config) -> Model:
+        try:
+            return by_keys(c)
+        except InputError as error:
+            what = f"unknown architecture '{kind}' (key 'model_type'); read as a plain decoder, {error.what}"
+            raise InputError(what, error.where, error.hint) from None
+
+    return guessed
 
 
 def _complete(model: Model, config: Config, inner: Config) -> Model:
@@ -62,7 +71,7 @@ def _complete(model: Model, config: Config, inner: Config) -> Model:
         name=config.name,
         source=config.where,
         rope_dim=model.rope_dim * (MROPE_ROWS if _multimodal_positions(inner) else 1),
-        deepstack=len(vision.data.get("deepstack_visual_indexes") or ()) if vision else 0,
+        deepstack=len(vision.numbers("deepstack_visual_indexes")) if vision else 0,
         vision=vision_of(config),
         extra_parts=model.extra_parts + inside,
         extra_parameters=model.extra_parameters + sum(n for _, n in inside),

@@ -12,6 +12,9 @@ from apexsim.model.builders import attention, block, ffn, frame, rope_dim, unifo
 from apexsim.model.config import HEADS, Config
 from apexsim.model.model import Block, Cell, Model
 
+IMAGE_TOKENS = 4 * 1601  # Llama 3.2 Vision: most tiles of an image x (patches + class token) that cross-attention reads
+MLLAMA_SERVED = "vLLM serves Llama 3.2 Vision up to 0.10.2 only: newer ones refuse the architecture"  # its list of former models
+IMAGE_ROWS = 8  # rows of its embedding that the vocabulary does not count
 FFN_MULTIPLE = 256  # inner widths of the searched Nemotron architectures are rounded up to it
 
 
@@ -119,6 +122,17 @@ def falcon(c: Config) -> Model:
     return uniform(c, one, tied=True, norm_bias=True, **changes)
 
 
+def mllama(c: Config) -> Model:
+    """Llama whose listed layers attend to an image instead (gated, with query/key norms); eight spare rows of the embedding."""
+    inner, cells = ffn(c), attention(c)
+    across = replace(cells, cross=True, causal=False, qk_norm="head", qkv_out_extra=2, source=IMAGE_TOKENS)
+    crossing = set(c.numbers("cross_attention_layers") or range(3, c.layers, 5))  # as the family's own default does
+    layers = [block(c, across if i in crossing else cells, inner) for i in range(c.layers)]
+    parts = (("image tokens", IMAGE_ROWS * c.hidden),)
+    note = f"every request is priced with one image of {IMAGE_TOKENS:,} tokens, which {len(crossing)} layers attend to"
+    return frame(c, layers, extra_parts=parts, extra_parameters=parts[0][1], notes=(note, MLLAMA_SERVED))
+
+
 def nemotron_nas(c: Config) -> Model:
     """Llama layers whose attention and FFN were searched: any of them can be absent, heads and widths vary."""
     rows = c.per_layer("block_configs", c.layers)
@@ -147,8 +161,9 @@ def _searched(row: Config, c: Config) -> Block:
 DENSE = {
     "llama": llama, "mistral": llama, "granite": llama, "phi3": llama, "yi": llama, "LlamaForCausalLM": llama,
     "MistralForCausalLM": llama, "qwen2": qwen2, "mimo": qwen2, "dots_ocr": qwen2,
-    "qwen2_5_vl": qwen2, "qwen3": qwen3, "qwen3_vl_text": qwen3,
+    "qwen2_5_vl": qwen2, "qwen2_5_omni_text": qwen2, "qwen3": qwen3, "qwen3_vl_text": qwen3,
     "gemma": gemma, "gemma2": gemma2, "gemma3_text": gemma3, "gpt2": gpt2, "gpt_bigcode": gpt_bigcode, "opt": opt,
     "gptj": gptj, "gpt_neox": gpt_neox, "phi": phi, "bloom": bloom, "falcon": falcon,
-    "RefinedWebModel": falcon, "RefinedWeb": falcon, "nemotron-nas": nemotron_nas,
+    "RefinedWebModel": falcon, "RefinedWeb": falcon, "nemotron-nas": nemotron_nas, "mllama_text_model": mllama,
+    "phi3_v": llama, "phi4mm": llama, "solar": llama,
 }  # fmt: skip

@@ -96,8 +96,7 @@ def kimi_linear(c: Config) -> Model:
     row = c.sub("linear_attn_config")
     linear, full = kimi_delta(c), replace(latent(c), gate=c.flag("mla_use_output_gate"))
     moe = experts(c, latent=c.count("routed_expert_hidden_size", default=0, low=0))
-    listed = row.data.get("kda_layers") if row is not None else None
-    kda = set(listed if isinstance(listed, list) else ())
+    kda = set(row.numbers("kda_layers")) if row is not None else set()
     dense = ffn(c)
     layers = [
         block(c, linear if i + 1 in kda else full, moe if sparse else dense) for i, sparse in enumerate(is_moe(c))
@@ -145,16 +144,16 @@ def gemma4(c: Config) -> Model:
     shared = c.count("num_kv_shared_layers", default=0, low=0)
     narrow = c.count("hidden_size_per_layer_input", default=0, low=0)
     local, full = _gemma4_attention(c)
-    cells: list[Cell] = [ffn(c)]
-    if c.flag("enable_moe_block"):
-        cells.append(experts(c, extra=c.hidden + c.count("num_experts")))
+    moe = (experts(c, extra=c.hidden + c.count("num_experts")),) if c.flag("enable_moe_block") else ()
+    dense = ffn(c)
+    wide = replace(dense, inner=2 * dense.inner) if c.flag("use_double_wide_mlp") else dense  # of layers that read another's cache
     norms = 4 + (3 if c.flag("enable_moe_block") else 0) + (1 if narrow else 0)
     layers = []
     for i, kind in enumerate(kinds):
-        mixer = local if kind in SLIDING else full
+        mixer, second = local if kind in SLIDING else full, dense
         if i >= c.layers - shared:  # the checkpoint still holds the unused key and value projections
-            mixer = replace(mixer, shares_kv=True, qkv_out_extra=2 * c.hidden * mixer.kv_heads * mixer.head_dim)
-        layers.append(Block((mixer, *cells), norms * c.hidden + 1 + 2 * c.hidden * narrow))
+            mixer, second = replace(mixer, shares_kv=True, qkv_out_extra=2 * c.hidden * mixer.kv_heads * mixer.head_dim), wide
+        layers.append(Block((mixer, second, *moe), norms * c.hidden + 1 + 2 * c.hidden * narrow))
     tables = rope_dim(c, local.head_dim) + int(full.head_dim * _full_rotary(c))
     rows = c.count("vocab_size_per_layer_input", default=0, low=0) * narrow * c.layers
     parts = (("per-layer embedding", rows), ("projection", narrow * (c.layers * c.hidden + 1))) if narrow else ()

@@ -15,11 +15,10 @@ from apexsim.model.builders import SLIDING, attention, block, ffn, frame, max_le
 from apexsim.model.cells import total_parameters
 from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
 from apexsim.model.families_moe import is_moe, latent, mtp
-from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LinearAttention, Model
+from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, Model
 from apexsim.model.towers import linear
 from apexsim.units import format_count
 
-JAMBA_HEAD = 64  # channels that stand for one head of the scan
 GATED_ACTS = ("silu", "swish", "swiglu", "geglu", "glu")
 POSITION_KEYS = (
     "rope_theta",
@@ -31,8 +30,10 @@ POSITION_KEYS = (
     "partial_rotary_factor",
     "alibi",
 )
+DBRX_LENGTH = 2048  # default of transformers' DbrxConfig
 COMMON_TOP_K = (*TOP_K, "moe_topk", "moe_k")
 COMMON_EXPERTS = (*EXPERTS, "moe_num_experts")
+COMMON_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,11 @@ ROWS: dict[str, Row] = {
     "stablelm": Row(norm_width=2, gated=True, tied=False),
     "persimmon": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, tied=False),
     "phimoe": Row(norm_width=2, tied=False, router_bias=False), "granitemoe": Row(), "granitemoeshared": Row(),
-    "dots1": Row(qk_norm="head", tied=False),
+    "dots1": Row(qk_norm="head", tied=False), "exaone": Row(tied=False),
+    "exaone_moe": Row(qk_norm="head", tied=False), "internlm": Row(tied=False),
+    "deepseek": Row(tied=False), "solar_open": Row(tied=False, router_bias=True), "grok-1": Row(), "grok-2": Row(tied=False),
+    "bailing_moe": Row(qk_norm="head", tied=False), "minicpm": Row(), "minicpm3": Row(),
+    "chatglm": Row(qkv_bias=True, out_bias=False, tied=False), "qwen": Row(qkv_bias=True, out_bias=False, tied=False),
     "ernie4_5_moe": Row(router_bias=True), "vaultgemma": Row(),
     "gpt_neo": Row(norm_width=2, gated=False, qkv_bias=False, out_bias=True, mlp_bias=True, learned=0),
     "codegen": Row(norms=1, norm_width=2, gated=False, mlp_bias=True, parallel=True, tied=False, head_bias=True),
@@ -87,7 +92,7 @@ ROWS: dict[str, Row] = {
     "mpt": Row(gated=False, qkv_bias=False),
     "openai-gpt": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, final=0),
     "bitnet": Row(tied=False, extra=1), "qwen2_vl_text": Row(qkv_bias=True, out_bias=False, tied=False),
-    "qwen2_vl": Row(qkv_bias=True, out_bias=False, tied=False), "mllama_text_model": Row(tied=False), "baichuan": Row(tied=False),
+    "qwen2_vl": Row(qkv_bias=True, out_bias=False, tied=False), "baichuan": Row(tied=False),
     "emu3_text_model": Row(tied=False), "kosmos_2_text_model": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True),
     "ctrl": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True),
     "xlm": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, head_bias=True),
@@ -131,13 +136,16 @@ def _plain(c: Config) -> Config:
         "num_hidden_layers": ("decoder_layers", "num_decoder_layers", "n_layers", "layers"),
         "num_attention_heads": ("decoder_attention_heads", "attention_heads", "num_decoder_attention_heads", "n_heads"),
         "intermediate_size": ("decoder_ffn_dim", "dff"), "max_position_embeddings": ("max_target_positions", "max_seq_len"),
-        "hidden_size": ("emb_dim",),
+        "hidden_size": ("emb_dim",), "vocab_size": ("padded_vocab_size",), "num_key_value_heads": ("multi_query_group_num",),
+        "head_dim": ("kv_channels",),
     }  # fmt: skip
     data = dict(c.data)
     for usual, others in names.items():
         for other in others:
             if data.get(other) is not None and (data.get(usual) is None or other.startswith("decoder_")):
-                data[usual] = data[other]
+                data[usual] = c.count(other)  # checked under the name that the file has
+    if c.text("model_type") == "qwen" and c.has("intermediate_size"):
+        data["intermediate_size"] = c.count("intermediate_size") // 2  # of gate and value together
     if c.text("model_type") == "xlm":
         data["intermediate_size"] = 4 * c.count("emb_dim")
     if c.text("model_type").lower().startswith(("glm4_moe", "glm4vmoe")) and not c.has("head_dim"):
@@ -235,14 +243,14 @@ def _sparse(c: Config) -> list[bool]:
     return is_moe(c)
 
 
-def _first(c: Config, keys: tuple[str, ...]) -> int:
+def _first(c: Config, keys: tuple[str, ...], low: int = 1) -> int:
     """A whole number, or the first layer's where each layer has its own."""
     for key in keys:
         value = c.data.get(key)
         if isinstance(value, list) and value:
-            return Config({key: value[0]}, c.where).count(key)
+            return Config({key: value[0]}, c.where).count(key, low=low)
         if value is not None:
-            return c.count(key)
+            return c.count(key, low=low)
     return c.count(*keys)
 
 
@@ -252,70 +260,13 @@ def _experts(c: Config, row: Row) -> Experts:
         raise InputError(f"key '{COMMON_TOP_K[0]}' = {top_k} is more than the {count} experts", c.where)
     own = c.has("moe_intermediate_size")
     inner = _first(c, ("moe_intermediate_size",)) if own else c.count(*INNER)
-    number = _first(c, ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")) if c.has(
-        "n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert") else 0  # fmt: skip
+    number = _first(c, COMMON_SHARED, low=0) if c.has(*COMMON_SHARED) else 0
     shared = number * inner or c.count("shared_intermediate_size", "shared_expert_intermediate_size", default=0, low=0)
-    noaux = c.text("topk_method") == "noaux_tc"
+    biased = c.text("topk_method") == "noaux_tc" or c.flag("moe_router_enable_expert_bias")
     return Experts(
         count, top_k, inner, gated=row.gated is not False, shared_inner=shared,
-        router_bias=noaux if row.router_bias is None else row.router_bias,
+        router_bias=biased if row.router_bias is None else row.router_bias,
     )  # fmt: skip
-
-
-def mamba_mixer(c: Config, inner: int, groups: int, norm: bool = True) -> LinearAttention:
-    """Mamba-2 under the keys of Bamba, Falcon-H1 and Granite 4."""
-    heads, state, conv = c.count("mamba_n_heads"), c.count("mamba_d_state"), c.count("mamba_d_conv", default=4)
-    dim, mixed = inner // heads, inner + 2 * groups * state
-    projections = ((inner + mixed + heads, c.hidden), (c.hidden, inner))
-    count = (
-        sum(n * k for n, k in projections) + mixed * (conv + c.flag("mamba_conv_bias", True)) + 3 * heads + inner * norm
-    )
-    return LinearAttention("mamba2", groups, heads, state, dim, conv, groups, 4, count, projections)
-
-
-def mamba_hybrid(c: Config) -> Model:
-    """Mamba-2 and attention layers by turns (Bamba, Granite 4 hybrids), or side by side in each (Falcon-H1)."""
-    inner = c.count("mamba_d_ssm", default=int(c.number("mamba_expand", 2) * c.hidden))
-    mixer = mamba_mixer(c, inner, c.count("mamba_n_groups", default=1), c.flag("mamba_rms_norm", True))
-    full = attention(c, out_bias=c.flag("attention_bias"))
-    both = c.text("model_type") == "falcon_h1"
-    listed = c.data.get("attn_layer_indices") or ()
-    kinds = c.data.get("layers_block_type") or c.data.get("layer_types")
-    if not isinstance(kinds, list) or len(kinds) < c.layers:
-        kinds = ["attention" if i in listed else "mamba" for i in range(c.layers)]
-    routed = c.has("num_local_experts") and c.count("num_local_experts", low=0) > 0
-    shared = c.count("shared_intermediate_size", default=0, low=0)
-    second: Cell = ffn(c, inner=shared if c.has("shared_intermediate_size") else 0)
-    if routed:
-        second = Experts(
-            c.count("num_local_experts"), c.count("num_experts_per_tok"), c.count(*INNER), shared_inner=shared
-        )
-    layers = [
-        block(c, *((full, mixer) if both else (full if kind in ("attention", "full_attention") else mixer,)), second)
-        for kind in kinds[: c.layers]
-    ]
-    rotary: dict[str, Any] = {"rope_dim": 0} if c.text("position_embedding_type") == "nope" else {}
-    return frame(c, layers, tied=True, **rotary)
-
-
-def lfm2(c: Config) -> Model:
-    """Short gated convolutions and grouped-query attention by turns (Liquid LFM2)."""
-    inner = c.count("block_ff_dim", *INNER)
-    if c.flag("block_auto_adjust_ff_dim", True):
-        inner = int(2 * inner / 3 * c.number("block_ffn_dim_multiplier", 1.0))
-        unit = c.count("block_multiple_of", default=256)
-        inner = -(-inner // unit) * unit
-    conv, width = c.count("conv_L_cache", default=3), c.hidden
-    projections = ((3 * width, width), (width, width))
-    short = LinearAttention(
-        "gdn", 1, 1, 0, width, conv, parameters=4 * width * width + width * conv, projections=projections
-    )
-    full, listed = attention(c, qk_norm="head"), c.data.get("full_attn_idxs")
-    kinds = c.per_layer("layer_types", c.layers) or [
-        "full_attention" if i in (listed or ()) else "conv" for i in range(c.layers)
-    ]
-    layers = [block(c, full if kind == "full_attention" else short, ffn(c, inner=inner)) for kind in kinds]
-    return frame(c, layers, tied=True, rope_dim=full.head_dim)
 
 
 def dbrx(c: Config) -> Model:
@@ -324,7 +275,7 @@ def dbrx(c: Config) -> Model:
     if attn is None or ff is None:
         raise InputError("keys 'attn_config' and 'ffn_config' are needed", c.where)
     data = {**c.data, "num_attention_heads": c.data.get("n_heads"), "num_hidden_layers": c.data.get("n_layers")}
-    c = Config({**data, "max_position_embeddings": c.data.get("max_seq_len")}, c.where, c.name)
+    c = Config({**data, "max_position_embeddings": c.count("max_seq_len", default=DBRX_LENGTH)}, c.where, c.name)
     cell = attention(c, kv_heads=attn.count("kv_n_heads", default=c.count(*HEADS)))
     moe = Experts(
         ff.count("moe_num_experts", default=4),
@@ -332,52 +283,6 @@ def dbrx(c: Config) -> Model:
         ff.count("ffn_hidden_size", default=3584),
     )
     return frame(c, [block(c, cell, moe)] * c.layers, tied=False)
-
-
-def jamba(c: Config) -> Model:
-    """Mamba-1 and attention layers by turns, experts in every other layer; the scan is priced as Mamba-2's."""
-    inner, state, rank = int(c.number("mamba_expand", 2) * c.hidden), c.count("mamba_d_state"), c.count("mamba_dt_rank")
-    conv, full = c.count("mamba_d_conv", default=4), attention(c)
-    projections = ((2 * inner, c.hidden), (rank + 2 * state, inner), (inner, rank), (c.hidden, inner))
-    norms = rank + 2 * state
-    count = (
-        sum(n * k for n, k in projections) + inner * (state + 1 + conv + c.flag("mamba_conv_bias", True) + 1) + norms
-    )
-    heads = max(1, inner // JAMBA_HEAD)
-    mixer = LinearAttention("mamba2", 1, heads, state, inner // heads, conv, 1, 4, count, projections)
-    moe = (
-        Experts(c.count("num_experts"), c.count("num_experts_per_tok"), c.count(*INNER))
-        if c.count("num_experts") > 1
-        else ffn(c)
-    )
-    every, first = c.count("attn_layer_period"), c.count("attn_layer_offset", low=0)
-    sparse, start = c.count("expert_layer_period"), c.count("expert_layer_offset", low=0)
-    layers = [
-        block(c, full if i % every == first else mixer, moe if i % sparse == start else ffn(c)) for i in range(c.layers)
-    ]
-    return frame(c, layers, rope_dim=0, notes=("its Mamba-1 scan is priced as one of Mamba-2",))
-
-
-def minimax(c: Config) -> Model:
-    """Lightning attention with an output gate, full attention every so often, experts in every layer (MiniMax-01 and M1)."""
-    full, heads = attention(c), c.count(*HEADS)
-    width = heads * full.head_dim
-    projections = ((3 * width, c.hidden), (width, c.hidden), (c.hidden, width))
-    linear = LinearAttention(
-        "gdn",
-        heads,
-        heads,
-        full.head_dim,
-        full.head_dim,
-        1,
-        parameters=5 * width * c.hidden + width,
-        projections=projections,
-    )
-    kinds = c.per_layer("layer_types", c.layers) or [
-        "full_attention" if x == 1 else "linear" for x in c.per_layer("attn_type_list", c.layers) or []
-    ]
-    moe = Experts(c.count(*EXPERTS), c.count(*TOP_K), c.count(*INNER))
-    return frame(c, [block(c, full if kind == "full_attention" else linear, moe) for kind in kinds])
 
 
 def gemma3n(c: Config) -> Model:
@@ -389,7 +294,7 @@ def gemma3n(c: Config) -> Model:
         c.count("laurel_rank"),
     )
     inner = c.data.get("intermediate_size")
-    wide = inner if isinstance(inner, list) else [inner] * c.layers
+    wide = c.per_layer("intermediate_size", c.layers) if isinstance(inner, list) else [inner] * c.layers
     kinds = c.per_layer("layer_types", c.layers) or ["sliding_attention"] * c.layers
     window, shared = c.count("sliding_window"), c.count("num_kv_shared_layers", default=0, low=0)
     cell = attention(c, qk_norm="head")
@@ -400,7 +305,7 @@ def gemma3n(c: Config) -> Model:
         mixer = replace(cell, window=window if kind in SLIDING else 0)
         if i >= c.layers - shared:
             mixer = replace(mixer, shares_kv=True, qkv_out_extra=kept)
-        dense = Ffn(Config({"intermediate_size": wide[i]}, c.where).count("intermediate_size"))
+        dense = Ffn(Config({"intermediate_size": (wide or [])[i]}, c.where).count("intermediate_size"))
         layers.append(Block((mixer, dense), beside))
     rows = c.count("vocab_size_per_layer_input") * narrow * c.layers
     mixing = 2 * (streams - 1) * width**2 + narrow * c.layers * width + narrow
@@ -408,8 +313,4 @@ def gemma3n(c: Config) -> Model:
     return frame(c, layers, tied=True, extra_parts=parts, extra_parameters=rows + mixing)
 
 
-KEYED = {
-    **dict.fromkeys(ROWS, by_keys), "bamba": mamba_hybrid, "falcon_h1": mamba_hybrid, "granitemoehybrid": mamba_hybrid, "lfm2": lfm2,
-    "dbrx": dbrx, "jamba": jamba, "minimax": minimax, "MiniMaxText01ForCausalLM": minimax, "MiniMaxM1ForCausalLM": minimax,
-    "gemma3n_text": gemma3n,
-}  # fmt: skip
+KEYED = {**dict.fromkeys(ROWS, by_keys), "dbrx": dbrx, "gemma3n_text": gemma3n}

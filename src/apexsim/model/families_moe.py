@@ -35,11 +35,12 @@ def is_moe(c: Config) -> list[bool]:
     kinds = c.per_layer("mlp_layer_types", layers)
     if kinds is not None:
         return [kind == "sparse" for kind in kinds]
-    if isinstance(c.data.get("moe_layer_freq"), list):
-        return [bool(x) for x in c.per_layer("moe_layer_freq", layers) or []]
-    first = c.count("first_k_dense_replace", default=0, low=0)
+    listed = next((key for key in ("moe_layer_freq", "is_moe_layer") if isinstance(c.data.get(key), list)), None)
+    if listed is not None:
+        return [bool(x) for x in c.per_layer(listed, layers) or []]
+    first = c.count("first_k_dense_replace", "num_dense_layers", default=0, low=0)
     step = c.count("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq", default=1)
-    dense = set(c.data.get("mlp_only_layers") or ())
+    dense = set(c.numbers("mlp_only_layers"))
     offset = 0 if c.has("moe_layer_freq") else 1  # DeepSeek counts layers from 0, Qwen and Llama 4 from 1
     return [i >= first and (i + offset) % step == 0 and i not in dense for i in range(layers)]
 
@@ -148,6 +149,18 @@ def step3p7(c: Config) -> Model:
     return _mixed(c, [replace(cells, window=w) for w in windows(c)], moe)
 
 
+def afmoe(c: Config) -> Model:
+    """Gated attention with query/key norms, sliding but for every fourth layer, four norms, dense first layers (Arcee Trinity)."""
+    full = attention(c, qk_norm="head", gate=True)
+    every = c.count("global_attn_every_n_layers", default=CHUNK_EVERY)
+    moe, dense = experts(c, router_bias=True), ffn(c)
+    layers = [
+        block(c, replace(full, window=w), moe if sparse else dense, norms=4)
+        for w, sparse in zip(windows(c, every=every), is_moe(c), strict=True)
+    ]
+    return frame(c, layers)
+
+
 def laguna(c: Config) -> Model:
     """More heads in sliding layers, one gate per head, a shared expert."""
     heads = c.per_layer("num_attention_heads_per_layer", c.layers) or [c.count(*HEADS)] * c.layers
@@ -164,5 +177,6 @@ MOE = {
     "mixtral": mixtral, "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "qwen3_vl_moe_text": qwen3_moe,
     "qwen3_omni_moe_text": qwen3_moe, "minimax_m2": minimax_m2, "minimax_m3": minimax_m3, "gpt_oss": gpt_oss,
     "deepseek_v2": deepseek, "deepseek_v3": deepseek, "deepseek_v32": deepseek, "kimi_k2": deepseek,
-    "glm_moe_dsa": deepseek, "llama4_text": llama4, "mimo_v2_flash": mimo_v2, "step3p7": step3p7, "laguna": laguna,
+    "glm_moe_dsa": deepseek, "llama4_text": llama4, "mimo_v2_flash": mimo_v2, "step3p7": step3p7,
+    "step3p5": step3p7, "afmoe": afmoe, "laguna": laguna,
 }  # fmt: skip

@@ -28,14 +28,21 @@ DATA = Path(__file__).resolve().parent.parent / "data" / "models"
 HUB_HINT = "or give the path of a config.json"
 HUB_SECONDS = 2.5  # for one question to the hub; what is slower counts as no answer
 LARGEST_CONFIG = 8_000_000  # bytes read of an answer
-ALIKE = 0.85  # similarity (difflib) above which an unknown name is taken for a slip of the pen
-TUNED = ("instruct", "it", "chat", "base", "hf", "pt", "thinking", "preview", "inst", "text")
+DATE = re.compile(r"2[3-9](0[1-9]|1[0-2])|(0[1-9]|1[0-2])([0-2]\d|3[01])")  # yymm or mmdd
+SIZE = re.compile(r"(\d+x)?\d+(\.\d+)?[bm]")
+OF_FORMAT = re.compile(r"v\d|[2-8]b")  # behind the word of a format: its version or bits ("-NVFP4-v2", "-GPTQ-4b"), not the model's
+ALIKE = 0.9  # similarity (difflib) above which an unknown name is taken for a slip of the pen
+TUNED = (
+    "instruct", "it", "chat", "base", "hf", "pt", "thinking", "think", "reasoning", "preview", "inst", "text", "sft", "dpo", "rl",
+    "abliterated", "uncensored", "saferl",
+)  # fmt: skip
 PACKED = (
     "fp8", "nvfp4", "mxfp4", "fp4", "mxfp8", "nf4", "awq", "gptq", "gptqmodel", "bnb", "int2", "int3", "int4", "int8", "2bit", "3bit",
     "4bit", "5bit", "6bit", "8bit", "bit", "w4a16", "w8a16", "w8a8", "w4a8", "w4", "w8", "bf16", "fp16", "dynamic", "static", "block",
     "quantized", "quant", "unquantized", "quantised", "qat", "kv", "unsloth", "autoround", "auto", "round", "marlin", "mlx",
     "128g", "g128", "64g", "g64", "32g", "g32", "tensor", "channel", "pertensor", "perchannel", "asym", "sym", "symmetric", "w", "a",
     "ptpc", "mtp", "inc", "hqq", "torchao", "quark", "ar", "ct", "compressed", "tensors", "mixed", "mix", "torch", "onnx", "only",
+    "wmxfp4", "amxfp4", "wfp8", "afp8", "kvfp8", "scale", "uint8", "mlperf", "2of4", "aqlm", "pv", "1x16", "2x8", "higgs",
 )  # fmt: skip
 DROPPED = frozenset((*TUNED, *PACKED))
 OWN_WORDS = frozenset(("nvidia", "meta"))  # an owner that some checkpoints repeat in front of the name
@@ -48,7 +55,8 @@ class Known:
 
     stem: str
     id: str
-    changes: Mapping[str, int]
+    changes: Mapping[str, int | None]
+    release: str = ""  # a date in the name that no row has: the same family and size stand for it
 
 
 def find_config(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Config:
@@ -84,13 +92,23 @@ def _refuse_weights(name: str) -> None:
 def _bundled(known: Known, changes: Mapping[str, Any] | None) -> Config:
     """The bundled file under the name to serve; a format that the name states replaces the file's."""
     text = (DATA / f"{known.stem}.json").read_text(encoding="utf-8")
-    config = parse_config(text, f"bundled {known.stem}.json", known.id, {**known.changes, **(changes or {})})
+    where = f"bundled {known.stem}.json" + (f", for its release {known.release}" if known.release else "")
+    config = parse_config(text, where, known.id)
+    config = replace(config, data={**_changed(config.data, known.changes), **(changes or {})})
     stated, own = format_in_name(known.id), format_in_name(known.stem)
     plain = bool(set(words(known.id.rpartition("/")[2])) & {"bf16", "fp16", "unquantized"}) and not own
     if plain or (stated and stated.split("_")[0] != own.split("_")[0]):
         kept = {k: v for k, v in config.data.items() if k != "quantization_config"}
         return Config(kept, config.where, known.id)
     return config
+
+
+def _changed(data: Mapping[str, Any], changes: Mapping[str, int | None]) -> dict[str, Any]:
+    """The keys with their changes, each where it stands: inside of the language part or outside."""
+    part = next((key for key in ("text_config", "llm_config") if isinstance(data.get(key), dict)), "")
+    inner = {key: value for key, value in changes.items() if part and key in data[part] and key not in data}
+    outer = {key: value for key, value in changes.items() if key not in inner}
+    return {**data, **outer, **({part: {**data[part], **inner}} if inner else {})}
 
 
 def hub_id(stem: str) -> str:
@@ -108,9 +126,20 @@ def words(name: str) -> list[str]:
 
 def core(name: str) -> str:
     """The words of a name that tell architectures apart: family, version, size."""
-    found = [w for w in words(name.replace("--", "/").rpartition("/")[2]) if w not in DROPPED]
+    listed = words(name.replace("--", "/").rpartition("/")[2])
+    pairs = zip(listed, ["", *listed], strict=False)
+    found = [w for w, before in pairs if w not in DROPPED and not (before in PACKED and OF_FORMAT.fullmatch(w))]
     first = 1 if len(found) > 1 and found[0] in OWN_WORDS else 0
     return "-".join(found[first:])
+
+
+def undated(name: str) -> tuple[str, str]:
+    """(the core without dates of release, the dates), for names that state a size; ("", "") for others."""
+    listed = core(name).split("-")
+    dates = [w for w in listed if DATE.fullmatch(w)]
+    if not dates or not any(SIZE.fullmatch(w) for w in listed):
+        return "", ""
+    return "-".join(w for w in listed if w not in dates), "-".join(dates)
 
 
 def _key(name: str) -> str:
@@ -138,6 +167,18 @@ def cores() -> dict[str, Known]:
 
 
 @lru_cache(maxsize=1)
+def families() -> dict[str, Known]:
+    """Core without a date -> the latest release of it; left out where releases of one name differ in their file."""
+    dated: dict[str, list[tuple[str, Known]]] = {}
+    for word, known in cores().items():
+        plain, date = undated(word)
+        dated.setdefault(plain or word, []).append((date, known))
+    return {
+        word: max(rows, key=lambda row: row[0])[1] for word, rows in dated.items() if len({known.stem for _, known in rows}) == 1
+    }
+
+
+@lru_cache(maxsize=1)
 def aliases() -> dict[str, Known]:
     """Lower-case alias -> what it means; without an id of its own it is the file's checkpoint."""
     with (DATA / "aliases.csv").open(encoding="utf-8", newline="") as rows:
@@ -147,9 +188,10 @@ def aliases() -> dict[str, Known]:
         }
 
 
-def _changes(text: str) -> dict[str, int]:
+def _changes(text: str) -> dict[str, int | None]:
+    """Keys and their values; "key=" takes the key away."""
     pairs = (item.split("=") for item in text.split(";") if item)
-    return {key: int(value) for key, value in pairs}
+    return {key: int(value) if value else None for key, value in pairs}
 
 
 def find_known(name: str) -> Known | None:
@@ -160,10 +202,14 @@ def find_known(name: str) -> Known | None:
     found = names().get(key)
     if found is not None:
         return found if found.id.lower() == key or "/" not in key else replace(found, id=typed)
-    found = names().get(bare) or cores().get(core(bare))
-    if found is None or not core(bare) or key.count("/") > 1:
+    if not core(bare) or key.count("/") > 1:
         return None
-    return replace(found, id=typed)
+    found = names().get(bare) or cores().get(core(bare))
+    if found is not None:
+        return replace(found, id=typed)
+    plain, date = undated(bare)
+    found = families().get(plain)
+    return replace(found, id=typed, release=date) if found and plain else None
 
 
 def model_names() -> list[str]:
@@ -256,7 +302,9 @@ def _recalled() -> frozenset[str]:
 
 def doubts(config: Config) -> tuple[str, ...]:
     """What to say of a configuration's origin before its numbers are believed."""
-    return (RECALLED,) if config.where in _recalled() else ()
+    file, _, release = config.where.partition(", for its release ")
+    other = f"release {release} is not listed here: it is taken to have the dimensions of other releases of its name and size"
+    return ((RECALLED,) if file in _recalled() else ()) + ((other,) if release else ())
 
 
 def catalogue() -> list[Entry]:
