@@ -41,8 +41,9 @@ def fit(model: Model, **given: Any) -> None:
     given = checked("fit", given)
     text = read_log(given["log"]) if given["log"] else ""
     cluster = cluster_of(given["gpu"], given["gpus"], given["nodes"])
-    answer = _answer(model, cluster, asked_as(given, text, cluster.size) if given["log"] else given)
-    log = against(answer, text, given) if given["log"] else None
+    asked = asked_as(given, text, cluster.size) if given["log"] else given
+    answer = _answer(model, cluster, asked)
+    log = against(answer, text, given, asked) if given["log"] else None
     record = fit_json(answer, log)
     columns, color = page_size()
     if isinstance(answer.found, Rejected):

@@ -46,17 +46,22 @@ def levers(answer: Fit) -> tuple[Lever, ...]:
 
 def nearest(answer: Fit, pulled: Iterable[Lever]) -> str:
     """One sentence: what would fit, and how many users that has room for; "" where nothing tried does."""
-    told = [(lever.words, _gives(answer, lever)) for lever in pulled]
+    told: list[tuple[str, str]] = []
+    for lever in pulled:
+        told.append((lever.words, _gives(answer, lever, brief=bool(told))))
     if not told:
         return ""
     head = [f"{words} ({gives})" for words, gives in told[:-1]]
     return f"{' or '.join([*head, told[-1][0]])} would fit ({told[-1][1]})"
 
 
-def _gives(answer: Fit, lever: Lever) -> str:
-    typical = answer.typical.prompt + answer.typical.output
-    found = lever.answer
+def _gives(answer: Fit, lever: Lever, brief: bool) -> str:
+    """The users that a change gives; after the first change of a sentence only the numbers, in the same order."""
+    typical, found = answer.typical.prompt + answer.typical.output, lever.answer
     many = counted(full_users(found))
+    if brief:
+        other = f" of {found.max_model_len:,}" if found.max_model_len != answer.max_model_len else ""
+        return f"{many}{other}, {counted(typical_users(found))}"
     return f"{many} user{'s' * (many != '1')} of {found.max_model_len:,} tokens, {counted(typical_users(found))} of {typical:,.0f}"
 
 

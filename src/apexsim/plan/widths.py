@@ -109,5 +109,5 @@ def _tried(model: Model, cluster: Cluster, precision: Precision) -> Iterator[Pla
         yield from [plan for plan in wide if check(plan, scene) is None][:1]
     yield from (made(1, tp) for tp in divisors(size) if tp > inside[-1])
     if routed(model):
-        for tp in sorted({1, inside[-1]}, reverse=True):
-            yield Plan(1, 1, Layout(size // tp, tp), Layout(ep=size), precision)
+        lanes = {size, size // inside[-1]} - {1}
+        yield from (Plan(1, 1, Layout(n, size // n), Layout(ep=size), precision) for n in sorted(lanes))

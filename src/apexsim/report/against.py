@@ -79,15 +79,14 @@ def _known(named: str) -> str:
     return named
 
 
-def against(answer: Fit, text: str, given: Mapping[str, Any]) -> Against:
-    """A sizing beside a log; `given`: the options as the user gave them."""
+def against(answer: Fit, text: str, given: Mapping[str, Any], asked: Mapping[str, Any]) -> Against:
+    """A sizing beside a log; `given`: the options as the user gave them, `asked`: with what was taken from the log."""
     stated, told = logged(text), settings(text)
     fraction = _fraction(stated, answer.cluster.gpu.memory_bytes)
-    rows, lines = _settings(answer, told, given), compared(text, predictions(answer))
-    row, free = answer.engine, "@" not in str(given["engine"])
-    taken = f"{row.name}@{row.spoken}" if "version" in told else row.name
-    own = free and row.engine == told["engine"] and taken != given["engine"]
-    return Against(lines, rows, missing(text), failure(text), remarks(text), fraction, taken if own else "")
+    taken = {name for name, value in asked.items() if value != given.get(name)}
+    rows, lines = _settings(answer, told, taken), compared(text, predictions(answer))
+    engine = str(asked["engine"]) if "engine" in taken else ""
+    return Against(lines, rows, missing(text), failure(text), remarks(text), fraction, engine)
 
 
 def _fraction(stated: Mapping[str, float], memory: float) -> float:
@@ -99,7 +98,8 @@ def _fraction(stated: Mapping[str, float], memory: float) -> float:
     return 0.0
 
 
-def _settings(answer: Fit, told: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Setting, ...]:
+def _settings(answer: Fit, told: Mapping[str, Any], taken: set[str]) -> tuple[Setting, ...]:
+    """The log's settings beside those used; taken: options that were filled in from the log."""
     row, plan = answer.engine, answer.plan
     used: dict[str, Any] = {
         "engine": row.engine, "version": row.spoken, "gpu_memory_utilization": row.memory_fraction, "max_model_len": answer.max_model_len,
@@ -109,11 +109,9 @@ def _settings(answer: Fit, told: Mapping[str, Any], given: Mapping[str, Any]) ->
     own_cache = dtype(answer.model.kv_dtype).name if answer.model.kv_dtype else "bf16"
     rows = []
     for name, value in told.items():
-        auto = value == "auto"
-        value = own_cache if auto else value
+        value = own_cache if value == "auto" else value
         same = order(value)[:3] == order(used[name])[:3] if name == "version" else value == used[name]
-        own = given.get("engine" if name == "version" else name)
-        rows.append(Setting(name, value, value if same else used[name], same and not auto and own in (None, False, DEFAULT)))
+        rows.append(Setting(name, value, value if same else used[name], same and ("engine" if name == "version" else name) in taken))
     return tuple(rows)
 
 
@@ -128,6 +126,8 @@ def predictions(answer: Fit) -> dict[str, float]:
     if "dispatch buffers" in ledger:  # SGLang logs what loading took in all
         sizes["weights_gib"] += ledger["dispatch buffers"] / GiB
     sizes["consumed_gib"] = sizes["weights_gib"] + sizes["non_torch_gib"]
+    if "recurrent state" in ledger:
+        sizes["state_gib"] = ledger["recurrent state"] / GiB
     counts = {
         "kv_tokens": found.tokens, "kv_blocks": found.kv_bytes // found.pool.block_bytes, "max_concurrency": found.max_concurrency,
         "max_model_len": found.max_model_len, "longest_request": longest(answer),

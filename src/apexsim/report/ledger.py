@@ -25,7 +25,7 @@ FLAGS = {"total": "vLLM --gpu-memory-utilization", "static": "SGLang --mem-fract
          "free": "TensorRT-LLM --kv_cache_free_gpu_memory_fraction"}  # fmt: skip
 WORDS = {
     "weights_gib": "weights", "consumed_gib": "weights + non-torch", "activation_gib": "activation peak", "non_torch_gib": "non-torch",
-    "graph_gib": "CUDA graphs", "kv_gib": "KV cache", "kv_tokens": "KV tokens", "kv_blocks": "KV blocks",
+    "graph_gib": "CUDA graphs", "state_gib": "recurrent state", "kv_gib": "KV cache", "kv_tokens": "KV tokens", "kv_blocks": "KV blocks",
     "max_concurrency": "maximum concurrency", "max_model_len": "longest request allowed", "one_request_gib": "KV of one such request",
     "longest_request": "longest that fits", "gpu_memory_gib": "GPU memory",
 }  # fmt: skip

@@ -81,13 +81,18 @@ STATED = (
     Stated("kv_gib", SGLANG, min, rf"SWAKVPool mem usage: {NUMBER} GB"),
     Stated("kv_gib", SGLANG, max, rf"KV Cache is allocated\..*?\bKV size: {NUMBER} GB"),
     Stated("kv_gib", SGLANG, max, rf"\bK size: {NUMBER} GB, V size: {NUMBER} GB"),  # keys and values apart
+    Stated("kv_gib", SGLANG, min, rf"rest_memory={NUMBER} GB"),
+    Stated("kv_gib", SGLANG, min, rf"available_bytes={NUMBER} GB"),
     Stated("kv_gib", TRTLLM, max, rf"Allocated {NUMBER} GiB for max tokens"),
+    Stated("kv_gib", TRTLLM, min, rf"Estimated max memory in KV cache ?: {NUMBER} GiB"),
     Stated("kv_gib", TRTLLM, min, rf"available KV cache memory when calculating max tokens: {NUMBER} GiB"),
     Stated("kv_tokens", VLLM, min, rf"\bKV cache size: {NUMBER} tokens"),
     Stated("kv_tokens", VLLM, min, rf"can be stored in KV cache \({NUMBER}\)"),
     Stated("kv_tokens", SGLANG, min, rf"max_total_num_tokens?={NUMBER}"),
     Stated("kv_tokens", SGLANG, max, rf"KV Cache is allocated\..*?#tokens: {NUMBER}"),
+    Stated("kv_tokens", SGLANG, min, rf"\bfull_token={NUMBER}"),
     Stated("kv_tokens", TRTLLM, max, rf"GiB for max tokens(?: in paged KV cache)? \({NUMBER}\)"),
+    Stated("state_gib", SGLANG, max, rf"conv_state size: {NUMBER} ?GB, ssm_state size: {NUMBER} ?GB"),
     Stated("kv_blocks", VLLM, min, rf"# (?:GPU|cuda|CUDA|rocm|ROCm|xpu) blocks: {NUMBER}"),
     Stated("max_concurrency", VLLM, min, rf"Maximum concurrency for [\d,]+ tokens per request: {NUMBER}x"),
     Stated("max_model_len", VLLM, max, rf"Maximum concurrency for {NUMBER} tokens per request"),
@@ -100,12 +105,29 @@ STATED = (
     Stated("gpu_memory_gib", TRTLLM, min, rf"device total memory {NUMBER} GiB"),
     Stated("gpu_memory_gib", TRTLLM, min, rf"calculating max tokens in paged kv cache: total: {NUMBER} GiB"),
 )  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What older versions of SGLang leave to the reader: free memory before a step less that after it."""
+
+    name: str
+    before: str
+    after: str
+
+
+GAPS = (
+    Gap("weights_gib", rf"[Ll]oad weight begin\..*?avail mem={NUMBER} GB", rf"[Ll]oad weight end\..*?avail mem={NUMBER} GB"),
+    Gap("kv_gib", rf"[Ll]oad weight end\..*?avail mem={NUMBER} GB", rf"[Mm]emory pool end\..*?avail mem={NUMBER} GB"),
+    Gap("graph_gib", rf"[Mm]emory pool end\..*?avail mem={NUMBER} GB", rf"Capture cuda graph end\..*?avail mem={NUMBER} GB"),
+)
 ANCHOR = re.compile(
-    r"G[i]?B|MiB|KV [Cc]ache|kv cache|max_total_num_token|blocks: |Maximum concurrency|maximum model length|utilization|fraction|"
+    r"G[i]?B|MiB|full_token|KV [Cc]ache|kv cache|max_total_num_token|blocks: |Maximum concurrency|maximum model length|"
+    r"utilization|fraction|"
     r"[Ss]erver_?[Aa]rgs|engine \(v|args: |args=|[Vv]ersion|vLLM|TensorRT|TRT-LLM|max_num|max_seq|max_model|max-model|model len|--\w"
 )  # what every line holds that is read, here or in `log_settings`
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 LONGEST = 16384  # characters of a line that are looked at: an engine prints all its arguments in one
+HEAD = 1 << 20  # characters that are looked at whole: lines may be broken anywhere
 MOST = 1e12  # no count or size of a log is larger
 SIGNS = {VLLM: "'Model loading took', 'Available KV cache memory', 'Actual usage is'", SGLANG: "'Load weight end', 'KV Cache is allocated'",
          TRTLLM: "'Allocated … for max tokens in paged KV cache'"}  # fmt: skip
@@ -116,6 +138,7 @@ WHOLE = {
     SGLANG: ("weights_gib", "graph_gib", "kv_gib", "kv_tokens", "max_model_len"),
     TRTLLM: ("weights_gib", "activation_gib", "kv_gib", "kv_tokens"),
 }
+NAMED = tuple(dict.fromkeys(row.name for row in STATED))  # in the order of the comparison
 INSTEAD = {"weights_gib": "consumed_gib", "kv_tokens": "kv_blocks"}  # told by some versions in the place of
 REMARKS = (
     (r"as specified by kv_cache_memory_bytes config", "its cache was set in bytes, so that the fraction did not count"),
@@ -143,16 +166,16 @@ class Line:
 
 
 def read_log(path: str) -> str:
-    """The lines of a log that may state memory or settings, each with the next one, onto which it may have been broken; "-" is
-    standard input."""
+    """The beginning of a log, where the start is, and of the rest the lines that may state memory or settings, each with the next
+    one, onto which it may have been broken; "-" is standard input."""
     source = lines_of(sys.stdin.buffer, "log", "-", lenient=True) if path == "-" else lines(path, "log", lenient=True)
-    kept, follows = [], False
+    kept, seen, follows = [], 0, False
     for line in source:
         plain = ANSI.sub("", line[:LONGEST])
         here = bool(ANCHOR.search(plain))
-        if here or follows:
+        if here or follows or seen < HEAD:
             kept.append(plain if plain.endswith("\n") else plain + "\n")
-        follows = here
+        seen, follows = seen + len(plain), here
     return "".join(kept)
 
 
@@ -163,7 +186,12 @@ def stated(text: str) -> tuple[tuple[Stated, float], ...]:
         values = [] if row.name in found else row.values(text)
         if values:
             found[row.name] = (row, row.join(values))
-    return tuple(found.values())
+    for gap in GAPS:
+        ends = [re.search(spaced(pattern), text) for pattern in (gap.before, gap.after)]
+        if gap.name not in found and ends[0] and ends[1]:
+            row = Stated(gap.name, SGLANG, max, gap.after)
+            found[gap.name] = row, _value(ends[0][1]) - _value(ends[1][1])
+    return tuple(found[name] for name in sorted(found, key=NAMED.index))
 
 
 def logged(text: str, where: str = "--log") -> dict[str, float]:
