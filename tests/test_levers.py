@@ -148,10 +148,8 @@ def test_typical_lengths_are_those_of_the_question(capsys: pytest.CaptureFixture
 
 
 def test_requests_of_several_lengths_count_with_their_mean_of_blocks() -> None:
-    import numpy as np
-
     found = answer("llama-3.1-8b", Cluster(load_gpu("l4"), 1), Widths(tp=1))
-    mixed = typical_of(np.array([1000, 3000]), np.array([24, 72]), 8192, "x", "--trace")
+    mixed = typical_of([1000, 3000], [24, 72], 8192, "x", "--trace")
     short, long = (users(found, ((n, 1),))[0] for n in (1024, 3072))
     assert users(found, mixed.lengths)[0] == pytest.approx(2 / (1 / short + 1 / long)) and (mixed.prompt, mixed.output) == (2000, 48)
 

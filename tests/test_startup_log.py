@@ -208,6 +208,7 @@ def test_every_wording_is_read_from_a_log_here() -> None:
 
 OTHERS: tuple[str, ...] = (
     "SWAKVPool mem usage: 21.00 GB, swa size: 100, full size: 900",
+    "Available memory: 32212254720, total memory: 65464696832",
     "Post-capture KV sizing: KV cache allocated. #tokens: 900, KV size: 20.00 GB, avail mem=3 GB",
 )
 

@@ -89,7 +89,7 @@ def _typical(given: dict[str, Any], length: int) -> Any:
         from apexsim.workload.stream import read_trace
 
         work = read_trace(given["trace"], columns=columns_of(given["map"]))
-        return typical_of(work.prompt, work.output, length, given["trace"], "--trace")
+        return typical_of(work.prompt.tolist(), work.output.tolist(), length, given["trace"], "--trace")
     if prompt is None and output is None:
         return None
     if prompt is None or output is None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from apexsim.engines import EngineRow
 from apexsim.errors import InputError, Rejected
@@ -18,7 +17,6 @@ from apexsim.plan.plan import Plan
 from apexsim.plan.pool import request_blocks
 from apexsim.plan.space import Scene, check
 
-Ints = NDArray[np.int64]
 LITTLE = 2.0  # requests of full length at once: a cache for fewer is called small
 
 
@@ -41,18 +39,17 @@ def usual(length: int) -> Typical:
     """What users are taken to send where nobody says it; a model with a shorter context gets requests that fill it."""
     whole = min(length, USUAL.lengths[0][0])
     prompt = whole - whole // 2
-    return replace(USUAL, prompt=float(prompt), output=float(whole - prompt), lengths=((whole, 1),)) if whole < 2048 else USUAL
+    return USUAL if whole == USUAL.lengths[0][0] else Typical(float(prompt), float(whole - prompt), ((whole, 1),), "the longest allowed")
 
 
-def typical_of(prompt: Ints, output: Ints, longest: int, source: str, where: str) -> Typical:
+def typical_of(prompt: Sequence[int], output: Sequence[int], longest: int, source: str, where: str) -> Typical:
     """The requests of a trace: prompt, output: [R] tokens.  Raises InputError where some are longer than `longest`."""
-    lengths, counts = np.unique(prompt + output, return_counts=True)
-    if lengths[-1] > longest:
-        many = int(counts[lengths > longest].sum())
+    counts = Counter(p + o for p, o in zip(prompt, output, strict=True))
+    many = sum(n for length, n in counts.items() if length > longest)
+    if many:
         told = f"{many} of {len(prompt)} requests are longer than the {longest} tokens that the server allows"
         raise InputError(told, where, f"give a larger --max-model-len, or: apexsim trace filter --max-context {longest}")
-    pairs = tuple(zip(lengths.tolist(), counts.tolist(), strict=True))
-    return Typical(float(prompt.mean()), float(output.mean()), pairs, source)
+    return Typical(sum(prompt) / len(prompt), sum(output) / len(output), tuple(sorted(counts.items())), source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ STATED = (
     Stated("kv_gib", VLLM, min, rf"reserved {NUMBER} GiB memory for KV Cache"),
     Stated("kv_gib", VLLM, min, rf"Current kv cache memory in use is {NUMBER} GiB"),
     Stated("kv_gib", VLLM, min, rf"available KV cache memory \({NUMBER} GiB\)"),
+    Stated("kv_gib", VLLM, min, rf"Available memory: {NUMBER}, total memory: \d", 1 / GiB),  # on Ascend, in bytes
     Stated("kv_gib", SGLANG, min, rf"Post-capture KV sizing: .*?\bKV size: {NUMBER} GB"),
     Stated("kv_gib", SGLANG, min, rf"SWAKVPool mem usage: {NUMBER} GB"),
     Stated("kv_gib", SGLANG, max, rf"KV Cache is allocated\..*?\bKV size: {NUMBER} GB"),
@@ -93,7 +94,7 @@ STATED = (
     Stated("kv_tokens", SGLANG, min, rf"\bfull_token={NUMBER}"),
     Stated("kv_tokens", TRTLLM, max, rf"GiB for max tokens(?: in paged KV cache)? \({NUMBER}\)"),
     Stated("state_gib", SGLANG, max, rf"conv_state size: {NUMBER} ?GB, ssm_state size: {NUMBER} ?GB"),
-    Stated("kv_blocks", VLLM, min, rf"# (?:GPU|cuda|CUDA|rocm|ROCm|xpu) blocks: {NUMBER}"),
+    Stated("kv_blocks", VLLM, min, rf"# (?!CPU)\w+ blocks: {NUMBER}"),
     Stated("max_concurrency", VLLM, min, rf"Maximum concurrency for [\d,]+ tokens per request: {NUMBER}x"),
     Stated("max_model_len", VLLM, max, rf"Maximum concurrency for {NUMBER} tokens per request"),
     Stated("max_model_len", SGLANG, max, rf"max_total_num_tokens?=.*?context_len={NUMBER}"),
@@ -102,6 +103,7 @@ STATED = (
     Stated("gpu_memory_gib", VLLM, min, rf"Free memory on device (?:\S+ )?\([\d.]+/{NUMBER} GiB\)"),
     Stated("gpu_memory_gib", VLLM, min, rf"total_gpu_memory (?:= ?)?\({NUMBER} ?GiB\)"),
     Stated("gpu_memory_gib", VLLM, min, rf"total_gpu_memory={NUMBER} ?GiB"),
+    Stated("gpu_memory_gib", VLLM, min, rf"Available memory: \d+, total memory: {NUMBER}", 1 / GiB),
     Stated("gpu_memory_gib", TRTLLM, min, rf"device total memory {NUMBER} GiB"),
     Stated("gpu_memory_gib", TRTLLM, min, rf"calculating max tokens in paged kv cache: total: {NUMBER} GiB"),
 )  # fmt: skip
@@ -121,7 +123,7 @@ GAPS = (
     Gap("graph_gib", rf"[Mm]emory pool end\..*?avail mem={NUMBER} GB", rf"Capture cuda graph end\..*?avail mem={NUMBER} GB"),
 )
 ANCHOR = re.compile(
-    r"G[i]?B|MiB|full_token|KV [Cc]ache|kv cache|max_total_num_token|blocks: |Maximum concurrency|maximum model length|"
+    r"G[i]?B|MiB|total memory|full_token|KV [Cc]ache|kv cache|max_total_num_token|blocks: |Maximum concurrency|maximum model length|"
     r"utilization|fraction|"
     r"[Ss]erver_?[Aa]rgs|engine \(v|args: |args=|[Vv]ersion|vLLM|TensorRT|TRT-LLM|max_num|max_seq|max_model|max-model|model len|--\w"
 )  # what every line holds that is read, here or in `log_settings`
