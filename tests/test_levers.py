@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import jsonschema
 import pytest
 
 from apexsim.cli import main
@@ -15,6 +16,7 @@ from apexsim.plan.sized import Typical, full_users, typical_of, typical_users, u
 from apexsim.plan.space import Scene, check
 from apexsim.plan.widths import island, layouts
 from apexsim.report.ledger import fit_json
+from apexsim.report.schema import schema_of
 from test_fit import answer
 
 ORDER = ("memory", "tokens", "sequences", "kv", "eager", "length", "weights", "layout", "together", "gpus")
@@ -169,6 +171,25 @@ def test_lengths_that_cannot_be_are_refused(words: tuple[str, ...], says: str, c
 def test_the_usual_request_is_no_longer_than_the_model_allows(length: int) -> None:
     typical = usual(length)
     assert typical.prompt + typical.output == typical.lengths[0][0] == min(length, 2048) and typical.prompt >= 1
+
+
+@pytest.mark.parametrize("words", [("deepseek-r1", "--gpu", "2x8xh100"), ("gpt-oss-120b", "--gpu", "h100:1", "--max-model-len", "32k")])
+def test_layouts_and_levers_are_in_the_record_and_on_the_page(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    _, found = asked(capsys, *words)
+    jsonschema.Draft202012Validator(schema_of("fit")).validate(found)
+    assert main(["fit", *words]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert all(x["flags"] in page for x in found["others"]) and all(x["change"] in page for x in found["levers"])
+    assert found["others"] or found["levers"]
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "200"])
+def test_the_page_keeps_within_the_terminal(columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for words in (("deepseek-r1", "--gpu", "2x8xh100"), ("qwen3.5-27b", "--gpu", "rtx-5090:2", "--tp", "2", "--weight-dtype", "fp8")):
+        assert main(["fit", *words]) == 0
+        rows = capsys.readouterr().out.splitlines()[1:]  # the first line is the title
+        assert max(map(len, rows)) <= max(80, min(int(columns), 120))
 
 
 def test_the_record_of_a_plan_that_does_not_fit_has_the_levers_too() -> None:

@@ -143,7 +143,7 @@ def _table(answer: Fit, rows: list[tuple[Fit, str]], width: int) -> RenderableTy
         (f"{found.room.kv_bytes / GiB:.1f} GiB" if found.room else "", counted(full_users(found)), counted(typical_users(found)), told)
         for found, told in rows
     ]
-    return columns(heads, cells, width=width)
+    return columns(heads, cells, width=min(width, PROSE_WIDTH))
 
 
 def log_text(log: Against, color: bool = False, width: int | None = None) -> str:
