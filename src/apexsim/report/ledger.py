@@ -216,7 +216,7 @@ def _users(answer: Fit) -> str:
                             (typical.lengths, f"{typical.prompt + typical.output:,.0f}")):  # fmt: skip
         many, stopped = users(answer, lengths)
         told.append(f"{counted(many)} of {length}{', as many as the engine runs' if stopped else ''}")
-    return f"{'; '.join(told)} (prompt {typical.prompt:,.0f} + output {typical.output:,.0f}: {typical.source})"
+    return f"{'; '.join(told)} ({typical.prompt:,.0f} + {typical.output:,.0f}: {typical.source})"
 
 
 def _expected(answer: Fit, found: Room) -> str:
