@@ -19,12 +19,13 @@ from apexsim.plan.flags import words_of
 from apexsim.plan.formats import formats_of
 from apexsim.plan.plan import Plan
 from apexsim.plan.sized import Fit, Lever, full_users, longest, sized, typical_users
-from apexsim.plan.widths import island, layouts
+from apexsim.plan.widths import NODE, island, layouts
 
 HIGHEST = 95  # hundredths of a GPU's memory: the most that is advised; beyond, drivers and fragments have no room
 STEP = 2048  # tokens of a step: the smaller default of vLLM
 FEWER = 4  # times fewer sequences at once
 GAIN = 1.05  # more users than before, or a change is not worth a line
+FULLER = (2, 4, 8)  # GPUs of a node tried where it has fewer
 MORE = (2, 4, 8, 16, 32, 64)  # times as many nodes tried where the cluster is too small
 TOGETHER = 2  # ways of pulling several at once that are told
 OLDER = ("volta", "turing")  # no engine has FP8 kernels for them
@@ -215,13 +216,12 @@ def _gpus(cluster: Cluster) -> str:
 
 
 def _grown(cluster: Cluster) -> Iterator[Cluster]:
-    node = island(replace(cluster, per_node=max(8, cluster.per_node), nodes=1))
-    wide = cluster.per_node
-    while cluster.nodes == 1 and 2 * wide <= node:
-        wide *= 2
-        yield replace(cluster, per_node=wide)
-    for times in MORE:
-        yield replace(cluster, per_node=wide, nodes=cluster.nodes * times)
+    """Larger clusters, smallest first: nodes filled up to what is usual, then more of them."""
+    node = island(replace(cluster, per_node=max(NODE, cluster.per_node), nodes=1))
+    fuller = [replace(cluster, per_node=wide) for wide in FULLER if cluster.per_node < wide <= node]
+    yield from fuller
+    largest = fuller[-1] if fuller else cluster
+    yield from (replace(largest, nodes=cluster.nodes * times) for times in MORE)
 
 
 Propose = Callable[[Fit], Iterator[Change]]
