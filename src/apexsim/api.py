@@ -40,8 +40,8 @@ from apexsim.slo import parse_slos
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import ROUND, model_length, paced
-from apexsim.workload.stream import read_trace
 from apexsim.workload.presets import preset_of
+from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import Coming, like, synthetic
 from apexsim.workload.trace import Workload
 

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from apexsim.cli.rows import COMMANDS
-from apexsim.workload.clashes import NO_GAPS, NO_TRACE, NO_WIDTHS, OWN_ARRIVALS, PRESET, QUESTION, Clash, Given, beside, both, no_rate, without
+from apexsim.workload.clashes import (
+    NO_GAPS,
+    NO_TRACE,
+    NO_WIDTHS,
+    OWN_ARRIVALS,
+    OWN_LENGTHS,
+    PRESET,
+    QUESTION,
+    Clash,
+    Given,
+    beside,
+    both,
+    no_rate,
+    without,
+)
 
 
 def _all_to_stdout(given: Given) -> bool:
@@ -28,7 +42,12 @@ FORMAT = (Clash("format", beside("map"), "the columns are named", "drop one of b
 CLASHES: dict[str, tuple[Clash, ...]] = {
     "plan": (*QUESTION, *REPORT),
     "simulate": (*QUESTION, *NO_WIDTHS),
-    "fit": NO_WIDTHS,
+    "fit": (
+        *NO_WIDTHS,
+        *(Clash(name, beside("trace"), OWN_LENGTHS, "drop one of both") for name in ("prompt_len", "output_len", "workload")),
+        *(Clash(name, beside("workload"), PRESET, "drop one of both") for name in ("prompt_len", "output_len")),
+        Clash("map", without("trace"), NO_TRACE, "add --trace FILE"),
+    ),
     "replay": (
         *(Clash(name, beside("compare"), "nothing is sent beside --compare", "drop it") for name in SENT),
         *(Clash(name, without("plan"), "nothing is predicted", "add --plan PLAN") for name in PREDICTED),

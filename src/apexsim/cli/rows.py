@@ -164,15 +164,23 @@ SIZED_ENGINE = (
     *(opt for opt in ENGINE if opt.name in ("engine", "max_num_seqs", "max_num_batched_tokens", "block_size", "enforce_eager")),
     Opt("gpu_memory_utilization", float, None, "The engine's own memory fraction, in its own meaning. SGLang: --mem-fraction-static; "
         "TensorRT-LLM: --kv-cache-free-gpu-memory-fraction.", "X", least=0, most=1, above=True),
-    Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's; with --workload that of its longest request.", "L",
+    Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's.", "L",
         least=2, tokens=True),
     Opt("num_speculative_tokens", int, None, "Draft tokens of the model's own multi-token-prediction layers.", "N", least=1),
 )  # fmt: skip
-FITTED = Opt("workload", str, None, "The longest request and the mean one of a known use: chat, rag, code … (see: apexsim workloads), or of a "
-             ".toml file.", "NAME")
+SIZED_USERS = (
+    Opt("prompt_len", int, None, "Prompt tokens of a typical request. Default: 1,024, and as many of output.", "N", least=1,
+        most=MOST_TOKENS, tokens=True),
+    Opt("output_len", int, None, "Output tokens of a typical request.", "N", least=1, most=MOST_TOKENS, tokens=True),
+    Opt("trace", str, None, "Typical requests are those of a file, of any format that `apexsim trace` reads.", "FILE"),
+    Opt("workload", str, None, "Typical requests are those of a known use: chat, rag, code … (see: apexsim workloads), or of a .toml file.",
+        "NAME"),
+    *(opt for opt in WORKLOAD if opt.name == "map"),
+)  # fmt: skip
 STORED = tuple(opt for opt in PRECISION if opt.name not in ("activation_dtype", "expert_load"))
 SIZED_OUTPUT = (
-    Opt("log", str, None, "Hold the prediction against a start-up log, line by line; - reads standard input.", "FILE"),
+    Opt("log", str, None, "Hold the prediction against a start-up log, line by line; settings that are not given here are taken from it. "
+        "- reads standard input.", "FILE"),
     JSON,
 )
 LIST_JSON = (JSON,)
@@ -353,7 +361,10 @@ def _listed(groups: Groups) -> Groups:
 COMMANDS: dict[str, Groups] = {
     "plan": _listed({**QUESTION, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
-    "fit": {"Cluster": CLUSTER, "Workload": (FITTED,), "Layout": (*WIDTHS, SIZED_PLAN), "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
+    "fit": {
+        "Cluster": CLUSTER, "Layout": (*WIDTHS, SIZED_PLAN), "Users": SIZED_USERS, "Engine": SIZED_ENGINE, "Precision": STORED,
+        "Output": SIZED_OUTPUT,
+    },
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},

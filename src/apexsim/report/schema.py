@@ -289,23 +289,50 @@ SWEEP = obj("`plan` with lists", {
 
 # ---- the rest -----------------------------------------------------------------------------------------------------------
 
+_SIZED = {"users_full": num("users of full length at once"), "users_typical": num("users of typical length at once")}
 FIT = obj("`fit`", {
     "format": const(ledger.FORMAT), "model": text("model"), "gpu": text("GPU"), "gpus": count("GPUs in all"),
-    "engine": text("engine and version"), "plan": text("the plan that was sized"), "max_model_len": count("longest prompt + output"),
+    "engine": text("engine and version"), "plan": text("the plan that was sized"),
+    "flags": text("the widths of a replica as the engine is told them"), "max_model_len": count("longest prompt + output"),
     "fits": flag("the engine would start"), "gpu_memory_bytes": num("of one GPU"), "memory_fraction": num("in the engine's meaning"),
     "max_num_seqs": count("sequences that run at once"), "max_num_batched_tokens": count("tokens of one step"),
+    "levers": many(obj("a change that was sized", {
+        "kind": text("memory, tokens, sequences, kv, eager, length, weights, layout, together or gpus"),
+        "change": text("the engine's words for it"), "plan": text("the plan then"), "gpus": count("GPUs then"),
+        "max_model_len": count("longest request then"), "kv_bytes": num("KV cache then"), **_SIZED,
+    }), "what would make it fit, or where room is little give more, in the order in which to try; changes that do not help are left out"),
     "ledger": many(obj("a line", {"line": text("what"), "bytes": num("byte")}), "memory of the tightest GPU"),
     "stage": count("the tightest stage"), "kv_bytes": num("KV cache"), "kv_range_bytes": many(num("byte"), "where start-up logs lay"),
     "kv_tokens": count("tokens that it holds"), "max_concurrency": num("requests of max_model_len at once"),
     "block_tokens": count("tokens of a block"), "block_bytes": num("bytes of a block"),
     "same_cache_fraction": by_name(num("fraction"), "the same cache as a fraction in each engine's meaning: total vLLM, static SGLang, "
                                    "free TensorRT-LLM"),
-    "log": many(text("line"), "as the engine would log it"), "notes": many(text("note"), "what the user should know"),
+    "log": many(text("line"), "as the engine would log it"),
+    "users": obj("users at once, on all GPUs together", {
+        "full_length": count("tokens of a request of full length"), "full": num("users who send such"),
+        "full_limited_by_sequences": flag("the engine's limit of sequences stops there, not the cache"),
+        "typical_prompt": num("mean prompt of a typical request [tokens]"), "typical_output": num("its mean output [tokens]"),
+        "typical_source": text("where these are from"), "typical": num("users who send such"),
+        "typical_limited_by_sequences": flag("the engine's limit of sequences stops there, not the cache"),
+    }),
+    "others": many(obj("a layout", {"plan": text("its name"), "flags": text("as the engine is told"), **_SIZED}),
+                   "further layouts that fit, where one node is not enough"),
+    "notes": many(text("note"), "what the user should know"),
     "comparison": many(obj("a line of --log", {"line": text("what"), "logged": num("in the log"), "predicted": num("here")}),
                        "against a start-up log"),
+    "log_settings": many(obj("a setting that the log tells", {
+        "setting": text("its name here"), "logged": {"description": "its value in the log"},
+        "used": {"description": "the value sized with"},
+        "taken": flag("taken from the log, since it was not given"),
+    }), "what the server was started with"),
+    "log_missing": many(text("line"), "lines of a complete log that this one lacks"),
+    "log_failure": text("what the engine said when it did not start; empty where it did"),
+    "log_remarks": many(text("remark"), "what in the log explains differences"),
+    "log_fraction": num("share of the GPU that the log's lines of use add up to; null where they do not say", True),
     "rule": text("of what does not fit: the rule"), "reason": text("the numbers"), "nearest": text("what would fit"), "error": _ERROR,
 }, optional=("ledger", "stage", "kv_bytes", "kv_range_bytes", "kv_tokens", "max_concurrency", "block_tokens", "block_bytes",
-             "same_cache_fraction", "log", "notes", "comparison", "rule", "reason", "nearest", "error"))  # fmt: skip
+             "same_cache_fraction", "log", "users", "others", "notes", "comparison", "log_settings", "log_missing", "log_failure",
+             "log_remarks", "log_fraction", "rule", "reason", "nearest", "error"))  # fmt: skip
 MODELS = many(obj("a bundled model", {
     "name": text("hub id"), "family": text("architecture"), "total_parameters": num("all"), "active_parameters": num("used by one token"),
     "max_length": count("longest context"), "aliases": many(text("name"), "other names"), "source": text("where the config is from"),
