@@ -26,6 +26,7 @@ from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded, located
 from apexsim.files import read_text
 from apexsim.gpu_file import changed, differences, known_keys, number_at, table_at, text_at, texts_at
+from apexsim.slices import SPELLED, sliced, spelled
 from apexsim.units import GB, TFLOPS, US, GiB
 
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
@@ -91,11 +92,20 @@ class Gpu:
     notes: tuple[str, ...]
     clock_mhz: float = math.nan  # highest SM clock
     clock: float = 1.0  # SM clock over that
+    profile: str = ""  # of a MIG slice
+    slot: float = 1.0  # bandwidth of the PCIe slot over the card's own
+    network: float = 1.0  # bandwidth of the network over the assumed one
+    stated: tuple[str, ...] = ()  # links that the question states: "nic", "pcie"
 
     @property
     def has_scale_up(self) -> bool:
         """Whether GPUs are joined by more than the host's PCIe."""
         return self.link.span > 1 and self.link.bandwidth > self.host.bandwidth
+
+    @property
+    def link_share(self) -> float:
+        """Bandwidth between the GPUs of a node over what it would be in a slot as wide as the card."""
+        return 1.0 if self.has_scale_up else self.slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +261,7 @@ def load_gpu(name: str | Path) -> Gpu:
     """The GPU of any spelling of its name (a remark in brackets is tried last), of a TOML file of the same form, or of a
     device folder: one at a path, or one that was added under this name.
 
-    A clock may follow: `h100-sxm@1200MHz`.
+    A clock may follow: `h100-sxm@1200MHz`; or a MIG profile: `h100:3g.40gb`, `h100-mig-3g.40gb`.
     """
     text = str(name)
     if found := re.fullmatch(r"(.+)@(\d+) *(?:mhz)?", text, re.IGNORECASE):
@@ -260,6 +270,8 @@ def load_gpu(name: str | Path) -> Gpu:
     for form in (text, inside[1] if inside else ""):
         if spelling(form) in _index() and "@" not in form:
             return _index()[spelling(form)]
+    if (part := spelled(text)) and spelling(part[0]) in _index():
+        return sliced(_index()[spelling(part[0])], part[1])
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
     for folder in (located(text), devices_folder() / spelling(text)):
@@ -293,8 +305,9 @@ def cluster_of(gpu: str | Path, gpus: int | None = None, nodes: int | None = Non
         if count > MOST:
             raise InputError(f"'{gpu}' says {count} {key}", "--gpu", f"at most {MOST:,} are simulated")
     per_node = counted.get("gpus", gpus)
+    if per_node is None and load_gpu(name).profile:
+        per_node = 1
     if per_node is None:
-        load_gpu(name)
         raise InputError("missing option '--gpus'", "", f"how many GPUs has each node? --gpus N, or --gpu {name}:N")
     return Cluster(load_gpu(name), per_node, counted.get("nodes", 1 if nodes is None else nodes))
 
@@ -313,7 +326,8 @@ def _is_gpu(text: str) -> bool:
     """Whether a text names a GPU, without a look at counts."""
     base = re.sub(r"@\d+ *(?:mhz)?$", "", text, flags=re.IGNORECASE)
     inside = re.search(r"\((.*?)\)", base)
-    known = any(form and spelling(form) in _index() for form in (base, inside[1] if inside else ""))
+    part = SPELLED.fullmatch(base)
+    known = any(form and spelling(form) in _index() for form in (base, inside[1] if inside else "", part["card"] if part else ""))
     folder = devices_folder() / spelling(base)
     return known or expanded(base).exists() or (bool(spelling(base)) and (folder / DEVICE_FILE).is_file())
 

@@ -49,12 +49,14 @@ def fit(model: Model, **given: Any) -> None:
 
 def _answer(name: str, given: dict[str, Any]) -> Any:
     from apexsim.hardware import cluster_of
+    from apexsim.links import with_links
     from apexsim.model.families import load_model
     from apexsim.plan.choose import engine_of, precision_of
     from apexsim.plan.fit import Widths
     from apexsim.plan.fit import fit as sized
 
-    model, cluster = load_model(name), cluster_of(given["gpu"], given["gpus"], given["nodes"])
+    model = load_model(name)
+    cluster = with_links(cluster_of(given["gpu"], given["gpus"], given["nodes"]), given["nic"], given["pcie"])
     if given["num_speculative_tokens"] and "mtp" not in dict(model.outside_parts):
         told = f"it has no effect: {model.name} has no multi-token-prediction layers"
         raise InputError(told, "--num-speculative-tokens", "drop it")

@@ -10,6 +10,7 @@ from apexsim.plan.memory import Room, fractions, log_lines
 from apexsim.report.draw import percent, stacked
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.report.startup_log import Line
+from apexsim.report.wiring import cluster_json, links_of
 from apexsim.units import GiB
 
 FORMAT = "apexsim.fit/1"
@@ -42,6 +43,7 @@ def fit_json(answer: Fit, lines: tuple[Line, ...] = ()) -> dict[str, Any]:
     gpu = answer.cluster.gpu
     head: dict[str, Any] = {
         "format": FORMAT, "model": answer.model.name, "gpu": gpu.name, "gpus": answer.cluster.size,
+        "cluster": cluster_json(answer.cluster),
         "engine": answer.engine.label, "plan": answer.plan.shorthand, "max_model_len": answer.max_model_len,
         "fits": answer.fits, "gpu_memory_bytes": gpu.memory_bytes, "memory_fraction": answer.engine.memory_fraction,
         "max_num_seqs": answer.engine.max_num_seqs, "max_num_batched_tokens": answer.engine.max_num_batched_tokens,
@@ -54,7 +56,7 @@ def fit_json(answer: Fit, lines: tuple[Line, ...] = ()) -> dict[str, Any]:
         "kv_bytes": found.kv_bytes, "kv_range_bytes": found.kv_range, "kv_tokens": found.tokens if found.pool.groups else 0,
         "max_concurrency": found.max_concurrency, "block_tokens": found.block_size, "block_bytes": found.pool.block_bytes,
         "same_cache_fraction": fractions(found, answer.engine), "log": list(words(answer, found)),
-        "notes": (*answer.notes, *answer.model.notes),
+        "notes": told(answer),
         "comparison": [{"line": x.name, "logged": x.logged, "predicted": x.predicted} for x in lines],
     }  # fmt: skip
 
@@ -110,7 +112,7 @@ def _compared(line: Line) -> tuple[str, str, str, str]:
 
 
 def _remarks(answer: Fit, found: Room) -> list[tuple[str, str]]:
-    rows = []
+    rows = [("links", link) for link in ("; ".join(links_of(answer.cluster)),)] if answer.cluster.gpu.stated else []
     if found.pool.groups:
         low, high = (size / GiB for size in found.kv_range)
         rows.append(("expect", f"KV cache of {low:.1f} to {high:.1f} GiB: where independent start-up logs lay"))
@@ -122,4 +124,10 @@ def _remarks(answer: Fit, found: Room) -> list[tuple[str, str]]:
         )
     if answer.plan.stages > 1:
         rows.append(("tightest", f"stage {found.stage + 1} of {answer.plan.stages}"))
-    return rows + [("note", note) for note in (*answer.notes, *answer.model.notes)]
+    return rows + [("note", note) for note in told(answer)]
+
+
+def told(answer: Fit) -> tuple[str, ...]:
+    """What the user should know of the plan, the model and the GPU."""
+    gpu = answer.cluster.gpu
+    return (*answer.notes, *answer.model.notes, *(f"{gpu.name}: {note}" for note in gpu.notes))
