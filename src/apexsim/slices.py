@@ -81,8 +81,8 @@ def sliced(gpu: Gpu, name: str) -> Gpu:
     share = max(found.compute, found.memory)
     note = (
         f"a MIG slice: {found.compute:.0%} of the SMs and {found.memory:.1%} of the memory and bandwidth of one {gpu.name}; times are "
-        f"scaled from the whole card, nothing was measured on a slice; rent is {found.rent:.0%} of the card's; one server per slice "
-        "(CUDA_VISIBLE_DEVICES takes its MIG UUID, see nvidia-smi -L)"
+        f"scaled from the whole card, nothing was measured on a slice; rent is {found.rent:.0%} of the card's; one server per slice; "
+        "MIG0, MIG1 … in the launch line are the slices' UUIDs, see nvidia-smi -L"
     )
     alone = replace(gpu.host, span=1)
     return replace(
