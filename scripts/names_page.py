@@ -21,6 +21,13 @@ the option. The help shows our own names only, and so do the lines that a report
 
 **Clusters.** `--gpu h100:8`, `8xh100`, `h100x8` and `2x8xh100` (nodes × GPUs × name) hold the counts themselves.
 
+**GPUs.** Any spelling that vendors, clouds and forums use: `H100-SXM5-80GB`, `4090`, `4090-48gb`, `5060 Ti 16GB`, `a800`, `910b`,
+`strix-halo`, `NVIDIA A100-SXM4-80GB`; `apexsim gpus TEXT` finds them and prints their notes. A MIG slice is its card with a profile:
+`h100:3g.40gb`, `h100-mig-3g.40gb`, `2xh100:3g.40gb`, or as `nvidia-smi -L` writes it.
+
+**Links.** `--nic 400Gb` is 400 Gbit/s for each GPU (`400Gbps`, `50GB/s`, `ndr`); `400Gb/node` and `4x100Gb` are a node's, divided over its
+GPUs. `--pcie x8`, `gen4`, `4.0x16` is the slot of each card.
+
 **Plans.** `TP8`, `2×TP4` or `2xTP4`, `PP2×TP4`, also as `tp8`, `PP4`, `TP4PP2`, `tp4 pp2`.
 """
 SPECIAL = {

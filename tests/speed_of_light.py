@@ -120,7 +120,14 @@ FAMILIES = {
     "h200-sxm": "h100-sxm", "b200-sxm": "h200-sxm", "b300-sxm": "b200-sxm", "gb300": "gb200", "h100-sxm": "a100-sxm-80gb",
     "a100-sxm-80gb": "a100-sxm-40gb", "a100-pcie-80gb": "a100-pcie-40gb", "h100-nvl": "h100-pcie", "gh200-144gb": "gh200-96gb",
     "l40s": "l4", "rtx-6000-ada": "l4", "rtx-4090": "l4", "rtx-pro-6000": "gb10", "rtx-5090": "gb10", "mi325x": "mi300x",
-}  # fmt: skip
+    "rtx-5080": "rtx-5070-ti", "rtx-5070-ti": "rtx-5070", "rtx-5070": "rtx-5060-ti-16gb", "rtx-4080": "rtx-4070", "rtx-4090-d": "rtx-4080",
+    "rtx-4070": "rtx-4060-ti-16gb", "rtx-3090-ti": "rtx-3090", "rtx-3090": "rtx-3080-20gb", "rtx-3080-20gb": "rtx-3060-12gb", "l40": "l20",
+    "rtx-a6000": "rtx-a5000", "rtx-a5000": "rtx-a4000", "rtx-pro-5000": "rtx-pro-4500", "h20-141gb": "h20", "h200-nvl": "h100-pcie",
+    "mi60": "mi50-32gb", "mi210": "mi100", "mi355x": "mi350x", "b70": "b580", "ascend-910b1": "ascend-910b2", "n300": "n150",
+    "ascend-910b3": "ascend-910b4", "rx-7900-xtx": "strix-halo",
+}
+SLICES = {"h100:1g.10gb": "h100-sxm", "h100:3g.40gb": "h100-sxm", "a100-80gb:2g.20gb": "a100-sxm-80gb", "a30:1g.6gb": "a30",
+          "b200:1g.23gb": "b200-sxm", "rtx-pro-6000:2g.48gb": "rtx-pro-6000"}  # fmt: skip
 
 
 def comparable(plan: str, gpu: str, weights: str) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from apexsim import hardware
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, all_gpus, gpu_names, load_gpu
 from apexsim.units import GiB, format_bytes, format_count, format_seconds, parse_duration
@@ -53,13 +56,41 @@ SPELLINGS = {
     "gaudi3": ["Gaudi3"],
     "trainium2": ["Trainium2"],
     "b60": ["b60"],
+    # what people ask about in forums, as they type it
+    "rtx-2080-ti-22gb": ["RTX2080Ti-22GB"],
+    "rtx-4090-48gb": ["4090-48gb", "4090 48G", "RTX 4090 48GB"],
+    "rtx-4090-d": ["4090D", "4090d"],
+    "rtx-3080-20gb": ["3080-20gb", "3080 20G"],
+    "rtx-3060-12gb": ["3060", "3060 12GB"],
+    "rtx-5060-ti-16gb": ["5060ti", "5060 Ti", "rtx-5060-ti", "5060 Ti 16GB"],
+    "rtx-5070-ti": ["5070ti", "5070 Ti", "RTX 5070 Ti"],
+    "rtx-5080": ["5080", "NVIDIA GeForce RTX 5080"],
+    "rtx-4060-ti-16gb": ["4060 Ti 16GB", "4060ti"],
+    "rtx-4070-ti-super": ["4070 Ti Super", "RTX4070TiSuper"],
+    "a800-sxm-80gb": ["a800", "A800-SXM4-80GB"],
+    "a800-pcie-80gb": ["A800 PCIe", "NVIDIA A800 80GB PCIe"],
+    "h800-sxm": ["h800", "NVIDIA H800"],
+    "h800-pcie": ["H800 PCIe"],
+    "h20-141gb": ["H20-141GB", "H20-3e"],
+    "h200-nvl": ["H200 NVL"],
+    "l20": ["L20", "NVIDIA L20"],
+    "l40": ["L40", "NVIDIA L40"],
+    "rtx-a5000": ["A5000", "NVIDIA RTX A5000"],
+    "ascend-910b3": ["910b", "Ascend 910B", "910B3"],
+    "ascend-910b4": ["910B4"],
+    "mi50-32gb": ["MI50", "mi50"],
+    "mi100": ["MI100"],
+    "mi210": ["MI210", "AMD Instinct MI210"],
+    "b70": ["Arc Pro B70", "b70"],
+    "b580": ["Arc B580"],
+    "strix-halo": ["Ryzen AI Max+ 395", "strix halo", "gfx1151"],
+    "n300": ["n300", "Tenstorrent n300"],
 }
 
 # rows of measured files that name no one GPU, or one without published peaks or of no known make
 KNOWN_UNKNOWN = (
     "24GB-class", "24GB-class(3090/4090)", "80GB-class", "A10/L4-24GB", "A100/A800-80GB", "Ascend-910(64GB)",
-    "GB200/B200", "GB200/B200(184GiB)", "GB200/B200?", "H100-64GB(MN5)", "RTX2060-12GB", "RTX2080Ti-22GB",
-    "RTX3090/4090-24GB",
+    "GB200/B200", "GB200/B200(184GiB)", "GB200/B200?", "H100-64GB(MN5)", "RTX2060-12GB", "RTX3090/4090-24GB",
 )  # fmt: skip
 
 # [GiB] what engines see, from start-up logs
@@ -72,6 +103,8 @@ MEASURED = (
     "a100_sxm", "b200_sxm", "b300_sxm", "b60", "gb200", "gb300", "h100_sxm", "h200_sxm", "l40s", "rtx_pro_6000_server",
     "v100_pcie",
 )  # fmt: skip
+
+UNLIKE = ("davinci-910b", "wormhole", "rdna3", "rdna3.5", "rdna4")  # nothing that was measured is like them: the stated roofline
 
 MADE_UP = """
 name = "tomorrow-1"
@@ -130,7 +163,7 @@ def test_figures_are_in_si_and_sourced(gpu) -> None:
     assert gpu.flops.get("fp8", 1e99) >= gpu.flops["bf16"] and gpu.flops.get("fp4", 1e99) >= 1.9 * gpu.flops["bf16"]
     assert all(1e9 < x.bandwidth < 1e12 and 1e-7 < x.latency < 5e-5 for x in (gpu.link, gpu.nic, gpu.host))
     assert {"peaks", "memory", "link", "nic", "host"} <= set(gpu.sources)
-    assert gpu.kernels or gpu.borrow
+    assert gpu.kernels or gpu.borrow or gpu.arch in UNLIKE
     assert {gpu.kernels, gpu.borrow} - {""} <= set(MEASURED)
     assert math.isnan(gpu.idle_w) or gpu.idle_w < gpu.tdp_w
     assert bool(gpu.prices) <= ("price" in gpu.sources)
@@ -202,6 +235,58 @@ def test_a_made_up_gpu_is_one_file(tmp_path: Path) -> None:
     path.write_text(MADE_UP)
     gpu = load_gpu(path)
     assert (gpu.name, gpu.flops["fp8"], gpu.memory_bytes, gpu.link.span) == ("tomorrow-1", 3e15, 200 * GiB, 16)
+
+
+def test_a_file_may_be_another_gpu_with_changes(tmp_path: Path) -> None:
+    path, base = tmp_path / "mine.toml", load_gpu("h100-sxm")
+    path.write_text('name = "mine"\nbase = "H100"\n[memory]\ntotal_gib = 94\n[link]\nbandwidth_gb_s = 200\n')
+    gpu = load_gpu(path)
+    assert (gpu.memory_bytes, gpu.memory_nominal_bytes, gpu.link.bandwidth) == (94 * GiB, 94 * GiB, 200e9)
+    assert (gpu.flops, gpu.memory_bandwidth, gpu.link.latency) == (base.flops, base.memory_bandwidth, base.link.latency)
+    assert (gpu.kernels, gpu.borrow, gpu.aliases, dict(gpu.prices)) == ("", base.kernels, (), {})
+    assert gpu.notes == ("as H100 but for: memory, link between GPUs",)
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ('name = "mine"\nbase = "h100-smx"', "unknown base 'h100-smx'.*h100-sxm"),
+    ('base = "h100-sxm"', "'name' must be a text"),
+    ('name = "mine"\nbase = 3', "'base' must be a text"),
+    ('name = "mine"\nbase = "h100-sxm"\n[memroy]\ntotal_gib = 3', "unknown key 'memroy'"),
+    ('name = "mine"\nbase = "h100-sxm"\nmemory = 3', r"\[memory\] must be a table"),
+    ('name = "mine"\nbase = "h100-sxm"\n[memory]\ntotal_gib = "x"', "'total_gib' must be a number"),
+])  # fmt: skip
+def test_a_fault_in_a_changed_gpu_is_named(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=told):
+        load_gpu(path)
+
+
+def _leaves(data: dict[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Every figure of a GPU file, by its table and key."""
+    apart = ("name", "base", "aliases", "notes", "sources", "price_usd_h")
+    pairs = ((key, value if isinstance(value, dict) else {"": value}) for key, value in data.items() if key not in apart)
+    return {(key, name): figure for key, table in pairs for name, figure in table.items()}
+
+
+def _file(name: str) -> dict[str, Any]:
+    return tomllib.loads((Path(hardware.__file__).parent / f"data/gpus/{name}.toml").read_text(encoding="utf-8"))
+
+
+def _whole(name: str) -> dict[tuple[str, ...], Any]:
+    data = _file(name)
+    return {**(_whole(data["base"]) if "base" in data else {}), **_leaves(data)}
+
+
+@pytest.mark.parametrize("name", [name for name in gpu_names() if "base" in _file(name)])
+def test_a_changed_gpu_holds_only_what_differs_and_says_where_that_is_from(name: str) -> None:
+    data = _file(name)
+    base = _whole(data["base"])
+    same = [key for key, figure in _leaves(data).items() if base.get(key) == figure]
+    assert same == []
+    source = {"tflops": "peaks", "tdp_w": "tdp", "clock_mhz": "clock"}
+    changed = {source.get(table, table) for table, _ in _leaves(data)} - {"arch", "clock"}
+    assert changed <= set(data["sources"]) and data["sources"]
 
 
 FAULTS = [  # change to the made-up file -> what the error names

@@ -22,6 +22,7 @@ from apexsim.cost.power import power_law
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
 from apexsim.hardware import Gpu, cluster_of
+from apexsim.links import with_links
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.model.parts import routed_experts
@@ -157,8 +158,9 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, trace: str | Workload | TraceFile | None = None,
-    workload: str | None = None, time_unit: str | None = None, columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
+    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, nic: str | None = None, pcie: str | None = None,
+    trace: str | Workload | TraceFile | None = None, workload: str | None = None, time_unit: str | None = None,
+    columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
@@ -172,14 +174,15 @@ def ask(
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
-    gpu may hold the counts: "h100:8", "2x8xh100"; tp, pp, dp, ep restrict the plans.  What would do nothing is refused.
+    gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
+    restrict the plans.  What would do nothing is refused.
     """
     inputs = {k: v for k, v in locals().items() if v not in (None, (), []) and v is not False}
     if isinstance(trace, (Workload, TraceFile)):
         inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))
     what = load_model(model)
-    cluster = cluster_of(gpu, gpus, nodes)
+    cluster = with_links(cluster_of(gpu, gpus, nodes), nic, pcie)
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {' or '.join(ROUTES)}")
     if trace is not None:

@@ -25,15 +25,11 @@ from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded, located
 from apexsim.files import read_text
+from apexsim.gpu_file import changed, differences, known_keys, number_at, table_at, text_at, texts_at
+from apexsim.slices import SPELLED, sliced, spelled
 from apexsim.units import GB, TFLOPS, US, GiB
 
-PEAKS = ("fp32", "tf32", "bf16", "fp8", "int8", "fp4")  # formats a GPU file may quote; fp16 runs at the bf16 peak
-LARGEST, SMALLEST = 1e9, 1e-6  # of a figure in a GPU file, in the unit it is written in
-LIMITS = {"tdp_w": 1e5, "idle_w": 1e5, "clock_mhz": 1e5, "total_gib": 1e6, "nominal_gb": 1e6, "bandwidth_gb_s": 1e7,
-          "latency_us": 1e6, "launch_us": 1e6, "cache_mb": 1e6, **dict.fromkeys(PEAKS, 1e6)}  # fmt: skip # any machine is far below
-POSITIVE = ("tdp_w", "idle_w", "clock_mhz", "nominal_gb")  # absent or above 0
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
-PRICE_BOOKS = ("hyperscaler", "neocloud", "retail", "on_demand")
 MOST = 4096  # GPUs of a node, and nodes: more is a slip
 
 
@@ -96,11 +92,20 @@ class Gpu:
     notes: tuple[str, ...]
     clock_mhz: float = math.nan  # highest SM clock
     clock: float = 1.0  # SM clock over that
+    profile: str = ""  # of a MIG slice
+    slot: float = 1.0  # bandwidth of the PCIe slot over the card's own
+    network: float = 1.0  # bandwidth of the network over the assumed one
+    stated: tuple[str, ...] = ()  # links that the question states: "nic", "pcie"
 
     @property
     def has_scale_up(self) -> bool:
         """Whether GPUs are joined by more than the host's PCIe."""
         return self.link.span > 1 and self.link.bandwidth > self.host.bandwidth
+
+    @property
+    def link_share(self) -> float:
+        """Bandwidth between the GPUs of a node over what it would be in a slot as wide as the card."""
+        return 1.0 if self.has_scale_up else self.slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,62 +152,8 @@ class Cluster:
 
 # ---- reading ------------------------------------------------------------------------------------------------------
 
-_TOP = {"name", "vendor", "arch", "kernels", "borrow", "aliases", "notes", "tdp_w", "idle_w", "clock_mhz"}
-_TABLES: dict[str, set[str]] = {
-    "tflops": set(PEAKS),
-    "memory": {"total_gib", "nominal_gb", "bandwidth_gb_s", "cache_mb"},
-    "link": {"name", "bandwidth_gb_s", "latency_us", "launch_us", "span", "multi_node"},
-    "nic": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
-    "host": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
-    "price_usd_h": set(PRICE_BOOKS),
-    "sources": set(),  # any key
-}  # fmt: skip
-
-
-def _number(table: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
-    """A positive number (0 allowed where a default exists)."""
-    value = table.get(key, default)
-    if value is None:
-        raise InputError(f"key '{key}' is missing", where)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"key '{key}' must be a number, got {value!r}", where)
-    if key not in table and math.isnan(value):
-        return value  # unknown, and allowed to be
-    if value != value or value < 0 or (value == 0 and (default is None or key in POSITIVE)):
-        raise InputError(f"key '{key}' must be positive, got {str(value)[:40]}", where)
-    if value > LIMITS.get(key, LARGEST) or 0 < value < SMALLEST:
-        told = f"from {SMALLEST:g} to {LIMITS.get(key, LARGEST):g}"
-        raise InputError(f"key '{key}' must lie {told}, got {str(value)[:40]}", where, "is the unit right?")
-    return float(value)
-
-
-def _text(table: Mapping[str, Any], key: str, where: str, needed: bool = True) -> str:
-    value = table.get(key, None if needed else "")
-    if not isinstance(value, str) or (needed and not value.strip()):
-        raise InputError(f"key '{key}' must be a text, got {value!r}", where)
-    return value
-
-
-def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise InputError(f"key '{key}' must be a list of texts, got {value!r}", where)
-    return tuple(value)
-
-
-def _section(data: Mapping[str, Any], key: str, where: str, needed: bool = True) -> Mapping[str, Any]:
-    value = data.get(key, None if needed else {})
-    if not isinstance(value, dict):
-        raise InputError(f"table [{key}] is missing" if value is None else f"[{key}] must be a table", where)
-    known = _TABLES[key]
-    for name in value:
-        if known and name not in known:
-            raise InputError(f"unknown key '{name}' in [{key}]", where, nearest(name, known))
-    return value
-
-
 def _link(data: Mapping[str, Any], key: str, where: str) -> Link:
-    table, at = _section(data, key, where), f"{where} [{key}]"
+    table, at = table_at(data, key, where), f"{where} [{key}]"
     span = table.get("span", 0) if key == "link" else sys.maxsize
     if isinstance(span, bool) or not isinstance(span, int) or span < 1:
         raise InputError(f"key 'span' must be a whole number of GPUs ≥ 1, got {span!r}", at)
@@ -210,57 +161,72 @@ def _link(data: Mapping[str, Any], key: str, where: str) -> Link:
     if not isinstance(multi_node, bool):
         raise InputError(f"key 'multi_node' must be true or false, got {multi_node!r}", at)
     return Link(
-        name=_text(table, "name", at),
-        bandwidth=_number(table, "bandwidth_gb_s", at) * GB,
-        latency=_number(table, "latency_us", at) * US,
+        name=text_at(table, "name", at),
+        bandwidth=number_at(table, "bandwidth_gb_s", at) * GB,
+        latency=number_at(table, "latency_us", at) * US,
         span=span,
-        launch=_number(table, "launch_us", at, 0.0) * US,
+        launch=number_at(table, "launch_us", at, 0.0) * US,
         multi_node=multi_node,
     )
 
 
 def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
     """A Gpu from one parsed TOML file; every complaint names the key."""
-    for key in data:
-        if key not in _TOP and key not in _TABLES:
-            raise InputError(f"unknown key '{key}'", where, nearest(key, [*_TOP, *_TABLES]))
-    peaks, memory = _section(data, "tflops", where), _section(data, "memory", where)
+    if "base" in data:
+        data = changed(_base(text_at(data, "base", where), where), data, where)
+    known_keys(data, where)
+    peaks, memory = table_at(data, "tflops", where), table_at(data, "memory", where)
     if "bf16" not in peaks:
         raise InputError("key 'bf16' is missing in [tflops]", where, "the dense 16-bit peak is always needed")
-    prices, sources = _section(data, "price_usd_h", where, False), _section(data, "sources", where, False)
+    prices, sources = table_at(data, "price_usd_h", where, False), table_at(data, "sources", where, False)
     at = f"{where} [memory]"
-    total = _number(memory, "total_gib", at) * GiB
+    total = number_at(memory, "total_gib", at) * GiB
     return Gpu(
-        name=_text(data, "name", where),
-        aliases=_texts(data, "aliases", where),
-        vendor=_text(data, "vendor", where),
-        arch=_text(data, "arch", where),
-        flops=MappingProxyType({key: _number(peaks, key, f"{where} [tflops]") * TFLOPS for key in peaks}),
+        name=text_at(data, "name", where),
+        aliases=texts_at(data, "aliases", where),
+        vendor=text_at(data, "vendor", where),
+        arch=text_at(data, "arch", where),
+        flops=MappingProxyType({key: number_at(peaks, key, f"{where} [tflops]") * TFLOPS for key in peaks}),
         memory_bytes=total,
-        memory_nominal_bytes=_number(memory, "nominal_gb", at, total / GiB) * GiB,
-        memory_bandwidth=_number(memory, "bandwidth_gb_s", at) * GB,
-        cache_bytes=_number(memory, "cache_mb", at, 0.0) * 1e6,
+        memory_nominal_bytes=number_at(memory, "nominal_gb", at, total / GiB) * GiB,
+        memory_bandwidth=number_at(memory, "bandwidth_gb_s", at) * GB,
+        cache_bytes=number_at(memory, "cache_mb", at, 0.0) * 1e6,
         link=_link(data, "link", where),
         nic=_link(data, "nic", where),
         host=_link(data, "host", where),
-        tdp_w=_number(data, "tdp_w", where, math.nan),
-        idle_w=_number(data, "idle_w", where, math.nan),
-        prices=MappingProxyType({key: _number(prices, key, f"{where} [price_usd_h]") for key in prices}),
-        kernels=_text(data, "kernels", where, False),
-        borrow=_text(data, "borrow", where, False),
-        sources=MappingProxyType({key: _text(sources, key, f"{where} [sources]") for key in sources}),
-        notes=_texts(data, "notes", where),
-        clock_mhz=_number(data, "clock_mhz", where, math.nan),
+        tdp_w=number_at(data, "tdp_w", where, math.nan),
+        idle_w=number_at(data, "idle_w", where, math.nan),
+        prices=MappingProxyType({key: number_at(prices, key, f"{where} [price_usd_h]") for key in prices}),
+        kernels=text_at(data, "kernels", where, False),
+        borrow=text_at(data, "borrow", where, False),
+        sources=MappingProxyType({key: text_at(sources, key, f"{where} [sources]") for key in sources}),
+        notes=texts_at(data, "notes", where),
+        clock_mhz=number_at(data, "clock_mhz", where, math.nan),
     )
 
 
-def _parse(text: str, where: str) -> Gpu:
+def _base(name: str, where: str) -> dict[str, Any]:
+    """What the file of a GPU of the catalogue holds, of whichever spelling; its own base is put in."""
+    folder = resources.files("apexsim") / "data" / "gpus"
+    if not (name == Path(name).name and (folder / f"{name}.toml").is_file()):
+        if spelling(name) not in _index():
+            raise InputError(f"unknown base '{name}'", where, f"{nearest(name, gpu_names())}: base is a GPU of the catalogue")
+        name = _index()[spelling(name)].name
+    data = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
+    return changed(_base(data["base"], where), data, where) if "base" in data else data
+
+
+def _parse(text: str, where: str, told: bool = False) -> Gpu:
     try:
-        return _gpu(tomllib.loads(text), where)
+        data = tomllib.loads(text)
+        gpu = _gpu(data, where)
     except RecursionError:
         raise InputError("the file is nested too deeply", where) from None
     except ValueError as error:  # also a number of thousands of digits
         raise InputError(f"not a TOML file: {error}", where) from None
+    if not (told and "base" in data):
+        return gpu
+    return replace(gpu, notes=(*gpu.notes, f"as {data['base']} but for: {differences(data)}"))
 
 
 def spelling(name: str) -> str:
@@ -272,7 +238,7 @@ def spelling(name: str) -> str:
 def all_gpus() -> tuple[Gpu, ...]:
     """Every GPU of the catalogue, by name."""
     folder = resources.files("apexsim") / "data" / "gpus"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name.removesuffix(".toml"))
     return tuple(_parse(f.read_text(encoding="utf-8"), f"data/gpus/{f.name}") for f in files)
 
 
@@ -295,7 +261,7 @@ def load_gpu(name: str | Path) -> Gpu:
     """The GPU of any spelling of its name (a remark in brackets is tried last), of a TOML file of the same form, or of a
     device folder: one at a path, or one that was added under this name.
 
-    A clock may follow: `h100-sxm@1200MHz`.
+    A clock may follow: `h100-sxm@1200MHz`; or a MIG profile: `h100:3g.40gb`, `h100-mig-3g.40gb`.
     """
     text = str(name)
     if found := re.fullmatch(r"(.+)@(\d+) *(?:mhz)?", text, re.IGNORECASE):
@@ -304,6 +270,8 @@ def load_gpu(name: str | Path) -> Gpu:
     for form in (text, inside[1] if inside else ""):
         if spelling(form) in _index() and "@" not in form:
             return _index()[spelling(form)]
+    if (part := spelled(text)) and spelling(part[0]) in _index():
+        return sliced(_index()[spelling(part[0])], part[1])
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
     for folder in (located(text), devices_folder() / spelling(text)):
@@ -319,7 +287,8 @@ def load_gpu(name: str | Path) -> Gpu:
 
 
 _COUNTED = (
-    re.compile(r"(?:(?P<nodes>\d{1,9}) *[x×*] *)?(?P<gpus>\d{1,9}) *[x×*] *(?P<name>.+)", re.IGNORECASE),  # 2x8xh100, 8xh100
+    re.compile(r"(?P<gpus>\d{1,9}) *[x×*] *(?P<name>.+)", re.IGNORECASE),  # 8xh100 …
+    re.compile(r"(?P<nodes>\d{1,9}) *[x×*] *(?P<gpus>\d{1,9}) *[x×*] *(?P<name>.+)", re.IGNORECASE),  # … and 2x8xh100
     re.compile(r"(?P<name>.+):(?P<gpus>\d{1,9})"),  # h100:8
     re.compile(r"(?P<name>.*\D.*?) *[x×*] *(?P<gpus>\d{1,9})", re.IGNORECASE),  # h100x8 …
     re.compile(r"(?P<name>.*\D.*x)(?P<gpus>\d{1,9})", re.IGNORECASE),  # … and mi300x8
@@ -336,8 +305,9 @@ def cluster_of(gpu: str | Path, gpus: int | None = None, nodes: int | None = Non
         if count > MOST:
             raise InputError(f"'{gpu}' says {count} {key}", "--gpu", f"at most {MOST:,} are simulated")
     per_node = counted.get("gpus", gpus)
+    if per_node is None and load_gpu(name).profile:
+        per_node = 1
     if per_node is None:
-        load_gpu(name)
         raise InputError("missing option '--gpus'", "", f"how many GPUs has each node? --gpus N, or --gpu {name}:N")
     return Cluster(load_gpu(name), per_node, counted.get("nodes", 1 if nodes is None else nodes))
 
@@ -356,7 +326,8 @@ def _is_gpu(text: str) -> bool:
     """Whether a text names a GPU, without a look at counts."""
     base = re.sub(r"@\d+ *(?:mhz)?$", "", text, flags=re.IGNORECASE)
     inside = re.search(r"\((.*?)\)", base)
-    known = any(form and spelling(form) in _index() for form in (base, inside[1] if inside else ""))
+    part = SPELLED.fullmatch(base)
+    known = any(form and spelling(form) in _index() for form in (base, inside[1] if inside else "", part["card"] if part else ""))
     folder = devices_folder() / spelling(base)
     return known or expanded(base).exists() or (bool(spelling(base)) and (folder / DEVICE_FILE).is_file())
 
@@ -376,5 +347,5 @@ def load_device(folder: Path) -> Gpu:
 
 
 def load_gpu_file(path: Path) -> Gpu:
-    """The GPU that a user's TOML file describes."""
-    return _parse(read_text(path, "GPU file"), str(path))
+    """The GPU that a user's TOML file describes; where it holds changes to another one, a note says to which."""
+    return _parse(read_text(path, "GPU file"), str(path), told=True)

@@ -10,7 +10,7 @@ import speed_of_light as light
 from apexsim.cost.bank import load_bank
 from apexsim.hardware import gpu_names, load_gpu
 
-GPUS = gpu_names()
+GPUS = (*gpu_names(), *light.SLICES)
 
 
 @pytest.fixture(scope="module", params=list(light.KINDS))
@@ -53,6 +53,12 @@ def test_a_better_gpu_of_one_family_is_never_slower(
     }
     assert rows
     assert not beyond(rows, light.BETTER)
+
+
+def test_a_slice_is_never_faster_than_its_card(steps: dict[tuple[str, str, str], light.Step]) -> None:
+    rows = {k: light.slower(steps[light.SLICES[k[0]], k[1], k[2]], step) for k, step in steps.items() if k[0] in light.SLICES}
+    assert rows
+    assert not beyond(rows, 1.0)
 
 
 @pytest.mark.parametrize("gpu", ["l40s", "l4", "rtx-4090"])

@@ -51,10 +51,13 @@ class Opt:
 
 CLUSTER = (
     Opt("gpu", str, REQUIRED, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file or device folder; also with counts: h100:8, "
-        "2x8xh100.", "NAME", flags=("--gpu", "--device")),
+        "2x8xh100; a MIG slice: h100:3g.40gb.", "NAME", flags=("--gpu", "--device")),
     Opt("gpus", int, None, "GPUs per node, where --gpu does not say it.", "N", least=1, most=4096),
     Opt("nodes", int, None, "Nodes. Default: 1.", "M", least=1, most=4096),
-)
+    Opt("nic", str, None, "Network between nodes, for each GPU: 400Gb (Gbit/s), 50GB/s, ndr; of a whole node: 400Gb/node, 4x100Gb. "
+        "Default: what the GPU's file assumes; the answer says it.", "SPEED"),
+    Opt("pcie", str, None, "PCIe slot of each GPU: x8, gen4, 4.0x16. Default: as wide as the card.", "SLOT"),
+)  # fmt: skip
 PRESET = Opt("workload", str, None, "Requests with the lengths of a known use: chat, rag, code, summary, agent, reasoning … (see: apexsim "
              "workloads), or of a .toml file.", "NAME")
 WORKLOAD = (
@@ -329,7 +332,7 @@ REPLAY_PREDICTION = (
     Opt("compare", str, None, "Send nothing: compare with a detailed result file of replay or of vllm bench serve.", "FILE"),
     Opt("gpu", str, None, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file.", "NAME"),
     Opt("gpus", int, None, "GPUs per node.", "N", least=1, most=4096),
-    CLUSTER[2],
+    *CLUSTER[2:],
 )
 REPLAY_OUTPUT = (
     *OUTPUT,

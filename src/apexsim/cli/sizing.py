@@ -36,6 +36,7 @@ SETTINGS = {
 def fit(model: Model, **given: Any) -> None:
     """Size one plan."""
     from apexsim.hardware import cluster_of
+    from apexsim.links import with_links
     from apexsim.report.against import against, asked_as
     from apexsim.report.ledger import fit_json, fit_text, log_text
     from apexsim.report.plain import dumps
@@ -43,7 +44,7 @@ def fit(model: Model, **given: Any) -> None:
 
     given = checked("fit", given)
     text = read_log(given["log"]) if given["log"] else ""
-    cluster = cluster_of(given["gpu"], given["gpus"], given["nodes"])
+    cluster = with_links(cluster_of(given["gpu"], given["gpus"], given["nodes"]), given["nic"], given["pcie"])
     asked = asked_as(given, text, cluster.size) if given["log"] else given
     answer = _answer(model, cluster, asked)
     log = against(answer, text, given, asked) if given["log"] else None

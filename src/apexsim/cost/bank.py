@@ -147,7 +147,7 @@ class Bank:
             return link.latency + link.launch, 1.0 / link.bandwidth
         small = float(found.curve.bytes[0])
         short, long = (float(x) for x in found.curve.price("send", [small, HOP], 2).seconds)
-        return short, (long - short) / (HOP - small)
+        return short, found.stretch * (long - short) / (HOP - small)
 
     def dispatch(self, tokens: ArrayLike, hidden: int, top_k: int, experts: int, gpus: int, low_latency: bool = True,
                  nodes: int = 1) -> Priced:  # fmt: skip
@@ -184,7 +184,8 @@ _BANKS: dict[tuple[Any, ...], Bank] = {}
 
 def load_bank(gpu: GpuLike, source: str = "vllm", root: Path = ROOT) -> Bank:
     """The bank of a GPU, made once per GPU and source."""
-    key = (gpu.name, gpu.kernels, gpu.borrow, tuple(sorted(gpu.flops.items())), gpu.memory_bandwidth, source, root)
+    links = tuple(getattr(gpu, name, None) for name in ("link", "link_share", "network"))
+    key = (gpu.name, gpu.kernels, gpu.borrow, tuple(sorted(gpu.flops.items())), gpu.memory_bandwidth, links, source, root)
     if key not in _BANKS:
         _BANKS[key] = Bank(gpu, source, root)
     return _BANKS[key]

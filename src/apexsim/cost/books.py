@@ -13,7 +13,8 @@ from functools import cache
 from importlib import resources
 
 from apexsim.errors import InputError
-from apexsim.hardware import PRICE_BOOKS, Gpu, all_gpus
+from apexsim.gpu_file import PRICE_BOOKS
+from apexsim.hardware import Gpu, all_gpus
 
 GIVEN = "given"  # the "book" of a number that the user gave
 

@@ -99,7 +99,7 @@ class Curve:
 
 
 class Found(NamedTuple):
-    """A measured curve, whether it was measured on this very GPU, and how much longer bytes take on this one's link."""
+    """A measured curve, whether it was measured on this very GPU, and how much longer bytes take on the link that it has here."""
 
     curve: Curve
     own: bool
@@ -113,7 +113,7 @@ def price(library: Library, kind: str, nbytes: ArrayLike, gpus: int, found: Foun
         return labelled(np.zeros_like(size), Provenance.MEASURED)
     if found is not None and link is None:
         priced = found.curve.price(kind, size, gpus)
-        if found.own:
+        if found.own and found.stretch == 1.0:
             return priced
         least = found.curve.price(kind, [0.0], gpus).seconds
         return Priced(least + (priced.seconds - least) * found.stretch, worst(priced.provenance, Provenance.TRANSFERRED))
@@ -129,7 +129,7 @@ def measured(library: Library, kind: str, gpus: int, graph: bool, nccl: bool, no
     """The measured curve of a collective of so many ranks: the engine's own all-reduce (or that of another, by name), else another
     engine's or the vendor library's.
 
-    A relative's curve serves as `lent` says.
+    A relative's curve serves as `lent` says.  A network or a slot that the question states stretches what each byte takes.
     """
     modes = ("graph", "eager") if graph else ("eager", "graph")
     custom = [(kind, name, mode) for name in (engine or library.source, *ENGINES) for mode in modes]
@@ -139,10 +139,11 @@ def measured(library: Library, kind: str, gpus: int, graph: bool, nccl: bool, no
         key = next((w for w in there if library.surface(home, "comm", w, Curve).knows(gpus)), None)
         if key is None:
             continue
-        width = getattr(library.link, "bandwidth", 0.0)
+        width = getattr(library.link, "bandwidth", 0.0) / library.link_share
         stretch = 1.0 if home.native else lent(key[1] != "nccl", library.vendor, width, home.tables.peaks.link)
         if stretch:
-            return Found(library.surface(home, "comm", key, Curve), home.native, stretch)
+            stated = library.network if nodes > 1 else library.link_share
+            return Found(library.surface(home, "comm", key, Curve), home.native, stretch / stated)
     return None
 
 

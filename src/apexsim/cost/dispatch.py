@@ -76,7 +76,11 @@ def price(library: Library, tokens: ArrayLike, route: Route, gpus: int, low_late
     key = ("ll" if low_latency else "ht", str(nodes))
     for home in library.homes:
         if home.native and key in home.tables.keys("dispatch"):
-            priced = library.surface(home, "dispatch", key, DispatchSurface).price(t, route, RANKS * nodes)
+            surface = library.surface(home, "dispatch", key, DispatchSurface)
+            priced = surface.price(t, route, RANKS * nodes)
+            if nodes > 1 and library.network != 1.0:
+                slower = np.asarray(1.0 / library.network)
+                priced = Priced(transfer(priced.seconds, surface.launch, np.ones(1), slower), worst(priced.provenance, Provenance.TRANSFERRED))
             return (
                 priced
                 if gpus == RANKS * nodes

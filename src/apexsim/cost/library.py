@@ -56,6 +56,7 @@ class Library:
         stated = Peaks(gpu.flops, gpu.memory_bandwidth, float(getattr(self.link, "bandwidth", 0.0)))
         self.peaks = self.homes[0].tables.peaks if gpu.kernels else stated
         self.stretch = stretch(getattr(gpu, "clock", 1.0))
+        self.link_share, self.network = getattr(gpu, "link_share", 1.0), getattr(gpu, "network", 1.0)  # stated over assumed bandwidths
         self._kept: dict[Any, Any] = {}
 
     def kept(self, key: Any, make: Callable[[], T]) -> T:

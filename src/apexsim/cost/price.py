@@ -140,7 +140,8 @@ def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Pri
     nbytes, gpu = n * op.bytes_per_token, pricer.cluster.gpu
     link = pricer.cluster.link(op.group, op.stride)
     if link is not gpu.nic:
-        return pricer.bank.collective(op.kind, nbytes, op.group, nccl=not pricer.custom, fused=pricer.fused)
+        beyond = link if gpu.has_scale_up and link is gpu.host else None  # of bridged pairs
+        return pricer.bank.collective(op.kind, nbytes, op.group, nccl=not pricer.custom, link=beyond, fused=pricer.fused)
     inside = max(1, min(op.group, pricer.cluster.per_node // op.stride))
     outside = -(-op.group // inside)
     if op.stride == 1 and pricer.bank.spans_measured(op.kind, outside):

@@ -102,6 +102,7 @@ KERNELS = {
     "mxfp4": Kernel(0.5 + 1.0 / 32, 1.0 + 1.0 / 32, "fp8"),
     "w4a8_mxfp4": Kernel(0.5 + 1.0 / 32, 1.0 + 1.0 / 32, "fp8"),
     "w4a16_mxfp4": Kernel(0.5 + 1.0 / 32, 2.0, "bf16", weight_only=True),
+    "w4a16_nvfp4": Kernel(0.5 + 1.0 / 16, 2.0, "bf16", weight_only=True),
     "w8a16": Kernel(1.0 + 2.0 / 128, 2.0, "bf16", weight_only=True),
     "w4a16": Kernel(0.5 + 2.0 / 128, 2.0, "bf16", weight_only=True),
 }

@@ -94,7 +94,7 @@ class Context:
         return Gemm(label, n, k, kernel, size, axis, split, after if kernel in QUANTISED else "", only)
 
 
-UNPACKED = {"mxfp4": "w4a16_mxfp4"}  # formats whose unpacking kernel was measured apart
+UNPACKED = {"mxfp4": "w4a16_mxfp4", "nvfp4": "w4a16_nvfp4"}  # formats whose scales are their own, unpacked too
 
 
 def kernel_for(weight: str, activation: str, flops: Mapping[str, float]) -> tuple[str, float]:

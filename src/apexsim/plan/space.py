@@ -116,7 +116,13 @@ def _mixed(plan: Plan, scene: Scene) -> str | None:
     return None
 
 
+def _alone(plan: Plan, scene: Scene) -> str | None:
+    each, gpu = plan.replica_devices, scene.cluster.gpu
+    return f"{each} MIG slices have no peer-to-peer copies: each serves alone" if gpu.profile and each > 1 else None
+
+
 RULES = (
+    Rule("a MIG slice serves alone", _alone),
     Rule("cell replicas are coprime", _coprime),
     Rule("no more lanes than the bound", _lanes),
     Rule("experts split both ways stay in a node", _mixed),

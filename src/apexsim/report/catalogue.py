@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rich.console import RenderableType
@@ -18,9 +19,10 @@ from apexsim.engines import (
     load_engine,
     newest_version,
 )
-from apexsim.hardware import all_gpus
+from apexsim.hardware import Gpu, all_gpus, load_gpu, spelling
 from apexsim.model.names import aliases, catalogue, hub_id
 from apexsim.report.page import columns, heading, labelled, page
+from apexsim.slices import SPELLED, profiles
 from apexsim.units import GB, TFLOPS, GiB, format_count
 from apexsim.workload.presets import PREFIXES, SUFFIX, Preset, preset_of, presets
 
@@ -79,9 +81,9 @@ def _some(words: list[str], most: int = 2) -> str:
 
 def gpus_json(text: str = "") -> Rows:
     """GPUs whose name or alias holds `text`."""
-    found = []
-    for gpu in all_gpus():
-        if text and not any(text.lower() in word.lower() for word in (gpu.name, *gpu.aliases)):
+    found, sought = [], spelling(text) or text
+    for gpu in listed(text):
+        if text and not any(text.lower() in word.lower() or sought in spelling(word) for word in (gpu.name, *gpu.aliases)):
             continue
         joined = gpu.link if gpu.has_scale_up else gpu.host
         found.append(
@@ -97,9 +99,20 @@ def gpus_json(text: str = "") -> Rows:
                 "kernels": "measured" if gpu.kernels else (f"from {gpu.borrow}" if gpu.borrow else "roofline"),
                 "price_usd_h": dict(gpu.prices),
                 "aliases": list(gpu.aliases),
+                "notes": list(gpu.notes),
+                "sources": dict(gpu.sources),
+                "mig_profiles": [profile.name for profile in profiles(gpu.name)],
             }
         )
     return found
+
+
+def listed(text: str) -> tuple[Gpu, ...]:
+    """All GPUs, or the MIG slice that a text names."""
+    return (replace(load_gpu(text), aliases=(text,)),) if SPELLED.fullmatch(text.strip()) else all_gpus()
+
+
+FEW = 8  # GPUs whose notes are shown
 
 
 def gpus_text(rows: Rows, color: bool = False) -> str:
@@ -114,7 +127,18 @@ def gpus_text(rows: Rows, color: bool = False) -> str:
         ]
         for row in rows
     ]  # fmt: skip
-    return page([columns(heads, lines, indent=0)], color) if rows else "no GPU matches\n"
+    if not rows:
+        return "no GPU matches\n"
+    return page([columns(heads, lines, indent=0), *([labelled(_remarks(rows))] if len(rows) <= FEW else [])], color)
+
+
+def _remarks(rows: Rows) -> list[tuple[str, str]]:
+    """Notes of a few GPUs, and the slices that they can be cut into."""
+    told = []
+    for row in rows:
+        slices = [f"MIG slices: {', '.join(row['mig_profiles'])} (--gpu {row['name']}:{row['mig_profiles'][0]})"] if row["mig_profiles"] else []
+        told += [(row["name"] if not i else "", note) for i, note in enumerate([*row["notes"], *slices])]
+    return told
 
 
 def _peak(flops: dict[str, float], fmt: str) -> str:

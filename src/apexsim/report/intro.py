@@ -17,6 +17,7 @@ from apexsim.plan.plan import Precision
 from apexsim.report.draw import percent, sig
 from apexsim.report.figures import objective_of, objective_words
 from apexsim.report.page import Row
+from apexsim.report.wiring import links_of
 from apexsim.search import screen
 from apexsim.search.evaluate import Setting
 from apexsim.search.startable import has_server
@@ -57,13 +58,11 @@ def model_line(model: Model, precision: Precision) -> str:
 def cluster_line(cluster: Cluster) -> str:
     """GPUs, their peaks, and the links between them."""
     gpu = cluster.gpu
+    wires = "".join(f"; {link}" for link in links_of(cluster))
     nodes = f"{cluster.nodes} nodes × {cluster.per_node}" if cluster.nodes > 1 else f"{cluster.per_node}"
-    joined = gpu.link if gpu.has_scale_up else gpu.host
-    wide = f", {gpu.nic.name} {gpu.nic.bandwidth / GB:.3g} GB/s between nodes" if cluster.nodes > 1 else ""
     return (
         f"{nodes} × {gpu.name}: {gpu.memory_bytes / GiB:.1f} GiB, {gpu.memory_bandwidth / GB:,.0f} GB/s, "
-        f"{gpu.flops['bf16'] / TFLOPS:,.0f} TFLOP/s bf16, {joined.name} {joined.bandwidth / GB:.3g} GB/s"
-        f"{wide}; kernels {kernels_of(cluster)}"
+        f"{gpu.flops['bf16'] / TFLOPS:,.0f} TFLOP/s bf16{wires}; kernels {kernels_of(cluster)}"
     )
 
 
@@ -129,6 +128,7 @@ PLAIN = {
     "no more lanes than the bound": ("has more attention lanes than are looked at", "have more attention lanes than are looked at"),
     "experts split both ways stay in a node": ("splits experts both ways across nodes", "split experts both ways across nodes"),
     "a layer for every stage": ("has more stages than layers", "have more stages than layers"),
+    "a MIG slice serves alone": ("joins MIG slices", "join MIG slices"),
     "attention divides": ("cannot divide the attention", "cannot divide the attention"),
     "feed-forward divides": ("cannot divide the feed-forward layers", "cannot divide the feed-forward layers"),
     "weights fit": ("does not fit", "do not fit"),

@@ -26,6 +26,7 @@ from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
 from apexsim.report.verdict import verdict
+from apexsim.report.wiring import cluster_json
 from apexsim.search.evaluate import Setting
 from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Ranked, Study
@@ -123,7 +124,7 @@ def _understood(setting: Setting) -> dict[str, Any]:
             "layers": len(model.decoder.layers),
             "hidden": model.hidden,
         },
-        "cluster": {"gpu": gpu.name, "per_node": setting.cluster.per_node, "nodes": setting.cluster.nodes},
+        "cluster": cluster_json(setting.cluster),
         "workload": {
             "name": work.name,
             "mode": work.mode,

@@ -16,6 +16,7 @@ from apexsim.report.draw import percent, stacked
 from apexsim.report.log_settings import Setting
 from apexsim.report.page import PROSE_WIDTH, columns, heading, labelled, page
 from apexsim.report.startup_log import Line
+from apexsim.report.wiring import cluster_json, links_of
 from apexsim.units import GiB
 
 FORMAT = "apexsim.fit/1"
@@ -37,6 +38,7 @@ def fit_json(answer: Fit, log: Against | None = None) -> dict[str, Any]:
     gpu = answer.cluster.gpu
     head: dict[str, Any] = {
         "format": FORMAT, "model": answer.model.name, "gpu": gpu.name, "gpus": answer.cluster.size,
+        "cluster": cluster_json(answer.cluster),
         "engine": answer.engine.label, "plan": answer.plan.shorthand, "flags": flags_of_plan(answer.plan, answer.engine),
         "max_model_len": answer.max_model_len, "fits": answer.fits, "gpu_memory_bytes": gpu.memory_bytes,
         "memory_fraction": answer.engine.memory_fraction, "max_num_seqs": answer.engine.max_num_seqs,
@@ -52,7 +54,7 @@ def fit_json(answer: Fit, log: Against | None = None) -> dict[str, Any]:
         "max_concurrency": found.max_concurrency, "block_tokens": found.block_size, "block_bytes": found.pool.block_bytes,
         "same_cache_fraction": fractions(found, answer.engine), "log": list(words(answer, found)),
         "users": _users_json(answer), "others": [_other_json(other) for other in answer.others],
-        "notes": (*answer.notes, *answer.model.notes), "comparison": [] if log is None else head["comparison"],
+        "notes": told(answer), "comparison": [] if log is None else head["comparison"],
     }  # fmt: skip
 
 
@@ -189,7 +191,7 @@ def _compared(line: Line) -> tuple[str, str, str, str]:
 
 
 def _remarks(answer: Fit, found: Room) -> list[tuple[str, str]]:
-    rows = []
+    rows = [("links", "; ".join(links_of(answer.cluster)))] if answer.cluster.gpu.stated else []
     if caches(found):
         rows.append(("users", _users(answer)))
     if found.pool.groups:
@@ -205,7 +207,7 @@ def _remarks(answer: Fit, found: Room) -> list[tuple[str, str]]:
         rows.append(("layout", f"{flags}{f', {answer.plan.replicas} such servers' if answer.plan.replicas > 1 else ''}"))
     if answer.plan.stages > 1:
         rows.append(("tightest", f"stage {found.stage + 1} of {answer.plan.stages}"))
-    return rows + [("note", note) for note in (*answer.notes, *answer.model.notes)]
+    return rows + [("note", note) for note in told(answer)]
 
 
 def _users(answer: Fit) -> str:
@@ -227,3 +229,9 @@ def _expected(answer: Fit, found: Room) -> str:
     if answer.engine.memory.refuses and found.kv_range[0] < need:
         told += f"; one request of {found.max_model_len:,} tokens needs {need / GiB:.1f}, so at the low end it does not start"
     return told
+
+
+def told(answer: Fit) -> tuple[str, ...]:
+    """What the user should know of the plan, the model and the GPU."""
+    gpu = answer.cluster.gpu
+    return (*answer.notes, *answer.model.notes, *(f"{gpu.name}: {note}" for note in gpu.notes))

@@ -145,9 +145,19 @@ _PRICE = obj("what a GPU costs; null where no book has a price", {
     "owners_cost": flag("it is what owning costs, not rent"), "date": text("day of the book", True),
     "books": by_name(num("$ per GPU and hour"), "prices in all books"),
 }, null=True)  # fmt: skip
+_LINK = {
+    "name": text("link"), "bandwidth_bytes_s": num("per GPU and direction"),
+    "stated": flag("the question states it (--nic, --pcie); else the GPU's file assumes it"),
+}  # fmt: skip
+_CLUSTER = obj("the GPUs", {
+    "gpu": text("GPU"), "per_node": count("GPUs per node"), "nodes": count("nodes"),
+    "scale_up": obj("between the GPUs of a node; null where that is the host's", _LINK, null=True),
+    "host": obj("between GPU and host", _LINK), "network": obj("between nodes", _LINK),
+    "notes": many(text("note"), "what the GPU's file says to know"),
+})  # fmt: skip
 _UNDERSTOOD = obj("the question as it was understood", {
     "model": _MODEL,
-    "cluster": obj("the GPUs", {"gpu": text("GPU"), "per_node": count("GPUs per node"), "nodes": count("nodes")}),
+    "cluster": _CLUSTER,
     "workload": _WORKLOAD, "engine": _ENGINE, "price": _PRICE,
 })  # fmt: skip
 _PLAN = obj("the plan by its factors", {
@@ -291,7 +301,7 @@ SWEEP = obj("`plan` with lists", {
 
 _SIZED = {"users_full": num("users of full length at once"), "users_typical": num("users of typical length at once")}
 FIT = obj("`fit`", {
-    "format": const(ledger.FORMAT), "model": text("model"), "gpu": text("GPU"), "gpus": count("GPUs in all"),
+    "format": const(ledger.FORMAT), "model": text("model"), "gpu": text("GPU"), "gpus": count("GPUs in all"), "cluster": _CLUSTER,
     "engine": text("engine and version"), "plan": text("the plan that was sized"),
     "flags": text("the widths of a replica as the engine is told them"), "max_model_len": count("longest prompt + output"),
     "fits": flag("the engine would start"), "gpu_memory_bytes": num("of one GPU"), "memory_fraction": num("in the engine's meaning"),
@@ -342,6 +352,8 @@ GPUS = many(obj("a GPU", {
     "flops": by_name(num("FLOP/s"), "dense peaks by format"), "link": text("between GPUs"), "link_bandwidth_bytes_s": num("per direction"),
     "link_span": count("GPUs that it joins"), "kernels": text("measured, from a relative, or roofline"),
     "price_usd_h": by_name(num("$/h"), "by price book"), "aliases": many(text("name"), "other names"),
+    "notes": many(text("note"), "what to know of it"), "sources": by_name(text("source"), "of its figures"),
+    "mig_profiles": many(text("profile"), "the MIG slices that it can be cut into"),
 }), "`gpus`; empty where none matches")  # fmt: skip
 ENGINES = many(obj("an engine", {
     "name": text("name"), "about": text("what it is"), "server": flag("it can be launched; else a batching policy"),

@@ -88,10 +88,12 @@ def places(plan: Plan, cluster: Cluster) -> tuple[Place, ...]:
 
 
 def seen(place: Place, cluster: Cluster) -> tuple[tuple[str, str], ...]:
-    """The variable that shows a server its GPUs; none where it takes the whole node."""
+    """The variable that shows a server its GPUs; none where it takes the whole node.  A MIG slice is shown by its UUID."""
+    gpu = cluster.gpu
+    if gpu.profile:
+        return (("CUDA_VISIBLE_DEVICES", Shell(f'"$MIG{place.gpus[0]}"')),)
     if place.whole:
         return ()
-    gpu = cluster.gpu
     name = SEEN_OF_ARCH.get(gpu.arch) or SEEN.get(gpu.vendor, "CUDA_VISIBLE_DEVICES")
     return ((name, ",".join(map(str, place.gpus))),)
 

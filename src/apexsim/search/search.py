@@ -226,6 +226,7 @@ def _notes(setting: Setting) -> tuple[str, ...]:
     if not gpu.kernels:
         where = f"times transferred from {gpu.borrow} to its own peaks" if gpu.borrow else "all from the stated roofline"
         notes.append(f"no measured kernels for {gpu.name}: {where}")
+    notes += [f"{gpu.name}: {note}" for note in gpu.notes]
     return tuple(dict.fromkeys(notes))
 
 
