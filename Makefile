@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 READY_TEST := $(VENV)/.ready-test
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: demo test check fidelity bench claims pages clean
+.PHONY: demo test check nightly fidelity bench claims pages clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## one question, answered
@@ -23,6 +23,10 @@ check: $(READY_DEV)  ## style, types, tests
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@$(PY) -m pytest -n auto --dist loadfile
+
+nightly: $(READY_DEV)  ## 100,000 hostile inputs, and hostile surroundings; an hour or two
+	@$(PY) scripts/attack.py --cases 100000 --jobs $$($(PY) -c 'import os; print(os.cpu_count())')
+	@$(PY) scripts/attack_processes.py
 
 fidelity: $(READY)  ## errors against measured systems; fails when one has grown
 	@$(PY) -m apexsim.validate.gate

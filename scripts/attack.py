@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
@@ -145,7 +144,7 @@ def broken(case: Case, found: Ran) -> str:
         return "a refusal longer than a screen"
     if refused and "not enough memory" in rest[0]:
         return "memory"
-    if any(ord(c) < 32 and c not in "\n\t" or 0x7F <= ord(c) < 0xA0 for c in found.out + found.err):
+    if any((ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0 for c in found.out + found.err):
         return "control characters"
     if refused and (found.out and "--json" not in " ".join(case.words)) and case.words[:2] != ("device", "add"):
         return "output beside a refusal"

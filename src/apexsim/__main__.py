@@ -1,6 +1,5 @@
 """`apexsim` and `python -m apexsim`: the command line, loaded under a guard, so that a signal is one line from the start."""
 
-import signal
 import sys
 
 INTERRUPTED = 130
@@ -21,6 +20,8 @@ def start() -> int:
 
 def _heed_signals() -> None:
     """SIGTERM and SIGHUP end a run as Ctrl-C does, so that nothing half written stays; what `nohup` ignores stays ignored."""
+    import signal
+
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:

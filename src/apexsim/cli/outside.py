@@ -110,12 +110,28 @@ def open_streams() -> None:
         sys.stdout = cast(TextIO, _Closed())
 
 
+# numbers in the environment that libraries read without a look -> the most that means something
+NUMBERS = {"COLUMNS": 10_000, "LINES": 10_000, "TERMINAL_WIDTH": 10_000, "NUMBA_NUM_THREADS": 1024}
+ASKED = {"bash": "COMP_WORDS", "zsh": "_TYPER_COMPLETE_ARGS", "fish": "_TYPER_COMPLETE_ARGS", "powershell": "_TYPER_COMPLETE_ARGS",
+         "pwsh": "_TYPER_COMPLETE_ARGS"}  # fmt: skip  # what a shell sets when it asks for words
+
+
+def tame_environment() -> None:
+    """Take out of the environment what libraries would stumble over: it is as if it were not set."""
+    for name, most in NUMBERS.items():
+        text = os.environ.get(name, "1")
+        if not (text.isascii() and text.isdecimal() and len(text) < 9 and 0 < int(text) <= most):
+            del os.environ[name]
+    word, _, shell = os.environ.get(COMPLETION, "").partition("_")
+    if word not in ("source", "complete") or shell not in ASKED or (word == "complete" and ASKED[shell] not in os.environ):
+        os.environ.pop(COMPLETION, None)
+
+
 def page_size() -> tuple[int | None, bool]:
     """(columns, colour) of standard output; no columns where it is no terminal."""
     terminal = bool(sys.stdout) and sys.stdout.isatty()
     color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    columns = os.environ.get("COLUMNS", "")
-    if not terminal and not (columns.isdecimal() and int(columns) > 0):
+    if not terminal and "COLUMNS" not in os.environ:
         return None, False
     return shutil.get_terminal_size().columns, color
 

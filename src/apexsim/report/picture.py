@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from typing import Any
 
 from apexsim.errors import InputError, shown
@@ -12,8 +13,9 @@ HINT = "use .png, .svg or .pdf"
 
 
 def figure(path: str, size: tuple[float, float] = (10, 6)) -> Any:
-    """An empty matplotlib figure of a size [inch] for the file `path`; raises InputError where none can be made or its kind is not known."""
+    """An empty matplotlib figure of a size [inch] for the file `path`; raises InputError where none can be made, or none of its kind."""
     try:
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it cannot keep its fonts it does without
         from matplotlib.figure import Figure
 
         made = Figure(figsize=size, layout="constrained")
@@ -21,7 +23,7 @@ def figure(path: str, size: tuple[float, float] = (10, 6)) -> Any:
         raise InputError("pictures need matplotlib", "--plot", "pip install 'apexsim[plot]'") from None
     except Exception as error:  # its settings are read when it is loaded: MPLBACKEND, a matplotlibrc
         told = " ".join(str(error).split())[:200]
-        raise InputError(f"matplotlib cannot be used: {told}", "--plot", "see its settings: MPLBACKEND, MPLCONFIGDIR, matplotlibrc") from None
+        raise InputError(f"matplotlib cannot be used: {told}", "--plot", "see MPLBACKEND and matplotlibrc") from None
     kind = _kind(path)
     if kind not in made.canvas.get_supported_filetypes():
         raise InputError(f"cannot write the picture '{path}': no kind of picture is called '.{kind}'", "--plot", HINT)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from rich.console import RenderableType
 
-from apexsim.errors import InputError
 from apexsim.replay.compare import STATS, Comparison
 from apexsim.replay.record import LATENCIES, Measured, Run, measured, run_json
 from apexsim.report.draw import percent, sig
