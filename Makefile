@@ -12,7 +12,7 @@ READY_DEV := $(VENV)/.ready-dev
 # What the formatter holds; to switch it on once these are formatted: FORMATTED := src tests scripts bench
 FORMATTED :=
 
-.PHONY: demo test lint check ci fidelity mutants goldens bench claims pages clean
+.PHONY: demo test lint check ci nightly fidelity mutants goldens bench claims pages clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## one question, answered
@@ -30,6 +30,10 @@ check: lint  ## style, types, tests
 	@$(PY) -m pytest -n auto --dist loadfile
 
 ci: check fidelity  ## all that a change must pass
+
+nightly: $(READY_DEV)  ## 100,000 hostile inputs, and hostile surroundings; an hour or two
+	@$(PY) scripts/attack.py --cases 100000 --jobs $$($(PY) -c 'import os; print(os.cpu_count())')
+	@$(PY) scripts/attack_processes.py
 
 fidelity: $(READY)  ## errors against measured systems; fails when one has grown
 	@$(PY) -m apexsim.validate.gate

@@ -334,7 +334,7 @@ def _is_gpu(text: str) -> bool:
 
 def devices_folder() -> Path:
     """Where devices that people add are kept: $APEXSIM_DEVICES, else the user's data folder."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    data = os.environ.get("XDG_DATA_HOME") or expanded("~/.local/share")  # where nobody has a home, a folder that is not there
     return Path(os.environ.get("APEXSIM_DEVICES") or Path(data) / "apexsim" / "devices")
 
 

@@ -58,7 +58,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This process looks for a cache below tmp_path; the folder that it would take."""
     for setting in ("NOTICE", "ENABLED", "FOLDER"):
         monkeypatch.setattr(cache, setting, getattr(cache, setting))
-    monkeypatch.setattr(cache, "_temporary", lambda: tmp_path / "temporary")
+    monkeypatch.setattr(cache, "_temporary", lambda: [tmp_path / "temporary"])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(cache.VARIABLE, raising=False)
     return tmp_path / "apexsim" / name()

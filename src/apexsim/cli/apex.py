@@ -88,11 +88,9 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     gpu = replace(gpu, memory_bytes=gpu.memory_nominal_bytes)
     cluster = Cluster(gpu, given["num_gpus_per_node"], given["num_nodes"])
     work = _workload(given, model)
-    notes = _notes(model, work)
-    for note in notes:
-        say(f"apexsim: {note}")
+    notes, more = _notes(model, work), []
     if routed(model):
-        notes.append(f"Every expert works on {given['capacity_factor']:g} x its even share of the tokens (--capacity-factor).")
+        more.append(f"Every expert works on {given['capacity_factor']:g} x its even share of the tokens (--capacity-factor).")
     goal = Goal(parse_objective("throughput" if work.mode == "offline" else "e2e", ()))
     precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])
     batch = given["max_batch_size"] or min(work.size, UNLIMITED)
@@ -101,7 +99,10 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     aside = Cluster(gpu, given["encoder_gpus"]) if given["encoder_gpus"] else None
     if aside and model.stacks[0].role != "encoder":
         raise InputError(f"{model.name} has no encoder", "--encoder-gpus", "drop --encoder-gpus")
-    return chained(model, cluster, work, question, encoder_cluster=aside, progress=progress), notes
+    found = chained(model, cluster, work, question, encoder_cluster=aside, progress=progress)
+    for note in notes:
+        say(f"apexsim: {note}")
+    return found, [*notes, *more]
 
 
 def _workload(given: dict[str, Any], model: Any) -> Any:

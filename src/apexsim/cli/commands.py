@@ -264,19 +264,18 @@ def validate(files: Files, **given: Any) -> None:
 @with_options("fit-host")
 def fit_host(file: MeasuredFile, **given: Any) -> None:
     """Refit an engine's host constants."""
-    from apexsim.validate.fit_host import main as run
+    from apexsim.validate.fit_host import tell
 
-    asked = {"--engine": given["engine"], "--leave-out": given["leave_out"], "--where": given["where"], "--only": given["only"]}
-    run([str(file), *(word for pair in asked.items() for word in pair)])
+    tell(file, **checked("fit-host", given))
 
 
 @with_options("fit-power")
 def fit_power(file: MeasuredFile, **given: Any) -> None:
     """Refit the power law."""
-    from apexsim.validate.fit_power import main as run
+    from apexsim.validate.fit_power import tell
 
     given = checked("fit-power", given)
-    run([str(file), "--prompt-scale", str(given["prompt_scale"]), *(["--simulate"] if given["simulated"] else [])])
+    tell(file, given["prompt_scale"], given["simulated"])
 
 
 HELP = {

@@ -29,7 +29,10 @@ def check_files(opts: Sequence[Opt], given: Mapping[str, Any]) -> None:
 
     given: all that stands on the command line, arguments too.
     """
-    outputs = [opt for opt in opts if opt.writes and isinstance(given.get(opt.name), str) and given[opt.name] != STDOUT]
+    named = [opt for opt in opts if opt.writes and isinstance(given.get(opt.name), str)]
+    outputs = [opt for opt in named if given[opt.name] != STDOUT]
+    if len(named) > len(outputs) + 1:  # two of them are STDOUT
+        raise InputError("standard output is taken by another output", named[-1].flag, "name a file for one of them")
     wanted = {opt.name: expanded(given[opt.name]) for opt in outputs}
     read = [path for name, value in given.items() if name not in wanted for path in _named(value)] if outputs else []
     for opt in outputs:
@@ -41,6 +44,16 @@ def check_files(opts: Sequence[Opt], given: Mapping[str, Any]) -> None:
         other = next((o for o in outputs[:at] if _place(wanted[o.name]) == _place(wanted[opt.name])), None)
         if other:
             raise InputError(f"'{given[opt.name]}' is written by {other.flag} too", opt.flag, "two outputs cannot share one file")
+
+
+def check_picture(path: str) -> None:
+    """Raise InputError, before any work is done, where no picture can be drawn or none of this kind."""
+    from apexsim.report.picture import figure
+
+    if path == STDOUT:
+        raise InputError("a picture cannot be written to standard output", "--plot", "name a file")
+
+    figure(path)
 
 
 def _check_writable(text: str, target: Path, flag: str) -> None:

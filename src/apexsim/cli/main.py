@@ -25,7 +25,7 @@ import apexsim
 from apexsim.cli.apex import spelled
 from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
 from apexsim.cli.notmodelled import modelled
-from apexsim.cli.outside import Life, open_streams, say
+from apexsim.cli.outside import Life, open_streams, say, tame_environment
 from apexsim.cli.words import json_on_stdout, translated
 from apexsim.errors import Infeasible, InputError, Stopped, shortened
 from apexsim.examples import packaged
@@ -122,6 +122,7 @@ class Failure:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     open_streams()
+    tame_environment()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from apexsim.cli.clashes import CLASHES
-from apexsim.cli.files import check_files
+from apexsim.cli.files import check_files, check_picture
 from apexsim.cli.rows import AXES, COMMANDS, QUESTION, REQUIRED, WIDTHS, Opt
 from apexsim.errors import InputError
 from apexsim.examples import expanded
@@ -79,6 +79,8 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
         @functools.wraps(function)
         def run(*arguments: Any, **given: Any) -> None:
             check_files(options_of(command), {**{p.name: a for p, a in zip(own, arguments)}, **given})
+            if given.get("plot"):
+                check_picture(given["plot"])
             function(*arguments, **given)
 
         run.__signature__ = inspect.Signature([*own, *listed])  # type: ignore[attr-defined]

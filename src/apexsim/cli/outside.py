@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -24,23 +24,24 @@ COMPLETION = "_APEXSIM_COMPLETE"  # set by the shell that asks for words
 COMPILES, COMPILES_FOR = "compiling the simulator", "30 to 100 s"
 
 
-def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
+Content = str | bytes | Iterable[str]
+
+
+def write_atomic(path: str, content: Content, flag: str) -> None:
     """Replace a file in one step: written beside it, then renamed; a symbolic link keeps pointing to its file.
 
-    text: the whole of it, or its parts one after the other.  A device or a pipe is written to, never replaced.
+    content: the whole of it, or its parts one after the other.  A device or a pipe is written to, never replaced.
     """
     if expanded(path).exists() and not expanded(path).is_file():
-        _write_through(path, text, flag)
+        _write_through(path, content, flag)
         return
     target = Path(os.path.realpath(expanded(path)))
     name = ""
     try:
         mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", errors="replace", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:100]}.", delete=False) as file:
             name = file.name
-            file.writelines([text] if isinstance(text, str) else text)
+            file.writelines(_encoded(content))
         os.chmod(name, mode)
         os.replace(name, target)
     except BaseException as error:
@@ -51,10 +52,18 @@ def write_atomic(path: str, text: str | Iterable[str], flag: str) -> None:
         raise
 
 
-def _write_through(path: str, text: str | Iterable[str], flag: str) -> None:
+def _encoded(content: Content) -> Iterator[bytes]:
+    if isinstance(content, bytes):
+        yield content
+    else:
+        for part in [content] if isinstance(content, str) else content:
+            yield part.encode("utf-8", "replace")
+
+
+def _write_through(path: str, content: Content, flag: str) -> None:
     try:
-        with expanded(path).open("w", encoding="utf-8", errors="replace") as file:
-            file.writelines([text] if isinstance(text, str) else text)
+        with expanded(path).open("wb") as file:
+            file.writelines(_encoded(content))
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -101,12 +110,28 @@ def open_streams() -> None:
         sys.stdout = cast(TextIO, _Closed())
 
 
+# numbers in the environment that libraries read without a look -> the most that means something
+NUMBERS = {"COLUMNS": 10_000, "LINES": 10_000, "TERMINAL_WIDTH": 10_000, "NUMBA_NUM_THREADS": 1024}
+ASKED = {"bash": "COMP_WORDS", "zsh": "_TYPER_COMPLETE_ARGS", "fish": "_TYPER_COMPLETE_ARGS", "powershell": "_TYPER_COMPLETE_ARGS",
+         "pwsh": "_TYPER_COMPLETE_ARGS"}  # fmt: skip  # what a shell sets when it asks for words
+
+
+def tame_environment() -> None:
+    """Take out of the environment what libraries would stumble over: it is as if it were not set."""
+    for name, most in NUMBERS.items():
+        text = os.environ.get(name, "1")
+        if not (text.isascii() and text.isdecimal() and len(text) < 9 and 0 < int(text) <= most):
+            del os.environ[name]
+    word, _, shell = os.environ.get(COMPLETION, "").partition("_")
+    if word not in ("source", "complete") or shell not in ASKED or (word == "complete" and ASKED[shell] not in os.environ):
+        os.environ.pop(COMPLETION, None)
+
+
 def page_size() -> tuple[int | None, bool]:
     """(columns, colour) of standard output; no columns where it is no terminal."""
     terminal = bool(sys.stdout) and sys.stdout.isatty()
     color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    columns = os.environ.get("COLUMNS", "")
-    if not terminal and not (columns.isdecimal() and int(columns) > 0):
+    if not terminal and "COLUMNS" not in os.environ:
         return None, False
     return shutil.get_terminal_size().columns, color
 

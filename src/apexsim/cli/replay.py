@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apexsim.cli.options import checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, deliver, page_size
+from apexsim.cli.outside import STDOUT, Progress, deliver, page_size, write_atomic
 from apexsim.cli.rows import QUESTION
 from apexsim.errors import InputError, Stopped
 
@@ -53,7 +53,12 @@ def replay(trace: Trace = "", **given: Any) -> None:
     if not given["compare"] and given["json"] != STDOUT:
         _save(run, None, given)  # before anything else can fail
     found = _compared(run, given, asked)
-    _save(run, found, given)
+    if given["json"] != STDOUT:
+        _save(run, found, given)
+    if given["plot"]:
+        _draw(run, found, given["plot"])
+    if given["json"] == STDOUT:
+        _save(run, found, given)
     _tell(run, found, given)
     if _ends_early(run, given):
         _end(run, found, given)
@@ -160,15 +165,22 @@ def _save(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
     deliver(dumps(replay_json(run, found)), given["json"], "--json")
 
 
-def _tell(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
-    from apexsim.report.replaypage import drawn, replay_text
+def _draw(run: Run, found: Comparison | None, path: str) -> None:
+    """The picture; where it fails, what was measured is kept in the failure."""
+    from apexsim.report.replaypage import drawn, replay_json
 
-    if given["plot"]:
-        drawn(run, found, given["plot"])
+    try:
+        write_atomic(path, drawn(run, found, path), "--plot")
+    except InputError as error:
+        raise InputError(error.what, error.where, error.hint, replay_json(run, found)) from None
+
+
+def _tell(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
+    from apexsim.report.replaypage import replay_text
+
     if given["json"] != STDOUT or given["output"] is not None:
         color = page_size()[1] if given["output"] in (None, STDOUT) else False
         deliver(replay_text(run, found, color), given["output"] or STDOUT, "--output")
-
 
 
 def _end(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def describe(file: File, **given: Any) -> None:
 
     found = described(requests)
     if given["plot"]:
-        drawn(requests, found, given["plot"])
+        write_atomic(given["plot"], drawn(requests, found, given["plot"]), "--plot")
     present(describe_json(requests, found), lambda: describe_text(requests, found, page_size()[1]), given["json"])
 
 

@@ -61,9 +61,12 @@ def root() -> Path:
     return (Path(home) if os.path.isabs(home) else Path(os.path.expanduser("~")) / ".cache") / "apexsim"
 
 
-def _temporary() -> Path:
-    """A folder for this user where temporary files go."""
-    return Path(tempfile.gettempdir()) / f"apexsim-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+def _temporary() -> list[Path]:
+    """A folder for this user where temporary files go, if there is such a place."""
+    try:
+        return [Path(tempfile.gettempdir()) / f"apexsim-{os.getuid() if hasattr(os, 'getuid') else 'user'}"]
+    except OSError:
+        return []
 
 
 def _usable(folder: Path) -> bool:
@@ -94,7 +97,7 @@ def prepare() -> None:
     """Choose the folder: below the one the user set, in the user's cache, a temporary one, or none, with a notice."""
     global NOTICE, ENABLED, FOLDER
     chosen = os.environ.get(VARIABLE, "")
-    bases = [*([Path(chosen).absolute()] if chosen else []), root(), _temporary()]
+    bases = [*([Path(chosen).absolute()] if chosen else []), root(), *_temporary()]
     name = f"{key()}-{machine()}"
     found = next((base for base in bases if _usable(base / name)), None)
     FOLDER, ENABLED, NOTICE = (found / name if found else None), found is not None, ""

@@ -211,12 +211,12 @@ class Session:
 
 
 def _cancelled_by_signals() -> Callable[[], None]:
-    """Let SIGTERM and SIGHUP end the run as Ctrl-C does, where the system has them; how to undo that."""
+    """Let SIGTERM and SIGHUP end the run as Ctrl-C does, where the system has them and nobody ignores them; how to undo that."""
     loop, task, taken = asyncio.get_running_loop(), asyncio.current_task(), list[tuple[int, Any]]()
     assert task is not None
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None:
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 before = signal.getsignal(number)
                 loop.add_signal_handler(number, task.cancel)

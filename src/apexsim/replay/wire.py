@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import Sent
@@ -16,6 +16,7 @@ from apexsim.replay.record import Sent
 PATHS = {"completions": "/completions", "chat": "/chat/completions"}
 MOST_TOKENS = 1 << 40  # of one request
 LONGEST_DETAIL = 200  # characters of a server's complaint that are kept
+SECRET = 6  # characters from which on a value of a query may be one
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,15 @@ class Target:
 
     @property
     def shown(self) -> str:
-        """The address as it is shown and kept: without user, password and what a query carries."""
-        return re.sub(r"\?.*", "?…", re.sub(r"//[^/]*@", "//", self.url))
+        """The address as it is shown and kept: without user, password and what a query or a fragment carries."""
+        return re.sub(r"([?#]).*", r"\1…", re.sub(r"//[^/]*@", "//", self.url))
 
     def hidden(self, text: str) -> str:
-        """A text without the key and the password, which a server may send back."""
+        """A text without the key, the password and the longer values of the address's query, which a server may send back."""
         _, _, password = self._login.partition(":")
         token = self.headers.get("Authorization", "").partition(" ")[2]
-        for secret in sorted({self.key, password, unquote(password), self._login, token} - {""}, key=len, reverse=True):
+        query = {value for _, value in parse_qsl(urlsplit(self.url).query) if len(value) >= SECRET}
+        for secret in sorted({self.key, password, unquote(password), self._login, token, *query} - {""}, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from rich.console import RenderableType
 
-from apexsim.errors import InputError
 from apexsim.replay.compare import STATS, Comparison
 from apexsim.replay.record import LATENCIES, Measured, Run, measured, run_json
 from apexsim.report.draw import percent, sig
 from apexsim.report.page import columns, heading, labelled, page
-from apexsim.report.picture import saved
+from apexsim.report.picture import figure, picture, titled
 from apexsim.stats import plain
 from apexsim.units import format_seconds
 
@@ -130,14 +129,10 @@ def _notes(run: Run, was: Measured, found: Comparison | None) -> list[str]:
 # ---- picture ------------------------------------------------------------------------------------------------------
 
 
-def drawn(run: Run, found: Comparison | None, path: str) -> None:
+def drawn(run: Run, found: Comparison | None, path: str) -> bytes:
     """Distributions of TTFT, TPOT and E2E, and TTFT over time; the picture's kind follows from the file's name."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("pictures need matplotlib", "--plot", "pip install 'apexsim[plot]'") from None
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    axes = figure.subplots(2, 2)
+    drawing = figure(path, (10, 7))
+    axes = drawing.subplots(2, 2)
     series = _series(run, found)
     for ax, name in zip((axes[0][0], axes[0][1], axes[1][0]), ("ttft", "tpot", "e2el")):
         for label, values in zip(("measured", "predicted"), series[name]):
@@ -150,8 +145,8 @@ def drawn(run: Run, found: Comparison | None, path: str) -> None:
         axes[1][1].scatter(send, np.asarray(values) * 1e3, s=6, alpha=0.6, linewidths=0, label=label)
     axes[1][1].set(xlabel="sent at [s]", ylabel="TTFT [ms]")
     axes[1][1].legend()
-    figure.suptitle(f"{run.about.get('model_id', '')} {found.plan if found else ''}".strip() or "replay")
-    saved(figure, path)
+    titled(drawing, f"{run.about.get('model_id', '')} {found.plan if found else ''}".strip() or "replay")
+    return picture(drawing, path)
 
 
 def _series(run: Run, found: Comparison | None) -> dict[str, tuple[Any, ...]]:

@@ -6,10 +6,9 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from apexsim.errors import InputError
 from apexsim.report.draw import bar, percent, sig, sparkline
 from apexsim.report.page import columns, heading, labelled, page
-from apexsim.report.picture import saved
+from apexsim.report.picture import figure, picture, titled
 from apexsim.stats import plain
 from apexsim.units import format_count, format_seconds
 from apexsim.workload.describe import Arrivals, Description, Lengths
@@ -134,14 +133,10 @@ def _arrival_rows(found: Description, arrivals: Arrivals) -> list[tuple[str, str
 # ---- picture ------------------------------------------------------------------------------------------------------
 
 
-def drawn(requests: Requests, found: Description, path: str) -> None:
+def drawn(requests: Requests, found: Description, path: str) -> bytes:
     """Lengths, gaps and rate over time as a picture; its kind follows from the name of the file."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("pictures need matplotlib", "--plot", "pip install 'apexsim[plot]'") from None
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    axes = figure.subplots(2, 2)
+    drawing = figure(path)
+    axes = drawing.subplots(2, 2)
     for ax, kind in zip(axes[0], ("prompt", "output")):
         octaves = getattr(found, kind).octaves
         edges = [2.0**k for k in range(len(octaves) + 1)]
@@ -151,8 +146,8 @@ def drawn(requests: Requests, found: Description, path: str) -> None:
     some = slice(None, None, max(1, requests.size // 20_000))
     axes[1][1].scatter(requests.prompt[some], requests.output[some], s=3, alpha=0.4, linewidths=0)
     axes[1][1].set(xscale="log", yscale="log", xlabel="prompt tokens", ylabel="output tokens")
-    figure.suptitle(f"{requests.source}: {found.requests:,} requests")
-    saved(figure, path)
+    titled(drawing, f"{requests.source}: {found.requests:,} requests")
+    return picture(drawing, path)
 
 
 def _draw_arrivals(axes: Any, found: Description) -> None:

@@ -24,7 +24,7 @@ from apexsim.model.model import Experts, Model
 from apexsim.model.names import model_names
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.validate.memory_cases import memory_row
-from apexsim.validate.rows import MOST, WIDEST, Answered, Row, Skipped, flag, model_named, number, whole
+from apexsim.validate.rows import MOST, WIDEST, Answered, Cells, Row, Skipped, flag, model_named, number, whole
 from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
@@ -384,10 +384,21 @@ def _energy(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]
     return _each(energy_row)(rows, where)
 
 
+def _cells(path: str | Path) -> Iterator[Row]:
+    """The rows of a file, each with a cell for every column of its header."""
+    table = csv.reader(lines(path, "file of measured runs"))
+    head = next(table, [])
+    for cells in table:
+        if cells and len(cells) != len(head):
+            raise InputError(f"{len(cells)} cells, the header names {len(head)} columns", f"{path}:{table.line_num}")
+        if cells:
+            yield Cells(zip(head, cells))
+
+
 def read_rows(path: str | Path, kind: str = "") -> tuple[str, list[Row]]:
     """(kind, rows) of a file; raises InputError when it cannot be read, is empty, or has not the columns of (that) kind."""
     try:
-        rows: list[Row] = list(csv.DictReader(lines(path, "file of measured runs")))
+        rows = list(_cells(path))
     except csv.Error as error:
         raise InputError(f"cannot be read as CSV ({error})", str(path), "give a file of measured runs") from error
     if not rows:

@@ -114,7 +114,7 @@ def wanted(only: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fit, print constants, errors in sample and with each group left out."""
+    """As a program of its own."""
     parser = argparse.ArgumentParser(prog="fit_host", description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--engine", default="vllm", help="only rows of this engine")
@@ -123,24 +123,28 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--where", default="", help="label=value: only rows with this label")
     parser.add_argument("--only", default="", help="constants to fit, with commas between them; the others stay")
-    args = parser.parse_args(argv)
-    cases = chosen([c for c in read_cases(args.file)[1] if isinstance(c, Case)], args.engine, args.where, args.leave_out, args.file)
-    names = wanted(args.only, tuple(n for n in CONSTANTS if cases and getattr(cases[0].engine, n) > 0))
+    tell(**vars(parser.parse_args(argv)))
+    return 0
+
+
+def tell(file: str, engine: str, leave_out: str, where: str, only: str) -> None:
+    """Fit, print constants, errors in sample and with each group left out; raises InputError."""
+    cases = chosen([c for c in read_cases(file)[1] if isinstance(c, Case)], engine, where, leave_out, file)
+    names = wanted(only, tuple(n for n in CONSTANTS if cases and getattr(cases[0].engine, n) > 0))
     bench = Bench()
     factors = fit(cases, bench, names)
     print(f"{len(cases)} runs; constants:")
     for n, f in zip(names, factors):
         print(f"  {n:22s} {getattr(cases[0].engine, n) * f:.4g}  (was {getattr(cases[0].engine, n):.4g})")
     print(report(log_errors(cases, bench, names, factors), "in sample"))
-    groups = sorted({c.labels.get(args.leave_out, "") for c in cases})
+    groups = sorted({c.labels.get(leave_out, "") for c in cases})
     left = []
     for group in groups if len(groups) > 1 else []:
-        rest = [c for c in cases if c.labels.get(args.leave_out, "") != group]
-        held = [c for c in cases if c.labels.get(args.leave_out, "") == group]
+        rest = [c for c in cases if c.labels.get(leave_out, "") != group]
+        held = [c for c in cases if c.labels.get(leave_out, "") == group]
         left.append(log_errors(held, bench, names, fit(rest, bench, names, 6)))
     if left:
-        print(report(np.concatenate(left), f"leaving each {args.leave_out} out ({len(groups)} groups)"))
-    return 0
+        print(report(np.concatenate(left), f"leaving each {leave_out} out ({len(groups)} groups)"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from apexsim.cost.account import usage
 from apexsim.cost.power import PowerLaw, loaded_share, power_law
-from apexsim.errors import InputError
+from apexsim.errors import InputError, shown
 from apexsim.search.evaluate import Evaluation
 from apexsim.validate.cases import read_rows
 from apexsim.validate.energy_cases import Rates, Run, case_of, given_rates, understand
@@ -171,30 +171,34 @@ def words(law: PowerLaw) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fit, print constants, errors in sample and with each model left out."""
+    """As a program of its own."""
     parser = argparse.ArgumentParser(prog="fit_power", description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--prompt-scale", type=float, default=1.0, help="multiplies assumed prompt lengths")
     parser.add_argument("--simulate", action="store_true", help="judge the simulated runs too")
-    args = parser.parse_args(argv)
-    runs, shipped = read_runs(args.file, args.prompt_scale), power_law()[0]
+    tell(**vars(parser.parse_args(argv)))
+    return 0
+
+
+def tell(file: str, prompt_scale: float, simulate: bool) -> None:
+    """Fit, print constants, errors in sample and with each model left out; raises InputError."""
+    runs, shipped = read_runs(file, prompt_scale), power_law()[0]
     points = points_of(runs, [given_rates(run) for run in runs])
     law = fit(points, shipped)
     errors, laws = left_out(points, shipped)
     print(f"shipped: {words(shipped)}\nfitted:  {words(law)}")
     for name, other in laws.items():
-        print(f"  without {name:40s} {words(other)}")
+        print(f"  without {shown(name):40s} {words(other)}")
     print(report(predicted(shipped, points) / points.watts - 1.0, "shipped constants"))
     print(report(predicted(law, points) / points.watts - 1.0, "in sample"))
     print(report(errors, f"leaving each of {len(laws)} models out"))
     print(f"spread of a run {spread(np.log1p(errors)):.3f}, between two plans of one load {pair_spread(runs, np.log1p(errors)):.3f}")
     share = np.median(points.watts / points.tdp) * points.tdp
     print(report(share / points.watts - 1.0, "a constant share of TDP"))
-    if args.simulate:
+    if simulate:
         watts, joules, chosen = judge_simulated(runs, laws)
         print(f"sampling [ns per vocabulary entry]: {', '.join(f'{1e9 * s:.2f}' for s in sorted(set(chosen.values())))}")
         print(report(watts, "W simulated, left out") + "\n" + report(joules, "J/token simulated, left out"))
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,13 @@ MOST = 10_000_000  # tokens or requests of one run: more is a slip
 WIDEST = 4096  # ways that something is split or copied
 
 
+class Cells(dict[str, str]):
+    """A row by the names of its columns; one that is not there is the file's fault."""
+
+    def __missing__(self, key: str) -> str:
+        raise InputError(f"the row has no '{key}'", f"row {self.get('id', '')}".strip())
+
+
 @dataclass(frozen=True, slots=True)
 class Answered:
     """A row whose prediction needs no simulation: metric -> {"measured", "predicted"}."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from apexsim.errors import shown
+
 HEAD = f"{'':34s} {'rows':>5s} {'median':>8s} {'p90':>8s} {'mean':>8s} {'bias':>8s} {'rank':>6s}"
 
 
@@ -33,4 +35,4 @@ def render(record: dict[str, Any]) -> str:
             for value, metrics in groups.items():
                 if metric in metrics:
                     out.append(line(f"  {label} {value}"[:34], metrics[metric]))
-    return "\n".join(out)
+    return "\n".join(map(shown, out))

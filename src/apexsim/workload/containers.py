@@ -107,7 +107,7 @@ def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = (),
     line: list[int] = []
     try:
         for row in reader:
-            if len(row) == named and row[0]:
+            if row and len(row) == named and row[0]:
                 rows.append(row)
                 line.append(reader.line_num + before)
                 continue
