@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -84,11 +86,11 @@ def test_a_better_link_is_never_slower(name: str, kind: str) -> None:
     slots = [None, *(f"x{n}" for n in (16, 8, 4, 2, 1) if n <= lanes)]
     if cluster.gpu.host in used:
         times = [_seconds(with_links(Cluster(cluster.gpu, 4), pcie=slot), kind, 4, 1) for slot in slots]
-        assert all((a <= b * (1 + 1e-9)).all() for a, b in zip(times, times[1:]))
+        assert all((a <= b * (1 + 1e-9)).all() for a, b in itertools.pairwise(times))
         assert (times[-1] > times[0]).any() and np.array_equal(times[0], times[1])
     if cluster.gpu.nic in used:
         times = [_seconds(with_links(cluster, nic=nic), kind, 8, 1) for nic in ("1600Gb", "400Gb", "100Gb", "10Gb", "1Gb")]
-        assert all((a < b).all() for a, b in zip(times, times[1:]))
+        assert all((a < b).all() for a, b in itertools.pairwise(times))
 
 
 @pytest.mark.parametrize("kind", ["all_reduce", "send"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from functools import cache
@@ -68,7 +69,7 @@ def spent(**shares: float) -> Account:
     return Account((), 1.0, 0.0, tuple(shares.items()), 0.0, 0.0, 0.0, 0.0, "")
 
 
-@pytest.mark.parametrize("name", [n for n in OBJECTIVES])
+@pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_power_widens_the_bars_of_energy_and_of_nothing_else(name: str) -> None:
     kind = {"ttft": "ttft", "queue": "ttft", "tpot": "tpot", "itl": "tpot"}.get(name, "e2e")
     run, pair = power_spread() if name in POWER else (0.0, 0.0)
@@ -110,7 +111,7 @@ def test_a_study_shows_the_bar_of_its_objective() -> None:
 
 def test_plans_that_miss_a_limit_stand_behind_those_that_keep_it() -> None:
     times = sorted(row.metrics.latency("tpot", "p95") for row in study().ranked)
-    middle = max(zip(times, times[1:]), key=lambda pair: pair[1] - pair[0])
+    middle = max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
     limit = sum(middle) / 2
     found = study(slos=(f"tpot:p95={limit * 1e3:.6f}ms",))
     kept = [row.metrics.latency("tpot", "p95") <= limit for row in found.ranked]
