@@ -140,7 +140,8 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, nic: str | None = None, pcie: str | None = None, trace: str | Workload | TraceFile | None = None,
+    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, nic: str | None = None,
+    pcie: str | None = None, trace: str | Workload | TraceFile | None = None,
     time_unit: str | None = None, columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
@@ -155,7 +156,8 @@ def ask(
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both.
 
-    gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep restrict the plans.  What would do nothing is refused.
+    gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep restrict
+    the plans.  What would do nothing is refused.
     """
     inputs = {k: v for k, v in locals().items() if v not in (None, (), []) and v is not False}
     if isinstance(trace, (Workload, TraceFile)):
