@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,7 +23,8 @@ ASKED = {"prompt_len": 256, "output_len": 32, "num_requests": 12, "concurrency":
 
 # text -> Gbit/s per GPU of nodes of 4
 NETWORKS = {
-    "400Gb": 400, "400gbit": 400, "400 Gbit/s": 400, "400Gbps": 400, "100G": 100, "25GbE": 25, "50GB/s": 400, "1.6Tb": 1600, "0.8 Tbit/s": 800,
+    "400Gb": 400, "400gbit": 400, "400 Gbit/s": 400, "400Gbps": 400, "100G": 100, "25GbE": 25, "50GB/s": 400, "1.6Tb": 1600,
+    "0.8 Tbit/s": 800,
     "400Gb/node": 100, "400Gb per node": 100, "400Gb/gpu": 400, "4x100Gb": 100, "8x400G": 800, "ndr": 400, "HDR": 200, "2.5GbE": 2.5,
 }  # fmt: skip
 
@@ -86,11 +87,11 @@ def test_a_better_link_is_never_slower(name: str, kind: str) -> None:
     slots = [None, *(f"x{n}" for n in (16, 8, 4, 2, 1) if n <= lanes)]
     if cluster.gpu.host in used:
         times = [_seconds(with_links(Cluster(cluster.gpu, 4), pcie=slot), kind, 4, 1) for slot in slots]
-        assert all((a <= b * (1 + 1e-9)).all() for a, b in itertools.pairwise(times))
+        assert all((a <= b * (1 + 1e-9)).all() for a, b in pairwise(times))
         assert (times[-1] > times[0]).any() and np.array_equal(times[0], times[1])
     if cluster.gpu.nic in used:
         times = [_seconds(with_links(cluster, nic=nic), kind, 8, 1) for nic in ("1600Gb", "400Gb", "100Gb", "10Gb", "1Gb")]
-        assert all((a < b).all() for a, b in itertools.pairwise(times))
+        assert all((a < b).all() for a, b in pairwise(times))
 
 
 @pytest.mark.parametrize("kind", ["all_reduce", "send"])
@@ -125,7 +126,8 @@ def test_notes_of_a_gpu_are_in_the_answer() -> None:
 
 
 SLICES = {
-    "h100-sxm-mig-3g.40gb": ["h100:3g.40gb", "h100-mig-3g.40gb", "H100-SXM:MIG-3g.40gb", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", "h100 3g.40gb"],
+    "h100-sxm-mig-3g.40gb": ["h100:3g.40gb", "h100-mig-3g.40gb", "H100-SXM:MIG-3g.40gb", "NVIDIA H100 80GB HBM3 MIG 3g.40gb",
+                             "h100 3g.40gb"],
     "h100-sxm-mig-1g.10gb": ["h100:1g.10gb", "H100 MIG 1g.10gb+me"],
     "a100-sxm-80gb-mig-3g.40gb": ["a100-80gb-mig-3g.40gb", "a100:3g.40gb"],
     "a30-mig-1g.6gb": ["A30:1g.6gb"],

@@ -411,7 +411,8 @@ def test_an_option_changes_the_study_or_is_refused(option: str, context: str, ca
 
 
 OF_FIT: dict[str, Any] = {
-    "gpus": 4, "nodes": 2, "nic": "100Gb", "pcie": "x8", "tp": 2, "pp": 2, "dp": 2, "ep": 2, "enable_expert_parallel": True, "plan": "TP2", "engine": "sglang",
+    "gpus": 4, "nodes": 2, "nic": "100Gb", "pcie": "x8", "tp": 2, "pp": 2, "dp": 2, "ep": 2, "enable_expert_parallel": True,
+    "plan": "TP2", "engine": "sglang",
     "max_num_seqs": 7, "max_num_batched_tokens": 512, "gpu_memory_utilization": 0.5, "max_model_len": 4096, "block_size": 32,
     "enforce_eager": True, "num_speculative_tokens": 2, "weight_dtype": "fp8", "kv_dtype": "fp8", "dtype": "fp32",
     "prompt_len": 900, "output_len": 90, "trace": "example:creation", "map": "in=x", "workload": "chat",

@@ -44,7 +44,7 @@ class Profile:
 @cache
 def _profiles() -> dict[str, tuple[Profile, ...]]:
     """GPU -> its profiles."""
-    found = {}
+    found: dict[str, tuple[Profile, ...]] = {}
     for row in tomllib.loads((files("apexsim") / "data/mig.toml").read_text(encoding="utf-8")).values():
         most = max(int(p["name"].partition("g")[0]) for p in row["profiles"])
         made = tuple(

@@ -184,7 +184,9 @@ _BANKS: dict[tuple[Any, ...], Bank] = {}
 
 def load_bank(gpu: GpuLike, source: str = "vllm", root: Path = ROOT) -> Bank:
     """The bank of a GPU, made once per GPU and source."""
-    links = tuple(getattr(gpu, name, None) for name in ("link", "link_share", "network"))
+    link = getattr(gpu, "link", None)
+    links = tuple(getattr(x, name, None) for x, name in ((link, "bandwidth"), (link, "latency"), (link, "launch"), (gpu, "link_share"),
+                                                         (gpu, "network")))  # fmt: skip
     key = (gpu.name, gpu.kernels, gpu.borrow, tuple(sorted(gpu.flops.items())), gpu.memory_bandwidth, links, source, root)
     if key not in _BANKS:
         _BANKS[key] = Bank(gpu, source, root)

@@ -79,8 +79,8 @@ def price(library: Library, tokens: ArrayLike, route: Route, gpus: int, low_late
             surface = library.surface(home, "dispatch", key, DispatchSurface)
             priced = surface.price(t, route, RANKS * nodes)
             if nodes > 1 and library.network != 1.0:
-                slower = np.asarray(1.0 / library.network)
-                priced = Priced(transfer(priced.seconds, surface.launch, np.ones(1), slower), worst(priced.provenance, Provenance.TRANSFERRED))
+                seconds = transfer(priced.seconds, surface.launch, np.ones(1), np.asarray(1.0 / library.network))
+                priced = Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
             return (
                 priced
                 if gpus == RANKS * nodes

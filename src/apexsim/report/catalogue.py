@@ -136,7 +136,8 @@ def _remarks(rows: Rows) -> list[tuple[str, str]]:
     """Notes of a few GPUs, and the slices that they can be cut into."""
     told = []
     for row in rows:
-        slices = [f"MIG slices: {', '.join(row['mig_profiles'])} (--gpu {row['name']}:{row['mig_profiles'][0]})"] if row["mig_profiles"] else []
+        cut = row["mig_profiles"]
+        slices = [f"MIG slices: {', '.join(cut)} (--gpu {row['name']}:{cut[0]})"] if cut else []
         told += [(row["name"] if not i else "", note) for i, note in enumerate([*row["notes"], *slices])]
     return told
 

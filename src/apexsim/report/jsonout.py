@@ -114,7 +114,7 @@ def rejected_rules(study: Study) -> list[dict[str, Any]]:
 
 
 def _understood(setting: Setting) -> dict[str, Any]:
-    model, _gpu, work, row = setting.model, setting.cluster.gpu, setting.workload, setting.engine
+    model, work, row = setting.model, setting.workload, setting.engine
     return {
         "model": {
             "name": model.name,
