@@ -38,8 +38,8 @@ from apexsim.slo import parse_slos
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import ROUND, model_length, paced
-from apexsim.workload.stream import read_trace
 from apexsim.workload.presets import preset_of
+from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import Coming, like, synthetic
 from apexsim.workload.trace import Workload
 
@@ -140,8 +140,9 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 def ask(
     model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, trace: str | Workload | TraceFile | None = None,
-    workload: str | None = None, time_unit: str | None = None, columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
-    num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
+    workload: str | None = None, time_unit: str | None = None, columns: str | None = None,
+    prompt_len: int | None = None, output_len: int | None = None, num_requests: int | None = None,
+    request_rate: float | None = None, burstiness: float | None = None,
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
     engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, dtype: str | None = None, max_model_len: int | None = None,

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from apexsim.cli.rows import COMMANDS
-from apexsim.workload.clashes import NO_GAPS, NO_TRACE, NO_WIDTHS, OWN_ARRIVALS, PRESET, QUESTION, Clash, Given, beside, both, no_rate, without
+from apexsim.workload.clashes import (
+    NO_GAPS,
+    NO_TRACE,
+    NO_WIDTHS,
+    OWN_ARRIVALS,
+    PRESET,
+    QUESTION,
+    Clash,
+    Given,
+    beside,
+    both,
+    no_rate,
+    without,
+)
 
 
 def _all_to_stdout(given: Given) -> bool:

@@ -166,8 +166,8 @@ SIZED_ENGINE = (
         least=2, tokens=True),
     Opt("num_speculative_tokens", int, None, "Draft tokens of the model's own multi-token-prediction layers.", "N", least=1),
 )  # fmt: skip
-FITTED = Opt("workload", str, None, "The longest request and the mean one of a known use: chat, rag, code … (see: apexsim workloads), or of a "
-             ".toml file.", "NAME")
+FITTED = Opt("workload", str, None, "The longest request and the mean one of a known use: chat, rag, code … (see: apexsim workloads), or "
+             "of a .toml file.", "NAME")
 STORED = tuple(opt for opt in PRECISION if opt.name not in ("activation_dtype", "expert_load"))
 SIZED_OUTPUT = (
     Opt("log", str, None, "Hold the prediction against a start-up log, line by line; - reads standard input.", "FILE"),
@@ -342,7 +342,10 @@ POWER_FITTING = (
 COMMANDS: dict[str, Groups] = {
     "plan": {**QUESTION, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)},
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
-    "fit": {"Cluster": CLUSTER, "Workload": (FITTED,), "Layout": (*WIDTHS, SIZED_PLAN), "Engine": SIZED_ENGINE, "Precision": STORED, "Output": SIZED_OUTPUT},
+    "fit": {
+        "Cluster": CLUSTER, "Workload": (FITTED,), "Layout": (*WIDTHS, SIZED_PLAN), "Engine": SIZED_ENGINE, "Precision": STORED,
+        "Output": SIZED_OUTPUT,
+    },
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
     "models": {"Output": LIST_JSON},
     "gpus": {"Output": LIST_JSON},

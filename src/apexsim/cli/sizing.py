@@ -53,9 +53,8 @@ def _answer(name: str, given: dict[str, Any]) -> Any:
     from apexsim.hardware import cluster_of
     from apexsim.model.families import load_model
     from apexsim.plan.choose import engine_of, precision_of
-    from apexsim.plan.fit import Widths
+    from apexsim.plan.fit import Widths, for_workload
     from apexsim.plan.fit import fit as sized
-    from apexsim.plan.fit import for_workload
     from apexsim.workload.load import model_length
     from apexsim.workload.presets import preset_of
 

@@ -125,7 +125,8 @@ def for_workload(answer: Fit, preset: Preset) -> Fit:
         return answer
     mean = [round(preset.mean(kind)) for kind in ("prompt", "output")]
     many = at_full_length(answer.found, answer.engine, sum(mean)) if answer.found.pool.groups else math.inf
-    held = f"the cache{' of each replica' * (answer.plan.replicas > 1)} holds {many:,.0f} of its mean request ({mean[0]:,} + {mean[1]:,} tokens)"
+    each = " of each replica" if answer.plan.replicas > 1 else ""
+    held = f"the cache{each} holds {many:,.0f} of its mean request ({mean[0]:,} + {mean[1]:,} tokens)"
     long = f"its longest requests, {preset.longest:,} tokens, are longer than the model length of {answer.max_model_len:,}"
     notes = [f"workload {preset.name}: {held if many < math.inf else NEVER}", *([long] if preset.longest > answer.max_model_len else [])]
     return replace(answer, notes=(*notes, *answer.notes))

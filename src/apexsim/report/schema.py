@@ -303,7 +303,8 @@ ENGINES = many(obj("an engine", {
                                            "now": {"description": "of this one"}}), "against the version before"),
     }), "versions"),
 }), "`engines`; empty where none matches")  # fmt: skip
-_LISTED = obj("lengths [tokens]", {"mean": num("mean"), "p50": num("median"), "p90": num("90th percentile"), "p99": num("99th"), "max": num("longest")})
+_LISTED = obj("lengths [tokens]", {"mean": num("mean"), "p50": num("median"), "p90": num("90th percentile"), "p99": num("99th"),
+                                   "max": num("longest")})  # fmt: skip
 WORKLOADS = many(obj("a workload preset", {
     "name": text("name, for --workload"), "about": text("what it stands for"), "prompt_tokens": _LISTED, "output_tokens": _LISTED,
     "rank_correlation": num("Spearman's, of prompt and output"), "requests": count("that the figures are of", True),
@@ -394,8 +395,8 @@ APEX = obj("`apex`", {
 })  # fmt: skip
 ERROR = obj("a failure, of any command whose JSON goes to standard output; what was found out before stands beside it", {"error": _ERROR})
 OUTPUTS: dict[str, Schema] = {
-    "study": STUDY, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS, "trace": TRACE, "device": DEVICE,
-    "validation": VALIDATION, "replay": REPLAY, "apex": APEX, "error": ERROR,
+    "study": STUDY, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS, "trace": TRACE,
+    "device": DEVICE, "validation": VALIDATION, "replay": REPLAY, "apex": APEX, "error": ERROR,
 }  # fmt: skip
 
 

@@ -21,7 +21,16 @@ from apexsim.units import TIME_UNITS, format_seconds
 from apexsim.workload.columns import chains_of, ideal_hit
 from apexsim.workload.containers import Table
 from apexsim.workload.dates import stamps
-from apexsim.workload.meaning import Meaning, is_aggregate, is_counted, is_missing, is_number, meaning_of, prefix_of, ungrouped
+from apexsim.workload.meaning import (
+    Meaning,
+    is_aggregate,
+    is_counted,
+    is_missing,
+    is_number,
+    meaning_of,
+    prefix_of,
+    ungrouped,
+)
 from apexsim.workload.trace import Workload
 
 Ints = NDArray[np.int64]
