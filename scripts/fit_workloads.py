@@ -140,8 +140,10 @@ AZURE = "https://github.com/Azure/AzurePublicDataset"
 APEX_PLUS = "https://github.com/microsoft/apex_plus"
 SOURCES = {
     "chat": Source("answers to people who write to an assistant, with what was said before",
-                   "Azure LLM inference trace 2023, conversation", AZURE, "CC-BY-4.0", trace("AzureLLMInferenceTrace_conv.csv"), "of November 2023: later assistants write more"),
-    "rag": Source("questions answered from retrieved passages, with history and web pages", "RAGPulse, a university's question answering, 2025",
+                   "Azure LLM inference trace 2023, conversation", AZURE, "CC-BY-4.0", trace("AzureLLMInferenceTrace_conv.csv"),
+                   "of November 2023: later assistants write more"),
+    "rag": Source("questions answered from retrieved passages, with history and web pages",
+                  "RAGPulse, a university's question answering, 2025",
                   "https://github.com/flashserve/RAGPulse", "MIT", trace("0_trace.jsonl")),
     "code": Source("completions of code in an editor: long contexts, a line or two of answer", "Azure LLM inference trace 2023, code",
                    AZURE, "CC-BY-4.0", trace("AzureLLMInferenceTrace_code.csv")),

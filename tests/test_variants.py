@@ -136,20 +136,23 @@ TOOLS = {
     "OpenAI usage": lines(lambda t, p, o: {"created": EPOCH + t, "usage": {
         "prompt_tokens": p, "completion_tokens": o, "total_tokens": p + o, "prompt_tokens_details": {"cached_tokens": 64}}}),
     "OpenAI responses": lines(lambda t, p, o: {"created_at": EPOCH + t, "usage": {
-        "input_tokens": p, "input_tokens_details": {"cached_tokens": 3}, "output_tokens": o, "output_tokens_details": {"reasoning_tokens": 9}}}),
+        "input_tokens": p, "input_tokens_details": {"cached_tokens": 3}, "output_tokens": o,
+        "output_tokens_details": {"reasoning_tokens": 9}}}),
     "Anthropic messages": lines(lambda t, p, o: {"timestamp": iso(t) + "Z", "message": {"usage": {
         "input_tokens": p - 90, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 80, "output_tokens": o}}}),
     "Gemini": lines(lambda t, p, o: {"createTime": iso(t) + "Z", "usageMetadata": {
         "promptTokenCount": p, "candidatesTokenCount": o, "totalTokenCount": p + o}}),
     "Ollama": lines(lambda t, p, o: {"created_at": iso(t) + "Z", "prompt_eval_count": p, "eval_count": o, "eval_duration": 10**6}),
     "Bedrock": lines(lambda t, p, o: {"timestamp": iso(t) + "Z", "input": {"inputTokenCount": p}, "output": {"outputTokenCount": o}}),
-    "Langfuse": lines(lambda t, p, o: {"startTime": iso(t) + "Z", "endTime": iso(9) + "Z", "usage": {"input": p, "output": o, "total": p + o}}),
+    "Langfuse": lines(lambda t, p, o: {"startTime": iso(t) + "Z", "endTime": iso(9) + "Z",
+                                       "usage": {"input": p, "output": o, "total": p + o}}),
     "OpenTelemetry": lines(lambda t, p, o: {"start_time_unix_nano": round((EPOCH + t) * 1e9), "attributes": {
         "gen_ai.usage.input_tokens": p, "gen_ai.usage.output_tokens": o}}),
     "LiteLLM": table(("request_id", "startTime", "endTime", "prompt_tokens", "completion_tokens", "spend"),
                      [("a", iso(t) + "+00:00", iso(9) + "+00:00", str(p), str(o), "0.1") for t, p, o in zip(TIMES, PROMPTS, OUTPUTS)]),
-    "LMCache": table(("", "prompt_tokens", "generation_tokens", "ttft", "generation_time", "user_id", "question_id", "launch_time", "finish_time"),
-                     [("0", str(p), str(o), "0.1", "1", "1", "1", f"{EPOCH + t}", f"{EPOCH + 9}") for t, p, o in zip(TIMES, PROMPTS, OUTPUTS)]),
+    "LMCache": table(("", "prompt_tokens", "generation_tokens", "ttft", "generation_time", "user_id", "question_id", "launch_time",
+                      "finish_time"), [("0", str(p), str(o), "0.1", "1", "1", "1", f"{EPOCH + t}", f"{EPOCH + 9}")
+                                       for t, p, o in zip(TIMES, PROMPTS, OUTPUTS)]),
     "aiperf": lines(lambda t, p, o: {"metadata": {"request_start_ns": round((EPOCH + t) * 1e9)}, "error": None, "metrics": {
         "input_sequence_length": {"value": p, "unit": "tokens"}, "output_sequence_length": {"value": o}}}),
     "GuideLLM": json.dumps({"metadata": {}, "benchmarks": [{"requests": {"successful": [

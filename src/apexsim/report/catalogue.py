@@ -208,8 +208,9 @@ def workloads_text(rows: Rows, color: bool = False) -> str:
 def _one_workload(row: dict[str, Any]) -> list[RenderableType]:
     figures = [(f"{p:g}%", f"{a:,.0f}", f"{b:,.0f}") for p, a, b in zip(row["percent"], row["prompt"], row["output"])]
     means = ("mean", *(f"{row[f'{kind}_tokens']['mean']:,.0f}" for kind in ("prompt", "output")))
+    many = f"{row['requests']:,} requests" if row["requests"] else ""
     told = [
-        ("source", ", ".join(filter(None, (row["source"], row["url"], row["licence"], f"{row['requests']:,} requests" if row["requests"] else "")))),
+        ("source", ", ".join(filter(None, (row["source"], row["url"], row["licence"], many)))),
         ("correlation", f"{row['rank_correlation']:+.2f} between the ranks of prompt and output"),
         ("note", row["note"]), ("note", PREFIXES),
     ]  # fmt: skip

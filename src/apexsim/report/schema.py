@@ -365,7 +365,8 @@ ENGINES = many(obj("an engine", {
                                            "now": {"description": "of this one"}}), "against the version before"),
     }), "versions"),
 }), "`engines`; empty where none matches")  # fmt: skip
-_LISTED = obj("lengths [tokens]", {"mean": num("mean"), "p50": num("median"), "p90": num("90th percentile"), "p99": num("99th"), "max": num("longest")})
+_LISTED = obj("lengths [tokens]", {"mean": num("mean"), "p50": num("median"), "p90": num("90th percentile"), "p99": num("99th"),
+                                   "max": num("longest")})  # fmt: skip
 WORKLOADS = many(obj("a workload preset", {
     "name": text("name, for --workload"), "about": text("what it stands for"), "prompt_tokens": _LISTED, "output_tokens": _LISTED,
     "rank_correlation": num("Spearman's, of prompt and output"), "requests": count("that the figures are of", True),

@@ -1,7 +1,8 @@
 """One plan, simulated and understood (floor 5): what a ranking and its reports need of it, and no more.
 
-The tables and histograms of a run are its heaviest part (20 MB a plan on large clusters), and at millions of requests what is
-kept of each; they are used here, where the run is made, and dropped, or held once for all plans.  So the work of many plans is shared between threads or workers, and thousands of them fit in memory.
+The tables and histograms of a run are its heaviest part (20 MB a plan on large clusters), and at millions of requests what
+is kept of each; they are used here, where the run is made, and dropped, or held once for all plans.  So the work of many
+plans is shared between threads or workers, and thousands of them fit in memory.
 """
 
 from __future__ import annotations

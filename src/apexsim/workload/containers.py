@@ -66,7 +66,7 @@ def _laid_out(whole: dict[str, Any], where: str) -> Any:
             raise InputError(f"'{other}' has {len(lists[other])} entries, '{next(iter(lists))}' {size}", where)
         return [dict(zip(lists, row)) for row in zip(*lists.values())]
     inner = list(whole.values())
-    if not inner or not all(isinstance(value, dict) and value for value in inner) or any(value.keys() != inner[0].keys() for value in inner):
+    if not inner or not all(isinstance(value, dict) and value and value.keys() == inner[0].keys() for value in inner):
         return whole
     if all(str(key).isdecimal() for key in inner[0]):  # a table written column by column
         return [{name: column[row] for name, column in whole.items()} for row in inner[0]]
@@ -85,7 +85,7 @@ def is_whole(record: dict[str, Any]) -> bool:
     lists = [record[key] for key in ROWS_OF if isinstance(record.get(key), list) and record[key]]
     if isinstance(record.get("input_lens"), list):
         return True
-    return (not is_nested(record) and _laid_out(record, "") is not record) or (not is_nested(record) and any(isinstance(rows[0], dict) for rows in lists))
+    return not is_nested(record) and (_laid_out(record, "") is not record or any(isinstance(rows[0], dict) for rows in lists))
 
 
 def separator(line: str) -> str:

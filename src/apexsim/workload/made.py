@@ -22,9 +22,9 @@ def made(
 ) -> Requests:  # fmt: skip
     """`num_requests` requests: lengths first, then arrivals, so that a seed gives the same lengths at every rate.
 
-    like: a preset, which gives the lengths, or a trace: prompt and output are drawn from it in pairs, with replacement, which keeps their correlation; rate and
-    burstiness are its own where none is given.  Without a rate all requests come at once.  Successive requests are
-    independent: drifts of the rate over the day and sessions are not reproduced.
+    like: a preset, which gives the lengths, or a trace: prompt and output are drawn from it in pairs, with replacement,
+    which keeps their correlation; rate and burstiness are its own where none is given.  Without a rate all requests come at
+    once.  Successive requests are independent: drifts of the rate over the day and sessions are not reproduced.
     """
     rng = np.random.default_rng(seed)
     longest = max_length or LONGEST
