@@ -35,6 +35,7 @@ from apexsim.search.remedy import remedied
 from apexsim.search.search import Goal, search, simulate_one
 from apexsim.search.study import Interrupted, Study
 from apexsim.slo import parse_slos
+from apexsim.typed import check_keywords
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import paced
@@ -149,14 +150,15 @@ def ask(
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
-    power_cap: float | None = None, price: str | None = None, server_overhead: float | None = None, pue: float | None = None,
+    power_cap: float | None = None, price: str | float | None = None, server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; tp, pp, dp, ep restrict the plans.  What would do nothing is refused.
     """
-    inputs = {k: v for k, v in locals().items() if v not in (None, (), []) and v is not False}
+    check_keywords(ask, locals())
+    inputs = {k: v for k, v in locals().items() if not (v is None or v is False or (isinstance(v, (tuple, list)) and not v))}
     if isinstance(trace, (Workload, TraceFile)):
         inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))
@@ -190,10 +192,12 @@ def ask(
     pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
     limits = parse_slos(slos)
     inputs |= {"slos": tuple(map(str, limits))} if limits else {}
+    if power_cap is not None and not power_cap > 0:
+        raise InputError(f"expected a number above 0, got {power_cap}", "--power-cap")
     if power_cap is not None and not cluster.gpu.tdp_w > 0:
         raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
-    rent = price_of(price, cluster.gpu)
+    rent = price_of(None if price is None else str(price), cluster.gpu)
     if goal.objective.name == "cost" and math.isnan(rent[0]):
         raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     usual = power_law()[1]
