@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ import sys
 import time
 from functools import cache
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("jsonschema", reason="jsonschema is in the test extra")
@@ -19,8 +22,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import attack  # noqa: E402
+from apexsim import api  # noqa: E402
 from apexsim.cli import main  # noqa: E402
 from apexsim.cli.outside import NUMBERS, tame_environment, write_atomic  # noqa: E402
+from apexsim.errors import Infeasible, InputError  # noqa: E402
 from hostile import BASES, KINDS, MADE, RUN, STANDING, dumped  # noqa: E402
 
 CASES = 40  # of each kind
@@ -77,7 +82,6 @@ def test_no_two_outputs_share_standard_output(tmp_path: Path, capsys: Capture) -
 def test_what_was_measured_outlives_a_picture_that_fails(
     json: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from apexsim.errors import InputError
     from apexsim.report import replaypage
 
     def fail(*_: object) -> bytes:
@@ -113,7 +117,7 @@ def test_a_table_with_a_cell_too_few_or_another_column_is_one_line(command: str,
         assert (code, capsys.readouterr().err.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize("before", ["\n", "\r\n", " \n\n", ",,\n"])
+@pytest.mark.parametrize("before", ["\n", "\r\n", " \n\n"])
 def test_a_table_may_begin_with_empty_lines(before: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "t.csv").write_text(before + "hw,arrival_s,isl,osl\nx,1.5,7,3\nx,3,9,4\n", newline="")
     assert main(["trace", "describe", str(tmp_path / "t.csv")]) == 0
@@ -133,6 +137,26 @@ def test_values_that_look_like_options_reach_the_fit(tmp_path: Path, capsys: Cap
     assert "no such constant: '-x'" in capsys.readouterr().err
 
 
+ODD = (None, True, -1, 0, 1.5, float("nan"), float("inf"), "x", "", [], {}, b"x", 10**30, 10**400, (1, 2), object())
+
+
+@pytest.mark.parametrize("name", signature(api.ask).parameters)
+def test_keywords_of_any_type_are_taken_or_refused_in_python_too(name: str) -> None:
+    known = {"gpu": "h100:1", "prompt_len": 64, "output_len": 6, "num_requests": 6}
+    for value in ODD:
+        model = value if name == "model" else "llama-3.1-8b"
+        with contextlib.suppress(InputError, Infeasible):
+            api.simulate(model, "TP1", **(known if name == "model" else {**known, name: value}))  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_and_paths_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(STANDING["t.jsonl"])
+    lengths = {"prompt_len": np.int64(64), "output_len": np.int32(6), "num_requests": np.int64(6), "request_rate": np.float32(2),
+        "price": 2.5}
+    assert api.simulate("llama-3.1-8b", "TP1", gpu="h100", gpus=1, **lengths).best is not None
+    assert api.simulate("llama-3.1-8b", "TP1", gpu="h100:1", trace=tmp_path / "t.jsonl").best is not None
+
+
 # ---- surroundings --------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +171,8 @@ def test_numbers_of_the_environment_that_are_none_are_as_if_not_set(name: str, t
     assert os.environ[name] == "80"
 
 
-@pytest.mark.parametrize("env", [{"COLUMNS": "²"}, {"TERMINAL_WIDTH": "x"}, {"_APEXSIM_COMPLETE": "complete_bash"}, {"_APEXSIM_COMPLETE": "x"},
+@pytest.mark.parametrize("env", [{"COLUMNS": "²"}, {"TERMINAL_WIDTH": "x"}, {"_APEXSIM_COMPLETE": "complete_bash"},
+    {"_APEXSIM_COMPLETE": "x"},
                                  {"NUMBA_NUM_THREADS": "0"}, {"HOME": "/nonexistent"}, {"APEXSIM_DEVICES": os.devnull}])  # fmt: skip
 def test_an_odd_environment_is_none(env: dict[str, str]) -> None:
     words = [sys.executable, "-m", "apexsim", "fit", "llama-3.1-8b", "--gpu", "h100:1"]
@@ -177,9 +202,12 @@ def test_a_signal_is_one_line_in_every_command_and_nohup_stays(name: str, ignore
 # ---- other systems -------------------------------------------------------------------------------------------------
 
 POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "posix", "syslog", "curses", "readline"}
-NAMES = {"fork", "getuid", "geteuid", "getgid", "killpg", "setsid", "setpgid", "uname", "sysconf", "statvfs", "mkfifo", "mknod", "chown", "lchown", "nice",
-         "getloadavg", "sched_getaffinity", "sched_setaffinity", "openpty", "wait", "waitpid", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "getpgid", "getsid",
-         "SIGHUP", "SIGKILL", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "SIGQUIT", "SIGTSTP", "SIGWINCH", "alarm", "setitimer", "pthread_sigmask",
+NAMES = {"fork", "getuid", "geteuid", "getgid", "killpg", "setsid", "setpgid", "uname", "sysconf", "statvfs", "mkfifo", "mknod",
+    "chown", "lchown", "nice",
+         "getloadavg", "sched_getaffinity", "sched_setaffinity", "openpty", "wait", "waitpid", "O_DIRECTORY", "O_NOFOLLOW",
+    "O_NONBLOCK", "getpgid", "getsid",
+         "SIGHUP", "SIGKILL", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "SIGQUIT", "SIGTSTP", "SIGWINCH", "alarm",
+    "setitimer", "pthread_sigmask",
          "AF_UNIX"}  # fmt: skip
 
 
@@ -189,7 +217,8 @@ def test_nothing_needs_a_posix_system(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level}
-    used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in ("os", "signal", "socket")}
+    used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in ("os",
+        "signal", "socket")}
     asked = {n.args[1].value for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "hasattr"
              and isinstance(n.args[1], ast.Constant)}  # fmt: skip
     assert not imported & POSIX and not (used & NAMES) - asked
@@ -210,8 +239,10 @@ sys.exit(start())
 
 
 @pytest.mark.parametrize("words", [
-    ["plan", *SMALL, "--json", "out.json", "-o", "C:\\report.txt"], ["simulate", *SMALL[:1], "--gpu", "C:\\x\\gpu.toml:1", "--plan", "TP1", *MADE],
-    ["simulate", "llama-3.1-8b", "--gpu", "h100:1", "--plan", "TP1", "--trace", "C:\\x\\t.jsonl"], ["fit", "C:\\x\\config.json", "--gpu", "C:\\x\\gpu.toml:1"],
+    ["plan", *SMALL, "--json", "out.json", "-o", "C:\\report.txt"], ["simulate", *SMALL[:1], "--gpu", "C:\\x\\gpu.toml:1", "--plan",
+        "TP1", *MADE],
+    ["simulate", "llama-3.1-8b", "--gpu", "h100:1", "--plan", "TP1", "--trace", "C:\\x\\t.jsonl"], ["fit", "C:\\x\\config.json",
+        "--gpu", "C:\\x\\gpu.toml:1"],
     ["fit", "llama-3.1-8b", "--gpu", "C:\\x\\npu:1"], ["trace", "convert", "C:\\x\\t.jsonl", "-o", "C:\\made.csv", "--to", "azure"],
 ], ids=" ".join)  # fmt: skip
 def test_the_verbs_run_without_what_only_posix_has(words: list[str], tmp_path: Path) -> None:
@@ -223,5 +254,6 @@ def test_the_verbs_run_without_what_only_posix_has(words: list[str], tmp_path: P
     (tmp_path / "C:\\x\\npu/device.toml").write_bytes(STANDING["npu/device.toml"])
     code = WINDOWS.format(posix=sorted(POSIX - {"posix"}), names=sorted(NAMES - {"O_NONBLOCK", "waitpid", "wait"}))
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300,
+        check=False)
     assert done.returncode == 0, done.stderr

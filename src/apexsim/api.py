@@ -38,6 +38,7 @@ from apexsim.search.search import search, simulate_one
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import parse_slos
+from apexsim.typed import check_keywords
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import ROUND, model_length, paced
@@ -177,7 +178,8 @@ def ask(
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
     restrict the plans.  What would do nothing is refused.
     """
-    inputs = {k: v for k, v in locals().items() if v not in (None, (), []) and v is not False}
+    check_keywords(ask, locals())
+    inputs = {k: v for k, v in locals().items() if not (v is None or v is False or (isinstance(v, (tuple, list)) and not v))}
     if isinstance(trace, (Workload, TraceFile)):
         inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))
@@ -214,10 +216,12 @@ def ask(
     pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
     limits = parse_slos(slos)
     inputs |= {"slos": tuple(map(str, limits))} if limits else {}
+    if power_cap is not None and not power_cap > 0:
+        raise InputError(f"expected a number above 0, got {power_cap}", "--power-cap")
     if power_cap is not None and not cluster.gpu.tdp_w > 0:
         raise InputError(f"the power of {cluster.gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
-    rent = price_of(price, cluster.gpu)
+    rent = price_of(None if price is None else str(price), cluster.gpu)
     if goal.objective.name == "cost" and math.isnan(rent[0]):
         raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     usual = power_law()[1]

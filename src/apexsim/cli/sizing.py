@@ -63,7 +63,7 @@ def fit(model: Model, **given: Any) -> None:
 def _answer(name: str, cluster: Any, given: dict[str, Any]) -> Any:
     from apexsim.model.families import load_model
     from apexsim.plan.choose import engine_of, precision_of
-    from apexsim.plan.fit import Widths, for_workload
+    from apexsim.plan.fit import Widths
     from apexsim.plan.fit import fit as sized
 
     model = load_model(name)
