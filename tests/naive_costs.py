@@ -93,7 +93,7 @@ class NaiveCosts:
         ends = [sum(c.last and c.sequence.lane == i for c in step.chunks) for i in range(lanes)]
         device = self.dense(stage, busiest, step.tokens, prompt, stretch) + self.head(stage, max(d + e for d, e in zip(decodes, ends)))
         device += max(self._attention(step, stage, i) for i in range(lanes))
-        return max(device, self.floor(stage, prompt, busiest)) + self._added(stage, s, prompt, step)
+        return max(device, self.floor(stage, prompt, busiest)) + self.added(stage, s, prompt, len(step.decodes) + len(step.chunks))
 
     def dense(self, stage: StageOps, busiest: int, tokens: int, prompt: bool, stretch: float = 1.0) -> float:
         """Seconds of all that grows with tokens, of the busiest lane or of all, small kernels and the factor of prompts included."""
@@ -139,23 +139,22 @@ class NaiveCosts:
         return total
 
     def floor(self, stage: StageOps, prompt: bool, busiest: int) -> float:
+        """What a step takes at least, since the host launches its kernels; busiest: tokens of the lane that has most."""
         engine = self.engine
         each = engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s
         if not engine.pad:
             each = max(each, engine.eager_launch_s)
         if prompt:
             return each * self._units(stage, True)
-        if busiest <= (max(engine.pad) if engine.pad else 0):
+        if busiest <= max(engine.pad, default=0):
             return 0.0  # a graph holds the step
         return max(each, engine.bare_launch_s) * self._units(stage, False)
 
-    def _added(self, stage: StageOps, s: int, prompt: bool, step: Step) -> float:
-        """What the host adds: launches of a prompt step on every stage, the scheduler on the first."""
+    def added(self, stage: StageOps, s: int, prompt: bool, sequences: int) -> float:
+        """What the host adds: launches of a prompt step on every stage, the scheduler and its sequences on the first."""
         engine = self.engine
         time = engine.prompt_add_launch_s * self._units(stage, True) if prompt else 0.0
-        if s == 0:
-            time += engine.step_s + engine.sequence_s * (len(step.decodes) + len(step.chunks))
-        return time
+        return time + (engine.step_s + engine.sequence_s * sequences if s == 0 else 0.0)
 
     # --- attention -----------------------------------------------------------------------------------------------
 

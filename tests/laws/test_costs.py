@@ -133,8 +133,8 @@ def off(it: Scene, step: Step, spread: float) -> float:
 
 
 @scenes
-@pytest.mark.parametrize("host", [{}, FAST], ids=["as it is", "a fast host"])
-def test_every_step_costs_what_its_ops_cost(at: int, host: dict[str, float]) -> None:
+@pytest.mark.parametrize("host", [{}, FAST, {"pad": (1, 2, 4)}], ids=["as it is", "a fast host", "small graphs"])
+def test_every_step_costs_what_its_ops_cost(at: int, host: dict[str, Any]) -> None:
     """Where every count is priced the two agree; between two of those, 6 % apart, the tables lie between what these cost."""
     it, rng = scene(at, **host), random.Random(at)
     for i in range(16):
@@ -235,6 +235,21 @@ HOST = {
     "prompt_add_launch_s": ((0, 0), (0, 1), "each"),
     "prompt_floor_launch_s": ((0, 1), (0, 0), "each"),
 }
+
+
+@scenes
+@pytest.mark.parametrize("pad", [None, (), (1, 2, 4)], ids=["own graphs", "no graphs", "small graphs"])
+def test_floors_and_additions_are_launches_and_the_scheduler(at: int, pad: tuple[int, ...] | None) -> None:
+    """A decode that a graph holds has no floor; one that none holds launches its own kernels, not those of a prompt."""
+    it = scene(at, **({} if pad is None else {"pad": pad}))
+    engine, costs = it.twin.engine, it.costs
+    assert costs.captured == max(engine.pad, default=0) and costs.add_seq == engine.sequence_s
+    for s, stage in enumerate(it.twin.stages):
+        assert costs.floor[s, DECODE] == 0.0 == it.twin.floor(stage, False, min(engine.pad, default=0))
+        assert costs.floor[s, PROMPT] == pytest.approx(it.twin.floor(stage, True, 1))
+        assert costs.floor[s, BARE] == pytest.approx(it.twin.floor(stage, False, costs.captured + 1))
+        for kind in (DECODE, PROMPT):
+            assert costs.add[s, kind] == pytest.approx(it.twin.added(stage, s, kind == PROMPT, 0))
 
 
 @pytest.mark.parametrize("name", HOST)
