@@ -12,6 +12,7 @@ import naive
 import toy_costs as toy
 from apexsim.engine import kernel
 from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, OK, Costs, Host, Log, Requests, Rules, State, Work
+from apexsim.engine.types import World as Inside
 
 Array = NDArray[np.float64]
 
@@ -44,8 +45,9 @@ class World:
         size, stages, windows = len(self.requests.prompt), len(self.costs.hop), len(self.costs.windows)
         state = kernel._state(self.replicas, stages, self.lanes, self.rules, self.costs, self.blocks, size)
         work, log = kernel._work(size), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
-        status, _ = kernel.run(self.requests, work, state, self.rules, self.host, self.costs, log, self.blocks, 0,
-                               self.route, True, 0)  # fmt: skip
+        inside = Inside(self.requests, work, state, self.rules, self.host, self.costs, log, self.blocks, self.replicas,
+                        stages, self.lanes, windows, self.route, True)  # fmt: skip
+        status, _ = kernel.run(inside, 0, 0)
         assert status == OK
         return work, state, log
 

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 VARIABLE = "NUMBA_CACHE_DIR"
-ENTRY = "kernel.run-*.code"  # of the one function that is called from Python
+ENTRY = "kernel.run-*.code"  # of the function that serves every shape
 ROOM = 32 * 2**20  # bytes that a folder needs: machine code takes 3 MiB, its files are written beside the old ones
 NOT_CODE = (VARIABLE, "NUMBA_NUM_THREADS", "NUMBA_DISABLE_JIT")  # settings that change no machine code
 
@@ -111,7 +111,12 @@ def is_compiled() -> bool:
     """Is machine code of this engine for this machine at hand, so that the first simulation starts at once?"""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return True
+    return holds(ENTRY)
+
+
+def holds(pattern: str) -> bool:
+    """Is there machine code in files of this name?"""
     try:
-        return FOLDER is not None and _holds_code(FOLDER)
+        return FOLDER is not None and any(file.stat().st_size > 0 for file in FOLDER.glob(pattern))
     except OSError:
         return False

@@ -1,29 +1,36 @@
 """How the engine's functions are compiled (floor E).
 
-Inner functions get no Python and C wrappers: unpacking some sixty arrays in each of them was half of the compile time.
-They still run as plain Python under NUMBA_DISABLE_JIT=1.
+Inner functions are parts of the whole that is called from Python (engine/whole.py); they get no Python and C wrappers and
+are not kept by themselves.  A number in a call is an int like any other, not a reason to compile the function for that
+number alone.  All run as plain Python under NUMBA_DISABLE_JIT=1.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from numba import njit
+from numba import njit, types
 
 from apexsim.engine.store import Store
+from apexsim.engine.whole import CompilePart, CompileWhole
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}  # _nrt: nothing here allocates
 BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def outer(function: Any, **more: Any) -> Any:
+def outer(function: Any) -> Any:
     """Called from Python; compiled once and kept."""
-    compiled = njit(**OPTIONS, **more)(function)
+    return _declared(function, njit(**OPTIONS, pipeline_class=CompileWhole)(function), kept=True)
+
+
+def inner(function: Any) -> Any:
+    """Called by compiled code."""
+    return _declared(function, njit(**OPTIONS, **BARE, pipeline_class=CompilePart)(function), kept=False)
+
+
+def _declared(function: Any, compiled: Any, kept: bool) -> Any:
     if compiled is not function:  # it is under NUMBA_DISABLE_JIT
-        compiled._cache = Store(function)
+        compiled._cache = Store(function, kept)
+        template = compiled.get_call_template
+        compiled.get_call_template = lambda args, kws: template(tuple(map(types.unliteral, args)), kws)
     return compiled
-
-
-inner: Any = partial(outer, **BARE)  # called
-merged: Any = njit(**OPTIONS, **BARE, inline="always")  # becomes part of its caller, for what is called from one place

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from apexsim.engine.heap import drop
-from apexsim.engine.jit import inner, merged
+from apexsim.engine.jit import inner
 from apexsim.engine.queue import put_back, send
 from apexsim.engine.types import (
     ADMIT_CHUNK,
     ADMIT_FIT,
     ADMIT_RESERVE,
     AHEAD,
+    BEGAN,
+    COUNT,
+    GONE,
     LEAVING,
+    NOBODY,
+    NOT_DECODING,
     S_PREEMPT,
+    SINCE,
     TIE,
-    Costs,
-    Host,
-    Log,
-    Requests,
-    Rules,
-    State,
-    Work,
+    World,
 )  # fmt: skip
 
-FRESH, GONE = 0, 1  # rows of State.fresh
 
-
-@merged
+@inner
 def blocks_of(tokens: int, block: int) -> int:
     """KV blocks that hold `tokens`."""
     return (tokens + block - 1) // block
 
 
 @inner
-def ahead(lag: int, stages: int) -> bool:
+def ahead(world: World) -> bool:
     """Are steps formed while the one before them runs?"""
-    return lag == AHEAD and stages == 1
+    return world.rules.lag == AHEAD and world.stages == 1
 
 
 @inner
@@ -44,25 +42,28 @@ def by_chunk(admission: int) -> bool:
 
 
 @inner
-def leave(work: Work, state: State, rules: Rules, costs: Costs, r: int, g: int, l: int, i: int) -> int:
+def leave(world: World, r: int, g: int, l: int, i: int) -> int:
     """Take a decoding request out of the group's sums; returns its context."""
-    done = state.steps[r, g] - work.joined[i]
-    context = work.context[i] + done
-    state.residue[r, g, l, (work.context[i] - work.joined[i]) % rules.block] -= 1
-    for w in range(costs.windows.shape[0]):
+    work, state, costs = world.work, world.state, world.costs
+    joined = work.ends[i] + work.made[i] - world.req.output[i]
+    done = state.steps[r, g] - joined
+    context = work.computed[i] + done
+    state.residue[r, g, l, (work.computed[i] - joined) % world.rules.block] -= 1
+    for w in range(world.windows):
         window = costs.windows[w]
         state.context[r, g, l, w] -= min(context, window)
         if context < window:
             state.growing[r, g, l, w] -= 1
     state.decoding[r, g, l] -= 1
     work.made[i] += done
-    work.ends[i] = -1
+    work.ends[i] = NOT_DECODING
     return context
 
 
 @inner
-def release(req: Requests, state: State, rules: Rules, r: int, l: int, i: int, context: int) -> None:
+def release(world: World, r: int, l: int, i: int, context: int) -> None:
     """Its seat and blocks are free."""
+    req, state, rules = world.req, world.state, world.rules
     if rules.admission == ADMIT_RESERVE:
         context = req.prompt[i] + req.output[i]
     state.free[r, l] += blocks_of(context, rules.block)
@@ -70,97 +71,122 @@ def release(req: Requests, state: State, rules: Rules, r: int, l: int, i: int, c
 
 
 @inner
-def finish(req: Requests, work: Work, state: State, rules: Rules, host: Host, r: int, g: int, l: int, i: int, t: float
-           ) -> None:  # fmt: skip
+def release_all(world: World, r: int, l: int, i: int) -> None:
+    """Seat and blocks of a request that has finished are free; its last token was never cached."""
+    release(world, r, l, i, world.req.prompt[i] + world.req.output[i] - 1)
+
+
+@inner
+def finish(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """The last token of request i is out at t; in a closed loop its user sends the next request."""
+    req, work, state = world.req, world.work, world.state
     work.finish[i] = t
-    if ahead(rules.lag, state.ready.shape[1]):
+    if ahead(world):
         work.ends[i] = LEAVING
         state.fresh[r, g, l, GONE, state.fresh_size[r, g, l, GONE]] = i
         state.fresh_size[r, g, l, GONE] += 1
     else:
-        release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
+        release_all(world, r, l, i)
     state.outstanding[r] -= 1
     if req.users > 0:
         n = state.unsent[r]
         if n < req.prompt.shape[0]:
-            state.unsent[r] = n + min(state.unsent.shape[0], req.users)
-            send(req, work, state, host, r, n, t + req.think)
+            state.unsent[r] = n + min(world.replicas, req.users)
+            send(world, r, n, t + req.think)
 
 
 @inner
-def let_go(req: Requests, work: Work, state: State, rules: Rules, r: int) -> bool:
+def let_go(world: World, r: int) -> bool:
     """AHEAD: seats and blocks of what has finished are free; False if nothing had."""
+    work, state = world.work, world.state
     any_gone = False
-    for l in range(state.running.shape[1]):
+    for l in range(world.lanes):
         for x in range(state.fresh_size[r, 0, l, GONE]):
             i = state.fresh[r, 0, l, GONE, x]
             if work.ends[i] == LEAVING:
-                work.ends[i] = -1
-                release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
+                work.ends[i] = NOT_DECODING
+                release_all(world, r, l, i)
                 any_gone = True
         state.fresh_size[r, 0, l, GONE] = 0
     return any_gone
 
 
 @inner
-def catch_up(req: Requests, work: Work, state: State, rules: Rules, r: int, t0: float) -> None:
+def catch_up(world: World, r: int, t0: float) -> None:
     """AHEAD: no step was formed ahead of t0, so the next one knows what is known by then."""
-    let_go(req, work, state, rules, r)
-    state.front[r, 2] = t0 + 2 * TIE
+    let_go(world, r)
+    world.state.front[r, BEGAN] = t0 + 2 * TIE
 
 
 @inner
-def grow(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int) -> bool:
-    """Give every decoding sequence of the lane the block its next token needs; preempt the youngest until it fits."""
-    preempted = False
+def grow(world: World, r: int, g: int) -> bool:
+    """Give every decoding sequence of the group the block that its next token needs.  False where the youngest of a lane
+    were thrown out for that."""
+    state, rules = world.state, world.rules
+    fits = True
     if rules.admission == ADMIT_RESERVE:
-        return preempted
-    while True:
-        need = state.residue[r, g, l, (-state.steps[r, g]) % rules.block]
-        if need <= state.free[r, l]:
-            state.free[r, l] -= need
-            return preempted
-        preempt(req, work, state, rules, costs, log, r, g, l)
-        preempted = True
+        return fits
+    for l in range(world.lanes):
+        while state.residue[r, g, l, (-state.steps[r, g]) % rules.block] > state.free[r, l]:
+            preempt(world, r, g, l)
+            fits = False
+        state.free[r, l] -= state.residue[r, g, l, (-state.steps[r, g]) % rules.block]
+    return fits
 
 
 @inner
-def preempt(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, l: int) -> None:
+def preempt(world: World, r: int, g: int, l: int) -> None:
     """Throw out the youngest sequence; it starts over at the front of the queue, unless it has finished."""
+    req, work, state = world.req, world.work, world.state
     i = state.partial[r, l]
     if i >= 0:
-        state.partial[r, l] = -1
-        held = work.computed[i] if by_chunk(rules.admission) else req.prompt[i] + work.made[i]
-        state.free[r, l] += blocks_of(held, rules.block)
-        state.running[r, l] -= 1
+        state.partial[r, l] = NOBODY
+        release(world, r, l, i, work.computed[i] if by_chunk(world.rules.admission) else req.prompt[i] + work.made[i])
     else:
-        n = state.stack_size[r, g, l]
-        while n > 0:
-            n -= 1
-            i = state.stack[r, g, l, n]
-            if work.ends[i] != -1 and work.group[i] == g and work.lane[i] == l:
-                break
-        state.stack_size[r, g, l] = n
+        i = _youngest(world, r, g, l)
         if work.ends[i] == LEAVING:
-            work.ends[i] = -1
-            release(req, state, rules, r, l, i, req.prompt[i] + req.output[i] - 1)
+            work.ends[i] = NOT_DECODING
+            release_all(world, r, l, i)
             return
-        joined_at = work.last[i]
-        release(req, state, rules, r, l, i, leave(work, state, rules, costs, r, g, l, i))
-        work.last[i] = max(joined_at, state.decoded[r, g])
-        state.heap_size[r, g, l] = drop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], i)
-        for w in range(costs.windows.shape[0]):
-            size = state.cross_size[r, g, l, w]
-            state.cross_size[r, g, l, w] = drop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], size, i)
-        n = state.cohort_size[r, g]
-        for c in range(n):
-            if state.cohort[r, g, c, 0] == work.last[i]:
-                state.cohort[r, g, c, 1] -= 1
-        while n > 0 and state.cohort[r, g, n - 1, 1] <= 0:
-            n -= 1
-        state.cohort_size[r, g] = n
-    log.sums[r, S_PREEMPT] += 1
+        release(world, r, l, i, leave(world, r, g, l, i))
+        _forget(world, r, g, l, i)
+    world.log.sums[r, S_PREEMPT] += 1
     work.computed[i] = 0
     work.preempted[i] += 1
-    put_back(work, state, rules, req, r, i)
+    put_back(world, r, i)
+
+
+@inner
+def decodes_in(world: World, g: int, l: int, i: int) -> bool:
+    """Does request i decode in this lane of group g, or has it finished and still its seat there?"""
+    work = world.work
+    return work.ends[i] != NOT_DECODING and work.group[i] == g and work.lane[i] == l
+
+
+@inner
+def _youngest(world: World, r: int, g: int, l: int) -> int:
+    """The sequence that joined the decodes of the lane last, off the stack."""
+    state = world.state
+    n = state.stack_size[r, g, l] - 1
+    while n > 0 and not decodes_in(world, g, l, state.stack[r, g, l, n]):
+        n -= 1
+    state.stack_size[r, g, l] = n
+    return state.stack[r, g, l, n]
+
+
+@inner
+def _forget(world: World, r: int, g: int, l: int, i: int) -> None:
+    """Request i no longer decodes: out of the heaps and of the cohort that waits for its next token."""
+    work, state = world.work, world.state
+    work.finish[i] = max(work.finish[i], state.decoded[r, g])  # its last token so far
+    state.heap_size[r, g, l] = drop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], i)
+    for w in range(world.windows):
+        size = state.cross_size[r, g, l, w]
+        state.cross_size[r, g, l, w] = drop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], size, i)
+    n = state.cohort_size[r, g]
+    for c in range(n):
+        if state.cohort[r, g, c, SINCE] == work.finish[i]:
+            state.cohort[r, g, c, COUNT] -= 1
+    while n > 0 and state.cohort[r, g, n - 1, COUNT] <= 0:
+        n -= 1
+    state.cohort_size[r, g] = n

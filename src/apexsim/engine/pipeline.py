@@ -8,94 +8,155 @@ from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.batch import grant, note_gap
+from apexsim.engine.batch import grant
 from apexsim.engine.jit import inner
-from apexsim.engine.run import advance_context, horizon, least, note_step, note_sums, slowest
+from apexsim.engine.notes import note_decodes, note_gap, note_run, note_seconds
+from apexsim.engine.price import decode_size, least, slowest
+from apexsim.engine.run import advance_context, horizon
+from apexsim.engine.settle import busy
 from apexsim.engine.types import (
     ADMIT_RESERVE,
+    ATTENTION,
     DECODE,
+    DECODES,
+    DONE,
     FCFS,
-    S_DSTEPS,
-    S_DTOKENS,
-    S_SAMPLED,
+    FIRST,
+    FRESH,
+    HOP,
+    HOST,
+    INFINITY,
+    LEFT,
+    PIECE,
+    SEQS,
+    SINCE,
+    SLOPE,
+    STEPS,
     TIE,
-    Costs,
-    Log,
-    Requests,
-    Rules,
-    State,
-    Work,
+    TOTAL,
+    WEIGHT,
+    WIDEST,
+    World,
 )  # fmt: skip
 
-LEFT, PIECE, DONE, TOTAL, SEQS, WIDEST = range(6)  # columns of State.group_plan, see types
 PATIENCE = 2048  # steps of one call, so that the gap log cannot overflow within it
 SAME = 1e-12  # s: a gap this close to its line belongs to it
 
 
 @inner
-def calm(req: Requests, work: Work, state: State, rules: Rules, r: int, t0: float) -> float:
+def glide(world: World, r: int, t0: float, halt: float) -> int:
+    """Decode steps of all groups from t0 on as long as no prompt can start and nothing finishes; the number of steps."""
+    cut = _calm(world, r, t0)
+    return _decode_all(world, r, min(cut, halt)) if cut > t0 else 0
+
+
+@inner
+def _calm(world: World, r: int, t0: float) -> float:
     """Until when [s] the replica only decodes, if nothing finishes: 0 where a step from t0 on might take a prompt."""
-    if rules.poll > 1 or (rules.wait > 0 and state.partial.shape[1] > 1):
+    state, rules = world.state, world.rules
+    if rules.poll > 1 or (rules.wait > 0 and world.lanes > 1):
         return 0.0
-    for l in range(state.partial.shape[1]):
+    for l in range(world.lanes):
         if state.partial[r, l] >= 0:
             return 0.0
-    for g in range(state.ready.shape[1]):
-        for l in range(state.partial.shape[1]):
-            if state.fresh_size[r, g, l, 0] > 0:
+        for g in range(world.stages):
+            if state.fresh_size[r, g, l, FRESH] > 0:
                 return 0.0
     if rules.order != FCFS and state.sorted_size[r] > 0:
         return 0.0
     if state.head[r] < 0:
-        return 1e300
-    seen = work.seen[state.head[r]]
+        return INFINITY
+    seen = world.work.seen[state.head[r]]
     if seen > t0 + 2 * TIE:
         return seen - TIE
-    return 1e300 if rules.order == FCFS and _blocked(req, work, state, rules, r) else 0.0
+    return INFINITY if rules.order == FCFS and _blocked(world, r) else 0.0
 
 
 @inner
-def _blocked(req: Requests, work: Work, state: State, rules: Rules, r: int) -> bool:
+def _blocked(world: World, r: int) -> bool:
     """Do all groups decode, and the first waiting request fits none of them?
 
     Decoding only takes blocks, so that it stays so until something finishes.  A group without decodes would try again and
     again, and the times of its trials decide who goes first later.
     """
+    req, state, rules = world.req, world.state, world.rules
     i = state.head[r]
-    target, whole = req.prompt[i] + work.made[i], req.prompt[i] + req.output[i]
-    for g in range(state.ready.shape[1]):
-        busy = 0
-        for l in range(state.partial.shape[1]):
-            busy += state.decoding[r, g, l]
+    target, whole = req.prompt[i] + world.work.made[i], req.prompt[i] + req.output[i]
+    for g in range(world.stages):
+        if busy(world, r, g) == 0:
+            return False
+        for l in range(world.lanes):
             left = rules.budget - (state.decoding[r, g, l] if rules.mix == 1 else 0)
             if grant(rules, target, whole, 0, left, state.running[r, l], state.free[r, l]) > 0:
                 return False
-        if busy == 0:
-            return False
     return True
 
 
 @inner
-def _line(state: State, rules: Rules, costs: Costs, r: int, g: int, most: int) -> None:
+def _decode_all(world: World, r: int, cut: float) -> int:
+    """Decode steps of all groups that start before `cut`, until one may finish or fill a window or blocks run out.
+
+    Returns the steps done; the groups' last steps stay in flight.
+    """
+    state, plan = world.state, world.state.group_plan
+    for g in range(world.stages):
+        plan[r, g, LEFT] = horizon(world, r, g)
+        plan[r, g, PIECE] = plan[r, g, DONE] = 0
+        state.segment[r, g, STEPS] = 0.0
+    count = 0
+    while count < PATIENCE:
+        g, ends = _next_group(world, r)
+        if g < 0:
+            break
+        t0 = max(state.ready[r, g], state.avail[r, 0])
+        if t0 >= cut or t0 >= ends:
+            break
+        if plan[r, g, DONE] == plan[r, g, PIECE]:
+            _close_line(world, r, g)
+            _line(world, r, g)
+        if not _blocks(world, r, g):
+            break
+        _land(world, r, g, t0, _step(world, r, g, t0))
+        count += 1
+    for g in range(world.stages):
+        _close_line(world, r, g)
+        if state.segment[r, g, STEPS] > 0.0:
+            _close_segment(world, r, g)
+    return count
+
+
+@inner
+def _next_group(world: World, r: int) -> tuple[int, float]:
+    """The decoding group whose results are known first, −1 if none decodes, and when the first group is at its end [s]."""
+    state, plan = world.state, world.state.group_plan
+    best, ends = np.int64(-1), INFINITY
+    for g in range(world.stages):
+        if plan[r, g, LEFT] < 0:
+            continue
+        if plan[r, g, LEFT] == 0 and state.ready[r, g] < ends:
+            ends = state.ready[r, g]
+        if best < 0 or state.ready[r, g] < state.ready[r, best]:
+            best = g
+    return best, ends
+
+
+@inner
+def _line(world: World, r: int, g: int) -> None:
     """Price the group's next steps: per stage the first step [s] and its growth, valid for PIECE steps."""
-    seqs = total = widest = 0
-    lanes = state.decoding.shape[2]
-    for l in range(lanes):
-        seqs += state.decoding[r, g, l]
-        widest = max(widest, state.decoding[r, g, l])
-    total = widest * lanes if rules.pad_lanes == 1 else seqs
-    n = most
-    for s in range(state.avail.shape[1]):
-        attention, slope, piece = slowest(state, costs, r, g, s, n)
+    costs, line, plan = world.costs, world.state.line, world.state.group_plan
+    total, seqs, widest = decode_size(world, r, g)
+    n = plan[r, g, LEFT]
+    for s in range(world.stages):
+        attention, slope, piece = slowest(world, r, g, s, n)
         n = min(n, piece)
         base = costs.lane[s, DECODE, widest] + costs.total[s, DECODE, total] + costs.sample[s, widest]
-        state.line[r, g, s, 0] = base + attention
-        state.line[r, g, s, 1] = slope
-        state.line[r, g, s, 2] = attention
-        state.line[r, g, s, 3] = costs.add[s, DECODE] + (costs.add_seq * seqs if s == 0 else 0.0)
-        state.line[r, g, s, 4] = costs.hop[s] + costs.hop_token[s] * total
-    state.group_plan[r, g, PIECE], state.group_plan[r, g, DONE] = n, 0
-    state.group_plan[r, g, TOTAL], state.group_plan[r, g, SEQS], state.group_plan[r, g, WIDEST] = total, seqs, widest
+        line[r, g, s, FIRST] = base + attention
+        line[r, g, s, SLOPE] = slope
+        line[r, g, s, ATTENTION] = attention
+        line[r, g, s, HOST] = costs.add[s, DECODE] + (costs.add_seq * seqs if s == 0 else 0.0)
+        line[r, g, s, HOP] = costs.hop[s] + costs.hop_token[s] * total
+    plan[r, g, PIECE], plan[r, g, DONE] = n, 0
+    plan[r, g, TOTAL], plan[r, g, SEQS], plan[r, g, WIDEST] = total, seqs, widest
 
 
 @inner
@@ -110,126 +171,92 @@ def _below(first: float, slope: float, n: int, floor: float) -> float:
 
 
 @inner
-def _close_line(state: State, costs: Costs, log: Log, r: int, g: int) -> None:
+def _close_line(world: World, r: int, g: int) -> None:
     """Book the steps done on the group's line."""
-    n = state.group_plan[r, g, DONE]
+    costs, line, plan = world.costs, world.state.line, world.state.group_plan
+    n = plan[r, g, DONE]
     if n == 0:
         return
-    seqs, total, widest = state.group_plan[r, g, SEQS], state.group_plan[r, g, TOTAL], state.group_plan[r, g, WIDEST]
-    for s in range(state.avail.shape[1]):
-        first, slope, attention = state.line[r, g, s, 0], state.line[r, g, s, 1], state.line[r, g, s, 2]
+    total, seqs, widest = plan[r, g, TOTAL], plan[r, g, SEQS], plan[r, g, WIDEST]
+    for s in range(world.stages):
+        first, slope, attention = line[r, g, s, FIRST], line[r, g, s, SLOPE], line[r, g, s, ATTENTION]
         attended = n * attention + 0.5 * slope * n * (n - 1)
         device = n * first + 0.5 * slope * n * (n - 1)
-        idle = _below(first, slope, n, least(costs, s, DECODE, widest))
-        note_sums(log, r, attended, 0.0, n * costs.sample[s, widest], n * state.line[r, g, s, 3], idle, n * state.line[r, g, s, 4],
-                  device + idle + n * state.line[r, g, s, 3])  # fmt: skip
-    log.hist[r, DECODE, total] += n
-    if state.decoding.shape[2] > 1:
-        log.hist_lane[r, DECODE, widest] += n
-    log.sums[r, S_DSTEPS] += n
-    log.sums[r, S_SAMPLED] += n * seqs
-    log.sums[r, S_DTOKENS] += n * seqs
-    advance_context(state, costs, log, r, g, n)
-    state.group_plan[r, g, DONE] = 0
+        lack = _below(first, slope, n, least(costs, s, DECODE, widest))
+        host, hop = n * line[r, g, s, HOST], n * line[r, g, s, HOP]
+        note_seconds(world.log, r, (attended, 0.0, n * costs.sample[s, widest], host, lack, hop, device + lack + host))
+    note_decodes(world, r, n, total, seqs, widest)
+    advance_context(world, r, g, n)
+    plan[r, g, DONE] = 0
 
 
 @inner
-def _blocks(state: State, rules: Rules, r: int, g: int, steps: int) -> bool:
-    """Take the blocks of the group's step number `steps`; False, and nothing taken, where a lane is short."""
+def _blocks(world: World, r: int, g: int) -> bool:
+    """Take the blocks of the group's next step; False, and nothing taken, where a lane is short."""
+    state, rules = world.state, world.rules
     if rules.admission == ADMIT_RESERVE:
         return True
-    at = (-steps) % rules.block
-    for l in range(state.decoding.shape[2]):
+    at = (-(state.steps[r, g] + state.group_plan[r, g, DONE])) % rules.block
+    for l in range(world.lanes):
         if state.residue[r, g, l, at] > state.free[r, l]:
             return False
-    for l in range(state.decoding.shape[2]):
+    for l in range(world.lanes):
         state.free[r, l] -= state.residue[r, g, l, at]
     return True
 
 
 @inner
-def _step(state: State, costs: Costs, log: Log, r: int, g: int, t0: float) -> float:
+def _step(world: World, r: int, g: int, t0: float) -> float:
     """One step of the group through the stages; returns its end [s]."""
-    j = state.group_plan[r, g, DONE]
+    state, line = world.state, world.state.line
+    j, widest = state.group_plan[r, g, DONE], state.group_plan[r, g, WIDEST]
     end = t0
-    for s in range(state.avail.shape[1]):
-        took = state.line[r, g, s, 0] + state.line[r, g, s, 1] * j
-        low = least(costs, s, DECODE, state.group_plan[r, g, WIDEST])
+    for s in range(world.stages):
+        took = line[r, g, s, FIRST] + line[r, g, s, SLOPE] * j
+        low = least(world.costs, s, DECODE, widest)
         if took < low:
             took = low
-        begin = end + state.line[r, g, s, 4]
+        begin = end + line[r, g, s, HOP]
         if state.avail[r, s] > begin:
             begin = state.avail[r, s]
-        end = begin + took + state.line[r, g, s, 3]
+        end = begin + took + line[r, g, s, HOST]
         state.avail[r, s] = end
     return end
 
 
 @inner
-def _gap(state: State, log: Log, r: int, g: int, gap: float, weight: float) -> None:
+def _land(world: World, r: int, g: int, t0: float, end: float) -> None:
+    """The group's step from t0 is in flight until `end`."""
+    state, plan = world.state, world.state.group_plan
+    if state.flying[r, g] == DECODES and state.cohort_size[r, g] == 1:
+        _gap(world, r, g, end - state.ready[r, g])
+        state.cohort[r, g, 0, SINCE] = end
+    else:
+        note_run(world, r, g, end - t0, 0.0, 1, t0)
+    state.flying[r, g] = DECODES
+    state.ready[r, g] = end
+    plan[r, g, DONE] += 1
+    plan[r, g, LEFT] -= 1
+
+
+@inner
+def _gap(world: World, r: int, g: int, gap: float) -> None:
     """Add a gap of the whole group to its open segment, or open a new one where it leaves the line."""
-    n = state.segment[r, g, 2]
+    segment = world.state.segment
+    n = segment[r, g, STEPS]
     if n == 1.0:
-        state.segment[r, g, 1] = gap - state.segment[r, g, 0]
-    elif n > 1.0 and abs(gap - state.segment[r, g, 0] - n * state.segment[r, g, 1]) > SAME * n:
-        note_gap(log, state.segment[r, g, 0], state.segment[r, g, 1], int(n), state.segment[r, g, 3])
+        segment[r, g, SLOPE] = gap - segment[r, g, FIRST]
+    elif n > 1.0 and abs(gap - segment[r, g, FIRST] - n * segment[r, g, SLOPE]) > SAME * n:
+        _close_segment(world, r, g)
         n = 0.0
     if n == 0.0:
-        state.segment[r, g, 0], state.segment[r, g, 1], state.segment[r, g, 3] = gap, 0.0, weight
-    state.segment[r, g, 2] = n + 1.0
+        segment[r, g, FIRST], segment[r, g, SLOPE] = gap, 0.0
+        segment[r, g, WEIGHT] = world.state.group_plan[r, g, SEQS]
+    segment[r, g, STEPS] = n + 1.0
 
 
 @inner
-def pipeline_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, cut: float) -> int:
-    """Decode steps of all groups that start before `cut`, until one may finish or fill a window or blocks run out.
-
-    Returns the steps done; the groups' last steps stay in flight.
-    """
-    groups = state.ready.shape[1]
-    for g in range(groups):
-        state.group_plan[r, g, LEFT] = horizon(state, rules, costs, r, g)
-        state.group_plan[r, g, PIECE] = state.group_plan[r, g, DONE] = 0
-        state.segment[r, g, 2] = 0.0
-    count = 0
-    while count < PATIENCE:
-        best, ends = np.int64(-1), 1e300
-        for g in range(groups):
-            if state.group_plan[r, g, LEFT] < 0:
-                continue
-            if state.group_plan[r, g, LEFT] == 0 and state.ready[r, g] < ends:
-                ends = state.ready[r, g]
-            if best < 0 or state.ready[r, g] < state.ready[r, best]:
-                best = g
-        if best < 0:
-            break
-        t0 = max(state.ready[r, best], state.avail[r, 0])
-        if t0 >= cut or t0 >= ends:
-            break
-        if state.group_plan[r, best, DONE] == state.group_plan[r, best, PIECE]:
-            _close_line(state, costs, log, r, best)
-            _line(state, rules, costs, r, best, state.group_plan[r, best, LEFT])
-        if not _blocks(state, rules, r, best, state.steps[r, best] + state.group_plan[r, best, DONE]):
-            break
-        end = _step(state, costs, log, r, best, t0)
-        if state.flying[r, best] == 2 and state.cohort_size[r, best] == 1:
-            _gap(state, log, r, best, end - state.ready[r, best], state.group_plan[r, best, SEQS])
-            state.cohort[r, best, 0, 0] = end
-        else:
-            note_step(state, log, r, best, end - t0, 0.0, 1, t0)
-        state.flying[r, best] = 2
-        state.ready[r, best] = end
-        state.group_plan[r, best, DONE] += 1
-        state.group_plan[r, best, LEFT] -= 1
-        count += 1
-    for g in range(groups):
-        _close_line(state, costs, log, r, g)
-        if state.segment[r, g, 2] > 0.0:
-            note_gap(log, state.segment[r, g, 0], state.segment[r, g, 1], int(state.segment[r, g, 2]), state.segment[r, g, 3])
-    return count
-
-
-@inner
-def glide(req: Requests, work: Work, state: State, rules: Rules, costs: Costs, log: Log, r: int, t0: float, halt: float) -> int:
-    """Decode steps of all groups from t0 on as long as no prompt can start and nothing finishes; the number of steps."""
-    cut = calm(req, work, state, rules, r, t0)
-    return pipeline_run(state, rules, costs, log, r, min(cut, halt)) if cut > t0 else 0
+def _close_segment(world: World, r: int, g: int) -> None:
+    """The open segment becomes a row of the gap log."""
+    row = world.state.segment
+    note_gap(world.log, row[r, g, FIRST], row[r, g, SLOPE], int(row[r, g, STEPS]), row[r, g, WEIGHT])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from apexsim.engine.heap import pop, push
-from apexsim.engine.jit import inner, merged
-from apexsim.engine.types import FCFS, TIE, Host, Requests, Rules, State, Work
+from apexsim.engine.jit import inner
+from apexsim.engine.types import FCFS, FRONT_FREE, NOBODY, TIE, Rules, World
 
 
 @inner
-def send(req: Requests, work: Work, state: State, host: Host, r: int, i: int, t: float) -> None:
+def send(world: World, r: int, i: int, t: float) -> None:
     """The client sends request i to replica r at time t; the front end tokenises one request after the other."""
+    work, state, host = world.work, world.state, world.host
     work.sent[i] = t
     work.replica[i] = r
-    begin = max(t, state.front[r, 0])
-    state.front[r, 0] = begin + host.tokenise * req.prompt[i]
-    work.seen[i] = state.front[r, 0] + host.request
-    work.next[i] = -1
+    begin = max(t, state.front[r, FRONT_FREE])
+    state.front[r, FRONT_FREE] = begin + host.tokenise * world.req.prompt[i]
+    work.seen[i] = state.front[r, FRONT_FREE] + host.request
+    work.next[i] = NOBODY
     if state.head[r] < 0:
         state.head[r] = i
     else:
@@ -25,11 +26,19 @@ def send(req: Requests, work: Work, state: State, host: Host, r: int, i: int, t:
 
 
 @inner
-def put_back(work: Work, state: State, rules: Rules, req: Requests, r: int, i: int) -> None:
+def sort_in(world: World, r: int, i: int) -> None:
+    """SHORTEST: request i takes its place in the sorted heap."""
+    state = world.state
+    push(state.sorted_key[r], state.sorted_req[r], state.sorted_size[r], world.req.prompt[i], i)
+    state.sorted_size[r] += 1
+
+
+@inner
+def put_back(world: World, r: int, i: int) -> None:
     """A preempted request returns to the front of the queue."""
-    if rules.order != FCFS:
-        push(state.sorted_key[r], state.sorted_req[r], state.sorted_size[r], req.prompt[i], i)
-        state.sorted_size[r] += 1
+    work, state = world.work, world.state
+    if world.rules.order != FCFS:
+        sort_in(world, r, i)
         return
     work.next[i] = state.head[r]
     if state.head[r] < 0:
@@ -38,19 +47,19 @@ def put_back(work: Work, state: State, rules: Rules, req: Requests, r: int, i: i
 
 
 @inner
-def sort_visible(req: Requests, work: Work, state: State, r: int, limit: float) -> None:
+def sort_visible(world: World, r: int, limit: float) -> None:
     """SHORTEST: move every request seen by `limit` from the arrival list into the sorted heap."""
+    work, state = world.work, world.state
     i = state.head[r]
     while i >= 0 and work.seen[i] <= limit:
-        push(state.sorted_key[r], state.sorted_req[r], state.sorted_size[r], req.prompt[i], i)
-        state.sorted_size[r] += 1
+        sort_in(world, r, i)
         i = work.next[i]
     state.head[r] = i
     if i < 0:
-        state.tail[r] = -1
+        state.tail[r] = NOBODY
 
 
-@merged
+@inner
 def sight(rules: Rules, t0: float, idle: bool) -> float:
     """Latest `seen` time that a step starting at t0 may take."""
     if rules.lag != 0 and not idle:
@@ -58,25 +67,27 @@ def sight(rules: Rules, t0: float, idle: bool) -> float:
     return t0 + TIE
 
 
-@merged
-def peek(work: Work, state: State, rules: Rules, r: int, limit: float) -> int:
-    """The request that would be admitted next, -1 if none is visible."""
-    if rules.order != FCFS:
-        return state.sorted_req[r, 0] if state.sorted_size[r] > 0 else -1
+@inner
+def peek(world: World, r: int, limit: float) -> int:
+    """The request that would be admitted next, NOBODY if none is visible."""
+    state = world.state
+    if world.rules.order != FCFS:
+        return state.sorted_req[r, 0] if state.sorted_size[r] > 0 else NOBODY
     i = state.head[r]
-    if i >= 0 and work.seen[i] <= limit:
+    if i >= 0 and world.work.seen[i] <= limit:
         return i
-    return -1
+    return NOBODY
 
 
 @inner
-def take(work: Work, state: State, rules: Rules, r: int) -> None:
+def take(world: World, r: int) -> None:
     """Remove what `peek` returned."""
-    if rules.order != FCFS:
+    state = world.state
+    if world.rules.order != FCFS:
         pop(state.sorted_key[r], state.sorted_req[r], state.sorted_size[r])
         state.sorted_size[r] -= 1
         return
     i = state.head[r]
-    state.head[r] = work.next[i]
+    state.head[r] = world.work.next[i]
     if state.head[r] < 0:
-        state.tail[r] = -1
+        state.tail[r] = NOBODY

@@ -1,170 +1,116 @@
-"""The time of steps: one step over all stages, and many decode steps in closed form (floor E)."""
+"""The time of steps: one step over all stages, and many decode steps in closed form (floor E).  Modified in place."""
 
 from __future__ import annotations
 
-from apexsim.engine.batch import note_gap
-from apexsim.engine.jit import inner, merged
+from apexsim.engine.jit import inner
+from apexsim.engine.notes import note_decodes, note_run, note_seconds
+from apexsim.engine.price import decode_attention, decode_size, least, slowest
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
-    BARE,
+    BEGAN,
     DECODE,
+    DECODES,
+    FOREVER,
+    FRESH,
+    INFINITY,
     PROMPT,
-    S_BUSY,
-    S_DECODE,
+    PROMPTS,
     S_DSTEPS,
     S_DTOKENS,
-    S_FLOOR,
-    S_HOP,
-    S_HOST,
-    S_PREFILL,
     S_PSTEPS,
     S_PTOKENS,
-    S_SAMPLE,
     S_SAMPLED,
-    Costs,
-    Log,
-    Rules,
-    State,
+    SINCE,
+    SINCE_READ,
+    World,
 )  # fmt: skip
 
-FOREVER = 1 << 40
-
-
-@merged
-def node_below(costs: Costs, m: float) -> int:
-    """Index of the context node at or below m, at most the last but one."""
-    x = min(int(m) >> 4, costs.locate.shape[0] - 1)
-    i = costs.locate[x]
-    last = costs.nodes.shape[0] - 2
-    while i < last and costs.nodes[i + 1] <= m:
-        i += 1
-    return i
-
-
-@merged
-def least(costs: Costs, s: int, kind: int, widest: int) -> float:
-    """What the host needs at least for a step on stage s [s]: graphs hold decode steps up to a size of the busiest lane."""
-    return costs.floor[s, BARE if kind == DECODE and widest > costs.captured else kind]
+# ---- one step ------------------------------------------------------------------------------------------------------
 
 
 @inner
-def decode_attention(state: State, costs: Costs, r: int, g: int, l: int, s: int) -> float:
-    """Decode attention of one lane's next step on stage s [s]."""
-    d = state.decoding[r, g, l]
-    if d == 0:
-        return 0.0
-    y = 0.0
-    for w in range(costs.windows.shape[0]):
-        m = (state.context[r, g, l, w] + state.growing[r, g, l, w]) / d
-        i = node_below(costs, m)
-        a, b = costs.nodes[i], costs.nodes[i + 1]
-        row = costs.decode[s, w, d]
-        y += row[i] + (m - a) * (row[i + 1] - row[i]) / (b - a)
-    return y
-
-
-@inner
-def advance_context(state: State, costs: Costs, log: Log, r: int, g: int, n: int) -> None:
-    """Every decoding sequence of the group gains n tokens (no window fills before the last of them)."""
-    state.steps[r, g] += n
-    for l in range(state.decoding.shape[2]):
-        for w in range(costs.windows.shape[0]):
-            up = state.growing[r, g, l, w]
-            log.read[r, 0, w] += n * float(state.context[r, g, l, w]) + 0.5 * up * n * (n + 1)
-            state.context[r, g, l, w] += up * n
-
-
-@inner
-def note_step(state: State, log: Log, r: int, g: int, first: float, slope: float, n: int, start: float) -> None:
-    """Record the gaps of n decode steps that begin at `start`; sequences that waited longer get a longer first gap."""
-    weight = 0.0
-    even = True
-    for c in range(state.cohort_size[r, g]):
-        weight += state.cohort[r, g, c, 1]
-        even = even and abs(state.cohort[r, g, c, 0] - start) <= 1e-12 * (1.0 + start)
-    if weight <= 0.0:
-        return
-    if even:
-        note_gap(log, first, slope, n, weight)
-    else:
-        for c in range(state.cohort_size[r, g]):
-            if state.cohort[r, g, c, 1] > 0.0:
-                note_gap(log, start + first - state.cohort[r, g, c, 0], 0.0, 1, state.cohort[r, g, c, 1])
-        if n > 1:
-            note_gap(log, first + slope, slope, n - 1, weight)
-    state.cohort[r, g, 0, 0] = start + first  # a further piece of the same run follows without a pause
-    state.cohort[r, g, 0, 1] = weight
-    state.cohort_size[r, g] = 1
-
-
-@inner
-def one_step(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, t0: float, decodes: bool) -> None:
+def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
     """Push one step of group g through the stages; sets when its results are known."""
-    lanes = state.decoding.shape[2]
-    total = widest = sampled = busiest = prompts = seqs = decoded = 0
-    for l in range(lanes):
+    state, log = world.state, world.log
+    total = widest = prompts = decoded = sampled = most_sampled = seqs = 0
+    for l in range(world.lanes):
+        tokens, ends = state.tokens[r, l], state.fresh_size[r, g, l, FRESH]
         d = state.decoding[r, g, l] if decodes else 0
-        n = d + state.tokens[r, l]
+        total += d + tokens
+        widest = max(widest, d + tokens)
+        prompts += tokens
         decoded += d
-        total += n
-        widest = max(widest, n)
-        prompts += state.tokens[r, l]
-        sampled += d + state.fresh_size[r, g, l, 0]
-        busiest = max(busiest, d + state.fresh_size[r, g, l, 0])
-        seqs += d + state.fresh_size[r, g, l, 0] + (1 if state.tokens[r, l] > 0 and state.partial[r, l] >= 0 else 0)
+        sampled += d + ends
+        most_sampled = max(most_sampled, d + ends)
+        seqs += d + ends + (1 if tokens > 0 and state.partial[r, l] >= 0 else 0)
     kind = PROMPT if prompts > 0 else DECODE
-    if rules.pad_lanes == 1 and kind == DECODE:  # only captured graphs need lanes of equal size
-        total = widest * lanes
+    if world.rules.pad_lanes == 1 and kind == DECODE:  # only captured graphs need lanes of equal size
+        total = widest * world.lanes
     end = t0
-    for s in range(costs.lane.shape[0]):
-        attention = decode_s = 0.0
-        for l in range(lanes):
-            y = decode_attention(state, costs, r, g, l, s) if decodes else 0.0
-            base = costs.prompt_base[s] if state.tokens[r, l] > 0 else 0.0
-            both = y + state.attention[r, s, l] + base if kind == PROMPT else y
-            if both > attention:
-                attention, decode_s = both, y
-        sample = costs.sample[s, busiest]
-        device = costs.lane[s, kind, widest] + costs.total[s, kind, total] + sample + attention
-        host = costs.add[s, kind] + (costs.add_seq * seqs if s == 0 else 0.0)
-        hop = costs.hop[s] + costs.hop_token[s] * total
-        took = max(device, least(costs, s, kind, widest)) + host
-        begin = max(end + hop, state.avail[r, s])
-        end = begin + took
-        state.avail[r, s] = end
-        note_sums(log, r, decode_s, attention - decode_s, sample, host, took - host - device, hop, took)
+    for s in range(world.stages):
+        end = _stage(world, r, g, s, end, (kind, total, widest, most_sampled, seqs), decodes)
     log.hist[r, kind, total] += 1
-    if lanes > 1:
+    if world.lanes > 1:
         log.hist_lane[r, kind, widest] += 1
     log.sums[r, S_DSTEPS if kind == DECODE else S_PSTEPS] += 1
     log.sums[r, S_SAMPLED] += sampled
     log.sums[r, S_PTOKENS] += prompts
     if decodes:
         log.sums[r, S_DTOKENS] += decoded
-        note_step(state, log, r, g, end - t0, 0.0, 1, t0)
-        advance_context(state, costs, log, r, g, 1)
-    state.phase[r, g, 0] = 0 if kind == PROMPT else (state.phase[r, g, 0] + 1) % rules.poll
-    state.front[r, 2] = t0
+        note_run(world, r, g, end - t0, 0.0, 1, t0)
+        advance_context(world, r, g, 1)
+    state.phase[r, g, SINCE_READ] = 0 if kind == PROMPT else (state.phase[r, g, SINCE_READ] + 1) % world.rules.poll
+    state.front[r, BEGAN] = t0
     state.ready[r, g] = end
-    state.flying[r, g] = 2 if decodes else 1
+    state.flying[r, g] = DECODES if decodes else PROMPTS
 
 
 @inner
-def note_sums(log: Log, r: int, decode: float, prefill: float, sample: float, host: float, floor: float, hop: float,
-               took: float) -> None:  # fmt: skip
-    log.sums[r, S_DECODE] += decode
-    log.sums[r, S_PREFILL] += prefill
-    log.sums[r, S_SAMPLE] += sample
-    log.sums[r, S_HOST] += host
-    log.sums[r, S_FLOOR] += floor
-    log.sums[r, S_HOP] += hop
-    log.sums[r, S_BUSY] += took
+def _stage(world: World, r: int, g: int, s: int, at: float, size: tuple[int, int, int, int, int], decodes: bool) -> float:
+    """Push the step through stage s, which it reaches at `at`; returns when it leaves it [s].
+
+    size: kind, tokens of all lanes, of the busiest lane, sequences sampled in the lane that samples most, in the batch.
+    """
+    state, costs = world.state, world.costs
+    kind, total, widest, sampled, seqs = size
+    attention = decode_s = 0.0
+    for l in range(world.lanes):
+        y = decode_attention(world, r, g, l, s) if decodes else 0.0
+        base = costs.prompt_base[s] if state.tokens[r, l] > 0 else 0.0
+        both = y + state.attention[r, s, l] + base if kind == PROMPT else y
+        if both > attention:
+            attention, decode_s = both, y
+    sample = costs.sample[s, sampled]
+    device = costs.lane[s, kind, widest] + costs.total[s, kind, total] + sample + attention
+    host = costs.add[s, kind] + (costs.add_seq * seqs if s == 0 else 0.0)
+    hop = costs.hop[s] + costs.hop_token[s] * total
+    took = max(device, least(costs, s, kind, widest)) + host
+    end = max(at + hop, state.avail[r, s]) + took
+    state.avail[r, s] = end
+    note_seconds(world.log, r, (decode_s, attention - decode_s, sample, host, took - host - device, hop, took))
+    return end
+
+
+# ---- many decode steps ---------------------------------------------------------------------------------------------
 
 
 @inner
-def kv_limit(state: State, rules: Rules, r: int, g: int, l: int, steps: int, k: int) -> int:
+def advance_context(world: World, r: int, g: int, n: int) -> None:
+    """Every decoding sequence of the group gains n tokens (no window fills before the last of them)."""
+    state, log = world.state, world.log
+    state.steps[r, g] += n
+    for l in range(world.lanes):
+        for w in range(world.windows):
+            up = state.growing[r, g, l, w]
+            log.read[r, DECODE, w] += n * float(state.context[r, g, l, w]) + 0.5 * up * n * (n + 1)
+            state.context[r, g, l, w] += up * n
+
+
+@inner
+def kv_limit(world: World, r: int, g: int, l: int, steps: int, k: int) -> int:
     """How many of k further decode steps from step count `steps` the free blocks of the lane allow."""
+    state, rules = world.state, world.rules
     d = state.decoding[r, g, l]
     if rules.admission == ADMIT_RESERVE or d == 0:
         return k
@@ -172,79 +118,43 @@ def kv_limit(state: State, rules: Rules, r: int, g: int, l: int, steps: int, k: 
     if cycles * rules.block >= k:
         return k
     left = state.free[r, l] - cycles * d
+    at = (-steps) % rules.block
     for j in range(rules.block):
-        need = state.residue[r, g, l, (-(steps + j)) % rules.block]
-        if need > left:
+        left -= state.residue[r, g, l, at]
+        if left < 0:
             return min(k, cycles * rules.block + j)
-        left -= need
+        at = at - 1 if at > 0 else rules.block - 1
     return k
 
 
-@merged
-def take_blocks(state: State, rules: Rules, r: int, g: int, l: int, steps: int, k: int) -> None:
+@inner
+def take_blocks(world: World, r: int, g: int, l: int, steps: int, k: int) -> None:
     """Allocate what k decode steps from step count `steps` need; `kv_limit` said that it fits."""
+    state, rules = world.state, world.rules
     if rules.admission == ADMIT_RESERVE or k <= 0:
         return
     cycles = k // rules.block
     need = cycles * state.decoding[r, g, l]
-    for j in range(k - cycles * rules.block):
-        need += state.residue[r, g, l, (-(steps + j)) % rules.block]
+    at = (-steps) % rules.block
+    for _j in range(k - cycles * rules.block):
+        need += state.residue[r, g, l, at]
+        at = at - 1 if at > 0 else rules.block - 1
     state.free[r, l] -= need
 
 
 @inner
-def horizon(state: State, rules: Rules, costs: Costs, r: int, g: int) -> int:
+def horizon(world: World, r: int, g: int) -> int:
     """Steps until the group's first completion or window crossing; 0 if one is due, −1 if nothing decodes."""
-    k, steps, busy = FOREVER, state.steps[r, g], 0
-    for l in range(state.decoding.shape[2]):
-        busy += state.decoding[r, g, l]
+    state = world.state
+    k, steps, any_decodes = FOREVER, state.steps[r, g], False
+    for l in range(world.lanes):
+        any_decodes = any_decodes or state.decoding[r, g, l] > 0
         if state.heap_size[r, g, l] > 0:
             k = min(k, max(0, state.heap_key[r, g, l, 0] - steps))
-        for w in range(costs.windows.shape[0]):
+        for w in range(world.windows):
             if state.cross_size[r, g, l, w] > 0:
                 k = min(k, max(0, state.cross_key[r, g, l, w, 0] - steps))
-    return k if busy > 0 else -1
-
-
-@merged
-def slowest(state: State, costs: Costs, r: int, g: int, s: int, most: int) -> tuple[float, float, int]:
-    """Attention of the next step on stage s [s], its growth per step, and for how many steps both hold."""
-    top = slope = -1.0
-    n = most
-    for l in range(state.decoding.shape[2]):
-        a, b, m = _lane_line(state, costs, r, g, l, s, most)
-        n = min(n, m)
-        if a > top or (a == top and b > slope):
-            top, slope = a, b
-    if state.decoding.shape[2] > 1:
-        for l in range(state.decoding.shape[2]):
-            a, b, _m = _lane_line(state, costs, r, g, l, s, most)
-            if b > slope and a < top:
-                n = min(n, int((top - a) / (b - slope)) + 1)
-    return top, slope, max(n, 1)
-
-
-@inner
-def _lane_line(state: State, costs: Costs, r: int, g: int, l: int, s: int, most: int) -> tuple[float, float, int]:
-    """Attention of one lane as a line over the next steps, and its length in steps."""
-    d = state.decoding[r, g, l]
-    if d == 0:
-        return 0.0, 0.0, most
-    y = slope = 0.0
-    n = most
-    last = costs.nodes.shape[0] - 2
-    for w in range(costs.windows.shape[0]):
-        up, x = state.growing[r, g, l, w], state.context[r, g, l, w]
-        m = (x + up) / d
-        i = node_below(costs, m)
-        a, b = costs.nodes[i], costs.nodes[i + 1]
-        row = costs.decode[s, w, d]
-        tilt = (row[i + 1] - row[i]) / (b - a)
-        y += row[i] + (m - a) * tilt
-        slope += tilt * up / d
-        if up > 0 and i < last:
-            n = min(n, max(1, (int(b) * d - x) // up))
-    return y, slope, n
+    return k if any_decodes else -1
 
 
 @inner
@@ -265,66 +175,58 @@ def steps_until(a: float, b: float, x: float, most: int) -> int:
     return n
 
 
-@merged
-def decode_run(state: State, rules: Rules, costs: Costs, log: Log, r: int, g: int, t0: float, most: int, cut: float,
-               halt: float) -> None:  # fmt: skip
+@inner
+def reach(a: float, b: float, t: float, at: float, most: int) -> int:
+    """Number of steps a, a + b … from t with which `at` is reached; −1 where `most` are too few."""
+    n = steps_until(a, b, at - t, most)
+    return n if t + n * a + 0.5 * b * n * (n - 1) >= at else -1
+
+
+@inner
+def decode_run(world: World, r: int, g: int, t0: float, most: int, cut: float, halt: float) -> None:
     """Decode steps of a single-stage replica from t0 until something changes: at most `most` steps, a completion, a full
     window, no free block, the first look at the queue (every `poll` steps) at or after time `cut`, or any step at `halt`."""
-    lanes = state.decoding.shape[2]
-    total = widest = 0
-    for l in range(lanes):
-        total += state.decoding[r, g, l]
-        widest = max(widest, state.decoding[r, g, l])
-    seqs = total
-    if rules.pad_lanes == 1:
-        total = widest * lanes
-    left = min(most, max(1, horizon(state, rules, costs, r, g)))
-    steps = state.steps[r, g]  # before the run
-    for l in range(lanes):
-        left = 1 + kv_limit(state, rules, r, g, l, steps + 1, left - 1)
+    state, rules, costs = world.state, world.rules, world.costs
+    total, seqs, widest = decode_size(world, r, g)
+    before = state.steps[r, g]
+    left = min(most, max(1, horizon(world, r, g)))
+    for l in range(world.lanes):
+        left = 1 + kv_limit(world, r, g, l, before + 1, left - 1)
     sample = costs.sample[0, widest]
     base = costs.lane[0, DECODE, widest] + costs.total[0, DECODE, total] + sample
-    host = costs.add[0, DECODE] + costs.add_seq * seqs
-    floor = least(costs, 0, DECODE, widest)
+    host, floor = costs.add[0, DECODE] + costs.add_seq * seqs, least(costs, 0, DECODE, widest)
     t, last = t0, 0.0
     done, late = 0, 1 if rules.lag == AHEAD else 0
     while left > 0:
-        attention, slope, n = slowest(state, costs, r, g, 0, left)
+        attention, slope, n = slowest(world, r, g, 0, left)
         device = base + attention
         low = floor > device
         if low and slope > 0.0:
             n = min(n, max(1, int((floor - device) / slope)))
         a, b = (floor + host, 0.0) if low else (device + host, slope)
-        if cut < 1e300:
-            m = 0 if late == 1 and cut <= t else steps_until(a, b, cut - t, n)
-            if m == 0 or t + m * a + 0.5 * b * m * (m - 1) >= cut:
-                n = max(m, 1)
-                left = min(left, m + late + (-(state.phase[r, g, 0] + done + m + late)) % rules.poll)
-                cut = 1e301
-        if halt < 1e300:
-            m = steps_until(a, b, halt - t, n)
-            if t + m * a + 0.5 * b * m * (m - 1) >= halt:
+        if cut < INFINITY:
+            m = 0 if late == 1 and cut <= t else reach(a, b, t, cut, n)
+            if m >= 0:  # the next look at the queue is the last step's
+                n, cut = max(m, 1), INFINITY
+                left = min(left, m + late + (-(state.phase[r, g, SINCE_READ] + done + m + late)) % rules.poll)
+        if halt < INFINITY:
+            m = reach(a, b, t, halt, n)
+            if m >= 0:
                 n = left = m
         took = n * a + 0.5 * b * n * (n - 1)
         attended = n * attention + 0.5 * slope * n * (n - 1)
-        note_sums(log, r, attended, 0.0, n * sample, n * host, took - n * (host + base) - attended, 0.0, took)
-        note_step(state, log, r, g, a, b, n, t)
-        advance_context(state, costs, log, r, g, n)
+        note_seconds(world.log, r, (attended, 0.0, n * sample, n * host, took - n * (host + base) - attended, 0.0, took))
+        note_run(world, r, g, a, b, n, t)
+        advance_context(world, r, g, n)
         t += took
         last = a + b * (n - 1)
-        state.cohort[r, g, 0, 0] = t
+        state.cohort[r, g, 0, SINCE] = t
         done += n
         left -= n
-    for l in range(lanes):
-        take_blocks(state, rules, r, g, l, steps + 1, done - 1)
-    log.hist[r, DECODE, total] += done
-    if lanes > 1:
-        log.hist_lane[r, DECODE, widest] += done
-    log.sums[r, S_DSTEPS] += done
-    log.sums[r, S_SAMPLED] += done * seqs
-    log.sums[r, S_DTOKENS] += done * seqs
-    state.phase[r, g, 0] = (state.phase[r, g, 0] + done) % rules.poll
-    state.avail[r, 0] = t
-    state.front[r, 2] = t - last
-    state.ready[r, g] = t
-    state.flying[r, g] = 2
+    for l in range(world.lanes):
+        take_blocks(world, r, g, l, before + 1, done - 1)
+    note_decodes(world, r, done, total, seqs, widest)
+    state.phase[r, g, SINCE_READ] = (state.phase[r, g, SINCE_READ] + done) % rules.poll
+    state.avail[r, 0] = state.ready[r, g] = t
+    state.front[r, BEGAN] = t - last
+    state.flying[r, g] = DECODES

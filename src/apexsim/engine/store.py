@@ -1,4 +1,4 @@
-"""Machine code on disk, one file for each function and signature (floor E).
+"""Machine code on disk, one file for each function that Python calls and its signature (floor E).
 
 numba's own cache believes its files: one that a power failure cut short ends every later run, and so does a disk that
 is full.  Here a file begins with a hash of the rest.  What does not match is thrown away and compiled again, what cannot
@@ -8,6 +8,7 @@ be written stays unwritten; neither ends a run.  `STATE` says how far the compil
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import pickle
@@ -32,6 +33,7 @@ class State:
     functions: int = 0  # that are compiled one by one
     begun: set[str] = field(default_factory=set)  # those compiled here, or being compiled
     running: int = 0  # compilations that are not done: a function waits for those that it calls
+    collects: bool = False  # garbage is collected when none is running
     damaged: str = ""  # the first file that could not be used
     unsaved: str = ""  # why the first file could not be written
 
@@ -44,9 +46,10 @@ class Damaged(Exception):
 
 
 class Store:
-    """What numba asks for and hands over: the machine code of one function."""
+    """What numba asks for and hands over: the machine code of one function.  Not kept: it is a part of another's."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], kept: bool = True) -> None:
+        self._kept = kept
         self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
         STATE.functions += 1
 
@@ -69,7 +72,7 @@ class Store:
     def load_overload(self, signature: Any, context: Any) -> CompileResult | None:
         """The machine code for a signature; None where it has to be compiled, which then begins."""
         context.refresh()
-        file = self._file(signature, context.codegen())
+        file = self._file(signature, context.codegen()) if self._kept else None
         if file is not None:
             try:
                 return CompileResult._rebuild(context, *pickle.loads(_read(file)))
@@ -79,13 +82,18 @@ class Store:
                 STATE.damaged = STATE.damaged or str(file)
                 _remove(file)
         STATE.begun.add(self._name)
+        if STATE.running == 0 and gc.isenabled():
+            STATE.collects = True
+            gc.disable()  # compiling makes millions of objects that live on, and looking through them takes a tenth of the time
         STATE.running += 1
         return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep what has been compiled; failing that, say why in STATE."""
         STATE.running -= 1
-        file = self._file(signature, compiled.codegen)
+        if STATE.running == 0 and STATE.collects:
+            gc.enable()
+        file = self._file(signature, compiled.codegen) if self._kept else None
         if file is None or compiled.lifted or compiled.library.has_dynamic_globals:
             return
         try:

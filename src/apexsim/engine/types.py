@@ -2,6 +2,7 @@
 
 Letters used for shapes: R requests, N replicas, G groups (micro-batches in flight) = S stages, L lanes, W windows
 (distinct attention spans), D decoding sequences, C context nodes, K = 2 kinds of step (DECODE, PROMPT).
+Letters used for indices: r replica, g group, s stage, l lane, w window, i request, x whatever is counted.
 Times are in seconds, lengths in tokens.  Docstrings say "modified in place" where they are.
 """
 
@@ -15,18 +16,25 @@ from numpy.typing import NDArray
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 I4 = NDArray[np.int32]
+I2 = NDArray[np.int16]
 
 DECODE, PROMPT = 0, 1  # kinds of step: only decodes | holds prompt tokens
 BARE = 2  # a decode step that no captured graph holds, where floors are concerned
 TIE = 1e-9  # s: an arrival this close to a step's start counts as before it
 FULL = 1 << 40  # window of full attention [tokens]
+INFINITY = 1e300  # s: never
+FOREVER = 1 << 40  # steps: no end in sight
+NOBODY = -1  # where a request would stand
 
 # What a scheduling policy may do with blocks at admission.
 ADMIT_CHUNK, ADMIT_PROMPT, ADMIT_RESERVE, ADMIT_FIT = 0, 1, 2, 3
 AHEAD = 2  # lag: steps are formed while the one before them runs
 # Order of the waiting queue.
 FCFS, SHORTEST = 0, 1
-LEAVING = -2  # Work.ends: it has finished, and still has its seat and blocks
+# Work.ends of what does not decode; LEAVING: it has finished, and still has its seat and blocks.
+NOT_DECODING, LEAVING = -1, -2
+# State.flying: nothing | a step without decodes | one with decodes | the group waits for another group's results.
+IDLE, PROMPTS, DECODES, ASLEEP = 0, 1, 2, -1
 # Status of a simulation.
 OK, LOG_FULL, STUCK = 0, 1, 2
 STATUS = {OK: "finished", LOG_FULL: "gap log full", STUCK: "a request fits neither the batch nor the KV cache"}
@@ -97,29 +105,44 @@ class Work(NamedTuple):
     seen: F8  # [R] s, when the scheduler could first see it
     start: F8  # [R] s, start of the first step that worked on it
     first: F8  # [R] s, first token
-    finish: F8  # [R] s, last token
-    last: F8  # [R] s, last token before a preemption
+    finish: F8  # [R] s, last token; until then, where it joined or was thrown out: the last one before that
     made: I4  # [R] tokens generated before the current stay
-    computed: I4  # [R] prompt tokens computed in the current stay
-    joined: I4  # [R] decode step count of its group when it joined
-    context: I4  # [R] cached tokens when it joined
-    ends: I4  # [R] decode step count at which it finishes, -1 = not decoding, LEAVING
+    computed: I4  # [R] prompt tokens computed in the current stay; they are its context when it joins
+    ends: I4  # [R] decode step count of its group at which it finishes, NOT_DECODING, LEAVING
     preempted: I4  # [R] times
-    replica: I4  # [R]
-    group: I4  # [R]
-    lane: I4  # [R]
     next: I4  # [R] linked list of the waiting queue
+    replica: I4  # [R]
+    group: I2  # [R]
+    lane: I2  # [R]
+
+
+# Columns of State.front: front end is free | requests seen by then have been read from the queue | last step began.
+FRONT_FREE, READ_UNTIL, BEGAN = range(3)
+# Columns of State.phase: decode steps since the queue was last read | steps for which prompts have waited for company.
+SINCE_READ, WAITED = range(2)
+# Rows of State.fresh: prompts that end in the step in flight | AHEAD: finished, seat and blocks not yet free.
+FRESH, GONE = range(2)
+# Columns of State.cohort: last token [s] | sequences.
+SINCE, COUNT = range(2)
+# Columns of Log.gaps and State.segment, an open row of it: first gap [s] | growth per step [s] | steps | sequences.
+FIRST, SLOPE, STEPS, WEIGHT = range(4)
+# Columns of State.line: as above for the next step, its attention, host and hop [s].
+ATTENTION, HOST, HOP = range(2, 5)
+# Columns of State.group_plan: steps left | this line holds for | done on it | tokens | sequences | of the busiest lane.
+LEFT, PIECE, DONE, TOTAL, SEQS, WIDEST = range(6)
+# Places of Log.counts: used gaps | used timeline rows | events per timeline row | events since the last row.
+GAPS, ROWS, STRIDE, EVENTS = range(4)
 
 
 class State(NamedTuple):
-    """Per-replica state, modified in place.  First axis: replica.  (Two more arrays here cost a third of the speed.)"""
+    """Per-replica state, modified in place.  First axis: replica."""
 
     ready: F8  # [N, G] s, results of the group's last step are known
     avail: F8  # [N, S] s, stage is free
-    front: F8  # [N, 3] s, front end is free | requests seen by then have been read from the queue | last step began
-    flying: I8  # [N, G] 0 idle, 1 step in flight without decodes, 2 with decodes, −1 waits for another group's results
+    front: F8  # [N, 3] s, see FRONT_FREE
+    flying: I8  # [N, G] IDLE, PROMPTS, DECODES, ASLEEP
     steps: I8  # [N, G] decode steps done
-    phase: I8  # [N, G, 2] decode steps since the queue was last read | steps for which prompts have waited for company
+    phase: I8  # [N, G, 2] see SINCE_READ
     decoding: I8  # [N, G, L]
     context: I8  # [N, G, L, W] sum of min(context, window)
     growing: I8  # [N, G, L, W] sequences still below the window
@@ -132,34 +155,36 @@ class State(NamedTuple):
     residue: I8  # [N, G, L, block] sequences by (context − steps) mod block
     stack: I8  # [N, G, L, 2·cap] decoding sequences, oldest first, with stale entries
     stack_size: I8  # [N, G, L]
-    fresh: I8  # [N, G, L, 2, cap] prompts that end in the step in flight | AHEAD: finished, seat and blocks not yet free
+    fresh: I8  # [N, G, L, 2, cap] see FRESH
     fresh_size: I8  # [N, G, L, 2]
     running: I8  # [N, L] sequences admitted and not finished
-    partial: I8  # [N, L] prompt that is partly computed, -1 = none
+    partial: I8  # [N, L] prompt that is partly computed, NOBODY
     free: I8  # [N, L] blocks
-    head: I8  # [N] waiting queue, -1 = empty
+    head: I8  # [N] waiting queue, NOBODY
     tail: I8  # [N]
     unsent: I8  # [N] closed loop: next request of this replica
     sorted_key: I8  # [N, q] SHORTEST: heap of visible requests
     sorted_req: I8  # [N, q]
     sorted_size: I8  # [N]
     outstanding: I8  # [N] routed and not finished
-    cohort: F8  # [N, G, m, 2] (last token time, sequences) waiting for their next decode step
+    cohort: F8  # [N, G, m, 2] sequences that wait for their next decode step, see SINCE
     cohort_size: I8  # [N, G]
     tokens: I8  # [N, L] prompt tokens of the step being formed
     closed: I8  # [N, L] 1 = the lane admits no more in this step
+    would: I8  # [N, L] prompts that the lane would get if prompts started now
     attention: F8  # [N, S, L] s, prompt attention of the step being formed
     decoded: F8  # [N, G] s, end of the group's last step with decodes
-    line: F8  # [N, G, S, 5] several stages: next step [s], growth, its attention, host, hop (see engine/pipeline.py)
-    group_plan: I8  # [N, G, 6] … steps left, on this line, done on it; tokens, sequences, tokens of the busiest lane
-    segment: F8  # [N, G, 4] … open row of the gap log
+    lines: F8  # [N, L, 2] decode attention of each lane's next steps [s], see FIRST
+    line: F8  # [N, G, S, 5] several stages: price of the next steps, see FIRST and ATTENTION
+    group_plan: I8  # [N, G, 6] several stages: see LEFT
+    segment: F8  # [N, G, 4] several stages: open row of the gap log, see FIRST
 
 
 class Log(NamedTuple):
     """What the run leaves behind besides the requests, modified in place."""
 
-    gaps: F8  # [m, 4] inter-token gaps: first [s], slope [s/step], steps, weight
-    counts: I8  # [4] used gaps, used timeline rows, timeline stride, events since the last row
+    gaps: F8  # [m, 4] inter-token gaps, see FIRST
+    counts: I8  # [4] see GAPS
     hist: I8  # [N, K, n] steps by tokens of all lanes
     hist_lane: I8  # [N, K, n] steps by tokens of the busiest lane (only if L > 1)
     sums: F8  # [N, SUMS]
@@ -173,3 +198,22 @@ SUM_NAMES = (
 )  # fmt: skip
 (S_DECODE, S_PREFILL, S_SAMPLE, S_HOST, S_FLOOR, S_HOP, S_BUSY, S_DSTEPS, S_PSTEPS, S_DTOKENS, S_PTOKENS, S_SAMPLED,
  S_PREEMPT) = range(len(SUM_NAMES))  # fmt: skip
+
+
+class World(NamedTuple):
+    """All that a run needs: the one argument of nearly every function here (by reference, see engine/ref.py)."""
+
+    req: Requests
+    work: Work
+    state: State
+    rules: Rules
+    host: Host
+    costs: Costs
+    log: Log
+    capacity: int  # KV blocks of one lane
+    replicas: int
+    stages: int  # and groups
+    lanes: int
+    windows: int
+    route: int  # 0 round robin, 1 least outstanding
+    jump: bool  # False: every decode step by itself

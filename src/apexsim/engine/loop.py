@@ -1,0 +1,226 @@
+"""The event loop: a replica advances by steps and by runs of decode steps (floor E).  Modified in place.
+
+docs/mechanisms.md states the rules that this file follows; tests/naive.py is a slow, independent twin written from that
+page.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from apexsim.engine.batch import HELD, NONE_VISIBLE, admit
+from apexsim.engine.gather import hold
+from apexsim.engine.jit import inner
+from apexsim.engine.leave import ahead, catch_up, grow, let_go
+from apexsim.engine.notes import note_batch
+from apexsim.engine.pipeline import glide
+from apexsim.engine.queue import sight
+from apexsim.engine.run import decode_run, one_step
+from apexsim.engine.settle import busy, settle
+from apexsim.engine.types import (
+    ASLEEP,
+    BEGAN,
+    FCFS,
+    FOREVER,
+    GAPS,
+    IDLE,
+    INFINITY,
+    LOG_FULL,
+    NOBODY,
+    OK,
+    READ_UNTIL,
+    S_PREEMPT,
+    SINCE_READ,
+    STUCK,
+    TIE,
+    WAITED,
+    World,
+)  # fmt: skip
+
+NOTHING, STARTED, AGAIN = 0, 1, 2  # what became of a group's try to start a step
+
+
+@inner
+def advance(world: World, r: int, until: float, margin: int) -> int:
+    """Advance replica r until its next step would see what arrives at `until`."""
+    log, halt = world.log, until - TIE
+    while True:
+        if log.gaps.shape[0] > 0 and log.counts[GAPS] + margin > log.gaps.shape[0]:
+            return LOG_FULL
+        if world.stages == 1:  # nothing starts before the results of its only step are known
+            _settle_until(world, r, until)
+        g, t0 = _pick(world, r)
+        if world.stages > 1 and _settle_until(world, r, min(t0, until)):
+            continue
+        if g < 0 or t0 >= halt:
+            return OK
+        if world.jump and world.stages > 1 and glide(world, r, t0, halt) > 0:
+            continue
+        if _schedule(world, r, g, t0, halt) == NOTHING and not _wait_for_blocks(world, r, g):
+            return STUCK
+
+
+# ---- when a step starts --------------------------------------------------------------------------------------------
+
+
+@inner
+def _pick(world: World, r: int) -> tuple[int, float]:
+    """The group that can start a step first, and when; (−1, 0) when there is nothing to do."""
+    state = world.state
+    best, when = np.int64(-1), 0.0
+    half = _halfway(world, r) or state.sorted_size[r] > 0
+    for g in range(world.stages):
+        if state.flying[r, g] == ASLEEP:
+            continue
+        if state.flying[r, g] != IDLE or half or busy(world, r, g) > 0:
+            t = state.ready[r, g]
+        elif state.head[r] >= 0:
+            t = max(state.ready[r, g], world.work.seen[state.head[r]])
+        else:
+            continue
+        t = max(t, state.avail[r, 0])
+        if best < 0 or t < when or (t == when and state.ready[r, g] < state.ready[r, best]):
+            best, when = g, t
+    return best, when
+
+
+@inner
+def _halfway(world: World, r: int) -> bool:
+    """Is a prompt half computed?"""
+    for l in range(world.lanes):
+        if world.state.partial[r, l] >= 0:
+            return True
+    return False
+
+
+@inner
+def _settle_until(world: World, r: int, t0: float) -> bool:
+    """Settle, in order of time, every step whose results are known by t0; False where there was none."""
+    state, any_settled = world.state, False
+    while True:
+        g = np.int64(-1)
+        for x in range(world.stages):
+            if state.flying[r, x] > IDLE and state.ready[r, x] <= t0 and (g < 0 or state.ready[r, x] < state.ready[r, g]):
+                g = x
+        if g < 0:
+            return any_settled
+        settle(world, r, g)
+        any_settled = True
+
+
+@inner
+def _wait_for_blocks(world: World, r: int, g: int) -> bool:
+    """Nothing could be scheduled: the group waits for the next results of another.  False when none can come."""
+    flying = world.state.flying
+    flying[r, g] = ASLEEP
+    for x in range(world.stages):
+        if flying[r, x] > IDLE or (flying[r, x] == IDLE and busy(world, r, x) > 0):
+            return True
+    return False
+
+
+@inner
+def _look(world: World, r: int, g: int, t0: float) -> float:
+    """What a step from t0 sees: requests seen by then [s]."""
+    state, early = world.state, ahead(world)
+    idle = busy(world, r, g) == 0 and not _halfway(world, r)
+    if early and idle and t0 > state.ready[r, g]:
+        catch_up(world, r, t0)
+    if idle:
+        state.phase[r, g, SINCE_READ] = 0
+    if state.phase[r, g, SINCE_READ] == 0:
+        formed = max(state.front[r, READ_UNTIL], state.front[r, BEGAN] - TIE)
+        state.front[r, READ_UNTIL] = formed if early else sight(world.rules, t0, idle)
+    return state.front[r, READ_UNTIL]
+
+
+# ---- forming a step ------------------------------------------------------------------------------------------------
+
+
+class Form(NamedTuple):
+    """A step as it was formed."""
+
+    prompts: int  # prompt tokens in it
+    decodes: bool  # the group's decodes are in it
+    why: int  # why it took no more prompts: NONE_VISIBLE, HELD, BLOCKED
+    held: int  # steps for which prompts go on waiting for company, as `hold` says
+    until: int  # the request that would change this, NOBODY
+    thrown: bool  # somebody was thrown out for it
+
+
+@inner
+def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
+    """Form the group's next step at t0 and run it: STARTED, NOTHING, or AGAIN when a second try may find more."""
+    state = world.state
+    step = _form(world, r, g, t0, _look(world, r, g, t0))
+    decodes, before = busy(world, r, g), state.steps[r, g]
+    if step.prompts == 0 and decodes == 0:
+        return _retry(world, r, t0, step.thrown)
+    gone = ahead(world) and let_go(world, r)
+    note_batch(world, r, t0, decodes)
+    if step.prompts > 0 or world.stages > 1 or not world.jump:
+        one_step(world, r, g, t0, step.decodes and decodes > 0)
+    else:
+        most, cut = _how_far(world, r, g, step, gone)
+        decode_run(world, r, g, t0, most, cut, halt)
+    if step.prompts > 0:
+        state.phase[r, g, WAITED] = 0
+    elif step.held > 0:
+        state.phase[r, g, WAITED] += state.steps[r, g] - before
+    return STARTED
+
+
+@inner
+def _form(world: World, r: int, g: int, t0: float, limit: float) -> Form:
+    """Fill the step: blocks for the decodes, company for the prompts, then the prompts; without `mix`, prompts first."""
+    rules, thrown = world.rules, world.log.sums[r, S_PREEMPT]
+    decodes = busy(world, r, g) > 0
+    mixed = rules.mix == 1 and decodes
+    fits = grow(world, r, g) if mixed else True
+    held, until = 0, NOBODY
+    if rules.wait > 0 and fits and decodes:
+        held, until = hold(world, r, g, limit)
+    why = admit(world, r, g, t0, limit, mixed, fits and held <= 0)
+    prompts = 0
+    for l in range(world.lanes):
+        prompts += world.state.tokens[r, l]
+    if decodes and not mixed:
+        decodes = prompts == 0
+        if decodes and not grow(world, r, g):
+            why, held = HELD, min(held, 1)
+    return Form(prompts, decodes, why, held, until, world.log.sums[r, S_PREEMPT] > thrown)
+
+
+@inner
+def _retry(world: World, r: int, t0: float, thrown: bool) -> int:
+    """The step would hold nothing: once more where it was formed ahead of its time or somebody was thrown out."""
+    if ahead(world) and world.state.front[r, BEGAN] < t0:
+        catch_up(world, r, t0)
+        return AGAIN
+    return AGAIN if thrown else NOTHING
+
+
+# ---- runs ----------------------------------------------------------------------------------------------------------
+
+
+@inner
+def _how_far(world: World, r: int, g: int, step: Form, gone: bool) -> tuple[int, float]:
+    """For how many decode steps at most the queue has no say, and the time [s] from which it has."""
+    state, rules = world.state, world.rules
+    most, until = FOREVER, step.until
+    if step.held != 0:
+        most = abs(step.held)
+    elif step.why == HELD:
+        most = 1
+    elif step.why == NONE_VISIBLE or rules.order != FCFS:
+        until = state.head[r]
+    if rules.poll > 1 and step.why != NONE_VISIBLE:
+        most = min(most, rules.poll - state.phase[r, g, SINCE_READ])  # to the next look: what it reads is remembered
+    if gone and (step.held != 0 or step.why != NONE_VISIBLE or _halfway(world, r)):
+        most = 1  # there is more room for the next step
+    cut = INFINITY
+    if until >= 0:
+        cut = world.work.seen[until] + (-TIE if rules.lag == 0 else TIE)
+    return most, cut

@@ -1,0 +1,145 @@
+"""The results of a step are known: who finishes, fills a window, or joins the decodes (floor E).  Modified in place."""
+
+from __future__ import annotations
+
+from apexsim.engine.heap import pop, push
+from apexsim.engine.jit import inner
+from apexsim.engine.leave import decodes_in, finish, leave
+from apexsim.engine.notes import note_gap
+from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, SINCE, World
+
+
+@inner
+def busy(world: World, r: int, g: int) -> int:
+    """Decoding sequences of a group."""
+    n = 0
+    for l in range(world.lanes):
+        n += world.state.decoding[r, g, l]
+    return n
+
+
+@inner
+def settle(world: World, r: int, g: int) -> None:
+    """The results of the group's step are known, in the order of docs/mechanisms.md, "When a step ends"."""
+    state = world.state
+    t, decoded = state.ready[r, g], state.flying[r, g] == DECODES
+    state.flying[r, g] = IDLE
+    _wake(world, r, t)
+    if decoded:
+        for l in range(world.lanes):
+            _cross(world, r, g, l)
+            _end(world, r, g, l, t)
+        state.decoded[r, g] = t
+        d = busy(world, r, g)
+        state.cohort_size[r, g] = 1 if d > 0 else 0
+        state.cohort[r, g, 0, SINCE] = t
+        state.cohort[r, g, 0, COUNT] = d
+    for l in range(world.lanes):
+        for x in range(state.fresh_size[r, g, l, FRESH]):
+            _first(world, r, g, l, state.fresh[r, g, l, FRESH, x], t)
+        state.fresh_size[r, g, l, FRESH] = 0
+
+
+@inner
+def _wake(world: World, r: int, t: float) -> None:
+    """Groups that waited for results of another have them at t."""
+    state = world.state
+    for x in range(world.stages):
+        if state.flying[r, x] == ASLEEP:
+            state.flying[r, x] = IDLE
+            state.ready[r, x] = max(state.ready[r, x], t)
+
+
+@inner
+def _cross(world: World, r: int, g: int, l: int) -> None:
+    """Sequences that filled a window stop growing in it."""
+    state = world.state
+    for w in range(world.windows):
+        while state.cross_size[r, g, l, w] > 0 and state.cross_key[r, g, l, w, 0] <= state.steps[r, g]:
+            pop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w])
+            state.cross_size[r, g, l, w] -= 1
+            state.growing[r, g, l, w] -= 1
+
+
+@inner
+def _end(world: World, r: int, g: int, l: int, t: float) -> None:
+    """Decodes that reached their length finish."""
+    state = world.state
+    while state.heap_size[r, g, l] > 0 and state.heap_key[r, g, l, 0] <= state.steps[r, g]:
+        i = state.heap_req[r, g, l, 0]
+        pop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l])
+        state.heap_size[r, g, l] -= 1
+        leave(world, r, g, l, i)
+        finish(world, r, g, l, i, t)
+
+
+@inner
+def _first(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
+    """A prompt is computed: its first token, or the next one after a preemption."""
+    work = world.work
+    if work.made[i] == 0:
+        work.first[i] = t
+    else:
+        note_gap(world.log, t - work.finish[i], 0.0, 1, 1.0)
+    work.made[i] += 1
+    if work.made[i] < world.req.output[i]:
+        _join(world, r, g, l, i, t)
+        return
+    finish(world, r, g, l, i, t)
+    if work.ends[i] == LEAVING:
+        _stack(world, r, g, l, i)
+
+
+@inner
+def _join(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
+    """Request i, its prompt computed and a token sampled at t, starts to decode in group g."""
+    work, state = world.work, world.state
+    steps, context = state.steps[r, g], work.computed[i]
+    ends = steps + world.req.output[i] - work.made[i]
+    work.group[i], work.finish[i], work.ends[i] = g, t, ends
+    push(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], ends, i)
+    state.heap_size[r, g, l] += 1
+    state.residue[r, g, l, (context - steps) % world.rules.block] += 1
+    for w in range(world.windows):
+        _join_window(world, r, g, l, w, i)
+    state.decoding[r, g, l] += 1
+    _stack(world, r, g, l, i)
+    n = state.cohort_size[r, g]
+    if n > 0 and state.cohort[r, g, n - 1, SINCE] == t:
+        state.cohort[r, g, n - 1, COUNT] += 1
+    else:
+        state.cohort[r, g, n, SINCE] = t
+        state.cohort[r, g, n, COUNT] = 1
+        state.cohort_size[r, g] += 1
+
+
+@inner
+def _join_window(world: World, r: int, g: int, l: int, w: int, i: int) -> None:
+    """Request i counts in the context of an attention window, and grows in it until it fills it."""
+    work, state = world.work, world.state
+    window, context = world.costs.windows[w], work.computed[i]
+    state.context[r, g, l, w] += min(context, window)
+    if context >= window:
+        return
+    state.growing[r, g, l, w] += 1
+    full = state.steps[r, g] + window - context
+    if full <= work.ends[i]:  # it will fill the window
+        push(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w], full, i)
+        state.cross_size[r, g, l, w] += 1
+
+
+@inner
+def _stack(world: World, r: int, g: int, l: int, i: int) -> None:
+    """Remember who joined last; drop entries that no longer decode here when the stack is full."""
+    state = world.state
+    n = state.stack_size[r, g, l]
+    if n == state.stack.shape[3]:
+        m = 0
+        for x in range(n):
+            j = state.stack[r, g, l, x]
+            if j != i and decodes_in(world, g, l, j):
+                state.stack[r, g, l, m] = j
+                m += 1
+        n = m
+    state.stack[r, g, l, n] = i
+    state.stack_size[r, g, l] = n + 1
