@@ -73,8 +73,8 @@ def test_index_is_up_to_date() -> None:
     assert counted == [(e.name, e.total, e.active, e.max_length) for e in catalogue()]
 
 
-def test_there_are_420_configs_each_with_a_source() -> None:
-    assert [len(catalogue()), all(e.source for e in catalogue())] == [420, True]
+def test_there_are_421_configs_each_with_a_source() -> None:
+    assert [len(catalogue()), all(e.source for e in catalogue())] == [421, True]
 
 
 def test_what_nobody_looked_up_claims_no_published_figure() -> None:

@@ -19,7 +19,8 @@ from apexsim.model.families_keys import UNSUITED
 from apexsim.model.model import Model
 
 TYPES: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "model_types.json").read_text(encoding="utf-8"))
-REFUSED = {*UNSUITED, "evolla", "deepseek_v2", "pixtral"}  # no language model of known cost, or a default without its experts per token
+# no language model of known cost, or defaults without keys of experts
+REFUSED = {*UNSUITED, "evolla", "deepseek_v2", "longcat_flash", "pixtral"}
 APART = {  # counted differently on purpose, or defaults that no checkpoint has; kind -> relative difference that is known
     "gemma3": 0.003, "llama4": 0.005, "whisper": 0.3, "modernbert-decoder": 0.005, "big_bird": 0.005, "electra": 0.01,
     "bert-generation": 0.004, "roformer": 0.01, "prophetnet": 0.03, "xlm-prophetnet": 0.03, "fuyu": 0.002, "shieldgemma2": 0.04,

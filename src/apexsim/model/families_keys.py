@@ -108,7 +108,7 @@ UNSUITED = {  # mixers whose cost is not modelled: said so instead of guessed
     "rwkv": "an RWKV mixer", "mamba": "a Mamba-1 mixer", "mamba2": "a Mamba-2 mixer without attention", "falcon_mamba": "a Mamba-1 mixer",
     "xlstm": "an xLSTM mixer", "recurrent_gemma": "an RG-LRU mixer", "zamba": "shared Mamba blocks", "zamba2": "shared Mamba blocks",
     "reformer": "LSH attention", "transfo-xl": "segment recurrence", "mega": "moving-average attention", "xlnet": "two-stream attention",
-    "jetmoe": "experts of attention heads", "longcat_flash": "experts that compute nothing", "udop": "an encoder of pages",
+    "jetmoe": "experts of attention heads", "udop": "an encoder of pages",
     "pix2struct": "an encoder of pages",
     "evolla": "protein encoders", "EvollaModel": "protein encoders", "idefics": "cross-attention to images",
     "blt": "byte patches of several transformers", "moshi": "several token streams", "cpmant": "bucketed position biases",

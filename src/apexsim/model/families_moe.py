@@ -149,6 +149,17 @@ def step3p7(c: Config) -> Model:
     return _mixed(c, [replace(cells, window=w) for w in windows(c)], moe)
 
 
+def longcat(c: Config) -> Model:
+    """Two latent attentions and two dense FFNs a layer, one set of experts beside them, some of which compute nothing (LongCat-Flash)."""
+    real, idle, chosen = c.count("n_routed_experts"), c.count("zero_expert_num", default=0, low=0), c.count("moe_topk", *TOP_K)
+    busy = max(1, round(chosen * real / (real + idle)))
+    moe = Experts(real, busy, c.count("expert_ffn_hidden_size"), extra=c.hidden * idle)  # the router scores all of them
+    mixer, dense = latent(c), ffn(c, inner=c.count("ffn_hidden_size", *INNER))
+    layers = [block(c, mixer, dense, moe), block(c, mixer, dense)] * c.layers
+    note = f"of {chosen} experts per token {busy} are counted: so many have weights on average, the others pass the token on"
+    return frame(c, layers, rope_dim=mixer.rope_dim, notes=(note,) if idle else ())
+
+
 def afmoe(c: Config) -> Model:
     """Gated attention with query/key norms, sliding but for every fourth layer, four norms, dense first layers (Arcee Trinity)."""
     full = attention(c, qk_norm="head", gate=True)
@@ -178,5 +189,5 @@ MOE = {
     "qwen3_omni_moe_text": qwen3_moe, "minimax_m2": minimax_m2, "minimax_m3": minimax_m3, "gpt_oss": gpt_oss,
     "deepseek_v2": deepseek, "deepseek_v3": deepseek, "deepseek_v32": deepseek, "kimi_k2": deepseek,
     "glm_moe_dsa": deepseek, "llama4_text": llama4, "mimo_v2_flash": mimo_v2, "step3p7": step3p7,
-    "step3p5": step3p7, "afmoe": afmoe, "laguna": laguna,
+    "step3p5": step3p7, "afmoe": afmoe, "longcat_flash": longcat, "laguna": laguna,
 }  # fmt: skip
