@@ -156,8 +156,8 @@ def ask(
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace or synthetic lengths, not both.
 
-    gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep restrict
-    the plans.  What would do nothing is refused.
+    gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
+    restrict the plans.  What would do nothing is refused.
     """
     inputs = {k: v for k, v in locals().items() if v not in (None, (), []) and v is not False}
     if isinstance(trace, (Workload, TraceFile)):
