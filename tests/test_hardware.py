@@ -150,6 +150,16 @@ def test_unknown_gpu_names_the_nearest() -> None:
         load_gpu("h100-smx")
 
 
+NEAR = {"5060": "rtx-5060-ti-16gb", "4090-64gb": "rtx-4090-48gb", "910d": "ascend-910b3", "h100-slm:3g.40gb": "h100-sxm", "mi201": "mi210",
+        "a880": "a800-sxm-80gb", "l45": "l4", "strix-hallo": "strix-halo", "rtx 5070 tie": "rtx-5070-ti", "b75": "b70"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("typed", "meant"), NEAR.items())
+def test_near_misses_name_what_was_meant(typed: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"did you mean .*{meant}"):
+        load_gpu(typed)
+
+
 def test_names_are_canonical_and_sorted() -> None:
     names = gpu_names()
     assert names == tuple(sorted(names)) and all(n == n.lower() and " " not in n and "_" not in n for n in names)

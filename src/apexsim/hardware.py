@@ -15,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -210,7 +211,7 @@ def _base(name: str, where: str) -> dict[str, Any]:
     folder = resources.files("apexsim") / "data" / "gpus"
     if not (name == Path(name).name and (folder / f"{name}.toml").is_file()):
         if spelling(name) not in _index():
-            raise InputError(f"unknown base '{name}'", where, f"{nearest(name, gpu_names())}: base is a GPU of the catalogue")
+            raise InputError(f"unknown base '{name}'", where, f"{_meant(name)} base is a GPU of the catalogue")
         name = _index()[spelling(name)].name
     data = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
     return changed(_base(data["base"], where), data, where) if "base" in data else data
@@ -282,8 +283,15 @@ def load_gpu(name: str | Path) -> Gpu:
         raise InputError(f"'{clock}' is no clock in MHz", "--gpu", f"write e.g. {base}@1200")
     if text and expanded(text).is_dir():
         raise InputError(f"the folder holds no {DEVICE_FILE}", text, "see: docs/devices.md")
-    hint = f"{nearest(text, gpu_names())} or the path of a .toml file or of a folder with a {DEVICE_FILE}"
+    hint = f"{_meant(part[0] if part else text)} or the path of a .toml file or of a folder with a {DEVICE_FILE}"
     raise InputError(f"unknown GPU '{text}'", "--gpu", hint)
+
+
+def _meant(text: str) -> str:
+    """A hint with the GPUs one of whose spellings is closest."""
+    close = get_close_matches(spelling(text), sorted(_index()), n=12, cutoff=0.6)
+    names = list(dict.fromkeys(_index()[each].name for each in close))[:4]
+    return f"did you mean {', '.join(names)}?" if names else nearest(text, gpu_names())
 
 
 _COUNTED = (

@@ -43,7 +43,8 @@ OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to 
 # A format that was not timed -> formats whose utilisation it takes, best first; "bf16" serves every other one.
 SURROGATES = {
     "fp8": ("fp8_block",), "fp8_block": ("fp8",), "int8": ("fp8", "fp8_block"), "w4a16": ("w4a16_mxfp4",),
-    "w4a16_nvfp4": ("w4a16", "w4a16_mxfp4"), "w4a16_mxfp4": ("w4a16",), "w4a8_mxfp4": ("nvfp4",), "nvfp4": ("w4a8_mxfp4",), "w8a16": ("w4a16",),
+    "w4a16_nvfp4": ("w4a16", "w4a16_mxfp4"), "w4a16_mxfp4": ("w4a16",), "w4a8_mxfp4": ("nvfp4",), "nvfp4": ("w4a8_mxfp4",),
+    "w8a16": ("w4a16",),
 }  # fmt: skip
 
 

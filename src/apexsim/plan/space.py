@@ -224,7 +224,7 @@ class Abilities:
 # `enable_attention_dp` gives every GPU a lane of its own.
 ABILITIES = {
     "vllm": Abilities(mixed_experts=False, wide_lanes=True),
-    "sglang": Abilities(mixed_experts=True, wide_lanes=True, vendors=("NVIDIA", "AMD", "Intel")),
+    "sglang": Abilities(mixed_experts=True, wide_lanes=True, vendors=("NVIDIA", "AMD", "Intel", "Huawei")),
     "tensorrt-llm": Abilities(mixed_experts=True, wide_lanes=False, vendors=("NVIDIA",)),
 }
 

@@ -20,7 +20,8 @@ FEW = 4  # words of a part that stay together
 FIRST_PORT = 8000  # what the user talks to: the only server, or the router; servers behind a router follow
 SEEN = {
     "NVIDIA": "CUDA_VISIBLE_DEVICES", "AMD": "HIP_VISIBLE_DEVICES", "Intel": "ZE_AFFINITY_MASK",
-    "Google": "TPU_VISIBLE_CHIPS", "AWS": "NEURON_RT_VISIBLE_CORES",
+    "Huawei": "ASCEND_RT_VISIBLE_DEVICES", "Tenstorrent": "TT_VISIBLE_DEVICES", "Google": "TPU_VISIBLE_CHIPS",
+    "AWS": "NEURON_RT_VISIBLE_CORES",
 }  # fmt: skip
 SEEN_OF_ARCH = {"gaudi2": "HABANA_VISIBLE_MODULES", "gaudi3": "HABANA_VISIBLE_MODULES"}
 LOCKS = {"NVIDIA": "sudo nvidia-smi --lock-gpu-clocks={0},{0}", "AMD": "sudo rocm-smi --setperfdeterminism {0}"}
