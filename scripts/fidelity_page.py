@@ -240,21 +240,20 @@ NVIDIA's own runs, whose harness and flags are unknown, are scored apart.
 
 **What was fitted on what.** Five to six host constants per engine, nothing else. Those of vLLM 0.6.0 on `open_loop.csv`, those of vLLM V1,
 SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `python -m apexsim.validate.fit_host FILE`. The tables
-below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`;
-the versions of vLLM after three rounds of the fit instead of six, and before its steps were formed ahead of time):
+below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`):
 
 | engine | left out | TTFT | TPOT or ITL |
 |---|---|---|---|
-| vLLM 0.6.0 | each workload | 4.9 % | 0.8 % |
-| vLLM 0.6.0 | each TP layout | 5.0 % | 0.8 % |
-| vLLM V1 | each model | 10.5 % | 5.4 % |
-| SGLang | each model | 11.3 % | 7.9 % |
+| vLLM 0.6.0 | each workload | 3.7 % | 0.8 % |
+| vLLM 0.6.0 | each TP layout | 4.6 % | 0.8 % |
+| vLLM V1 | each model | 10.5 % | 5.6 % |
+| SGLang | each model | 10.8 % | 7.9 % |
 | TensorRT-LLM | each model | 8.6 % | 5.9 % |
-| vLLM V1 | each GPU | 10.9 % | 5.0 % |
-| SGLang | each GPU | 12.0 % | 5.7 % |
+| vLLM V1 | each GPU | 10.8 % | 5.1 % |
+| SGLang | each GPU | 12.2 % | 5.7 % |
 | TensorRT-LLM | each GPU | 14.5 % | 5.5 % |
-| vLLM V1 | each version | 13.8 % | 5.8 % |
-| SGLang | each version | 13.7 % | 5.6 % |
+| vLLM V1 | each version | 12.9 % | 5.5 % |
+| SGLang | each version | 12.4 % | 5.2 % |
 | TensorRT-LLM | each version | 7.6 % | 6.1 % |
 
 `request_level.csv` is outside the fit, with one exception: `prompt_factor` of vLLM V1, which the fit leaves open between 1.15 and
