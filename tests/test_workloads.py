@@ -169,3 +169,20 @@ def test_the_page_has_the_figures_of_the_file() -> None:
         for kind in ("prompt", "output"):
             assert ", ".join(f"{v:,.0f}" for v in (preset.mean(kind), preset.at(kind, 50), preset.at(kind, 90))) in row
         assert preset.source in row and preset.licence in row
+
+
+def test_what_is_sent_to_a_server_is_what_is_simulated() -> None:
+    from apexsim.cli.replay import _workload
+
+    given = {"workload": "chat", "request_rate": 2.0, "burstiness": None, "concurrency": None, "warmup": 1, "num_requests": 30, "seed": 5}
+    sent = _workload("", given)
+    asked = apexsim.simulate("llama-3.1-8b", plan="TP1", workload="chat", gpu="h100:1", request_rate=2.0, num_requests=30, seed=5, warmup=1)
+    work = asked.setting.workload
+    assert (sent.prompt == work.prompt).all() and (sent.output == work.output).all() and sent.warmup == work.warmup
+    assert sent.arrive == pytest.approx(work.arrive)
+
+
+def test_a_replay_takes_one_kind_of_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["replay", "examples/creation_05.jsonl", "--workload", "chat", "--url", "http://localhost:1", "--model", "m"]
+    assert main(words) == 2
+    assert "give a trace to send, --workload NAME, or --compare FILE" in capsys.readouterr().err

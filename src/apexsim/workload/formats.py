@@ -8,7 +8,6 @@ names is read by what these mean (`meaning`), or with a column map.  Everything 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError, nearest
 from apexsim.units import TIME_UNITS, format_seconds
+from apexsim.workload.cells import floats, lengths
 from apexsim.workload.columns import chains_of, ideal_hit
 from apexsim.workload.containers import Table
 from apexsim.workload.dates import stamps
@@ -42,7 +42,6 @@ RATE_ODD = 100.0  # [requests/s] above this the unit is worth a note
 SPAN_HIGH = 2 * 365 * 86400.0  # [s] longer than this the unit is wrong
 EPOCH = (1e9, 4.2e9)  # [s] after 1970 within which clocks of traces lie: 2001 to 2103
 DATES = ("clock", "mdy", "dmy")  # units that are dates; where day and month cannot be told apart, "clock" reads the month first
-DOTTED = re.compile(r"\d{1,3}(\.\d{3})+")
 TEXTS = ("prompt", "input", "question", "instruction", "messages", "conversations", "text", "query", "request", "payload")
 
 
@@ -231,74 +230,17 @@ def complete(table: Table, row: Format) -> None:
 # ---- columns ------------------------------------------------------------------------------------------------------
 
 
-def _first_bad(cells: Sequence[Any], good: Callable[[Any], bool]) -> int:
-    """Index of the first cell that is not good."""
-    return next(i for i, cell in enumerate(cells) if not good(cell))
-
-
-def _floats(table: Table, key: str, what: str) -> Floats:
-    """A column of finite numbers."""
-    cells = table.column(key)
-    if isinstance(cells[0], list) and all(isinstance(cell, list) for cell in cells):
-        return np.array(list(map(len, cells)), dtype=np.float64)  # the tokens themselves
-    if table.sign == ";" and what != "arrival" and _dotted(cells):
-        cells = [cell.replace(".", "") for cell in cells]
-    values, clean = _as_floats(cells)
-    if not clean and any(isinstance(cell, str) for cell in cells):
-        decimal = "," if what == "arrival" and table.sign == ";" else "."
-        values, clean = _as_floats([ungrouped(cell, decimal) for cell in cells])
-    if not clean:
-        row = _first_bad(cells, is_number)
-        raise InputError(f"{what} '{key}' is not a number: {cells[row]!r}", table.at(row), _hint_of(what, cells[row]))
-    return values
-
-
-def _dotted(cells: Sequence[Any]) -> bool:
-    """Whether points set thousands apart, as beside decimal commas: every cell with a point has three digits behind each."""
-    some = [cell for cell in cells if "." in cell]
-    return bool(some) and all(DOTTED.fullmatch(cell.strip()) for cell in some)
-
-
-def _as_floats(cells: Sequence[Any]) -> tuple[Floats, bool]:
-    """Cells as numbers, and whether all of them are finite ones."""
-    try:
-        values = np.array(cells, dtype=np.float64)
-        return values, values.ndim == 1 and bool(np.isfinite(values).all()) and bool not in set(map(type, cells))
-    except (TypeError, ValueError, OverflowError):
-        return np.zeros(0), False
-
-
-def _hint_of(what: str, cell: Any) -> str:
-    """What to try where a cell is no number."""
-    return "for dates: --time-unit clock" if what == "arrival" and isinstance(cell, str) and re.match(r"\s*\d+[-/.]\d", cell) else ""
-
-
 def prompts(table: Table, row: Format, whole: bool = True) -> Ints:
     """Prompt lengths [tokens], with the shared prefix where the format counts it apart."""
     own = lengths(table, row.prompt, "prompt", whole)
     for key in row.shared:
-        shared = _floats(table, key, "prefix length")
+        shared = floats(table, key, "prefix length")
         bad = (shared < 0) | (shared % 1 != 0) | (shared > 2**40)
         if bad.any():
             at = int(np.argmax(bad))
             raise InputError(f"prefix length '{key}' is no number of tokens: {shared[at]:g}", table.at(at))
         own = own + shared.astype(np.int64)
     return own
-
-
-def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:
-    """A column of token counts ≥ 1; `whole`: the table is all of the file, so that faults can be counted."""
-    values = _floats(table, key, f"{what} length")
-    for bad, fault in ((values < 0, "is negative"), (values % 1 != 0, "is not a whole number"), (values == 0, "is 0")):
-        if bad.any():
-            row, count = int(np.argmax(bad)), int(bad.sum())
-            more = f" ({count if whole else 'several'} such requests, this is the first)" if count > 1 else ""
-            hint = "a request has at least 1 token each way; take failed ones out: apexsim trace convert --skip-bad N"
-            raise InputError(f"{what} length '{key}' {fault}: {values[row]:g}{more}", table.at(row), hint)
-    if values.max() > 2**40:
-        row = int(np.argmax(values))
-        raise InputError(f"{what} length '{key}' cannot be tokens: {values[row]:g}", table.at(row))
-    return values.astype(np.int64)
 
 
 ALL_AT_ONCE = "no arrival times: all requests are sent at once"
@@ -310,7 +252,7 @@ def raw_times(table: Table, row: Format) -> NDArray[Any]:
         return np.zeros(len(table.line))
     if row.unit in DATES:
         return stamps(table, row.arrive, row.unit)
-    raw = _floats(table, row.arrive, "arrival")
+    raw = floats(table, row.arrive, "arrival")
     if not row.zero and raw.min() < 0:
         at = int(np.argmax(raw < 0))
         told = f"{raw[at] * TIME_UNITS[row.unit]:g} s" if row.unit else f"{raw[at]:g}"  # no unit: it is told from all times later

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError
 from apexsim.files import BLOCK, DOCUMENT, LINE, blocks, opened
+from apexsim.workload.cells import lengths
 from apexsim.workload.columns import Chains, Column, chains_of, ideal_hit
 from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
 from apexsim.workload.dates import ordered
@@ -27,7 +28,6 @@ from apexsim.workload.formats import (
     chosen,
     complete,
     hashes_of,
-    lengths,
     prompts,
     raw_times,
 )
