@@ -181,6 +181,15 @@ def test_an_odd_environment_is_none(env: dict[str, str]) -> None:
         assert done.returncode == 0 and "Traceback" not in done.stderr and done.stdout, (env, done.stderr)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.parametrize("wiring", ["2> /dev/full", "2>&-", "> /dev/full", ">&-", "<&- >&- 2>&-", "2>&1 | head -c 1 > /dev/null", "<&-"])
+def test_streams_that_nobody_reads_change_no_exit_code(wiring: str) -> None:
+    for words in ("fit zzz --gpu h100:1", "fit zzz --gpu h100:1 --json", "fit llama-3.1-8b --gpu h100:1 --log - < /dev/null"):
+        line = f"set -o pipefail; {sys.executable} -m apexsim {words} {wiring}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, (line, done.stderr)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(("name", "ignored"), [("SIGTERM", False), ("SIGHUP", False), ("SIGHUP", True)])
 def test_a_signal_is_one_line_in_every_command_and_nohup_stays(name: str, ignored: bool, tmp_path: Path) -> None:

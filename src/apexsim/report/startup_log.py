@@ -60,6 +60,8 @@ class Line:
 
 def read_log(path: str) -> str:
     """The lines of a log that may state memory; "-" is standard input."""
+    if path == "-" and sys.stdin is None:
+        raise InputError("standard input is closed", "--log", "give a file, or pipe the log in")
     source = lines_of(sys.stdin.buffer, "log", "-", lenient=True) if path == "-" else lines(path, "log", lenient=True)
     return "".join(line[:LONGEST] for line in source if STATES.search(line[:LONGEST]))
 
