@@ -107,6 +107,8 @@ def judged(row: Row, found: Ran) -> str:
         return found.crash or f"exit code {found.code}"
     if found.code in STOPPED:
         found.code = 2
+    if "2>" in row.line:  # nobody can hear the refusal
+        return ""
     kept, found.written = found.written, {}
     return broken(Case(tuple(row.line.split())), found) or (f"a file left behind: {sorted(kept)}" if kept else "")
 

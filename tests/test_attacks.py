@@ -28,7 +28,7 @@ from apexsim.cli.outside import NUMBERS, tame_environment, write_atomic  # noqa:
 from apexsim.errors import Infeasible, InputError  # noqa: E402
 from hostile import BASES, KINDS, MADE, RUN, STANDING, dumped  # noqa: E402
 
-CASES = 40  # of each kind
+CASES = 30  # of each kind
 SMALL = ["llama-3.1-8b", "--gpu", "h100:1", *MADE]
 Capture = pytest.CaptureFixture[str]
 ENTRY = import_module("apexsim.cli.main")
@@ -179,6 +179,32 @@ def test_an_odd_environment_is_none(env: dict[str, str]) -> None:
     for more in ([], ["--help"]):
         done = subprocess.run([*words, *more], env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0 and "Traceback" not in done.stderr and done.stdout, (env, done.stderr)
+
+
+def test_a_fault_of_its_own_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    from apexsim import __main__ as entry
+
+    def fail(*_: object) -> None:
+        raise IndexError("list \x1b[2J index\nout of range " + "x" * 9000)
+
+    monkeypatch.setattr(ENTRY, "_run", fail)
+    monkeypatch.setattr(sys, "argv", ["apexsim", "gpus"])
+    monkeypatch.setattr(entry, "_heed_signals", lambda: None)
+    assert entry.start() == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "IndexError at test_attacks.py" in err and "\x1b" not in err and len(err) < 1300
+    monkeypatch.setenv(entry.WHOLE, "1")
+    with pytest.raises(IndexError):
+        entry.start()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
+@pytest.mark.parametrize("wiring", ["2> /dev/full", "2>&-", "> /dev/full", ">&-", "<&- >&- 2>&-", "2>&1 | head -c 1 > /dev/null", "<&-"])
+def test_streams_that_nobody_reads_change_no_exit_code(wiring: str) -> None:
+    for words in ("fit zzz --gpu h100:1", "fit zzz --gpu h100:1 --json", "fit llama-3.1-8b --gpu h100:1 --log - < /dev/null"):
+        line = f"set -o pipefail; {sys.executable} -m apexsim {words} {wiring}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, (line, done.stderr)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -2,7 +2,8 @@
 
 import sys
 
-INTERRUPTED = 130
+FAULT, INTERRUPTED = 1, 130
+WHOLE = "APEXSIM_TRACEBACK"  # variable: set, a fault of the program itself is shown with all its lines
 
 
 def start() -> int:
@@ -16,6 +17,24 @@ def start() -> int:
         if sys.stderr is not None:
             sys.stderr.write("apexsim: interrupted\n")
         return INTERRUPTED
+    except Exception as error:  # nobody's input should lead here: one line, and where to look
+        return _faulty(error)
+
+
+def _faulty(error: Exception) -> int:
+    """Tell a fault of the program itself in one line; the exit code."""
+    import os
+    import traceback
+
+    if os.environ.get(WHOLE):
+        raise error
+    from apexsim.errors import cut, shown
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    told = " ".join(f"{type(error).__name__} at {os.path.basename(last.filename)}:{last.lineno}: {error}".split())
+    if sys.stderr is not None:
+        sys.stderr.write(cut(shown(f"apexsim: a fault of apexsim itself, please report it ({told}); {WHOLE}=1 shows all of it")) + "\n")
+    return FAULT
 
 
 def _heed_signals() -> None:

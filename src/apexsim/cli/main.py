@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import re
 import sys
 import warnings
@@ -25,7 +24,7 @@ import apexsim
 from apexsim.cli.apex import spelled
 from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
 from apexsim.cli.notmodelled import modelled
-from apexsim.cli.outside import Life, open_streams, say, tame_environment
+from apexsim.cli.outside import Life, drop, open_streams, say, tame_environment
 from apexsim.cli.words import json_on_stdout, translated
 from apexsim.errors import Infeasible, InputError, Stopped, shortened
 from apexsim.examples import packaged
@@ -158,14 +157,14 @@ def _run(words: list[str]) -> int | Failure:
     except (KeyboardInterrupt, typer.Abort):
         return Failure(INTERRUPTED, "interrupted", "interrupted")
     except BrokenPipeError:
-        _drop_output()
+        drop(sys.stdout)
         return 0
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # the printer of the help makes it an error
             return 0
         raise
     except OSError as error:  # a full disk under standard output, a name that is too long
-        _drop_output()
+        drop(sys.stdout)
         told = error.strerror or type(error).__name__
         return Failure(BAD_INPUT, "bad input", shortened(told), shortened(str(error.filename or "")))
     if code == INTERRUPTED:  # what was done by then has been told
@@ -189,12 +188,6 @@ def split(words: list[str]) -> tuple[str, list[str]]:
     """The command, "" where none is known, and what follows it."""
     command = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in RUN), "")
     return command, words[len(command.split()) :]
-
-
-def _drop_output() -> None:
-    """What is left to be written cannot be: let nothing try again at the end."""
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _spelled(words: list[str]) -> list[str]:

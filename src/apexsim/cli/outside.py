@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -140,7 +141,22 @@ def say(text: str) -> None:
     """One line to the user, beside the results."""
     if _life is not None:
         _life.wipe()
-    print(cut(shown(text)), file=sys.stderr, flush=True)
+    _tell_user(cut(shown(text)) + "\n")
+
+
+def _tell_user(text: str) -> None:
+    """Write to standard error; where nobody can hear it, nothing is said from then on."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        drop(sys.stderr)
+
+
+def drop(stream: TextIO) -> None:
+    """What is left to be written cannot be: let nothing try again at the end."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Life:
@@ -198,14 +214,14 @@ class Life:
         bar = f"{'█' * cells}{'░' * (24 - cells)} {done}/{total} " if total else ""
         line = f"{bar}{what or self.doing}, {time.monotonic() - self._begun:.0f} s"
         self._drawn = True
-        print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+        _tell_user(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
 
     def wipe(self) -> None:
         """Take the line away until the next one is drawn."""
         with self._lock:
             if self._drawn:
                 self._drawn = False
-                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+                _tell_user("\r\x1b[K")
 
     def end(self) -> None:
         """Take the line away for good."""

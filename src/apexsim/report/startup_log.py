@@ -170,6 +170,8 @@ class Line:
 def read_log(path: str) -> str:
     """The beginning of a log, where the start is, and of the rest the lines that may state memory or settings, each with the next
     one, onto which it may have been broken; "-" is standard input."""
+    if path == "-" and sys.stdin is None:
+        raise InputError("standard input is closed", "--log", "give a file, or pipe the log in")
     source = lines_of(sys.stdin.buffer, "log", "-", lenient=True) if path == "-" else lines(path, "log", lenient=True)
     kept, seen, follows = [], 0, False
     for line in source:
