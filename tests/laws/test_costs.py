@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ class Scene:
         return self.twin.plan.lanes
 
 
-@lru_cache(maxsize=None)
+@cache
 def cluster_of(at: int) -> Cluster:
     """The GPUs of a scene: its plan fills them."""
     _, plan, gpu, nodes, _ = SCENES[at]
@@ -86,7 +86,7 @@ def engine_of(at: int, **changed: Any) -> EngineRow:
     return replace(settled(load_engine(SCENES[at][4]), gpu.memory_bytes, gpu.name, LENGTH), **changed)
 
 
-@lru_cache(maxsize=None)
+@cache
 def pricer_of(at: int) -> Pricer:
     """Prices of a scene."""
     engine, cluster = engine_of(at), cluster_of(at)

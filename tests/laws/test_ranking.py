@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ MADE = {"prompt_len": 300, "output_len": 40, "num_requests": 40}
 POWER = ("energy", "wall-energy")
 
 
-@lru_cache(maxsize=None)
+@cache
 def study(objective: str = "e2e", **asked: Any) -> Study:
     """Plans of a small model on four GPUs."""
     return apexsim.plan("llama-3.1-8b", gpu="h100-sxm", gpus=4, objective=objective, **{**MADE, "request_rate": 8.0, **asked})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ UNEXPLAINED = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def answers() -> Mapping[str, dict[str, Any]]:
     """Every log with its prediction."""
     return {row["id"]: row for row in run(LOGS)["rows"]}
