@@ -32,8 +32,8 @@ MODELS = (
     "minimaxai--minimax-m2.5", "qwen--qwen1.5-moe-a2.7b",
 )  # fmt: skip
 GPUS = (
-    "h100:1", "h100:2", "h100:4", "h100:8", "2x8xh100", "h200:8", "h200:2", "b200:4", "b200:8", "a100-sxm:4", "a100-sxm:8", "l4:1", "l40s:4",
-    "rtx-4090:2", "rtx-pro-6000:1", "mi300x:8", "gb200:4", "4x4xgb200", "b300:8", "gb10:1",
+    "h100:1", "h100:2", "h100:4", "h100:8", "2x8xh100", "h200:8", "h200:2", "b200:4", "b200:8", "a100-sxm:4", "a100-sxm:8", "l4:1",
+    "l40s:4", "rtx-4090:2", "rtx-pro-6000:1", "mi300x:8", "gb200:4", "4x4xgb200", "b300:8", "gb10:1",
 )  # fmt: skip
 ENGINES = ("vllm", "vllm", "vllm@0.6.0", "vllm@0.10.0", "vllm@0.19.0", "sglang", "sglang", "trtllm", "sarathi", "orca", "apex")
 WORDS = {  # of the largest step and of the sequences, by engine
@@ -42,7 +42,8 @@ WORDS = {  # of the largest step and of the sequences, by engine
 }
 OWN = ("--max-num-batched-tokens", "--max-num-seqs", "--gpu-memory-utilization")
 PLANS = {1: ("TP1", "TP1@fp8"), 2: ("TP2", "2×TP1", "PP2×TP1", "DEP2"), 4: ("TP4", "2×TP2", "PP2×TP2", "DEP4", "TP4@fp8"),
-         8: ("TP8", "2×TP4", "PP2×TP4", "DEP8", "TEP8", "8×TP1", "DP2TP4/TP8", "TP8@fp8"), 16: ("TP16", "DEP16", "PP2×TP8", "2×DEP8")}  # fmt: skip
+         8: ("TP8", "2×TP4", "PP2×TP4", "DEP8", "TEP8", "8×TP1", "DP2TP4/TP8", "TP8@fp8"),
+         16: ("TP16", "DEP16", "PP2×TP8", "2×DEP8")}  # fmt: skip
 ODD = 25  # questions that the command line refuses: so many are enough
 TRACES = ("creation", "lmsys", "summarization", "azure", "mooncake", "conversations")
 Draw = random.Random

@@ -1,4 +1,4 @@
-"""Does any test see it when the code is wrong?  Each recorded mutant changes one line of a copy of src; the tests named beside it must fail.
+"""Does any test see it when the code is wrong?  Each recorded mutant changes a line of a copy of src; its tests must fail.
 
     python scripts/mutants.py [WORD …] [--jobs N]    all, or those whose file or reason holds a word
 
@@ -79,7 +79,8 @@ def outcome(mutant: Mutant) -> str:
             done = subprocess.run(words, cwd=ROOT, env=where, capture_output=True, text=True, timeout=PATIENCE, check=False)
         except subprocess.TimeoutExpired:
             return "killed"
-        return {0: "survived", FAILED: "killed"}.get(done.returncode, f"no tests ran, pytest ended with {done.returncode}: {done.stdout[-300:]}")
+        broken = f"no tests ran, pytest ended with {done.returncode}: {done.stdout[-300:]}"
+        return {0: "survived", FAILED: "killed"}.get(done.returncode, broken)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The fidelity gate sees an error that has grown, a figure that is gone and a row that is no longer replayed; it covers every shipped file."""
+"""The fidelity gate covers every shipped file, and sees an error that has grown, a figure that is gone, a row not replayed."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from apexsim.engine.types import BARE, DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow, load_engine, override, settled
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
+from apexsim.model.ops import Gemm, Grouped
 from apexsim.plan.limits import started
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
@@ -200,6 +201,20 @@ def test_a_whole_run_costs_what_its_ops_cost(at: int, monkeypatch: pytest.Monkey
         took, wanted = getattr(found.outcome, name) - found.outcome.sent, np.array(told.column(name)) - np.array(told.column("sent"))
         assert np.quantile(np.abs(took / wanted - 1.0), 0.9) < 0.02, name
     assert found.outcome.finish.max() == pytest.approx(max(told.column("finish")), rel=0.005)
+
+
+@pytest.mark.parametrize(("split", "own"), [(1, 1), (1, 4), (2, 2), (4, 2)])
+def test_what_runs_beside_the_experts_counts_where_it_is_longer(split: int, own: int) -> None:
+    """Routed experts see the tokens of their replica, the shared ones those of their device; a captured step waits for both."""
+    shared = Gemm("shared", 16384, 8192, split=own, beside=True)
+    op = Grouped("experts", 2048, 768, 128, 8, 1, 1, split=split, beside=(shared,))
+    it, n = scene(6), np.arange(1.0, 600.0)
+    for captured in (True, False):
+        told = pricer_of(6).dense(op, n, captured).seconds
+        wanted = np.maximum.accumulate(it.twin.raw(op, n, captured))
+        assert told == pytest.approx(wanted)
+    both = pricer_of(6).dense(op, n, True).seconds
+    assert (both >= pricer_of(6).dense(replace(op, beside=()), n, True).seconds).all()
 
 
 # ---- padding ------------------------------------------------------------------------------------------------------------

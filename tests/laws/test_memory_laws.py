@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apexsim.engines import EngineRow, load_engine, override, settled
@@ -148,6 +148,7 @@ def test_contexts_grow_with_the_gpus_that_talk() -> None:
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(st.sets(st.integers(1, 40), min_size=1), st.integers(1, 50), st.integers(1, 2))
+@example({1, 2, 4, 8}, 4, 2)
 def test_a_graph_of_each_mode_for_each_size(sizes: set[int], sequences: int, modes: int) -> None:
     """Full graphs hold decodes only, so none is larger than the largest batch of them; that batch has one."""
     engine = replace(row("vllm", graph_bytes=1.0, graph_modes=modes), pad=tuple(sorted(sizes)), max_num_seqs=sequences)
@@ -174,6 +175,23 @@ def test_the_sampler_stands_on_the_last_stage_and_holds_a_batch_of_logits() -> N
     without = row("vllm", forward_factor=0.0, sampler_experts_bytes=0.0)
     assert activations(QWEN, plan, with_experts) - activations(QWEN, plan, without) == pytest.approx(1e9)
     assert activations(LLAMA, plan, with_experts) == activations(LLAMA, plan, without)
+
+
+@pytest.mark.parametrize("spec", ENGINES)
+@pytest.mark.parametrize("plan", ["PP2×TP1", "PP2×TP2", "PP3×TP1"])
+def test_the_stage_with_least_room_is_the_one_that_counts(plan: str, spec: str) -> None:
+    """A sampler as large as it gets makes the last stage the tightest where the budget counts it; else it is the heaviest one."""
+    engine, parsed = replace(row(spec, sampler_bytes=12 * GiB), memory_fraction=0.5), parse_plan(plan)
+    found = sized(LLAMA, plan, engine)
+    stages = stages_of(LLAMA, parsed.stages)
+    peak = 0.0 if engine.memory.budget == "static" else 12 * GiB
+    held = {s.index: stage_weights(LLAMA, parsed, s, engine) + peak * s.last for s in stages}
+    layers = {s.index: sum(n for _, n in s.layers) for s in stages}
+    fraction = {"free": engine.memory_fraction}.get(engine.memory.budget, 1.0)
+    room = {i: (found.kv_bytes + fraction * (held[found.stage] - held[i])) / layers[i] for i in held}
+    assert room[found.stage] <= min(room.values()) + 1024
+    assert found.stage == parsed.stages - 1 or engine.memory.budget == "static"
+    assert (dict(found.ledger)["activation peak"] >= 12 * GiB) == (found.stage == parsed.stages - 1)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4])

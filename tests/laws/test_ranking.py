@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,8 @@ def test_bars_widen_with_the_share_that_was_not_measured(name: str, guess: str) 
 
 def test_only_cards_of_another_vendor_without_tables_have_the_widest_bars() -> None:
     shares = spent(roofline=1.0)
-    wide = {gpu: error_of("e2e", shares, load_gpu(gpu)) == objective_error("e2e", shares, True) for gpu in ("h100-sxm", "rtx-4090", "mi300x")}
+    widest, cards = objective_error("e2e", shares, True), ("h100-sxm", "rtx-4090", "mi300x")
+    wide = {gpu: error_of("e2e", shares, load_gpu(gpu)) == widest for gpu in cards}
     assert wide["rtx-4090"] is False and wide["h100-sxm"] is False
     mi = load_gpu("mi300x")
     assert wide["mi300x"] == (not mi.kernels)
@@ -111,7 +112,7 @@ def test_a_study_shows_the_bar_of_its_objective() -> None:
 
 def test_plans_that_miss_a_limit_stand_behind_those_that_keep_it() -> None:
     times = sorted(row.metrics.latency("tpot", "p95") for row in study().ranked)
-    middle = max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
+    middle = max(pairwise(times), key=lambda pair: pair[1] - pair[0])
     limit = sum(middle) / 2
     found = study(slos=(f"tpot:p95={limit * 1e3:.6f}ms",))
     kept = [row.metrics.latency("tpot", "p95") <= limit for row in found.ranked]
@@ -146,7 +147,8 @@ def test_users_of_a_closed_loop_wait_for_their_answers() -> None:
 
 def test_whoever_is_least_busy_gets_the_next_request_where_so_routed() -> None:
     asked = {"gpu": "h100-sxm", "gpus": 2, "request_rate": 20.0, **MADE}
-    turn, least = (apexsim.simulate("llama-3.1-8b", "2×TP1", route=r, **asked).ranked[0].outcome for r in ("round-robin", "least-outstanding"))
+    both = (apexsim.simulate("llama-3.1-8b", "2×TP1", route=r, **asked) for r in ("round-robin", "least-outstanding"))
+    turn, least = (found.ranked[0].outcome for found in both)
     assert (turn.replica == np.arange(len(turn.replica)) % 2).all()
     for i in range(len(least.replica)):
         busy = [int(((least.replica[:i] == r) & (least.finish[:i] > least.sent[i])).sum()) for r in (0, 1)]
