@@ -16,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from apexsim import api
 from apexsim.cost.tables import axes_for, compile_costs, host_for, rules_for
-from apexsim.engine import cache
+from apexsim.engine import cache, kernel
 from apexsim.engine.kernel import simulate
 from apexsim.engine.types import Costs, Host, Requests, Rules
 from apexsim.model.families import load_model
@@ -47,25 +48,69 @@ def best(action: Callable[[], object], times: int = 5) -> float:
     return min(took)
 
 
-def kernel_input(requests: int) -> tuple[Requests, Rules, Host, Costs, int]:
-    """70B, TP8, 4 requests/s Poisson, 2,048 in and 256 out, on 8 × H100."""
-    setting, precision, _, _ = api.ask("llama-3.1-70b", gpu="h100-sxm", gpus=8, prompt_len=2048, output_len=256,
+@dataclass(frozen=True)
+class Case:
+    """What the simulator is timed with: 2,048 tokens in and 256 out, on 8 × H100."""
+
+    model: str = "llama-3.1-70b"
+    plan: str = "TP8"
+    rate: float = 4.0  # requests/s, Poisson
+    users: int = 0  # closed loop
+
+
+CASES = {
+    "one stage": Case(),
+    "closed loop": Case(users=64),
+    "two stages": Case(plan="PP2×TP4", rate=3.0),
+    "eight lanes": Case("deepseek-v3", "DEP8"),
+    "two windows": Case("gpt-oss-120b"),
+    "four replicas": Case("llama-3.1-8b", "4×TP2", 40.0),
+}
+
+
+def kernel_input(requests: int, case: Case = CASES["one stage"]) -> tuple[Requests, Rules, Host, Costs, int]:
+    """What `simulate` takes for so many requests."""
+    setting, precision, _, _ = api.ask(case.model, gpu="h100-sxm", gpus=8, prompt_len=2048, output_len=256,
                                        num_requests=64, request_rate=4.0)  # fmt: skip
-    plan = parse_plan("TP8", precision)
+    plan = parse_plan(case.plan, precision)
     stages = lower(setting.model, plan, setting.cluster.gpu.flops)
-    axes = axes_for(setting.engine, 1, 4096, setting.workload.longest)
+    axes = axes_for(setting.engine, plan.lanes, 4096, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, setting.engine, axes, setting.model.hidden)
-    arrive = np.cumsum(np.random.default_rng(0).exponential(0.25, requests))
-    work = Requests(arrive, np.full(requests, 2048), np.full(requests, 256), 0, 0.0)
-    return work, rules_for(setting.engine, 100_000, 16, 4096, 1), host_for(setting.engine), costs, 100_000
+    arrive = np.cumsum(np.random.default_rng(0).exponential(1 / case.rate, requests)) * (case.users == 0)
+    work = Requests(arrive, np.full(requests, 2048), np.full(requests, 256), case.users, 0.0)
+    return work, rules_for(setting.engine, 100_000, 16, 4096, plan.lanes), host_for(setting.engine), costs, 100_000
 
 
-def kernel_rate(requests: int, gaps: bool) -> float:
+def kernel_rate(requests: int, gaps: bool, case: Case = CASES["one stage"]) -> float:
     """Requests per second of the simulator alone."""
-    work, rules, host, costs, blocks = kernel_input(requests)
+    work, rules, host, costs, blocks = kernel_input(requests, case)
+    plan = parse_plan(case.plan)
     return requests / best(
-        lambda: simulate(work, rules, host, costs, blocks, gaps=gaps), 5 if requests < 100_000 else 3
+        lambda: simulate(work, rules, host, costs, blocks, replicas=plan.replicas, lanes=plan.lanes, gaps=gaps),
+        9 if requests < 100_000 else 3,
     )
+
+
+def compilation() -> float:
+    """CPU seconds of the first simulation of a machine, with nothing compiled yet."""
+    code = "import time, run; w = run.kernel_input(64); t = time.process_time(); run.simulate(*w); print(time.process_time() - t)"
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, cache.VARIABLE: folder, "PYTHONPATH": os.pathsep.join(["bench", *filter(None, sys.path)])}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def narrow_ratio() -> float:
+    """Time of the general machine code over that for one stage, lane and window, same result."""
+    given = kernel_input(4096)
+    narrow = kernel._narrow
+    took = []
+    for choice in (False, True):
+        kernel._narrow = lambda _, choice=choice: choice
+        simulate(*given)
+        took.append(best(lambda: simulate(*given), 15))
+    kernel._narrow = narrow
+    return took[0] / took[1]
 
 
 def jump_ratio() -> float:
@@ -158,7 +203,9 @@ def main() -> int:
         / (search / len(study.ranked)),
         "whole command [s]": command(),
         "apexsim --help [s]": help_time(),
-        "kernel, 4,096 Poisson requests [requests/s]": kernel_rate(4096, True),
+        "first compilation, CPU [s]": compilation(),
+        **{f"kernel, 4,096 requests, {name} [requests/s]": kernel_rate(4096, True, case) for name, case in CASES.items()},
+        "general over narrow machine code, one stage [ratio]": narrow_ratio(),
         "kernel, one million requests [requests/s]": rate,
         "peak memory with one million requests [MB]": memory,
         f"peak memory of simulate with ten million rows [MB], at most {MOST_MB:,}": (biggest := ten_million()),

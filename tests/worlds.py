@@ -47,7 +47,7 @@ class World:
         work, log = kernel._work(size), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
         inside = Inside(self.requests, work, state, self.rules, self.host, self.costs, log, self.blocks, self.replicas,
                         stages, self.lanes, windows, self.route, True)  # fmt: skip
-        status, _ = kernel.run(inside, 0, 0)
+        status, _ = kernel.run(inside, -1, 0)
         assert status == OK
         return work, state, log
 

@@ -31,6 +31,7 @@ from apexsim.engine.types import (
     NOBODY,
     NOT_DECODING,
     OK,
+    ROUND_ROBIN,
     ROWS,
     STATUS,
     STUCK,
@@ -50,8 +51,10 @@ MANY = 100_000  # requests of one workload from which a second compilation, of t
 
 
 @inner
-def _route(world: World) -> int:
-    """The replica with the fewest outstanding requests (lowest number wins ties)."""
+def _route(world: World, i: int) -> int:
+    """The replica of request i: in turn, or the one with the fewest outstanding requests (lowest number wins ties)."""
+    if world.route == ROUND_ROBIN:
+        return i % world.replicas
     outstanding = world.state.outstanding
     best = 0
     for r in range(1, world.replicas):
@@ -61,7 +64,7 @@ def _route(world: World) -> int:
 
 
 @inner
-def _start_closed(world: World) -> None:
+def _send_users(world: World) -> None:
     """Closed loop: user u belongs to replica u mod N and sends at 0; request i belongs to replica i mod N.
 
     With fewer users than replicas, N is the number of users: the other replicas stay empty.
@@ -78,35 +81,44 @@ def _start_closed(world: World) -> None:
 
 
 @inner
+def _send_known(world: World) -> int:
+    """Send what needs no look at the replicas; returns the first request that does."""
+    req = world.req
+    size = req.prompt.shape[0]
+    if req.users > 0:
+        _send_users(world)
+        return size
+    if world.route != ROUND_ROBIN and world.replicas > 1:
+        return 0
+    for i in range(size):
+        send(world, i % world.replicas, i, req.arrive[i])
+    return size
+
+
+@inner
 def _serve(world: World, begin: int, margin: int) -> tuple[int, int]:
     """As `run`, with the world by reference."""
-    req, n = world.req, world.replicas
+    req = world.req
     size = req.prompt.shape[0]
-    routed = req.users == 0 and world.route == 1 and n > 1
-    if begin == 0 and req.users > 0:
-        _start_closed(world)
-    elif begin == 0 and not routed:
-        for i in range(size):
-            send(world, i % n, i, req.arrive[i])
-    if not routed:
-        begin = size
+    if begin < 0:
+        begin = _send_known(world)
     while True:
         until = req.arrive[begin] if begin < size else INFINITY
-        for r in range(n):
+        for r in range(world.replicas):
             status = advance(world, r, until, margin)
             if status != OK:
                 return status, begin
         if begin >= size:
-            for r in range(n):
+            for r in range(world.replicas):
                 let_go(world, r)
             return OK, begin
-        send(world, _route(world), begin, until)
+        send(world, _route(world, begin), begin, until)
         begin += 1
 
 
 @outer
 def run(world: World, begin: int, margin: int) -> tuple[int, int]:
-    """Serve everything.  `begin`: the first request not yet sent (resumes after LOG_FULL).  Returns (status, begin)."""
+    """Serve everything.  `begin`: −1, or the first request not yet sent, to go on after LOG_FULL.  Returns (status, begin)."""
     return _serve(ref(world), begin, margin)
 
 
@@ -240,7 +252,7 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     serve = run
     if _narrow(world):
         serve, world = run_narrow, world._replace(stages=None, lanes=None, windows=None)
-    begin, status = 0, LOG_FULL
+    begin, status = -1, LOG_FULL
     while status == LOG_FULL:
         status, begin = serve(world, begin, margin)
         if status == LOG_FULL:

@@ -31,6 +31,8 @@ ADMIT_CHUNK, ADMIT_PROMPT, ADMIT_RESERVE, ADMIT_FIT = 0, 1, 2, 3
 AHEAD = 2  # lag: steps are formed while the one before them runs
 # Order of the waiting queue.
 FCFS, SHORTEST = 0, 1
+# Where an open-loop request goes.
+ROUND_ROBIN, LEAST_OUTSTANDING = 0, 1
 # Work.ends of what does not decode; LEAVING: it has finished, and still has its seat and blocks.
 NOT_DECODING, LEAVING = -1, -2
 # State.flying: nothing | a step without decodes | one with decodes | the group waits for another group's results.
@@ -215,5 +217,5 @@ class World(NamedTuple):
     stages: int  # and groups
     lanes: int
     windows: int
-    route: int  # 0 round robin, 1 least outstanding
+    route: int  # ROUND_ROBIN, LEAST_OUTSTANDING
     jump: bool  # False: every decode step by itself

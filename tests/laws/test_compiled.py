@@ -1,0 +1,110 @@
+"""How the engine is compiled changes nothing: bits are those of plain Python, of the general version, and of any caller."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Namespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import toy_costs as toy
+from apexsim.engine import batch, gather, heap, kernel, leave, loop, notes, pipeline, price, queue, run, settle
+from apexsim.engine.types import FULL, Work
+from worlds import World, worlds
+
+ARRAYS = tuple(name for name in kernel.Outcome.__slots__)
+MODULES = (batch, gather, heap, kernel, leave, loop, notes, pipeline, price, queue, run, settle)
+
+
+def narrowed(world: World) -> World:
+    """The same world with one lane and full attention."""
+    costs = world.costs._replace(windows=world.costs.windows[-1:] * 0 + FULL, decode=world.costs.decode[:, -1:].copy())
+    return World(world.requests, world.rules, world.host, costs, world.blocks, world.replicas, 1, world.route)
+
+
+def answer(world: World, narrow: bool, jump: bool) -> kernel.Outcome:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "_narrow", lambda _: narrow)
+        return world.run(jump)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(worlds().map(narrowed))
+def test_the_version_for_one_stage_lane_and_window_says_the_same_bit_for_bit(world: World) -> None:
+    for jump in (True, False):
+        general, narrow = answer(world, False, jump), answer(world, True, jump)
+        assert [name for name in ARRAYS if getattr(general, name).tobytes() != getattr(narrow, name).tobytes()] == []
+
+
+@pytest.mark.parametrize(("shape", "size", "at_hand", "narrow"), [
+    ((1, 1, 1), kernel.MANY - 1, False, False), ((1, 1, 1), kernel.MANY, False, True), ((1, 1, 1), 1, True, True),
+    ((2, 1, 1), kernel.MANY, True, False), ((1, 2, 1), kernel.MANY, True, False), ((1, 1, 2), kernel.MANY, True, False),
+])  # fmt: skip
+def test_nobody_waits_for_a_second_compilation_that_does_not_pay(
+    shape: tuple[int, int, int], size: int, at_hand: bool, narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "Dispatcher", Namespace)
+    monkeypatch.setattr(kernel, "run_narrow", Namespace(overloads={}))
+    monkeypatch.setattr(kernel.cache, "holds", lambda _: at_hand)
+    stages, lanes, windows = shape
+    world = Namespace(stages=stages, lanes=lanes, windows=windows, req=Namespace(prompt=range(size)))
+    assert kernel._narrow(world) == narrow
+
+
+# ---- no negative index: compiled arrays do not count from the end --------------------------------------------------
+
+
+class Guarded(np.ndarray):
+    """An array that refuses what compiled code would read from somewhere else in memory."""
+
+    def __getitem__(self, index: Any) -> Any:
+        self.check(index)
+        return super().__getitem__(index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.check(index)
+        super().__setitem__(index, value)
+
+    @staticmethod
+    def check(index: Any) -> None:
+        for one in index if isinstance(index, tuple) else (index,):
+            assert not isinstance(one, (int, np.integer)) or one >= 0, f"index {index}"
+
+
+def guarded(row: Any) -> Any:
+    """A named tuple whose arrays are guarded."""
+    return type(row)(*(value.view(Guarded) if isinstance(value, np.ndarray) else value for value in row))
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine in plain Python, on guarded arrays."""
+    for module in MODULES:
+        for name, value in list(vars(module).items()):
+            if hasattr(value, "py_func"):
+                monkeypatch.setattr(module, name, value.py_func)
+    inner = kernel.run
+    monkeypatch.setattr(kernel, "run", lambda world, begin, margin: inner(_guarded_world(world), begin, margin))
+
+
+def _guarded_world(world: Any) -> Any:
+    return type(world)(*(guarded(part) if isinstance(part, tuple) else part for part in world))
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_no_index_is_negative(stages: int, plain: None) -> None:
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(worlds(stages=stages))
+    def run_one(world: World) -> None:
+        with np.errstate(all="ignore"):
+            world.run()
+
+    run_one()
+
+
+def test_the_guard_refuses() -> None:
+    work: Work = guarded(kernel._work(3))
+    with pytest.raises(AssertionError, match="index -1"):
+        work.made[-1] = 1
