@@ -97,7 +97,8 @@ WORDS = st.one_of(st.sampled_from(JUNK), st.sampled_from(NUMBERS), st.text(LETTE
     st.floats().map(str))
 OUTPUTS = st.sampled_from(("-", "out.json", "", ".", "no/dir/x", "o" * 300, "/dev/full", "t.jsonl", "./t.jsonl", "npu/gemm_0.csv",
     "run.json", "m.csv", "\x1b[2J", "a\nb", "~nouser/x", "/"))
-COUNTED = ("num_requests", "concurrency", "num_warmups")  # a large value is a large question, no attack
+COUNTED = ("num_requests", "concurrency", "num_warmups", "gpus", "nodes", "num_nodes", "num_gpus_per_node",
+    "encoder_gpus")  # a large value is a large question, no attack
 
 
 def value_of(opt: Opt) -> st.SearchStrategy[str]:
@@ -105,7 +106,9 @@ def value_of(opt: Opt) -> st.SearchStrategy[str]:
     if opt.writes:
         return OUTPUTS
     if opt.type in (int, float, list[int]):
-        small = st.sampled_from([n for n in NUMBERS if not (opt.name in COUNTED and re.fullmatch(r"\+?[\d_]{5,9}|[23][mG]", n))])
+        small = st.sampled_from([n for n in NUMBERS if not (opt.name in COUNTED and re.fullmatch(r"\+?[\d_]{4,9}|[23][mG]", n))])
+        if opt.name in COUNTED:
+            return st.one_of(small, st.sampled_from(JUNK), st.integers(-2, 4).map(str))
         return st.one_of(small, st.sampled_from(JUNK), st.integers(-9, 99).map(str), st.floats(-2, 2).map(str))
     return WORDS
 

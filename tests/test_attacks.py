@@ -99,6 +99,14 @@ def test_what_was_measured_outlives_a_picture_that_fails(
     assert len(reader.loads(out if json == "-" else Path(json).read_text())["input_lens"]) == 3
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_failure_after_the_json_adds_no_second_one(tmp_path: Path, capsys: Capture) -> None:
+    import json
+
+    assert main(["simulate", *SMALL, "--plan", "TP1", "--json", "-", "-o", "/dev/full"]) == 2
+    assert json.loads(capsys.readouterr().out)["best"]
+
+
 def test_bytes_and_text_are_written_alike(tmp_path: Path) -> None:
     for content, kept in ((b"\x00\xff", b"\x00\xff"), ("é\ud83d", "é?".encode()), (["a", "b"], b"ab")):
         write_atomic(str(tmp_path / "x"), content, "--output")

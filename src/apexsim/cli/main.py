@@ -24,7 +24,7 @@ import apexsim
 from apexsim.cli.apex import spelled
 from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
 from apexsim.cli.notmodelled import modelled
-from apexsim.cli.outside import Life, drop, open_streams, say, tame_environment
+from apexsim.cli.outside import DELIVERED, Life, drop, open_streams, say, tame_environment
 from apexsim.cli.words import json_on_stdout, translated
 from apexsim.errors import Infeasible, InputError, Stopped, shortened
 from apexsim.examples import packaged
@@ -108,7 +108,7 @@ class Failure:
     def tell(self, json: bool) -> int:
         """One line on standard error, and JSON where that was asked for; the exit code."""
         say("apexsim: " + " ".join(self.line.split()))
-        if json:
+        if json and "--json" not in DELIVERED:
             from apexsim.report.jsonout import error_json
             from apexsim.report.plain import dumps
 
@@ -122,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     open_streams()
     tame_environment()
+    DELIVERED.clear()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]

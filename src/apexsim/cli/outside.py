@@ -71,9 +71,13 @@ def _write_through(path: str, content: Content, flag: str) -> None:
         raise InputError(f"cannot write '{path}': {error.strerror}", flag) from None
 
 
+DELIVERED: set[str] = set()  # flags whose output standard output holds already: a failure after that adds none
+
+
 def deliver(text: str, path: str, flag: str) -> None:
     """Write to standard output, or atomically to the file that `flag` named."""
     if path == STDOUT:
+        DELIVERED.add(flag)
         sys.stdout.write(text)
         sys.stdout.flush()
     else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from apexsim.cli.options import checked, with_options
 from apexsim.cli.outside import Progress, say
-from apexsim.errors import InputError
+from apexsim.errors import InputError, shown
 from apexsim.examples import expanded
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _forecast(what: str, dtypes: tuple[str, ...], given: dict[str, Any]) -> None
     gpu = load_gpu(given["gpu"])
     ranks = given["gpus"] or (gpu.link.span if 1 < gpu.link.span <= 8 else 8)
     rows = list(forecast(what, Paper(gpu, ranks), dtypes, given["tolerance"]))
-    lines = [f"Would measure on {gpu.name} into {given['out']} (times from its roofline; real curves bend more):", ""]
+    lines = [f"Would measure on {gpu.name} into {shown(given['out'])} (times from its roofline; real curves bend more):", ""]
     lines += [f"{r.kind:15} {r.sizes:3} sizes {r.rows:6,} rows  about {format_seconds(r.seconds)}" for r in rows]
     lines += ["", f"{sum(r.rows for r in rows):,} rows, about {format_seconds(sum(r.seconds for r in rows))}"]
     sys.stdout.write("\n".join(lines) + "\n")
@@ -84,7 +84,7 @@ def _measure(what: str, dtypes: tuple[str, ...], given: dict[str, Any]) -> None:
     text = f"{done.measured:,} rows measured in {format_seconds(done.seconds)}, {done.known:,} known before"
     text += f", {done.impossible:,} could not run" if done.impossible else ""
     say(f"apexsim: {text}" + (f"; {done.left:,} left: start again to go on" if done.left else ""))
-    sys.stdout.write(f"next: apexsim device check {given['out']}\n")
+    sys.stdout.write(f"next: apexsim device check {shown(given['out'])}\n")
 
 
 def _gpu(name: str) -> Gpu:
