@@ -146,10 +146,10 @@ def test_users_of_a_closed_loop_wait_for_their_answers() -> None:
 
 
 def test_whoever_is_least_busy_gets_the_next_request_where_so_routed() -> None:
-    asked = {"gpu": "h100-sxm", "gpus": 2, "request_rate": 20.0, **MADE}
+    asked = {"gpu": "h100-sxm", "gpus": 2, "request_rate": 20.0, "length_spread": 0.9, **MADE}
     both = (apexsim.simulate("llama-3.1-8b", "2×TP1", route=r, **asked) for r in ("round-robin", "least-outstanding"))
     turn, least = (found.ranked[0].outcome for found in both)
-    assert (turn.replica == np.arange(len(turn.replica)) % 2).all()
+    assert (turn.replica == np.arange(len(turn.replica)) % 2).all() and (turn.replica != least.replica).any()
     for i in range(len(least.replica)):
         busy = [int(((least.replica[:i] == r) & (least.finish[:i] > least.sent[i])).sum()) for r in (0, 1)]
         assert busy[int(least.replica[i])] == min(busy)

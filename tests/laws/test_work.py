@@ -106,3 +106,10 @@ def test_twice_the_run_is_twice_the_work(op: Op) -> None:
     one = Demand(3.0, 5.0, 2.0, 1, ((FULL, 30.0, 50.0),), 4.0, (np.array([4.0]), np.array([2.0])))
     two = Demand(6.0, 10.0, 4.0, 1, ((FULL, 60.0, 100.0),), 8.0, (np.array([4.0]), np.array([4.0])))
     assert work(op, two) == pytest.approx(tuple(2 * x for x in work(op, one)))
+
+
+@pytest.mark.parametrize("tp", [1, 2, 4, 8, 16])
+def test_key_heads_are_divided_and_beyond_their_number_repeated(tp: int) -> None:
+    stages = lower(load_model("llama-3.1-70b"), parse_plan(f"TP{tp}"), load_gpu("h100-sxm").flops)
+    found = {(op.heads, op.kv_heads) for layer, _ in stages[0].layers for op in layer.ops if isinstance(op, Attend)}
+    assert found == {(64 // tp, max(1, 8 // tp))}
