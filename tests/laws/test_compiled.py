@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace as Namespace
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-import toy_costs as toy
 from apexsim.engine import batch, gather, heap, kernel, leave, loop, notes, pipeline, price, queue, run, settle
 from apexsim.engine.types import FULL, Work
 from worlds import World, worlds
@@ -18,39 +18,50 @@ ARRAYS = tuple(name for name in kernel.Outcome.__slots__)
 MODULES = (batch, gather, heap, kernel, leave, loop, notes, pipeline, price, queue, run, settle)
 
 
-def narrowed(world: World) -> World:
+def of_one_lane(world: World) -> World:
+    """The same world with one lane."""
+    return World(world.requests, world.rules, world.host, world.costs, world.blocks, world.replicas, 1, world.route)
+
+
+def of_one_window(world: World) -> World:
     """The same world with one lane and full attention."""
-    costs = world.costs._replace(windows=world.costs.windows[-1:] * 0 + FULL, decode=world.costs.decode[:, -1:].copy())
+    costs = world.costs._replace(windows=np.array([FULL]), decode=world.costs.decode[:, -1:].copy())
     return World(world.requests, world.rules, world.host, costs, world.blocks, world.replicas, 1, world.route)
 
 
-def answer(world: World, narrow: bool, jump: bool) -> kernel.Outcome:
+def answer(world: World, second: bool, jump: bool) -> kernel.Outcome:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "_narrow", lambda _: narrow)
+        patch.setattr(kernel, "_pays", lambda *_: second)
         return world.run(jump)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
-@given(worlds().map(narrowed))
-def test_the_version_for_one_stage_lane_and_window_says_the_same_bit_for_bit(world: World) -> None:
-    for jump in (True, False):
-        general, narrow = answer(world, False, jump), answer(world, True, jump)
-        assert [name for name in ARRAYS if getattr(general, name).tobytes() != getattr(narrow, name).tobytes()] == []
+@pytest.mark.parametrize("shape", [of_one_lane, of_one_window])
+def test_the_versions_for_one_stage_and_lane_say_the_same_bit_for_bit(shape: Callable[[World], World]) -> None:
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(worlds().map(shape))
+    def compare(world: World) -> None:
+        for jump in (True, False):
+            general, second = answer(world, False, jump), answer(world, True, jump)
+            assert [name for name in ARRAYS if getattr(general, name).tobytes() != getattr(second, name).tobytes()] == []
+
+    compare()
 
 
-@pytest.mark.parametrize(("shape", "size", "at_hand", "narrow"), [
-    ((1, 1, 1), kernel.MANY - 1, False, False), ((1, 1, 1), kernel.MANY, False, True), ((1, 1, 1), 1, True, True),
-    ((2, 1, 1), kernel.MANY, True, False), ((1, 2, 1), kernel.MANY, True, False), ((1, 1, 2), kernel.MANY, True, False),
+@pytest.mark.parametrize(("shape", "size", "at_hand", "version"), [
+    ((1, 1, 1), kernel.MANY - 1, False, "run"), ((1, 1, 1), kernel.MANY, False, "run_narrow"), ((1, 1, 1), 1, True, "run_narrow"),
+    ((1, 1, 2), kernel.MANY - 1, False, "run"), ((1, 1, 2), kernel.MANY, False, "run_lane"), ((1, 1, 2), 1, True, "run_lane"),
+    ((2, 1, 1), kernel.MANY, True, "run"), ((1, 2, 1), kernel.MANY, True, "run"),
 ])  # fmt: skip
 def test_nobody_waits_for_a_second_compilation_that_does_not_pay(
-    shape: tuple[int, int, int], size: int, at_hand: bool, narrow: bool, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int], size: int, at_hand: bool, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel, "Dispatcher", Namespace)
-    monkeypatch.setattr(kernel, "run_narrow", Namespace(overloads={}))
-    monkeypatch.setattr(kernel.cache, "holds", lambda _: at_hand)
-    stages, lanes, windows = shape
-    world = Namespace(stages=stages, lanes=lanes, windows=windows, req=Namespace(prompt=range(size)))
-    assert kernel._narrow(world) == narrow
+    for name in ("run", "run_lane", "run_narrow"):
+        monkeypatch.setattr(kernel, name, Namespace(overloads={}, __name__=name))
+    monkeypatch.setattr(kernel.cache, "holds", lambda pattern: at_hand and version in pattern)
+    replace = lambda **given: Namespace(**given)  # noqa: E731
+    world = Namespace(**dict(zip(("stages", "lanes", "windows"), shape)), req=Namespace(prompt=range(size)), _replace=replace)
+    assert kernel._version(world)[0].__name__ == version
 
 
 # ---- no negative index: compiled arrays do not count from the end --------------------------------------------------

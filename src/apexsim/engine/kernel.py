@@ -46,8 +46,7 @@ from apexsim.engine.types import (
     World,
 )  # fmt: skip
 
-NARROW = "kernel.run_narrow-*.code"  # its machine code
-MANY = 100_000  # requests of one workload from which a second compilation, of the narrow version, is worth while
+MANY = 100_000  # requests of one workload from which a second compilation is worth while
 
 
 @inner
@@ -123,8 +122,14 @@ def run(world: World, begin: int, margin: int) -> tuple[int, int]:
 
 
 @outer
+def run_lane(world: World, begin: int, margin: int) -> tuple[int, int]:
+    """`run` of one stage and lane: compiled for these numbers, it takes two thirds of the time."""
+    return _serve(ref(world), begin, margin)
+
+
+@outer
 def run_narrow(world: World, begin: int, margin: int) -> tuple[int, int]:
-    """`run` of one stage, lane and window: compiled for these numbers, it takes two thirds of the time."""
+    """`run_lane` of one attention window."""
     return _serve(ref(world), begin, margin)
 
 
@@ -157,7 +162,7 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
     sorted_cap = size if rules.order else 1
     return State(
         ready=np.zeros((n, g)), avail=np.zeros((n, g)), front=np.zeros((n, 3)), flying=np.zeros((n, g), i8),
-        steps=np.zeros((n, g), i8), phase=np.zeros((n, g, 2), i8), decoding=np.zeros((n, g, l), i8),
+        steps=np.zeros((n, g), i8), phase=np.zeros((n, g, 2), i8), decoding=np.zeros((n, g, l), i8), busy=np.zeros((n, g), i8),
         context=np.zeros((n, g, l, w), i8), growing=np.zeros((n, g, l, w), i8),
         heap_key=np.zeros((n, g, l, cap), i8), heap_req=np.zeros((n, g, l, cap), i8), heap_size=np.zeros((n, g, l), i8),
         cross_key=np.zeros((n, g, l, w, cross), i8), cross_req=np.zeros((n, g, l, w, cross), i8),
@@ -220,14 +225,26 @@ def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
     assert costs.decode.shape[2] > rules.max_seqs, "decode table ends before the largest batch"
 
 
-def _narrow(world: World) -> bool:
-    """Is it one stage, lane and window, and its own machine code at hand or worth a second compilation?
+def _version(world: World) -> tuple[Any, World]:
+    """The compiled function that serves the world, and the world as this one takes it.
 
-    The general code serves all shapes and is what a first search needs: nobody waits for both.
+    `run` serves all shapes and is what a first search needs.  Nobody waits for a second compilation that does not pay.
     """
-    if (world.stages, world.lanes, world.windows) != (1, 1, 1) or not isinstance(run_narrow, Dispatcher):
+    if (world.stages, world.lanes) != (1, 1):
+        return run, world
+    narrow = world.windows == 1
+    found = run_narrow if narrow else run_lane
+    if not _pays(found, len(world.req.prompt)):
+        return run, world
+    return found, world._replace(stages=None, lanes=None, windows=None if narrow else world.windows)
+
+
+def _pays(version: Any, size: int) -> bool:
+    """Is the function's machine code at hand, or worth compiling for so many requests?"""
+    file = f"kernel.{version.__name__}-*.code"
+    if not isinstance(version, Dispatcher):  # plain Python
         return False
-    return len(world.req.prompt) >= MANY or bool(run_narrow.overloads) or cache.holds(NARROW)
+    return size >= MANY or bool(version.overloads) or cache.holds(file)
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
@@ -249,9 +266,7 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     margin += 2 * PATIENCE if stages > 1 else 0
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
     world = World(requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump)
-    serve = run
-    if _narrow(world):
-        serve, world = run_narrow, world._replace(stages=None, lanes=None, windows=None)
+    serve, world = _version(world)
     begin, status = -1, LOG_FULL
     while status == LOG_FULL:
         status, begin = serve(world, begin, margin)

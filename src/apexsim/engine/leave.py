@@ -55,6 +55,7 @@ def leave(world: World, r: int, g: int, l: int, i: int) -> int:
         if context < window:
             state.growing[r, g, l, w] -= 1
     state.decoding[r, g, l] -= 1
+    state.busy[r, g] -= 1
     work.made[i] += done
     work.ends[i] = NOT_DECODING
     return context

@@ -18,7 +18,7 @@ from apexsim.engine.notes import note_batch
 from apexsim.engine.pipeline import glide
 from apexsim.engine.queue import sight
 from apexsim.engine.run import decode_run, one_step
-from apexsim.engine.settle import busy, settle
+from apexsim.engine.settle import settle
 from apexsim.engine.types import (
     ASLEEP,
     BEGAN,
@@ -74,7 +74,7 @@ def _pick(world: World, r: int) -> tuple[int, float]:
     for g in range(world.stages):
         if state.flying[r, g] == ASLEEP:
             continue
-        if state.flying[r, g] != IDLE or half or busy(world, r, g) > 0:
+        if state.flying[r, g] != IDLE or half or state.busy[r, g] > 0:
             t = state.ready[r, g]
         elif state.head[r] >= 0:
             t = max(state.ready[r, g], world.work.seen[state.head[r]])
@@ -116,7 +116,7 @@ def _wait_for_blocks(world: World, r: int, g: int) -> bool:
     flying = world.state.flying
     flying[r, g] = ASLEEP
     for x in range(world.stages):
-        if flying[r, x] > IDLE or (flying[r, x] == IDLE and busy(world, r, x) > 0):
+        if flying[r, x] > IDLE or (flying[r, x] == IDLE and world.state.busy[r, x] > 0):
             return True
     return False
 
@@ -125,7 +125,7 @@ def _wait_for_blocks(world: World, r: int, g: int) -> bool:
 def _look(world: World, r: int, g: int, t0: float) -> float:
     """What a step from t0 sees: requests seen by then [s]."""
     state, early = world.state, ahead(world)
-    idle = busy(world, r, g) == 0 and not _halfway(world, r)
+    idle = state.busy[r, g] == 0 and not _halfway(world, r)
     if early and idle and t0 > state.ready[r, g]:
         catch_up(world, r, t0)
     if idle:
@@ -155,7 +155,7 @@ def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
     """Form the group's next step at t0 and run it: STARTED, NOTHING, or AGAIN when a second try may find more."""
     state = world.state
     step = _form(world, r, g, t0, _look(world, r, g, t0))
-    decodes, before = busy(world, r, g), state.steps[r, g]
+    decodes, before = state.busy[r, g], state.steps[r, g]
     if step.prompts == 0 and decodes == 0:
         return _retry(world, r, t0, step.thrown)
     gone = ahead(world) and let_go(world, r)
@@ -176,7 +176,7 @@ def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
 def _form(world: World, r: int, g: int, t0: float, limit: float) -> Form:
     """Fill the step: blocks for the decodes, company for the prompts, then the prompts; without `mix`, prompts first."""
     rules, thrown = world.rules, world.log.sums[r, S_PREEMPT]
-    decodes = busy(world, r, g) > 0
+    decodes = world.state.busy[r, g] > 0
     mixed = rules.mix == 1 and decodes
     fits = grow(world, r, g) if mixed else True
     held, until = 0, NOBODY

@@ -13,7 +13,6 @@ from apexsim.engine.jit import inner
 from apexsim.engine.notes import note_decodes, note_gap, note_run, note_seconds
 from apexsim.engine.price import decode_size, least, slowest
 from apexsim.engine.run import advance_context, horizon
-from apexsim.engine.settle import busy
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     ATTENTION,
@@ -83,7 +82,7 @@ def _blocked(world: World, r: int) -> bool:
     i = state.head[r]
     target, whole = req.prompt[i] + world.work.made[i], req.prompt[i] + req.output[i]
     for g in range(world.stages):
-        if busy(world, r, g) == 0:
+        if state.busy[r, g] == 0:
             return False
         for l in range(world.lanes):
             left = rules.budget - (state.decoding[r, g, l] if rules.mix == 1 else 0)

@@ -26,11 +26,9 @@ def least(costs: Costs, s: int, kind: int, widest: int) -> float:
 @inner
 def decode_size(world: World, r: int, g: int) -> tuple[int, int, int]:
     """Of a step that holds the group's decodes alone: tokens (padded), sequences, tokens of the busiest lane."""
-    seqs = widest = 0
+    seqs, widest = world.state.busy[r, g], 0
     for l in range(world.lanes):
-        d = world.state.decoding[r, g, l]
-        seqs += d
-        widest = max(widest, d)
+        widest = max(widest, world.state.decoding[r, g, l])
     return widest * world.lanes if world.rules.pad_lanes == 1 else seqs, seqs, widest
 
 

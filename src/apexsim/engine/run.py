@@ -146,15 +146,16 @@ def take_blocks(world: World, r: int, g: int, l: int, steps: int, k: int) -> Non
 def horizon(world: World, r: int, g: int) -> int:
     """Steps until the group's first completion or window crossing; 0 if one is due, −1 if nothing decodes."""
     state = world.state
-    k, steps, any_decodes = FOREVER, state.steps[r, g], False
+    if state.busy[r, g] == 0:
+        return -1
+    k, steps = FOREVER, state.steps[r, g]
     for l in range(world.lanes):
-        any_decodes = any_decodes or state.decoding[r, g, l] > 0
         if state.heap_size[r, g, l] > 0:
             k = min(k, max(0, state.heap_key[r, g, l, 0] - steps))
         for w in range(world.windows):
             if state.cross_size[r, g, l, w] > 0:
                 k = min(k, max(0, state.cross_key[r, g, l, w, 0] - steps))
-    return k if any_decodes else -1
+    return k
 
 
 @inner

@@ -10,15 +10,6 @@ from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, S
 
 
 @inner
-def busy(world: World, r: int, g: int) -> int:
-    """Decoding sequences of a group."""
-    n = 0
-    for l in range(world.lanes):
-        n += world.state.decoding[r, g, l]
-    return n
-
-
-@inner
 def settle(world: World, r: int, g: int) -> None:
     """The results of the group's step are known, in the order of docs/mechanisms.md, "When a step ends"."""
     state = world.state
@@ -30,7 +21,7 @@ def settle(world: World, r: int, g: int) -> None:
             _cross(world, r, g, l)
             _end(world, r, g, l, t)
         state.decoded[r, g] = t
-        d = busy(world, r, g)
+        d = state.busy[r, g]
         state.cohort_size[r, g] = 1 if d > 0 else 0
         state.cohort[r, g, 0, SINCE] = t
         state.cohort[r, g, 0, COUNT] = d
@@ -103,6 +94,7 @@ def _join(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     for w in range(world.windows):
         _join_window(world, r, g, l, w, i)
     state.decoding[r, g, l] += 1
+    state.busy[r, g] += 1
     _stack(world, r, g, l, i)
     n = state.cohort_size[r, g]
     if n > 0 and state.cohort[r, g, n - 1, SINCE] == t:

@@ -146,6 +146,7 @@ class State(NamedTuple):
     steps: I8  # [N, G] decode steps done
     phase: I8  # [N, G, 2] see SINCE_READ
     decoding: I8  # [N, G, L]
+    busy: I8  # [N, G] the same over all lanes
     context: I8  # [N, G, L, W] sum of min(context, window)
     growing: I8  # [N, G, L, W] sequences still below the window
     heap_key: I8  # [N, G, L, cap] step at which it finishes

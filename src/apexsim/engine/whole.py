@@ -11,8 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite.binding import Linkage
+from numba.core import config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+
+settings: Any = config  # numba's stubs lack most of them
 
 
 class Part(JITCodeLibrary):  # type: ignore[misc]
@@ -49,11 +52,18 @@ class Whole(JITCodeLibrary):  # type: ignore[misc]
         super().finalize()
 
     def _optimize_final_module(self) -> None:
-        """Nobody else calls the parts, so that LLVM may put each where it is needed and drop the rest."""
+        """Nobody else calls the parts, so that LLVM may put each where it is needed and drop the rest.
+
+        Loops over stages, lanes and windows turn a few times: preparing them for vectors costs a tenth of the speed.
+        """
         for function in self._final_module.functions:
             if function.linkage == Linkage.linkonce_odr:
                 function.linkage = "internal"
-        super()._optimize_final_module()
+        wanted, settings.LOOP_VECTORIZE = settings.LOOP_VECTORIZE, 0  # under numba's lock, as all of this
+        try:
+            super()._optimize_final_module()
+        finally:
+            settings.LOOP_VECTORIZE = wanted
 
 
 def _callers_first(libraries: list[Any]) -> list[Any]:
