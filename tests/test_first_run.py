@@ -111,11 +111,11 @@ def told(monkeypatch: Patch, terminal: bool = False) -> str:
 
 
 def test_a_compilation_is_announced_with_how_long_it_takes(impatient: None, compiling: store.State, monkeypatch: Patch) -> None:
-    assert told(monkeypatch) == "apexsim: compiling the simulator once, 30 to 100 s\n"
+    assert told(monkeypatch) == "apexsim: compiling the simulator once, 10 to 60 s\n"
 
 
 def test_on_a_terminal_a_compilation_shows_how_far_it_is(impatient: None, compiling: store.State, monkeypatch: Patch) -> None:
-    assert re.search(r"█+░+ 3/7 compiling the simulator once, 30 to 100 s, \d+ s", told(monkeypatch, terminal=True))
+    assert re.search(r"█+░+ 3/7 compiling the simulator once, 10 to 60 s, \d+ s", told(monkeypatch, terminal=True))
 
 
 def test_a_compilation_to_come_is_announced_before_anything_else_is(impatient: None, monkeypatch: Patch) -> None:
@@ -127,7 +127,7 @@ def test_a_compilation_to_come_is_announced_before_anything_else_is(impatient: N
         error = io.StringIO()
         monkeypatch.setattr(sys, "stderr", error)
         monkeypatch.setattr(entry, "everything", working(lambda error=error: bool(error.getvalue())))
-        assert main(words) == 0 and error.getvalue() == "apexsim: compiling the simulator once, 30 to 100 s\n"
+        assert main(words) == 0 and error.getvalue() == "apexsim: compiling the simulator once, 10 to 60 s\n"
 
 
 def test_the_shell_that_asks_for_words_gets_no_line(impatient: None, monkeypatch: Patch, capsys: Capture) -> None:
@@ -139,13 +139,13 @@ def test_the_shell_that_asks_for_words_gets_no_line(impatient: None, monkeypatch
 
 def test_a_damaged_file_is_named_in_the_same_line(impatient: None, compiling: store.State, monkeypatch: Patch) -> None:
     compiling.damaged = "/cache/kernel.run-1.code"
-    assert told(monkeypatch) == "apexsim: compiling the simulator once, 30 to 100 s (/cache/kernel.run-1.code was damaged)\n"
+    assert told(monkeypatch) == "apexsim: compiling the simulator once, 10 to 60 s (/cache/kernel.run-1.code was damaged)\n"
 
 
 def test_a_cache_that_cannot_be_written_is_named_in_the_same_line(impatient: None, compiling: store.State, monkeypatch: Patch) -> None:
     monkeypatch.setattr(cache, "NOTICE", "nothing can be written: every run compiles anew")
     monkeypatch.setattr(cache, "ENABLED", False)
-    assert told(monkeypatch) == "apexsim: compiling the simulator, 30 to 100 s (nothing can be written: every run compiles anew)\n"
+    assert told(monkeypatch) == "apexsim: compiling the simulator, 10 to 60 s (nothing can be written: every run compiles anew)\n"
 
 
 def test_code_that_could_not_be_kept_is_said_at_the_end(compiling: store.State, monkeypatch: Patch, capsys: Capture) -> None:

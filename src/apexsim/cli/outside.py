@@ -22,7 +22,7 @@ from apexsim.examples import expanded
 PATIENCE = 0.8  # s before a command says that it is alive
 TICK = 0.25  # s from one look at its state to the next
 COMPLETION = "_APEXSIM_COMPLETE"  # set by the shell that asks for words
-COMPILES, COMPILES_FOR = "compiling the simulator", "30 to 100 s"
+COMPILES, COMPILES_FOR = "compiling the simulator", "10 to 60 s"
 
 
 Content = str | bytes | Iterable[str]
