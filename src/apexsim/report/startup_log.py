@@ -18,7 +18,7 @@ from apexsim.errors import InputError
 from apexsim.files import lines, lines_of
 from apexsim.units import GiB, MiB
 
-NUMBER = r"(-?[\d,]*\.?\d+)"
+NUMBER = r"(?<![\d,.])(-?[\d,]{0,24}\.?\d{1,24})"  # no longer: a row of a million digits is read in one go
 VLLM, SGLANG, TRTLLM = "vllm", "sglang", "tensorrt-llm"
 Join = Callable[[list[float]], float]
 
