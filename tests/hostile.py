@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES, DATA = ROOT / "examples", ROOT / "src/apexsim/data"
 
 
-JSON_OF = {"plan": "study", "simulate": "study", "fit": "fit", "models": "models", "gpus": "gpus", "engines": "engines",
+JSON_OF = {"plan": "study", "simulate": "study", "fit": "fit", "models": "models", "gpus": "gpus", "engines": "engines", "workloads": "workloads",
     "trace describe": "trace",
            "device check": "device", "apex": "apex"}  # fmt: skip
 
@@ -125,7 +125,7 @@ BASES: dict[str, tuple[tuple[str, ...], ...]] = {
         "--plan", "DEP2")),
     "apex": (("apex", "--model", "llama3-8b", "--num-gpus-per-node", "1", *MADE), ("apex", "--model", "whisper", "--num-gpus-per-node", "1",
              "--num-requests", "4"), ("apex", "--model", "clip", "--num-gpus-per-node", "1", "--num-requests", "4")),
-    "models": (("models",),), "gpus": (("gpus",),), "engines": (("engines",),), "schema": (("schema",),),
+    "models": (("models",),), "gpus": (("gpus",),), "engines": (("engines",),), "workloads": (("workloads",),), "schema": (("schema",),),
     "validate": (("validate", "m.csv"),),
     "fit-host": (("fit-host", "m.csv"),),
     "fit-power": (("fit-power", "m.csv"),),
@@ -252,7 +252,7 @@ def names(draw: Callable[[Any], Any]) -> Case:
             word, "--json", "-"),
         ("plan", *EIGHT, *MADE, "--engine", word, "--json", "-"), ("simulate", *EIGHT, "--plan", "TP1", *MADE, "--gpus", word, "--json",
             "-"),
-        ("models", word, "--json", "-"), ("gpus", word), ("engines", word, "--json", "-"), ("schema", word), (word,), ("trace", word),
+        ("models", word, "--json", "-"), ("gpus", word), ("engines", word, "--json", "-"), ("workloads", word, "--json", "-"), ("schema", word), (word,), ("trace", word),
         ("help", word), (word, "--help"),
         ("apex", "--model", word, "--num-gpus-per-node", "1", *MADE), ("apex", "--model", "llama3-8b", "--gpu", word,
             "--num-gpus-per-node", "1", *MADE),
