@@ -9,7 +9,7 @@ from apexsim.metrics import Metrics, series
 from apexsim.objective import Objective
 from apexsim.plan.memory import log_lines
 from apexsim.report.draw import SHADES, UNKNOWN, bar, change, percent, sig, sparkline, stacked, times
-from apexsim.report.figures import TITLES, objective_of, objective_words, scale_of
+from apexsim.report.figures import TITLES, objective_words, scale_of
 from apexsim.report.layout import layouts
 from apexsim.report.page import Row
 from apexsim.search.assess import outcome_of
@@ -143,7 +143,7 @@ def rival_of(study: Study, ranked: Ranked) -> Ranked | None:
 
 def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
     """Two plans metric by metric, and where the time differs."""
-    objective = objective_of(study)
+    objective = study.goal.objective
     which = "heuristic" if rival.plan.shorthand == study.heuristic else "next"
     name = f"{rival.plan.shorthand} (the {which} plan)"
     return [

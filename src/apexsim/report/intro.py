@@ -15,7 +15,7 @@ from apexsim.model.dtypes import dtype
 from apexsim.model.model import Attention, Model
 from apexsim.plan.plan import Precision
 from apexsim.report.draw import percent, sig
-from apexsim.report.figures import objective_of, objective_words
+from apexsim.report.figures import objective_words
 from apexsim.report.page import Row
 from apexsim.report.wiring import links_of
 from apexsim.search import screen
@@ -109,8 +109,8 @@ def _batching(row: EngineRow) -> str:
 
 def goal_line(study: Study) -> str:
     """Objective, limits and error bar."""
-    objective = objective_of(study)
-    kept = [*study.slos, *([f"power-cap={study.power_cap:g}W"] if math.isfinite(study.power_cap) else [])]
+    goal, objective = study.goal, study.goal.objective
+    kept = [*map(str, goal.slos), *([f"power-cap={goal.power_cap:g}W"] if math.isfinite(goal.power_cap) else [])]
     limits = f"; limits {', '.join(kept)}" if kept else ""
     return (
         f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; "

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from apexsim.objective import overrun
 from apexsim.report.draw import UNKNOWN, percent, sig, times
-from apexsim.report.figures import objective_of, objective_short, scale_of
-from apexsim.report.verdict import limits_of, ties
+from apexsim.report.figures import objective_short, scale_of
+from apexsim.report.verdict import ties
 from apexsim.search.startable import has_server
 from apexsim.search.study import Ranked, Study
-from apexsim.slo import LATENCIES, parse_slos
+from apexsim.slo import LATENCIES
 from apexsim.units import format_count
 
 STATS = ("mean", "p50", "p95", "p99")
@@ -107,8 +107,8 @@ def _said(column: Column) -> str:
 
 def _required(study: Study) -> _Choice:
     """What limits and the objective name."""
-    choice, objective = _Choice(), objective_of(study)
-    for slo in parse_slos(study.slos):
+    choice, objective = _Choice(), study.goal.objective
+    for slo in study.goal.slos:
         choice = choice.with_((slo.metric, slo.stat or "p95"))
     if objective.name in LATENCIES:
         choice = choice.with_((objective.name, objective.stat))
@@ -127,7 +127,7 @@ def _columns(study: Study, rows: Sequence[Ranked], choice: _Choice, short: bool)
         _column("#", "right", rows, lambda r: str(place[id(r)])),
         _column("plan", "left", rows, lambda r: r.plan.shorthand),
         _column("ratio", "right", rows, lambda r: times(r.ratio)),
-        *([_column("limits", "left", rows, lambda r: limit_cell(study, r))] if limits_of(study, study.ranked[0]) else []),
+        *([_column("limits", "left", rows, lambda r: limit_cell(study, r))] if study.goal.limits(study.ranked[0].metrics) else []),
         *([_column("meet\nlimits", "right", rows, lambda r: percent(r.metrics.attainment)),
            _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s))] if _counts(study) else []),
         *(_latency(study, metric, title, rows, choice.stats[metric]) for metric, title in SHOWN if metric in choice.stats),
@@ -143,7 +143,7 @@ OTHERS: dict[str, tuple[str, Callable[[Study, Ranked], str]]] = {
     "tok/s": ("output\ntok/s", lambda study, r: sig(r.metrics.output_throughput_tok_s, 4)),
     "per GPU": ("tok/s\nper GPU", lambda study, r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
     "J per tok": ("J per\ntoken", lambda study, r: sig(
-        r.metrics.energy.wall_per_output_token if study.objective == "wall-energy" else r.metrics.energy.per_output_token)),
+        r.metrics.energy.wall_per_output_token if study.goal.objective.name == "wall-energy" else r.metrics.energy.per_output_token)),
     "$ per 1M": ("$ per\n1M out", lambda study, r: sig(r.metrics.usd_per_million)),
 }  # fmt: skip
 
@@ -155,7 +155,7 @@ def room_tokens(ranked: Ranked) -> int:
 
 def limit_cell(study: Study, ranked: Ranked) -> str:
     """✓ and the least margin, or ✗ and the worst overrun; with the limit's metric where there are several."""
-    limits = limits_of(study, ranked)
+    limits = study.goal.limits(ranked.metrics)
     worst = min(limits, key=lambda m: m.share)
     name = f" {worst.metric}" if len(limits) > 1 else ""
     if not overrun(limits):
@@ -165,7 +165,7 @@ def limit_cell(study: Study, ranked: Ranked) -> str:
 
 
 def _counts(study: Study) -> bool:
-    return any(slo.per_request for slo in parse_slos(study.slos))
+    return any(slo.per_request for slo in study.goal.slos)
 
 
 def _column(title: str, side: str, rows: Sequence[Ranked], cell: Callable[[Ranked], str]) -> Column:
@@ -211,7 +211,7 @@ def _legend(study: Study, rows: Sequence[Ranked], made: Sequence[Column]) -> lis
     elif len(rows) > 1 and not math.isfinite(study.ranked[0].ratio):
         found.append(("ratio", f"none: {_no_base(study)}"))
     if "limits" in titles:
-        which = ", and of which" if len(limits_of(study, rows[0])) > 1 else ""
+        which = ", and of which" if len(study.goal.limits(rows[0].metrics)) > 1 else ""
         found.append(("limits", f"✓ least margin, ✗ how far over the limit{which}"))
     if "KV room\ntokens" in titles:
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
@@ -227,7 +227,7 @@ def _no_base(study: Study) -> str:
 
 
 def _ratio_words(study: Study) -> str:
-    objective = objective_of(study)
+    objective = study.goal.objective
     name = objective_short(objective)
     if objective.better == "lower":
         return f"{name} of the heuristic plan {study.heuristic} over this plan's; above 1 is better"

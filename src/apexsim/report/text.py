@@ -13,7 +13,7 @@ from apexsim.api import ask
 from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
-from apexsim.report.figures import objective_of, objective_short, objective_words, reached
+from apexsim.report.figures import objective_short, objective_words, reached
 from apexsim.report.intro import funnel_line, funnel_rows, understood
 from apexsim.report.launch import again, launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
@@ -61,7 +61,7 @@ def _ranked(study: Study, width: float, top: int, everything: bool, single: bool
     shown = chosen(study, len(study.ranked) if everything else top)
     made = ranking(study, shown, width, everything)
     hidden = len(study.ranked) - len(shown)
-    yield heading("simulated" if single else "ranked", f"by {objective_short(objective_of(study))}", width=width)
+    yield heading("simulated" if single else "ranked", f"by {objective_short(study.goal.objective)}", width=width)
     yield columns([(c.title, c.side) for c in made.columns], list(zip(*(c.cells for c in made.columns))), bold=0)
     more = [f"{hidden} more plan{'s' * (hidden > 1)} with --all"] if hidden else []
     more += [] if made.whole else ["more columns on a wider page"]
@@ -93,7 +93,7 @@ def _standing(study: Study, best: Ranked) -> str:
         beside = f"; {times(best.ratio)} as good as the heuristic plan {study.heuristic}"
     else:
         beside = ""
-    return f"{objective_words(objective_of(study))} {reached(study, best, error=True)}{beside}"
+    return f"{objective_words(study.goal.objective)} {reached(study, best, error=True)}{beside}"
 
 
 def _launch(study: Study, width: float) -> Iterator[RenderableType]:
@@ -129,7 +129,7 @@ def _further(study: Study) -> list[dict[str, object]]:
     work, first = study.setting.workload, study.ranked[0]
     if not first.keeps or first.metrics.saturated or work.mode == "offline":
         return []
-    if not study.slos:
+    if not study.goal.slos:
         limit = next((x for x in LIMITS if x >= 1.5 * first.metrics.ttft.p95), None)
         return [{"slos": (f"ttft:p95={limit:g}s" if limit >= 1 else f"ttft:p95={1e3 * limit:g}ms",)}] if limit else []
     if work.mode == "closed":

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 from apexsim.cost.books import told
 from apexsim.cost.power import power_spread
-from apexsim.objective import Margin, margins, overrun
+from apexsim.objective import Margin, overrun
 from apexsim.report.draw import percent, sig
-from apexsim.report.figures import held, left, listed, objective_of, objective_short, reached, scale_of
+from apexsim.report.figures import held, left, listed, objective_short, reached, scale_of
 from apexsim.search.error import error_of
 from apexsim.search.startable import has_server, others
 from apexsim.search.study import Ranked, Study
-from apexsim.slo import parse_slos
 from apexsim.workload.load import mean_rate
 
 SURE = "two of three measured runs lay within ±{} of the prediction; models, GPUs and releases that nobody measured lie further off"
@@ -43,15 +42,10 @@ class Verdict:
 def verdict(study: Study) -> Verdict:
     """The answer of a study."""
     first = study.ranked[0]
-    limits = limits_of(study, first)
+    limits = study.goal.limits(first.metrics)
     tell = _missed if not first.keeps else _saturated if first.metrics.saturated else _fine
     told_ = tuple(s for s in (*_how_it_comes(study), *tell(study, first, limits)) if s)
     return Verdict(told_, first.plan.shorthand, first.keeps if limits else None, first.metrics.saturated, limits)
-
-
-def limits_of(study: Study, ranked: Ranked) -> tuple[Margin, ...]:
-    """Every limit on a run, and how a plan fares."""
-    return margins(ranked.metrics, parse_slos(study.slos), study.power_cap)
 
 
 def also(study: Study) -> str:
@@ -68,8 +62,8 @@ def also(study: Study) -> str:
     layouts = f"{count} layout{'s' * (count > 1)} that {engine.engine} cannot start"
     able = listed(others(study.setting, best.plan), "or")
     who = f"{able} can" if able else "no engine can"
-    gain = objective_of(study).ratio(best.value, first.value)
-    better = (overrun(limits_of(study, best)), best.metrics.saturated) <= (overrun(limits_of(study, first)), first.metrics.saturated)
+    gain = study.goal.objective.ratio(best.value, first.value)
+    better = (overrun(study.goal.limits(best.metrics)), best.metrics.saturated) <= (overrun(study.goal.limits(first.metrics)), first.metrics.saturated)
     if best.keeps and not first.keeps:
         return f"{layouts}: {best.plan.shorthand} keeps the limits ({who} start it): --hypothetical"
     if better and gain > 1.0 + study.error[1] and math.isfinite(gain):
@@ -105,7 +99,7 @@ def _how_it_comes(study: Study) -> list[str]:
 
 def _fine(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
     load = f" {load_words(study)}" if study.setting.workload.mode != "offline" else ""
-    standing = f"{objective_short(objective_of(study))} {reached(study, first, error=True)}"
+    standing = f"{objective_short(study.goal.objective)} {reached(study, first, error=True)}"
     name = first.plan.shorthand
     if limits:
         head = f"{name} keeps {_number(limits)}{load}: " + "; ".join(f"{held(study, m)} ({left(m)})" for m in limits) + "."
@@ -145,7 +139,7 @@ def _served(study: Study, first: Ranked) -> str:
 
 def _helps(study: Study) -> str:
     kept = next((r for r in study.ranked[1:] if r.keeps and not r.metrics.saturated), None) if "plan" in study.inputs else None
-    also_ = f"{kept.plan.shorthand}, the usual plan, {'does' if study.slos else 'keeps up'}. " if kept else ""
+    also_ = f"{kept.plan.shorthand}, the usual plan, {'does' if study.goal.slos else 'keeps up'}. " if kept else ""
     return (also_ + _remedies(study)).strip()
 
 
@@ -154,7 +148,7 @@ def _remedies(study: Study) -> str:
         single = "plan" in study.inputs
         words = listed([r.words if single else f"{r.words} ({r.shorthand})" for r in study.remedies], "or")
         return f"Would help, each simulated: {words}."
-    if study.setting.workload.mode == "offline" and study.slos:
+    if study.setting.workload.mode == "offline" and study.goal.slos:
         return "Limits on latency mean little when all requests come at once: give --request-rate or --concurrency."
     rest = "faster GPUs, shorter prompts or looser limits are left"
     return f"Simulated and not enough: {listed(study.tried)}; {rest}." if study.tried else ""
@@ -184,7 +178,7 @@ def _among(study: Study, standing: str) -> str:
     if count == 1:
         return f"It is the only plan{who}: {standing}."
     many = f"{'All' if len(keeping) == count else f'{len(keeping)} of'} {count} plans{who} keep{'s' * (len(keeping) == 1)} " \
-           f"{'it' if len(limits_of(study, study.ranked[0])) == 1 else 'them'}"
+           f"{'it' if len(study.goal.limits(study.ranked[0].metrics)) == 1 else 'them'}"
     tied = _tied(study)
     return f"{many}; this one has the best {standing}{f', a tie with {tied}' if tied else ''}."
 
@@ -226,7 +220,7 @@ def _against(study: Study, first: Ranked) -> str:
 
 def _pace(study: Study, first: Ranked) -> str:
     """What a user of the service feels, and what it puts out."""
-    objective, words = objective_of(study), []
+    objective, words = study.goal.objective, []
     for metric, title in (("ttft", "TTFT"), ("tpot", "TPOT")):
         value = first.metrics.latency(metric, "p95")
         if study.setting.workload.mode != "offline" and math.isfinite(value) and objective.name != metric:
@@ -238,7 +232,7 @@ def _pace(study: Study, first: Ranked) -> str:
 
 def _counted(study: Study, first: Ranked) -> str:
     """Limits of each request."""
-    each = [str(s) for s in parse_slos(study.slos) if s.per_request]
+    each = [str(s) for s in study.goal.slos if s.per_request]
     if not each:
         return ""
     share, goodput = percent(first.metrics.attainment), sig(first.metrics.goodput_req_s)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from apexsim.metrics import Metrics
-from apexsim.objective import LOWER, Objective, rank_key
+from apexsim.objective import LOWER, Margin, Objective, margins, rank_key
 from apexsim.slo import Slo
 
 
@@ -21,6 +21,10 @@ class Goal:
     def key(self, metrics: Metrics, shorthand: str) -> tuple[float, bool, float, str]:
         """Sorts plans, best first (`objective.rank_key`)."""
         return rank_key(metrics, self.objective, self.slos, shorthand, self.power_cap)
+
+    def limits(self, metrics: Metrics) -> tuple[Margin, ...]:
+        """Every limit on a run, and how it fares."""
+        return margins(metrics, self.slos, self.power_cap)
 
     def behind(self, metrics: Metrics, other: Metrics) -> float:
         """How many times worse than another run one is."""

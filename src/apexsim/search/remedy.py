@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from apexsim.errors import InputError, Rejected
-from apexsim.objective import margins, overrun
+from apexsim.objective import overrun
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates, heuristic_plan, routed
 from apexsim.search.assess import assess
@@ -63,7 +63,7 @@ def _works(asked: Asked, trial: Trial) -> Plan | None:
     found = []
     for plan in trial.plans(setting, precision):
         got = assess(setting, goal.slos, plan)
-        if isinstance(got, Rejected) or got.metrics.saturated or overrun(margins(got.metrics, goal.slos, goal.power_cap)):
+        if isinstance(got, Rejected) or got.metrics.saturated or overrun(goal.limits(got.metrics)):
             continue
         found.append((goal.key(got.metrics, plan.shorthand), plan))
     return min(found, key=lambda pair: pair[0])[1] if found else None
@@ -119,7 +119,7 @@ def _clock(study: Study, asked: Asked) -> Remedy | str:
     """A lower clock of the GPUs, where they draw too much."""
     gpu, near = study.setting.cluster.gpu, _near(study)
     drawn = study.ranked[0].metrics.energy.watts
-    if not drawn > study.power_cap or study.inputs.get("clock") or not gpu.clock_mhz > 0:
+    if not drawn > study.goal.power_cap or study.inputs.get("clock") or not gpu.clock_mhz > 0:
         return ""
     for share in CLOCKS:
         mhz = round(share * gpu.clock_mhz)

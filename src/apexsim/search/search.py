@@ -179,9 +179,8 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
                              key[0] == 0, _tie(value, best, width), blocked(setting, found.plan)))  # fmt: skip
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
-        setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
-        tuple(rejected), heuristic.shorthand, note,
-        (*_notes(setting), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)), power_cap=goal.power_cap,
+        setting, goal, _funnel(space, fitting, rejected), tuple(ranked), tuple(rejected), heuristic.shorthand, note,
+        (*_notes(setting), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.search.error import comparison_error, error_of
 from apexsim.search.evaluate import Setting
+from apexsim.search.goal import Goal
 
 FORMAT = "apexsim.study/2"
 
@@ -65,8 +65,7 @@ class Study:
     """
 
     setting: Setting
-    objective: str
-    slos: tuple[str, ...]
+    goal: Goal
     funnel: tuple[Step, ...]
     ranked: tuple[Ranked, ...]
     rejected: tuple[Rejected, ...]
@@ -74,7 +73,6 @@ class Study:
     heuristic_note: str
     notes: tuple[str, ...]
     inputs: dict[str, Any] = field(default_factory=dict)
-    power_cap: float = math.inf  # mean power that a GPU may draw [W]
     interrupted: tuple[int, int] | None = None  # plans looked at, of how many, where the user stopped the search
     hypothetical: tuple[Ranked, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
     remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
@@ -83,7 +81,7 @@ class Study:
     @property
     def error(self) -> tuple[float, float]:
         """Relative half-width of the error bar of the first plan's objective, and of a comparison of two plans."""
-        name = self.objective.partition(":")[0]
+        name = self.goal.objective.name
         return error_of(name, self.ranked[0].account, self.setting.cluster.gpu), comparison_error(name)
 
     @property

@@ -15,11 +15,9 @@ from itertools import product
 from typing import Any
 
 from apexsim.errors import Infeasible, InputError
-from apexsim.objective import parse_objective
 from apexsim.search.goal import Goal
 from apexsim.search.search import Progress
 from apexsim.search.study import Ranked, Study
-from apexsim.slo import parse_slos
 
 LOADS = ("request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "burstiness")
 CHOICES = ("model", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "block_size",
@@ -159,10 +157,8 @@ def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[A
             points.append(Point(values, None, error.reason))
         if progress:
             progress(len(points), len(every), ", ".join(map(str, values)))
-    if not any(p.study for p in points):
+    goal = next((p.study.goal for p in points if p.study), None)
+    if goal is None:
         raise Infeasible(f"none of {len(points)} combinations fits: {points[-1].why}", "larger or more GPUs")
-    limits = parse_slos(tuple(question.get("slos") or ()))
-    cap = question.get("power_cap")
-    goal = Goal(parse_objective(str(question.get("objective", "e2e")), limits), limits, math.inf if cap is None else float(cap))
     inputs = {name: value for name, value in question.items() if value not in (None, (), [], {}, False)}
     return Sweep(model if isinstance(model, str) else ",".join(model), inputs, axes, tuple(points), goal)
