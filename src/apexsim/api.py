@@ -21,7 +21,8 @@ from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import power_law
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
-from apexsim.hardware import Gpu, cluster_of
+from apexsim.gpu import Gpu
+from apexsim.hardware import cluster_of
 from apexsim.links import with_links
 from apexsim.model.families import load_model
 from apexsim.model.model import Model

@@ -27,7 +27,7 @@ from apexsim.cost.work import Demand, Done, done
 from apexsim.engine.kernel import SUM_NAMES, Outcome
 from apexsim.engine.types import DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow
-from apexsim.hardware import Gpu
+from apexsim.gpu import Gpu
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import StageOps
 from apexsim.workload.trace import Workload

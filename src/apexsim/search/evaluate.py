@@ -83,9 +83,7 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     if isinstance(start, Rejected):
         return start
     engine, found = start
-    link = setting.cluster.gpu.link
-    domain = link.span if link.multi_node else setting.cluster.per_node
-    stages = lower(setting.model, plan, setting.cluster.gpu.flops, domain)
+    stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
     axes = axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
     if setting.images:

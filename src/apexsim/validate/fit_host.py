@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError, Rejected, nearest
 from apexsim.search.evaluate import Setting, evaluate
-from apexsim.validate.cases import Case, read_cases
+from apexsim.validate.cases import Case
+from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import Bench, predicted_ms
 
 CONSTANTS = ("gap_s", "prompt_factor", "prompt_add_launch_s", "prompt_floor_launch_s", "prompt_eager_launch_s", "tokenise_s", "request_s",

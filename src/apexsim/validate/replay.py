@@ -13,7 +13,8 @@ from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
 from apexsim.errors import Rejected
 from apexsim.search.evaluate import Evaluation, Setting, evaluate
-from apexsim.validate.cases import Case, read_cases
+from apexsim.validate.cases import Case
+from apexsim.validate.kinds import read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
 
