@@ -13,7 +13,7 @@ from apexsim.report.figures import TITLES, objective_words, scale_of
 from apexsim.report.layout import layouts
 from apexsim.report.page import Row
 from apexsim.search.assess import outcome_of
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 from apexsim.search.study import Ranked, Study
 from apexsim.units import GiB, format_seconds
 

@@ -19,7 +19,7 @@ from apexsim.report.figures import objective_words
 from apexsim.report.page import Row
 from apexsim.report.wiring import links_of
 from apexsim.search import screen
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 from apexsim.search.startable import has_server
 from apexsim.search.study import Study
 from apexsim.units import GB, TFLOPS, GiB, format_count, format_seconds

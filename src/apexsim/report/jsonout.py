@@ -26,7 +26,7 @@ from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
 from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Ranked, Study
 

@@ -20,7 +20,8 @@ from apexsim.metrics import Metrics, Series, measure, series
 from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
-from apexsim.search.evaluate import Evaluation, Setting, evaluate
+from apexsim.search.evaluate import Evaluation, evaluate
+from apexsim.search.setting import Setting
 from apexsim.slo import Slo
 from apexsim.workload.trace import Workload
 

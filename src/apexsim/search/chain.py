@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.cost.bank import load_bank
 from apexsim.cost.load import Load
-from apexsim.cost.price import USUAL, Pricer
+from apexsim.cost.price import USUAL
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
@@ -26,9 +25,9 @@ from apexsim.plan.choose import engine_of
 from apexsim.plan.plan import Precision
 from apexsim.plan.space import candidates
 from apexsim.search.assess import outcome_of
-from apexsim.search.evaluate import Setting
 from apexsim.search.goal import Goal
 from apexsim.search.search import Progress, search
+from apexsim.search.setting import Setting, setting_of
 from apexsim.search.study import Study
 from apexsim.workload.trace import Workload
 
@@ -64,8 +63,7 @@ def setting_for(model: Model, cluster: Cluster, work: Workload, question: Questi
     row: EngineRow = engine_of(question.engine, {"max_num_seqs": question.batch}, cluster, work.longest)
     if model.decoder.role == "encoder" and model.decoder.source_length:
         row = replace(row, tokenise_s=0.0)  # positions of sounds and images are no text
-    pricer = Pricer(load_bank(cluster.gpu, "vllm"), cluster, load=question.load, fused=row.fuses(cluster.gpu.arch))
-    return Setting(model, cluster, row, work, pricer, work.longest)
+    return setting_of(model, cluster, row, work, work.longest, load=question.load)
 
 
 def chained(model: Model, cluster: Cluster, work: Workload, question: Question, *, encoder_cluster: Cluster | None = None,

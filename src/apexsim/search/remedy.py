@@ -17,8 +17,8 @@ from apexsim.objective import overrun
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates, heuristic_plan, routed
 from apexsim.search.assess import assess
-from apexsim.search.evaluate import Setting
 from apexsim.search.goal import Goal
+from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server
 from apexsim.search.study import Remedy, Study
 from apexsim.workload.load import mean_rate
@@ -119,7 +119,7 @@ def _clock(study: Study, asked: Asked) -> Remedy | str:
     """A lower clock of the GPUs, where they draw too much."""
     gpu, near = study.setting.cluster.gpu, _near(study)
     drawn = study.ranked[0].metrics.energy.watts
-    if not drawn > study.goal.power_cap or study.inputs.get("clock") or not gpu.clock_mhz > 0:
+    if not drawn > study.goal.power_cap or study.inputs.get("clock") or not gpu.clock_mhz > 0 or gpu.clock < 1.0:
         return ""
     for share in CLOCKS:
         mhz = round(share * gpu.clock_mhz)

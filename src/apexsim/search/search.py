@@ -20,10 +20,10 @@ from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import comparison_error
-from apexsim.search.evaluate import Setting
 from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
 from apexsim.search.screen import Screened, keep_up, sample, screened
+from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server, others
 from apexsim.search.study import Interrupted, Ranked, Step, Study
 from apexsim.slo import LATENCIES
@@ -177,10 +177,11 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
         ratio = goal.objective.ratio(value, base)
         ranked.append(Ranked(found.plan, found.room, found.stages, found.outcome, found.series, found.metrics, found.account, value, ratio,
                              key[0] == 0, _tie(value, best, width), blocked(setting, found.plan)))  # fmt: skip
+    clocked = any(plan.clock for plan in (space.plans if space else [x.plan for x in fitting]))
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
         setting, goal, _funnel(space, fitting, rejected), tuple(ranked), tuple(rejected), heuristic.shorthand, note,
-        (*_notes(setting), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
+        (*_notes(setting, clocked), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
     )  # fmt: skip
 
 
@@ -214,13 +215,13 @@ def _funnel(space: Space | None, fitting: list[Assessed], rejected: list[Rejecte
     return (*rows, Step("simulated", len(fitting)))
 
 
-def _notes(setting: Setting) -> tuple[str, ...]:
+def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
     work, notes = setting.workload, list(setting.model.notes)
     notes += work.notes
     if not np.isnan(work.ideal_hit):
         notes.append(f"prefix reuse ignored; ideal hit rate {work.ideal_hit:.1%}")
     gpu = setting.cluster.gpu
-    if setting.clocked:
+    if clocked:
         notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
     if not gpu.kernels:
         where = f"times transferred from {gpu.borrow} to its own peaks" if gpu.borrow else "all from the stated roofline"

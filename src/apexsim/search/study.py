@@ -14,8 +14,8 @@ from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.search.error import comparison_error, error_of
-from apexsim.search.evaluate import Setting
 from apexsim.search.goal import Goal
+from apexsim.search.setting import Setting
 
 FORMAT = "apexsim.study/2"
 

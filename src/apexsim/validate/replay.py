@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.cost.account import run_energy, usage
-from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
 from apexsim.errors import Rejected
-from apexsim.search.evaluate import Evaluation, Setting, evaluate
+from apexsim.search.evaluate import Evaluation, evaluate
+from apexsim.search.setting import Setting, pricer_of
 from apexsim.validate.cases import Case
 from apexsim.validate.kinds import read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
 
 FORMAT = "apexsim.validation/1"
-SOURCES = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
 
 
 class Bench:
@@ -30,17 +29,19 @@ class Bench:
 
     def pricer(self, case: Case) -> Pricer:
         """The pricer of a case."""
-        source = SOURCES.get(case.engine.engine, "vllm")
-        fused = case.engine.fuses(case.cluster.gpu.arch)
-        key = (case.cluster.gpu.name, source, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, fused)
+        gpu, engine = case.cluster.gpu, case.engine
+        key = (gpu.name, engine.engine, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, engine.fuses(gpu.arch))
         if key not in self.pricers:
-            bank = load_bank(case.cluster.gpu, source)
-            self.pricers[key] = Pricer(bank, case.cluster, case.custom_all_reduce, fused=fused)
+            self.pricers[key] = pricer_of(case.cluster, engine, case.custom_all_reduce)
         return self.pricers[key]
+
+    def setting(self, case: Case) -> Setting:
+        """What a case was measured on, as a question."""
+        return Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len)
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
         """The simulated run; one that measured fits though the sizing says no gets just enough memory, and a note."""
-        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len)
+        setting = self.setting(case)
         found = evaluate(setting, case.plan)
         if isinstance(found, Evaluation):
             return found, ()
