@@ -104,7 +104,7 @@ def _per_request(run: Run, order: list[int], study: Study) -> tuple[F8, dict[str
     keep = np.array([k for k, i in enumerate(order) if i >= run.warmup], dtype=np.int64)
     rows = [run.sent[order[k]] for k in keep]
     start, first, last = (np.array([getattr(s, name) for s in rows]) for name in ("start", "first", "last"))
-    found = outcome_of(study.setting, study.ranked[0].plan, study.ranked[0].outcome)
+    found = outcome_of(study.setting, study.ranked[0])
     sent, early, late = (x[keep] for x in (found.sent, found.first, found.finish))
     steps = np.array([s.output_len - 1 for s in rows])
     some = steps > 0

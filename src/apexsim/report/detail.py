@@ -12,9 +12,9 @@ from apexsim.report.draw import SHADES, UNKNOWN, bar, change, percent, sig, spar
 from apexsim.report.figures import TITLES, objective_words, scale_of
 from apexsim.report.layout import layouts
 from apexsim.report.page import Row
-from apexsim.search.assess import outcome_of
+from apexsim.search.assess import Assessed, outcome_of
 from apexsim.search.setting import Setting
-from apexsim.search.study import Ranked, Study
+from apexsim.search.study import Study
 from apexsim.units import GiB, format_seconds
 
 BAR = 60  # most characters of the memory bar and of sparklines
@@ -34,7 +34,7 @@ def fitted(width: float, beside: int = BESIDE) -> int:
     return int(max(16, min(BAR, width - beside)))
 
 
-def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
+def layout_rows(setting: Setting, ranked: Assessed) -> list[Row]:
     """The layout of each cell and the collectives of a layer; equal stages are said once."""
     rows: list[Row] = []
     seen: dict[str, int] = {}
@@ -53,7 +53,7 @@ def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
     return rows
 
 
-def memory_rows(ranked: Ranked, width: float = math.inf) -> list[Row]:
+def memory_rows(ranked: Assessed, width: float = math.inf) -> list[Row]:
     """The memory of the tightest GPU as a bar, its legend, and the engine's own lines."""
     room = ranked.room
     used = [(name, size) for name, size in room.ledger if name != "free"]
@@ -70,12 +70,12 @@ def memory_rows(ranked: Ranked, width: float = math.inf) -> list[Row]:
     ]
 
 
-def gpu_seconds(ranked: Ranked) -> dict[str, float]:
+def gpu_seconds(ranked: Assessed) -> dict[str, float]:
     """GPU-seconds by op class: group-seconds times the GPUs of a group."""
     return {name: t * ranked.plan.stage_devices for name, t in ranked.account.seconds}
 
 
-def time_table(ranked: Ranked, other: Ranked | None, width: float = math.inf) -> tuple[list[tuple[str, str]], list[list[str]]]:
+def time_table(ranked: Assessed, other: Assessed | None, width: float = math.inf) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """Heads and rows: kind of work, GPU-seconds, share of the busy time, and the ratio to another plan's seconds."""
     mine, theirs = gpu_seconds(ranked), gpu_seconds(other) if other else {}
     total, total_theirs = sum(mine.values()) or 1.0, sum(theirs.values())
@@ -117,7 +117,7 @@ def _plainly(bottleneck: str) -> str:
     return bottleneck.replace(kind[0], PLAIN.get(kind[0], kind[0])) if kind else bottleneck
 
 
-def use_rows(ranked: Ranked) -> list[Row]:
+def use_rows(ranked: Assessed) -> list[Row]:
     """Bottleneck, use of the hardware, and how well the costs are known."""
     spent = ranked.account
     known = ", ".join(f"{percent(share)} {name}" for name, share in sorted(spent.provenance, key=lambda p: -p[1]))
@@ -135,13 +135,13 @@ def use_rows(ranked: Ranked) -> list[Row]:
 COMPARED = (("ttft", "mean"), ("ttft", "p99"), ("tpot", "mean"), ("itl", "p99"), ("e2e", "mean"), ("e2e", "p99"))
 
 
-def rival_of(study: Study, ranked: Ranked) -> Ranked | None:
+def rival_of(study: Study, ranked: Assessed) -> Assessed | None:
     """The plan to compare with: the heuristic one, or for that itself the best other."""
     others = [r for r in study.ranked if r is not ranked]
     return next((r for r in others if r.plan.shorthand == study.heuristic), others[0] if others else None)
 
 
-def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
+def why_rows(study: Study, ranked: Assessed, rival: Assessed) -> list[Row]:
     """Two plans metric by metric, and where the time differs."""
     objective = study.goal.objective
     which = "heuristic" if rival.plan.shorthand == study.heuristic else "next"
@@ -156,7 +156,7 @@ def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
     ]
 
 
-def _verdict(study: Study, ranked: Ranked, rival: Ranked, objective: Objective, name: str) -> str:
+def _verdict(study: Study, ranked: Assessed, rival: Assessed, objective: Objective, name: str) -> str:
     better = _wins(ranked, rival, objective)
     ratio = max(rival.value, ranked.value) / max(min(rival.value, ranked.value), 1e-30)
     if abs(math.log(max(ratio, 1e-30))) <= study.error[1]:
@@ -164,7 +164,7 @@ def _verdict(study: Study, ranked: Ranked, rival: Ranked, objective: Objective, 
     return f"{objective_words(objective)} is {ratio:.2f}× {'better' if better else 'worse'} than with {name}"
 
 
-def _wins(ranked: Ranked, rival: Ranked, objective: Objective) -> bool:
+def _wins(ranked: Assessed, rival: Assessed, objective: Objective) -> bool:
     return objective.sign * (rival.value - ranked.value) >= 0
 
 
@@ -179,7 +179,7 @@ def _compared(study: Study, mine: Metrics, theirs: Metrics) -> list[str]:
     return [*words, f"output {sig(a, 4)} vs {sig(b, 4)} tok/s ({change(a, b)})"]
 
 
-def _time_words(ranked: Ranked, rival: Ranked) -> str:
+def _time_words(ranked: Assessed, rival: Assessed) -> str:
     """The op classes that differ most, saved ones first."""
     mine, theirs = gpu_seconds(ranked), gpu_seconds(rival)
     total = sum(mine.values())
@@ -192,7 +192,7 @@ def _time_words(ranked: Ranked, rival: Ranked) -> str:
     )
 
 
-def _room_words(ranked: Ranked, rival: Ranked) -> str:
+def _room_words(ranked: Assessed, rival: Assessed) -> str:
     a, b = (r.room.tokens * r.plan.lanes * r.plan.replicas for r in (ranked, rival))
     return f"{a:,} vs {b:,} tokens in all"
 
@@ -200,10 +200,10 @@ def _room_words(ranked: Ranked, rival: Ranked) -> str:
 # ---- how it went ----------------------------------------------------------------------------------------------------
 
 
-def course_rows(study: Study, ranked: Ranked, width: float = math.inf) -> list[Row]:
+def course_rows(study: Study, ranked: Assessed, width: float = math.inf) -> list[Row]:
     """Batch, queue and KV cache over time as sparklines."""
     lanes = ranked.plan.lanes
-    outcome = outcome_of(study.setting, ranked.plan, ranked.outcome)
+    outcome = outcome_of(study.setting, ranked)
     found = series(outcome, study.setting.workload, fitted(width), blocks=ranked.room.blocks * lanes)
     rows = [("running", found.running, ""), ("waiting", found.waiting, ""), ("KV used", found.kv_share, "%")]
     over = format_seconds(ranked.metrics.duration_s)

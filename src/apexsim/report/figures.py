@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.report.draw import percent, sig
-from apexsim.search.study import Ranked, Study
+from apexsim.search.assess import Assessed
+from apexsim.search.study import Study
 from apexsim.slo import LATENCIES
 
 LOOKED_AT = 10  # plans whose means decide a unit
@@ -65,7 +66,7 @@ def objective_short(objective: Objective) -> str:
     return f"{objective.stat} {TITLES.get(objective.name, WORDS[objective.name])}".strip()
 
 
-def reached(study: Study, ranked: Ranked, error: bool = False) -> str:
+def reached(study: Study, ranked: Assessed, error: bool = False) -> str:
     """What a plan reaches of the objective, with its unit and with its error bar."""
     objective = study.goal.objective
     if objective.name in LATENCIES:

@@ -26,9 +26,10 @@ from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
 from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
+from apexsim.search.assess import Assessed
 from apexsim.search.setting import Setting
 from apexsim.search.startable import others
-from apexsim.search.study import FORMAT, Ranked, Study
+from apexsim.search.study import FORMAT, Study
 
 
 def study_json(study: Study) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def _price(setting: Setting) -> dict[str, Any] | None:
     return {"usd_per_gpu_h": usd, **told, "books": known}
 
 
-def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
+def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
     started = launch(setting, ranked.plan)
     return {
         "plan": plan_json(ranked.plan),

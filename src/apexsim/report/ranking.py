@@ -11,8 +11,9 @@ from apexsim.objective import overrun
 from apexsim.report.draw import UNKNOWN, percent, sig, times
 from apexsim.report.figures import objective_short, scale_of
 from apexsim.report.verdict import ties
+from apexsim.search.assess import Assessed
 from apexsim.search.startable import has_server
-from apexsim.search.study import Ranked, Study
+from apexsim.search.study import Study
 from apexsim.slo import LATENCIES
 from apexsim.units import format_count
 
@@ -75,7 +76,7 @@ class _Choice:
         return _Choice(stats, titles)
 
 
-def ranking(study: Study, rows: Sequence[Ranked], width: float, everything: bool = False) -> Ranking:
+def ranking(study: Study, rows: Sequence[Assessed], width: float, everything: bool = False) -> Ranking:
     """The richest table that fits `width` characters; what a limit or the objective names is always in it."""
     choice, left_out = _required(study), False
     extras: list[Extra] = list(EXTRAS)
@@ -116,12 +117,12 @@ def _required(study: Study) -> _Choice:
     return choice.with_(named[objective.name]) if objective.name in named else choice
 
 
-def _fits(study: Study, rows: Sequence[Ranked], choice: _Choice, width: float, short: bool = True) -> bool:
+def _fits(study: Study, rows: Sequence[Assessed], choice: _Choice, width: float, short: bool = True) -> bool:
     made = _columns(study, rows, choice, short)
     return sum(c.width for c in made if c.title in KEPT or not c.alike) <= width
 
 
-def _columns(study: Study, rows: Sequence[Ranked], choice: _Choice, short: bool) -> list[Column]:
+def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: bool) -> list[Column]:
     place = {id(r): i + 1 for i, r in enumerate(study.ranked)}
     made = [
         _column("#", "right", rows, lambda r: str(place[id(r)])),
@@ -137,7 +138,7 @@ def _columns(study: Study, rows: Sequence[Ranked], choice: _Choice, short: bool)
     return [*made, *([remarks] if any(remarks.cells) else [])]
 
 
-OTHERS: dict[str, tuple[str, Callable[[Study, Ranked], str]]] = {
+OTHERS: dict[str, tuple[str, Callable[[Study, Assessed], str]]] = {
     "KV room": ("KV room\ntokens", lambda study, r: format_count(room_tokens(r))),
     "req/s": ("req/s", lambda study, r: sig(r.metrics.request_throughput_per_s)),
     "tok/s": ("output\ntok/s", lambda study, r: sig(r.metrics.output_throughput_tok_s, 4)),
@@ -148,12 +149,12 @@ OTHERS: dict[str, tuple[str, Callable[[Study, Ranked], str]]] = {
 }  # fmt: skip
 
 
-def room_tokens(ranked: Ranked) -> int:
+def room_tokens(ranked: Assessed) -> int:
     """Tokens that all KV caches of the plan hold."""
     return ranked.room.tokens * ranked.plan.lanes * ranked.plan.replicas
 
 
-def limit_cell(study: Study, ranked: Ranked) -> str:
+def limit_cell(study: Study, ranked: Assessed) -> str:
     """✓ and the least margin, or ✗ and the worst overrun; with the limit's metric where there are several."""
     limits = study.goal.limits(ranked.metrics)
     worst = min(limits, key=lambda m: m.share)
@@ -168,11 +169,11 @@ def _counts(study: Study) -> bool:
     return any(slo.per_request for slo in study.goal.slos)
 
 
-def _column(title: str, side: str, rows: Sequence[Ranked], cell: Callable[[Ranked], str]) -> Column:
+def _column(title: str, side: str, rows: Sequence[Assessed], cell: Callable[[Assessed], str]) -> Column:
     return Column(title, side, tuple(cell(r) for r in rows))
 
 
-def _latency(study: Study, name: str, title: str, rows: Sequence[Ranked], stats: Sequence[str]) -> Column:
+def _latency(study: Study, name: str, title: str, rows: Sequence[Assessed], stats: Sequence[str]) -> Column:
     """One latency with its statistics, right-aligned side by side, in the unit of the page."""
     scale = scale_of(study, name)
     cells = [[scale.bare(r.metrics.latency(name, stat)) for stat in stats] for r in rows]
@@ -186,12 +187,12 @@ def _latency(study: Study, name: str, title: str, rows: Sequence[Ranked], stats:
 # ---- what it means ----------------------------------------------------------------------------------------------------
 
 
-def marks(study: Study, ranked: Ranked) -> list[str]:
+def marks(study: Study, ranked: Assessed) -> list[str]:
     """What a reader should know of a plan beside its numbers; the first letters differ."""
     return [mark for mark, (holds, _) in _marks(study).items() if holds(ranked)]
 
 
-def _marks(study: Study) -> dict[str, tuple[Callable[[Ranked], bool], str]]:
+def _marks(study: Study) -> dict[str, tuple[Callable[[Assessed], bool], str]]:
     """Mark -> (whether it holds of a plan, what it means)."""
     first, engine = study.ranked[0], study.setting.engine
     return {
@@ -203,7 +204,7 @@ def _marks(study: Study) -> dict[str, tuple[Callable[[Ranked], bool], str]]:
     }  # fmt: skip
 
 
-def _legend(study: Study, rows: Sequence[Ranked], made: Sequence[Column]) -> list[tuple[str, str]]:
+def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[Column]) -> list[tuple[str, str]]:
     titles = {c.title for c in made}
     found = grammar([r.plan.shorthand for r in rows])
     if "ratio" in titles:

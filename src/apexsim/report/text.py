@@ -19,7 +19,8 @@ from apexsim.report.launch import again, launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
-from apexsim.search.study import Ranked, Study
+from apexsim.search.assess import Assessed
+from apexsim.search.study import Study
 from apexsim.workload.load import mean_rate
 
 TOP = 10  # plans shown
@@ -70,12 +71,12 @@ def _ranked(study: Study, width: float, top: int, everything: bool, single: bool
     yield labelled(rows, width)
 
 
-def chosen(study: Study, top: int) -> list[Ranked]:
+def chosen(study: Study, top: int) -> list[Assessed]:
     """The first `top` plans, and the heuristic one wherever it stands."""
     return [r for i, r in enumerate(study.ranked) if i < top or r.plan.shorthand == study.heuristic]
 
 
-def _detail(study: Study, best: Ranked, width: float) -> Iterator[RenderableType]:
+def _detail(study: Study, best: Assessed, width: float) -> Iterator[RenderableType]:
     rival = rival_of(study, best)
     yield heading(f"{best.plan.shorthand} in detail", _standing(study, best), width=width)
     yield labelled([*layout_rows(study.setting, best), *memory_rows(best, width)], width)
@@ -85,7 +86,7 @@ def _detail(study: Study, best: Ranked, width: float) -> Iterator[RenderableType
     yield labelled([*used, *(why_rows(study, best, rival) if rival else [])], width)
 
 
-def _standing(study: Study, best: Ranked) -> str:
+def _standing(study: Study, best: Assessed) -> str:
     """The objective with its error bar, and against the heuristic plan."""
     if best.plan.shorthand == study.heuristic:
         beside = "; the heuristic plan"

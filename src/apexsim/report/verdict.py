@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from apexsim.cost.books import told
 from apexsim.cost.power import power_spread
-from apexsim.objective import Margin, overrun
+from apexsim.objective import Margin
 from apexsim.report.draw import percent, sig
 from apexsim.report.figures import held, left, listed, objective_short, reached, scale_of
+from apexsim.search.assess import Assessed
 from apexsim.search.error import error_of
 from apexsim.search.startable import has_server, others
-from apexsim.search.study import Ranked, Study
+from apexsim.search.study import Study
 from apexsim.workload.load import mean_rate
 
 SURE = "two of three measured runs lay within ±{} of the prediction; models, GPUs and releases that nobody measured lie further off"
@@ -63,7 +64,7 @@ def also(study: Study) -> str:
     able = listed(others(study.setting, best.plan), "or")
     who = f"{able} can" if able else "no engine can"
     gain = study.goal.objective.ratio(best.value, first.value)
-    better = (overrun(study.goal.limits(best.metrics)), best.metrics.saturated) <= (overrun(study.goal.limits(first.metrics)), first.metrics.saturated)
+    better = best.key[:2] <= first.key[:2]  # limits, then load
     if best.keeps and not first.keeps:
         return f"{layouts}: {best.plan.shorthand} keeps the limits ({who} start it): --hypothetical"
     if better and gain > 1.0 + study.error[1] and math.isfinite(gain):
@@ -97,7 +98,7 @@ def _how_it_comes(study: Study) -> list[str]:
 # ---- the three answers --------------------------------------------------------------------------------------------
 
 
-def _fine(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
+def _fine(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
     load = f" {load_words(study)}" if study.setting.workload.mode != "offline" else ""
     standing = f"{objective_short(study.goal.objective)} {reached(study, first, error=True)}"
     name = first.plan.shorthand
@@ -111,7 +112,7 @@ def _fine(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
     return [head, _beside(study, first), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
 
 
-def _missed(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
+def _missed(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
     missed = [m for m in limits if not m.kept]
     names = listed([m.name for m in (missed if len(limits) > 1 and "plan" in study.inputs else limits)])
     single = "plan" in study.inputs
@@ -122,11 +123,11 @@ def _missed(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str
     return [f"{head} {load_words(study)}: {who}{how}.", *full, _helps(study), _counted(study, first), _sure(study, first, limits)]
 
 
-def _saturated(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
+def _saturated(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
     return [_served(study, first), _helps(study), _cost(study, first)]
 
 
-def _served(study: Study, first: Ranked) -> str:
+def _served(study: Study, first: Assessed) -> str:
     """What is served of the load, at most."""
     able = [first] if "plan" in study.inputs else study.ranked
     most = max(able, key=lambda r: r.metrics.request_throughput_per_s)
@@ -189,13 +190,13 @@ def _tied(study: Study) -> str:
     return listed(same) if len(same) <= 2 else f"{len(same)} others"
 
 
-def ties(first: Ranked, other: Ranked) -> bool:
+def ties(first: Assessed, other: Assessed) -> bool:
     """Whether another plan is as good as the first, as far as a prediction can tell."""
     good = all(r.tie and r.keeps and not r.metrics.saturated for r in (first, other))
     return good and bool(first.blocked) == bool(other.blocked)
 
 
-def _beside(study: Study, first: Ranked) -> str:
+def _beside(study: Study, first: Assessed) -> str:
     """The best plan against the others."""
     if "plan" in study.inputs:
         return _against(study, first)
@@ -208,7 +209,7 @@ def _beside(study: Study, first: Ranked) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _against(study: Study, first: Ranked) -> str:
+def _against(study: Study, first: Assessed) -> str:
     """One plan against the usual one."""
     if first.plan.shorthand == study.heuristic or not math.isfinite(first.ratio):
         return ""
@@ -218,7 +219,7 @@ def _against(study: Study, first: Ranked) -> str:
     return f"It is {better:.2f}× {'better' if first.ratio >= 1.0 else 'worse'} than the usual plan, {study.heuristic}."
 
 
-def _pace(study: Study, first: Ranked) -> str:
+def _pace(study: Study, first: Assessed) -> str:
     """What a user of the service feels, and what it puts out."""
     objective, words = study.goal.objective, []
     for metric, title in (("ttft", "TTFT"), ("tpot", "TPOT")):
@@ -230,7 +231,7 @@ def _pace(study: Study, first: Ranked) -> str:
     return "".join(f", {word}" for word in words)
 
 
-def _counted(study: Study, first: Ranked) -> str:
+def _counted(study: Study, first: Assessed) -> str:
     """Limits of each request."""
     each = [str(s) for s in study.goal.slos if s.per_request]
     if not each:
@@ -239,7 +240,7 @@ def _counted(study: Study, first: Ranked) -> str:
     return f"{share} of its requests keep {listed(each)}: goodput {goodput} requests/s."
 
 
-def _cost(study: Study, ranked: Ranked) -> str:
+def _cost(study: Study, ranked: Assessed) -> str:
     usd, book = study.setting.price
     if not math.isfinite(usd):
         return ""
@@ -250,7 +251,7 @@ def _cost(study: Study, ranked: Ranked) -> str:
     )
 
 
-def _sure(study: Study, ranked: Ranked, limits: tuple[Margin, ...]) -> str:
+def _sure(study: Study, ranked: Assessed, limits: tuple[Margin, ...]) -> str:
     """How far to believe it, and which limits are nearer than that."""
     error = _error_of(study, ranked)
     close = [m for m in limits if abs(m.share) < error(m.metric)]
@@ -263,6 +264,6 @@ def _sure(study: Study, ranked: Ranked, limits: tuple[Margin, ...]) -> str:
     return f"{nearer}: measure before you rely on it."
 
 
-def _error_of(study: Study, ranked: Ranked) -> Callable[[str], float]:
+def _error_of(study: Study, ranked: Assessed) -> Callable[[str], float]:
     gpu = study.setting.cluster.gpu
     return lambda metric: power_spread()[0] if metric == "power" else error_of(metric, ranked.account, gpu)

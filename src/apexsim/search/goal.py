@@ -9,6 +9,8 @@ from apexsim.metrics import Metrics
 from apexsim.objective import LOWER, Margin, Objective, margins, rank_key
 from apexsim.slo import Slo
 
+Key = tuple[float, bool, float, str]  # limits missed, overload, objective, shorthand
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -18,7 +20,7 @@ class Goal:
     slos: tuple[Slo, ...] = ()
     power_cap: float = math.inf  # mean power of a GPU [W]
 
-    def key(self, metrics: Metrics, shorthand: str) -> tuple[float, bool, float, str]:
+    def key(self, metrics: Metrics, shorthand: str) -> Key:
         """Sorts plans, best first (`objective.rank_key`)."""
         return rank_key(metrics, self.objective, self.slos, shorthand, self.power_cap)
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from apexsim.errors import InputError, Rejected
-from apexsim.objective import overrun
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates, heuristic_plan, routed
 from apexsim.search.assess import assess
@@ -62,11 +61,11 @@ def _works(asked: Asked, trial: Trial) -> Plan | None:
         return None
     found = []
     for plan in trial.plans(setting, precision):
-        got = assess(setting, goal.slos, plan)
-        if isinstance(got, Rejected) or got.metrics.saturated or overrun(goal.limits(got.metrics)):
+        got = assess(setting, goal, plan)
+        if isinstance(got, Rejected) or got.metrics.saturated or not got.keeps:
             continue
-        found.append((goal.key(got.metrics, plan.shorthand), plan))
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+        found.append(got)
+    return min(found, key=lambda run: run.key).plan if found else None
 
 
 def _near(study: Study) -> Callable[[Setting, Precision], Sequence[Plan]]:

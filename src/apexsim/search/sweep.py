@@ -15,9 +15,10 @@ from itertools import product
 from typing import Any
 
 from apexsim.errors import Infeasible, InputError
+from apexsim.search.assess import Assessed
 from apexsim.search.goal import Goal
 from apexsim.search.search import Progress
-from apexsim.search.study import Ranked, Study
+from apexsim.search.study import Study
 
 LOADS = ("request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "burstiness")
 CHOICES = ("model", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "block_size",
@@ -43,7 +44,7 @@ class Point:
     why: str = ""
 
     @property
-    def first(self) -> Ranked:
+    def first(self) -> Assessed:
         """The plan that stands for it."""
         assert self.study is not None
         return self.study.ranked[0]
@@ -79,7 +80,7 @@ class Sweep:
         return all(group and group[0].first.keeps for _, group in self.scenarios)
 
     def _key(self, point: Point) -> tuple[Any, ...]:
-        return self.goal.key(point.first.metrics, point.first.plan.shorthand)
+        return point.first.key
 
     def good(self, point: Point) -> bool:
         """Whether a combination keeps the limits and the load."""
