@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+from dataclasses import replace
 
 from apexsim.metrics import Metrics, series
 from apexsim.objective import Objective
@@ -111,19 +111,13 @@ def _beside(name: str, mine: float, theirs: float, total: float) -> str:
     return UNKNOWN if name == "idle" or not theirs else times(mine / theirs)
 
 
-def _plainly(bottleneck: str) -> str:
-    """The bottleneck with the kind of work in plain words."""
-    kind = re.search(r"(?<=: ).+(?= \()", bottleneck)
-    return bottleneck.replace(kind[0], PLAIN.get(kind[0], kind[0])) if kind else bottleneck
-
-
 def use_rows(ranked: Assessed) -> list[Row]:
     """Bottleneck, use of the hardware, and how well the costs are known."""
-    spent = ranked.account
+    spent, found = ranked.account, ranked.account.bottleneck
     known = ", ".join(f"{percent(share)} {name}" for name, share in sorted(spent.provenance, key=lambda p: -p[1]))
     idle = spent.idle / max(spent.idle + spent.busy, 1e-30)
     return [
-        ("bottleneck", _plainly(spent.bottleneck)),
+        ("bottleneck", str(replace(found, kind=PLAIN.get(found.kind, found.kind)) if found.peak else found)),
         ("use", f"MFU {percent(spent.mfu)} of peak FLOP/s, MBU {percent(spent.mbu)} of memory bandwidth, while at work; a request is "
                 f"there {percent(1 - idle)} of the time, which says nothing about room for more: requests share steps"),
         ("cost data", f"{known} (shares of the GPU time)"),

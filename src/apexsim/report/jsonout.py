@@ -238,5 +238,5 @@ def account_json(account: Account) -> dict[str, Any]:
         "bytes_per_gpu": account.nbytes,
         "mfu": account.mfu,
         "mbu": account.mbu,
-        "bottleneck": account.bottleneck,
+        "bottleneck": str(account.bottleneck),
     }
