@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apexsim.cost.account import Account
 from apexsim.errors import shown as printable
+from apexsim.metrics import Times
 from apexsim.plan.space import stage_layers
 from apexsim.report.jsonout import study_json
 from apexsim.report.layout import layouts
@@ -22,7 +22,6 @@ from apexsim.search.chain import Part
 from apexsim.search.study import Study
 from apexsim.units import GiB
 
-F8 = NDArray[np.float64]
 FORMAT = "apexsim.apex/1"
 RULE = "=" * 80
 NOTHING = 1e-5  # rows below are left out
@@ -40,23 +39,12 @@ class Wanted:
     batch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """One run as its clients see it: from sending, encoding included.  ttft, e2e [R] s; gap: mean per request, several tokens [s]."""
-
-    ttft: F8
-    e2e: F8
-    gap: F8
-    duration: float
-
-    @classmethod
-    def of(cls, part: Part, ranked: Assessed) -> Times:
-        """The run of one plan."""
-        setting = part.study.setting
-        outcome, output = outcome_of(setting, ranked), setting.workload.output
-        begun, many = (part.sent if setting.workload.mode != "closed" else outcome.sent), output > 1
-        gaps = ((outcome.finish - outcome.first) / np.maximum(output - 1, 1))[many]
-        return cls(outcome.first - begun, outcome.finish - begun, gaps, float(outcome.finish.max() - begun.min()))
+def times_of(part: Part, ranked: Assessed) -> Times:
+    """The run of one plan as its clients see it: from sending, encoding included."""
+    setting = part.study.setting
+    outcome = outcome_of(setting, ranked)
+    begun = part.sent if setting.workload.mode != "closed" else outcome.sent
+    return Times(begun, outcome.first, outcome.finish, setting.workload.output)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -99,7 +87,7 @@ def apex_json(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) 
 
 
 def _schedule(part: Part, ranked: Assessed, wanted: Wanted) -> dict[str, Any]:
-    times = Times.of(part, ranked)
+    times = times_of(part, ranked)
     rows = _performance(part, ranked, times, wanted)
     limits = zip(("ttft", "tpot"), (wanted.ttft_slo, wanted.tpot_slo), _met(times, wanted))
     return {
@@ -142,7 +130,7 @@ def _kind(name: str) -> str:
 
 
 def _output(part: Part, ranked: Assessed, accounts: Sequence[Account], wanted: Wanted) -> list[str]:
-    times = Times.of(part, ranked)
+    times = times_of(part, ranked)
     joules = ranked.metrics.energy.joules
     power = f"{joules / 1e3:.2f} KJ" if joules == joules else "unknown (no power figures of this GPU)"
     return [
@@ -187,19 +175,18 @@ def _performance(part: Part, ranked: Assessed, times: Times, wanted: Wanted) -> 
             ("Latency: Avg. Time to first token (TTFT in msec)", 1e3 * float(times.ttft.mean()), "msec"),
             ("Latency: Avg. Time per output token (TPOT in msec)", 1e3 * gap if gap == gap else 0.0, "msec"),
         ]
-    if len(times.gap) and decodes:
+    gaps, e2e = times.tpot[times.several], times.e2e
+    if len(gaps) and decodes:
         wide = sorted({50, 95, *wanted.token_percentiles})
-        rows += [(f"Avg. TBT Percentile: P{p}", 1e3 * float(np.percentile(times.gap, p)), "msec") for p in wide]
+        rows += [(f"Avg. TBT Percentile: P{p}", 1e3 * float(np.percentile(gaps, p)), "msec") for p in wide]
     for p in sorted({50, 95, *wanted.request_percentiles}):
-        rows.append((f"Request Completion Latency: {p}th percentile", float(np.percentile(times.e2e, p)), "sec"))
+        rows.append((f"Request Completion Latency: {p}th percentile", float(np.percentile(e2e, p)), "sec"))
     return [*rows, ("Avg. MFU Per iteration", 100 * ranked.account.mfu, "%"), ("MBU", 100 * ranked.account.mbu, "%")]
 
 
 def _met(times: Times, wanted: Wanted) -> tuple[float, float]:
     """Shares of the requests that keep the limit of TTFT, and of TPOT."""
-    single = len(times.ttft) - len(times.gap)  # one token has no gap and keeps every limit
-    paced = (float((times.gap <= wanted.tpot_slo / 1e3).sum()) + single) / len(times.ttft)
-    return float((times.ttft <= wanted.ttft_slo / 1e3).mean()), paced
+    return float((times.ttft <= wanted.ttft_slo / 1e3).mean()), float((times.tpot <= wanted.tpot_slo / 1e3).mean())
 
 
 def _slos(times: Times, wanted: Wanted) -> list[list[str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from apexsim.cost.account import Account, account, run_energy, usage
+from apexsim.cost.power import Energy
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import I4
 from apexsim.errors import Rejected
@@ -105,8 +106,11 @@ def _folded(values: I4) -> I4:
 
 def _metrics(setting: Setting, slos: tuple[Slo, ...], found: Evaluation) -> Metrics:
     """What a run means, with what it drew and cost."""
-    plan = found.plan
-    used = usage(found.stages, found.costs, found.outcome, plan.lanes, setting.pricer.bank.peaks)
-    energy = run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, plan.devices)
-    metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=slos)
-    return replace(metrics, energy=replace(energy, server=setting.server), usd_h=setting.price[0])
+    metrics = measure(found.outcome, setting.workload, devices=found.plan.devices, slos=slos)
+    return replace(metrics, energy=replace(energy_of(setting, found), server=setting.server), usd_h=setting.price[0])
+
+
+def energy_of(setting: Setting, found: Evaluation) -> Energy:
+    """Power and energy of the GPUs over a whole run."""
+    used = usage(found.stages, found.costs, found.outcome, found.plan.lanes, setting.pricer.bank.peaks)
+    return run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, found.plan.devices)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apexsim.cost.account import run_energy, usage
 from apexsim.cost.price import Pricer
 from apexsim.errors import Rejected
+from apexsim.metrics import Times
+from apexsim.search.assess import energy_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting, pricer_of
 from apexsim.validate.cases import Case
@@ -55,26 +56,25 @@ class Bench:
 def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
     """Means over requests [ms]: TTFT, TPOT (outputs of one token left out), ITL over all gaps, end to end; output tokens per s and GPU."""
     o, output = found.outcome, case.workload.output
-    many = output > 1
-    decode = o.finish - o.first
+    times = Times(o.sent, o.first, o.finish, output)
+    many = times.several
     return {
-        "ttft_mean_ms": 1e3 * float((o.first - o.sent).mean()),
-        "tpot_mean_ms": 1e3 * float((decode[many] / (output[many] - 1)).mean()) if many.any() else 0.0,
-        "itl_mean_ms": 1e3 * float(decode.sum() / max(1, int((output - 1).sum()))),
-        "e2e_mean_ms": 1e3 * float((o.finish - o.sent).mean()),
-        "out_tok_s_per_gpu": float(output.sum() / (o.finish.max() - o.sent.min())) / case.plan.devices,
+        "ttft_mean_ms": 1e3 * float(times.ttft.mean()),
+        "tpot_mean_ms": 1e3 * float(times.tpot[many].mean()) if many.any() else 0.0,
+        "itl_mean_ms": 1e3 * float((o.finish - o.first).sum() / max(1, int((output - 1).sum()))),
+        "e2e_mean_ms": 1e3 * float(times.e2e.mean()),
+        "out_tok_s_per_gpu": float(output.sum() / times.duration) / case.plan.devices,
     }
 
 
 ENERGY = ("power_w_per_gpu", "j_per_out_token")
 
 
-def predicted_energy(found: Evaluation, case: Case, pricer: Pricer) -> dict[str, float]:
+def predicted_energy(setting: Setting, found: Evaluation, case: Case) -> dict[str, float]:
     """W of a GPU and J per output token of the run; nothing where the case measured neither."""
     if not case.measured.keys() & set(ENERGY):
         return {}
-    used = usage(found.stages, found.costs, found.outcome, case.plan.lanes, pricer.bank.peaks)
-    energy = run_energy(case.cluster.gpu, used, found.outcome, case.workload, case.plan.devices)
+    energy = energy_of(setting, found)
     return dict(zip(ENERGY, (energy.watts, energy.per_output_token)))
 
 
@@ -86,7 +86,7 @@ def _row(bench: Bench, case: Case | Answered | Skipped) -> dict[str, Any]:
     found, notes = bench.predict(case)
     if isinstance(found, Rejected):
         return {"id": case.id, "status": "skipped", "reason": found.reason, "metrics": {}, "labels": case.labels}
-    predicted = predicted_ms(found, case) | predicted_energy(found, case, bench.pricer(case))
+    predicted = predicted_ms(found, case) | predicted_energy(bench.setting(case), found, case)
     metrics = case.known | {
         name: {"measured": value, "predicted": predicted[name]}
         for name, value in case.measured.items()
