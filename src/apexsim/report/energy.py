@@ -39,7 +39,7 @@ def power_rows(study: Study, ranked: Assessed) -> list[Row]:
             f"{sig(spent.wall_w)} W and {sig(spent.wall_per_output_token)} J per output token at the wall",
         )
     ]
-    asked = study.goal.objective.name in OF_POWER and "plan" not in study.inputs and len(study.ranked) > 1
+    asked = study.goal.objective.name in OF_POWER and not study.single and len(study.ranked) > 1
     return [*rows, ("energy", least_energy(study))] if asked else rows
 
 

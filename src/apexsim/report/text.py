@@ -37,19 +37,18 @@ def render(
 
 def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
     gpus = study.setting.cluster
-    single = "plan" in study.inputs
     yield heading("apexsim", f"{study.setting.model.name} on {gpus.size} × {gpus.gpu.name}", width=width)
     aside = also(study)
     yield labelled([("answer", verdict(study).text), *([("also", aside)] if aside else [])], width)
     yield Text()
     yield heading("question", width=width)
     yield labelled(understood(study), width)
-    if not single:
+    if not study.single:
         yield Text()
         yield heading("plans", funnel_line(study), width=width)
         yield columns([("", "left"), ("", "left")], funnel_rows(study), width=min(width, WIDEST))
     yield Text()
-    yield from _ranked(study, width, top, everything, single)
+    yield from _ranked(study, width, top, everything)
     yield Text()
     yield from _detail(study, study.ranked[0], width)
     yield Text()
@@ -58,11 +57,11 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     yield labelled([("then", pasted(line, width)) for line in _suggestions(study)], width)
 
 
-def _ranked(study: Study, width: float, top: int, everything: bool, single: bool) -> Iterator[RenderableType]:
+def _ranked(study: Study, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
     shown = chosen(study, len(study.ranked) if everything else top)
     made = ranking(study, shown, width, everything)
     hidden = len(study.ranked) - len(shown)
-    yield heading("simulated" if single else "ranked", f"by {objective_short(study.goal.objective)}", width=width)
+    yield heading("simulated" if study.single else "ranked", f"by {objective_short(study.goal.objective)}", width=width)
     yield columns([(c.title, c.side) for c in made.columns], list(zip(*(c.cells for c in made.columns))), bold=0)
     more = [f"{hidden} more plan{'s' * (hidden > 1)} with --all"] if hidden else []
     more += [] if made.whole else ["more columns on a wider page"]
@@ -99,7 +98,7 @@ def _standing(study: Study, best: Assessed) -> str:
 
 def _launch(study: Study, width: float) -> Iterator[RenderableType]:
     """How to start the plan, from the first column on so that it can be pasted, and what to know about it."""
-    best = study.ranked[0] if "plan" in study.inputs else study.best
+    best = study.ranked[0] if study.single else study.best
     if best is None:
         return
     started = launch(study.setting, best.plan)
@@ -114,7 +113,7 @@ def _suggestions(study: Study) -> list[str]:
     """Two or three commands that look further."""
     defaults = {name: p.default for name, p in signature(ask).parameters.items()} | {"slos": ()}
     inputs = {k: v for k, v in study.inputs.items() if k != "plan"}
-    if "plan" in study.inputs:
+    if study.single:
         widths = dict.fromkeys(("tp", "pp", "dp", "ep", "enable_expert_parallel"))
         return [again("plan", inputs, defaults, **widths), again("plan", inputs, defaults, **widths, json="study.json")]
     lines = [again("plan", inputs, defaults, **remedy.changes) for remedy in study.remedies[:2]]

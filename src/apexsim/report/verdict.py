@@ -52,7 +52,7 @@ def verdict(study: Study) -> Verdict:
 def also(study: Study) -> str:
     """One line about the plans that the engine cannot be started with; "" where there are none."""
     first, engine = study.ranked[0], study.setting.engine
-    if first.blocked and "plan" in study.inputs and has_server(study.setting):
+    if first.blocked and study.single and has_server(study.setting):
         able = listed(others(study.setting, first.plan), "or")
         return f"{engine.engine} cannot be started with it: {first.blocked}{f'; {able} can' if able else ''}"
     if not has_server(study.setting):
@@ -105,7 +105,7 @@ def _fine(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str
     if limits:
         head = f"{name} keeps {_number(limits)}{load}: " + "; ".join(f"{held(study, m)} ({left(m)})" for m in limits) + "."
         return [head, _among(study, standing), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
-    if "plan" in study.inputs:
+    if study.single:
         head = f"{name} {'keeps up' if study.setting.workload.mode == 'open' else 'reaches'}{load}: {standing}{_pace(study, first)}."
     else:
         head = f"{name} is the best {_of_how_many(study)}{load}: {standing}{_pace(study, first)}."
@@ -114,10 +114,9 @@ def _fine(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str
 
 def _missed(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
     missed = [m for m in limits if not m.kept]
-    names = listed([m.name for m in (missed if len(limits) > 1 and "plan" in study.inputs else limits)])
-    single = "plan" in study.inputs
-    head = f"{first.plan.shorthand} does not keep {names}" if single else f"No plan keeps {names}"
-    who = "" if single or len(study.ranked) == 1 else f"the nearest, {first.plan.shorthand}, has "
+    names = listed([m.name for m in (missed if len(limits) > 1 and study.single else limits)])
+    head = f"{first.plan.shorthand} does not keep {names}" if study.single else f"No plan keeps {names}"
+    who = "" if study.single or len(study.ranked) == 1 else f"the nearest, {first.plan.shorthand}, has "
     how = "; ".join(f"{held(study, m)} ({left(m)})" for m in missed)
     full = [_served(study, first)] if first.metrics.saturated else []
     return [f"{head} {load_words(study)}: {who}{how}.", *full, _helps(study), _counted(study, first), _sure(study, first, limits)]
@@ -129,7 +128,7 @@ def _saturated(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> lis
 
 def _served(study: Study, first: Assessed) -> str:
     """What is served of the load, at most."""
-    able = [first] if "plan" in study.inputs else study.ranked
+    able = [first] if study.single else study.ranked
     most = max(able, key=lambda r: r.metrics.request_throughput_per_s)
     gpus = study.setting.cluster
     return (
@@ -139,15 +138,14 @@ def _served(study: Study, first: Assessed) -> str:
 
 
 def _helps(study: Study) -> str:
-    kept = next((r for r in study.ranked[1:] if r.keeps and not r.metrics.saturated), None) if "plan" in study.inputs else None
+    kept = next((r for r in study.ranked[1:] if r.keeps and not r.metrics.saturated), None) if study.single else None
     also_ = f"{kept.plan.shorthand}, the usual plan, {'does' if study.goal.slos else 'keeps up'}. " if kept else ""
     return (also_ + _remedies(study)).strip()
 
 
 def _remedies(study: Study) -> str:
     if study.remedies:
-        single = "plan" in study.inputs
-        words = listed([r.words if single else f"{r.words} ({r.shorthand})" for r in study.remedies], "or")
+        words = listed([r.words if study.single else f"{r.words} ({r.shorthand})" for r in study.remedies], "or")
         return f"Would help, each simulated: {words}."
     if study.setting.workload.mode == "offline" and study.goal.slos:
         return "Limits on latency mean little when all requests come at once: give --request-rate or --concurrency."
@@ -172,7 +170,7 @@ def _of_how_many(study: Study) -> str:
 def _among(study: Study, standing: str) -> str:
     """How many plans keep the limits, and what ranks them."""
     count = len(study.ranked)
-    if "plan" in study.inputs:
+    if study.single:
         return f"Its {standing}."
     keeping = [r for r in study.ranked if r.keeps and not r.metrics.saturated]
     who = f" that {study.setting.engine.engine} can start" if has_server(study.setting) and not any(r.blocked for r in study.ranked) else ""
@@ -198,7 +196,7 @@ def ties(first: Assessed, other: Assessed) -> bool:
 
 def _beside(study: Study, first: Assessed) -> str:
     """The best plan against the others."""
-    if "plan" in study.inputs:
+    if study.single:
         return _against(study, first)
     tied, words = _tied(study), []
     if math.isfinite(first.ratio) and first.ratio > 1.0 + study.error[1]:

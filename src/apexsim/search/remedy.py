@@ -47,7 +47,7 @@ def remedied(study: Study, asked: Asked) -> Study:
     first = study.ranked[0]
     if first.keeps and not first.metrics.saturated:
         return study
-    found = [kind(study, asked) for kind in ((_load, _format) if "plan" in study.inputs else (_load, _clock, _gpus, _format))]
+    found = [kind(study, asked) for kind in ((_load, _format) if study.single else (_load, _clock, _gpus, _format))]
     return replace(
         study, remedies=tuple(x for x in found if isinstance(x, Remedy)), tried=tuple(x for x in found if isinstance(x, str) and x)
     )
@@ -71,7 +71,7 @@ def _works(asked: Asked, trial: Trial) -> Plan | None:
 def _near(study: Study) -> Callable[[Setting, Precision], Sequence[Plan]]:
     """The first plans of the study, and the one that serves most."""
     able = [r for r in study.ranked if not r.blocked] or list(study.ranked)
-    if "plan" in study.inputs:
+    if study.single:
         return lambda setting, precision: [study.ranked[0].plan]
     most = max(able, key=lambda r: r.metrics.output_throughput_tok_s)
     plans = list(dict.fromkeys([most.plan, *(r.plan for r in able[:NEAR])]))
@@ -174,7 +174,7 @@ def _format(study: Study, asked: Asked) -> Remedy | str:
     first = study.ranked[0].plan
     if first.precision.default not in WIDE or first.precision.weights or not study.setting.cluster.gpu.flops.get("fp8"):
         return ""
-    flag = "weight_dtype" if "plan" in study.inputs else "quant"
+    flag = "weight_dtype" if study.single else "quant"
     near = _near(study)
 
     def slim(setting: Setting, precision: Precision) -> list[Plan]:

@@ -62,6 +62,11 @@ class Study:
         return error_of(name, self.ranked[0].account, self.setting.cluster.gpu), comparison_error(name)
 
     @property
+    def single(self) -> bool:
+        """Whether one plan was asked for, which stands first, with the heuristic one beside it."""
+        return "plan" in self.inputs
+
+    @property
     def best(self) -> Assessed | None:
         """The best plan that the engine can be started with."""
         return next((r for r in self.ranked if not r.blocked), None)
