@@ -26,7 +26,8 @@ import numpy as np
 from apexsim import api
 from apexsim.errors import Infeasible
 from apexsim.objective import parse_objective
-from apexsim.search.study import Ranked, Study
+from apexsim.search.assess import Assessed
+from apexsim.search.study import Study
 from apexsim.workload.stream import read_trace
 from apexsim.workload.trace import Workload
 
@@ -97,7 +98,7 @@ def first_fit(model: str, cluster: str, work: Workload) -> tuple[str, Study, flo
     return None
 
 
-def able(plans: Sequence[Ranked]) -> list[Ranked]:
+def able(plans: Sequence[Assessed]) -> list[Assessed]:
     """Plans that keep up with the load; all where none does."""
     return [r for r in plans if not r.metrics.saturated] or list(plans)
 
@@ -111,7 +112,7 @@ def gain(study: Study, name: str) -> float:
     return math.nan if base is None else goal.ratio(best, goal.value(base.metrics))
 
 
-def frugal(plans: Sequence[Ranked], within: float) -> tuple[float, float]:
+def frugal(plans: Sequence[Assessed], within: float) -> tuple[float, float]:
     """(share of energy saved, E2E paid) by the plan of least energy whose E2E is `within` times the lowest, against that one."""
     fast = min(able(plans), key=lambda r: r.metrics.e2el.mean).metrics
     allowed = [r.metrics for r in able(plans) if r.metrics.e2el.mean <= within * fast.e2el.mean]

@@ -22,9 +22,9 @@ from apexsim.model.families import load_model
 from apexsim.objective import parse_objective
 from apexsim.plan.plan import Precision
 from apexsim.plan.space import candidates
-from apexsim.search.evaluate import Setting
 from apexsim.search.goal import Goal
 from apexsim.search.search import search
+from apexsim.search.setting import Setting
 from apexsim.workload.trace import Workload
 
 QUESTIONS = ("llama-3.1-8b:8", "llama-3.1-70b:8", "deepseek-ai--DeepSeek-V3:8", "deepseek-ai--DeepSeek-V3:32",

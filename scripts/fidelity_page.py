@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from apexsim.errors import Rejected
-from apexsim.validate.cases import Case, read_cases
+from apexsim.validate.cases import Case
+from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import Bench, predicted_ms, run
 from apexsim.validate.score import score
 

@@ -12,7 +12,7 @@ from apexsim.model.names import model_names
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates
 from apexsim.report.launch import Ask, Launch, asked, launch
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 
 LOAD: dict[str, Any] = {"prompt_len": 700, "output_len": 100, "num_requests": 4, "request_rate": 1.0}
 SETTINGS: tuple[dict[str, Any], ...] = (

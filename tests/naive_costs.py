@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from apexsim.cost.bank import Bank
 from apexsim.engines import EngineRow
-from apexsim.hardware import Cluster, Link
+from apexsim.gpu import Link
+from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
 from apexsim.plan.lower import StageOps
 from apexsim.plan.plan import Plan

@@ -31,7 +31,7 @@ from apexsim.report.verdict import also, verdict
 from apexsim.search.error import error_of
 from apexsim.search.search import search
 from apexsim.search.study import Study
-from apexsim.slo import parse_slo, parse_slos
+from apexsim.slo import parse_slo
 
 Capture = pytest.CaptureFixture[str]
 SHORT = {"prompt_len": 300, "output_len": 30, "num_requests": 60}
@@ -78,7 +78,7 @@ every = pytest.mark.parametrize("name", QUESTIONS)
 @every
 def test_the_error_bar_is_that_of_the_plan_that_is_spoken_of(name: str) -> None:
     found = study(name)
-    own = error_of(found.objective.partition(":")[0], found.ranked[0].account, found.setting.cluster.gpu)
+    own = error_of(found.goal.objective.name, found.ranked[0].account, found.setting.cluster.gpu)
     assert found.error[0] == own
 
 
@@ -86,6 +86,9 @@ def test_only_what_was_simulated_is_said_to_be_not_enough() -> None:
     assert study("one request, missed").tried == ("64 GPUs", "fp8 weights")
     assert study("few users, missed").tried == ("64 GPUs", "fp8 weights")  # one user was asked for
     assert study("largest, missed").tried == ("0.11 requests/s", "fp8 weights")  # 96 GPUs would be more than are tried
+    short = {"prompt_len": 64, "output_len": 8, "num_requests": 8, "request_rate": 4.0}
+    slow = api.plan("llama-3.1-8b", gpu="h100@1200MHz", gpus=1, power_cap=50.0, **short)
+    assert not slow.keeps and not any("MHz" in words for words in slow.tried)  # a GPU with a clock takes no other
 
 
 # ---- the page ----------------------------------------------------------------------------------------------------------
@@ -111,8 +114,8 @@ def test_the_answer_stands_before_any_table(name: str, everything: bool) -> None
 @every
 def test_the_answer_is_a_few_plain_sentences(name: str) -> None:
     found = verdict(study(name))
-    assert 2 <= len(found.sentences) <= 5 and all(s[0].isupper() or s[0].isdigit() or s.split()[0] in str(study(name).slos)
-                                                  for s in found.sentences)  # fmt: skip
+    limits = " ".join(map(str, study(name).goal.slos))
+    assert 2 <= len(found.sentences) <= 5 and all(s[0].isupper() or s[0].isdigit() or s.split()[0] in limits for s in found.sentences)
     assert all(s.endswith(".") for s in found.sentences)
 
 
@@ -129,7 +132,7 @@ def test_what_a_limit_names_is_in_the_table(name: str, width: int | None) -> Non
     heads = {c.title.split()[0]: c.title.split() for c in ranking(here, here.ranked, width or 1e9).columns if c.title}
     titles = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E"}
     same = " ".join(ranking(here, here.ranked, width or 1e9).same)
-    for slo in parse_slos(here.slos):
+    for slo in here.goal.slos:
         assert slo.stat in heads.get(titles[slo.metric], []) or titles[slo.metric] in same or not slo.stat
 
 
@@ -231,10 +234,10 @@ def test_json_has_the_best_plan_the_verdict_and_the_rest_in_short(name: str) -> 
 def test_margins_are_those_of_the_metrics(name: str) -> None:
     here = study(name)
     first = here.ranked[0]
-    for margin in margins(first.metrics, parse_slos(here.slos), here.power_cap):
+    for margin in margins(first.metrics, here.goal.slos, here.goal.power_cap):
         measured = first.metrics.energy.watts if margin.metric == "power" else first.metrics.latency(margin.metric, margin.stat)
         assert margin.measured == measured and margin.kept == (measured <= margin.limit) == (margin.share >= 0)
-    assert first.keeps == all(m.kept for m in margins(first.metrics, parse_slos(here.slos), here.power_cap))
+    assert first.keeps == all(m.kept for m in margins(first.metrics, here.goal.slos, here.goal.power_cap))
 
 
 # ---- what is said ------------------------------------------------------------------------------------------------------
@@ -250,7 +253,7 @@ def test_the_answer_begins_with_no_plan_where_none_keeps_the_limits() -> None:
 
 def test_the_nearest_plan_is_the_one_that_misses_by_the_least() -> None:
     here = study("missed")
-    worst = [max(m.measured / m.limit for m in margins(r.metrics, parse_slos(here.slos))) for r in here.ranked]
+    worst = [max(m.measured / m.limit for m in margins(r.metrics, here.goal.slos)) for r in here.ranked]
     assert worst == sorted(worst) and here.ranked[0].plan.shorthand in verdict(here).sentences[0]
 
 

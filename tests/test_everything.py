@@ -18,7 +18,8 @@ from apexsim.model.model import Model
 from apexsim.model.names import DATA
 from apexsim.plan.plan import Precision, parse_plan
 from apexsim.plan.space import candidates, runnable
-from apexsim.search.evaluate import Evaluation, Setting, evaluate
+from apexsim.search.evaluate import Evaluation, evaluate
+from apexsim.search.setting import Setting
 from apexsim.workload.trace import Workload
 
 with (DATA / "index.csv").open(encoding="utf-8", newline="") as _file:

@@ -15,7 +15,7 @@ from apexsim import api
 from apexsim.plan.limits import sure_blocks
 from apexsim.plan.plan import parse_plan
 from apexsim.report.launch import Ask, Launch, asked, launch
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 
 ENGINES = ("vllm", "sglang", "tensorrt-llm")
 LOAD: dict[str, Any] = {"prompt_len": 1000, "output_len": 200, "num_requests": 8, "request_rate": 1.0}

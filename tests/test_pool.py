@@ -63,9 +63,9 @@ def refused(capsys: Capture, address: str) -> str:
 
 
 def test_a_setting_survives_pickling() -> None:
-    setting, precision, *_ = api.ask("llama-3.1-70b", **ASKED)
+    setting, precision, goal, _ = api.ask("llama-3.1-70b", **ASKED)
     plans = [apexsim.parse_plan(text, precision) for text in ("TP8", "PP2×TP4")]
-    there, here = ([assess(x, (), plan) for plan in plans] for x in (pickle.loads(pickle.dumps(setting)), setting))
+    there, here = ([assess(x, goal, plan) for plan in plans] for x in (pickle.loads(pickle.dumps(setting)), setting))
     assert [x.metrics for x in there] == [x.metrics for x in here]  # type: ignore[union-attr]
 
 

@@ -17,9 +17,9 @@ from apexsim.errors import InputError
 from apexsim.hardware import load_gpu
 from apexsim.objective import parse_objective
 from apexsim.report.energy import least_energy
-from apexsim.validate.cases import read_cases
 from apexsim.validate.energy_cases import energy_row, given_watts, understand
 from apexsim.validate.fit_power import Points, fit, left_out, predicted
+from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import run
 from apexsim.validate.rows import Skipped
 

@@ -38,7 +38,7 @@ WHERE = {  # public noun or verb -> module it lives in
     "parse_plan": "apexsim.plan.plan",
     "measure": "apexsim.metrics",
     "Cluster": "apexsim.hardware",
-    "Gpu": "apexsim.hardware",
+    "Gpu": "apexsim.gpu",
     "Model": "apexsim.model.model",
     "Workload": "apexsim.workload.trace",
     "Plan": "apexsim.plan.plan",

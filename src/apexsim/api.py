@@ -15,13 +15,12 @@ from inspect import signature
 from typing import Any
 
 from apexsim.clock import at_clock
-from apexsim.cost.bank import load_bank
 from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import power_law
-from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
-from apexsim.hardware import Gpu, cluster_of
+from apexsim.gpu import Gpu
+from apexsim.hardware import cluster_of
 from apexsim.links import with_links
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
@@ -31,10 +30,10 @@ from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
 from apexsim.plan.space import at_clocks, candidates, merged, routed
-from apexsim.search.evaluate import Setting
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
+from apexsim.search.setting import Setting, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import parse_slos
@@ -50,7 +49,6 @@ from apexsim.workload.trace import Workload
 REQUESTS = 1024  # made up where nothing else is said
 IMAGE = "1024x1024"  # pixels
 CLOSED_SPREAD = 0.1  # of the length: constant lengths keep a closed loop in lockstep for ever, which no real load does
-KERNEL_SOURCE = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
 MOST_IMAGES = 10_000  # of a request
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
@@ -88,9 +86,8 @@ def _ranked(model: str, question: Mapping[str, Any], run: Mapping[str, Any]) -> 
     clocks = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu)
     widths = widths_of(inputs)
     space = merged([restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen])
-    setting, space = with_clocks(setting, clocks), at_clocks(space, clocks)
     try:
-        return replace(search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
+        return replace(search(setting, at_clocks(space, clocks), goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
     except Interrupted as stop:
         raise Interrupted(replace(stop.study, inputs=inputs)) from None
 
@@ -107,8 +104,7 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
     setting, precision, goal, inputs = ask(model, **question)
     wanted = parse_plan(plan, precision) if plan else named_plan(setting.model, setting.cluster, widths_of(inputs), precision)
     if wanted.clock:
-        clocks = clocks_of(str(wanted.clock), setting.cluster.gpu, "--plan")
-        wanted, setting = replace(wanted, clock=clocks[0]), with_clocks(setting, clocks)
+        wanted = replace(wanted, clock=clocks_of(str(wanted.clock), setting.cluster.gpu, "--plan")[0])
     if wanted.devices != setting.cluster.size:
         raise InputError(
             f"{wanted.shorthand} takes {wanted.devices} GPUs, the cluster has {setting.cluster.size}", "--plan",
@@ -140,13 +136,7 @@ def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
     """The study with what would help, where its first plan does not keep limits and load."""
-
-    def asked(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, dict[str, Any]]:
-        setting, precision, goal, inputs = ask(model, **{**question, **changes})
-        clocks = {r.plan.clock for r in (*study.ranked, *study.hypothetical)}
-        return with_clocks(setting, tuple(clocks | {int(changes.get("clock") or 0)})), precision, goal, inputs
-
-    return remedied(study, asked)
+    return remedied(study, lambda changes: ask(model, **{**question, **changes}))
 
 
 def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
@@ -212,8 +202,6 @@ def ask(
     load = read_load(expert_load) if expert_load else Load()
     for experts in routed_experts(what):
         load.check(experts)
-    bank = load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm"))
-    pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
     limits = parse_slos(slos)
     inputs |= {"slos": tuple(map(str, limits))} if limits else {}
     if power_cap is not None and not power_cap > 0:
@@ -228,7 +216,10 @@ def ask(
     server = replace(
         usual, base_w=usual.base_w if server_overhead is None else server_overhead, facility=pue or usual.facility
     )
-    setting = Setting(what, cluster, row, work, pricer, length, route, patches, images, rent, server, max_model_len is not None)
+    setting = setting_of(
+        what, cluster, row, work, length, load=load, route=route, image_patches=patches, images=images, price=rent, server=server,
+        length_given=max_model_len is not None,
+    )  # fmt: skip
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 
@@ -252,16 +243,6 @@ def clocks_of(text: str, gpu: Gpu, where: str = "--clock") -> tuple[int, ...]:
         raise InputError(f"cannot read the clocks '{text}'", where, "write MHz with commas, e.g. 810,1410,1980")
     wanted = sorted({at_clock(gpu, int(name), where).clock * gpu.clock_mhz for name in names}, reverse=True)
     return tuple(0 if mhz == gpu.clock_mhz else round(mhz) for mhz in wanted) or (0,)
-
-
-def with_clocks(setting: Setting, clocks: tuple[int, ...]) -> Setting:
-    """The setting with its cluster at other SM clocks beside it."""
-    clocked = []
-    for mhz in filter(None, clocks):
-        cluster = replace(setting.cluster, gpu=at_clock(setting.cluster.gpu, mhz))
-        bank = load_bank(cluster.gpu, setting.pricer.bank.library.source)
-        clocked.append((mhz, cluster, Pricer(bank, cluster, load=setting.pricer.load, fused=setting.pricer.fused)))
-    return replace(setting, clocked=tuple(clocked))
 
 
 def _side(text: str) -> bool:

@@ -14,12 +14,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from apexsim.errors import InputError
-
-if TYPE_CHECKING:
-    from apexsim.hardware import Gpu
+from apexsim.gpu import Gpu
 
 LEAST = 0.1  # of the highest clock
 

@@ -7,6 +7,7 @@ Bad input raises `InputError`: what was expected, what came, what to try.  An in
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -64,11 +65,16 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A plan that cannot be built or does not fit, with the numbers that failed."""
+    """A plan that cannot be built or does not fit, with the numbers that failed.
+
+    short_bytes: memory that it lacks, NaN where that is not what it lacks; clock: of its GPUs [MHz], 0 = their own.
+    """
 
     rule: str
     reason: str
     shorthand: str = ""
+    short_bytes: float = math.nan
+    clock: int = 0
 
 
 # what a terminal would obey, what turns the direction of a text around, and halves of pairs, which no encoding holds

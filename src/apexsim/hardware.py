@@ -1,4 +1,4 @@
-"""Accelerators, their links, and clusters of them (floor 1).
+"""Clusters of accelerators, and the catalogue (floor 1).
 
 One TOML file per GPU in `data/gpus/`, written for people (TFLOP/s, GB/s, GiB, µs) with a source for every group of
 figures; here they become SI.  `Cluster.link` answers the one topological question costs ask: which link does a
@@ -7,7 +7,6 @@ collective cross?
 
 from __future__ import annotations
 
-import copyreg
 import math
 import os
 import re
@@ -26,87 +25,13 @@ from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded, located
 from apexsim.files import read_text
+from apexsim.gpu import Gpu, Link
 from apexsim.gpu_file import changed, differences, known_keys, number_at, table_at, text_at, texts_at
 from apexsim.slices import SPELLED, sliced, spelled
 from apexsim.units import GB, TFLOPS, US, GiB
 
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
 MOST = 4096  # GPUs of a node, and nodes: more is a slip
-
-
-def _frozen(table: dict[Any, Any]) -> MappingProxyType[Any, Any]:
-    """A read-only view, by a name that pickle can look up."""
-    return MappingProxyType(table)
-
-
-copyreg.pickle(MappingProxyType, lambda table: (_frozen, (dict(table),)))  # Python has no way of its own
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A way out of a GPU.
-
-    bandwidth: peak [byte/s] per direction and GPU; latency: one hop [s], without the launch of the kernel;
-    span: GPUs it reaches; launch: fixed cost of one collective on it [s]; multi_node: whether it joins the GPUs of
-    several nodes (NVL72, TPU pods).  A ring collective of n GPUs that moves almost nothing takes about
-    launch + steps × latency, with 2(n−1) steps for an all-reduce and n−1 for the others.
-    """
-
-    name: str
-    bandwidth: float
-    latency: float
-    span: int
-    launch: float = 0.0
-    multi_node: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One accelerator model.
-
-    flops: dense peaks [FLOP/s] by format; memory_bytes: what engines see at start-up [byte]; memory_nominal_bytes:
-    what is on the label (memory vendors' GB are GiB); memory_bandwidth: peak [byte/s];
-    cache_bytes: last-level cache, 0 = none known; link: scale-up; nic: network;
-    host: PCIe or chip-to-chip; tdp_w, idle_w [W] (NaN where unknown); prices [$/h per GPU] by price book; kernels:
-    name or path of its measured operator tables, or "", and then borrow names that of the nearest measured GPU;
-    clock_mhz: the highest SM clock (NaN where unknown), clock: the share of it that is set.
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    vendor: str
-    arch: str
-    flops: Mapping[str, float]
-    memory_bytes: float
-    memory_nominal_bytes: float
-    memory_bandwidth: float
-    cache_bytes: float
-    link: Link
-    nic: Link
-    host: Link
-    tdp_w: float
-    idle_w: float
-    prices: Mapping[str, float]
-    kernels: str
-    borrow: str
-    sources: Mapping[str, str]
-    notes: tuple[str, ...]
-    clock_mhz: float = math.nan  # highest SM clock
-    clock: float = 1.0  # SM clock over that
-    profile: str = ""  # of a MIG slice
-    slot: float = 1.0  # bandwidth of the PCIe slot over the card's own
-    network: float = 1.0  # bandwidth of the network over the assumed one
-    stated: tuple[str, ...] = ()  # links that the question states: "nic", "pcie"
-
-    @property
-    def has_scale_up(self) -> bool:
-        """Whether GPUs are joined by more than the host's PCIe."""
-        return self.link.span > 1 and self.link.bandwidth > self.host.bandwidth
-
-    @property
-    def link_share(self) -> float:
-        """Bandwidth between the GPUs of a node over what it would be in a slot as wide as the card."""
-        return 1.0 if self.has_scale_up else self.slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +52,11 @@ class Cluster:
         """GPUs in the cluster."""
         return self.per_node * self.nodes
 
+    @property
+    def domain(self) -> int:
+        """Consecutive ranks that one scale-up domain can hold: a node, or what a link that joins nodes reaches."""
+        return self.gpu.link.span if self.gpu.link.multi_node else self.per_node
+
     def link(self, group: int, stride: int = 1) -> Link:
         """The slowest link that a collective of `group` devices, `stride` ranks apart, crosses.
 
@@ -138,8 +68,7 @@ class Cluster:
         if group < 1 or stride < 1 or group * stride > self.size:
             raise InputError(f"no group of {group} GPUs {stride} apart exists on {self.size} GPUs", "cluster")
         scale_up = self.gpu.link
-        span = scale_up.span if scale_up.multi_node else min(scale_up.span, self.per_node)
-        if self._inside(group, stride, span if self.gpu.has_scale_up else 1):
+        if self._inside(group, stride, min(scale_up.span, self.domain) if self.gpu.has_scale_up else 1):
             return scale_up if self.gpu.has_scale_up else self.gpu.host
         return self.gpu.host if self._inside(group, stride, self.per_node) else self.gpu.nic
 

@@ -16,7 +16,8 @@ from apexsim.errors import InputError
 from apexsim.units import GB
 
 if TYPE_CHECKING:
-    from apexsim.hardware import Cluster, Gpu, Link
+    from apexsim.gpu import Gpu, Link
+    from apexsim.hardware import Cluster
 
 GBIT = 1e9 / 8  # [byte/s]
 LANE = {1: 0.25, 2: 0.5, 3: 1.0, 4: 2.0, 5: 4.0, 6: 8.0}  # [GB/s] per direction, by PCIe generation, as data sheets count

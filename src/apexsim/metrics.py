@@ -32,6 +32,54 @@ RATES = ("request_throughput_per_s", "output_throughput_tok_s", "total_throughpu
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """What clients see of a run, simulated or measured, and the one place where their latencies are defined.
+
+    sent, first, last: moments of sending, of the first and of the last token [R] s; output: tokens of each answer [R].
+    Latencies are worked out whenever they are asked for: of ten million requests one kind takes 80 MB.
+    """
+
+    sent: F8
+    first: F8
+    last: F8
+    output: I8
+
+    @property
+    def ttft(self) -> F8:
+        """Time to the first token [R] s."""
+        return self.first - self.sent
+
+    @property
+    def e2e(self) -> F8:
+        """Time to the last token [R] s."""
+        return self.last - self.sent
+
+    @property
+    def several(self) -> NDArray[np.bool_]:
+        """[R] answers of more than one token, which alone have gaps."""
+        return self.output > 1
+
+    @property
+    def tpot(self) -> F8:
+        """Mean gap of each answer [R] s; 0 of one token, as in vLLM's goodput."""
+        steps = self.output - 1
+        decode = self.last - self.first
+        np.divide(decode, steps, out=decode, where=steps > 0)
+        decode[steps <= 0] = 0.0
+        return decode
+
+    @property
+    def duration(self) -> float:
+        """From the first sending to the last token [s]."""
+        return max(float(self.last.max() - self.sent.min()), 1e-9)
+
+    @property
+    def concurrency(self) -> float:
+        """Time mean of requests sent and not finished."""
+        return float(self.e2e.sum()) / self.duration
+
+
+@dataclass(frozen=True, slots=True)
 class Fate:
     """How one SLO fared.
 
@@ -147,23 +195,21 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
     skip = workload.warmup
     if skip >= workload.size:
         raise InputError(f"nothing to measure: {workload.size} requests, {skip} of them warm-up", "warm-up")
-    sent, finish, output = outcome.sent[skip:], outcome.finish[skip:], workload.output[skip:]
-    found = _Latencies(slos, np.ones(len(sent), np.bool_))
-    for name, leave in (("ttft", outcome.first), ("queue", outcome.start), ("e2e", outcome.finish)):
-        spent = leave[skip:] - sent
+    times = Times(outcome.sent[skip:], outcome.first[skip:], outcome.finish[skip:], workload.output[skip:])
+    found = _Latencies(slos, np.ones(len(times.sent), np.bool_))
+    for name, since in (("ttft", lambda: times.ttft), ("queue", lambda: outcome.start[skip:] - times.sent), ("e2e", lambda: times.e2e)):
+        spent = since()
         found.add(name, spent, stats_of(spent))
-    total = float(spent.sum())
-    spent -= outcome.first[skip:] - sent
-    exact = _decoding(found, outcome, spent, output)
-    fates, good = found.fates(), found.good
+    del spent
+    exact = _decoding(found, outcome, times)
+    fates, good, duration = found.fates(), found.good, times.duration
     judged = any(slo.per_request for slo in slos)
-    duration = float(finish.max() - sent.min())
     saturated, why = saturation(outcome, workload.output) if workload.mode == "open" else (False, "")
     named: dict[str, Any] = {FIELDS[name]: one for name, one in found.stats.items()}
     return Metrics(
-        devices=devices, completed=len(sent), warmup_excluded=skip, prompt_tokens=int(workload.prompt[skip:].sum()),
-        output_tokens=int(output.sum()), duration_s=duration, **named, itl_exact=exact,
-        mean_concurrency=total / duration, preemptions=int(outcome.preempted[skip:].sum()),
+        devices=devices, completed=len(times.sent), warmup_excluded=skip, prompt_tokens=int(workload.prompt[skip:].sum()),
+        output_tokens=int(times.output.sum()), duration_s=duration, **named, itl_exact=exact,
+        mean_concurrency=times.concurrency, preemptions=int(outcome.preempted[skip:].sum()),
         goodput_req_s=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
         fates=fates, saturated=saturated, why=why,
     )  # fmt: skip
@@ -199,19 +245,15 @@ class _Latencies:
         return tuple(made)
 
 
-def _decoding(found: _Latencies, outcome: Outcome, decode: F8, output: I8) -> bool:
-    """TPOT and ITL from the time of each request after its first token [R] s, which is used up; is ITL exact?
+def _decoding(found: _Latencies, outcome: Outcome, times: Times) -> bool:
+    """TPOT and ITL of the requests; is ITL exact?
 
-    A request with one output token has TPOT 0 here, as in vLLM's goodput.  An ITL limit for each request is held
-    against its mean gap, that is its TPOT (as GuideLLM and aiperf define ITL).
+    An ITL limit for each request is held against its mean gap, that is its TPOT (as GuideLLM and aiperf define ITL).
     """
-    gaps = output - 1
-    many = gaps > 0
-    tpot = np.divide(decode, gaps, out=decode, where=many)
-    tpot[~many] = 0.0
+    tpot, many = times.tpot, times.several
     several = slice(None) if many.all() else many
     found.add("tpot", tpot, stats_of(tpot[several]))
-    itl, exact = _itl_stats(outcome, tpot[several], gaps[several])
+    itl, exact = _itl_stats(outcome, tpot[several], times.output[several] - 1)
     found.add("itl", tpot, itl)
     return exact
 

@@ -16,13 +16,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from apexsim.errors import InputError, nearest
+from apexsim.gpu import Gpu
 from apexsim.units import GiB
-
-if TYPE_CHECKING:
-    from apexsim.hardware import Gpu
 
 # h100:3g.40gb, h100-mig-3g.40gb, "NVIDIA H100 80GB HBM3 MIG 3g.40gb"
 SPELLED = re.compile(r"(?P<card>.+?)[-_:/ ]+(?:mig[-_:/. ]*)?(?P<profile>\d+g\.\d+gb)(?P<more>[+-]\w[\w.+]*)?", re.IGNORECASE)

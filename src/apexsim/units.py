@@ -46,14 +46,6 @@ def format_seconds(seconds: float) -> str:
     return "0 s" if seconds == 0 else f"{seconds * 1e9:.3g} ns"
 
 
-def format_bytes(count: float) -> str:
-    """Bytes in binary units, as engines log them: 79.2 GiB."""
-    for unit, size in (("TiB", GiB * 1024), ("GiB", GiB), ("MiB", MiB), ("KiB", KiB)):
-        if abs(count) >= size:
-            return f"{count / size:.4g} {unit}"
-    return f"{count:.0f} B"
-
-
 def format_count(count: float) -> str:
     """A count with a decimal suffix: 950, 12.3k, 70.6B (billion), 1.03T."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):

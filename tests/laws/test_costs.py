@@ -29,7 +29,8 @@ from apexsim.model.ops import Gemm, Grouped
 from apexsim.plan.limits import started
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
-from apexsim.search.evaluate import Evaluation, Setting, evaluate, requests_of
+from apexsim.search.evaluate import Evaluation, evaluate, requests_of
+from apexsim.search.setting import Setting
 from apexsim.workload.trace import Workload
 from naive_costs import NaiveCosts, domain_of
 from naive_records import Chunk, Sequence, Step

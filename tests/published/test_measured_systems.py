@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apexsim.validate.cases import Case, read_cases
+from apexsim.validate.cases import Case
+from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import run
 
 FOLDER = Path(__file__).parent.parent.parent / "validation"

@@ -95,7 +95,7 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])
     batch = given["max_batch_size"] or min(work.size, UNLIMITED)
     question = Question(precision, goal, "apex", batch, Load(capacity=given["capacity_factor"]),
-                         int(given["disable_ray"]), given["ray"])  # fmt: skip
+                         int(given["disable_ray"]), given["ray"], given["all"])  # fmt: skip
     aside = Cluster(gpu, given["encoder_gpus"]) if given["encoder_gpus"] else None
     if aside and model.stacks[0].role != "encoder":
         raise InputError(f"{model.name} has no encoder", "--encoder-gpus", "drop --encoder-gpus")

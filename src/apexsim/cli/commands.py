@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +20,7 @@ INTERRUPTED, MISSED = 130, 4
 
 if TYPE_CHECKING:
     from apexsim.search.study import Study
+    from apexsim.search.sweep import Sweep
 
 PLAN_HELP = """Rank every parallel plan of a model on a cluster for a stream of requests.
 
@@ -152,11 +152,10 @@ def plan(model: Model, **given: Any) -> None:
 def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]) -> None:
     """The question with each value of its lists, in one table."""
     from apexsim import api
-    from apexsim.report.sweep import render, sweep_json
 
     with Progress() as progress:
         found = api.sweep(models, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
-    _deliver(given, lambda: sweep_json(found), lambda width, color: render(found, width=width, color=color, everything=given["all"]))
+    _tell(found, given)
     if not found.keeps:
         raise typer.Exit(MISSED)
 
@@ -179,26 +178,16 @@ def _judge(study: Study) -> None:
         raise typer.Exit(MISSED)
 
 
-def _tell(study: Study, given: dict[str, Any]) -> None:
-    """Write a study to where it was asked for."""
-    from apexsim.report.jsonout import study_json
-    from apexsim.report.text import render
+def _tell(answer: Study | Sweep, given: dict[str, Any]) -> None:
+    """The JSON and the page of an answer, each where it was asked for and only if it was."""
+    from apexsim.report.renderers import Look, rendered
 
-    top, everything = given.get("top", 10), given.get("all", False)
-    _deliver(given, lambda: study_json(study),
-             lambda width, color: render(study, width=width, color=color, top=top, everything=everything))  # fmt: skip
-
-
-def _deliver(given: dict[str, Any], record: Callable[[], Any], page: Callable[[int | None, bool], str]) -> None:
-    """The JSON and the page, each where it was asked for and only if it was."""
-    if given["json"] is not None:
-        from apexsim.report.plain import dumps
-
-        deliver(dumps(record()), given["json"], "--json")
-    if given["json"] == STDOUT and given["output"] is None:
-        return
     columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
-    deliver(page(columns, color), given["output"] or STDOUT, "--output")
+    look = Look(columns, color, given.get("top", Look().top), given.get("all", False))
+    if given["json"] is not None:
+        deliver(rendered(answer, "json", look), given["json"], "--json")
+    if given["json"] != STDOUT or given["output"] is not None:
+        deliver(rendered(answer, "text", look), given["output"] or STDOUT, "--output")
 
 
 @with_options("models")

@@ -16,7 +16,7 @@ from apexsim.errors import InputError, shown
 from apexsim.examples import expanded
 
 if TYPE_CHECKING:
-    from apexsim.hardware import Gpu
+    from apexsim.gpu import Gpu
 
 ABOUT = "Measure an accelerator of your own into a device folder, with PyTorch on that accelerator."
 SUBJECT = {

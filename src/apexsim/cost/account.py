@@ -27,12 +27,25 @@ from apexsim.cost.work import Demand, Done, done
 from apexsim.engine.kernel import SUM_NAMES, Outcome
 from apexsim.engine.types import DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow
-from apexsim.hardware import Gpu
+from apexsim.gpu import Gpu
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import StageOps
 from apexsim.workload.trace import Workload
 
 Array = NDArray[np.float64]
+UNBOUND = ("host", "collectives", "small kernels")  # work that neither peak bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """What bounds a run: the largest class of work, its share of the busy time, and the peak ("" = none) that it is nearest to."""
+
+    kind: str = ""
+    share: float = 0.0
+    peak: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.peak}{': ' * bool(self.peak)}{self.kind} ({self.share:.0%} of busy time)" if self.kind else "nothing ran"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,7 @@ class Account:
     nbytes: float
     mfu: float
     mbu: float
-    bottleneck: str
+    bottleneck: Bottleneck
 
 
 def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer: Pricer, engine: EngineRow, axes: Axes,
@@ -171,13 +184,9 @@ def _compute(stages: tuple[StageOps, ...]) -> str:
     return max(size, key=lambda k: size[k]) if size else "bf16"
 
 
-def _bottleneck(ranked: list[tuple[str, float]], compute: float, memory: float) -> str:
-    """What bounds the run: the largest class, and whether its GPU time is nearer to the compute or the memory peak."""
+def _bottleneck(ranked: list[tuple[str, float]], compute: float, memory: float) -> Bottleneck:
     if not ranked:
-        return "nothing ran"
-    kind = "memory bandwidth" if memory > compute else "compute"
-    total = sum(v for _, v in ranked)
+        return Bottleneck()
     name, top = ranked[0]
-    if name in ("host", "collectives", "small kernels"):
-        return f"{name} ({top / total:.0%} of busy time)"
-    return f"{kind}: {name} ({top / total:.0%} of busy time)"
+    peak = "" if name in UNBOUND else "memory bandwidth" if memory > compute else "compute"
+    return Bottleneck(name, top / sum(v for _, v in ranked), peak)

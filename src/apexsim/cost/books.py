@@ -13,8 +13,9 @@ from functools import cache
 from importlib import resources
 
 from apexsim.errors import InputError
+from apexsim.gpu import Gpu
 from apexsim.gpu_file import PRICE_BOOKS
-from apexsim.hardware import Gpu, all_gpus
+from apexsim.hardware import all_gpus
 
 GIVEN = "given"  # the "book" of a number that the user gave
 

@@ -19,7 +19,8 @@ from apexsim.cost.device_csv import ERROR, NOTE, SHEETS, Array, Finding, Sheet, 
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import Peaks
 from apexsim.errors import InputError
-from apexsim.hardware import DEVICE_FILE, Gpu, load_gpu_file
+from apexsim.gpu import Gpu
+from apexsim.hardware import DEVICE_FILE, load_gpu_file
 
 CELLS = 20_000_000  # of one table; sizes that share no grid would need more
 COLLECTIVES = {"all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",

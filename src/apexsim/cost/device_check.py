@@ -24,7 +24,7 @@ from apexsim.cost.gemm import work as gemm_work
 from apexsim.cost.kernels import Table, Tables, systems
 from apexsim.cost.roofline import KERNELS, Peaks
 from apexsim.errors import InputError, nearest
-from apexsim.hardware import Gpu
+from apexsim.gpu import Gpu
 
 TOO_FAST = 1.1  # times the peak that no kernel passes: peaks are quoted at some clock, and clocks differ
 TOO_SLOW = 0.02  # share of the peak that the best kernel of a sheet should pass

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apexsim.clock import clock_law
-from apexsim.hardware import Gpu
+from apexsim.gpu import Gpu
 
 Array = NDArray[np.float64]
 J_PER_KWH = 3.6e6

@@ -175,13 +175,13 @@ def _stage_room(
         parts["recurrent state"] = kv * rules.state_share / (1.0 + rules.state_share)
         kv -= parts["recurrent state"]
     if kv < pool.block_bytes:
-        return Rejected("weights fit", _short(parts, fraction, total, -kv, plan, stage), plan.shorthand)
+        short = max(-kv, 0.0)
+        return Rejected("weights fit", _short(parts, fraction, total, short, plan, stage), plan.shorthand, short, plan.clock)
     free = total - kv - sum(parts.values())
     if free < 0:
         lines = " + ".join(f"{name} {size / GiB:.1f}" for name, size in (*parts.items(), ("KV cache", kv)))
-        return Rejected(
-            "overheads fit", f"{lines} GiB > {total / GiB:.1f} GiB: {-free / GiB:.1f} GiB short", plan.shorthand
-        )
+        reason = f"{lines} GiB > {total / GiB:.1f} GiB: {-free / GiB:.1f} GiB short"
+        return Rejected("overheads fit", reason, plan.shorthand, -free, plan.clock)
     count = int(kv // pool.block_bytes)
     many = concurrency(pool, count, max_model_len, engine)
     blocks = _lane_blocks(pool, count, many, max_model_len)
@@ -208,7 +208,7 @@ def _short(parts: dict[str, float], fraction: float, total: float, missing: floa
     where = f" on stage {stage.index + 1} of {plan.stages}" if plan.stages > 1 else ""
     return (
         f"weights {parts['weights'] / GiB:.1f} GiB + overheads {rest / GiB:.1f} GiB > "
-        f"{fraction:.2f} × {total / GiB:.1f} GiB{where}: {max(missing, 0.0) / GiB:.1f} GiB short"
+        f"{fraction:.2f} × {total / GiB:.1f} GiB{where}: {missing / GiB:.1f} GiB short"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from apexsim.cost.device_check import work_of
 from apexsim.cost.device_csv import FORMATS, SHEETS, Sheet
 from apexsim.cost.roofline import Peaks, flat
-from apexsim.hardware import Gpu
+from apexsim.gpu import Gpu
 from apexsim.profile.jobs import Job, families, jobs, names, refined
 from apexsim.profile.store import Store
 from apexsim.units import format_seconds

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from apexsim import api
 from apexsim.errors import InputError
+from apexsim.metrics import Times
 from apexsim.replay.record import Measured, Run, measured
 from apexsim.search.assess import outcome_of
 from apexsim.search.study import Study
@@ -104,12 +105,8 @@ def _per_request(run: Run, order: list[int], study: Study) -> tuple[F8, dict[str
     keep = np.array([k for k, i in enumerate(order) if i >= run.warmup], dtype=np.int64)
     rows = [run.sent[order[k]] for k in keep]
     start, first, last = (np.array([getattr(s, name) for s in rows]) for name in ("start", "first", "last"))
-    found = outcome_of(study.setting, study.ranked[0].plan, study.ranked[0].outcome)
-    sent, early, late = (x[keep] for x in (found.sent, found.first, found.finish))
-    steps = np.array([s.output_len - 1 for s in rows])
-    some = steps > 0
-    return start, {
-        "ttft": (first - start, early - sent),
-        "tpot": ((last - first)[some] / steps[some], (late - early)[some] / steps[some]),
-        "e2el": (last - start, late - sent),
-    }
+    found = outcome_of(study.setting, study.ranked[0])
+    output = np.array([s.output_len for s in rows])
+    was, will = Times(start, first, last, output), Times(found.sent[keep], found.first[keep], found.finish[keep], output)
+    some = was.several
+    return start, {"ttft": (was.ttft, will.ttft), "tpot": (was.tpot[some], will.tpot[some]), "e2el": (was.e2e, will.e2e)}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from apexsim.errors import InputError
 from apexsim.files import DOCUMENT, read_json
+from apexsim.metrics import Times
 from apexsim.stats import NAN, Stats, plain, stats_of
 
 F8 = NDArray[np.float64]
@@ -135,16 +136,15 @@ def measured(run: Run) -> Measured:
         raise InputError(f"nothing measured: no request finished ({why})", str(run.about.get("url", "")))
     start, first, last = (np.array([getattr(s, name) for s in good]) for name in ("start", "first", "last"))
     tokens = np.array([s.output_len for s in good])
-    many = tokens > 1
-    duration = max(float(last.max() - start.min()), 1e-9)
+    times = Times(start, first, last, tokens)
     prompts = sum(s.input_len for s in good)
     return Measured(
         completed=len(good), failed=len(run.sent[run.warmup :]) - len(good), prompt_tokens=prompts,
-        output_tokens=int(tokens.sum()), duration_s=duration, ttft=stats_of(first - start),
-        tpot=stats_of(((last - first)[many]) / (tokens[many] - 1)),
-        itl=stats_of(np.array([gap for s in good for gap in s.gaps])), e2el=stats_of(last - start),
+        output_tokens=int(tokens.sum()), duration_s=times.duration, ttft=stats_of(times.ttft),
+        tpot=stats_of(times.tpot[times.several]),
+        itl=stats_of(np.array([gap for s in good for gap in s.gaps])), e2el=stats_of(times.e2e),
         late=stats_of(np.array([s.start - s.due for s in good])) if run.mode == "open" else Stats(),
-        mean_concurrency=float((last - start).sum()) / duration,
+        mean_concurrency=times.concurrency,
         chunk_tokens=float(tokens.sum()) / max(sum(s.steps for s in good), 1),
         uneven=sum(s.output_len != s.output for s in good),
         prompt_off=prompts / sum(s.prompt for s in good) - 1.0,

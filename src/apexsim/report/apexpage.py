@@ -6,26 +6,22 @@ Rows carry its names; what they hold is defined in the notes at the end, whereve
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from apexsim.cost.account import account
-from apexsim.cost.tables import axes_for
-from apexsim.errors import Rejected
+from apexsim.cost.account import Account
 from apexsim.errors import shown as printable
+from apexsim.metrics import Times
 from apexsim.plan.space import stage_layers
 from apexsim.report.jsonout import study_json
 from apexsim.report.layout import layouts
-from apexsim.search.assess import outcome_of
+from apexsim.search.assess import Assessed, outcome_of
 from apexsim.search.chain import Part
-from apexsim.search.evaluate import evaluate
-from apexsim.search.study import Ranked, Study
+from apexsim.search.study import Study
 from apexsim.units import GiB
 
-F8 = NDArray[np.float64]
 FORMAT = "apexsim.apex/1"
 RULE = "=" * 80
 NOTHING = 1e-5  # rows below are left out
@@ -43,23 +39,12 @@ class Wanted:
     batch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """One run as its clients see it: from sending, encoding included.  ttft, e2e [R] s; gap: mean per request, several tokens [s]."""
-
-    ttft: F8
-    e2e: F8
-    gap: F8
-    duration: float
-
-    @classmethod
-    def of(cls, part: Part, ranked: Ranked) -> Times:
-        """The run of one plan."""
-        setting = part.study.setting
-        outcome, output = outcome_of(setting, ranked.plan, ranked.outcome), setting.workload.output
-        begun, many = (part.sent if setting.workload.mode != "closed" else outcome.sent), output > 1
-        gaps = ((outcome.finish - outcome.first) / np.maximum(output - 1, 1))[many]
-        return cls(outcome.first - begun, outcome.finish - begun, gaps, float(outcome.finish.max() - begun.min()))
+def times_of(part: Part, ranked: Assessed) -> Times:
+    """The run of one plan as its clients see it: from sending, encoding included."""
+    setting = part.study.setting
+    outcome = outcome_of(setting, ranked)
+    begun = part.sent if setting.workload.mode != "closed" else outcome.sent
+    return Times(begun, outcome.first, outcome.finish, setting.workload.output)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -79,10 +64,9 @@ def apex_page(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) 
         built = next((step.count for step in study.funnel if step.name == "enumerated"), 0)
         outside = sum(step.count for step in study.funnel if step.name in BUILD_RULES)
         lines += [f"Generated {built - outside} {part.role} candidate plans.", RULE]
-        shown = study.ranked if wanted.everything else study.ranked[:1]
-        for i, ranked in enumerate(shown):
+        for i, (ranked, accounts) in enumerate(zip(study.ranked, part.apart)):
             title = f"Parallel schedule {i} for" if wanted.everything else "Optimal schedule for"
-            lines += [f"* {title} {part.role}:", *_plan(study, ranked), *_output(part, ranked, wanted), RULE]
+            lines += [f"* {title} {part.role}:", *_plan(study, ranked), *_output(part, ranked, accounts, wanted), RULE]
     return printable("\n".join([*lines, "Notes:", *(f"  [{i}] {note}" for i, note in enumerate([*NOTES, *notes], 1))]) + "\n")
 
 
@@ -102,8 +86,8 @@ def apex_json(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) 
     }
 
 
-def _schedule(part: Part, ranked: Ranked, wanted: Wanted) -> dict[str, Any]:
-    times = Times.of(part, ranked)
+def _schedule(part: Part, ranked: Assessed, wanted: Wanted) -> dict[str, Any]:
+    times = times_of(part, ranked)
     rows = _performance(part, ranked, times, wanted)
     limits = zip(("ttft", "tpot"), (wanted.ttft_slo, wanted.tpot_slo), _met(times, wanted))
     return {
@@ -129,7 +113,7 @@ NOTES = (
 )
 
 
-def _plan(study: Study, ranked: Ranked) -> list[str]:
+def _plan(study: Study, ranked: Assessed) -> list[str]:
     plan = ranked.plan
     blocks = sorted(set(stage_layers(len(study.setting.model.decoder.layers), plan.stages)))
     found = layouts(study.setting, plan, ranked.stages)[0]
@@ -145,8 +129,8 @@ def _kind(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _output(part: Part, ranked: Ranked, wanted: Wanted) -> list[str]:
-    times = Times.of(part, ranked)
+def _output(part: Part, ranked: Assessed, accounts: Sequence[Account], wanted: Wanted) -> list[str]:
+    times = times_of(part, ranked)
     joules = ranked.metrics.energy.joules
     power = f"{joules / 1e3:.2f} KJ" if joules == joules else "unknown (no power figures of this GPU)"
     return [
@@ -154,13 +138,13 @@ def _output(part: Part, ranked: Ranked, wanted: Wanted) -> list[str]:
         "* Performance Metrics:", table(("Name", "Value", "Units"), _shown(_performance(part, ranked, times, wanted))),
         "* Latency SLO Metrics:", f"* Batch Size: {wanted.batch}",
         table(("Name", "Target SLO(msec)", "SLOs Met(%)"), _slos(times, wanted)),
-        "* Time breakdown:", table(("Name", "Time (sec)", "Ratio (%)"), _breakdown(part.study, ranked, times.duration)),
+        "* Time breakdown:", table(("Name", "Time (sec)", "Ratio (%)"), _breakdown(accounts, len(ranked.stages), times.duration)),
         f"Energy Consumption: {power}",
     ]  # fmt: skip
 
 
-def _statistics(study: Study, ranked: Ranked) -> list[list[str]]:
-    outcome, ledger = outcome_of(study.setting, ranked.plan, ranked.outcome), dict(ranked.room.ledger)
+def _statistics(study: Study, ranked: Assessed) -> list[list[str]]:
+    outcome, ledger = outcome_of(study.setting, ranked), dict(ranked.room.ledger)
     steps = max(outcome.total("decode_steps") + outcome.total("prompt_steps"), 1.0)
     decode, prompt = outcome.total("decode_tokens"), outcome.total("prompt_tokens")
     return [
@@ -175,7 +159,7 @@ def _shown(rows: list[tuple[str, float, str]]) -> list[list[str]]:
     return [[name, f"{value:.3f}", unit] for name, value, unit in rows if value > NOTHING]
 
 
-def _performance(part: Part, ranked: Ranked, times: Times, wanted: Wanted) -> list[tuple[str, float, str]]:
+def _performance(part: Part, ranked: Assessed, times: Times, wanted: Wanted) -> list[tuple[str, float, str]]:
     work, decodes = part.study.setting.workload, part.role == "decoder"
     made, asked = (float(work.output.sum()) if decodes else 0.0), float(part.prompt.sum())
     if not decodes:
@@ -191,19 +175,18 @@ def _performance(part: Part, ranked: Ranked, times: Times, wanted: Wanted) -> li
             ("Latency: Avg. Time to first token (TTFT in msec)", 1e3 * float(times.ttft.mean()), "msec"),
             ("Latency: Avg. Time per output token (TPOT in msec)", 1e3 * gap if gap == gap else 0.0, "msec"),
         ]
-    if len(times.gap) and decodes:
+    gaps, e2e = times.tpot[times.several], times.e2e
+    if len(gaps) and decodes:
         wide = sorted({50, 95, *wanted.token_percentiles})
-        rows += [(f"Avg. TBT Percentile: P{p}", 1e3 * float(np.percentile(times.gap, p)), "msec") for p in wide]
+        rows += [(f"Avg. TBT Percentile: P{p}", 1e3 * float(np.percentile(gaps, p)), "msec") for p in wide]
     for p in sorted({50, 95, *wanted.request_percentiles}):
-        rows.append((f"Request Completion Latency: {p}th percentile", float(np.percentile(times.e2e, p)), "sec"))
+        rows.append((f"Request Completion Latency: {p}th percentile", float(np.percentile(e2e, p)), "sec"))
     return [*rows, ("Avg. MFU Per iteration", 100 * ranked.account.mfu, "%"), ("MBU", 100 * ranked.account.mbu, "%")]
 
 
 def _met(times: Times, wanted: Wanted) -> tuple[float, float]:
     """Shares of the requests that keep the limit of TTFT, and of TPOT."""
-    single = len(times.ttft) - len(times.gap)  # one token has no gap and keeps every limit
-    paced = (float((times.gap <= wanted.tpot_slo / 1e3).sum()) + single) / len(times.ttft)
-    return float((times.ttft <= wanted.ttft_slo / 1e3).mean()), paced
+    return float((times.ttft <= wanted.ttft_slo / 1e3).mean()), float((times.tpot <= wanted.tpot_slo / 1e3).mean())
 
 
 def _slos(times: Times, wanted: Wanted) -> list[list[str]]:
@@ -211,9 +194,9 @@ def _slos(times: Times, wanted: Wanted) -> list[list[str]]:
     return [["TTFT", f"{wanted.ttft_slo:g}", f"{100 * first:.3f} %"], ["TPOT", f"{wanted.tpot_slo:g}", f"{100 * paced:.3f} %"]]
 
 
-def _breakdown(study: Study, ranked: Ranked, duration: float) -> list[list[str]]:
+def _breakdown(accounts: Sequence[Account], stages: int, duration: float) -> list[list[str]]:
     """Seconds of each class on a replica's stage, idle, and their sum, the duration."""
-    each = [dict(seconds) for seconds in _per_replica(study, ranked, duration)]
+    each = [{name: seconds / stages for name, seconds in account.seconds} for account in accounts]
     names = dict.fromkeys(name for seconds in each for name in seconds)
     series = {name: np.array([seconds.get(name, 0.0) for seconds in each]) for name in names}
     series["Idle"] = duration - np.sum([*series.values()], axis=0)
@@ -223,20 +206,3 @@ def _breakdown(study: Study, ranked: Ranked, duration: float) -> list[list[str]]
         if name == "Idle" or x.mean() > NOTHING
     ]
     return [*rows, ["Total", f"{duration:.2f}", "100.0"]]
-
-
-def _per_replica(study: Study, ranked: Ranked, duration: float) -> list[list[tuple[str, float]]]:
-    setting = study.setting
-    found = evaluate(setting, ranked.plan)  # again, with its histograms
-    assert not isinstance(found, Rejected)
-    axes = axes_for(found.engine, found.plan.lanes, setting.workload.size, setting.workload.longest)
-    all_ = []
-    for r in range(found.plan.replicas):
-        one = slice(r, r + 1)
-        outcome = replace(
-            found.outcome, hist=found.outcome.hist[one], hist_lane=found.outcome.hist_lane[one], sums=found.outcome.sums[one],
-            read=found.outcome.read[one],
-        )  # fmt: skip
-        spent = account(found.stages, found.costs, outcome, setting.pricer, found.engine, axes, duration)
-        all_.append([(name, seconds / len(found.stages)) for name, seconds in spent.seconds])
-    return all_

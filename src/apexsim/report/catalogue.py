@@ -19,7 +19,8 @@ from apexsim.engines import (
     load_engine,
     newest_version,
 )
-from apexsim.hardware import Gpu, all_gpus, load_gpu, spelling
+from apexsim.gpu import Gpu
+from apexsim.hardware import all_gpus, load_gpu, spelling
 from apexsim.model.names import aliases, catalogue, hub_id
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.slices import SPELLED, profiles

@@ -11,7 +11,7 @@ from apexsim.plan.flags import words_of
 from apexsim.plan.formats import parts_of
 from apexsim.plan.limits import started
 from apexsim.plan.plan import Plan, Precision
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 
 SIXTEEN = ("bf16", "fp16")
 SAME = {"fp8_block": "fp8", "awq": "int4"}  # formats that one checkpoint serves alike

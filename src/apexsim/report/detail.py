@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
+from dataclasses import replace
 
 from apexsim.metrics import Metrics, series
 from apexsim.objective import Objective
 from apexsim.plan.memory import log_lines
 from apexsim.report.draw import SHADES, UNKNOWN, bar, change, percent, sig, sparkline, stacked, times
-from apexsim.report.figures import TITLES, objective_of, objective_words, scale_of
+from apexsim.report.figures import TITLES, objective_words, scale_of
 from apexsim.report.layout import layouts
 from apexsim.report.page import Row
-from apexsim.search.assess import outcome_of
-from apexsim.search.evaluate import Setting
-from apexsim.search.study import Ranked, Study
+from apexsim.search.assess import Assessed, outcome_of
+from apexsim.search.setting import Setting
+from apexsim.search.study import Study
 from apexsim.units import GiB, format_seconds
 
 BAR = 60  # most characters of the memory bar and of sparklines
@@ -34,7 +34,7 @@ def fitted(width: float, beside: int = BESIDE) -> int:
     return int(max(16, min(BAR, width - beside)))
 
 
-def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
+def layout_rows(setting: Setting, ranked: Assessed) -> list[Row]:
     """The layout of each cell and the collectives of a layer; equal stages are said once."""
     rows: list[Row] = []
     seen: dict[str, int] = {}
@@ -53,7 +53,7 @@ def layout_rows(setting: Setting, ranked: Ranked) -> list[Row]:
     return rows
 
 
-def memory_rows(ranked: Ranked, width: float = math.inf) -> list[Row]:
+def memory_rows(ranked: Assessed, width: float = math.inf) -> list[Row]:
     """The memory of the tightest GPU as a bar, its legend, and the engine's own lines."""
     room = ranked.room
     used = [(name, size) for name, size in room.ledger if name != "free"]
@@ -70,12 +70,12 @@ def memory_rows(ranked: Ranked, width: float = math.inf) -> list[Row]:
     ]
 
 
-def gpu_seconds(ranked: Ranked) -> dict[str, float]:
+def gpu_seconds(ranked: Assessed) -> dict[str, float]:
     """GPU-seconds by op class: group-seconds times the GPUs of a group."""
     return {name: t * ranked.plan.stage_devices for name, t in ranked.account.seconds}
 
 
-def time_table(ranked: Ranked, other: Ranked | None, width: float = math.inf) -> tuple[list[tuple[str, str]], list[list[str]]]:
+def time_table(ranked: Assessed, other: Assessed | None, width: float = math.inf) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """Heads and rows: kind of work, GPU-seconds, share of the busy time, and the ratio to another plan's seconds."""
     mine, theirs = gpu_seconds(ranked), gpu_seconds(other) if other else {}
     total, total_theirs = sum(mine.values()) or 1.0, sum(theirs.values())
@@ -111,19 +111,13 @@ def _beside(name: str, mine: float, theirs: float, total: float) -> str:
     return UNKNOWN if name == "idle" or not theirs else times(mine / theirs)
 
 
-def _plainly(bottleneck: str) -> str:
-    """The bottleneck with the kind of work in plain words."""
-    kind = re.search(r"(?<=: ).+(?= \()", bottleneck)
-    return bottleneck.replace(kind[0], PLAIN.get(kind[0], kind[0])) if kind else bottleneck
-
-
-def use_rows(ranked: Ranked) -> list[Row]:
+def use_rows(ranked: Assessed) -> list[Row]:
     """Bottleneck, use of the hardware, and how well the costs are known."""
-    spent = ranked.account
+    spent, found = ranked.account, ranked.account.bottleneck
     known = ", ".join(f"{percent(share)} {name}" for name, share in sorted(spent.provenance, key=lambda p: -p[1]))
     idle = spent.idle / max(spent.idle + spent.busy, 1e-30)
     return [
-        ("bottleneck", _plainly(spent.bottleneck)),
+        ("bottleneck", str(replace(found, kind=PLAIN.get(found.kind, found.kind)) if found.peak else found)),
         ("use", f"MFU {percent(spent.mfu)} of peak FLOP/s, MBU {percent(spent.mbu)} of memory bandwidth, while at work; a request is "
                 f"there {percent(1 - idle)} of the time, which says nothing about room for more: requests share steps"),
         ("cost data", f"{known} (shares of the GPU time)"),
@@ -135,15 +129,15 @@ def use_rows(ranked: Ranked) -> list[Row]:
 COMPARED = (("ttft", "mean"), ("ttft", "p99"), ("tpot", "mean"), ("itl", "p99"), ("e2e", "mean"), ("e2e", "p99"))
 
 
-def rival_of(study: Study, ranked: Ranked) -> Ranked | None:
+def rival_of(study: Study, ranked: Assessed) -> Assessed | None:
     """The plan to compare with: the heuristic one, or for that itself the best other."""
     others = [r for r in study.ranked if r is not ranked]
     return next((r for r in others if r.plan.shorthand == study.heuristic), others[0] if others else None)
 
 
-def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
+def why_rows(study: Study, ranked: Assessed, rival: Assessed) -> list[Row]:
     """Two plans metric by metric, and where the time differs."""
-    objective = objective_of(study)
+    objective = study.goal.objective
     which = "heuristic" if rival.plan.shorthand == study.heuristic else "next"
     name = f"{rival.plan.shorthand} (the {which} plan)"
     return [
@@ -156,7 +150,7 @@ def why_rows(study: Study, ranked: Ranked, rival: Ranked) -> list[Row]:
     ]
 
 
-def _verdict(study: Study, ranked: Ranked, rival: Ranked, objective: Objective, name: str) -> str:
+def _verdict(study: Study, ranked: Assessed, rival: Assessed, objective: Objective, name: str) -> str:
     better = _wins(ranked, rival, objective)
     ratio = max(rival.value, ranked.value) / max(min(rival.value, ranked.value), 1e-30)
     if abs(math.log(max(ratio, 1e-30))) <= study.error[1]:
@@ -164,7 +158,7 @@ def _verdict(study: Study, ranked: Ranked, rival: Ranked, objective: Objective, 
     return f"{objective_words(objective)} is {ratio:.2f}× {'better' if better else 'worse'} than with {name}"
 
 
-def _wins(ranked: Ranked, rival: Ranked, objective: Objective) -> bool:
+def _wins(ranked: Assessed, rival: Assessed, objective: Objective) -> bool:
     return objective.sign * (rival.value - ranked.value) >= 0
 
 
@@ -179,7 +173,7 @@ def _compared(study: Study, mine: Metrics, theirs: Metrics) -> list[str]:
     return [*words, f"output {sig(a, 4)} vs {sig(b, 4)} tok/s ({change(a, b)})"]
 
 
-def _time_words(ranked: Ranked, rival: Ranked) -> str:
+def _time_words(ranked: Assessed, rival: Assessed) -> str:
     """The op classes that differ most, saved ones first."""
     mine, theirs = gpu_seconds(ranked), gpu_seconds(rival)
     total = sum(mine.values())
@@ -192,7 +186,7 @@ def _time_words(ranked: Ranked, rival: Ranked) -> str:
     )
 
 
-def _room_words(ranked: Ranked, rival: Ranked) -> str:
+def _room_words(ranked: Assessed, rival: Assessed) -> str:
     a, b = (r.room.tokens * r.plan.lanes * r.plan.replicas for r in (ranked, rival))
     return f"{a:,} vs {b:,} tokens in all"
 
@@ -200,10 +194,10 @@ def _room_words(ranked: Ranked, rival: Ranked) -> str:
 # ---- how it went ----------------------------------------------------------------------------------------------------
 
 
-def course_rows(study: Study, ranked: Ranked, width: float = math.inf) -> list[Row]:
+def course_rows(study: Study, ranked: Assessed, width: float = math.inf) -> list[Row]:
     """Batch, queue and KV cache over time as sparklines."""
     lanes = ranked.plan.lanes
-    outcome = outcome_of(study.setting, ranked.plan, ranked.outcome)
+    outcome = outcome_of(study.setting, ranked)
     found = series(outcome, study.setting.workload, fitted(width), blocks=ranked.room.blocks * lanes)
     rows = [("running", found.running, ""), ("waiting", found.waiting, ""), ("KV used", found.kv_share, "%")]
     over = format_seconds(ranked.metrics.duration_s)

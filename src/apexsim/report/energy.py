@@ -9,11 +9,12 @@ from apexsim.cost.power import J_PER_KWH
 from apexsim.report.draw import change, sig
 from apexsim.report.figures import scale_of
 from apexsim.report.page import Row
+from apexsim.search.assess import Assessed
 from apexsim.search.error import OF_POWER
-from apexsim.search.study import Ranked, Study
+from apexsim.search.study import Study
 
 
-def cost_rows(study: Study, ranked: Ranked) -> list[Row]:
+def cost_rows(study: Study, ranked: Assessed) -> list[Row]:
     """What the GPUs cost, and by which book; nothing where no book has a price."""
     (usd, book), per_million = study.setting.price, ranked.metrics.usd_per_million
     gpu = study.setting.cluster.gpu
@@ -25,7 +26,7 @@ def cost_rows(study: Study, ranked: Ranked) -> list[Row]:
     return [("cost", f"${sig(per_million)} per million output tokens at {rent}")]
 
 
-def power_rows(study: Study, ranked: Ranked) -> list[Row]:
+def power_rows(study: Study, ranked: Assessed) -> list[Row]:
     """What the run draws, and the plan of least energy beside the fastest one; nothing where the GPU's power is unknown."""
     spent, tdp = ranked.metrics.energy, study.setting.cluster.gpu.tdp_w
     if not math.isfinite(spent.joules):
@@ -38,7 +39,7 @@ def power_rows(study: Study, ranked: Ranked) -> list[Row]:
             f"{sig(spent.wall_w)} W and {sig(spent.wall_per_output_token)} J per output token at the wall",
         )
     ]
-    asked = study.objective in OF_POWER and "plan" not in study.inputs and len(study.ranked) > 1
+    asked = study.goal.objective.name in OF_POWER and not study.single and len(study.ranked) > 1
     return [*rows, ("energy", least_energy(study))] if asked else rows
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from apexsim.objective import OBJECTIVES, Margin, Objective, parse_objective
+from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.report.draw import percent, sig
-from apexsim.search.study import Ranked, Study
-from apexsim.slo import LATENCIES, parse_slos
+from apexsim.search.assess import Assessed
+from apexsim.search.study import Study
+from apexsim.slo import LATENCIES
 
 LOOKED_AT = 10  # plans whose means decide a unit
 SCALES = ((10.0, 1e3, "ms"), (600.0, 1.0, "s"), (math.inf, 1.0 / 60.0, "min"))  # below so many seconds: per second, unit
@@ -55,11 +56,6 @@ def scale_of(study: Study, metric: str) -> Scale:
     return scale_for(max((x for x in means if math.isfinite(x)), default=0.0))
 
 
-def objective_of(study: Study) -> Objective:
-    """What the study ranks by."""
-    return parse_objective(study.objective, parse_slos(study.slos))
-
-
 def objective_words(objective: Objective) -> str:
     """The objective in words: mean end-to-end latency (E2E)."""
     return f"{objective.stat} {WORDS[objective.name]}".strip()
@@ -70,9 +66,9 @@ def objective_short(objective: Objective) -> str:
     return f"{objective.stat} {TITLES.get(objective.name, WORDS[objective.name])}".strip()
 
 
-def reached(study: Study, ranked: Ranked, error: bool = False) -> str:
+def reached(study: Study, ranked: Assessed, error: bool = False) -> str:
     """What a plan reaches of the objective, with its unit and with its error bar."""
-    objective = objective_of(study)
+    objective = study.goal.objective
     if objective.name in LATENCIES:
         scale = scale_of(study, objective.name)
         value, unit = ranked.value * scale.factor, scale.unit

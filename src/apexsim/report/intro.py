@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from os.path import isabs
 
@@ -15,11 +14,11 @@ from apexsim.model.dtypes import dtype
 from apexsim.model.model import Attention, Model
 from apexsim.plan.plan import Precision
 from apexsim.report.draw import percent, sig
-from apexsim.report.figures import objective_of, objective_words
+from apexsim.report.figures import objective_words
 from apexsim.report.page import Row
 from apexsim.report.wiring import links_of
 from apexsim.search import screen
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 from apexsim.search.startable import has_server
 from apexsim.search.study import Study
 from apexsim.units import GB, TFLOPS, GiB, format_count, format_seconds
@@ -109,8 +108,8 @@ def _batching(row: EngineRow) -> str:
 
 def goal_line(study: Study) -> str:
     """Objective, limits and error bar."""
-    objective = objective_of(study)
-    kept = [*study.slos, *([f"power-cap={study.power_cap:g}W"] if math.isfinite(study.power_cap) else [])]
+    goal, objective = study.goal, study.goal.objective
+    kept = [*map(str, goal.slos), *([f"power-cap={goal.power_cap:g}W"] if math.isfinite(goal.power_cap) else [])]
     limits = f"; limits {', '.join(kept)}" if kept else ""
     return (
         f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; "
@@ -158,7 +157,7 @@ def funnel_rows(study: Study) -> list[tuple[str, str]]:
     for step in study.funnel:
         if step.name in (*NOT_RULES, REPEATS):
             continue
-        near = nearest_misses([r for r in study.rejected if r.rule == step.name and not r.shorthand.endswith("MHz")])
+        near = nearest_misses([r for r in study.rejected if r.rule == step.name and not r.clock])
         examples = [f"{r.shorthand}: {r.reason}" for r in near] or [step.example]
         words = PLAIN[step.name][step.count > 1] if step.name in PLAIN else step.name
         rows += [(words if not i else "", text) for i, text in enumerate(examples)]
@@ -166,6 +165,6 @@ def funnel_rows(study: Study) -> list[tuple[str, str]]:
 
 
 def nearest_misses(rejected: Sequence[Rejected]) -> list[Rejected]:
-    """Plans that did not fit by the least memory, nearest first."""
-    short = [(float(found[1]), r) for r in rejected if (found := re.search(r"([\d.]+) GiB short", r.reason))]
-    return [r for _, r in sorted(short, key=lambda pair: (pair[0], pair[1].shorthand))[:NEAR]]
+    """Plans that did not fit by the least memory, nearest first; those that lack the same tenth of a GiB by name."""
+    short = [r for r in rejected if not math.isnan(r.short_bytes)]
+    return sorted(short, key=lambda r: (round(r.short_bytes / GiB, 1), r.shorthand))[:NEAR]

@@ -18,18 +18,18 @@ from typing import Any
 from apexsim.cost.account import Account
 from apexsim.cost.books import books, typed
 from apexsim.model.cells import active_parameters, total_parameters
-from apexsim.objective import OBJECTIVES, Margin
+from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
-from apexsim.report.figures import objective_of
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
 from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
-from apexsim.search.evaluate import Setting
+from apexsim.search.assess import Assessed
+from apexsim.search.setting import Setting
 from apexsim.search.startable import others
-from apexsim.search.study import FORMAT, Ranked, Study
+from apexsim.search.study import FORMAT, Study
 
 
 def study_json(study: Study) -> dict[str, Any]:
@@ -40,10 +40,10 @@ def study_json(study: Study) -> dict[str, Any]:
             "format": FORMAT,
             "inputs": study.inputs,
             "understood": _understood(study.setting),
-            "objective": study.objective,
-            "value_unit": value_unit(study.objective),
-            "slos": list(study.slos),
-            "power_cap_w": study.power_cap,
+            "objective": str(study.goal.objective),
+            "value_unit": value_unit(study.goal.objective),
+            "slos": [str(slo) for slo in study.goal.slos],
+            "power_cap_w": study.goal.power_cap,
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
             "error_bars": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
@@ -82,7 +82,7 @@ def hypothetical_json(study: Study) -> dict[str, Any] | None:
     if not apart:
         return None
     first, best = apart[0], study.best
-    gain = objective_of(study).ratio(first.value, best.value) if best else math.nan
+    gain = study.goal.objective.ratio(first.value, best.value) if best else math.nan
     return {
         "count": len(apart), "ranked": not study.hypothetical, "best": first.plan.shorthand, "value": first.value,
         "ratio_to_best": gain, "keeps_constraints": first.keeps, "startable_by": list(others(study.setting, first.plan)),
@@ -90,9 +90,9 @@ def hypothetical_json(study: Study) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def value_unit(objective: str) -> str:
+def value_unit(objective: Objective) -> str:
     """The unit of `value` of a ranked plan: that of the objective, in SI."""
-    row = OBJECTIVES[objective.partition(":")[0]]
+    row = OBJECTIVES[objective.name]
     return "s" if row.stats else row.unit
 
 
@@ -167,7 +167,7 @@ def _price(setting: Setting) -> dict[str, Any] | None:
     return {"usd_per_gpu_h": usd, **told, "books": known}
 
 
-def _ranked(setting: Setting, ranked: Ranked) -> dict[str, Any]:
+def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
     started = launch(setting, ranked.plan)
     return {
         "plan": plan_json(ranked.plan),
@@ -238,5 +238,5 @@ def account_json(account: Account) -> dict[str, Any]:
         "bytes_per_gpu": account.nbytes,
         "mfu": account.mfu,
         "mbu": account.mbu,
-        "bottleneck": account.bottleneck,
+        "bottleneck": str(account.bottleneck),
     }

@@ -26,7 +26,7 @@ from apexsim.plan.plan import Plan
 from apexsim.plan.space import blocks
 from apexsim.report.checkpoint import Checkpoint, checkpoint
 from apexsim.report.servers import WIDTH, Command, Place, Shell, address, locks, places, router, script, seen
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 
 Said = list[tuple[str, Any]]  # (meaning, value): None and False are left out, True is the word alone
 DEEPEP = ("hopper", "blackwell", "blackwell-ultra")  # DeepEP's kernels want SM 9.0 or newer and NVLink

@@ -13,7 +13,7 @@ from apexsim.plan.lower import StageOps
 from apexsim.plan.plan import Layout, Plan
 from apexsim.plan.space import MIXERS, cell_split
 from apexsim.plan.weights import stages_of
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 
 
 def _share(part: int, whole: int) -> str:

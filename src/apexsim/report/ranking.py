@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from apexsim.objective import overrun
 from apexsim.report.draw import UNKNOWN, percent, sig, times
-from apexsim.report.figures import objective_of, objective_short, scale_of
-from apexsim.report.verdict import limits_of, ties
+from apexsim.report.figures import objective_short, scale_of
+from apexsim.report.verdict import ties
+from apexsim.search.assess import Assessed
 from apexsim.search.startable import has_server
-from apexsim.search.study import Ranked, Study
-from apexsim.slo import LATENCIES, parse_slos
+from apexsim.search.study import Study
+from apexsim.slo import LATENCIES
 from apexsim.units import format_count
 
 STATS = ("mean", "p50", "p95", "p99")
@@ -75,7 +76,7 @@ class _Choice:
         return _Choice(stats, titles)
 
 
-def ranking(study: Study, rows: Sequence[Ranked], width: float, everything: bool = False) -> Ranking:
+def ranking(study: Study, rows: Sequence[Assessed], width: float, everything: bool = False) -> Ranking:
     """The richest table that fits `width` characters; what a limit or the objective names is always in it."""
     choice, left_out = _required(study), False
     extras: list[Extra] = list(EXTRAS)
@@ -107,8 +108,8 @@ def _said(column: Column) -> str:
 
 def _required(study: Study) -> _Choice:
     """What limits and the objective name."""
-    choice, objective = _Choice(), objective_of(study)
-    for slo in parse_slos(study.slos):
+    choice, objective = _Choice(), study.goal.objective
+    for slo in study.goal.slos:
         choice = choice.with_((slo.metric, slo.stat or "p95"))
     if objective.name in LATENCIES:
         choice = choice.with_((objective.name, objective.stat))
@@ -116,18 +117,18 @@ def _required(study: Study) -> _Choice:
     return choice.with_(named[objective.name]) if objective.name in named else choice
 
 
-def _fits(study: Study, rows: Sequence[Ranked], choice: _Choice, width: float, short: bool = True) -> bool:
+def _fits(study: Study, rows: Sequence[Assessed], choice: _Choice, width: float, short: bool = True) -> bool:
     made = _columns(study, rows, choice, short)
     return sum(c.width for c in made if c.title in KEPT or not c.alike) <= width
 
 
-def _columns(study: Study, rows: Sequence[Ranked], choice: _Choice, short: bool) -> list[Column]:
+def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: bool) -> list[Column]:
     place = {id(r): i + 1 for i, r in enumerate(study.ranked)}
     made = [
         _column("#", "right", rows, lambda r: str(place[id(r)])),
         _column("plan", "left", rows, lambda r: r.plan.shorthand),
         _column("ratio", "right", rows, lambda r: times(r.ratio)),
-        *([_column("limits", "left", rows, lambda r: limit_cell(study, r))] if limits_of(study, study.ranked[0]) else []),
+        *([_column("limits", "left", rows, lambda r: limit_cell(study, r))] if study.goal.limits(study.ranked[0].metrics) else []),
         *([_column("meet\nlimits", "right", rows, lambda r: percent(r.metrics.attainment)),
            _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s))] if _counts(study) else []),
         *(_latency(study, metric, title, rows, choice.stats[metric]) for metric, title in SHOWN if metric in choice.stats),
@@ -137,25 +138,25 @@ def _columns(study: Study, rows: Sequence[Ranked], choice: _Choice, short: bool)
     return [*made, *([remarks] if any(remarks.cells) else [])]
 
 
-OTHERS: dict[str, tuple[str, Callable[[Study, Ranked], str]]] = {
+OTHERS: dict[str, tuple[str, Callable[[Study, Assessed], str]]] = {
     "KV room": ("KV room\ntokens", lambda study, r: format_count(room_tokens(r))),
     "req/s": ("req/s", lambda study, r: sig(r.metrics.request_throughput_per_s)),
     "tok/s": ("output\ntok/s", lambda study, r: sig(r.metrics.output_throughput_tok_s, 4)),
     "per GPU": ("tok/s\nper GPU", lambda study, r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
     "J per tok": ("J per\ntoken", lambda study, r: sig(
-        r.metrics.energy.wall_per_output_token if study.objective == "wall-energy" else r.metrics.energy.per_output_token)),
+        r.metrics.energy.wall_per_output_token if study.goal.objective.name == "wall-energy" else r.metrics.energy.per_output_token)),
     "$ per 1M": ("$ per\n1M out", lambda study, r: sig(r.metrics.usd_per_million)),
 }  # fmt: skip
 
 
-def room_tokens(ranked: Ranked) -> int:
+def room_tokens(ranked: Assessed) -> int:
     """Tokens that all KV caches of the plan hold."""
     return ranked.room.tokens * ranked.plan.lanes * ranked.plan.replicas
 
 
-def limit_cell(study: Study, ranked: Ranked) -> str:
+def limit_cell(study: Study, ranked: Assessed) -> str:
     """✓ and the least margin, or ✗ and the worst overrun; with the limit's metric where there are several."""
-    limits = limits_of(study, ranked)
+    limits = study.goal.limits(ranked.metrics)
     worst = min(limits, key=lambda m: m.share)
     name = f" {worst.metric}" if len(limits) > 1 else ""
     if not overrun(limits):
@@ -165,14 +166,14 @@ def limit_cell(study: Study, ranked: Ranked) -> str:
 
 
 def _counts(study: Study) -> bool:
-    return any(slo.per_request for slo in parse_slos(study.slos))
+    return any(slo.per_request for slo in study.goal.slos)
 
 
-def _column(title: str, side: str, rows: Sequence[Ranked], cell: Callable[[Ranked], str]) -> Column:
+def _column(title: str, side: str, rows: Sequence[Assessed], cell: Callable[[Assessed], str]) -> Column:
     return Column(title, side, tuple(cell(r) for r in rows))
 
 
-def _latency(study: Study, name: str, title: str, rows: Sequence[Ranked], stats: Sequence[str]) -> Column:
+def _latency(study: Study, name: str, title: str, rows: Sequence[Assessed], stats: Sequence[str]) -> Column:
     """One latency with its statistics, right-aligned side by side, in the unit of the page."""
     scale = scale_of(study, name)
     cells = [[scale.bare(r.metrics.latency(name, stat)) for stat in stats] for r in rows]
@@ -186,12 +187,12 @@ def _latency(study: Study, name: str, title: str, rows: Sequence[Ranked], stats:
 # ---- what it means ----------------------------------------------------------------------------------------------------
 
 
-def marks(study: Study, ranked: Ranked) -> list[str]:
+def marks(study: Study, ranked: Assessed) -> list[str]:
     """What a reader should know of a plan beside its numbers; the first letters differ."""
     return [mark for mark, (holds, _) in _marks(study).items() if holds(ranked)]
 
 
-def _marks(study: Study) -> dict[str, tuple[Callable[[Ranked], bool], str]]:
+def _marks(study: Study) -> dict[str, tuple[Callable[[Assessed], bool], str]]:
     """Mark -> (whether it holds of a plan, what it means)."""
     first, engine = study.ranked[0], study.setting.engine
     return {
@@ -203,7 +204,7 @@ def _marks(study: Study) -> dict[str, tuple[Callable[[Ranked], bool], str]]:
     }  # fmt: skip
 
 
-def _legend(study: Study, rows: Sequence[Ranked], made: Sequence[Column]) -> list[tuple[str, str]]:
+def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[Column]) -> list[tuple[str, str]]:
     titles = {c.title for c in made}
     found = grammar([r.plan.shorthand for r in rows])
     if "ratio" in titles:
@@ -211,7 +212,7 @@ def _legend(study: Study, rows: Sequence[Ranked], made: Sequence[Column]) -> lis
     elif len(rows) > 1 and not math.isfinite(study.ranked[0].ratio):
         found.append(("ratio", f"none: {_no_base(study)}"))
     if "limits" in titles:
-        which = ", and of which" if len(limits_of(study, rows[0])) > 1 else ""
+        which = ", and of which" if len(study.goal.limits(rows[0].metrics)) > 1 else ""
         found.append(("limits", f"✓ least margin, ✗ how far over the limit{which}"))
     if "KV room\ntokens" in titles:
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
@@ -227,7 +228,7 @@ def _no_base(study: Study) -> str:
 
 
 def _ratio_words(study: Study) -> str:
-    objective = objective_of(study)
+    objective = study.goal.objective
     name = objective_short(objective)
     if objective.better == "lower":
         return f"{name} of the heuristic plan {study.heuristic} over this plan's; above 1 is better"

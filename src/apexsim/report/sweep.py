@@ -21,7 +21,7 @@ from apexsim.report.launch import again, launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
 from apexsim.report.ranking import Column, grammar, limit_cell
-from apexsim.report.verdict import SURE, limits_of
+from apexsim.report.verdict import SURE
 from apexsim.search.study import Study
 from apexsim.search.sweep import LOADS, Axis, Point, Sweep, Value
 from apexsim.slo import LATENCIES
@@ -88,7 +88,7 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> li
     if not group:
         return [_capital(f"{head}nothing fits.")]
     best = group[0]
-    limits = limits_of(_study(best), best.first)
+    limits = sweep.goal.limits(best.first.metrics)
     name = f"{_words(sweep, best)} ({best.first.plan.shorthand})"
     reach = f"{objective_short(sweep.goal.objective)} {_value(best, error=True)}"
     if not best.first.keeps:
@@ -120,7 +120,7 @@ def _rent_words(point: Point) -> str:
 def _value(point: Point, error: bool = False) -> str:
     """What a combination reaches of the objective, with its unit."""
     study, value = _study(point), point.first.value
-    name = study.objective.partition(":")[0]
+    name = study.goal.objective.name
     if name in LATENCIES:
         scale = scale_for(value)
         value, unit = value * scale.factor, scale.unit
@@ -196,7 +196,7 @@ def _fitting(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point], width
 
 def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[Column]:
     choices = [(i, axis) for i, axis in enumerate(sweep.axes) if axis.name not in LOADS]
-    limited = bool(limits_of(_study(shown[0]), shown[0].first))
+    limited = bool(sweep.goal.limits(shown[0].first.metrics))
     objective = sweep.goal.objective
     unit, factor = OBJECTIVES[objective.name].unit, OBJECTIVES[objective.name].scale
     if objective.name in LATENCIES:
@@ -255,7 +255,7 @@ def _mark(sweep: Sweep, point: Point, best: Point) -> str:
 
 def _legend(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[tuple[str, str]]:
     found = grammar([p.first.plan.shorthand for p in shown])
-    if limits_of(_study(shown[0]), shown[0].first):
+    if sweep.goal.limits(shown[0].first.metrics):
         found.append(("limits", "✓ least margin, ✗ how far over the limit"))
     marks = {_mark(sweep, p, group[0]) for p in shown}
     words = {"saturated": "does not keep up with the load: its queue grows as long as requests come",
@@ -328,6 +328,6 @@ def _point(sweep: Sweep, point: Point, rank: int | None, best: bool, cheapest: b
         "values": values, "fits": True, "rank": rank, "best": best, "cheapest": cheapest, "plan": first.plan.shorthand,
         "gpu": study.setting.cluster.gpu.name, "gpus": first.metrics.devices, "engine": study.setting.engine.label,
         "value": first.value, "error": study.error[0], "keeps": first.keeps, "saturated": first.metrics.saturated,
-        "limits": [margin_json(m) for m in limits_of(study, first)], "usd_per_hour": Sweep.rent(point),
+        "limits": [margin_json(m) for m in study.goal.limits(first.metrics)], "usd_per_hour": Sweep.rent(point),
         "metrics": first.metrics.to_json(), "launch_commands": list(launch(study.setting, first.plan).commands),
     }  # fmt: skip

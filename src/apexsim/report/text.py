@@ -13,13 +13,14 @@ from apexsim.api import ask
 from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
-from apexsim.report.figures import objective_of, objective_short, objective_words, reached
+from apexsim.report.figures import objective_short, objective_words, reached
 from apexsim.report.intro import funnel_line, funnel_rows, understood
 from apexsim.report.launch import again, launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
-from apexsim.search.study import Ranked, Study
+from apexsim.search.assess import Assessed
+from apexsim.search.study import Study
 from apexsim.workload.load import mean_rate
 
 TOP = 10  # plans shown
@@ -36,19 +37,18 @@ def render(
 
 def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
     gpus = study.setting.cluster
-    single = "plan" in study.inputs
     yield heading("apexsim", f"{study.setting.model.name} on {gpus.size} × {gpus.gpu.name}", width=width)
     aside = also(study)
     yield labelled([("answer", verdict(study).text), *([("also", aside)] if aside else [])], width)
     yield Text()
     yield heading("question", width=width)
     yield labelled(understood(study), width)
-    if not single:
+    if not study.single:
         yield Text()
         yield heading("plans", funnel_line(study), width=width)
         yield columns([("", "left"), ("", "left")], funnel_rows(study), width=min(width, WIDEST))
     yield Text()
-    yield from _ranked(study, width, top, everything, single)
+    yield from _ranked(study, width, top, everything)
     yield Text()
     yield from _detail(study, study.ranked[0], width)
     yield Text()
@@ -57,11 +57,11 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     yield labelled([("then", pasted(line, width)) for line in _suggestions(study)], width)
 
 
-def _ranked(study: Study, width: float, top: int, everything: bool, single: bool) -> Iterator[RenderableType]:
+def _ranked(study: Study, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
     shown = chosen(study, len(study.ranked) if everything else top)
     made = ranking(study, shown, width, everything)
     hidden = len(study.ranked) - len(shown)
-    yield heading("simulated" if single else "ranked", f"by {objective_short(objective_of(study))}", width=width)
+    yield heading("simulated" if study.single else "ranked", f"by {objective_short(study.goal.objective)}", width=width)
     yield columns([(c.title, c.side) for c in made.columns], list(zip(*(c.cells for c in made.columns))), bold=0)
     more = [f"{hidden} more plan{'s' * (hidden > 1)} with --all"] if hidden else []
     more += [] if made.whole else ["more columns on a wider page"]
@@ -70,12 +70,12 @@ def _ranked(study: Study, width: float, top: int, everything: bool, single: bool
     yield labelled(rows, width)
 
 
-def chosen(study: Study, top: int) -> list[Ranked]:
+def chosen(study: Study, top: int) -> list[Assessed]:
     """The first `top` plans, and the heuristic one wherever it stands."""
     return [r for i, r in enumerate(study.ranked) if i < top or r.plan.shorthand == study.heuristic]
 
 
-def _detail(study: Study, best: Ranked, width: float) -> Iterator[RenderableType]:
+def _detail(study: Study, best: Assessed, width: float) -> Iterator[RenderableType]:
     rival = rival_of(study, best)
     yield heading(f"{best.plan.shorthand} in detail", _standing(study, best), width=width)
     yield labelled([*layout_rows(study.setting, best), *memory_rows(best, width)], width)
@@ -85,7 +85,7 @@ def _detail(study: Study, best: Ranked, width: float) -> Iterator[RenderableType
     yield labelled([*used, *(why_rows(study, best, rival) if rival else [])], width)
 
 
-def _standing(study: Study, best: Ranked) -> str:
+def _standing(study: Study, best: Assessed) -> str:
     """The objective with its error bar, and against the heuristic plan."""
     if best.plan.shorthand == study.heuristic:
         beside = "; the heuristic plan"
@@ -93,12 +93,12 @@ def _standing(study: Study, best: Ranked) -> str:
         beside = f"; {times(best.ratio)} as good as the heuristic plan {study.heuristic}"
     else:
         beside = ""
-    return f"{objective_words(objective_of(study))} {reached(study, best, error=True)}{beside}"
+    return f"{objective_words(study.goal.objective)} {reached(study, best, error=True)}{beside}"
 
 
 def _launch(study: Study, width: float) -> Iterator[RenderableType]:
     """How to start the plan, from the first column on so that it can be pasted, and what to know about it."""
-    best = study.ranked[0] if "plan" in study.inputs else study.best
+    best = study.ranked[0] if study.single else study.best
     if best is None:
         return
     started = launch(study.setting, best.plan)
@@ -113,7 +113,7 @@ def _suggestions(study: Study) -> list[str]:
     """Two or three commands that look further."""
     defaults = {name: p.default for name, p in signature(ask).parameters.items()} | {"slos": ()}
     inputs = {k: v for k, v in study.inputs.items() if k != "plan"}
-    if "plan" in study.inputs:
+    if study.single:
         widths = dict.fromkeys(("tp", "pp", "dp", "ep", "enable_expert_parallel"))
         return [again("plan", inputs, defaults, **widths), again("plan", inputs, defaults, **widths, json="study.json")]
     lines = [again("plan", inputs, defaults, **remedy.changes) for remedy in study.remedies[:2]]
@@ -129,7 +129,7 @@ def _further(study: Study) -> list[dict[str, object]]:
     work, first = study.setting.workload, study.ranked[0]
     if not first.keeps or first.metrics.saturated or work.mode == "offline":
         return []
-    if not study.slos:
+    if not study.goal.slos:
         limit = next((x for x in LIMITS if x >= 1.5 * first.metrics.ttft.p95), None)
         return [{"slos": (f"ttft:p95={limit:g}s" if limit >= 1 else f"ttft:p95={1e3 * limit:g}ms",)}] if limit else []
     if work.mode == "closed":

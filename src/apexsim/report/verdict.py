@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from apexsim.cost.books import told
 from apexsim.cost.power import power_spread
-from apexsim.objective import Margin, margins, overrun
+from apexsim.objective import Margin
 from apexsim.report.draw import percent, sig
-from apexsim.report.figures import held, left, listed, objective_of, objective_short, reached, scale_of
+from apexsim.report.figures import held, left, listed, objective_short, reached, scale_of
+from apexsim.search.assess import Assessed
 from apexsim.search.error import error_of
 from apexsim.search.startable import has_server, others
-from apexsim.search.study import Ranked, Study
-from apexsim.slo import parse_slos
+from apexsim.search.study import Study
 from apexsim.workload.load import mean_rate
 
 SURE = "two of three measured runs lay within ±{} of the prediction; models, GPUs and releases that nobody measured lie further off"
@@ -43,21 +43,16 @@ class Verdict:
 def verdict(study: Study) -> Verdict:
     """The answer of a study."""
     first = study.ranked[0]
-    limits = limits_of(study, first)
+    limits = study.goal.limits(first.metrics)
     tell = _missed if not first.keeps else _saturated if first.metrics.saturated else _fine
     told_ = tuple(s for s in (*_how_it_comes(study), *tell(study, first, limits)) if s)
     return Verdict(told_, first.plan.shorthand, first.keeps if limits else None, first.metrics.saturated, limits)
 
 
-def limits_of(study: Study, ranked: Ranked) -> tuple[Margin, ...]:
-    """Every limit on a run, and how a plan fares."""
-    return margins(ranked.metrics, parse_slos(study.slos), study.power_cap)
-
-
 def also(study: Study) -> str:
     """One line about the plans that the engine cannot be started with; "" where there are none."""
     first, engine = study.ranked[0], study.setting.engine
-    if first.blocked and "plan" in study.inputs and has_server(study.setting):
+    if first.blocked and study.single and has_server(study.setting):
         able = listed(others(study.setting, first.plan), "or")
         return f"{engine.engine} cannot be started with it: {first.blocked}{f'; {able} can' if able else ''}"
     if not has_server(study.setting):
@@ -68,8 +63,8 @@ def also(study: Study) -> str:
     layouts = f"{count} layout{'s' * (count > 1)} that {engine.engine} cannot start"
     able = listed(others(study.setting, best.plan), "or")
     who = f"{able} can" if able else "no engine can"
-    gain = objective_of(study).ratio(best.value, first.value)
-    better = (overrun(limits_of(study, best)), best.metrics.saturated) <= (overrun(limits_of(study, first)), first.metrics.saturated)
+    gain = study.goal.objective.ratio(best.value, first.value)
+    better = best.key[:2] <= first.key[:2]  # limits, then load
     if best.keeps and not first.keeps:
         return f"{layouts}: {best.plan.shorthand} keeps the limits ({who} start it): --hypothetical"
     if better and gain > 1.0 + study.error[1] and math.isfinite(gain):
@@ -103,38 +98,37 @@ def _how_it_comes(study: Study) -> list[str]:
 # ---- the three answers --------------------------------------------------------------------------------------------
 
 
-def _fine(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
+def _fine(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
     load = f" {load_words(study)}" if study.setting.workload.mode != "offline" else ""
-    standing = f"{objective_short(objective_of(study))} {reached(study, first, error=True)}"
+    standing = f"{objective_short(study.goal.objective)} {reached(study, first, error=True)}"
     name = first.plan.shorthand
     if limits:
         head = f"{name} keeps {_number(limits)}{load}: " + "; ".join(f"{held(study, m)} ({left(m)})" for m in limits) + "."
         return [head, _among(study, standing), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
-    if "plan" in study.inputs:
+    if study.single:
         head = f"{name} {'keeps up' if study.setting.workload.mode == 'open' else 'reaches'}{load}: {standing}{_pace(study, first)}."
     else:
         head = f"{name} is the best {_of_how_many(study)}{load}: {standing}{_pace(study, first)}."
     return [head, _beside(study, first), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
 
 
-def _missed(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
+def _missed(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
     missed = [m for m in limits if not m.kept]
-    names = listed([m.name for m in (missed if len(limits) > 1 and "plan" in study.inputs else limits)])
-    single = "plan" in study.inputs
-    head = f"{first.plan.shorthand} does not keep {names}" if single else f"No plan keeps {names}"
-    who = "" if single or len(study.ranked) == 1 else f"the nearest, {first.plan.shorthand}, has "
+    names = listed([m.name for m in (missed if len(limits) > 1 and study.single else limits)])
+    head = f"{first.plan.shorthand} does not keep {names}" if study.single else f"No plan keeps {names}"
+    who = "" if study.single or len(study.ranked) == 1 else f"the nearest, {first.plan.shorthand}, has "
     how = "; ".join(f"{held(study, m)} ({left(m)})" for m in missed)
     full = [_served(study, first)] if first.metrics.saturated else []
     return [f"{head} {load_words(study)}: {who}{how}.", *full, _helps(study), _counted(study, first), _sure(study, first, limits)]
 
 
-def _saturated(study: Study, first: Ranked, limits: tuple[Margin, ...]) -> list[str]:
+def _saturated(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
     return [_served(study, first), _helps(study), _cost(study, first)]
 
 
-def _served(study: Study, first: Ranked) -> str:
+def _served(study: Study, first: Assessed) -> str:
     """What is served of the load, at most."""
-    able = [first] if "plan" in study.inputs else study.ranked
+    able = [first] if study.single else study.ranked
     most = max(able, key=lambda r: r.metrics.request_throughput_per_s)
     gpus = study.setting.cluster
     return (
@@ -144,17 +138,16 @@ def _served(study: Study, first: Ranked) -> str:
 
 
 def _helps(study: Study) -> str:
-    kept = next((r for r in study.ranked[1:] if r.keeps and not r.metrics.saturated), None) if "plan" in study.inputs else None
-    also_ = f"{kept.plan.shorthand}, the usual plan, {'does' if study.slos else 'keeps up'}. " if kept else ""
+    kept = next((r for r in study.ranked[1:] if r.keeps and not r.metrics.saturated), None) if study.single else None
+    also_ = f"{kept.plan.shorthand}, the usual plan, {'does' if study.goal.slos else 'keeps up'}. " if kept else ""
     return (also_ + _remedies(study)).strip()
 
 
 def _remedies(study: Study) -> str:
     if study.remedies:
-        single = "plan" in study.inputs
-        words = listed([r.words if single else f"{r.words} ({r.shorthand})" for r in study.remedies], "or")
+        words = listed([r.words if study.single else f"{r.words} ({r.shorthand})" for r in study.remedies], "or")
         return f"Would help, each simulated: {words}."
-    if study.setting.workload.mode == "offline" and study.slos:
+    if study.setting.workload.mode == "offline" and study.goal.slos:
         return "Limits on latency mean little when all requests come at once: give --request-rate or --concurrency."
     rest = "faster GPUs, shorter prompts or looser limits are left"
     return f"Simulated and not enough: {listed(study.tried)}; {rest}." if study.tried else ""
@@ -177,14 +170,14 @@ def _of_how_many(study: Study) -> str:
 def _among(study: Study, standing: str) -> str:
     """How many plans keep the limits, and what ranks them."""
     count = len(study.ranked)
-    if "plan" in study.inputs:
+    if study.single:
         return f"Its {standing}."
     keeping = [r for r in study.ranked if r.keeps and not r.metrics.saturated]
     who = f" that {study.setting.engine.engine} can start" if has_server(study.setting) and not any(r.blocked for r in study.ranked) else ""
     if count == 1:
         return f"It is the only plan{who}: {standing}."
     many = f"{'All' if len(keeping) == count else f'{len(keeping)} of'} {count} plans{who} keep{'s' * (len(keeping) == 1)} " \
-           f"{'it' if len(limits_of(study, study.ranked[0])) == 1 else 'them'}"
+           f"{'it' if len(study.goal.limits(study.ranked[0].metrics)) == 1 else 'them'}"
     tied = _tied(study)
     return f"{many}; this one has the best {standing}{f', a tie with {tied}' if tied else ''}."
 
@@ -195,15 +188,15 @@ def _tied(study: Study) -> str:
     return listed(same) if len(same) <= 2 else f"{len(same)} others"
 
 
-def ties(first: Ranked, other: Ranked) -> bool:
+def ties(first: Assessed, other: Assessed) -> bool:
     """Whether another plan is as good as the first, as far as a prediction can tell."""
     good = all(r.tie and r.keeps and not r.metrics.saturated for r in (first, other))
     return good and bool(first.blocked) == bool(other.blocked)
 
 
-def _beside(study: Study, first: Ranked) -> str:
+def _beside(study: Study, first: Assessed) -> str:
     """The best plan against the others."""
-    if "plan" in study.inputs:
+    if study.single:
         return _against(study, first)
     tied, words = _tied(study), []
     if math.isfinite(first.ratio) and first.ratio > 1.0 + study.error[1]:
@@ -214,7 +207,7 @@ def _beside(study: Study, first: Ranked) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
-def _against(study: Study, first: Ranked) -> str:
+def _against(study: Study, first: Assessed) -> str:
     """One plan against the usual one."""
     if first.plan.shorthand == study.heuristic or not math.isfinite(first.ratio):
         return ""
@@ -224,9 +217,9 @@ def _against(study: Study, first: Ranked) -> str:
     return f"It is {better:.2f}× {'better' if first.ratio >= 1.0 else 'worse'} than the usual plan, {study.heuristic}."
 
 
-def _pace(study: Study, first: Ranked) -> str:
+def _pace(study: Study, first: Assessed) -> str:
     """What a user of the service feels, and what it puts out."""
-    objective, words = objective_of(study), []
+    objective, words = study.goal.objective, []
     for metric, title in (("ttft", "TTFT"), ("tpot", "TPOT")):
         value = first.metrics.latency(metric, "p95")
         if study.setting.workload.mode != "offline" and math.isfinite(value) and objective.name != metric:
@@ -236,16 +229,16 @@ def _pace(study: Study, first: Ranked) -> str:
     return "".join(f", {word}" for word in words)
 
 
-def _counted(study: Study, first: Ranked) -> str:
+def _counted(study: Study, first: Assessed) -> str:
     """Limits of each request."""
-    each = [str(s) for s in parse_slos(study.slos) if s.per_request]
+    each = [str(s) for s in study.goal.slos if s.per_request]
     if not each:
         return ""
     share, goodput = percent(first.metrics.attainment), sig(first.metrics.goodput_req_s)
     return f"{share} of its requests keep {listed(each)}: goodput {goodput} requests/s."
 
 
-def _cost(study: Study, ranked: Ranked) -> str:
+def _cost(study: Study, ranked: Assessed) -> str:
     usd, book = study.setting.price
     if not math.isfinite(usd):
         return ""
@@ -256,7 +249,7 @@ def _cost(study: Study, ranked: Ranked) -> str:
     )
 
 
-def _sure(study: Study, ranked: Ranked, limits: tuple[Margin, ...]) -> str:
+def _sure(study: Study, ranked: Assessed, limits: tuple[Margin, ...]) -> str:
     """How far to believe it, and which limits are nearer than that."""
     error = _error_of(study, ranked)
     close = [m for m in limits if abs(m.share) < error(m.metric)]
@@ -269,6 +262,6 @@ def _sure(study: Study, ranked: Ranked, limits: tuple[Margin, ...]) -> str:
     return f"{nearer}: measure before you rely on it."
 
 
-def _error_of(study: Study, ranked: Ranked) -> Callable[[str], float]:
+def _error_of(study: Study, ranked: Assessed) -> Callable[[str], float]:
     gpu = study.setting.cluster.gpu
     return lambda metric: power_spread()[0] if metric == "power" else error_of(metric, ranked.account, gpu)

@@ -15,7 +15,7 @@ from typing import Any
 
 from apexsim.cost.account import Account
 from apexsim.cost.power import power_spread
-from apexsim.hardware import Gpu
+from apexsim.gpu import Gpu
 
 KIND = {
     "ttft": "ttft",

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from apexsim.cost.power import Server, power_law
-from apexsim.cost.price import Pricer
-from apexsim.cost.tables import axes_for, compile_costs, host_for, rules_for
+from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate
 from apexsim.engine.types import Costs, Requests
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
-from apexsim.hardware import Cluster
-from apexsim.model.model import Attention, Model
+from apexsim.model.model import Attention
 from apexsim.plan.limits import started
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
+from apexsim.search.setting import Setting
 from apexsim.workload.trace import Workload
 
 GAP_LIMIT = 1_000_000  # requests from which single gaps are no longer recorded
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Everything but the plan.  `engine` is settled; `max_model_len` [tokens] bounds a request."""
-
-    model: Model
-    cluster: Cluster
-    engine: EngineRow
-    workload: Workload
-    pricer: Pricer
-    max_model_len: int
-    route: str = "round-robin"
-    image_patches: int = 0  # patches of each image, and images of each request
-    images: int = 0
-    price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is
-    server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
-    length_given: bool = False  # the user named max_model_len; else it is the longest request, rounded up
-    clocked: tuple[tuple[int, Cluster, Pricer], ...] = ()  # the cluster at each other SM clock [MHz] of the search
-
-    def at(self, clock: int) -> Setting:
-        """The setting in which plans of this SM clock [MHz] run; 0 is the GPUs' own."""
-        if not clock:
-            return self
-        _, cluster, pricer = next(row for row in self.clocked if row[0] == clock)
-        return replace(self, cluster=cluster, pricer=pricer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +29,7 @@ class Evaluation:
     engine: EngineRow  # as it can be started with this plan
     room: Room
     stages: tuple[StageOps, ...]
+    axes: Axes
     costs: Costs
     outcome: Outcome
 
@@ -83,9 +55,7 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     if isinstance(start, Rejected):
         return start
     engine, found = start
-    link = setting.cluster.gpu.link
-    domain = link.span if link.multi_node else setting.cluster.per_node
-    stages = lower(setting.model, plan, setting.cluster.gpu.flops, domain)
+    stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
     axes = axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
     if setting.images:
@@ -96,4 +66,4 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
         requests_of(setting.workload), rules, host_for(engine), costs, found.blocks, replicas=plan.replicas,
         lanes=plan.lanes, route=int(setting.route == "least-outstanding"), gaps=setting.workload.size < GAP_LIMIT,
     )  # fmt: skip
-    return Evaluation(plan, engine, found, stages, costs, outcome)
+    return Evaluation(plan, engine, found, stages, axes, costs, outcome)

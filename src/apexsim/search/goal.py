@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 from apexsim.metrics import Metrics
-from apexsim.objective import LOWER, Objective, rank_key
+from apexsim.objective import LOWER, Margin, Objective, margins, rank_key
 from apexsim.slo import Slo
+
+Key = tuple[float, bool, float, str]  # limits missed, overload, objective, shorthand
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +20,13 @@ class Goal:
     slos: tuple[Slo, ...] = ()
     power_cap: float = math.inf  # mean power of a GPU [W]
 
-    def key(self, metrics: Metrics, shorthand: str) -> tuple[float, bool, float, str]:
+    def key(self, metrics: Metrics, shorthand: str) -> Key:
         """Sorts plans, best first (`objective.rank_key`)."""
         return rank_key(metrics, self.objective, self.slos, shorthand, self.power_cap)
+
+    def limits(self, metrics: Metrics) -> tuple[Margin, ...]:
+        """Every limit on a run, and how it fares."""
+        return margins(metrics, self.slos, self.power_cap)
 
     def behind(self, metrics: Metrics, other: Metrics) -> float:
         """How many times worse than another run one is."""

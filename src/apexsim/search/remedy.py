@@ -13,12 +13,11 @@ from functools import partial
 from typing import Any
 
 from apexsim.errors import InputError, Rejected
-from apexsim.objective import margins, overrun
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates, heuristic_plan, routed
 from apexsim.search.assess import assess
-from apexsim.search.evaluate import Setting
 from apexsim.search.goal import Goal
+from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server
 from apexsim.search.study import Remedy, Study
 from apexsim.workload.load import mean_rate
@@ -48,7 +47,7 @@ def remedied(study: Study, asked: Asked) -> Study:
     first = study.ranked[0]
     if first.keeps and not first.metrics.saturated:
         return study
-    found = [kind(study, asked) for kind in ((_load, _format) if "plan" in study.inputs else (_load, _clock, _gpus, _format))]
+    found = [kind(study, asked) for kind in ((_load, _format) if study.single else (_load, _clock, _gpus, _format))]
     return replace(
         study, remedies=tuple(x for x in found if isinstance(x, Remedy)), tried=tuple(x for x in found if isinstance(x, str) and x)
     )
@@ -62,17 +61,17 @@ def _works(asked: Asked, trial: Trial) -> Plan | None:
         return None
     found = []
     for plan in trial.plans(setting, precision):
-        got = assess(setting, goal.slos, plan)
-        if isinstance(got, Rejected) or got.metrics.saturated or overrun(margins(got.metrics, goal.slos, goal.power_cap)):
+        got = assess(setting, goal, plan)
+        if isinstance(got, Rejected) or got.metrics.saturated or not got.keeps:
             continue
-        found.append((goal.key(got.metrics, plan.shorthand), plan))
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+        found.append(got)
+    return min(found, key=lambda run: run.key).plan if found else None
 
 
 def _near(study: Study) -> Callable[[Setting, Precision], Sequence[Plan]]:
     """The first plans of the study, and the one that serves most."""
     able = [r for r in study.ranked if not r.blocked] or list(study.ranked)
-    if "plan" in study.inputs:
+    if study.single:
         return lambda setting, precision: [study.ranked[0].plan]
     most = max(able, key=lambda r: r.metrics.output_throughput_tok_s)
     plans = list(dict.fromkeys([most.plan, *(r.plan for r in able[:NEAR])]))
@@ -119,7 +118,7 @@ def _clock(study: Study, asked: Asked) -> Remedy | str:
     """A lower clock of the GPUs, where they draw too much."""
     gpu, near = study.setting.cluster.gpu, _near(study)
     drawn = study.ranked[0].metrics.energy.watts
-    if not drawn > study.power_cap or study.inputs.get("clock") or not gpu.clock_mhz > 0:
+    if not drawn > study.goal.power_cap or study.inputs.get("clock") or not gpu.clock_mhz > 0 or gpu.clock < 1.0:
         return ""
     for share in CLOCKS:
         mhz = round(share * gpu.clock_mhz)
@@ -175,7 +174,7 @@ def _format(study: Study, asked: Asked) -> Remedy | str:
     first = study.ranked[0].plan
     if first.precision.default not in WIDE or first.precision.weights or not study.setting.cluster.gpu.flops.get("fp8"):
         return ""
-    flag = "weight_dtype" if "plan" in study.inputs else "quant"
+    flag = "weight_dtype" if study.single else "quant"
     near = _near(study)
 
     def slim(setting: Setting, precision: Precision) -> list[Plan]:

@@ -78,7 +78,7 @@ class Screened:
 
 def screened(found: Sequence[Assessed], goal: Goal, always: Plan) -> Screened:
     """What a sample says of the plans; the best ones by it and `always` are worth the whole trace whatever it says."""
-    order = sorted(found, key=lambda x: goal.key(x.metrics, x.plan.shorthand))
+    order = sorted(found, key=lambda x: x.key)
     last = order[:FIRST][-1].metrics
     first = {x.plan for x in order[:FIRST]} | {always}
     rest = [x for x in found if x.plan not in first]
@@ -89,7 +89,7 @@ def screened(found: Sequence[Assessed], goal: Goal, always: Plan) -> Screened:
     return Screened(tuple(x.plan for x in found if x.plan not in far and x.plan not in slow), slow, hopeless)
 
 
-def keep_up(found: Sequence[Assessed], goal: Goal) -> bool:
+def keep_up(found: Sequence[Assessed]) -> bool:
     """Whether the first ten plans keep up with the whole trace."""
-    order = sorted(found, key=lambda x: goal.key(x.metrics, x.plan.shorthand))[:FIRST]
+    order = sorted(found, key=lambda x: x.key)[:FIRST]
     return len(order) == FIRST and not any(x.metrics.saturated for x in order)

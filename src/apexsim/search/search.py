@@ -20,15 +20,16 @@ from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import comparison_error
-from apexsim.search.evaluate import Setting
 from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
 from apexsim.search.screen import Screened, keep_up, sample, screened
+from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server, others
-from apexsim.search.study import Interrupted, Ranked, Step, Study
+from apexsim.search.study import Interrupted, Step, Study
 from apexsim.slo import LATENCIES
 
 Progress = Callable[[int, int, str], None]
+Unranked = Callable[[Assessed], bool]
 LIGHT = 20_000  # requests: of longer runs only the first plan's is kept, 40 bytes a request each
 MOST_GPUS = 512  # where the search for a cluster that is large enough ends
 
@@ -41,17 +42,16 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
     """
     heuristic = _usual(setting, space)
     run = partial(_run, workers=workers, ray=ray, progress=progress)
-    unranked = (lambda plan: False) if hypothetical or not has_server(setting) else (lambda plan: bool(blocked(setting, plan)))
+    unranked = (lambda run: False) if hypothetical or not has_server(setting) else (lambda run: bool(run.blocked))
     chosen, unfit = _screening(setting, space.plans, goal, heuristic, unranked, run)
-    first = _First(goal, unranked, setting.workload.size > LIGHT)
-    work, plans, apart = partial(assess, setting, goal.slos), chosen.worth, chosen.left_out
+    first = _First(unranked, setting.workload.size > LIGHT)
+    work, plans, left_out = partial(assess, setting, goal), chosen.worth, chosen.left_out
     results = run(work, plans, first.keep)
-    ranked = [r for r in results if isinstance(r, Assessed) and not unranked(r.plan)]
-    if chosen.slow and len(results) == len(plans) and not keep_up(ranked, goal):
-        plans, apart = (*plans, *chosen.slow), chosen.hopeless
+    if chosen.slow and len(results) == len(plans) and not keep_up([r for r in results if isinstance(r, Assessed) and not unranked(r)]):
+        plans, left_out = (*plans, *chosen.slow), chosen.hopeless
         results = run(work, chosen.slow, first.keep, done=results)
     fitting = [r for r in results if isinstance(r, Assessed)]
-    rejected = [*space.rejected, *unfit, *apart, *(r for r in results if isinstance(r, Rejected))]
+    rejected = [*space.rejected, *unfit, *left_out, *(r for r in results if isinstance(r, Rejected))]
     stopped = len(results) < len(plans)
     if not fitting:
         if stopped:
@@ -85,11 +85,11 @@ def _startable(study: Study, space: Space, stopped: bool) -> Study:
 
 def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     """One plan in full, with the heuristic plan beside it where that differs and fits."""
-    found = assess(setting, goal.slos, plan)
+    found = assess(setting, goal, plan)
     if isinstance(found, Rejected):
         raise Infeasible(f"{plan.shorthand} does not fit: {found.reason}", _nearest_fit(setting, plan))
     heuristic = replace(heuristic_plan(setting.model, setting.cluster, plan.precision), clock=plan.clock)
-    other = assess(setting, goal.slos, heuristic) if heuristic != plan else found
+    other = assess(setting, goal, heuristic) if heuristic != plan else found
     both = [found] if heuristic == plan or isinstance(other, Rejected) else [found, other]
     study = _study(setting, goal, both, [], None, heuristic)
     first = next(r for r in study.ranked if r.plan == plan)
@@ -107,8 +107,8 @@ def _usual(setting: Setting, space: Space) -> Plan:
 class _First:
     """Keeps the run of the plan that stands first so far, and drops those of the others where they fill memory."""
 
-    def __init__(self, goal: Goal, unranked: Callable[[Plan], bool], many: bool) -> None:
-        self.goal, self.unranked, self.many = goal, unranked, many
+    def __init__(self, unranked: Unranked, many: bool) -> None:
+        self.unranked, self.many = unranked, many
         self.best: Assessed | None = None
         self.key: tuple[Any, ...] = ()
 
@@ -117,7 +117,7 @@ class _First:
         newest = done[-1]
         if not self.many or not isinstance(newest, Assessed):
             return
-        key = (self.unranked(newest.plan), *self.goal.key(newest.metrics, newest.plan.shorthand))
+        key = (self.unranked(newest), *newest.key)
         if self.best is None or key < self.key:
             loser, self.best, self.key = self.best, newest, key
         else:
@@ -140,18 +140,18 @@ def _run(work: Work, plans: Sequence[Plan], keep: Callable[[list[Result]], None]
     return found
 
 
-def _screening(setting: Setting, plans: tuple[Plan, ...], goal: Goal, heuristic: Plan, unranked: Callable[[Plan], bool],
+def _screening(setting: Setting, plans: tuple[Plan, ...], goal: Goal, heuristic: Plan, unranked: Unranked,
                run: Callable[..., list[Result]]) -> tuple[Screened, list[Rejected]]:  # fmt: skip
     """What a sample of a long trace says of the plans that will be ranked, and of the others; and those that do not fit."""
     part = sample(setting.workload, len(plans))
     if part is None:
         return Screened(plans), []
-    found = run(partial(assess, replace(setting, workload=part), goal.slos), plans, lambda done: None)
+    found = run(partial(assess, replace(setting, workload=part), goal), plans, lambda done: None)
     if len(found) < len(plans):
         raise KeyboardInterrupt
     fitting = [x for x in found if isinstance(x, Assessed)]
     unfit = [x for x in found if isinstance(x, Rejected)]
-    groups = [[x for x in fitting if unranked(x.plan) is apart] for apart in (False, True)]
+    groups = [[x for x in fitting if unranked(x) is apart] for apart in (False, True)]
     return sum((screened(group, goal, heuristic) for group in groups if group), Screened(())), unfit
 
 
@@ -165,23 +165,16 @@ def _partial(study: Study, done: int, of: int) -> Study:
 
 def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list[Rejected], space: Space | None,
            heuristic: Plan) -> Study:  # fmt: skip
-    keyed = [(goal.key(x.metrics, x.plan.shorthand), x) for x in fitting]
-    keyed.sort(key=lambda pair: pair[0])
-    usual = next((x for x in fitting if x.plan == heuristic), None)
-    base = goal.objective.value(usual.metrics) if usual and _tells(usual, goal.objective) else math.nan
-    best = goal.objective.value(keyed[0][1].metrics)
-    width = comparison_error(goal.objective.name)
-    ranked = []
-    for key, found in keyed:
-        value = goal.objective.value(found.metrics)
-        ratio = goal.objective.ratio(value, base)
-        ranked.append(Ranked(found.plan, found.room, found.stages, found.outcome, found.series, found.metrics, found.account, value, ratio,
-                             key[0] == 0, _tie(value, best, width), blocked(setting, found.plan)))  # fmt: skip
+    order = sorted(fitting, key=lambda run: run.key)
+    usual = next((run for run in fitting if run.plan == heuristic), None)
+    base = usual.value if usual and _tells(usual, goal.objective) else math.nan
+    ratio, width = goal.objective.ratio, comparison_error(goal.objective.name)
+    ranked = tuple(replace(run, ratio=ratio(run.value, base), tie=_tie(run.value, order[0].value, width)) for run in order)
+    clocked = any(plan.clock for plan in (space.plans if space else [x.plan for x in fitting]))
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
-        setting, str(goal.objective), tuple(str(s) for s in goal.slos), _funnel(space, fitting, rejected), tuple(ranked),
-        tuple(rejected), heuristic.shorthand, note,
-        (*_notes(setting), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)), power_cap=goal.power_cap,
+        setting, goal, _funnel(space, fitting, rejected), ranked, tuple(rejected), heuristic.shorthand, note,
+        (*_notes(setting, clocked), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
     )  # fmt: skip
 
 
@@ -215,13 +208,13 @@ def _funnel(space: Space | None, fitting: list[Assessed], rejected: list[Rejecte
     return (*rows, Step("simulated", len(fitting)))
 
 
-def _notes(setting: Setting) -> tuple[str, ...]:
+def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
     work, notes = setting.workload, list(setting.model.notes)
     notes += work.notes
     if not np.isnan(work.ideal_hit):
         notes.append(f"prefix reuse ignored; ideal hit rate {work.ideal_hit:.1%}")
     gpu = setting.cluster.gpu
-    if setting.clocked:
+    if clocked:
         notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
     if not gpu.kernels:
         where = f"times transferred from {gpu.borrow} to its own peaks" if gpu.borrow else "all from the stated roofline"

@@ -6,7 +6,7 @@ from apexsim.engines import load_engine
 from apexsim.plan.limits import unstartable
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import ABILITIES
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 
 
 def has_server(setting: Setting) -> bool:

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from apexsim.cost.account import Account
-from apexsim.engine.kernel import Outcome
 from apexsim.errors import Rejected
-from apexsim.metrics import Metrics, Series
-from apexsim.plan.lower import StageOps
-from apexsim.plan.memory import Room
-from apexsim.plan.plan import Plan
+from apexsim.search.assess import Assessed
 from apexsim.search.error import comparison_error, error_of
-from apexsim.search.evaluate import Setting
+from apexsim.search.goal import Goal
+from apexsim.search.setting import Setting
 
 FORMAT = "apexsim.study/2"
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """One simulated plan with what it means."""
-
-    plan: Plan
-    room: Room
-    stages: tuple[StageOps, ...]
-    outcome: Outcome | None  # without its histograms; of long runs only the first plan's is kept
-    series: Series
-    metrics: Metrics
-    account: Account
-    value: float  # of the objective, in its own unit
-    ratio: float  # how many times better than the heuristic plan (> 1 is better); NaN when that one is missing
-    keeps: bool  # meets every limit
-    tie: bool  # within the error bars of the best
-    blocked: str = ""  # why the engine cannot be started with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +42,32 @@ class Study:
     """
 
     setting: Setting
-    objective: str
-    slos: tuple[str, ...]
+    goal: Goal
     funnel: tuple[Step, ...]
-    ranked: tuple[Ranked, ...]
+    ranked: tuple[Assessed, ...]
     rejected: tuple[Rejected, ...]
     heuristic: str
     heuristic_note: str
     notes: tuple[str, ...]
     inputs: dict[str, Any] = field(default_factory=dict)
-    power_cap: float = math.inf  # mean power that a GPU may draw [W]
     interrupted: tuple[int, int] | None = None  # plans looked at, of how many, where the user stopped the search
-    hypothetical: tuple[Ranked, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
+    hypothetical: tuple[Assessed, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
     remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
     tried: tuple[str, ...] = ()  # … and what does not
 
     @property
     def error(self) -> tuple[float, float]:
         """Relative half-width of the error bar of the first plan's objective, and of a comparison of two plans."""
-        name = self.objective.partition(":")[0]
+        name = self.goal.objective.name
         return error_of(name, self.ranked[0].account, self.setting.cluster.gpu), comparison_error(name)
 
     @property
-    def best(self) -> Ranked | None:
+    def single(self) -> bool:
+        """Whether one plan was asked for, which stands first, with the heuristic one beside it."""
+        return "plan" in self.inputs
+
+    @property
+    def best(self) -> Assessed | None:
         """The best plan that the engine can be started with."""
         return next((r for r in self.ranked if not r.blocked), None)
 

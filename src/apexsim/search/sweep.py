@@ -15,11 +15,10 @@ from itertools import product
 from typing import Any
 
 from apexsim.errors import Infeasible, InputError
-from apexsim.objective import parse_objective
+from apexsim.search.assess import Assessed
 from apexsim.search.goal import Goal
 from apexsim.search.search import Progress
-from apexsim.search.study import Ranked, Study
-from apexsim.slo import parse_slos
+from apexsim.search.study import Study
 
 LOADS = ("request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "burstiness")
 CHOICES = ("model", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "block_size",
@@ -45,7 +44,7 @@ class Point:
     why: str = ""
 
     @property
-    def first(self) -> Ranked:
+    def first(self) -> Assessed:
         """The plan that stands for it."""
         assert self.study is not None
         return self.study.ranked[0]
@@ -81,7 +80,7 @@ class Sweep:
         return all(group and group[0].first.keeps for _, group in self.scenarios)
 
     def _key(self, point: Point) -> tuple[Any, ...]:
-        return self.goal.key(point.first.metrics, point.first.plan.shorthand)
+        return point.first.key
 
     def good(self, point: Point) -> bool:
         """Whether a combination keeps the limits and the load."""
@@ -159,10 +158,8 @@ def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[A
             points.append(Point(values, None, error.reason))
         if progress:
             progress(len(points), len(every), ", ".join(map(str, values)))
-    if not any(p.study for p in points):
+    goal = next((p.study.goal for p in points if p.study), None)
+    if goal is None:
         raise Infeasible(f"none of {len(points)} combinations fits: {points[-1].why}", "larger or more GPUs")
-    limits = parse_slos(tuple(question.get("slos") or ()))
-    cap = question.get("power_cap")
-    goal = Goal(parse_objective(str(question.get("objective", "e2e")), limits), limits, math.inf if cap is None else float(cap))
     inputs = {name: value for name, value in question.items() if value not in (None, (), [], {}, False)}
     return Sweep(model if isinstance(model, str) else ",".join(model), inputs, axes, tuple(points), goal)

@@ -1,13 +1,12 @@
 """Rows of measured systems as cases: a setting to simulate and what was measured (floor 5).
 
-One reader per file kind; a kind is recognised by its columns.  A row that cannot be replayed becomes a `Skipped` with its reason.
+One function per kind of row (`validate.kinds`).  A row that cannot be replayed becomes a `Skipped` with its reason.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +17,11 @@ import numpy as np
 from apexsim.engine.types import AHEAD
 from apexsim.engines import EngineRow, closest, override, settled
 from apexsim.errors import InputError
-from apexsim.files import lines
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Experts, Model
 from apexsim.model.names import model_names
 from apexsim.plan.plan import Layout, Plan, Precision
-from apexsim.validate.memory_cases import memory_row
-from apexsim.validate.rows import MOST, WIDEST, Answered, Cells, Row, Skipped, flag, model_named, number, whole
+from apexsim.validate.rows import MOST, WIDEST, Row, Skipped, flag, model_named, number, whole
 from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
@@ -343,75 +340,3 @@ def _request_run(name: str, members: list[Row]) -> Case | Skipped:
     measured = {"ttft_mean_ms": column["ttft_s"].mean() * 1e3, "tpot_mean_ms": column["tpot_ms"].mean(),
                 "e2e_mean_ms": column["latency_s"].mean() * 1e3}  # fmt: skip
     return Case(name, model, cluster, engine, plan, work, length, measured, labels)
-
-
-# ---- files --------------------------------------------------------------------------------------------------------------
-
-
-def _each(reader: Callable[[Row, Path], Case | Answered | Skipped]) -> Callable[[list[Row], Path], Iterator[Case | Answered | Skipped]]:
-    def read(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]:
-        for row in rows:
-            try:
-                yield reader(row, where)
-            except (InputError, KeyError) as error:
-                told = error.line() if isinstance(error, InputError) else f"the row has no '{error.args[0]}'"
-                yield Skipped(row["id"], told, {"engine": row.get("backend", row.get("engine", "")), "gpu": "", "model": ""})
-
-    return read
-
-
-KINDS: dict[str, tuple[frozenset[str], Callable[[list[Row], Path], Iterator[Case | Answered | Skipped]]]] = {
-    "closed loop": (frozenset({"id", "backend", "system", "concurrency", "attn_tp", "ttft_mean_ms"}), _each(closed_loop)),
-    "open loop": (frozenset({"id", "engine", "requests_file", "ttft_mean_s", "itl_mean_s"}), _each(open_loop)),
-    "request level": (frozenset({"hw", "request_id", "arrival_s", "isl", "osl", "ttft_s"}), request_level),
-    "offline throughput": (frozenset({"id", "config", "isl", "osl", "num_requests", "out_tok_s_per_gpu", "pp", "tp"}),
-                           lambda rows, where: _offline(rows, where)),
-    "energy": (frozenset({"id", "quality_class", "gpu", "config", "load", "osl_mean", "power_w_per_gpu", "J_per_out_token"}),
-               lambda rows, where: _energy(rows, where)),
-    "start-up memory": (frozenset({"id", "engine", "gpu_known", "weights_gib", "kv_tokens", "kv_gib", "outcome"}), _each(memory_row)),
-}
-
-
-def _offline(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]:
-    from apexsim.validate.offline_cases import offline
-
-    return _each(offline)(rows, where)
-
-
-def _energy(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]:
-    from apexsim.validate.energy_cases import energy_row
-
-    return _each(energy_row)(rows, where)
-
-
-def _cells(path: str | Path) -> Iterator[Row]:
-    """The rows of a file, each with a cell for every column of its header."""
-    table = csv.reader(lines(path, "file of measured runs"))
-    head = next(table, [])
-    for cells in table:
-        if cells and len(cells) != len(head):
-            raise InputError(f"{len(cells)} cells, the header names {len(head)} columns", f"{path}:{table.line_num}")
-        if cells:
-            yield Cells(zip(head, cells))
-
-
-def read_rows(path: str | Path, kind: str = "") -> tuple[str, list[Row]]:
-    """(kind, rows) of a file; raises InputError when it cannot be read, is empty, or has not the columns of (that) kind."""
-    try:
-        rows = list(_cells(path))
-    except csv.Error as error:
-        raise InputError(f"cannot be read as CSV ({error})", str(path), "give a file of measured runs") from error
-    if not rows:
-        raise InputError("holds no rows", str(path), "give a file of measured runs")
-    wanted = {kind: KINDS[kind]} if kind else KINDS
-    for name, (needed, _) in wanted.items():
-        if needed <= set(rows[0]):
-            return name, rows
-    columns = "; ".join(f"{name}: {', '.join(sorted(needed))}" for name, (needed, _) in wanted.items())
-    raise InputError("has the columns of no known kind", str(path), f"expected one of {columns}")
-
-
-def read_cases(path: str | Path) -> tuple[str, list[Case | Answered | Skipped]]:
-    """(kind, cases) of a file; raises InputError when it cannot be read or no kind has its columns."""
-    kind, rows = read_rows(path)
-    return kind, list(KINDS[kind][1](rows, Path(path)))

@@ -18,7 +18,8 @@ from apexsim.cost.power import PowerLaw, gpu_watts
 from apexsim.cost.roofline import Peaks
 from apexsim.cost.work import Demand, done
 from apexsim.engine.types import FULL
-from apexsim.hardware import Cluster, Gpu, load_gpu
+from apexsim.gpu import Gpu
+from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Experts, Model
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Layout, Plan

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError, Rejected, nearest
-from apexsim.search.evaluate import Setting, evaluate
-from apexsim.validate.cases import Case, read_cases
+from apexsim.search.evaluate import evaluate
+from apexsim.validate.cases import Case
+from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import Bench, predicted_ms
 
 CONSTANTS = ("gap_s", "prompt_factor", "prompt_add_launch_s", "prompt_floor_launch_s", "prompt_eager_launch_s", "tokenise_s", "request_s",
@@ -32,10 +33,7 @@ def log_errors(cases: list[Case], bench: Bench, names: tuple[str, ...], factors:
     rows = []
     for case in cases:
         scaled = {n: getattr(case.engine, n) * f for n, f in zip(names, factors)}
-        engine = replace(case.engine, **scaled)
-        found = evaluate(
-            Setting(case.model, case.cluster, engine, case.workload, bench.pricer(case), case.max_model_len), case.plan
-        )
+        found = evaluate(bench.setting(replace(case, engine=replace(case.engine, **scaled))), case.plan)
         predicted = {} if isinstance(found, Rejected) else predicted_ms(found, case)
         rows.append(
             [

@@ -24,9 +24,9 @@ from apexsim.cost.account import usage
 from apexsim.cost.power import PowerLaw, loaded_share, power_law
 from apexsim.errors import InputError, shown
 from apexsim.search.evaluate import Evaluation
-from apexsim.validate.cases import read_rows
 from apexsim.validate.energy_cases import Rates, Run, case_of, given_rates, understand
 from apexsim.validate.fit_host import soft
+from apexsim.validate.kinds import read_rows
 from apexsim.validate.replay import Bench
 from apexsim.validate.rows import Skipped, number
 

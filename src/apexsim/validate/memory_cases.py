@@ -16,7 +16,8 @@ from typing import Any
 
 from apexsim.engines import EngineRow, closest, load_engine, override, settled
 from apexsim.errors import InputError, Rejected
-from apexsim.hardware import Cluster, Gpu, load_gpu
+from apexsim.gpu import Gpu
+from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Model
 from apexsim.model.precision import LINEAR, format_in_name
 from apexsim.plan.memory import Room, room, size

@@ -8,17 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apexsim.cost.account import run_energy, usage
-from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
 from apexsim.errors import Rejected
-from apexsim.search.evaluate import Evaluation, Setting, evaluate
-from apexsim.validate.cases import Case, read_cases
+from apexsim.metrics import Times
+from apexsim.search.assess import energy_of
+from apexsim.search.evaluate import Evaluation, evaluate
+from apexsim.search.setting import Setting, pricer_of
+from apexsim.validate.cases import Case
+from apexsim.validate.kinds import read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
 
 FORMAT = "apexsim.validation/1"
-SOURCES = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
 
 
 class Bench:
@@ -29,17 +30,19 @@ class Bench:
 
     def pricer(self, case: Case) -> Pricer:
         """The pricer of a case."""
-        source = SOURCES.get(case.engine.engine, "vllm")
-        fused = case.engine.fuses(case.cluster.gpu.arch)
-        key = (case.cluster.gpu.name, source, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, fused)
+        gpu, engine = case.cluster.gpu, case.engine
+        key = (gpu.name, engine.engine, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, engine.fuses(gpu.arch))
         if key not in self.pricers:
-            bank = load_bank(case.cluster.gpu, source)
-            self.pricers[key] = Pricer(bank, case.cluster, case.custom_all_reduce, fused=fused)
+            self.pricers[key] = pricer_of(case.cluster, engine, case.custom_all_reduce)
         return self.pricers[key]
+
+    def setting(self, case: Case) -> Setting:
+        """What a case was measured on, as a question."""
+        return Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len)
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
         """The simulated run; one that measured fits though the sizing says no gets just enough memory, and a note."""
-        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len)
+        setting = self.setting(case)
         found = evaluate(setting, case.plan)
         if isinstance(found, Evaluation):
             return found, ()
@@ -53,26 +56,25 @@ class Bench:
 def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
     """Means over requests [ms]: TTFT, TPOT (outputs of one token left out), ITL over all gaps, end to end; output tokens per s and GPU."""
     o, output = found.outcome, case.workload.output
-    many = output > 1
-    decode = o.finish - o.first
+    times = Times(o.sent, o.first, o.finish, output)
+    many = times.several
     return {
-        "ttft_mean_ms": 1e3 * float((o.first - o.sent).mean()),
-        "tpot_mean_ms": 1e3 * float((decode[many] / (output[many] - 1)).mean()) if many.any() else 0.0,
-        "itl_mean_ms": 1e3 * float(decode.sum() / max(1, int((output - 1).sum()))),
-        "e2e_mean_ms": 1e3 * float((o.finish - o.sent).mean()),
-        "out_tok_s_per_gpu": float(output.sum() / (o.finish.max() - o.sent.min())) / case.plan.devices,
+        "ttft_mean_ms": 1e3 * float(times.ttft.mean()),
+        "tpot_mean_ms": 1e3 * float(times.tpot[many].mean()) if many.any() else 0.0,
+        "itl_mean_ms": 1e3 * float((o.finish - o.first).sum() / max(1, int((output - 1).sum()))),
+        "e2e_mean_ms": 1e3 * float(times.e2e.mean()),
+        "out_tok_s_per_gpu": float(output.sum() / times.duration) / case.plan.devices,
     }
 
 
 ENERGY = ("power_w_per_gpu", "j_per_out_token")
 
 
-def predicted_energy(found: Evaluation, case: Case, pricer: Pricer) -> dict[str, float]:
+def predicted_energy(setting: Setting, found: Evaluation, case: Case) -> dict[str, float]:
     """W of a GPU and J per output token of the run; nothing where the case measured neither."""
     if not case.measured.keys() & set(ENERGY):
         return {}
-    used = usage(found.stages, found.costs, found.outcome, case.plan.lanes, pricer.bank.peaks)
-    energy = run_energy(case.cluster.gpu, used, found.outcome, case.workload, case.plan.devices)
+    energy = energy_of(setting, found)
     return dict(zip(ENERGY, (energy.watts, energy.per_output_token)))
 
 
@@ -84,7 +86,7 @@ def _row(bench: Bench, case: Case | Answered | Skipped) -> dict[str, Any]:
     found, notes = bench.predict(case)
     if isinstance(found, Rejected):
         return {"id": case.id, "status": "skipped", "reason": found.reason, "metrics": {}, "labels": case.labels}
-    predicted = predicted_ms(found, case) | predicted_energy(found, case, bench.pricer(case))
+    predicted = predicted_ms(found, case) | predicted_energy(bench.setting(case), found, case)
     metrics = case.known | {
         name: {"measured": value, "predicted": predicted[name]}
         for name, value in case.measured.items()

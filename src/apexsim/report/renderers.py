@@ -1,0 +1,41 @@
+"""Every form in which an answer is told, one row each: a renderer sees the answer, how it is to look, and nothing else (floor 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from apexsim.report import sweep, text
+from apexsim.report.jsonout import study_json
+from apexsim.report.plain import dumps
+from apexsim.search.study import Study
+from apexsim.search.sweep import Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How an answer is to look.  width: columns of the terminal, if any; top: plans shown; everything: every plan with every statistic."""
+
+    width: int | None = None
+    color: bool = False
+    top: int = text.TOP
+    everything: bool = False
+
+
+Renderer = Callable[[Any, Look], str]
+RENDERERS: dict[str, dict[type, Renderer]] = {
+    "text": {
+        Study: lambda study, look: text.render(study, **asdict(look)),
+        Sweep: lambda found, look: sweep.render(found, width=look.width, color=look.color, everything=look.everything),
+    },
+    "json": {
+        Study: lambda study, look: dumps(study_json(study)),
+        Sweep: lambda found, look: dumps(sweep.sweep_json(found)),
+    },
+}
+
+
+def rendered(answer: Study | Sweep, form: str, look: Look) -> str:
+    """An answer in one of the forms."""
+    return RENDERERS[form][type(answer)](answer, look)

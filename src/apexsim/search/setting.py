@@ -1,0 +1,67 @@
+"""Everything of a question but the plan, and the one place where it is put together (floor 5)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from apexsim.clock import at_clock
+from apexsim.cost.bank import load_bank
+from apexsim.cost.load import Load
+from apexsim.cost.power import Server, power_law
+from apexsim.cost.price import USUAL, Pricer
+from apexsim.engines import EngineRow
+from apexsim.hardware import Cluster
+from apexsim.model.model import Model
+from apexsim.workload.trace import Workload
+
+SOURCES = {"sglang": "sglang", "tensorrt-llm": "trtllm"}  # engine -> whose measured kernels it runs
+USUAL_SOURCE = "vllm"
+CLOCKED = 64  # pricers at other clocks that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything but the plan.  `engine` is settled; `max_model_len` [tokens] bounds a request."""
+
+    model: Model
+    cluster: Cluster
+    engine: EngineRow
+    workload: Workload
+    pricer: Pricer
+    max_model_len: int
+    route: str = "round-robin"
+    image_patches: int = 0  # patches of each image, and images of each request
+    images: int = 0
+    price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is
+    server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
+    length_given: bool = False  # the user named max_model_len; else it is the longest request, rounded up
+
+    def at(self, clock: int) -> Setting:
+        """The setting in which plans of this SM clock [MHz] run; 0 is the GPUs' own."""
+        if not clock:
+            return self
+        pricer = _slowed(self.pricer, clock)
+        return replace(self, cluster=pricer.cluster, pricer=pricer)
+
+
+def setting_of(
+    model: Model, cluster: Cluster, engine: EngineRow, workload: Workload, max_model_len: int, *, load: Load = USUAL, **more: Any
+) -> Setting:
+    """The setting with the prices of its cluster and engine; more: fields of `Setting` that have a default."""
+    return Setting(model, cluster, engine, workload, pricer_of(cluster, engine, load=load), max_model_len, **more)
+
+
+def pricer_of(cluster: Cluster, engine: EngineRow, custom_all_reduce: bool = True, load: Load = USUAL) -> Pricer:
+    """Prices on a cluster by the kernels that the engine runs."""
+    bank = load_bank(cluster.gpu, SOURCES.get(engine.engine, USUAL_SOURCE))
+    return Pricer(bank, cluster, custom_all_reduce, load, engine.fuses(cluster.gpu.arch))
+
+
+@lru_cache(maxsize=CLOCKED)
+def _slowed(pricer: Pricer, clock: int) -> Pricer:
+    """The same on GPUs at another SM clock [MHz], made once for all plans."""
+    cluster = replace(pricer.cluster, gpu=at_clock(pricer.cluster.gpu, clock))
+    return Pricer(load_bank(cluster.gpu, pricer.bank.library.source), cluster, pricer.custom, pricer.load, pricer.fused)
