@@ -18,7 +18,7 @@ def test_every_mutant_has_its_place() -> None:
 def test_what_feeds_the_engine_is_covered() -> None:
     files = [m.file for m in recorded()]
     assert len(files) >= 40 and len(set(map(str, recorded()))) == len(files)
-    rooms = ("engine/", "plan/memory", "plan/space", "cost/tables", "cost/price", "cost/work", "search/evaluate", "search/error", "metrics", "report/launch")
+    rooms = ("engine/", "plan/memory", "plan/space", "cost/tables", "cost/price", "cost/work", "search/evaluate", "search/error", "metrics", "report/dialects")
     assert [room for room in rooms if not any(room in file for file in files)] == []
 
 

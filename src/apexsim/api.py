@@ -15,11 +15,11 @@ from inspect import signature
 from typing import Any
 
 from apexsim.clock import at_clock
-from apexsim.cost.bank import load_bank
 from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import power_law
-from apexsim.cost.price import Pricer
+from apexsim.cost.price import pricer_for
+from apexsim.engines import DEFAULT_ENGINE
 from apexsim.errors import InputError
 from apexsim.hardware import Gpu, cluster_of
 from apexsim.links import with_links
@@ -50,7 +50,6 @@ from apexsim.workload.trace import Workload
 REQUESTS = 1024  # made up where nothing else is said
 IMAGE = "1024x1024"  # pixels
 CLOSED_SPREAD = 0.1  # of the length: constant lengths keep a closed loop in lockstep for ever, which no real load does
-KERNEL_SOURCE = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
 MOST_IMAGES = 10_000  # of a request
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
@@ -164,7 +163,7 @@ def ask(
     columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
-    engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
+    engine: str = DEFAULT_ENGINE, settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, dtype: str | None = None, max_model_len: int | None = None,
     images: int = 0, image_size: str | None = None, quant: str | None = None, clock: str | None = None,
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
@@ -212,8 +211,7 @@ def ask(
     load = read_load(expert_load) if expert_load else Load()
     for experts in routed_experts(what):
         load.check(experts)
-    bank = load_bank(cluster.gpu, KERNEL_SOURCE.get(row.engine, "vllm"))
-    pricer = Pricer(bank, cluster, load=load, fused=row.fuses(cluster.gpu.arch))
+    pricer = pricer_for(row, cluster, load)
     limits = parse_slos(slos)
     inputs |= {"slos": tuple(map(str, limits))} if limits else {}
     if power_cap is not None and not power_cap > 0:
@@ -259,8 +257,7 @@ def with_clocks(setting: Setting, clocks: tuple[int, ...]) -> Setting:
     clocked = []
     for mhz in filter(None, clocks):
         cluster = replace(setting.cluster, gpu=at_clock(setting.cluster.gpu, mhz))
-        bank = load_bank(cluster.gpu, setting.pricer.bank.library.source)
-        clocked.append((mhz, cluster, Pricer(bank, cluster, load=setting.pricer.load, fused=setting.pricer.fused)))
+        clocked.append((mhz, cluster, pricer_for(setting.engine, cluster, setting.pricer.load)))
     return replace(setting, clocked=tuple(clocked))
 
 

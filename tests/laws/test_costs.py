@@ -90,7 +90,7 @@ def engine_of(at: int, **changed: Any) -> EngineRow:
 def pricer_of(at: int) -> Pricer:
     """Prices of a scene."""
     engine, cluster = engine_of(at), cluster_of(at)
-    bank = load_bank(cluster.gpu, SOURCE.get(engine.engine, "vllm"))
+    bank = load_bank(cluster.gpu, SOURCE.get(engine.server.name, "vllm"))
     return Pricer(bank, cluster, fused=engine.fuses(cluster.gpu.arch))
 
 

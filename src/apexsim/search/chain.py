@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.cost.bank import load_bank
 from apexsim.cost.load import Load
-from apexsim.cost.price import USUAL, Pricer
+from apexsim.cost.price import USUAL, pricer_for
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
@@ -64,8 +63,7 @@ def setting_for(model: Model, cluster: Cluster, work: Workload, question: Questi
     row: EngineRow = engine_of(question.engine, {"max_num_seqs": question.batch}, cluster, work.longest)
     if model.decoder.role == "encoder" and model.decoder.source_length:
         row = replace(row, tokenise_s=0.0)  # positions of sounds and images are no text
-    pricer = Pricer(load_bank(cluster.gpu, "vllm"), cluster, load=question.load, fused=row.fuses(cluster.gpu.arch))
-    return Setting(model, cluster, row, work, pricer, work.longest)
+    return Setting(model, cluster, row, work, pricer_for(row, cluster, question.load), work.longest)
 
 
 def chained(model: Model, cluster: Cluster, work: Workload, question: Question, *, encoder_cluster: Cluster | None = None,

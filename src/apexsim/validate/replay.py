@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.cost.account import run_energy, usage
-from apexsim.cost.bank import load_bank
-from apexsim.cost.price import Pricer
+from apexsim.cost.price import Pricer, pricer_for
 from apexsim.errors import Rejected
 from apexsim.search.evaluate import Evaluation, Setting, evaluate
 from apexsim.validate.cases import Case, read_cases
@@ -18,7 +17,6 @@ from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
 
 FORMAT = "apexsim.validation/1"
-SOURCES = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
 
 
 class Bench:
@@ -29,12 +27,10 @@ class Bench:
 
     def pricer(self, case: Case) -> Pricer:
         """The pricer of a case."""
-        source = SOURCES.get(case.engine.engine, "vllm")
-        fused = case.engine.fuses(case.cluster.gpu.arch)
-        key = (case.cluster.gpu.name, source, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, fused)
+        server, fused = case.engine.server.name, case.engine.fuses(case.cluster.gpu.arch)
+        key = (case.cluster.gpu.name, server, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, fused)
         if key not in self.pricers:
-            bank = load_bank(case.cluster.gpu, source)
-            self.pricers[key] = Pricer(bank, case.cluster, case.custom_all_reduce, fused=fused)
+            self.pricers[key] = pricer_for(case.engine, case.cluster, custom_all_reduce=case.custom_all_reduce)
         return self.pricers[key]
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
