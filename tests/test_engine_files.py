@@ -12,7 +12,7 @@ import pytest
 
 from apexsim.cli import main
 from apexsim.engine_file import DEFAULT_ENGINE, DIALECTS, VARIABLE, Engine, bundled
-from apexsim.engines import engine_aliases, engine_facts, engine_names, facts, load_engine, servers
+from apexsim.engines import EngineRow, MemoryRules, engine_aliases, engine_facts, engine_names, facts, load_engine, servers
 from apexsim.errors import InputError
 from apexsim.report.dialects import SPOKEN
 
@@ -176,3 +176,10 @@ def test_every_fact_of_an_engine_differs_somewhere() -> None:
     for field in fields(Engine):
         values = {str(getattr(engine_facts(name), field.name)) for name in servers()}
         assert len(values) > 1, field.name
+
+
+def test_every_constant_of_a_row_is_read_somewhere() -> None:
+    """One that nobody reads could be set without effect."""
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/apexsim").rglob("*.py"))
+    read = set(re.findall(r"\.(\w+)", code))
+    assert [f.name for kind in (EngineRow, MemoryRules, Engine) for f in fields(kind) if f.name not in read] == []

@@ -65,8 +65,7 @@ class EngineRow:
     version: str
     server: Engine = field(compare=False, repr=False)  # who serves it: itself, or of a policy the engine whose words and kernels it has
     # rules
-    prefill_first: int  # 1: a step is either prompts or decodes, prompts first
-    mix: int  # 1: prompts and decodes share a step
+    mix: int  # 1: prompts and decodes share a step; 0: a step is either, prompts first
     chunk: int  # 1: a prompt is cut to fit the budget that is left
     max_num_batched_tokens: int
     large_max_num_batched_tokens: int
@@ -95,7 +94,6 @@ class EngineRow:
     request_s: float  # per request, serial
     step_s: float  # synchronous scheduler: per step
     sequence_s: float  # … per sequence in the batch
-    prompt_step_s: float  # … per step that holds a prompt
     # memory
     memory_fraction: float
     memory: MemoryRules
@@ -318,7 +316,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 _COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
-_CODES = {"prefill_first": 1, "mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
+_CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
 _WORDS = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency")}
 _LARGEST = 2**53  # of a constant
 _SIZES = re.compile(r"[1-9]\d{0,5}(:[1-9]\d{0,5}:[1-9]\d{0,5})?")
@@ -364,7 +362,7 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
         _check(row, key, value)
     changes: dict[str, Any] = dict(given)
     if given.get("chunk") == 1 and not row.chunk:
-        changes = {"mix": 1, "prefill_first": 0, "max_num_batched_tokens": row.chunked_budget} | changes
+        changes = {"mix": 1, "max_num_batched_tokens": row.chunked_budget} | changes
     for key in ("max_num_batched_tokens", "max_num_seqs"):
         if key in changes:
             changes["large_" + key] = changes[key]

@@ -231,7 +231,6 @@ def test_captured_sizes_are_their_own(spec: str) -> None:
 LAUNCHED = 0.001
 HOST = {
     "step_s": ((0, 0), (1, 1), "first"),
-    "prompt_step_s": ((0, 0), (0, 1), "first"),
     "prompt_add_launch_s": ((0, 0), (0, 1), "each"),
     "prompt_floor_launch_s": ((0, 1), (0, 0), "each"),
 }
