@@ -12,7 +12,16 @@ import pytest
 
 from apexsim.cli import main
 from apexsim.engine_file import DEFAULT_ENGINE, DIALECTS, VARIABLE, Engine, bundled
-from apexsim.engines import EngineRow, MemoryRules, engine_aliases, engine_facts, engine_names, facts, load_engine, servers
+from apexsim.engines import (
+    EngineRow,
+    MemoryRules,
+    engine_aliases,
+    engine_facts,
+    engine_names,
+    facts,
+    load_engine,
+    servers,
+)
 from apexsim.errors import InputError
 from apexsim.report.dialects import SPOKEN
 
