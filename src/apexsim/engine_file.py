@@ -7,6 +7,7 @@ names the engine whose server, words and kernels it has: `engine = "vllm"`.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -19,6 +20,7 @@ from typing import Any
 
 from apexsim.errors import InputError, nearest
 from apexsim.files import own_folder, read_text
+from apexsim.model.dtypes import dtype
 
 DEFAULT_ENGINE = "vllm"
 VARIABLE = "APEXSIM_ENGINES"
@@ -80,6 +82,7 @@ STATES = (
 SETTINGS = ("memory_fraction", "max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len", "enforce_eager")
 DIALECTS = ("plain", "vllm", "sglang", "trtllm")
 FIGURES = {"loaded": 1.0, "kv": 1.0, "tokens": 1, "length": 1, "many": 1.0}  # what a logged line may hold
+PLACES = ("norm", "attention", "activation")  # what the quantisation of activations may be joined to
 JOINS, UNITS = ("max", "min"), ("GiB", "MiB", "byte", "count")
 NUMBER = r"(-?[\d,]*\.?\d+)"
 
@@ -104,8 +107,7 @@ def _shelf(folder: Path, named: bool) -> Mapping[str, Path]:
         raise InputError("there is no such folder", f"${VARIABLE}={folder}", "it holds the files of your own engines")
     own = {path.stem: path for path in folder.glob(f"*{SUFFIX}")} if folder.is_dir() else {}
     for name, path in own.items():
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-            raise InputError(f"'{name}' is no name of an engine", str(path), "small letters, digits, '-', '_' and '.'")
+        _typed(name, str(path))
         if name in bundled():
             raise InputError(f"there is an engine '{name}' already", str(path), "rename the file")
     return dict(sorted({**bundled(), **own}.items()))
@@ -116,7 +118,7 @@ def read(path: Path) -> dict[str, Any]:
     """What a file holds, its head checked; raises InputError where it cannot be."""
     try:
         data = tomllib.loads(read_text(path, "engine file"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"is no TOML: {error}", str(path)) from None
     _checked(data, str(path))
     return data
@@ -197,10 +199,20 @@ def _checked(data: Mapping[str, Any], where: str) -> None:
     for setting in data.get("flags", {}):
         among(setting, SETTINGS, "setting", f"{where} [flags]")
     _versions(data, where)
-    for row in server.get("words", ()):
-        if not 2 <= len(row) <= 6:
-            told = f"a word is [meaning, word, since, until, values, source], or less at the end, got {row}"
-            raise InputError(told, f"{where} [server] words")
+    for alias in data.get("aliases", ()):
+        _typed(alias, f"{where} aliases")
+    for fmt, at in data.get("quantises_apart", {}).items():
+        dtype(fmt, f"{where} [quantises_apart]")
+        for place in at.split():
+            among(place, PLACES, "place", f"{where} [quantises_apart]")
+    _spoken(server.get("words", ()), f"{where} [server] words")
+    for gap in log.get("gaps", ()):
+        if len(gap) != 3:
+            raise InputError(f"a gap is [name, wording before, wording after], got {gap}", f"{where} [log] gaps")
+        _line([gap[0], JOINS[0], gap[1]], f"{where} [log] gaps")
+        _line([gap[0], JOINS[0], gap[2]], f"{where} [log] gaps")
+    for name in log.get("whole", ()):
+        among(name, STATES, "line of a log", f"{where} [log] whole")
     for row in log.get("lines", ()):
         _line(row, f"{where} [log] lines")
     for text in log.get("says", ()):
@@ -210,8 +222,30 @@ def _checked(data: Mapping[str, Any], where: str) -> None:
             raise InputError(f"cannot be filled in: {text}", f"{where} [log] says", f"it may hold {', '.join(FIGURES)}") from None
 
 
+def _typed(name: str, where: str) -> None:
+    """Raise InputError where a name cannot be that of an engine on the command line."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise InputError(f"'{name}' is no name of an engine", where, "small letters, digits, '-', '_' and '.'")
+
+
+def _spoken(rows: list[list[str]], where: str) -> None:
+    """Words that are whole, and no meaning with two of them in one version."""
+    spans: dict[str, list[tuple[tuple[float, ...], tuple[float, ...]]]] = {}
+    for row in rows:
+        if not 2 <= len(row) <= 6:
+            raise InputError(f"a word is [meaning, word, since, until, values, source], or less at the end, got {row}", where)
+        means, _, since, until, values = (*row, "", "", "")[:5]
+        first: tuple[float, ...] = order(since, where=where) if since else ()
+        end: tuple[float, ...] = order(until, where=where) if until else (math.inf,)
+        if not first < end or any(first < other_end and other < end for other, other_end in spans.get(means, ())):
+            raise InputError(f"'{means}' has two words, or none, in a version: {row}", where)
+        spans.setdefault(means, []).append((first, end))
+        if any(value.count("=") != 1 for value in values.split(";") if value):
+            raise InputError(f"values are written 'ours=theirs;…', got '{values}'", where)
+
+
 def _versions(data: Mapping[str, Any], where: str) -> None:
-    """Rows in the order of their versions, each constant with its source."""
+    """Rows in the order of their versions, each constant with its source; none is newer than what the rules hold to."""
     last: tuple[int, ...] = ()
     for row in data["row"]:
         here = f"{where} [[row]] {row.get('version', '')}".rstrip()
@@ -223,6 +257,8 @@ def _versions(data: Mapping[str, Any], where: str) -> None:
             for key, constant in row.get(table, {}).items():
                 if not isinstance(constant, list) or len(constant) != 2 or constant[1] not in data.get("sources", {}):
                     raise InputError(f"constant '{key}' must be [value, a source of [sources]], got {str(constant)[:60]}", here)
+    if "through" in data and order(data["through"], where=f"{where} through") < last:
+        raise InputError(f"rules hold to {data['through']}, but there are newer ones", f"{where} through")
 
 
 def _line(row: list[str], where: str) -> None:

@@ -252,7 +252,13 @@ def facts(name: str) -> dict[str, Any]:
 
 def engine_aliases() -> dict[str, str]:
     """Other spellings of engines: {"trtllm": "tensorrt-llm", …}."""
-    return {alias: name for name in engine_names() for alias in _file(name).get("aliases", ())}
+    found: dict[str, str] = {}
+    for name in sorted(engine_names(), key=lambda name: name not in bundled()):
+        for alias in _file(name).get("aliases", ()):
+            if alias in found or alias in engine_names():
+                raise InputError(f"there is an engine '{alias}' already", f"{shelf()[name]} aliases", "choose another alias")
+            found[alias] = name
+    return found
 
 
 def _file(name: str) -> dict[str, Any]:
