@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from apexsim import engine_file, engines
 from apexsim.cli import main
 from apexsim.engine_file import DEFAULT_ENGINE, DIALECTS, VARIABLE, Engine, bundled
 from apexsim.engines import (
@@ -19,11 +22,16 @@ from apexsim.engines import (
     engine_facts,
     engine_names,
     facts,
+    flags_of,
     load_engine,
     servers,
+    settled,
 )
 from apexsim.errors import InputError
+from apexsim.plan.flags import words_of
+from apexsim.report.catalogue import engines_json
 from apexsim.report.dialects import SPOKEN
+from apexsim.report.startup_log import gaps, stated_rows
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples/extending/engines"
@@ -143,6 +151,43 @@ def test_a_wrong_file_is_one_clear_error_that_names_it(
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     code, out, err = asked(capsys, "fit", "llama-3.1-8b", *CLUSTER, "--engine", "nimble")
     assert (code, out) == (2, "") and told in err and "nimble.toml" in err and "Traceback" not in err, err
+
+
+ODD = (None, True, -1, 0, 2.5, 1e400, 10**30, "", "x", "1 2 0", "9:1:0", "{", [], [[]], ["x"], [["x"] * 7], {}, {"x": ["y", "made-up"]})
+
+
+def spoilt(value: Any, odd: Any) -> Iterator[Any]:
+    """A value with each of its parts replaced, one at a time."""
+    yield odd
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        for changed in spoilt(part, odd):
+            made = value.copy()
+            made[key] = changed
+            yield made
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_no_value_anywhere_in_a_file_is_a_traceback(odd: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    (tmp_path / "nimble.toml").write_text(TEXT, encoding="utf-8")
+    held: list[Any] = []
+    whole = tomllib.loads(TEXT)
+    loads = tomllib.loads
+    monkeypatch.setattr(tomllib, "loads", lambda text: held[0] if text == TEXT else loads(text))
+    for data in spoilt(whole, odd):
+        if not isinstance(data, dict):
+            continue
+        held[:] = [data]
+        for kept in (engine_file.read, engine_file._engine, engines._made):
+            kept.cache_clear()
+        try:
+            rows = [load_engine(f"nimble@{version}") for version in engines.engine_versions("nimble")]
+        except InputError:
+            continue
+        for row in rows:
+            words_of(row), flags_of("nimble"), facts("nimble"), settled(row, 80e9, "h100-sxm", 4096), engine_aliases()
+        stated_rows(), gaps(), engines_json("nimble")
 
 
 @pytest.mark.parametrize(("name", "told"), [("vllm", "there is an engine 'vllm' already"), ("My Engine", "is no name of an engine")])

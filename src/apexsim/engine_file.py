@@ -142,7 +142,7 @@ def _texts(value: Any) -> bool:
 
 KINDS = {
     "a text": lambda value: isinstance(value, str) and bool(value.strip()),
-    "a list of texts": _texts,
+    "a list of texts": lambda value: _texts(value) and all(each.strip() for each in value),
     "true or false": lambda value: isinstance(value, bool),
     "a table": lambda value: isinstance(value, dict),
     "a table of texts": lambda value: isinstance(value, dict) and _texts(list(value.values())),
@@ -247,6 +247,7 @@ def _spoken(rows: list[list[str]], where: str) -> None:
 def _versions(data: Mapping[str, Any], where: str) -> None:
     """Rows in the order of their versions, each constant with its source; none is newer than what the rules hold to."""
     last: tuple[int, ...] = ()
+    sources = list(data.get("sources", {}))
     for row in data["row"]:
         here = f"{where} [[row]] {row.get('version', '')}".rstrip()
         keys(row, ROW, here, ("version",))
@@ -255,7 +256,7 @@ def _versions(data: Mapping[str, Any], where: str) -> None:
         last = order(row["version"])
         for table in TABLES:
             for key, constant in row.get(table, {}).items():
-                if not isinstance(constant, list) or len(constant) != 2 or constant[1] not in data.get("sources", {}):
+                if not isinstance(constant, list) or len(constant) != 2 or constant[1] not in sources:
                     raise InputError(f"constant '{key}' must be [value, a source of [sources]], got {str(constant)[:60]}", here)
     if "through" in data and order(data["through"], where=f"{where} through") < last:
         raise InputError(f"rules hold to {data['through']}, but there are newer ones", f"{where} through")
