@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES, DATA = ROOT / "examples", ROOT / "src/apexsim/data"
 
 
-JSON_OF = {"plan": "study", "simulate": "study", "fit": "fit", "models": "models", "gpus": "gpus", "engines": "engines", "workloads": "workloads",
+JSON_OF = {"plan": "study", "simulate": "study", "fit": "fit", "models": "models", "gpus": "gpus", "engines": "engines",
+           "workloads": "workloads",
     "trace describe": "trace",
            "device check": "device", "apex": "apex"}  # fmt: skip
 
@@ -252,7 +253,8 @@ def names(draw: Callable[[Any], Any]) -> Case:
             word, "--json", "-"),
         ("plan", *EIGHT, *MADE, "--engine", word, "--json", "-"), ("simulate", *EIGHT, "--plan", "TP1", *MADE, "--gpus", word, "--json",
             "-"),
-        ("models", word, "--json", "-"), ("gpus", word), ("engines", word, "--json", "-"), ("workloads", word, "--json", "-"), ("schema", word), (word,), ("trace", word),
+        ("models", word, "--json", "-"), ("gpus", word), ("engines", word, "--json", "-"), ("workloads", word, "--json", "-"),
+        ("schema", word), (word,), ("trace", word),
         ("help", word), (word, "--help"),
         ("apex", "--model", word, "--num-gpus-per-node", "1", *MADE), ("apex", "--model", "llama3-8b", "--gpu", word,
             "--num-gpus-per-node", "1", *MADE),

@@ -16,11 +16,12 @@ from apexsim import api
 from apexsim.cli import main
 from apexsim.cli.notmodelled import NOT_MODELLED, SWITCHED_OFF, modelled, page
 from apexsim.cli.options import flags_of_command
+from apexsim.engines import servers
 from apexsim.errors import Infeasible, InputError
 from apexsim.model.families import load_model
 from apexsim.objective import margins
 from apexsim.plan.plan import parse_plan
-from apexsim.plan.space import ABILITIES, candidates, runnable
+from apexsim.plan.space import candidates, runnable
 from apexsim.report.figures import scale_for, scale_of
 from apexsim.report.jsonout import study_json
 from apexsim.report.launch import launch
@@ -185,7 +186,7 @@ def test_colour_is_only_colour() -> None:
 def test_only_what_the_engine_can_be_started_with_is_ranked(name: str) -> None:
     here = study(name)
     engine = here.setting.engine
-    if "plan" in here.inputs or here.inputs.get("hypothetical") or engine.name not in ABILITIES:
+    if "plan" in here.inputs or here.inputs.get("hypothetical") or engine.name not in servers():
         return
     assert all(launch(here.setting, r.plan).runnable for r in here.ranked) and all(r.blocked for r in here.hypothetical)
     assert len(here.ranked) + len(here.hypothetical) == next(s.count for s in here.funnel if s.name == "simulated")

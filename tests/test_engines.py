@@ -93,7 +93,7 @@ def test_the_nearest_name_is_offered() -> None:
 
 def test_vllm_v0_is_prefill_first_with_a_synchronous_scheduler() -> None:
     row = load_engine("vllm@0.6.0")
-    assert (row.prefill_first, row.mix, row.chunk, row.admission, row.lag) == (1, 0, 0, 1, 0)
+    assert (row.mix, row.chunk, row.admission, row.lag) == (0, 0, 1, 0)
     assert row.step_s > 1e-3 and row.sequence_s > 1e-4 and row.prompt_add_launch_s > 5e-6
     assert load_engine("vllm").step_s == load_engine("vllm").sequence_s == 0.0
     assert len(row.pad) == 35 and row.max_capture == 256
@@ -101,7 +101,7 @@ def test_vllm_v0_is_prefill_first_with_a_synchronous_scheduler() -> None:
 
 def test_chunked_prefill_of_v0_mixes_under_512_tokens() -> None:
     row = settled(override(load_engine("vllm@0.6.0"), chunk=1), *H100, 8192)
-    assert (row.prefill_first, row.mix, row.chunk, row.max_num_batched_tokens) == (0, 1, 1, 512)
+    assert (row.mix, row.chunk, row.max_num_batched_tokens) == (1, 1, 512)
     assert (
         settled(
             override(load_engine("vllm@0.6.0"), chunk=1, max_num_batched_tokens=2048), *H100, 8192

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples/extending").glob("*.py"))
+FILES = sorted((ROOT / "examples/extending").rglob("*.toml"))
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 
 
@@ -27,7 +28,7 @@ def test_the_example_runs(path: Path) -> None:
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize("path", [*EXAMPLES, ROOT / "examples/extending/tomorrow-1.toml"], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*EXAMPLES, *FILES], ids=lambda p: p.name)
 def test_the_page_names_the_example_and_its_length(path: Path) -> None:
     row = re.search(rf"\[{re.escape(path.name)}\]\([^)]*\) \((\d+) lines\)", PAGE)
     assert row, f"{path.name} is missing in docs/extending.md"

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shlex
 import subprocess
 from collections import Counter
 from functools import cache
-from importlib.resources import files
 
 import pytest
 
-from apexsim.engines import engine_versions
-from apexsim.plan.flags import Words, flags, order
+from apexsim.engine_file import order
+from apexsim.engines import engine_facts, engine_versions, facts
+from apexsim.plan.flags import Words
 from apexsim.plan.space import routed
 from launches import Case, cases
 
 ENGINES = ("vllm", "vllm@0.6.0", "vllm@0.8.0", "vllm@0.10.0", "vllm@0.11.0", "vllm@0.14.0", "vllm@0.19.0", "sglang", "tensorrt-llm")
 PROGRAMS = {"vllm": "vllm serve ", "sglang": "sglang.launch_server", "tensorrt-llm": "trtllm-serve "}
 SHOWN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
-DATA = files("apexsim") / "data/launch"
 OUTER = {"-m", "-x", "-n", "--host", "--allow-run-as-root"}  # of python and mpirun
 
 
@@ -31,7 +29,7 @@ def all_cases() -> tuple[Case, ...]:
 
 def servers(case: Case) -> list[list[str]]:
     """The words of each command that starts a server."""
-    program = PROGRAMS[case.setting.engine.engine]
+    program = PROGRAMS[case.setting.engine.server.name]
     return [shlex.split(text) for text in case.launch.commands if program in text]
 
 
@@ -43,7 +41,7 @@ def value(words: list[str], means: str, case: Case) -> str | None:
 
 def test_there_are_launches_of_every_kind() -> None:
     kinds = Counter((c.plan.replicas > 1, c.plan.stages > 1, c.plan.lanes > 1, c.plan.ffn.ep > 1) for c in all_cases())
-    assert len(all_cases()) > 300 and len(kinds) >= 10 and {c.setting.engine.engine for c in all_cases()} == set(PROGRAMS)
+    assert len(all_cases()) > 300 and len(kinds) >= 10 and {c.setting.engine.server.name for c in all_cases()} == set(PROGRAMS)
 
 
 def test_every_word_is_known_in_that_version() -> None:
@@ -57,11 +55,12 @@ def test_every_word_is_known_in_that_version() -> None:
 
 
 def test_no_engine_is_told_in_the_words_of_another() -> None:
-    only = {e: {r.flag for r in flags() if r.engine == e} - {r.flag for r in flags() if r.engine != e} for e in PROGRAMS}
+    every = [word for engine in PROGRAMS for word in engine_facts(engine).words]
+    only = {e: {w.flag for w in every if w.engine == e} - {w.flag for w in every if w.engine != e} for e in PROGRAMS}
     for case in all_cases():
         text = " ".join([*case.launch.commands, *case.launch.notes])
         for engine, words in only.items():
-            if engine != case.setting.engine.engine:
+            if engine != case.setting.engine.server.name:
                 assert not [w for w in words if re.search(rf"(?<![\w-]){re.escape(w)}(?![\w-])", text)], f"{case}: {engine}"
 
 
@@ -79,7 +78,7 @@ def test_the_model_is_the_users_or_a_placeholder_that_is_explained() -> None:
 def test_widths_multiply_to_the_gpus_of_a_server() -> None:
     for case in all_cases():
         for words in servers(case):
-            lanes = "lanes" if case.setting.engine.engine == "vllm" else "-"
+            lanes = "lanes" if case.setting.engine.server.name == "vllm" else "-"
             names = [n for n in ("tensor", "stages", lanes) if case.ask.words.has(n)]
             product = 1
             for name in names:
@@ -102,7 +101,7 @@ def test_each_gpu_is_taken_once() -> None:
 def test_what_was_assumed_is_said() -> None:
     """Meaning by meaning: the command holds what the simulation used, or the version's default is that."""
     for case in all_cases():
-        row, ask, engine = case.ask.engine, case.ask, case.setting.engine.engine
+        row, ask, engine = case.ask.engine, case.ask, case.setting.engine.server.name
         inside = case.plan.lanes if engine == "sglang" else 1
         for words in servers(case):
             assert value(words, "sequences", case) == str(row.max_num_seqs * inside), case
@@ -134,13 +133,13 @@ def test_the_length_takes_every_request_and_starts() -> None:
 def test_limits_of_the_engine_hold() -> None:
     for case in all_cases():
         row = case.ask.engine
-        if row.engine == "vllm":
+        if row.server.name == "vllm":
             assert row.max_num_seqs <= row.max_num_batched_tokens, case
             if not row.chunk:
                 assert case.ask.length <= row.max_num_batched_tokens, case
             if row.memory.state_needs_blocks and case.ask.room.pool.state_blocks:
                 assert row.max_num_seqs <= case.ask.room.kv_bytes // case.ask.room.pool.block_bytes, case
-        if row.engine == "sglang" and row.chunk:
+        if row.server.name == "sglang" and row.chunk:
             assert row.max_num_batched_tokens % row.block_size == 0, case
 
 
@@ -165,11 +164,10 @@ def test_several_servers_have_ports_of_their_own_and_a_router() -> None:
 def test_every_version_has_its_words(engine: str) -> None:
     """No meaning has two words in a version, none is older than the version that took its place, all have a source."""
     for version in engine_versions(engine):
-        words = Words(engine, version)
+        words = Words(engine_facts(engine), version)
         assert {"tensor", "stages", "length", "sequences", "tokens", "memory"} <= set(words.rows)
-    listed = csv.DictReader((DATA / "sources.csv").read_text(encoding="utf-8").splitlines())
-    sources = {row["source"] for row in listed if row["engine"] == engine}
-    for row in (r for r in flags() if r.engine == engine):
+    sources = facts(engine)["server"]["sources"]
+    for row in engine_facts(engine).words:
         assert row.source in sources and order(row.since) and (not row.until or order(row.since) < order(row.until)), row
 
 

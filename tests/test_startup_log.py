@@ -16,7 +16,7 @@ from apexsim.cli import main
 from apexsim.errors import InputError
 from apexsim.report.against import asked_as
 from apexsim.report.log_settings import PATTERNS, settings, spec
-from apexsim.report.startup_log import GAPS, STATED, engine_of_log, failure, logged, missing, read_log, remarks
+from apexsim.report.startup_log import engine_of_log, failure, gaps, logged, missing, read_log, remarks, stated_rows
 
 LOG = str(Path(__file__).parent.parent / "examples/qwen3-8b-startup.log")
 V062 = """\
@@ -199,11 +199,11 @@ def _unbreakable(text: str, at: int) -> bool:
 
 
 def test_every_wording_is_read_from_a_log_here() -> None:
-    whole = {(row.name, row.pattern) for row in STATED for text, *_ in CASES.values() if row.values(text)}
-    tried = {(row.name, row.pattern) for row in STATED} - whole
+    whole = {(row.name, row.pattern) for row in stated_rows() for text, *_ in CASES.values() if row.values(text)}
+    tried = {(row.name, row.pattern) for row in stated_rows()} - whole
     assert {name for name, _ in tried} <= {"kv_gib", "gpu_memory_gib", "kv_tokens"}, tried
-    assert all(any(row.values(line) for line in OTHERS) for row in STATED if (row.name, row.pattern) in tried), tried
-    assert {gap.name for gap in GAPS} == {"weights_gib", "kv_gib", "graph_gib"}
+    assert all(any(row.values(line) for line in OTHERS) for row in stated_rows() if (row.name, row.pattern) in tried), tried
+    assert {gap.name for gap in gaps()} == {"weights_gib", "kv_gib", "graph_gib"}
 
 
 OTHERS: tuple[str, ...] = (

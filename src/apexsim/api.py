@@ -18,6 +18,7 @@ from apexsim.clock import at_clock
 from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import power_law
+from apexsim.engines import DEFAULT_ENGINE
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
 from apexsim.hardware import cluster_of
@@ -154,7 +155,7 @@ def ask(
     columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
-    engine: str = "vllm", settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
+    engine: str = DEFAULT_ENGINE, settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, dtype: str | None = None, max_model_len: int | None = None,
     images: int = 0, image_size: str | None = None, quant: str | None = None, clock: str | None = None,
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,

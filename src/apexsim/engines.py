@@ -14,12 +14,13 @@ Defaults that an engine takes from the GPU or the model length stand as pairs (p
 from __future__ import annotations
 
 import re
-import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
-from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from apexsim.engine_file import DEFAULT_ENGINE, TABLES, Engine, among, bundled, engine_at, order, read, shelf
 from apexsim.errors import InputError, nearest
 
 
@@ -62,10 +63,9 @@ class EngineRow:
 
     name: str
     version: str
-    engine: str  # whose launch flags and words apply
+    server: Engine = field(compare=False, repr=False)  # who serves it: itself, or of a policy the engine whose words and kernels it has
     # rules
-    prefill_first: int  # 1: a step is either prompts or decodes, prompts first
-    mix: int  # 1: prompts and decodes share a step
+    mix: int  # 1: prompts and decodes share a step; 0: a step is either, prompts first
     chunk: int  # 1: a prompt is cut to fit the budget that is left
     max_num_batched_tokens: int
     large_max_num_batched_tokens: int
@@ -94,7 +94,6 @@ class EngineRow:
     request_s: float  # per request, serial
     step_s: float  # synchronous scheduler: per step
     sequence_s: float  # … per sequence in the batch
-    prompt_step_s: float  # … per step that holds a prompt
     # memory
     memory_fraction: float
     memory: MemoryRules
@@ -130,6 +129,11 @@ class EngineRow:
         """Name, version and the day of the rules: vllm 0.25.0 (released 2026-07-11)."""
         return f"{self.label} (released {self.released})" if self.released else self.label
 
+    @property
+    def has_server(self) -> bool:
+        """Whether it can be started; policies of papers only batch."""
+        return self.server.name == self.name and bool(self.server.program)
+
     def fuses(self, arch: str) -> bool:
         """Whether all-reduces on GPUs of an architecture are joined with the norm that follows."""
         return arch in self.fused_all_reduce.split()
@@ -146,20 +150,39 @@ class EngineRow:
         return self.pad[-1] if self.pad else 0
 
 
-_MEMORY = {f.name for f in fields(MemoryRules)}
-_ROW = {f.name for f in fields(EngineRow)} - {"name", "version", "engine", "memory", "spare", "released", "asked"}
-DEFAULT_ENGINE = "vllm"
+_MEMORY = {f.name: f for f in fields(MemoryRules)}
+_ROW = {f.name: f for f in fields(EngineRow) if f.name not in ("name", "version", "server", "memory", "spare", "released", "asked")}
+_CONSTANTS = {**_ROW, **_MEMORY}
 
 
 def engine_names() -> tuple[str, ...]:
     """The engines with rows, sorted."""
-    return tuple(
-        sorted(
-            f.name.removesuffix(".toml")
-            for f in (files("apexsim") / "data/engines").iterdir()
-            if f.name.endswith(".toml")
-        )
-    )
+    return tuple(shelf())
+
+
+def servers() -> tuple[str, ...]:
+    """The engines that can be started, the usual one first."""
+    able = [name for name in engine_names() if "engine" not in _file(name) and "server" in _file(name)]
+    return tuple(sorted(able, key=lambda name: (name != DEFAULT_ENGINE, name)))
+
+
+def engine_facts(name: str) -> Engine:
+    """Who serves the rows of an engine or policy; raises InputError for a policy of an unknown engine."""
+    served = _file(name).get("engine", name)
+    if served != name:
+        among(served, [other for other in engine_names() if "engine" not in _file(other)], "engine", f"{shelf()[name]} engine")
+    return engine_at(served, shelf()[served])
+
+
+def server_named(text: str) -> str:
+    """The engine with a server that a text names, or is another spelling of; "" where there is none."""
+    name = engine_aliases().get(text, text)
+    return name if name in servers() else ""
+
+
+def kernels_of(source: str) -> Engine:
+    """The engine whose own kernels a source of kernel times holds."""
+    return next(engine for engine in map(engine_facts, filter(bundled().get, servers())) if engine.kernels == source)
 
 
 def engine_versions(name: str) -> tuple[str, ...]:
@@ -197,15 +220,21 @@ def closest(spec: str) -> EngineRow:
 def _named(spec: str) -> tuple[str, str, str]:
     """Engine, "@" if there is one, and version of a spelling."""
     name, sign, version = (part.strip() for part in spec.strip().lower().partition("@"))
-    name = ALIASES.get(name, name)
+    aliases = engine_aliases()
+    name = aliases.get(name, name)
     if name not in engine_names():
-        raise InputError(f"unknown engine '{spec}'", "--engine", nearest(name, [*engine_names(), *ALIASES]))
+        raise InputError(f"unknown engine '{spec}'", "--engine", nearest(name, [*engine_names(), *aliases]))
     return name, sign, version
 
 
 def flags_of(engine: str) -> dict[str, str]:
     """The words of an engine's server for its settings: {"memory_fraction": "--mem-fraction-static", …}."""
-    return dict(_file(engine).get("flags", {})) or flags_of(_file(engine)["engine"])
+    return dict(_file(engine).get("flags", {}) or _file(_file(engine).get("engine", engine)).get("flags", {}))
+
+
+def our_flag(setting: str) -> str:
+    """Our own word for a setting, where an engine's is not known."""
+    return "--" + {"memory_fraction": "gpu_memory_utilization"}.get(setting, setting).replace("_", "-")
 
 
 def changes(name: str, version: str) -> list[tuple[str, Any, Any]]:
@@ -218,54 +247,68 @@ def changes(name: str, version: str) -> list[tuple[str, Any, Any]]:
 
 def facts(name: str) -> dict[str, Any]:
     """What an engine's file says of the engine itself: about, engine, through, sources."""
-    return {key: value for key, value in _file(name).items() if key != "row"}
+    return {"engine": name} | {key: value for key, value in _file(name).items() if key != "row"}
 
 
-ALIASES = {
-    "trtllm": "tensorrt-llm",
-    "trt-llm": "tensorrt-llm",
-    "tensorrt_llm": "tensorrt-llm",
-    "sarathi-serve": "sarathi",
-}
+def engine_aliases() -> dict[str, str]:
+    """Other spellings of engines: {"trtllm": "tensorrt-llm", …}."""
+    found: dict[str, str] = {}
+    for name in sorted(engine_names(), key=lambda name: name not in bundled()):
+        for alias in _file(name).get("aliases", ()):
+            if alias in found or alias in engine_names():
+                raise InputError(f"there is an engine '{alias}' already", f"{shelf()[name]} aliases", "choose another alias")
+            found[alias] = name
+    return found
 
 
-@cache
 def _file(name: str) -> dict[str, Any]:
-    return tomllib.loads((files("apexsim") / f"data/engines/{name}.toml").read_text(encoding="utf-8"))
+    return read(shelf()[name])
 
 
-def order(version: str, spec: str = "") -> tuple[int, ...]:
-    """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
-    match = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", version)
-    if not match or "@" in version:
-        raise InputError(f"cannot read engine version '{version}' of '{spec or version}'", "--engine", "expected e.g. vllm@0.19.0")
-    numbers = [int(n) for n in match[1].split(".")][:3]
-    return tuple(numbers + [0] * (3 - len(numbers)))
-
-
-def _constants(name: str, version: str) -> dict[str, Any]:
-    """All constants of a row, those it inherits included."""
+def _constants(name: str, version: str, after: tuple[str, ...] = ()) -> dict[str, Any]:
+    """All constants of a row, those it inherits included; `after`: the rows that inherit from it."""
     row = next(r for r in _file(name)["row"] if r["version"] == version)
-    parent = row.get("inherits", "")
     start: dict[str, Any] = {}
-    if parent:
-        other, at, old = parent.partition("@")
-        start = dict(_constants(other, old) if at else _constants(name, parent))
-    for table in ("rules", "host", "memory"):
+    if "inherits" in row:
+        where, chain = f"{shelf()[name]} [[row]] {version}", (*after, f"{name}@{version}")
+        parent, old = _parent(name, row["inherits"], where)
+        if f"{parent}@{old}" in chain:
+            raise InputError(f"inherits from itself: {' -> '.join((*chain, f'{parent}@{old}'))}", where)
+        start = dict(_constants(parent, old, chain))
+    for table in TABLES:
         start.update({key: value for key, (value, _source) in row.get(table, {}).items()})
     return start
 
 
-@cache
+def _parent(name: str, inherits: str, where: str) -> tuple[str, str]:
+    """Engine and version of the row that "0.6.0" or "vllm@0.19.0" names."""
+    other, at, version = inherits.rpartition("@")
+    parent = other if at else name
+    among(parent, engine_names(), "engine", where)
+    among(version, engine_versions(parent), f"version of {parent}", where)
+    return parent, version
+
+
 def _row(name: str, version: str) -> EngineRow:
-    constants = _constants(name, version)
-    unknown = set(constants) - _MEMORY - _ROW
-    assert not unknown, f"data/engines/{name}.toml: unknown constants {sorted(unknown)}"
+    return _made(name, version, shelf()[name])
+
+
+@cache
+def _made(name: str, version: str, path: Path) -> EngineRow:
+    constants, where = _constants(name, version), f"{path} [[row]] {version}"
+    for key in constants:
+        among(key, _CONSTANTS, "constant", where)
+    for key, constant in _CONSTANTS.items():
+        if key not in constants and constant.default is MISSING:
+            raise InputError(f"constant '{key}' is missing", where, 'inherit what is alike: inherits = "vllm@0.25.0"')
+        wrong = _wrong(key, constants[key], str(constant.type)) if key in constants else ""
+        if wrong:
+            raise InputError(f"constant '{key}': {wrong}", where)
     constants["pad"] = _sizes(constants["pad"])
     memory = MemoryRules(**{k: v for k, v in constants.items() if k in _MEMORY})
     rest = {k: v for k, v in constants.items() if k in _ROW}
     released = next(r for r in _file(name)["row"] if r["version"] == version).get("released", "")
-    return EngineRow(name=name, version=version, engine=_file(name)["engine"], memory=memory, released=released, **rest)
+    return EngineRow(name=name, version=version, server=engine_facts(name), memory=memory, released=released, **rest)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -279,7 +322,40 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 _COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
-_CODES = {"prefill_first": 1, "mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
+_CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
+_WORDS = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency")}
+_LARGEST = 2**53  # of a constant
+_SIZES = re.compile(r"[1-9]\d{0,5}(:[1-9]\d{0,5}:[1-9]\d{0,5})?")
+
+
+def _wrong(key: str, value: Any, kind: str) -> str:
+    """What is wrong with the value of a constant in a file; "" where nothing is."""
+    if kind.startswith("tuple"):
+        fine = isinstance(value, str) and all(map(_SIZES.fullmatch, value.split()))
+        sizes = _sizes(value) if fine else (0,)
+        rising = all(a < b for a, b in pairwise(sizes)) and 0 not in sizes
+        return "" if fine and rising else f'expected ascending sizes like "1 2 4 8:256:8", got {value!r}'
+    if kind == "str":
+        known = _WORDS.get(key)
+        fine = isinstance(value, str) and (known is None or value in known)
+        return "" if fine else f"expected {' or '.join(known or ('a text',))}, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float):
+        return f"expected a {'whole ' * (kind == 'int')}number, got {value!r}"
+    if not abs(value) <= _LARGEST or (value < 0 and key != "kv_low_bytes"):
+        return f"expected a number of at least 0, got {value!r}"
+    return _unsound(key.removeprefix("large_"), value)
+
+
+def _unsound(key: str, value: Any) -> str:
+    """Why a number cannot be that of a setting; "" where it can."""
+    whole = isinstance(value, int)
+    if key in _COUNTS and (not whole or value < 1):
+        return f"expected a positive whole number, got {value!r}"
+    if key in _CODES and (not whole or not 0 <= value <= _CODES[key]):
+        return f"expected 0 to {_CODES[key]}, got {value!r}"
+    if key == "memory_fraction" and not (isinstance(value, int | float) and 0 < value <= 1):
+        return f"expected a fraction above 0 and up to 1, got {value!r}"
+    return ""
 
 
 def override(row: EngineRow, **settings: Any) -> EngineRow:
@@ -292,7 +368,7 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
         _check(row, key, value)
     changes: dict[str, Any] = dict(given)
     if given.get("chunk") == 1 and not row.chunk:
-        changes = {"mix": 1, "prefill_first": 0, "max_num_batched_tokens": row.chunked_budget} | changes
+        changes = {"mix": 1, "max_num_batched_tokens": row.chunked_budget} | changes
     for key in ("max_num_batched_tokens", "max_num_seqs"):
         if key in changes:
             changes["large_" + key] = changes[key]
@@ -306,16 +382,12 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
 
 def _check(row: EngineRow, key: str, value: Any) -> None:
     """Raise InputError unless `value` is sensible for `key`."""
-    flag = "--" + {"memory_fraction": "gpu_memory_utilization"}.get(key, key).replace("_", "-")
+    flag = our_flag(key)
     if key not in _ROW:
         raise InputError(f"engine {row.label} has no setting '{key}'", flag, nearest(key, _ROW))
-    whole = isinstance(value, int)
-    if key in _COUNTS and (not whole or value < 1):
-        raise InputError(f"expected a positive whole number, got {value!r}", flag)
-    if key in _CODES and (not whole or not 0 <= value <= _CODES[key]):
-        raise InputError(f"expected 0 to {_CODES[key]}, got {value!r}", flag)
-    if key == "memory_fraction" and not (isinstance(value, int | float) and 0 < value <= 1):
-        raise InputError(f"expected a fraction above 0 and up to 1, got {value!r}", flag, "0.9 means 90 % of the GPU")
+    wrong = _unsound(key, value)
+    if wrong:
+        raise InputError(wrong, flag, "0.9 means 90 % of the GPU" if key == "memory_fraction" else "")
 
 
 def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int) -> EngineRow:

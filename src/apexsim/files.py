@@ -139,3 +139,9 @@ def hub_cache() -> Path:
     """Where huggingface_hub keeps what it downloaded: $HF_HUB_CACHE, or in $HF_HOME, or in the user's cache folder."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     return expanded(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def own_folder(variable: str, kind: str) -> Path:
+    """Where people keep files of a kind of their own: the folder that the variable names, else one in their data folder."""
+    data = os.environ.get("XDG_DATA_HOME") or expanded("~/.local/share")  # where nobody has a home, a folder that is not there
+    return Path(os.environ.get(variable) or Path(data) / "apexsim" / kind)

@@ -8,7 +8,6 @@ collective cross?
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 import tomllib
@@ -24,7 +23,7 @@ from typing import Any
 from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded, located
-from apexsim.files import read_text
+from apexsim.files import own_folder, read_text
 from apexsim.gpu import Gpu, Link
 from apexsim.gpu_file import changed, differences, known_keys, number_at, table_at, text_at, texts_at
 from apexsim.slices import SPELLED, sliced, spelled
@@ -271,8 +270,7 @@ def _is_gpu(text: str) -> bool:
 
 def devices_folder() -> Path:
     """Where devices that people add are kept: $APEXSIM_DEVICES, else the user's data folder."""
-    data = os.environ.get("XDG_DATA_HOME") or expanded("~/.local/share")  # where nobody has a home, a folder that is not there
-    return Path(os.environ.get("APEXSIM_DEVICES") or Path(data) / "apexsim" / "devices")
+    return own_folder("APEXSIM_DEVICES", "devices")
 
 
 def load_device(folder: Path) -> Gpu:

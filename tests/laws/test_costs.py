@@ -92,7 +92,7 @@ def engine_of(at: int, **changed: Any) -> EngineRow:
 def pricer_of(at: int) -> Pricer:
     """Prices of a scene."""
     engine, cluster = engine_of(at), cluster_of(at)
-    bank = load_bank(cluster.gpu, SOURCE.get(engine.engine, "vllm"))
+    bank = load_bank(cluster.gpu, SOURCE.get(engine.server.name, "vllm"))
     return Pricer(bank, cluster, fused=engine.fuses(cluster.gpu.arch))
 
 
@@ -247,7 +247,6 @@ def test_captured_sizes_are_their_own(spec: str) -> None:
 LAUNCHED = 0.001
 HOST = {
     "step_s": ((0, 0), (1, 1), "first"),
-    "prompt_step_s": ((0, 0), (0, 1), "first"),
     "prompt_add_launch_s": ((0, 0), (0, 1), "each"),
     "prompt_floor_launch_s": ((0, 1), (0, 0), "each"),
 }

@@ -52,7 +52,7 @@ def ops_of(model: str, plan: str) -> list[tuple[Op, int]]:
 
 
 def costs_of(model: str, plan: str, gpu: str, engine: EngineRow, sequences: int = EACH, tokens: int = 2048) -> Costs:
-    shape, source = planned(plan), SOURCE.get(engine.engine, "vllm")
+    shape, source = planned(plan), SOURCE.get(engine.server.name, "vllm")
     axes = Axes(shape.lanes * (tokens + sequences), sequences, 4096, shape.lanes)
     pricer = pricer_of(gpu, source, shape.stage_devices)
     return compile_costs(stages_of(model, plan, gpu), shape, pricer, engine, axes, load_model(model).hidden)

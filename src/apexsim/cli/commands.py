@@ -66,7 +66,8 @@ Examples:
 """
 ENGINES_HELP = """List the engines: versions, their days, what changes from one to the next, and their words for settings.
 
-A version between two rows has the rules of the earlier one; older or newer than all rows it is refused.
+A version between two rows has the rules of the earlier one; older or newer than all rows it is refused. An engine of your own
+is a file in the folder of $APEXSIM_ENGINES, else in the user's data folder: docs/extending.md.
 
 Examples:
 

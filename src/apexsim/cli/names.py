@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from apexsim.engines import ALIASES as ENGINE_ALIASES
-from apexsim.engines import engine_names, facts, flags_of
+from apexsim.engines import engine_aliases, engine_names, facts, flags_of
 from apexsim.errors import InputError
 
 Read = Callable[[str, str], Mapping[str, str]]  # (value, flag) -> option -> value; no value of ours is ""
@@ -131,7 +130,8 @@ def name_of(flag: str) -> Name | None:
 
 def check_word(flag: str, option: str, engine: str) -> None:
     """Raise InputError where a word belongs to another engine than the one that is asked about."""
-    names = [ENGINE_ALIASES.get(each, each) for each in (part.strip().lower().partition("@")[0] for part in engine.split(","))]
+    aliases = engine_aliases()
+    names = [aliases.get(each, each) for each in (part.strip().lower().partition("@")[0] for part in engine.split(","))]
     name = names[0]
     owners = [other for other in engines_with_words() if flag in flags_of(other).values()]
     if name not in engine_names() or not owners or flag in EVERYWHERE:

@@ -9,38 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.cost import sparse
-from apexsim.cost.bank import Bank, Priced, Provenance, collective_formula, rising
+from apexsim.cost.bank import Bank, Priced, Provenance, collective_formula, load_bank, rising
 from apexsim.cost.grid import settled
 from apexsim.cost.load import STEEPEST, Load
 from apexsim.cost.roofline import labelled
+from apexsim.engine_file import Apart
+from apexsim.engines import EngineRow, kernels_of
 from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
 
 Array = NDArray[np.float64]
 USUAL = Load()
-# Engine -> format -> what it does not join the quantisation of activations to.  vLLM's compiler joins that of block FP8 to the norm or
-# the activation in front, and static per-tensor FP8 is joined everywhere.  For NVFP4 every engine joins norm and attention, none the
-# activation between the two products of an FFN.  Priced so, the median TPOT error of block-FP8 models on SGLang and TensorRT-LLM falls
-# in five of six groups, that of NVFP4 Llama on vLLM and TensorRT-LLM from 5 to 3-4 % on every tensor parallel size.
-EVERYWHERE, ACTIVATION = ("norm", "attention", "activation"), ("activation",)
-SEPARATE: dict[str, dict[str, tuple[str, ...]]] = {
-    "vllm": {"nvfp4": ACTIVATION},
-    "sglang": {"fp8_block": EVERYWHERE, "nvfp4": ACTIVATION},
-    "trtllm": {"fp8_block": EVERYWHERE, "nvfp4": ACTIVATION},
-}
 CACHE_SPEED = 3.0  # last-level cache over DRAM bandwidth: 2 (H100) to 4.5 (RTX PRO 6000) by vendors' figures
 
 
 class Pricer:
     """Prices ops on one cluster.  Equal ops on equal axes are priced once, whatever plan they come from.
 
-    load: how unevenly tokens fall on routed experts; fused: all-reduces run the kernel that adds residual and norm.
+    load: how unevenly tokens fall on routed experts; fused: all-reduces run the kernel that adds residual and norm; apart: what the
+    quantisation of activations is not joined to, by format; by default as the engine does whose kernels these are.
     """
 
     def __init__(
-        self, bank: Bank, cluster: Cluster, custom_all_reduce: bool = True, load: Load = USUAL, fused: bool = False
-    ) -> None:
+        self, bank: Bank, cluster: Cluster, custom_all_reduce: bool = True, load: Load = USUAL, fused: bool = False,
+        apart: Apart | None = None,
+    ) -> None:  # fmt: skip
         self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
+        self.apart = dict(kernels_of(bank.library.source).quantises_apart if apart is None else apart)
         self._seen: dict[tuple[Any, ...], Any] = {}
 
     def dense(self, op: Op, n: Array, captured: bool) -> Priced:
@@ -67,9 +62,15 @@ class Pricer:
         return self._seen[key]
 
 
+def pricer_for(engine: EngineRow, cluster: Cluster, load: Load = USUAL, custom_all_reduce: bool = True) -> Pricer:
+    """The pricer of an engine's kernels on a cluster."""
+    bank, server = load_bank(cluster.gpu, engine.server.kernels), engine.server
+    return Pricer(bank, cluster, custom_all_reduce, load, engine.fuses(cluster.gpu.arch), server.quantises_apart)
+
+
 def quantised_apart(pricer: Pricer, op: Op) -> bool:
     """Whether a kernel of its own quantises the activations in front of an op."""
-    return isinstance(op, Gemm) and op.after in SEPARATE[pricer.bank.library.source].get(op.kernel, ())
+    return isinstance(op, Gemm) and op.after in pricer.apart.get(op.kernel, ())
 
 
 def _gemm(pricer: Pricer, op: Gemm, n: Array, captured: bool) -> Priced:

@@ -266,7 +266,6 @@ def _host_terms(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow)
     floor[:, BARE] = max(prompt, least, engine.bare_launch_s) * decodes
     add[:, PROMPT] = engine.prompt_add_launch_s * launches
     add[0] += engine.step_s
-    add[0, PROMPT] += engine.prompt_step_s
     return floor, add
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from apexsim.engines import EngineRow, flags_of, override, settled
+from apexsim.engines import EngineRow, flags_of, our_flag, override, settled
 from apexsim.hardware import Cluster
 from apexsim.model.dtypes import dtype
 from apexsim.plan.flags import words_of
@@ -102,7 +102,7 @@ def said(engine: EngineRow, means: str, value: str = "") -> str:
         flag, value = words.flag(means), words.value(means, value)
         flag = f"kv_cache_config.{flag}:" if not flag.startswith("-") and means == "kv" else flag
     else:
-        flag = OURS.get(means) or flags_of(engine.engine).get(SETTINGS[means]) or "--" + SETTINGS[means].replace("_", "-")
+        flag = OURS.get(means) or flags_of(engine.server.name).get(SETTINGS[means]) or our_flag(SETTINGS[means])
     return f"{flag} {value}".strip()
 
 
@@ -177,13 +177,13 @@ def _weights(answer: Fit) -> Iterator[Change]:
 def flags_of_plan(plan: Plan, engine: EngineRow) -> str:
     """The widths of one replica as the engine's server is told them."""
     words = words_of(engine)
-    vllm = engine.engine == "vllm"
-    tensor = plan.attention.tp if vllm else plan.stage_devices
+    tensor = plan.stage_devices if engine.server.lanes_inside else plan.attention.tp
     parts = [said(engine, "tensor", str(tensor))] if tensor > 1 else []
     parts += [said(engine, "stages", str(plan.stages))] if plan.stages > 1 else []
     parts += [said(engine, "lanes", str(plan.lanes))] if plan.lanes > 1 and words.has("lanes") else []
     if plan.ffn.ep > 1:
-        parts += [words.flag("expert parallel")] if vllm and words.has("expert parallel") else []
+        whole = not engine.server.mixed_experts and words.has("expert parallel")
+        parts += [words.flag("expert parallel")] if whole else []
         parts += [f"{words.flag('experts')} {plan.ffn.ep}"] if words.has("experts") else []
     return " ".join(parts)
 

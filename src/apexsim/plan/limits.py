@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from apexsim.engine_file import DIALECTS
 from apexsim.engines import EngineRow, captured
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
@@ -16,7 +17,7 @@ from apexsim.plan.flags import words_of
 from apexsim.plan.memory import Room, room
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import concurrency, request_blocks
-from apexsim.plan.space import ABILITIES, runnable
+from apexsim.plan.space import runnable
 
 LEAST = 0.5  # of the predicted cache: the low end is never taken to be less
 ROUND = 1024  # a length that the cache decides is rounded down to this
@@ -93,26 +94,24 @@ CACHES = ("fp8", "int8", "fp32")  # formats of the KV cache that an engine must 
 
 def unstartable(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     """Why this engine in this version cannot be started with a plan on these GPUs; "" when it can."""
-    return runnable(plan, model, engine.engine) or next(
+    return runnable(plan, model, engine.server.name) or next(
         filter(None, (rule(model, plan, cluster, engine) for rule in (_vendor, _words, _nodes, _wide))), ""
     )
 
 
 def _vendor(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
-    vendors = ABILITIES[engine.engine].vendors
+    vendors = engine.server.vendors
     if vendors and cluster.gpu.vendor not in vendors:
-        return f"{engine.engine} does not run on GPUs of {cluster.gpu.vendor} ({cluster.gpu.name})"
+        return f"{engine.server.name} does not run on GPUs of {cluster.gpu.vendor} ({cluster.gpu.name})"
     return ""
 
 
 def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     """What the version has no word for."""
     words, kv = words_of(engine), plan.precision.kv
-    lanes = "lanes" if engine.engine == "vllm" else "lanes inside"
-    if plan.lanes > 1 and not words.has(lanes):
+    if plan.lanes > 1 and not words.has("lanes inside" if engine.server.lanes_inside else "lanes"):
         return f"{engine.name} {engine.spoken} has no data parallel attention"
-    experts = "expert parallel" if engine.engine == "vllm" else "experts"
-    if plan.ffn.ep > 1 and not words.has(experts):
+    if plan.ffn.ep > 1 and not words.has("experts" if engine.server.mixed_experts else "expert parallel"):
         return f"{engine.name} {engine.spoken} has no expert parallelism"
     if kv in CACHES and not words.has("kv", kv):
         return f"{engine.name} {engine.spoken} has no KV cache in {kv}"
@@ -124,13 +123,15 @@ def _nodes(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str
     each, node = plan.replica_devices, cluster.per_node
     if node % each and each % node:
         return f"a server of {each} GPUs does not divide into nodes of {node}"
+    if each > node and engine.server.dialect == DIALECTS[0] and not words_of(engine).has("nodes"):
+        return f"{engine.name} {engine.spoken} has no word for a server on several nodes"
     return ""
 
 
 def _wide(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
-    """vLLM deals its lanes to nodes; one wider than a node needs the launcher of several nodes."""
+    """Lanes beside tensor parallelism are dealt to nodes; one wider than a node needs the launcher of several nodes."""
     lane, node = plan.attention.tp * plan.stages, cluster.per_node
-    if engine.engine != "vllm" or plan.lanes == 1 or plan.replica_devices <= node:
+    if engine.server.lanes_inside or plan.lanes == 1 or plan.replica_devices <= node:
         return ""
     words = words_of(engine)
     if not words.has("lanes of node"):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
 
+from apexsim.engines import engine_facts
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.cells import split_rules
@@ -210,29 +211,10 @@ def heuristic_plan(model: Model, cluster: Cluster, precision: Precision | None =
     return Plan(cluster.size // stages, stages, Layout(), Layout(), precision)
 
 
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What an engine's server can be told: expert splits of both kinds, lanes wider than one GPU; whose GPUs it runs on."""
-
-    mixed_experts: bool
-    wide_lanes: bool
-    vendors: tuple[str, ...] = ()  # () = all there are
-
-
-# vLLM: the expert parallel size is always tp × dp (`--enable-expert-parallel`).  SGLang: `--ep-size` divides tp, and DP
-# attention lives inside tp.  TensorRT-LLM: `moe_tensor_parallel_size` × `moe_expert_parallel_size`, but
-# `enable_attention_dp` gives every GPU a lane of its own.
-ABILITIES = {
-    "vllm": Abilities(mixed_experts=False, wide_lanes=True),
-    "sglang": Abilities(mixed_experts=True, wide_lanes=True, vendors=("NVIDIA", "AMD", "Intel", "Huawei")),
-    "tensorrt-llm": Abilities(mixed_experts=True, wide_lanes=False, vendors=("NVIDIA",)),
-}
-
-
 def runnable(plan: Plan, model: Model, engine: str) -> str:
-    """Why an engine ("vllm", "sglang", "tensorrt-llm") cannot be told to run a plan; "" when it can."""
-    able, ffn, experts = ABILITIES.get(engine), plan.ffn, routed(model)
-    if able is None:
+    """Why the server of an engine cannot be told to run a plan; "" when it can."""
+    able, ffn, experts = engine_facts(engine), plan.ffn, routed(model)
+    if able.name != engine or not able.program:
         return f"{engine} is a batching policy without a server of its own"
     if ffn.dp > 1 and not (plan.attention == ffn and plan.lanes == 1):
         return f"{engine} has no feed-forward replicas beside wider attention ({plan.attention}/{ffn})"

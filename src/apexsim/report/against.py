@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apexsim.engines import EngineRow, closest, load_engine, order
+from apexsim.engine_file import order
+from apexsim.engines import DEFAULT_ENGINE, EngineRow, closest, load_engine
 from apexsim.errors import InputError
 from apexsim.model.dtypes import dtype
 from apexsim.plan.choose import CACHES
@@ -21,7 +22,6 @@ LINES = {
     "kv_gib": "KV cache",
 }  # fmt: skip
 ADD_UP = (("consumed_gib",), ("weights_gib", "non_torch_gib"))  # what vLLM's lines of use name beside activations, graphs and cache
-DEFAULT = "vllm"  # what is asked about where no engine is named
 ONES = ("gpu_memory_utilization", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_dtype", "enforce_eager")
 
 
@@ -49,10 +49,10 @@ def asked_as(given: Mapping[str, Any], text: str, gpus: int) -> dict[str, Any]:
     logged(text)
     told, made = settings(text), dict(given)
     name, sign, _ = str(given["engine"]).partition("@")
-    if spec(told) and not sign and name in (DEFAULT, told["engine"]):
+    if spec(told) and not sign and name in (DEFAULT_ENGINE, told["engine"]):
         made["engine"] = _known(spec(told))
     row = load_engine(made["engine"])
-    if row.engine != told["engine"]:
+    if row.server.name != told["engine"]:
         return made
     for option in ONES:
         if option in told and given[option] in (None, False) and _possible(option, told[option], row):
@@ -102,9 +102,11 @@ def _settings(answer: Fit, told: Mapping[str, Any], taken: set[str]) -> tuple[Se
     """The log's settings beside those used; taken: options that were filled in from the log."""
     row, plan = answer.engine, answer.plan
     used: dict[str, Any] = {
-        "engine": row.engine, "version": row.spoken, "gpu_memory_utilization": row.memory_fraction, "max_model_len": answer.max_model_len,
-        "max_num_seqs": row.max_num_seqs, "max_num_batched_tokens": row.max_num_batched_tokens, "kv_dtype": plan.precision.kv,
-        "tp": plan.attention.tp if row.engine == DEFAULT else plan.stage_devices, "pp": plan.stages, "enforce_eager": not row.pad,
+        "engine": row.server.name, "version": row.spoken, "gpu_memory_utilization": row.memory_fraction,
+        "max_model_len": answer.max_model_len, "max_num_seqs": row.max_num_seqs,
+        "max_num_batched_tokens": row.max_num_batched_tokens, "kv_dtype": plan.precision.kv,
+        "tp": plan.stage_devices if row.server.lanes_inside else plan.attention.tp, "pp": plan.stages,
+        "enforce_eager": not row.pad,
     }  # fmt: skip
     own_cache = dtype(answer.model.kv_dtype).name if answer.model.kv_dtype else "bf16"
     rows = []

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from apexsim.cost.books import typed, usual_book
 from apexsim.engines import (
-    ALIASES,
     changes,
+    engine_aliases,
     engine_names,
     engine_versions,
     facts,
@@ -151,7 +151,7 @@ def engines_json(text: str = "") -> Rows:
     """Engines whose name or alias holds `text`, each with its versions, oldest first."""
     found = []
     for name in engine_names():
-        aliases = sorted(alias for alias, known in ALIASES.items() if known == name)
+        aliases = sorted(alias for alias, known in engine_aliases().items() if known == name)
         if text and not any(text.lower() in word.lower() for word in (name, *aliases)):
             continue
         known = facts(name)
@@ -159,7 +159,7 @@ def engines_json(text: str = "") -> Rows:
             {
                 "name": name,
                 "about": known["about"],
-                "server": "flags" in known,
+                "server": load_engine(name).has_server,
                 "aliases": aliases,
                 "oldest": engine_versions(name)[0],
                 "newest": newest_version(name),

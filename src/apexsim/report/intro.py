@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from os.path import isabs
 
-from apexsim.engines import EngineRow, flags_of
+from apexsim.engines import EngineRow, flags_of, our_flag
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.cells import active_parameters, kv_bytes, total_parameters
@@ -91,11 +91,14 @@ def workload_line(work: Workload) -> str:
 def engine_line(setting: Setting) -> str:
     """The settings that decide the batching."""
     row = setting.engine
-    word = {setting: flag.removeprefix("--") for setting, flag in flags_of(row.name).items()}
+    figures = {
+        "max_model_len": f"{setting.max_model_len:,}", "max_num_seqs": f"{row.max_num_seqs:,}",
+        "max_num_batched_tokens": f"{row.max_num_batched_tokens:,}", "memory_fraction": f"{row.memory_fraction:g}",
+    }  # fmt: skip
+    own = flags_of(row.name)
+    told = ", ".join(f"{own.get(name, our_flag(name)).removeprefix('--')} {value}" for name, value in figures.items())
     return (
-        f"{row.dated}{';' if row.asked else ':'} {_batching(row)}, "
-        f"{word['max_model_len']} {setting.max_model_len:,}, {word['max_num_seqs']} {row.max_num_seqs:,}, "
-        f"{word['max_num_batched_tokens']} {row.max_num_batched_tokens:,}, {word['memory_fraction']} {row.memory_fraction:g}, "
+        f"{row.dated}{';' if row.asked else ':'} {_batching(row)}, {told}, "
         f"{f'CUDA graphs to batch {row.max_capture}' if row.pad else 'eager'}, {setting.route} over replicas"
     )
 
@@ -146,7 +149,7 @@ def funnel_line(study: Study) -> str:
             if n and name != "enumerated"]  # fmt: skip
     every = [*study.ranked, *study.hypothetical]
     able = sum(not r.blocked for r in every)
-    can = f"; {study.setting.engine.engine} can start {able:,} of these" if has_server(study.setting) and able < len(every) else ""
+    can = f"; {study.setting.engine.name} can start {able:,} of these" if has_server(study.setting) and able < len(every) else ""
     layouts = f"{counts['enumerated']:,} layout{'s' * (counts['enumerated'] > 1)}"
     return f"{layouts}: {', '.join(told)}{can}"
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from apexsim.engines import DEFAULT_ENGINE, engine_facts, load_engine, servers
 from apexsim.errors import Rejected
+from apexsim.plan.flags import words_of
 from apexsim.plan.levers import counted, flags_of_plan
-from apexsim.plan.memory import Room, fractions, log_lines
+from apexsim.plan.memory import Room, fractions
 from apexsim.plan.pool import request_blocks
 from apexsim.plan.sized import Fit, Lever, caches, full_users, typical_users, users
 from apexsim.report.against import Against
@@ -22,8 +24,6 @@ from apexsim.units import GiB
 FORMAT = "apexsim.fit/1"
 BAR = 60
 USED, CACHE, FREE = "█▓▒░▚▞", "■", "·"
-FLAGS = {"total": "vLLM --gpu-memory-utilization", "static": "SGLang --mem-fraction-static",
-         "free": "TensorRT-LLM --kv_cache_free_gpu_memory_fraction"}  # fmt: skip
 WORDS = {
     "weights_gib": "weights", "consumed_gib": "weights + non-torch", "activation_gib": "activation peak", "non_torch_gib": "non-torch",
     "graph_gib": "CUDA graphs", "state_gib": "recurrent state", "kv_gib": "KV cache", "kv_tokens": "KV tokens", "kv_blocks": "KV blocks",
@@ -93,15 +93,20 @@ def words(answer: Fit, found: Room) -> tuple[str, ...]:
     """The lines that the engine would log."""
     ledger = dict(found.ledger)
     loaded = (ledger["weights"] + ledger.get("dispatch buffers", 0.0)) / GiB
-    engine = answer.engine.engine
-    if not found.pool.groups:
-        return (f"Model loading took {loaded:.2f} GiB",)
-    if engine == "sglang":
-        return (f"Load weight end. mem usage={loaded:.2f} GB",
-                f"KV Cache is allocated. #tokens: {found.tokens}, KV size: {found.kv_bytes / GiB:.2f} GB")  # fmt: skip
-    if engine == "tensorrt-llm":
-        return (f"Allocated {found.kv_bytes / GiB:.2f} GiB for max tokens in paged KV cache ({found.tokens}).",)
-    return f"Model loading took {loaded:.2f} GiB", *log_lines(found)
+    usual = engine_facts(DEFAULT_ENGINE).says
+    says = (answer.engine.server.says or usual) if found.pool.groups else usual[:1]
+    figures = {"loaded": loaded, "kv": found.kv_bytes / GiB, "tokens": found.tokens, "length": found.max_model_len,
+               "many": found.max_concurrency}  # fmt: skip
+    return tuple(line.format(**figures) for line in says)
+
+
+def fraction_words(answer: Fit, found: Room) -> str:
+    """The memory fraction that leaves the same cache, in the words of an engine for each meaning of it; the one asked about first."""
+    words: dict[str, str] = {}
+    for row in (answer.engine, *map(load_engine, servers())):
+        if words_of(row).has("memory"):
+            words.setdefault(row.memory.budget, f"{row.server.about} {words_of(row).flag('memory')}")
+    return ", ".join(f"{words[kind]} {share:.3f}" for kind, share in fractions(found, answer.engine).items())
 
 
 def fit_text(answer: Fit, log: Against | None = None, color: bool = False, width: int | None = None) -> str:
@@ -196,8 +201,7 @@ def _remarks(answer: Fit, found: Room) -> list[tuple[str, str]]:
         rows.append(("users", _users(answer)))
     if found.pool.groups:
         rows.append(("expect", _expected(answer, found)))
-        same = fractions(found, answer.engine)
-        rows.append(("the same cache", ", ".join(f"{FLAGS[k]} {v:.3f}" for k, v in same.items())))
+        rows.append(("the same cache", fraction_words(answer, found)))
     if found.max_concurrency < 1.0:
         rows.append(
             ("note", f"one request of {found.max_model_len:,} tokens does not fit into the cache; shorter ones do")

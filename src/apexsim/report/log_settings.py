@@ -7,14 +7,15 @@ setting the first wording that occurs counts.  Values are in our words; what is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apexsim.engines import order
+from apexsim.engine_file import order
+from apexsim.engines import engine_facts
 from apexsim.errors import InputError
 from apexsim.model.dtypes import dtype
-from apexsim.report.startup_log import SGLANG, TRTLLM, VLLM, engine_of_log, spaced
+from apexsim.report.startup_log import engine_of_log, spaced
 
 FLOAT, COUNT, WORD = r"(\d*\.\d+|[01])", r"(\d[\d,]*)\b(?!\.)", r"([A-Za-z][\w.]*)"
 
@@ -108,9 +109,10 @@ MOST = 1 << 30  # of a count
 
 def settings(text: str) -> dict[str, Any]:
     """What a log says of its settings: name of our option -> value; `engine` and `version` too, where they are told."""
-    found: dict[str, Any] = {"engine": engine_of_log(text)}
+    engine = engine_of_log(text)
+    found: dict[str, Any] = {"engine": engine}
     for name, patterns in PATTERNS.items():
-        for pattern in patterns:
+        for pattern in (*patterns, *_own(name, engine)):
             match = re.search(spaced(pattern), text)
             value = READ.get(name, _count)(match[1]) if match else None
             if value is not None and (isinstance(value, str) or 0 < value <= MOST or value is False):
@@ -119,10 +121,22 @@ def settings(text: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value or isinstance(value, float)}
 
 
+OWN = {
+    "gpu_memory_utilization": ("memory", FLOAT), "max_model_len": ("length", COUNT), "max_num_seqs": ("sequences", COUNT),
+    "max_num_batched_tokens": ("tokens", COUNT), "kv_dtype": ("kv", WORD), "tp": ("tensor", COUNT), "pp": ("stages", COUNT),
+}  # fmt: skip # setting -> its meaning among an engine's words, and its value
+
+
+def _own(name: str, engine: str) -> Iterator[str]:
+    """The wordings of a setting in the words of the log's engine, which may be one of the user's own."""
+    means, value = OWN.get(name, ("", ""))
+    for word in engine_facts(engine).words if engine and means else ():
+        if word.means == means and word.flag.startswith("--"):
+            yield from _of(word.flag.removeprefix("--").replace("-", "_"), value)
+
+
 def spec(found: Mapping[str, Any]) -> str:
     """The engine of a log as --engine names it: vllm@0.19.0, vllm, or ""."""
     name, version = found.get("engine", ""), found.get("version", "")
     return f"{name}@{'.'.join(map(str, order(version)))}" if name and version else str(name)
 
-
-__all__ = ["SGLANG", "TRTLLM", "VLLM", "Setting", "settings", "spec"]

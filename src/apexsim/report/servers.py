@@ -116,14 +116,12 @@ def url(place: Place, cluster: Cluster) -> str:
 # vllm-router (PyPI, 0.1.17, router_args.py) and sglang_router (PyPI, 0.3.2, router_args.py): --worker-urls, --policy
 # {random, round_robin, cache_aware, power_of_two, …}, --port; neither has a least-outstanding policy.  nginx:
 # ngx_http_upstream_module, `least_conn`.
-ROUTERS = {"vllm": ("vllm-router",), "sglang": ("python", "-m", "sglang_router.launch_router")}
 CONF = "apexsim-router.conf"
 
 
-def router(servers: Sequence[Place], cluster: Cluster, engine: str, route: str) -> tuple[Command, ...]:
-    """What deals requests to several servers by the rule that was simulated; it runs on node 0."""
-    program = ROUTERS.get(engine) if route == "round-robin" else None
-    if program is None:
+def router(servers: Sequence[Place], cluster: Cluster, program: tuple[str, ...], route: str) -> tuple[Command, ...]:
+    """What deals requests to several servers by the rule that was simulated, the engine's own where it can; it runs on node 0."""
+    if not program or route != "round-robin":
         return _nginx(servers, cluster, route)
     urls = tuple(url(place, cluster) for place in servers)
     parts = (program, ("--worker-urls", urls[0]), *((u,) for u in urls[1:]), ("--policy", "round_robin"))

@@ -1,7 +1,7 @@
 """Reads the memory lines of an engine's start-up log and holds a prediction against them (floor 6).
 
-Patterns follow the wording of vLLM 0.4-0.30 (V0 and V1), SGLang 0.3-0.5 and TensorRT-LLM 0.17-1.3, read in their sources and
-in published logs.  A log may hold lines of several ranks: loaded and reserved memory is that of the fullest rank, what is
+The wordings stand in the engines' files: vLLM 0.4-0.30 (V0 and V1), SGLang 0.3-0.5 and TensorRT-LLM 0.17-1.3, read in their
+sources and in published logs.  A log may hold lines of several ranks: loaded and reserved memory is that of the fullest rank, what is
 left for the cache that of the tightest; where an engine also tells of a smaller, temporary or draft cache, the largest.
 What a log says of its settings is in `log_settings`.
 """
@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from apexsim.engine_file import NUMBER, STATES
+from apexsim.engines import engine_facts, servers
 from apexsim.errors import InputError
 from apexsim.files import lines, lines_of
 from apexsim.units import GiB, MiB
 
-NUMBER = r"(?<![\d,.])(-?[\d,]{0,24}\.?\d{1,24})"  # no longer: a row of a million digits is read in one go
-VLLM, SGLANG, TRTLLM = "vllm", "sglang", "tensorrt-llm"
 Join = Callable[[list[float]], float]
 
 
@@ -46,82 +46,38 @@ def spaced(pattern: str) -> str:
     return pattern.replace(" ?", r"\s*").replace(" ", r"\s+")
 
 
-# of each name the first row that occurs counts
-STATED = (
-    Stated("weights_gib", VLLM, max, rf"weights memory: {NUMBER} ?GiB"),
-    Stated("weights_gib", VLLM, max, rf"[Mm]odel loading took {NUMBER} Gi?B"),
-    Stated("weights_gib", VLLM, max, rf"model weights take {NUMBER} ?GiB"),
-    Stated("weights_gib", VLLM, max, rf"[Ll]oading model weights took {NUMBER} GB"),
-    Stated("weights_gib", VLLM, max, rf"Actual usage is {NUMBER} GiB for weight"),
-    Stated("weights_gib", SGLANG, max, rf"[Ll]oad weight end\..*?mem usage={NUMBER} GB"),
-    Stated("weights_gib", TRTLLM, max, rf"after loading model weights \(inside torch\) in memory usage profiling: {NUMBER} GiB"),
-    Stated("weights_gib", TRTLLM, max, rf"Loaded engine size: {NUMBER} MiB", MiB / GiB),
-    Stated("consumed_gib", VLLM, max, rf"Actual usage is {NUMBER} GiB for consumed memory"),
-    Stated("consumed_gib", VLLM, max, rf"total consumed \(from mem_get_info\): {NUMBER} ?GiB"),
-    Stated("activation_gib", VLLM, max, rf"torch peak memory increase: {NUMBER} ?GiB"),
-    Stated("activation_gib", VLLM, max, rf"PyTorch activation peak memory takes {NUMBER} ?GiB"),
-    Stated("activation_gib", VLLM, max, rf"{NUMBER} GiB for peak activation"),
-    Stated("activation_gib", TRTLLM, max, rf"during inference \(inside torch\) in memory usage profiling: {NUMBER} GiB"),
-    Stated("non_torch_gib", VLLM, max, rf"non-torch forward increase memory: {NUMBER} ?GiB"),
-    Stated("non_torch_gib", VLLM, max, rf"non_torch_memory takes {NUMBER} ?GiB"),
-    Stated("non_torch_gib", VLLM, max, rf"non_torch_memory={NUMBER} ?GiB"),
-    Stated("non_torch_gib", VLLM, max, rf"{NUMBER} GiB for non-torch memory"),
-    Stated("graph_gib", VLLM, max, rf"Graph capturing finished in .*?took {NUMBER} GiB"),
-    Stated("graph_gib", VLLM, max, rf"CUDA graph pool memory: {NUMBER} GiB \(actual\)"),
-    Stated("graph_gib", VLLM, max, rf"{NUMBER} GiB for CUDAGraph memory"),
-    Stated("graph_gib", VLLM, max, rf"Estimated CUDA graph memory: {NUMBER} GiB"),
-    Stated("graph_gib", SGLANG, max, rf"Capture (?:cuda graph|target \w+ CUDA graph) end\..*?mem usage={NUMBER} GB"),
-    Stated("kv_gib", VLLM, min, rf"Available KV cache memory: {NUMBER} GiB"),
-    Stated("kv_gib", VLLM, min, rf"reserved for KV Cache is {NUMBER} ?GiB"),
-    Stated("kv_gib", VLLM, min, rf"kv_cache_size={NUMBER} ?GiB"),
-    Stated("kv_gib", VLLM, min, rf"reserved {NUMBER} GiB memory for KV Cache"),
-    Stated("kv_gib", VLLM, min, rf"Current kv cache memory in use is {NUMBER} GiB"),
-    Stated("kv_gib", VLLM, min, rf"available KV cache memory \({NUMBER} GiB\)"),
-    Stated("kv_gib", VLLM, min, rf"Available memory: {NUMBER}, total memory: \d", 1 / GiB),  # on Ascend, in bytes
-    Stated("kv_gib", SGLANG, min, rf"Post-capture KV sizing: .*?\bKV size: {NUMBER} GB"),
-    Stated("kv_gib", SGLANG, min, rf"SWAKVPool mem usage: {NUMBER} GB"),
-    Stated("kv_gib", SGLANG, max, rf"KV Cache is allocated\..*?\bKV size: {NUMBER} GB"),
-    Stated("kv_gib", SGLANG, max, rf"\bK size: {NUMBER} GB, V size: {NUMBER} GB"),  # keys and values apart
-    Stated("kv_gib", SGLANG, min, rf"rest_memory={NUMBER} GB"),
-    Stated("kv_gib", SGLANG, min, rf"available_bytes={NUMBER} GB"),
-    Stated("kv_gib", TRTLLM, max, rf"Allocated {NUMBER} GiB for max tokens"),
-    Stated("kv_gib", TRTLLM, min, rf"Estimated max memory in KV cache ?: {NUMBER} GiB"),
-    Stated("kv_gib", TRTLLM, min, rf"available KV cache memory when calculating max tokens: {NUMBER} GiB"),
-    Stated("kv_tokens", VLLM, min, rf"\bKV cache size: {NUMBER} tokens"),
-    Stated("kv_tokens", VLLM, min, rf"can be stored in KV cache \({NUMBER}\)"),
-    Stated("kv_tokens", SGLANG, min, rf"max_total_num_tokens?={NUMBER}"),
-    Stated("kv_tokens", SGLANG, max, rf"KV Cache is allocated\..*?#tokens: {NUMBER}"),
-    Stated("kv_tokens", SGLANG, min, rf"\bfull_token={NUMBER}"),
-    Stated("kv_tokens", TRTLLM, max, rf"GiB for max tokens(?: in paged KV cache)? \({NUMBER}\)"),
-    Stated("state_gib", SGLANG, max, rf"conv_state size: {NUMBER} ?GB, ssm_state size: {NUMBER} ?GB"),
-    Stated("kv_blocks", VLLM, min, rf"# (?!CPU)\w+ blocks: {NUMBER}"),
-    Stated("max_concurrency", VLLM, min, rf"Maximum concurrency for [\d,]+ tokens per request: {NUMBER}x"),
-    Stated("max_model_len", VLLM, max, rf"Maximum concurrency for {NUMBER} tokens per request"),
-    Stated("max_model_len", SGLANG, max, rf"max_total_num_tokens?=.*?context_len={NUMBER}"),
-    Stated("one_request_gib", VLLM, max, rf"{NUMBER} GiB KV cache is needed"),
-    Stated("longest_request", VLLM, min, rf"estimated maximum model length is {NUMBER}"),
-    Stated("gpu_memory_gib", VLLM, min, rf"Free memory on device (?:\S+ )?\([\d.]+/{NUMBER} GiB\)"),
-    Stated("gpu_memory_gib", VLLM, min, rf"total_gpu_memory (?:= ?)?\({NUMBER} ?GiB\)"),
-    Stated("gpu_memory_gib", VLLM, min, rf"total_gpu_memory={NUMBER} ?GiB"),
-    Stated("gpu_memory_gib", VLLM, min, rf"Available memory: \d+, total memory: {NUMBER}", 1 / GiB),
-    Stated("gpu_memory_gib", TRTLLM, min, rf"device total memory {NUMBER} GiB"),
-    Stated("gpu_memory_gib", TRTLLM, min, rf"calculating max tokens in paged kv cache: total: {NUMBER} GiB"),
-)  # fmt: skip
+def stated_rows() -> tuple[Stated, ...]:
+    """Every line that some engine logs, in the order of the comparison; of each name the first row that occurs counts."""
+    read = ((name, line) for name in servers() for line in engine_facts(name).logs)
+    rows = [Stated(line.name, name, _JOINS[line.join], filled(line.pattern), UNITS[line.unit]) for name, line in read]
+    return tuple(sorted(rows, key=lambda row: STATES.index(row.name)))
+
+
+_JOINS: dict[str, Join] = {"max": max, "min": min}
+UNITS = {"GiB": 1.0, "MiB": MiB / GiB, "byte": 1 / GiB, "count": 1.0}
+
+
+def filled(pattern: str) -> str:
+    """A wording of an engine's file with the pattern of numbers in it."""
+    return pattern.replace("{NUMBER}", NUMBER)
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What older versions of SGLang leave to the reader: free memory before a step less that after it."""
+    """What older versions leave to the reader: free memory before a step less that after it."""
 
     name: str
+    engine: str
     before: str
     after: str
 
 
-GAPS = (
-    Gap("weights_gib", rf"[Ll]oad weight begin\..*?avail mem={NUMBER} GB", rf"[Ll]oad weight end\..*?avail mem={NUMBER} GB"),
-    Gap("kv_gib", rf"[Ll]oad weight end\..*?avail mem={NUMBER} GB", rf"[Mm]emory pool end\..*?avail mem={NUMBER} GB"),
-    Gap("graph_gib", rf"[Mm]emory pool end\..*?avail mem={NUMBER} GB", rf"Capture cuda graph end\..*?avail mem={NUMBER} GB"),
-)
+def gaps() -> tuple[Gap, ...]:
+    """Every line that is such a difference."""
+    found = [(engine, gap) for engine in servers() for gap in engine_facts(engine).gaps]
+    return tuple(Gap(name, engine, filled(before), filled(after)) for engine, (name, before, after) in found)
+
+
 ANCHOR = re.compile(
     r"G[i]?B|MiB|total memory|full_token|KV [Cc]ache|kv cache|max_total_num_token|blocks: |Maximum concurrency|maximum model length|"
     r"utilization|fraction|"
@@ -131,16 +87,6 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 LONGEST = 16384  # characters of a line that are looked at: an engine prints all its arguments in one
 HEAD = 1 << 20  # characters that are looked at whole: lines may be broken anywhere
 MOST = 1e12  # no count or size of a log is larger
-SIGNS = {VLLM: "'Model loading took', 'Available KV cache memory', 'Actual usage is'", SGLANG: "'Load weight end', 'KV Cache is allocated'",
-         TRTLLM: "'Allocated … for max tokens in paged KV cache'"}  # fmt: skip
-NAMES = {VLLM: "vLLM", SGLANG: "SGLang", TRTLLM: "TensorRT-LLM"}
-# what a complete log of an engine states, of what is compared: what is not there is said
-WHOLE = {
-    VLLM: ("weights_gib", "activation_gib", "graph_gib", "kv_gib", "kv_tokens", "max_concurrency"),
-    SGLANG: ("weights_gib", "graph_gib", "kv_gib", "kv_tokens", "max_model_len"),
-    TRTLLM: ("weights_gib", "activation_gib", "kv_gib", "kv_tokens"),
-}
-NAMED = tuple(dict.fromkeys(row.name for row in STATED))  # in the order of the comparison
 INSTEAD = {"weights_gib": "consumed_gib", "kv_tokens": "kv_blocks"}  # told by some versions in the place of
 REMARKS = (
     (r"as specified by kv_cache_memory_bytes config", "its cache was set in bytes, so that the fraction did not count"),
@@ -186,23 +132,23 @@ def read_log(path: str) -> str:
 def stated(text: str) -> tuple[tuple[Stated, float], ...]:
     """What the log states: of each name the first wording that occurs, with its value."""
     found: dict[str, tuple[Stated, float]] = {}
-    for row in STATED:
+    for row in stated_rows():
         values = [] if row.name in found else row.values(text)
         if values:
             found[row.name] = (row, row.join(values))
-    for gap in GAPS:
+    for gap in gaps():
         ends = [re.search(spaced(pattern), text) for pattern in (gap.before, gap.after)]
         if gap.name not in found and ends[0] and ends[1]:
-            row = Stated(gap.name, SGLANG, max, gap.after)
+            row = Stated(gap.name, gap.engine, max, gap.after)
             found[gap.name] = row, _value(ends[0][1]) - _value(ends[1][1])
-    return tuple(found[name] for name in sorted(found, key=NAMED.index))
+    return tuple(found[name] for name in sorted(found, key=STATES.index))
 
 
 def logged(text: str, where: str = "--log") -> dict[str, float]:
     """What the log states: name -> value; raises InputError where it states nothing."""
     found = {row.name: value for row, value in stated(text)}
     if not found:
-        signs = "; ".join(f"{NAMES[engine]}: {words}" for engine, words in SIGNS.items())
+        signs = "; ".join(f"{engine.about}: {engine.signs}" for engine in map(engine_facts, servers()) if engine.signs)
         raise InputError("holds no memory line of a start-up log", where, f"give the server's output from its start on ({signs})")
     return found
 
@@ -217,7 +163,8 @@ def missing(text: str) -> tuple[str, ...]:
     """Lines of a complete log that this one does not hold."""
     there = {row.name for row, _ in stated(text)}
     instead = {name for name, other in INSTEAD.items() if other in there}
-    return tuple(name for name in WHOLE.get(engine_of_log(text), ()) if name not in there | instead)
+    engine = engine_of_log(text)
+    return tuple(name for name in (engine_facts(engine).whole if engine else ()) if name not in there | instead)
 
 
 def failure(text: str) -> str:

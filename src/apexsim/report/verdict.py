@@ -54,13 +54,13 @@ def also(study: Study) -> str:
     first, engine = study.ranked[0], study.setting.engine
     if first.blocked and study.single and has_server(study.setting):
         able = listed(others(study.setting, first.plan), "or")
-        return f"{engine.engine} cannot be started with it: {first.blocked}{f'; {able} can' if able else ''}"
+        return f"{engine.name} cannot be started with it: {first.blocked}{f'; {able} can' if able else ''}"
     if not has_server(study.setting):
         return f"{engine.name} is a batching policy without a server: all plans are ranked, none can be started as it is"
     if not study.hypothetical:
         return ""
     count, best = len(study.hypothetical), study.hypothetical[0]
-    layouts = f"{count} layout{'s' * (count > 1)} that {engine.engine} cannot start"
+    layouts = f"{count} layout{'s' * (count > 1)} that {engine.name} cannot start"
     able = listed(others(study.setting, best.plan), "or")
     who = f"{able} can" if able else "no engine can"
     gain = study.goal.objective.ratio(best.value, first.value)
@@ -164,7 +164,7 @@ def _of_how_many(study: Study) -> str:
     count, engine = len(study.ranked), study.setting.engine
     if any(r.blocked for r in study.ranked) or not has_server(study.setting):
         return f"of {count} plans"
-    return f"of {count} plans that {engine.engine} can start" if count > 1 else f"(and only) plan that {engine.engine} can start"
+    return f"of {count} plans that {engine.name} can start" if count > 1 else f"(and only) plan that {engine.name} can start"
 
 
 def _among(study: Study, standing: str) -> str:
@@ -173,7 +173,7 @@ def _among(study: Study, standing: str) -> str:
     if study.single:
         return f"Its {standing}."
     keeping = [r for r in study.ranked if r.keeps and not r.metrics.saturated]
-    who = f" that {study.setting.engine.engine} can start" if has_server(study.setting) and not any(r.blocked for r in study.ranked) else ""
+    who = f" that {study.setting.engine.name} can start" if has_server(study.setting) and not any(r.blocked for r in study.ranked) else ""
     if count == 1:
         return f"It is the only plan{who}: {standing}."
     many = f"{'All' if len(keeping) == count else f'{len(keeping)} of'} {count} plans{who} keep{'s' * (len(keeping) == 1)} " \

@@ -11,14 +11,12 @@ from apexsim.clock import at_clock
 from apexsim.cost.bank import load_bank
 from apexsim.cost.load import Load
 from apexsim.cost.power import Server, power_law
-from apexsim.cost.price import USUAL, Pricer
+from apexsim.cost.price import USUAL, Pricer, pricer_for
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
 from apexsim.workload.trace import Workload
 
-SOURCES = {"sglang": "sglang", "tensorrt-llm": "trtllm"}  # engine -> whose measured kernels it runs
-USUAL_SOURCE = "vllm"
 CLOCKED = 64  # pricers at other clocks that are remembered
 
 
@@ -51,17 +49,11 @@ def setting_of(
     model: Model, cluster: Cluster, engine: EngineRow, workload: Workload, max_model_len: int, *, load: Load = USUAL, **more: Any
 ) -> Setting:
     """The setting with the prices of its cluster and engine; more: fields of `Setting` that have a default."""
-    return Setting(model, cluster, engine, workload, pricer_of(cluster, engine, load=load), max_model_len, **more)
-
-
-def pricer_of(cluster: Cluster, engine: EngineRow, custom_all_reduce: bool = True, load: Load = USUAL) -> Pricer:
-    """Prices on a cluster by the kernels that the engine runs."""
-    bank = load_bank(cluster.gpu, SOURCES.get(engine.engine, USUAL_SOURCE))
-    return Pricer(bank, cluster, custom_all_reduce, load, engine.fuses(cluster.gpu.arch))
+    return Setting(model, cluster, engine, workload, pricer_for(engine, cluster, load), max_model_len, **more)
 
 
 @lru_cache(maxsize=CLOCKED)
 def _slowed(pricer: Pricer, clock: int) -> Pricer:
     """The same on GPUs at another SM clock [MHz], made once for all plans."""
     cluster = replace(pricer.cluster, gpu=at_clock(pricer.cluster.gpu, clock))
-    return Pricer(load_bank(cluster.gpu, pricer.bank.library.source), cluster, pricer.custom, pricer.load, pricer.fused)
+    return Pricer(load_bank(cluster.gpu, pricer.bank.library.source), cluster, pricer.custom, pricer.load, pricer.fused, pricer.apart)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from apexsim.engines import load_engine
+from apexsim.engines import load_engine, servers
 from apexsim.plan.limits import unstartable
 from apexsim.plan.plan import Plan
-from apexsim.plan.space import ABILITIES
 from apexsim.search.setting import Setting
 
 
 def has_server(setting: Setting) -> bool:
     """Whether the engine is one that runs; policies of papers only batch."""
-    return setting.engine.engine == setting.engine.name and setting.engine.engine in ABILITIES
+    return setting.engine.has_server
 
 
 def blocked(setting: Setting, plan: Plan) -> str:
@@ -24,5 +23,5 @@ def blocked(setting: Setting, plan: Plan) -> str:
 def others(setting: Setting, plan: Plan) -> tuple[str, ...]:
     """Engines that could be started with a plan, the chosen one aside."""
     where = (setting.model, plan, setting.cluster)
-    rows = (load_engine(name) for name in ABILITIES if name != setting.engine.engine)
+    rows = (load_engine(name) for name in servers() if name != setting.engine.server.name)
     return tuple(row.name for row in rows if not unstartable(*where, row))

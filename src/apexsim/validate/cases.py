@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from apexsim.engine.types import AHEAD
-from apexsim.engines import EngineRow, closest, override, settled
+from apexsim.engines import EngineRow, closest, override, server_named, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Experts, Model
@@ -57,13 +57,8 @@ def measured_ms(row: Row, pairs: Mapping[str, str], scale: float = 1.0) -> dict[
 # ---- closed loop --------------------------------------------------------------------------------------------------------
 
 # First releases after which a rule set held, for rows that do not say their version: (date, version), newest last.
-RELEASED = {
-    "vllm": (("2025-07-24", "0.10.0"), ("2025-10-02", "0.11.0"), ("2025-12-03", "0.12.0"), ("2026-03-06", "0.17.0")),
-    "sglang": (("2025-01-01", ""),),
-    "trtllm": (("2025-01-01", ""),),
-}
+RELEASED = {"vllm": (("2025-07-24", "0.10.0"), ("2025-10-02", "0.11.0"), ("2025-12-03", "0.12.0"), ("2026-03-06", "0.17.0"))}
 LONGEST_MS = 1e9  # of a measured latency
-ENGINE = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
 
 # What was really served, by model family and label: formats of the parts; anything not named is `default`.  Other pairs take them from the
 # bundled checkpoint of that format, and where there is none nobody knows.
@@ -120,13 +115,13 @@ def _checkpoint(config: str, label: str) -> dict[str, str]:
 
 
 def _version(row: Row) -> str:
-    """The row's engine version, or the newest rules before its date."""
+    """The row's engine version, or the newest rules before its date; "" is the newest of all."""
     given = (row.get("backend_version") or "").strip()
     if given and given[0].isdecimal():
         return given
-    date = row.get("measured_date") or "9999"
-    known = [v for day, v in RELEASED[row["backend"]] if day <= date]
-    return known[-1] if known else RELEASED[row["backend"]][0][1]
+    date, rules = row.get("measured_date") or "9999", RELEASED.get(row["backend"], (("", ""),))
+    known = [v for day, v in rules if day <= date]
+    return known[-1] if known else rules[0][1]
 
 
 def _engine(name: str, version: str, settings: dict[str, Any], cluster: Cluster, length: int) -> EngineRow:
@@ -196,7 +191,7 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
               "concurrency": row["concurrency"], "suspect": _suspect(row), "version": _version(row)}  # fmt: skip
     if not row["config"]:
         return Skipped(row["id"], "the row names no bundled model", labels)
-    if row["backend"] not in ENGINE:
+    if not server_named(row["backend"]):
         return Skipped(row["id"], f"unknown engine '{row['backend']}'", labels)
     if (row.get("spec") or "none") != "none":
         return Skipped(row["id"], "speculative decoding is not modelled", labels)
@@ -210,7 +205,7 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     cluster = Cluster(gpu, plan.devices)
     work = _population(row)
     length = max(whole(row, "launch_max_model_len"), work.longest)
-    engine = _engine(ENGINE[row["backend"]], _version(row), _launched(row, attention.dp), cluster, length)
+    engine = _engine(row["backend"], _version(row), _launched(row, attention.dp), cluster, length)
     return Case(row["id"], model, cluster, engine, plan, work, length, measured_ms(row, CLOSED), labels)
 
 

@@ -18,12 +18,13 @@ from apexsim.cost.power import PowerLaw, gpu_watts
 from apexsim.cost.roofline import Peaks
 from apexsim.cost.work import Demand, done
 from apexsim.engine.types import FULL
+from apexsim.engines import server_named
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Experts, Model
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Layout, Plan
-from apexsim.validate.cases import ENGINE, Case, _engine, served_precision
+from apexsim.validate.cases import Case, _engine, served_precision
 from apexsim.validate.rows import WIDEST, Row, Skipped, model_named, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
@@ -37,7 +38,6 @@ WAVES = 6  # times that each slot of a saturated server is refilled
 GIANTS = ("235B", "480B")  # whose FP8 rows draw more than any law says: a class of its own
 # Number formats: the family whose checkpoints are made alike.
 ALIKE = {"glm5": "dsr1", "minimaxm2.5": "minimax", "minimaxm3": "minimax", "qwen3.5": "qwen3.5"}
-BACKEND = {"tensorrt-llm": "trtllm"} | {name: name for name in ENGINE}
 UNRELIABLE = "power derived and UNRELIABLE"  # words of a row's quality: only its J per token is measured
 
 
@@ -100,7 +100,7 @@ def _obstacle(row: Row) -> str:
         ("weak" in row["quality_class"], "measured too weakly to judge by"),
         ((row.get("spec") or "none") != "none", "speculative decoding is not modelled"),
         (not row["config"], "the row names no bundled model"),
-        (row["engine"] not in BACKEND, f"no rules for the engine {row['engine']}"),
+        (not server_named(row["engine"]), f"no rules for the engine {row['engine']}"),
         (math.isnan(number(row, "load")) or math.isnan(number(row, "osl_mean")), "settings and lengths are not recorded"),
         (math.isnan(number(row, "isl_mean")) and row["task"] not in PROMPT, "the prompt length is not recorded"),
     )
@@ -167,7 +167,7 @@ def case_of(run: Run, sort: float = SORT) -> Case:
     """The run as a case; `sort` [s per vocabulary entry and sequence] as SORT."""
     row = run.row
     cluster, work = Cluster(run.gpu, run.plan.devices), _saturated(run) if run.steady else _benchmark(run)
-    engine = _engine(ENGINE[BACKEND[row["engine"]]], "0.11.1" if run.steady else "", {}, cluster, work.longest)
+    engine = _engine(row["engine"], "0.11.1" if run.steady else "", {}, cluster, work.longest)
     if run.steady:
         engine = replace(engine, max_num_seqs=-(-run.load // run.plan.lanes), tokenise_s=0.0, request_s=0.0,
                          sequence_s=engine.sequence_s + sort * run.model.vocab)  # fmt: skip

@@ -23,7 +23,7 @@ from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import Bench, predicted_ms
 
 CONSTANTS = ("gap_s", "prompt_factor", "prompt_add_launch_s", "prompt_floor_launch_s", "prompt_eager_launch_s", "tokenise_s", "request_s",
-             "step_s", "sequence_s", "prompt_step_s")  # fmt: skip
+             "step_s", "sequence_s")  # fmt: skip
 WEIGHTS = {"ttft_mean_ms": 0.5, "tpot_mean_ms": 1.0, "itl_mean_ms": 1.0}
 Array = NDArray[np.float64]
 

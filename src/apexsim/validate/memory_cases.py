@@ -29,7 +29,6 @@ from apexsim.units import GiB
 from apexsim.validate.rows import WIDEST, Answered, Row, Skipped, flag, model_named, number, whole
 
 KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
-ENGINES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt-llm"}
 LONG = 32768  # tokens
 OLD = "0.6.0"  # the rules of vLLM's V0 engine
 DRAFTS = 2  # draft tokens where a log shows speculative decoding but not how many (the engines' recipe for MTP)
@@ -86,7 +85,7 @@ def gpu_of(row: Row) -> Gpu | None:
 
 def engine_row(row: Row) -> EngineRow:
     """The engine's rules at the row's version; the V0 engine of later releases has those of 0.6."""
-    name, version = ENGINES[row["engine"]], (row.get("version") or "").strip()
+    name, version = row["engine"], (row.get("version") or "").strip()
     if name == "vllm" and "V0" in version:
         return load_engine(f"{name}@{OLD}")
     match = re.search(r"\d+\.\d+(?:\.\d+)?", version.replace("1x", "10"))

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apexsim.cost.price import Pricer
+from apexsim.cost.price import Pricer, pricer_for
 from apexsim.errors import Rejected
 from apexsim.metrics import Times
 from apexsim.search.assess import energy_of
 from apexsim.search.evaluate import Evaluation, evaluate
-from apexsim.search.setting import Setting, pricer_of
+from apexsim.search.setting import Setting
 from apexsim.validate.cases import Case
 from apexsim.validate.kinds import read_cases
 from apexsim.validate.rows import Answered, Skipped
@@ -30,10 +30,10 @@ class Bench:
 
     def pricer(self, case: Case) -> Pricer:
         """The pricer of a case."""
-        gpu, engine = case.cluster.gpu, case.engine
-        key = (gpu.name, engine.engine, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, engine.fuses(gpu.arch))
+        server, fused = case.engine.server.name, case.engine.fuses(case.cluster.gpu.arch)
+        key = (case.cluster.gpu.name, server, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, fused)
         if key not in self.pricers:
-            self.pricers[key] = pricer_of(case.cluster, engine, case.custom_all_reduce)
+            self.pricers[key] = pricer_for(case.engine, case.cluster, custom_all_reduce=case.custom_all_reduce)
         return self.pricers[key]
 
     def setting(self, case: Case) -> Setting:

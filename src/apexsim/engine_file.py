@@ -1,0 +1,313 @@
+"""The files of engines: where they are, what their keys may hold, and what holds for every version of an engine (floor 1).
+
+An engine is one TOML file: those of the package, and those that people add in $APEXSIM_ENGINES.  Its head says what all
+versions share (`Engine`), its `[[row]]` tables the rules of versions, which `engines` reads.  The file of a batching policy
+names the engine whose server, words and kernels it has: `engine = "vllm"`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from apexsim.errors import InputError, nearest
+from apexsim.files import own_folder, read_text
+from apexsim.model.dtypes import dtype
+
+DEFAULT_ENGINE = "vllm"
+VARIABLE = "APEXSIM_ENGINES"
+SUFFIX = ".toml"
+Apart = tuple[tuple[str, tuple[str, ...]], ...]  # number format -> what its quantisation is not joined to
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The engine's word for a meaning from version `since` up to, but not in, `until` ("" = no end); values: (ours, theirs)."""
+
+    engine: str
+    means: str
+    flag: str
+    since: str = ""
+    until: str = ""
+    values: tuple[tuple[str, str], ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A line of the engine's start-up log: what it states, how ranks join, its wording (a blank is any white space), its unit."""
+
+    name: str
+    join: str
+    pattern: str
+    unit: str = "GiB"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What holds for every version of an engine: its measured kernels, what its server can be told and in which words."""
+
+    name: str
+    about: str
+    kernels: str  # whose kernel times are its own, where engines differ
+    quantises_apart: Apart = ()
+    program: tuple[str, ...] = ()  # what starts a server; () = there is none
+    dialect: str = "plain"  # which function of `report.dialects` says a plan in its words
+    router: tuple[str, ...] = ()  # what deals requests to several servers in turn; () = nginx
+    vendors: tuple[str, ...] = ()  # whose GPUs it runs on; () = all there are
+    mixed_experts: bool = False  # experts may be spread over some of a replica's GPUs and cut over the others
+    wide_lanes: bool = False  # a lane of attention may hold several GPUs
+    lanes_inside: bool = False  # lanes of attention live inside the tensor parallel size, not beside it
+    loopback: bool = False  # a server listens on the loopback only, unless told
+    words: tuple[Word, ...] = ()
+    says: tuple[str, ...] = ()  # the lines that it logs of a sizing
+    logs: tuple[Logged, ...] = ()  # what is read from its start-up log
+    gaps: tuple[tuple[str, str, str], ...] = ()  # … where that tells free memory before and after a step: name, before, after
+    whole: tuple[str, ...] = ()  # what a complete log states, of what is compared
+    signs: str = ""  # wordings by which people know such a log
+
+
+STATES = (
+    "weights_gib", "consumed_gib", "activation_gib", "non_torch_gib", "graph_gib", "kv_gib", "kv_tokens", "state_gib", "kv_blocks",
+    "max_concurrency", "max_model_len", "one_request_gib", "longest_request", "gpu_memory_gib",
+)  # fmt: skip # what a line of a start-up log may state, in the order of a comparison
+SETTINGS = ("memory_fraction", "max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len", "enforce_eager")
+DIALECTS = ("plain", "vllm", "sglang", "trtllm")
+FIGURES = {"loaded": 1.0, "kv": 1.0, "tokens": 1, "length": 1, "many": 1.0}  # what a logged line may hold
+PLACES = ("norm", "attention", "activation")  # what the quantisation of activations may be joined to
+JOINS, UNITS = ("max", "min"), ("GiB", "MiB", "byte", "count")
+NUMBER = r"(?<![\d,.])(-?[\d,]{0,24}\.?\d{1,24})"  # no longer: a row of a million digits is read in one go
+
+
+# ---- where they are -------------------------------------------------------------------------------------------------
+
+
+def shelf() -> Mapping[str, Path]:
+    """Every engine's file by the engine's name, sorted: the package's and the user's own."""
+    return _shelf(own_folder(VARIABLE, "engines"), bool(os.environ.get(VARIABLE)))
+
+
+@cache
+def bundled() -> Mapping[str, Path]:
+    """The files of the package."""
+    return {path.stem: path for path in sorted(Path(str(files("apexsim") / "data/engines")).glob(f"*{SUFFIX}"))}
+
+
+@cache
+def _shelf(folder: Path, named: bool) -> Mapping[str, Path]:
+    if named and not folder.is_dir():
+        raise InputError("there is no such folder", f"${VARIABLE}={folder}", "it holds the files of your own engines")
+    own = {path.stem: path for path in folder.glob(f"*{SUFFIX}")} if folder.is_dir() else {}
+    for name, path in own.items():
+        _typed(name, str(path))
+        if name in bundled():
+            raise InputError(f"there is an engine '{name}' already", str(path), "rename the file")
+    return dict(sorted({**bundled(), **own}.items()))
+
+
+@cache
+def read(path: Path) -> dict[str, Any]:
+    """What a file holds, its head checked; raises InputError where it cannot be."""
+    try:
+        data = tomllib.loads(read_text(path, "engine file"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"is no TOML: {error}", str(path)) from None
+    _checked(data, str(path))
+    return data
+
+
+def order(version: str, spec: str = "", where: str = "--engine") -> tuple[int, ...]:
+    """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
+    match = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", version)
+    if not match or "@" in version:
+        raise InputError(f"cannot read engine version '{version}' of '{spec or version}'", where, "expected e.g. vllm@0.19.0")
+    numbers = [int(n) for n in match[1].split(".")][:3]
+    return tuple(numbers + [0] * (3 - len(numbers)))
+
+
+# ---- what they may hold ---------------------------------------------------------------------------------------------
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+KINDS = {
+    "a text": lambda value: isinstance(value, str) and bool(value.strip()),
+    "a list of texts": lambda value: _texts(value) and all(each.strip() for each in value),
+    "true or false": lambda value: isinstance(value, bool),
+    "a table": lambda value: isinstance(value, dict),
+    "a table of texts": lambda value: isinstance(value, dict) and _texts(list(value.values())),
+    "a list of tables": lambda value: isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value),
+    "a list of rows of texts": lambda value: isinstance(value, list) and all(map(_texts, value)),
+}
+HEAD = {
+    "about": "a text", "engine": "a text", "through": "a text", "kernels": "a text", "aliases": "a list of texts",
+    **dict.fromkeys(("quantises_apart", "flags", "sources"), "a table of texts"), "server": "a table", "log": "a table",
+    "row": "a list of tables",
+}  # fmt: skip
+SERVER = {
+    "program": "a list of texts", "dialect": "a text", "router": "a list of texts", "vendors": "a list of texts",
+    **dict.fromkeys(("mixed_experts", "wide_lanes", "lanes_inside", "loopback"), "true or false"),
+    "words": "a list of rows of texts", "sources": "a table of texts",
+}  # fmt: skip
+LOG = {
+    "says": "a list of texts", "lines": "a list of rows of texts", "gaps": "a list of rows of texts", "whole": "a list of texts",
+    "signs": "a text",
+}  # fmt: skip
+
+
+ROW = {"version": "a text", "released": "a text", "inherits": "a text", "rules": "a table", "host": "a table", "memory": "a table"}
+TABLES = ("rules", "host", "memory")
+
+
+def keys(table: Mapping[str, Any], known: Mapping[str, str], where: str, needed: tuple[str, ...] = ()) -> None:
+    """Raise InputError where a key is missing, is one that nobody reads, or holds another kind of value."""
+    for key in needed:
+        if key not in table:
+            raise InputError(f"key '{key}' is missing", where)
+    for key, value in table.items():
+        if key not in known:
+            raise InputError(f"unknown key '{key}'", where, nearest(key, known))
+        if not KINDS[known[key]](value):
+            raise InputError(f"key '{key}' must be {known[key]}, got {str(value)[:40]!r}", where)
+
+
+def among(value: str, known: Iterable[str], what: str, where: str) -> None:
+    """Raise InputError where a word is none of those that are known."""
+    words = tuple(known)
+    if value not in words:
+        raise InputError(f"unknown {what} '{value}'", where, nearest(value, words))
+
+
+def _checked(data: Mapping[str, Any], where: str) -> None:
+    keys(data, HEAD, where, ("about", "row") if "engine" in data else ("about", "kernels", "row"))
+    server, log = data.get("server", {}), data.get("log", {})
+    if "engine" in data and (server or log or "kernels" in data):
+        raise InputError("a policy has the server, log and kernels of its engine", where, "drop 'engine', or the tables [server] and [log]")
+    keys(server, SERVER, f"{where} [server]", ("program",) if server else ())
+    keys(log, LOG, f"{where} [log]")
+    among(server.get("dialect", DIALECTS[0]), DIALECTS, "dialect", f"{where} [server]")
+    for setting in data.get("flags", {}):
+        among(setting, SETTINGS, "setting", f"{where} [flags]")
+    _versions(data, where)
+    for alias in data.get("aliases", ()):
+        _typed(alias, f"{where} aliases")
+    for fmt, at in data.get("quantises_apart", {}).items():
+        dtype(fmt, f"{where} [quantises_apart]")
+        for place in at.split():
+            among(place, PLACES, "place", f"{where} [quantises_apart]")
+    _spoken(server.get("words", ()), f"{where} [server] words")
+    for gap in log.get("gaps", ()):
+        if len(gap) != 3:
+            raise InputError(f"a gap is [name, wording before, wording after], got {gap}", f"{where} [log] gaps")
+        _line([gap[0], JOINS[0], gap[1]], f"{where} [log] gaps")
+        _line([gap[0], JOINS[0], gap[2]], f"{where} [log] gaps")
+    for name in log.get("whole", ()):
+        among(name, STATES, "line of a log", f"{where} [log] whole")
+    for row in log.get("lines", ()):
+        _line(row, f"{where} [log] lines")
+    for text in log.get("says", ()):
+        try:
+            text.format(**FIGURES)
+        except (KeyError, IndexError, ValueError):
+            raise InputError(f"cannot be filled in: {text}", f"{where} [log] says", f"it may hold {', '.join(FIGURES)}") from None
+
+
+def _typed(name: str, where: str) -> None:
+    """Raise InputError where a name cannot be that of an engine on the command line."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise InputError(f"'{name}' is no name of an engine", where, "small letters, digits, '-', '_' and '.'")
+
+
+def _spoken(rows: list[list[str]], where: str) -> None:
+    """Words that are whole, and no meaning with two of them in one version."""
+    spans: dict[str, list[tuple[tuple[float, ...], tuple[float, ...]]]] = {}
+    for row in rows:
+        if not 2 <= len(row) <= 6:
+            raise InputError(f"a word is [meaning, word, since, until, values, source], or less at the end, got {row}", where)
+        means, _, since, until, values = (*row, "", "", "")[:5]
+        first: tuple[float, ...] = order(since, where=where) if since else ()
+        end: tuple[float, ...] = order(until, where=where) if until else (math.inf,)
+        if not first < end or any(first < other_end and other < end for other, other_end in spans.get(means, ())):
+            raise InputError(f"'{means}' has two words, or none, in a version: {row}", where)
+        spans.setdefault(means, []).append((first, end))
+        if any(value.count("=") != 1 for value in values.split(";") if value):
+            raise InputError(f"values are written 'ours=theirs;…', got '{values}'", where)
+
+
+def _versions(data: Mapping[str, Any], where: str) -> None:
+    """Rows in the order of their versions, each constant with its source; none is newer than what the rules hold to."""
+    last: tuple[int, ...] = ()
+    sources = list(data.get("sources", {}))
+    for row in data["row"]:
+        here = f"{where} [[row]] {row.get('version', '')}".rstrip()
+        keys(row, ROW, here, ("version",))
+        if order(row["version"], where=here) <= last:
+            raise InputError("versions must ascend", here)
+        last = order(row["version"])
+        for table in TABLES:
+            for key, constant in row.get(table, {}).items():
+                if not isinstance(constant, list) or len(constant) != 2 or constant[1] not in sources:
+                    raise InputError(f"constant '{key}' must be [value, a source of [sources]], got {str(constant)[:60]}", here)
+    if "through" in data and order(data["through"], where=f"{where} through") < last:
+        raise InputError(f"rules hold to {data['through']}, but there are newer ones", f"{where} through")
+
+
+def _line(row: list[str], where: str) -> None:
+    if not 3 <= len(row) <= 4:
+        raise InputError(f"a line of a log is [name, max or min, wording, unit], or without its unit, got {row}", where)
+    name, join, pattern, unit = (*row, "GiB")[:4]
+    among(name, STATES, "line of a log", where)
+    among(join, JOINS, "way in which ranks join", where)
+    among(unit, UNITS, "unit", where)
+    try:
+        groups = re.compile(pattern.replace("{NUMBER}", NUMBER)).groups
+    except re.error as error:
+        raise InputError(f"cannot read the wording {pattern} ({error})", where) from None
+    if not groups:
+        raise InputError(f"the wording {pattern} has no number", where, "write {NUMBER} where it stands")
+
+
+# ---- what they say of the engine ------------------------------------------------------------------------------------
+
+
+def engine_at(name: str, path: Path) -> Engine:
+    """The engine that a file describes; raises InputError where it names what nobody knows."""
+    return _engine(name, path)
+
+
+@cache
+def _engine(name: str, path: Path) -> Engine:
+    data = read(path)
+    server, log = data.get("server", {}), data.get("log", {})
+    words, lines = tuple(_words(name, server.get("words", ()))), tuple(Logged(*row) for row in log.get("lines", ()))
+    if path not in bundled().values():
+        known = [engine_at(*item) for item in bundled().items() if "engine" not in read(item[1])]
+        among(data["kernels"], {each.kernels for each in known}, "source of kernel times", str(path))
+        for word in words:
+            among(word.means, {one.means for each in known for one in each.words}, "meaning", f"{path} [server] words")
+    plain = {key: value for key, value in server.items() if key not in ("words", "sources")}
+    several = {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
+    gaps = tuple((name, before, after) for name, before, after in log.get("gaps", ()))
+    return Engine(
+        name, data["about"], data["kernels"], tuple((fmt, tuple(at.split())) for fmt, at in data.get("quantises_apart", {}).items()),
+        **{**plain, **several}, words=words, says=tuple(log.get("says", ())), logs=lines, gaps=gaps,
+        whole=tuple(log.get("whole", ())), signs=log.get("signs", ""),
+    )  # fmt: skip
+
+
+def _words(engine: str, rows: Iterable[list[str]]) -> Iterator[Word]:
+    """Words from rows: meaning, word, since, until, "ours=theirs;…", source."""
+    for row in rows:
+        means, flag, since, until, values, source = (*row, "", "", "", "")[:6]
+        pairs = (value.partition("=") for value in values.split(";") if value)
+        yield Word(engine, means, flag, since, until, tuple((ours, theirs) for ours, _, theirs in pairs), source)

@@ -1,0 +1,306 @@
+"""How each engine is told a plan: one `Dialect` per way of speaking (floor 6).
+
+What the prediction assumed is listed by meaning, and each meaning becomes the engine's word in its version (`plan.flags`).  A
+meaning that a version cannot be told is its default there, or is said in a note.  An engine's file names its dialect; the
+plain one says what most servers take, so that an engine is launched by its words alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from textwrap import wrap
+from typing import Any
+
+from apexsim.engines import EngineRow, load_engine, settled
+from apexsim.model.model import LatentAttention
+from apexsim.plan.flags import Words
+from apexsim.plan.memory import Room
+from apexsim.plan.plan import Plan
+from apexsim.plan.space import blocks
+from apexsim.report.checkpoint import Checkpoint
+from apexsim.report.servers import WIDTH, Command, Place, Shell, address
+from apexsim.search.evaluate import Setting
+
+Said = list[tuple[str, Any]]  # (meaning, value): None and False are left out, True is the word alone
+OPTIONS = "apexsim-trtllm.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a server is asked for: the setting and plan, the engine as it can be started, and what follows from them."""
+
+    setting: Setting
+    plan: Plan
+    engine: EngineRow
+    room: Room
+    length: int
+    weights: Checkpoint
+    words: Words
+    travel: str  # how tokens reach experts of other lanes: "" = they need not, "gather", "deepep" or "mori"
+
+    @property
+    def usual(self) -> EngineRow:
+        """The row with the version's own defaults."""
+        gpu, row = self.setting.cluster.gpu, load_engine(f"{self.engine.name}@{self.engine.version}")
+        return settled(row, gpu.memory_bytes, gpu.name, self.setting.max_model_len)
+
+    @property
+    def kv(self) -> str | None:
+        """The format of the cache to ask for; None where the engine's own choice is the plan's."""
+        kv, model = self.plan.precision.kv, self.setting.model
+        sparse = any(isinstance(c, LatentAttention) and c.index_heads for b in blocks(model) for c in b.cells)
+        other = kv != "bf16" or model.kv_dtype not in ("", kv) or sparse  # engines take FP8 for sparse latents
+        return kv if other and self.words.has("kv", kv) else None
+
+    @property
+    def dtype(self) -> str | None:
+        """The 16-bit format to ask for."""
+        old = self.setting.cluster.gpu.arch in ("volta", "turing")  # no bf16 units
+        return "fp16" if old else self.weights.dtype or None
+
+
+# ---- any server ------------------------------------------------------------------------------------------------------
+
+
+def _plain(ask: Ask) -> Said:
+    row, usual, plan = ask.engine, ask.usual, ask.plan
+    return [
+        ("tensor", plan.stage_devices if row.server.lanes_inside else plan.attention.tp),
+        ("stages", plan.stages if plan.stages > 1 else None),
+        ("lanes", plan.lanes if plan.lanes > 1 else None),
+        ("lanes inside", plan.lanes > 1),
+        ("expert parallel", plan.ffn.ep > 1),
+        ("experts", plan.ffn.ep if plan.ffn.ep > 1 else None),
+        ("length", ask.length),
+        ("sequences", row.max_num_seqs),
+        ("tokens", row.max_num_batched_tokens),
+        ("memory", f"{row.memory_fraction:g}"),
+        ("block", row.block_size),
+        ("chunked", bool(row.chunk and not usual.chunk)),
+        ("not chunked", bool(usual.chunk and not row.chunk)),
+        ("no prefix cache", True),
+        ("eager", not row.pad),
+        ("graph sizes", list(row.pad) or None),
+        ("dtype", ask.dtype),
+        ("quantise", ask.weights.quantise or None),
+        ("kv", ask.kv),
+    ]
+
+
+def _by_rank(ask: Ask, place: Place, node: int) -> Said:
+    """How many nodes there are, which one this is, and where the first one listens."""
+    if len(place.nodes) == 1:
+        return []
+    head = Shell(f'"$NODE{place.nodes[0]}:20000"')
+    return [("nodes", len(place.nodes)), ("node", str(node - place.nodes[0])), ("head", head)]
+
+
+def _as_is(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+    return made
+
+
+# ---- vLLM ------------------------------------------------------------------------------------------------------------
+
+
+def _vllm(ask: Ask) -> Said:
+    row, usual, plan = ask.engine, ask.usual, ask.plan
+    return [
+        ("tensor", plan.attention.tp),
+        ("stages", plan.stages if plan.stages > 1 else None),
+        ("lanes", plan.lanes if plan.lanes > 1 else None),
+        ("expert parallel", plan.ffn.ep > 1),
+        ("all to all", ask.travel or None),
+        ("length", ask.length),
+        ("sequences", row.max_num_seqs),
+        ("tokens", row.max_num_batched_tokens),
+        ("memory", f"{row.memory_fraction:g}"),
+        ("block", row.block_size if row.block_size != usual.block_size else None),
+        ("chunked", bool(row.chunk and not usual.chunk)),
+        ("not chunked", bool(usual.chunk and not row.chunk)),
+        ("no prefix cache", True),
+        ("eager", not row.pad),
+        ("graph sizes", list(row.pad) if row.pad and row.pad != _vllm_sizes(row, usual) else None),
+        ("compilation", None if row.prompt_graphs else json.dumps({"cudagraph_mode": "FULL_DECODE_ONLY"})),
+        ("steps ahead", row.lag > usual.lag),
+        ("steps in turn", row.lag < usual.lag),
+        ("whole prompt fits", row.admission == 3 and usual.admission != 3),
+        ("whole prompt unasked", row.admission != 3 and usual.admission == 3),
+        ("dtype", ask.dtype),
+        ("quantise", ask.weights.quantise or None),
+        ("kv", ask.kv),
+        ("images", _images(ask) if ask.setting.images > 1 else None),
+    ]
+
+
+def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
+    """The capture sizes that vLLM takes by itself (config/vllm.py, _set_cudagraph_sizes)."""
+    top = min(row.capture_per_sequence * row.max_num_seqs, row.max_num_batched_tokens)
+    all_ = load_engine(f"{usual.name}@{usual.version}").pad
+    more = (row.max_num_batched_tokens,) if row.max_num_batched_tokens <= min(top, all_[-1]) else ()
+    return tuple(sorted({*(size for size in all_ if size <= top), *more}))
+
+
+def _images(ask: Ask) -> str:
+    new = ask.words.has("lanes")  # the versions that read JSON here are those that have lanes
+    return json.dumps({"image": ask.setting.images}) if new else f"image={ask.setting.images}"
+
+
+def _vllm_nodes(ask: Ask, place: Place, node: int) -> Said:
+    """vLLM over nodes: lanes are dealt to nodes where they fit in one; else each node runs its part of every lane."""
+    count, first = len(place.nodes), place.nodes[0]
+    if count == 1:
+        return []
+    head, rank = address(first, ask.setting.cluster), node - first
+    lane, per_node = ask.plan.attention.tp * ask.plan.stages, ask.setting.cluster.per_node
+    if ask.plan.lanes > 1 and per_node % lane == 0:
+        here = per_node // lane
+        return [
+            ("lanes of node", here),
+            ("lanes head", head),
+            ("lanes port", 13345),
+            ("first lane", rank * here or None),
+            ("headless", rank > 0),
+        ]
+    if ask.words.has("nodes"):
+        return [("nodes", count), ("node", str(rank)), ("head", head), ("headless", rank > 0)]
+    return [("executor", "ray")]
+
+
+def _over_ray(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+    """Versions without `--nnodes` stand on a Ray cluster; the server starts on its first node."""
+    if len(made) == 1 or ask.words.has("nodes") or ask.plan.lanes > 1:
+        return made
+    first = place.nodes[0]
+    join = Shell(f'--address="$NODE{first}:6379"')
+    rays = [Command((("ray", "start", "--head", "--port=6379"),), first, lasting=False)]
+    rays += [Command((("ray", "start"), (join, "--block")), node) for node in place.nodes[1:]]
+    return [*rays, made[0]]
+
+
+# ---- SGLang ----------------------------------------------------------------------------------------------------------
+
+
+def _sglang(ask: Ask) -> Said:
+    row, plan = ask.engine, ask.plan
+    return [
+        ("tensor", plan.stage_devices),  # lanes of attention live inside it
+        ("stages", plan.stages if plan.stages > 1 else None),
+        ("lanes", plan.lanes if plan.lanes > 1 else None),
+        ("lanes inside", plan.lanes > 1),
+        ("head of lanes", plan.lanes > 1),
+        ("experts", plan.ffn.ep if plan.ffn.ep > 1 else None),
+        ("all to all", ask.travel or None),
+        ("length", ask.length),
+        ("sequences", row.max_num_seqs * plan.lanes),
+        ("tokens", row.max_num_batched_tokens * plan.lanes if row.chunk else -1),  # shared out to the lanes
+        ("prompt tokens", row.prefill_limit or row.max_num_batched_tokens),
+        ("mixed", bool(row.mix)),
+        ("memory", f"{row.memory_fraction:g}"),
+        ("block", row.block_size),
+        ("no prefix cache", True),
+        ("eager", not row.pad),
+        ("graph sizes", list(row.pad) or None),
+        ("poll", row.poll_interval if row.poll_interval > 1 else None),
+        ("dtype", ask.dtype),
+        ("quantise", ask.weights.quantise or None),
+        ("kv", ask.kv),
+    ]
+
+
+# ---- TensorRT-LLM ----------------------------------------------------------------------------------------------------
+
+
+def _tensorrt_llm(ask: Ask) -> Said:
+    row, plan = ask.engine, ask.plan
+    return [
+        ("backend", "pytorch"),
+        ("tensor", plan.stage_devices),
+        ("stages", plan.stages if plan.stages > 1 else None),
+        ("experts", plan.ffn.ep if plan.ffn.ep > 1 else None),
+        ("length", ask.length),
+        ("sequences", row.max_num_seqs),
+        ("tokens", row.max_num_batched_tokens),
+        ("memory", f"{row.memory_fraction:g}"),
+        ("options", OPTIONS),
+        ("all to all", ask.travel if ask.travel == "deepep" else None),
+    ]
+
+
+def _options(ask: Ask) -> str:
+    """TensorRT-LLM's file of options: what its command line has no word for.
+
+    The section of the cache takes the place of what the command line said of it, so the fraction stands in both."""
+    row, plan, word = ask.engine, ask.plan, ask.words.flag
+    sizes = "\n".join(wrap(f"  batch_sizes: {list(row.pad)}", WIDTH, subsequent_indent="    "))
+    graphs = f"\n  enable_padding: true\n{sizes}" if row.pad else " null"
+    lines = [
+        f"{word('lanes inside')} {str(plan.lanes > 1).lower()}",
+        f"{word('chunked')} {str(bool(row.chunk)).lower()}",
+        f"{word('graph sizes')}{graphs}",
+        word("cache"),
+        "  enable_block_reuse: false",
+        f"  free_gpu_memory_fraction: {row.memory_fraction:g}",
+    ]
+    lines += [f"  {word('kv')}: {ask.words.value('kv', ask.kv)}"] if ask.kv else []
+    lines += [f"  tokens_per_block: {row.block_size}"] if row.block_size != ask.usual.block_size else []
+    if plan.ffn.ep > 1:
+        lines += [f"{word('expert parallel')} {plan.ffn.ep}", f"{word('expert tensor')} {plan.ffn.tp}"]
+    if row.batch_wait_iters:
+        lines += [f"{word('wait steps')} {row.batch_wait_iters}", f"{word('wait tokens')} {row.batch_wait_ratio:g}"]
+    if row.balance_wait:
+        lines += [f"{word('balance')}\n  enable_balance: true\n  timeout_iters: {row.balance_wait}"]
+    return "\n".join(lines)
+
+
+def _over_mpi(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+    """TensorRT-LLM reads its options from a file, and over nodes MPI starts a worker for each GPU."""
+    first, cluster = place.nodes[0], ask.setting.cluster
+    write = Command((("cat", Shell(">"), OPTIONS),), first, document=_options(ask), lasting=False)
+    if len(made) == 1:
+        return [write, made[0]]
+    hosts = Shell(",".join(f'"$NODE{node}":{cluster.per_node}' for node in place.nodes))
+    run = (("mpirun", "-n", str(ask.plan.replica_devices)), ("--host", hosts))
+    env = tuple(("-x", f"{name}={value}") for name, value in made[0].env)
+    parts = (*run, *env, ("--allow-run-as-root",), ("trtllm-llmapi-launch",), *made[0].parts)
+    return [write, replace(made[0], parts=parts, env=())]
+
+
+# ---- which there are -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """said: what a server is told of its plan; over_nodes: what it is told beside that on each of several nodes; wrapped: the
+    commands of a server, one per node, with those that must go before or around them."""
+
+    said: Callable[[Ask], Said] = _plain
+    over_nodes: Callable[[Ask, Place, int], Said] = _by_rank
+    wrapped: Callable[[Ask, Place, list[Command]], list[Command]] = _as_is
+
+
+SPOKEN = {
+    "plain": Dialect(),
+    "vllm": Dialect(_vllm, _vllm_nodes, _over_ray),
+    "sglang": Dialect(_sglang),
+    "trtllm": Dialect(_tensorrt_llm, wrapped=_over_mpi),
+}
+
+
+def spoken(words: Words, said: Said) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, str], ...]]:
+    """(flags with their values, environment variables) for what is said; what the version has no word for is left out."""
+    flags: list[tuple[str, ...]] = []
+    env: list[tuple[str, str]] = []
+    for means, value in said:
+        if value is None or value is False or not words.has(means):
+            continue
+        word = words.flag(means)
+        if not word.startswith("-"):
+            env.append((word, words.value(means, str(value))))
+        elif value is True:
+            flags.append((word,))
+        else:
+            many = value if isinstance(value, list) else [value]
+            flags.append((word, *(v if isinstance(v, Shell) else words.value(means, str(v)) for v in many)))
+    return tuple(flags), tuple(env)
