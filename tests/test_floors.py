@@ -15,7 +15,7 @@ FLOORS = {
     "units": 0, "errors": 0, "examples": 0, "stats": 0, "files": 0, "typed": 0,
     "engine": ENGINE,
     "clock": 1, "gpu_file": 1, "slices": 1, "hardware": 1, "links": 1,
-    "engines": 1, "slo": 1, "model/ops": 1, "model/model": 1, "model/dtypes": 1, "workload/trace": 1,
+    "engines": 1, "slo": 1, "model/ops": 1, "model/cell": 1, "model/model": 1, "model/dtypes": 1, "workload/trace": 1,
     "model": 2, "workload": 2, "plan/plan": 2, "plan/templates": 2, "plan/reshard": 2,
     "cost": 3, "plan": 3,
     "metrics": 4, "objective": 4,

@@ -17,10 +17,10 @@ from typing import Any
 
 from apexsim.engines import DEFAULT_ENGINE, EngineRow, flags_of, load_engine, settled
 from apexsim.errors import Rejected
-from apexsim.model.model import LatentAttention
+from apexsim.model.cells import LatentAttention
 from apexsim.plan.flags import Words, words_of
 from apexsim.plan.limits import at_full_length, served_length, started, unstartable
-from apexsim.plan.lower import Context
+from apexsim.plan.lower import exchanges
 from apexsim.plan.memory import Room, size
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import blocks
@@ -74,7 +74,7 @@ class Ask:
     def kv(self) -> str | None:
         """The format of the cache to ask for; None where the engine's own choice is the plan's."""
         kv, model = self.plan.precision.kv, self.setting.model
-        sparse = any(isinstance(c, LatentAttention) and c.index_heads for b in blocks(model) for c in b.cells)
+        sparse = any(isinstance(c, LatentAttention) and c.index.heads for b in blocks(model) for c in b.cells)
         other = kv != "bf16" or model.kv_dtype not in ("", kv) or sparse  # engines take FP8 for sparse latents
         return kv if other and self.words.has("kv", kv) else None
 
@@ -359,7 +359,7 @@ def _travel(setting: Setting, plan: Plan) -> str:
 def _exchanged(setting: Setting, plan: Plan) -> bool:
     """Whether tokens were simulated to travel to their experts, instead of all being gathered everywhere."""
     link, per_node = setting.cluster.gpu.link, setting.cluster.per_node
-    return Context(setting.model.hidden, plan, {}, link.span if link.multi_node else per_node).exchange
+    return exchanges(plan, link.span if link.multi_node else per_node)
 
 
 def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
