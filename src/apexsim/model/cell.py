@@ -1,7 +1,7 @@
 """What one part of a layer is asked: what it counts, stores and computes on one device (floor 1).
 
-A cell is a frozen dataclass of dimensions (`model/cells/`) that answers for itself.  Five answers are its own: `count`,
-`split_rules`, `lower`, `kernels` and `words`; all others say here that there is nothing of the kind.  Every answer is pure
+A cell is a frozen dataclass of dimensions (`model/cells/`) that answers for itself.  Four answers are its own: `count`,
+`split_rules`, `lower` and `words`; all others say here that there is nothing of the kind.  Every answer is pure
 arithmetic, for the whole cell (tp = ep = 1) as for its largest device.  Sharding follows vLLM, SGLang and TensorRT-LLM:
 heads, columns and experts are divided, key/value heads are repeated once tp exceeds them, latent projections, routers and
 norms stand on every device.
@@ -79,12 +79,13 @@ def portion(parts: int, whole: int) -> str:
 
 
 class Cell(ABC):
-    """One part of a layer.  `name` is what pages call it, `place` the layout of a plan that divides it: "attention", "ffn",
-    or "experts" (which may be divided as whole experts too)."""
+    """One part of a layer.  `name` is what pages call it, `place` which layout of a plan divides it: that of "attention", of
+    "ffn", or of "experts", which may be divided as whole experts too."""
 
     __slots__ = ()
     name: ClassVar[str]
     place: ClassVar[str]
+    usual: ClassVar[Kernels]  # the kernels that every such cell has
     recurrent: ClassVar[bool] = False  # a state of fixed size is all that it keeps of a sequence
 
     # ---- weights ----------------------------------------------------------------------------------------------------
@@ -168,9 +169,9 @@ class Cell(ABC):
     def lower(self, share: Share) -> list[Op]:
         """What one device does in it."""
 
-    @abstractmethod
     def kernels(self) -> tuple[Kernels, ...]:
-        """Its kernels, and those of what it holds besides."""
+        """Its usual kernels, and those of what it holds besides."""
+        return (self.usual,)
 
     def token_width(self, tp: int, ep: int) -> float:
         """Inner activations of a token on one device, held while the cell runs."""

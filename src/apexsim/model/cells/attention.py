@@ -10,7 +10,6 @@ from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
 from apexsim.model.cells.indexer import NO_INDEXER, Indexer
 from apexsim.model.ops import ACT, Attend, Collective, Cross, Op, Stream
 
-KERNELS = Kernels(3, 6, 6)  # norm, qkv, rotary, cache write, attention, out
 QK_NORM = Kernels(2, 0, 0)
 NORM_BYTES = 8.0  # per token: two sums of squares, of queries and keys, in 32 bit
 AT = {"deepseek_v4": "attn", "nemotron_h": "mixer", "dots1": "self_attn"}  # family -> its module in checkpoints
@@ -22,6 +21,7 @@ class Attention(Cell):
 
     name: ClassVar[str] = "attention"
     place: ClassVar[str] = "attention"
+    usual: ClassVar[Kernels] = Kernels(3, 6, 6)  # norm, qkv, rotary, cache write, attention, out
 
     heads: int
     kv_heads: int
@@ -91,18 +91,15 @@ class Attention(Cell):
         return self._elements(tp) if self.causal and not self.cross else 0
 
     def prompt_elements(self, tp: int = 1) -> int:
-        """Keys and values of the encoder's output."""
         return self._elements(tp) if self.cross else 0
 
     def _elements(self, tp: int) -> int:
         return self.held_kv_heads(tp) * (self.head_dim + self.value_dim)
 
     def index_bytes(self) -> float:
-        """The indexer's key of each token."""
         return self.index.key_bytes()
 
     def kv_window(self) -> int:
-        """Its window, or its chunk."""
         return self.window or self.chunk
 
     def reach(self) -> tuple[int, int]:
@@ -141,8 +138,7 @@ class Attention(Cell):
         ]
 
     def kernels(self) -> tuple[Kernels, ...]:
-        """Its own, of norms on queries and keys, and of the indexer."""
-        return (KERNELS, *((QK_NORM,) if self.qk_norm else ()), *self.index.kernels())
+        return (self.usual, *((QK_NORM,) if self.qk_norm else ()), *self.index.kernels())
 
     def words(self, tp: int, ep: int) -> str:
         """Heads and key/value heads, how often the latter are repeated, and the window."""

@@ -10,8 +10,6 @@ from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
 from apexsim.model.cells.ffn import AT, DOWN, GATE, UP, fused, products, streams
 from apexsim.model.ops import Axis, Gemm, Grouped, Op
 
-# router, top-k, sort, two grouped products with their activation and quantisation, gather, combine
-KERNELS = Kernels(3, 12, 12)
 SHARED = Kernels(2, 3, 3)
 EXPERTS_AT = {  # family -> the path of routed experts, where it is not the usual one
     "mixtral": "block_sparse_moe.experts.0", "minimax_m2": "block_sparse_moe.experts.0", "phimoe": "block_sparse_moe.experts.0",
@@ -27,6 +25,8 @@ class Experts(Cell):
 
     name: ClassVar[str] = "experts"
     place: ClassVar[str] = "experts"
+    # router, top-k, sort, two grouped products with their activation and quantisation, gather, combine
+    usual: ClassVar[Kernels] = Kernels(3, 12, 12)
 
     experts: int
     top_k: int
@@ -60,11 +60,9 @@ class Experts(Cell):
         }
 
     def idle(self, hidden: int) -> int:
-        """The experts not chosen."""
         return self.one(hidden) * (self.experts - self.top_k)
 
     def split_rules(self, tp: int, ep: int = 1) -> str | None:
-        """An expert for each rank; columns must divide."""
         if self.experts < ep:
             return f"{self.experts} experts are fewer than ep {ep}"
         if self.inner % tp:
@@ -112,19 +110,16 @@ class Experts(Cell):
         return [replace(op, beside=True) for op in dense]
 
     def kernels(self) -> tuple[Kernels, ...]:
-        """Those of the routed and of the shared experts."""
-        return (KERNELS, SHARED) if self.shared_inner else (KERNELS,)
+        return (self.usual, SHARED) if self.shared_inner else (self.usual,)
 
     def token_width(self, tp: int, ep: int) -> float:
         """Columns of the experts that a token passes through."""
         return (self.top_k * self.inner + self.shared_inner) / (tp * ep)
 
     def route(self, hidden: int) -> tuple[int, int, int] | None:
-        """Every token goes to `top_k` of all experts."""
         return hidden, self.top_k, self.experts
 
     def words(self, tp: int, ep: int) -> str:
-        """Experts, and columns of each."""
         columns = f", {portion(tp, self.inner)} columns of each" if tp > 1 else ""
         shared = f", shared {self.shared_inner:,}" if self.shared_inner else ""
         return f"{portion(ep, self.experts)} experts ({self.top_k} per token{columns}{shared})"

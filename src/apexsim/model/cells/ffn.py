@@ -9,7 +9,6 @@ from typing import ClassVar
 from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
 from apexsim.model.ops import ACT, Axis, Gemm, Op, Stream
 
-KERNELS = Kernels(1, 4, 4)  # norm, up, activation, down
 AT = {"deepseek_v4": "ffn", "llama4_text": "feed_forward", "nemotron_h": "mixer", "jamba": "feed_forward", "lfm2": "feed_forward"}
 GATE, UP, DOWN = ("gate_proj", "gate_up_proj", "w1", "fc1"), ("up_proj", "gate_up_proj", "w3", "fc1"), ("down_proj", "w2", "fc2")
 
@@ -20,26 +19,23 @@ class Ffn(Cell):
 
     name: ClassVar[str] = "FFN"
     place: ClassVar[str] = "ffn"
+    usual: ClassVar[Kernels] = Kernels(1, 4, 4)  # norm, up, activation, down
 
     inner: int
     gated: bool = True
     bias: bool = False
 
     def count(self, hidden: int, tp: int = 1, ep: int = 1, shared_tp: int = 0) -> dict[str, int]:
-        """Both products and their biases."""
         inner, up = ceil(self.inner / tp), 2 if self.gated else 1
         return {"ffn": hidden * inner * (up + 1) + (up * inner + hidden) * self.bias}
 
     def split_rules(self, tp: int, ep: int = 1) -> str | None:
-        """Columns must divide."""
         return f"inner width {self.inner} cannot be divided by tp {tp}" if self.inner % tp else None
 
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
-        """Up with gate, and down."""
         return fused("ffn", ceil(self.inner / tp) * hidden, self.gated)
 
     def modules(self, hidden: int, family: str) -> list[Module]:
-        """Gate, up and down."""
         at, one = AT.get(family, "mlp"), hidden * self.inner
         return [Module("ffn", one, under(at, names)) for names in ((GATE,) if self.gated else ()) + (UP, DOWN)]
 
@@ -49,16 +45,10 @@ class Ffn(Cell):
         dense = products(share, "ffn", width, self.gated, share.split)
         return [*dense, *streams(share, 4.0 * share.hidden, (up + 1.0) * width)]
 
-    def kernels(self) -> tuple[Kernels, ...]:
-        """Its own."""
-        return (KERNELS,)
-
     def token_width(self, tp: int, ep: int) -> float:
-        """Its columns."""
         return self.inner / tp
 
     def words(self, tp: int, ep: int) -> str:
-        """Columns."""
         return f"{portion(tp, self.inner)} columns"
 
 

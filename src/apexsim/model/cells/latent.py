@@ -11,8 +11,6 @@ from apexsim.model.cells.attention import AT
 from apexsim.model.cells.indexer import NO_INDEXER, Indexer
 from apexsim.model.ops import ACT, Mla, Op, Stream
 
-KERNELS = Kernels(3, 16, 16)  # two low-rank pairs with norms, absorbed products, rotary, cache write
-
 
 @dataclass(frozen=True, slots=True)
 class LatentAttention(Cell):
@@ -20,6 +18,7 @@ class LatentAttention(Cell):
 
     name: ClassVar[str] = "latent attention"
     place: ClassVar[str] = "attention"
+    usual: ClassVar[Kernels] = Kernels(3, 16, 16)  # two low-rank pairs with norms, absorbed products, rotary, cache write
 
     heads: int
     q_rank: int  # 0 = queries projected directly
@@ -139,9 +138,7 @@ class LatentAttention(Cell):
         return [*ops, share.gemm("out", "attention", share.hidden, width, after="attention")]
 
     def kernels(self) -> tuple[Kernels, ...]:
-        """Its own and the indexer's."""
-        return (KERNELS, *self.index.kernels())
+        return (self.usual, *self.index.kernels())
 
     def words(self, tp: int, ep: int) -> str:
-        """Heads; the latent is on every device."""
         return f"{portion(tp, self.heads)} heads, the whole latent"

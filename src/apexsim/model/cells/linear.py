@@ -9,10 +9,6 @@ from typing import ClassVar
 from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
 from apexsim.model.ops import ACT, Op, Scan, Stream
 
-# Convolution, gates, norms and the chunked scan's many parts; a decode updates the state in one kernel.  Held against one
-# system: Qwen3.8-27B (48 such layers of 64), batch 1, eager vLLM: 41.7 ms (github.com/local-inference-lab/vllm/pull/314),
-# 50 µs a unit.
-KERNELS = Kernels(8, 46, 10)
 AT = {"nemotron_h": "mixer", "bamba": "mamba", "falcon_h1": "mamba", "granitemoehybrid": "mamba", "jamba": "mamba"}
 INWARD = ("in_proj_qkvz", "in_proj_qkv", "in_proj_z", "in_proj", "q_proj", "k_proj", "v_proj")
 
@@ -23,6 +19,10 @@ class LinearAttention(Cell):
 
     name: ClassVar[str] = "linear attention"
     place: ClassVar[str] = "attention"
+    # Convolution, gates, norms and the chunked scan's many parts; a decode updates the state in one kernel.  Held against
+    # one system: Qwen3.8-27B (48 such layers of 64), batch 1, eager vLLM: 41.7 ms
+    # (github.com/local-inference-lab/vllm/pull/314), 50 µs a unit.
+    usual: ClassVar[Kernels] = Kernels(8, 46, 10)
     recurrent: ClassVar[bool] = True
 
     kind: str  # "gdn", "mamba2", "kda"
@@ -49,7 +49,6 @@ class LinearAttention(Cell):
         return None
 
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
-        """Its projections."""
         return tuple(("attention", ceil(n * k / tp)) for n, k in self.projections)
 
     def modules(self, hidden: int, family: str) -> list[Module]:
@@ -67,7 +66,6 @@ class LinearAttention(Cell):
         return conv + self.value_heads / tp * self.key_dim * self.value_dim * self.state_width
 
     def lower(self, share: Share) -> list[Op]:
-        """Projections, and convolution with scan."""
         keys, values = (max(1, ceil(n / share.tp)) for n in (self.key_heads, self.value_heads))
         return [
             *(self._projection(share, n, k) for n, k in self.projections),
@@ -80,10 +78,5 @@ class LinearAttention(Cell):
         n, k = (n, ceil(k / share.tp)) if n == share.hidden else (ceil(n / share.tp), k)
         return share.gemm("qkv" if n != share.hidden else "out", "attention", n, k)
 
-    def kernels(self) -> tuple[Kernels, ...]:
-        """Its own."""
-        return (KERNELS,)
-
     def words(self, tp: int, ep: int) -> str:
-        """Value heads."""
         return f"{portion(tp, self.value_heads)} heads ({self.kind})"
