@@ -65,6 +65,12 @@ def test_imports_go_down(path: Path) -> None:
     assert not higher, f"{module} (floor {own}) imports {higher}"
 
 
+def test_nobody_asks_what_kind_a_cell_is() -> None:
+    asking = [path.name for path in FILES if path.parent.parent.name != "model" and path.parent.name != "model"
+              and any(name.startswith("model/cells") for name in imports(path))]  # fmt: skip
+    assert asking == [], "a cell answers for itself: put the question into model/cell.py"
+
+
 def test_the_engine_knows_arrays_only() -> None:
     for path in (PACKAGE / "engine").glob("*.py"):
         assert all(name.startswith("engine") for name in imports(path)), path.name

@@ -10,7 +10,7 @@ from typing import ClassVar
 import apexsim
 from apexsim.model import families
 from apexsim.model.builders import block, ffn, uniform
-from apexsim.model.cell import Cell, Kernels, Share, portion
+from apexsim.model.cell import Cell, Divided, Kernels, Share, portion
 from apexsim.model.config import Config
 from apexsim.model.model import Model
 from apexsim.model.ops import Attend, Op
@@ -31,8 +31,8 @@ class Differential(Cell):
         products = 4 * hidden * (self.heads // tp) * 2 * self.head_dim  # queries, keys, values, out
         return {"attention": products + 6 * self.head_dim}  # four vectors weigh the second softmax, one norm
 
-    def split_rules(self, tp: int, ep: int = 1) -> str | None:
-        return f"{self.heads} differential heads cannot be divided by tp {tp}" if self.heads % tp else None
+    def divided(self) -> tuple[Divided, ...]:
+        return (Divided(self.heads, f"{self.heads} differential heads"),)
 
     def kv_elements(self, tp: int = 1) -> int:
         return self.heads // tp * 4 * self.head_dim

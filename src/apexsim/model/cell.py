@@ -1,7 +1,7 @@
 """What one part of a layer is asked: what it counts, stores and computes on one device (floor 1).
 
 A cell is a frozen dataclass of dimensions (`model/cells/`) that answers for itself.  Four answers are its own: `count`,
-`split_rules`, `lower` and `words`; all others say here that there is nothing of the kind.  Every answer is pure
+`divided`, `lower` and `words`; all others say here that there is nothing of the kind.  Every answer is pure
 arithmetic, for the whole cell (tp = ep = 1) as for its largest device.  Sharding follows vLLM, SGLang and TensorRT-LLM:
 heads, columns and experts are divided, key/value heads are repeated once tp exceeds them, latent projections, routers and
 norms stand on every device.
@@ -59,6 +59,20 @@ class Kernels(NamedTuple):
     decode_launches: int
 
 
+class Divided(NamedTuple):
+    """Heads or columns that tp divides: how many, in words, and whether each is repeated once tp exceeds them."""
+
+    number: int
+    words: str
+    repeated: bool = False
+
+    def uneven(self, tp: int) -> str | None:
+        """Why tp does not divide them, or None when it does."""
+        if not self.number % tp or (self.repeated and not tp % self.number):
+            return None
+        return f"{self.words} {'neither divide nor are' if self.repeated else 'cannot be'} divided by tp {tp}"
+
+
 @dataclass(frozen=True, slots=True)
 class Module:
     """Linear weights that one name stands for: their part, how many, and their paths below "layers.N."."""
@@ -99,8 +113,12 @@ class Cell(ABC):
         """
 
     @abstractmethod
+    def divided(self) -> tuple[Divided, ...]:
+        """What tp divides."""
+
     def split_rules(self, tp: int, ep: int = 1) -> str | None:
         """Why engines cannot split this cell so, or None when they can."""
+        return next((why for part in self.divided() if (why := part.uneven(tp))), None)
 
     def idle(self, hidden: int) -> int:
         """Parameters of the whole cell that one token does not meet."""
@@ -109,6 +127,10 @@ class Cell(ABC):
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
         """Large weight tensors on one device (part, parameters), fused as engines fuse them."""
         return tuple(self.count(hidden, tp, ep).items())
+
+    def padded(self, hidden: int, tp: int, outer: int, inner: int) -> float:
+        """How much larger its experts are in memory where kernels want their widths in multiples."""
+        return 1.0
 
     def absorbed(self, tp: int) -> int:
         """Extra 16-bit copy of weights that engines keep on a device, in parameters."""
@@ -180,6 +202,10 @@ class Cell(ABC):
     def route(self, hidden: int) -> tuple[int, int, int] | None:
         """(hidden size, experts per token, experts) of a cell whose tokens go to experts."""
         return None
+
+    def heads_words(self) -> str:
+        """Its heads, as the line about the model names them."""
+        return ""
 
     @abstractmethod
     def words(self, tp: int, ep: int) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import ceil
 
 from apexsim.engines import EngineRow
-from apexsim.model.cells import Experts
 from apexsim.model.count import device_vocab, rope_bytes
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Block, Model
@@ -91,8 +90,8 @@ def _block_weights(hidden: int, plan: Plan, block: Block, engine: EngineRow | No
         whole = engine is not None and engine.memory.shared_experts_whole and ep > 1
         parts = cell.count(hidden, tp, ep, 1 if whole else plan.attention.tp)
         each = {part: stored(plan.precision, part) for part in parts}
-        if engine is not None and isinstance(cell, Experts) and _is_mxfp4(plan.precision):
-            each["experts"] *= _padded(cell, hidden, tp, engine)
+        if engine is not None and "experts" in each and _is_mxfp4(plan.precision):
+            each["experts"] *= cell.padded(hidden, tp, engine.memory.mxfp4_pad_hidden, engine.memory.mxfp4_pad_inner)
         size += sum(n * each[part] for part, n in parts.items())
         size += 2.0 * cell.absorbed(tp)
         if engine is not None:
@@ -114,16 +113,6 @@ def unsplit(size: float) -> float:
 
 def _is_mxfp4(precision: Precision) -> bool:
     return dtype(precision.weight("experts")).kernel == "mxfp4"
-
-
-def _padded(cell: Experts, hidden: int, tp: int, engine: EngineRow) -> float:
-    """How much larger MXFP4 experts are in memory: their kernels want both widths in multiples."""
-    rules, (wide, inner) = engine.memory, cell.widths(hidden, tp)
-    return _up(wide, rules.mxfp4_pad_hidden) * _up(inner, rules.mxfp4_pad_inner) / (wide * inner)
-
-
-def _up(width: int, multiple: int) -> int:
-    return ceil(width / multiple) * multiple
 
 
 def _extra(model: Model, plan: Plan, engine: EngineRow | None) -> float:

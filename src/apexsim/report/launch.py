@@ -17,7 +17,6 @@ from typing import Any
 
 from apexsim.engines import DEFAULT_ENGINE, EngineRow, flags_of, load_engine, settled
 from apexsim.errors import Rejected
-from apexsim.model.cells import LatentAttention
 from apexsim.plan.flags import Words, words_of
 from apexsim.plan.limits import at_full_length, served_length, started, unstartable
 from apexsim.plan.lower import exchanges
@@ -74,7 +73,7 @@ class Ask:
     def kv(self) -> str | None:
         """The format of the cache to ask for; None where the engine's own choice is the plan's."""
         kv, model = self.plan.precision.kv, self.setting.model
-        sparse = any(isinstance(c, LatentAttention) and c.index.heads for b in blocks(model) for c in b.cells)
+        sparse = any(c.latent_width() and c.index_bytes() for b in blocks(model) for c in b.cells)
         other = kv != "bf16" or model.kv_dtype not in ("", kv) or sparse  # engines take FP8 for sparse latents
         return kv if other and self.words.has("kv", kv) else None
 

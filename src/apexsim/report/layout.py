@@ -9,15 +9,10 @@ from apexsim.hardware import Cluster
 from apexsim.model.cell import Cell
 from apexsim.model.ops import Axis, Collective
 from apexsim.plan.lower import StageOps
-from apexsim.plan.plan import Layout, Plan
+from apexsim.plan.plan import Plan
 from apexsim.plan.space import cell_split
 from apexsim.plan.weights import stages_of
 from apexsim.search.evaluate import Setting
-
-
-def split_of(cell: Cell, plan: Plan) -> Layout:
-    """The layout of a cell under a plan."""
-    return plan.attention if cell.place == "attention" else plan.ffn
 
 
 def link_name(cluster: Cluster, op: Collective) -> str:
@@ -55,7 +50,8 @@ def layouts(setting: Setting, plan: Plan, stages: tuple[StageOps, ...]) -> list[
 
 
 def _cell(cell: Cell, plan: Plan) -> dict[str, Any]:
-    return {"cell": cell.name, "layout": str(split_of(cell, plan)), "per_gpu": cell.words(*cell_split(cell, plan))}
+    layout = plan.attention if cell.place == "attention" else plan.ffn
+    return {"cell": cell.name, "layout": str(layout), "per_gpu": cell.words(*cell_split(cell, plan))}
 
 
 def _collective(op: Collective, count: int, cluster: Cluster) -> dict[str, Any]:

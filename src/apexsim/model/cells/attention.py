@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
+from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.cells.indexer import NO_INDEXER, Indexer
 from apexsim.model.ops import ACT, Attend, Collective, Cross, Op, Stream
 
@@ -66,13 +66,9 @@ class Attention(Cell):
         n += norms.get(self.qk_norm, 0) + self.index.parameters(hidden, hidden) + self.qkv_out_extra
         return {"attention": n}
 
-    def split_rules(self, tp: int, ep: int = 1) -> str | None:
-        """Heads must divide; key/value heads divide or are repeated."""
-        if self.heads % tp:
-            return f"{self.heads} attention heads cannot be divided by tp {tp}"
-        if self.kv_heads % tp and tp % self.kv_heads:
-            return f"{self.kv_heads} key/value heads neither divide nor are divided by tp {tp}"
-        return None
+    def divided(self) -> tuple[Divided, ...]:
+        keys = Divided(self.kv_heads, f"{self.kv_heads} key/value heads", repeated=True)
+        return Divided(self.heads, f"{self.heads} attention heads"), keys
 
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
         """Query-key-value fused, and out."""
@@ -139,6 +135,9 @@ class Attention(Cell):
 
     def kernels(self) -> tuple[Kernels, ...]:
         return (self.usual, *((QK_NORM,) if self.qk_norm else ()), *self.index.kernels())
+
+    def heads_words(self) -> str:
+        return f"{self.heads} heads, {self.kv_heads} KV heads"
 
     def words(self, tp: int, ep: int) -> str:
         """Heads and key/value heads, how often the latter are repeated, and the window."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import ClassVar
 
-from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
+from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.cells.ffn import AT, DOWN, GATE, UP, fused, products, streams
 from apexsim.model.ops import Axis, Gemm, Grouped, Op
 
@@ -62,20 +62,23 @@ class Experts(Cell):
     def idle(self, hidden: int) -> int:
         return self.one(hidden) * (self.experts - self.top_k)
 
+    def divided(self) -> tuple[Divided, ...]:
+        shared = Divided(self.shared_inner, f"shared expert inner width {self.shared_inner}")
+        return Divided(self.inner, f"expert inner width {self.inner}"), shared
+
     def split_rules(self, tp: int, ep: int = 1) -> str | None:
-        if self.experts < ep:
-            return f"{self.experts} experts are fewer than ep {ep}"
-        if self.inner % tp:
-            return f"expert inner width {self.inner} cannot be divided by tp {tp}"
-        if self.shared_inner % tp:
-            return f"shared expert inner width {self.shared_inner} cannot be divided by tp {tp}"
-        return None
+        few = f"{self.experts} experts are fewer than ep {ep}" if self.experts < ep else None
+        return few or Cell.split_rules(self, tp)
 
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
         """All experts of a device in two tensors, and the shared ones."""
         width, inner = self.widths(hidden, tp)
         shared = ceil(self.shared_inner / tp) * hidden
         return fused("experts", ceil(self.experts / ep) * inner * width, self.gated) + fused("shared", shared, self.gated)
+
+    def padded(self, hidden: int, tp: int, outer: int, inner: int) -> float:
+        wide, columns = self.widths(hidden, tp)
+        return ceil(wide / outer) * outer * ceil(columns / inner) * inner / (wide * columns)
 
     def modules(self, hidden: int, family: str) -> list[Module]:
         """Routed and shared experts, each under all the names of their products."""

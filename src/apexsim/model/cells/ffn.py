@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
+from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.ops import ACT, Axis, Gemm, Op, Stream
 
 AT = {"deepseek_v4": "ffn", "llama4_text": "feed_forward", "nemotron_h": "mixer", "jamba": "feed_forward", "lfm2": "feed_forward"}
@@ -29,8 +29,8 @@ class Ffn(Cell):
         inner, up = ceil(self.inner / tp), 2 if self.gated else 1
         return {"ffn": hidden * inner * (up + 1) + (up * inner + hidden) * self.bias}
 
-    def split_rules(self, tp: int, ep: int = 1) -> str | None:
-        return f"inner width {self.inner} cannot be divided by tp {tp}" if self.inner % tp else None
+    def divided(self) -> tuple[Divided, ...]:
+        return (Divided(self.inner, f"inner width {self.inner}"),)
 
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
         return fused("ffn", ceil(self.inner / tp) * hidden, self.gated)

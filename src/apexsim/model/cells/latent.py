@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
+from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.cells.attention import AT
 from apexsim.model.cells.indexer import NO_INDEXER, Indexer
 from apexsim.model.ops import ACT, Mla, Op, Stream
@@ -61,9 +61,8 @@ class LatentAttention(Cell):
         n += heads * self.sinks + hidden * heads * self.v_dim * self.gate
         return {"attention": n + self.index.parameters(hidden, rank) + self.extra}
 
-    def split_rules(self, tp: int, ep: int = 1) -> str | None:
-        """Heads must divide; the latent is whole on every device."""
-        return f"{self.heads} attention heads cannot be divided by tp {tp}" if self.heads % tp else None
+    def divided(self) -> tuple[Divided, ...]:
+        return (Divided(self.heads, f"{self.heads} attention heads"),)
 
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
         """Both down-projections fused, two up-projections, out."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
 
-from apexsim.model.cell import Cell, Kernels, Module, Share, portion, under
+from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.ops import ACT, Op, Scan, Stream
 
 AT = {"nemotron_h": "mixer", "bamba": "mamba", "falcon_h1": "mamba", "granitemoehybrid": "mamba", "jamba": "mamba"}
@@ -40,13 +40,9 @@ class LinearAttention(Cell):
         """All of it, divided evenly."""
         return {"attention": ceil(self.parameters / tp)}
 
-    def split_rules(self, tp: int, ep: int = 1) -> str | None:
-        """Value heads must divide; key heads or groups divide or are repeated."""
-        if self.value_heads % tp:
-            return f"{self.value_heads} {self.kind} heads cannot be divided by tp {tp}"
-        if self.key_heads % tp and tp % self.key_heads:
-            return f"{self.key_heads} {self.kind} key heads or groups neither divide nor are divided by tp {tp}"
-        return None
+    def divided(self) -> tuple[Divided, ...]:
+        keys = Divided(self.key_heads, f"{self.key_heads} {self.kind} key heads or groups", repeated=True)
+        return Divided(self.value_heads, f"{self.value_heads} {self.kind} heads"), keys
 
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
         return tuple(("attention", ceil(n * k / tp)) for n, k in self.projections)
