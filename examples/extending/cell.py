@@ -5,7 +5,6 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import apexsim
 from apexsim.model import families
@@ -20,9 +19,9 @@ from apexsim.model.ops import Attend, Op
 class Differential(Cell):
     """Two queries, two keys and one value, twice as wide, for each head."""
 
-    name: ClassVar[str] = "differential attention"
-    place: ClassVar[str] = "attention"  # divided as a plan divides attention
-    usual: ClassVar[Kernels] = Kernels(gaps=4, launches=8, decode_launches=8)
+    name = "differential attention"
+    place = "attention"  # divided as a plan divides attention
+    usual = Kernels(gaps=4, launches=8, decode_launches=8)
 
     heads: int
     head_dim: int

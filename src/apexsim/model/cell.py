@@ -1,10 +1,10 @@
 """What one part of a layer is asked: what it counts, stores and computes on one device (floor 1).
 
 A cell is a frozen dataclass of dimensions (`model/cells/`) that answers for itself.  Four answers are its own: `count`,
-`divided`, `lower` and `words`; all others say here that there is nothing of the kind.  Every answer is pure
-arithmetic, for the whole cell (tp = ep = 1) as for its largest device.  Sharding follows vLLM, SGLang and TensorRT-LLM:
-heads, columns and experts are divided, key/value heads are repeated once tp exceeds them, latent projections, routers and
-norms stand on every device.
+`divided`, `lower` and `words`; all others say here that there is nothing of the kind.  Every answer is pure arithmetic, for
+the whole cell (tp = ep = 1) as for its largest device.  Sharding follows vLLM, SGLang and TensorRT-LLM: heads, columns and
+experts are divided, key/value heads are repeated once tp exceeds them, latent projections, routers and norms stand on every
+device.  Not modelled: padding inside quantised kernels, but for the experts of MXFP4 (`padded`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from apexsim.model.ops import Axis, Gemm, Op
 
+Place = Literal["attention", "ffn", "experts"]
 LINEAR = ("attention", "ffn", "experts", "shared")  # parts whose weights are linear: what checkpoints quantise
 QUANTISED = ("fp8_block", "nvfp4", "mxfp4", "int8")  # kernels whose activations get their scales at run time
 
@@ -98,7 +99,7 @@ class Cell(ABC):
 
     __slots__ = ()
     name: ClassVar[str]
-    place: ClassVar[str]
+    place: ClassVar[Place]
     usual: ClassVar[Kernels]  # the kernels that every such cell has
     recurrent: ClassVar[bool] = False  # a state of fixed size is all that it keeps of a sequence
 
@@ -125,7 +126,7 @@ class Cell(ABC):
         return 0
 
     def tensors(self, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
-        """Large weight tensors on one device (part, parameters), fused as engines fuse them."""
+        """Large weight tensors on one device (part, parameters), fused as engines fuse them: one for each part."""
         return tuple(self.count(hidden, tp, ep).items())
 
     def padded(self, hidden: int, tp: int, outer: int, inner: int) -> float:

@@ -20,7 +20,7 @@ from math import gcd
 
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
-from apexsim.model.cell import Cell
+from apexsim.model.cell import Cell, Place
 from apexsim.model.model import Block, Model
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan, Precision
@@ -67,7 +67,7 @@ def blocks(model: Model) -> tuple[Block, ...]:
     return tuple(stack.blocks[i] for i in sorted(set(stack.layers)))
 
 
-SPLITS: dict[str, Callable[[Plan], tuple[int, int]]] = {
+SPLITS: dict[Place, Callable[[Plan], tuple[int, int]]] = {
     "attention": lambda plan: (plan.attention.tp, 1),
     "ffn": lambda plan: (plan.ffn.tp * plan.ffn.ep, 1),
     "experts": lambda plan: (plan.ffn.tp, plan.ffn.ep),
@@ -93,7 +93,7 @@ def _stages(plan: Plan, scene: Scene) -> str | None:
     return f"{plan.stages} stages for {layers} layers" if plan.stages > layers else None
 
 
-def _splits(*places: str) -> Callable[[Plan, Scene], str | None]:
+def _splits(*places: Place) -> Callable[[Plan, Scene], str | None]:
     def why(plan: Plan, scene: Scene) -> str | None:
         for block in blocks(scene.model):
             for cell in block.cells:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
 
 from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.cells.indexer import NO_INDEXER, Indexer
@@ -19,9 +18,9 @@ AT = {"deepseek_v4": "attn", "nemotron_h": "mixer", "dots1": "self_attn"}  # fam
 class Attention(Cell):
     """Softmax attention over cached keys and values."""
 
-    name: ClassVar[str] = "attention"
-    place: ClassVar[str] = "attention"
-    usual: ClassVar[Kernels] = Kernels(3, 6, 6)  # norm, qkv, rotary, cache write, attention, out
+    name = "attention"
+    place = "attention"
+    usual = Kernels(3, 6, 6)  # norm, qkv, rotary, cache write, attention, out
 
     heads: int
     kv_heads: int

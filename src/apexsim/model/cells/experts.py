@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import ClassVar
 
 from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.cells.ffn import AT, DOWN, GATE, UP, fused, products, streams
@@ -23,10 +22,10 @@ EXPERTS_AT = {  # family -> the path of routed experts, where it is not the usua
 class Experts(Cell):
     """FFNs of which a router chooses `top_k` for each token."""
 
-    name: ClassVar[str] = "experts"
-    place: ClassVar[str] = "experts"
+    name = "experts"
+    place = "experts"
     # router, top-k, sort, two grouped products with their activation and quantisation, gather, combine
-    usual: ClassVar[Kernels] = Kernels(3, 12, 12)
+    usual = Kernels(3, 12, 12)
 
     experts: int
     top_k: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
 
 from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.ops import ACT, Axis, Gemm, Op, Stream
@@ -17,9 +16,9 @@ GATE, UP, DOWN = ("gate_proj", "gate_up_proj", "w1", "fc1"), ("up_proj", "gate_u
 class Ffn(Cell):
     """Up (and gate), activation, down."""
 
-    name: ClassVar[str] = "FFN"
-    place: ClassVar[str] = "ffn"
-    usual: ClassVar[Kernels] = Kernels(1, 4, 4)  # norm, up, activation, down
+    name = "FFN"
+    place = "ffn"
+    usual = Kernels(1, 4, 4)  # norm, up, activation, down
 
     inner: int
     gated: bool = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
 
 from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.cells.attention import AT
@@ -16,9 +15,9 @@ from apexsim.model.ops import ACT, Mla, Op, Stream
 class LatentAttention(Cell):
     """Attention whose keys and values are read out of one latent per token (or per `compress` tokens)."""
 
-    name: ClassVar[str] = "latent attention"
-    place: ClassVar[str] = "attention"
-    usual: ClassVar[Kernels] = Kernels(3, 16, 16)  # two low-rank pairs with norms, absorbed products, rotary, cache write
+    name = "latent attention"
+    place = "attention"
+    usual = Kernels(3, 16, 16)  # two low-rank pairs with norms, absorbed products, rotary, cache write
 
     heads: int
     q_rank: int  # 0 = queries projected directly

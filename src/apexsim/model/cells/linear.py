@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
 
 from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.ops import ACT, Op, Scan, Stream
@@ -17,13 +16,13 @@ INWARD = ("in_proj_qkvz", "in_proj_qkv", "in_proj_z", "in_proj", "q_proj", "k_pr
 class LinearAttention(Cell):
     """A mixer that keeps a state of fixed size instead of keys and values."""
 
-    name: ClassVar[str] = "linear attention"
-    place: ClassVar[str] = "attention"
+    name = "linear attention"
+    place = "attention"
     # Convolution, gates, norms and the chunked scan's many parts; a decode updates the state in one kernel.  Held against
     # one system: Qwen3.8-27B (48 such layers of 64), batch 1, eager vLLM: 41.7 ms
     # (github.com/local-inference-lab/vllm/pull/314), 50 µs a unit.
-    usual: ClassVar[Kernels] = Kernels(8, 46, 10)
-    recurrent: ClassVar[bool] = True
+    usual = Kernels(8, 46, 10)
+    recurrent = True
 
     kind: str  # "gdn", "mamba2", "kda"
     key_heads: int
