@@ -19,8 +19,8 @@ import json
 import re
 from pathlib import Path
 
-from apexsim.model.cells import active_parameters, total_parameters
 from apexsim.model.config import read_config
+from apexsim.model.count import active_parameters, total_parameters
 from apexsim.model.families import build_model
 
 CLOSE = 0.005

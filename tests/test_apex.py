@@ -15,9 +15,9 @@ from apexsim.cost.load import Load
 from apexsim.cost.price import ATTEND
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.cells import total_parameters
+from apexsim.model.cells import Experts
+from apexsim.model.count import total_parameters
 from apexsim.model.families import load_model
-from apexsim.model.model import Experts
 from apexsim.model.ops import Attend, Collective, Cross, Gemm
 from apexsim.model.parts import audio_windows, decoder_part, encoder_part, routed, with_experts, with_image
 from apexsim.objective import parse_objective

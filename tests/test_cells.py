@@ -8,25 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apexsim.model.cells import (
-    absorbed_parameters,
-    active_parameters,
-    device_parameters,
-    device_vocab,
-    index_bytes,
-    kv_bytes,
-    kv_elements,
-    kv_window,
-    model_parameters,
-    parameters,
-    prompt_elements,
-    rope_bytes,
-    split_rules,
-    state_bytes,
-    total_parameters,
-)
+from apexsim.model.cell import Cell
+from apexsim.model.cells import Attention, Experts, Ffn, LatentAttention, LinearAttention
+from apexsim.model.count import active_parameters, device_vocab, model_parameters, rope_bytes, total_parameters
 from apexsim.model.families import load_model
-from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.model.model import Model
 from apexsim.model.names import model_names
 
 GIB = 2.0**30
@@ -61,7 +47,7 @@ def of(model: Model, kind: type) -> Cell:
 def cache_bytes(model: Model, tp: int = 1, element: float = 2.0) -> float:
     """Cache of one token over all layers and one device [byte]."""
     stack = model.decoder
-    return sum(kv_bytes(c, tp, element) for i in stack.layers for c in stack.blocks[i].cells)
+    return sum(c.kv_bytes(tp, element) for i in stack.layers for c in stack.blocks[i].cells)
 
 
 def test_llama_3_70b_caches_327680_bytes_per_token() -> None:
@@ -79,28 +65,28 @@ def test_deepseek_v32_adds_132_bytes_of_index_per_layer() -> None:
 
 def test_gpt_oss_bounds_every_second_layer_by_its_window() -> None:
     stack = load_model("gpt-oss-120b").decoder
-    assert [kv_window(stack.blocks[i].cells[0]) for i in stack.layers] == [128, 0] * 18
+    assert [stack.blocks[i].cells[0].kv_window() for i in stack.layers] == [128, 0] * 18
 
 
 @pytest.mark.parametrize(("tp", "heads"), [(1, 8), (2, 4), (8, 1), (16, 1)])
 def test_key_value_heads_repeat_beyond_their_number(tp: int, heads: int) -> None:
-    assert kv_elements(of(load_model("llama-3-70b"), Attention), tp) == 2 * heads * 128
+    assert of(load_model("llama-3-70b"), Attention).kv_elements(tp) == 2 * heads * 128
 
 
 def test_encoders_and_cross_attention_cache_nothing_per_generated_token() -> None:
     own, cross, _ = load_model("whisper").decoder.blocks[0].cells
-    assert (kv_elements(own), kv_elements(cross), prompt_elements(cross)) == (2 * 1280, 0, 2 * 1280)
+    assert (own.kv_elements(), cross.kv_elements(), cross.prompt_elements()) == (2 * 1280, 0, 2 * 1280)
 
 
 def test_gated_delta_net_state_of_qwen3_next() -> None:
     # (2·16·128 + 32·128)·3 inputs of 2 byte and 32·128·128 numbers of 4 byte, halved by tp 2
     cell = of(load_model("qwen3-next"), LinearAttention)
-    assert state_bytes(cell, 2) == (8192 * 3 * 2 + 32 * 128 * 128 * 4) / 2
+    assert cell.state_bytes(2) == (8192 * 3 * 2 + 32 * 128 * 128 * 4) / 2
 
 
 def test_compressed_attention_caches_a_fraction_and_a_window() -> None:
     cells = [b.cells[0] for b in load_model("deepseek-v4-flash").decoder.blocks]
-    facts = [(kv_elements(c), kv_window(c), state_bytes(c), index_bytes(c)) for c in cells]
+    facts = [(c.kv_elements(), c.kv_window(), c.state_bytes(), c.index_bytes()) for c in cells]
     assert facts == [(512, 128, 0.0, 0.0), (128, 0, 131072.0, 33.0), (4, 0, 131072.0, 0.0)]
 
 
@@ -146,52 +132,53 @@ def test_untied_head_is_a_second_copy() -> None:
 
 
 def test_absorbed_projections_of_deepseek_v3() -> None:
-    assert absorbed_parameters(of(load_model("deepseek-v3"), LatentAttention), 8) == 512 * 16 * 256
+    assert of(load_model("deepseek-v3"), LatentAttention).absorbed(8) == 512 * 16 * 256
 
 
 def test_experts_are_divided_by_tp_or_ep() -> None:
     cell = Experts(128, 8, 768)
-    whole = parameters(cell, 2048)["experts"]
-    shares = [device_parameters(cell, 2048, tp, ep)["experts"] for tp, ep in ((8, 1), (1, 8), (2, 4))]
+    whole = cell.count(2048)["experts"]
+    shares = [cell.count(2048, tp, ep)["experts"] for tp, ep in ((8, 1), (1, 8), (2, 4))]
     assert shares == [whole // 8] * 3
 
 
 def test_router_is_whole_on_every_device() -> None:
     cell = Experts(128, 8, 768, router_bias=True)
-    assert device_parameters(cell, 2048, 8, 1)["router"] == 2048 * 128 + 128
+    assert cell.count(2048, 8, 1)["router"] == 2048 * 128 + 128
 
 
 def test_shared_experts_can_follow_the_attention_width() -> None:
     cell = Experts(256, 8, 2048, shared_inner=2048)
-    assert device_parameters(cell, 7168, 1, 8, shared_tp=8)["shared"] == 3 * 7168 * 256
+    assert cell.count(7168, 1, 8, shared_tp=8)["shared"] == 3 * 7168 * 256
 
 
 def test_llama_3_1_70b_weights_on_eight_devices() -> None:
     # 70,553,706,496 parameters, norms replicated, all else divided by 8
     model = load_model("llama-3.1-70b")
-    cells = sum(n for c in model.decoder.blocks[0].cells for n in device_parameters(c, 8192, 8).values())
+    cells = sum(n for c in model.decoder.blocks[0].cells for n in c.count(8192, 8).values())
     norms = 80 * 2 * 8192 + 8192
     assert 8 * (80 * cells + sum(device_vocab(model, 8).values())) + norms == total_parameters(model)
 
 
 @settings(max_examples=60, deadline=None)
-@given(CELLS)
-def test_one_device_holds_the_whole_cell(cell: Cell) -> None:
-    assert device_parameters(cell, 4096, 1) == parameters(cell, 4096)
+@given(CELLS, TPS)
+def test_large_tensors_and_named_modules_are_part_of_what_is_counted(cell: Cell, tp: int) -> None:
+    assert sum(n for _, n in cell.tensors(4096, tp, 1)) <= sum(cell.count(4096, tp).values())
+    assert sum(module.size for module in cell.modules(4096, "llama")) <= sum(cell.count(4096).values())
 
 
 @settings(max_examples=100, deadline=None)
 @given(CELLS, TPS)
 def test_all_devices_together_hold_at_least_the_cell(cell: Cell, tp: int) -> None:
-    share, whole = (sum(d.values()) for d in (device_parameters(cell, 4096, tp), parameters(cell, 4096)))
+    share, whole = (sum(d.values()) for d in (cell.count(4096, tp), cell.count(4096)))
     assert tp * share >= whole >= share
 
 
 @settings(max_examples=60, deadline=None)
 @given(CELLS, TPS)
 def test_a_wider_split_never_needs_more(cell: Cell, tp: int) -> None:
-    narrow, wide = (sum(device_parameters(cell, 4096, n).values()) for n in (tp, 2 * tp))
-    assert (narrow >= wide, kv_elements(cell, tp) >= kv_elements(cell, 2 * tp)) == (True, True)
+    narrow, wide = (sum(cell.count(4096, n).values()) for n in (tp, 2 * tp))
+    assert (narrow >= wide, cell.kv_elements(tp) >= cell.kv_elements(2 * tp)) == (True, True)
 
 
 @pytest.mark.parametrize("name", model_names())
@@ -217,5 +204,5 @@ def test_totals_are_sums_of_parts(name: str) -> None:
     ],
 )
 def test_split_rules(cell: Cell, tp: int, ep: int, words: str | None) -> None:
-    reason = split_rules(cell, 4096, tp, ep)
+    reason = cell.split_rules(tp, ep)
     assert reason is None if words is None else words in str(reason)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from apexsim.model.cells import total_parameters
+from apexsim.model.count import total_parameters
 from apexsim.model.families import load_model
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"

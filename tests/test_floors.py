@@ -15,7 +15,7 @@ FLOORS = {
     "units": 0, "errors": 0, "examples": 0, "stats": 0, "files": 0, "typed": 0,
     "engine": ENGINE,
     "gpu": 1, "clock": 1, "gpu_file": 1, "slices": 1, "hardware": 1, "links": 1,
-    "engine_file": 1, "engines": 1, "slo": 1, "model/ops": 1, "model/model": 1, "model/dtypes": 1, "workload/trace": 1,
+    "engine_file": 1, "engines": 1, "slo": 1, "model/ops": 1, "model/cell": 1, "model/model": 1, "model/dtypes": 1, "workload/trace": 1,
     "model": 2, "workload": 2, "plan/plan": 2, "plan/templates": 2, "plan/reshard": 2,
     "cost": 3, "plan": 3,
     "metrics": 4, "objective": 4,
@@ -71,10 +71,16 @@ CLOSING = {("cost/library", "cost/device_check")}
 
 def test_no_imports_go_in_a_circle() -> None:
     modules = {str(path.relative_to(PACKAGE).with_suffix("")): path for path in FILES}
-    below = {name: {other for other in imports(path) if other in modules and (name, other) not in CLOSING} for name, path in modules.items()}
+    below = {name: {o for o in imports(path) if o in modules and (name, o) not in CLOSING} for name, path in modules.items()}
     while free := [name for name, others in below.items() if not others]:
         below = {name: others - {*free} for name, others in below.items() if name not in free}
     assert not below, f"circles among {sorted(below)}"
+
+
+def test_nobody_asks_what_kind_a_cell_is() -> None:
+    asking = [path.name for path in FILES if path.parent.parent.name != "model" and path.parent.name != "model"
+               and any(name.startswith("model/cells") for name in imports(path))]  # fmt: skip
+    assert asking == [], "a cell answers for itself: put the question into model/cell.py"
 
 
 def test_the_engine_knows_arrays_only() -> None:

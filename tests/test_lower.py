@@ -15,7 +15,7 @@ from apexsim.engine.types import DECODE, PROMPT
 from apexsim.engines import load_engine
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.cells import active_parameters, device_vocab
+from apexsim.model.count import active_parameters, device_vocab
 from apexsim.model.families import load_model
 from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import lower

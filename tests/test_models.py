@@ -11,7 +11,7 @@ import pytest
 
 from apexsim.errors import InputError
 from apexsim.model import names
-from apexsim.model.cells import active_parameters, model_parameters, total_parameters
+from apexsim.model.count import active_parameters, model_parameters, total_parameters
 from apexsim.model.families import load_model
 from apexsim.model.families_dense import DENSE
 from apexsim.model.names import DATA, aliases, catalogue, hub_id, model_names

@@ -10,7 +10,7 @@ import pytest
 
 from apexsim.errors import InputError
 from apexsim.model import names
-from apexsim.model.cells import model_parameters, total_parameters
+from apexsim.model.count import model_parameters, total_parameters
 from apexsim.model.families import load_model
 from apexsim.model.names import aliases, core, cores, find_known, hub_id, model_names
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from apexsim.errors import InputError
-from apexsim.model.cells import total_parameters
 from apexsim.model.config import parse_config
+from apexsim.model.count import total_parameters
 from apexsim.model.families import build_model
 from apexsim.model.families_keys import UNSUITED
 from apexsim.model.model import Model

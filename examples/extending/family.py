@@ -2,7 +2,7 @@
 
 import json
 
-from apexsim.model import cells, families
+from apexsim.model import count, families
 from apexsim.model.builders import attention, block, ffn, uniform
 from apexsim.model.config import Config, parse_config
 from apexsim.model.model import Model
@@ -19,5 +19,5 @@ CONFIG = {"model_type": "toy", "hidden_size": 512, "num_attention_heads": 8, "nu
           "num_hidden_layers": 4, "vocab_size": 1000, "max_position_embeddings": 4096}  # fmt: skip
 model = families.build_model(parse_config(json.dumps(CONFIG), "toy.json", "toy"))
 per_layer = 512 * (512 + 2 * 2 * 64 + 512) + 2 * 512 * 2048 + 2 * 512 + 2 * 64
-assert cells.total_parameters(model) == 4 * per_layer + 2 * 1000 * 512 + 512
-print(model.name, f"{cells.total_parameters(model):,} parameters")
+assert count.total_parameters(model) == 4 * per_layer + 2 * 1000 * 512 + 512
+print(model.name, f"{count.total_parameters(model):,} parameters")

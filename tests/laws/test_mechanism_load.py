@@ -13,8 +13,8 @@ from apexsim.cost.load import LARGEST, MOST, Load, read_load
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.cells import Experts
 from apexsim.model.families import load_model
-from apexsim.model.model import Experts
 from apexsim.model.ops import Grouped
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from apexsim.cost.work import Demand, work
 from apexsim.engine.types import FULL
 from apexsim.hardware import load_gpu
+from apexsim.model.cells import LinearAttention
 from apexsim.model.families import load_model
-from apexsim.model.model import LinearAttention
 from apexsim.model.ops import Attend, Axis, Gemm, Grouped, Index, Mla, Op, Scan
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from apexsim.cost.price import Pricer, quantised_apart
 from apexsim.engine.types import BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
-from apexsim.model.ops import Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op
-from apexsim.plan.lower import ACT, StageOps
+from apexsim.model.ops import ACT, Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op
+from apexsim.plan.lower import StageOps
 from apexsim.plan.plan import Plan
 
 Array = NDArray[np.float64]

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from apexsim.errors import InputError
+from apexsim.model.cell import Cell
+from apexsim.model.cells import Attention, Ffn
 from apexsim.model.config import HEADS, INNER, POSITIONS, Config
-from apexsim.model.model import Attention, Block, Cell, Ffn, Model, Stack
+from apexsim.model.model import Block, Model, Stack
 
 DEFAULT_LENGTH = 2048  # where a config names no maximum length (Falcon)
 SLIDING = ("sliding_attention", "chunked_attention", "sliding")

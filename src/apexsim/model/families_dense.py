@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from apexsim.errors import InputError
 from apexsim.model.builders import attention, block, ffn, frame, rope_dim, uniform, windows
+from apexsim.model.cell import Cell
 from apexsim.model.config import HEADS, Config
-from apexsim.model.model import Block, Cell, Model
+from apexsim.model.model import Block, Model
 
 IMAGE_TOKENS = 4 * 1601  # Llama 3.2 Vision: most tiles of an image x (patches + class token) that cross-attention reads
 MLLAMA_SERVED = "vLLM serves Llama 3.2 Vision up to 0.10.2 only: newer ones refuse the architecture"  # its list of former models

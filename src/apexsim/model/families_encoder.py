@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from apexsim.errors import InputError
 from apexsim.model.builders import attention, block, ffn, stack
+from apexsim.model.cells import Attention, Ffn
 from apexsim.model.config import Config
-from apexsim.model.model import Attention, Block, Ffn, Model
+from apexsim.model.model import Block, Model
 from apexsim.model.towers import linear
 
 WHISPER_SECONDS_POSITIONS = 1500  # encoder positions of a 30 s window (max_source_positions)

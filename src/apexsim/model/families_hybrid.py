@@ -9,9 +9,11 @@ from dataclasses import replace
 
 from apexsim.errors import InputError
 from apexsim.model.builders import SLIDING, attention, block, ffn, frame, rope_dim
+from apexsim.model.cell import Cell
+from apexsim.model.cells import NO_INDEXER, Attention, Ffn, Indexer, LatentAttention, LinearAttention
 from apexsim.model.config import HEADS, INNER, Config
 from apexsim.model.families_moe import experts, is_moe, latent, mtp
-from apexsim.model.model import Attention, Block, Cell, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.model.model import Block, Model
 
 MAMBA, MOE, ATTENTION, MLP = "mamba", "moe", "attention", "mlp"
 PATTERN = {"M": MAMBA, "E": MOE, "*": ATTENTION, "-": MLP}  # letters of Nemotron-H's hybrid_override_pattern
@@ -133,8 +135,7 @@ def _compressed(c: Config, ratio: int) -> LatentAttention:
         c.count(*HEADS), c.count("q_lora_rank"), dim - rope, dim - rope, rope, dim, window=c.count("sliding_window"),
         compress=ratio, shared_kv=True, o_groups=c.count("o_groups"), o_rank=c.count("o_lora_rank"), sinks=True,
         extra=extra,
-        index_heads=c.count("index_n_heads") if indexed else 0, index_dim=index if indexed else 0,
-        index_top_k=c.count("index_topk") if indexed else 0,
+        index=Indexer(c.count("index_n_heads"), index, c.count("index_topk")) if indexed else NO_INDEXER,
     )  # fmt: skip
 
 

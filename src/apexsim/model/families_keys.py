@@ -12,10 +12,12 @@ from typing import Any
 
 from apexsim.errors import InputError
 from apexsim.model.builders import SLIDING, attention, block, ffn, frame, max_length
-from apexsim.model.cells import total_parameters
+from apexsim.model.cell import Cell
+from apexsim.model.cells import Attention, Experts, Ffn
 from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
+from apexsim.model.count import total_parameters
 from apexsim.model.families_moe import is_moe, latent, mtp
-from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, Model
+from apexsim.model.model import Block, Model
 from apexsim.model.towers import linear
 from apexsim.units import format_count
 

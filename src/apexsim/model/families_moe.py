@@ -11,9 +11,10 @@ from typing import Any
 
 from apexsim.errors import InputError
 from apexsim.model.builders import SLIDING, attention, block, ffn, frame, windows
-from apexsim.model.cells import parameters
+from apexsim.model.cell import Cell
+from apexsim.model.cells import NO_INDEXER, Attention, Experts, Indexer, LatentAttention
 from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
-from apexsim.model.model import Attention, Block, Cell, Experts, LatentAttention, Model
+from apexsim.model.model import Block, Model
 
 CHUNK_EVERY = 4  # Llama 4: every fourth layer attends to everything, without rotary positions
 
@@ -48,7 +49,7 @@ def is_moe(c: Config) -> list[bool]:
 def mtp(c: Config, one: Block) -> tuple[tuple[str, int], ...]:
     """Multi-token prediction: blocks like the last one, each with a projection of 2 hidden widths and three norms."""
     layers = c.count("num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers", default=0, low=0)
-    body = one.norm_parameters + sum(n for cell in one.cells for n in parameters(cell, c.hidden).values())
+    body = one.norm_parameters + sum(n for cell in one.cells for n in cell.count(c.hidden).values())
     return (("mtp", layers * (body + 2 * c.hidden**2 + 3 * c.hidden)),) if layers else ()
 
 
@@ -91,7 +92,7 @@ def minimax_m3(c: Config) -> Model:
     if sparse is not None:
         kept = sparse.count("sparse_topk_blocks") * sparse.count("sparse_block_size")
         heads, width = sparse.count("sparse_num_index_heads"), sparse.count("sparse_index_dim")
-        indexed = replace(full, index_heads=heads, index_dim=width, index_top_k=kept)
+        indexed = replace(full, index=Indexer(heads, width, kept))
         mixers = [indexed if s else full for s in sparse.per_layer("sparse_attention_freq", c.layers) or []]
     return _mixed(c, mixers, experts(c), dense_inner=c.count("dense_intermediate_size"))
 
@@ -106,11 +107,11 @@ def gpt_oss(c: Config) -> Model:
 def latent(c: Config) -> LatentAttention:
     """Latent attention from DeepSeek's keys, with an indexer where the config has one."""
     heads = c.count(*HEADS)
-    index = c.count("index_n_heads", default=0, low=0)
+    scorers = c.count("index_n_heads", default=0, low=0)
+    index = Indexer(scorers, c.count("index_head_dim"), c.count("index_topk")) if scorers else NO_INDEXER
     return LatentAttention(
         heads, c.count("q_lora_rank", default=0, low=0), c.count("kv_lora_rank"), c.count("qk_nope_head_dim"),
-        c.count("qk_rope_head_dim"), c.count("v_head_dim"), index_heads=index,
-        index_dim=c.count("index_head_dim") if index else 0, index_top_k=c.count("index_topk") if index else 0,
+        c.count("qk_rope_head_dim"), c.count("v_head_dim"), index,
     )  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def deepseek(c: Config) -> Model:
     """Latent attention, dense first layers, shared and routed experts: DeepSeek V2-V3.2, Kimi K2, GLM-5."""
     cell = latent(c)
     kinds = c.per_layer("indexer_types", c.layers) or ["full"] * c.layers
-    mixers: list[Cell] = [replace(cell, index_shared=kind == "shared") for kind in kinds]
+    mixers: list[Cell] = [replace(cell, index=replace(cell.index, shared=kind == "shared")) for kind in kinds]
     return _mixed(c, mixers, experts(c), rope_dim=cell.rope_dim)
 
 

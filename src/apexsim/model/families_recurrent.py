@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from apexsim.model.builders import attention, block, ffn, frame
+from apexsim.model.cell import Cell
+from apexsim.model.cells import Experts, LinearAttention
 from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
 from apexsim.model.families_moe import experts, is_moe
-from apexsim.model.model import Cell, Experts, LinearAttention, Model
+from apexsim.model.model import Model
 
 JAMBA_HEAD = 64  # channels that stand for one head of the scan
 SHORT_CONVOLUTION = "no kernel of its short convolutions was measured: priced by the bytes they move (roofline)"

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+ACT = 2.0  # bytes of an activation between kernels: engines keep the residual stream in 16 bit
+
 
 class Axis(IntEnum):
     """Which count of the step an op grows with."""

@@ -10,7 +10,9 @@ from dataclasses import replace
 from math import ceil, isqrt
 
 from apexsim.errors import InputError
-from apexsim.model.model import Attention, Cell, Experts, Ffn, Model, Stack
+from apexsim.model.cell import Cell
+from apexsim.model.cells import Attention, Experts, Ffn
+from apexsim.model.model import Model, Stack
 
 FRONT = ("audio input", "image input", "encoder position")  # extra parts that belong to the encoder
 DEFAULT_TOP_K = 2
@@ -81,7 +83,7 @@ def with_image(model: Model, size: int) -> Model:
 
 def routed(model: Model) -> bool:
     """Whether any layer of the generating stack is routed."""
-    return any(isinstance(cell, Experts) for block in model.decoder.blocks for cell in block.cells)
+    return any(cell.route(model.hidden) for block in model.decoder.blocks for cell in block.cells)
 
 
 def routed_experts(model: Model) -> tuple[int, ...]:

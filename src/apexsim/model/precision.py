@@ -12,15 +12,15 @@ from collections import Counter
 from dataclasses import dataclass
 
 from apexsim.errors import InputError
-from apexsim.model.cells import model_parameters
+from apexsim.model.cell import LINEAR
 from apexsim.model.config import Config
+from apexsim.model.count import model_parameters
 from apexsim.model.dtypes import dtype, with_bits
 from apexsim.model.model import Model
 from apexsim.model.modules import HEAD, Patterns, modules
 from apexsim.model.parts import routed
 from apexsim.model.quantisation import Scheme, listless, scheme_of
 
-LINEAR = ("attention", "ffn", "experts", "shared")
 IN_NAME = (  # words of a checkpoint's name -> format; the first row whose words stand there together counts
     ("nvfp4", "nvfp4"), ("mxfp4", "mxfp4"), ("fp4", "nvfp4"), ("fp8-block", "fp8_block"), ("mxfp8", "fp8~8.25"), ("fp8", "fp8"),
     ("w8a8", "w8a8"), ("w4a16", "int4"), ("w8a16", "int8"), ("w4a8", "w4a8"), ("bnb-4bit", "nf4"), ("bnb-8bit", "int8"),

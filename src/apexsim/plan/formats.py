@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from apexsim.model.cell import LINEAR
 from apexsim.model.dtypes import dtype
-from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
-from apexsim.model.precision import LINEAR
+from apexsim.model.model import Model
 from apexsim.plan.lower import kernel_for
 from apexsim.plan.plan import Precision
 
-PARTS: dict[type[Cell], str] = {
-    Attention: "attention",
-    LatentAttention: "attention",
-    LinearAttention: "attention",
-    Ffn: "ffn",
-    Experts: "experts",
-}
 UNITS = {"fp8": "FP8", "fp4": "FP4", "int8": "INT8"}
 # Formats that are always priced by the kernels of another one.
 LIKE = {"w4a8": "w4a8 weights are priced as 4-bit weights multiplied in 16 bit: no kernel with 8-bit activations was measured"}
@@ -29,8 +22,8 @@ def formats_of(model: Model, precision: Precision) -> tuple[str, ...]:
 
 def parts_of(model: Model) -> tuple[str, ...]:
     """The parts with linear weights that a model has."""
-    cells = [cell for block in model.decoder.blocks for cell in block.cells]
-    there = {PARTS[type(cell)] for cell in cells} | {"shared" for cell in cells if isinstance(cell, Experts) and cell.shared_inner}
+    counts = [cell.count(model.hidden) for block in model.decoder.blocks for cell in block.cells]
+    there = {part for count in counts for part, n in count.items() if n}
     return tuple(part for part in LINEAR if part in there)
 
 

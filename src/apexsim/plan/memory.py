@@ -20,7 +20,7 @@ from math import ceil
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
-from apexsim.model.model import Cell, Experts, Ffn, LinearAttention, Model
+from apexsim.model.model import Model
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import Pool, concurrency, kv_pool, request_blocks, token_line
 from apexsim.plan.space import cell_split, routed
@@ -74,7 +74,8 @@ def activations(model: Model, plan: Plan, engine: EngineRow, last: bool = True) 
     """
     rules, tokens = engine.memory, engine.profile_tokens or engine.max_num_batched_tokens
     lanes = plan.attention.dp / plan.ffn.dp
-    inner = max((_inner(cell, plan) for block in model.decoder.blocks for cell in block.cells), default=0.0)
+    cells = (cell for block in model.decoder.blocks for cell in block.cells)
+    inner = max((cell.token_width(*cell_split(cell, plan)) for cell in cells), default=0.0)
     forward = rules.forward_factor * tokens * (4 * model.hidden * max(1.0, lanes) + 6 * inner * lanes)
     if not last or not model.has_head:
         return forward
@@ -86,14 +87,6 @@ def activations(model: Model, plan: Plan, engine: EngineRow, last: bool = True) 
         else 0
     )
     return max(forward, sampler)
-
-
-def _inner(cell: Cell, plan: Plan) -> float:
-    """Inner width per token and device; a token passes through top_k experts."""
-    tp, ep = cell_split(cell, plan)
-    if isinstance(cell, Ffn):
-        return cell.inner / tp
-    return (cell.top_k * cell.inner + cell.shared_inner) / (tp * ep) if isinstance(cell, Experts) else 0.0
 
 
 def non_torch(plan: Plan, cluster: Cluster, engine: EngineRow) -> float:
@@ -171,7 +164,7 @@ def _stage_room(
         parts[DISPATCH] = rules.dispatch_bytes
     kv = BUDGETS[rules.budget](fraction, total, parts, rules.graphs_in_budget)
     pool = kv_pool(plan, stage, engine)
-    if rules.state_share and _recurrent(stage):
+    if rules.state_share and stage.recurrent:
         parts["recurrent state"] = kv * rules.state_share / (1.0 + rules.state_share)
         kv -= parts["recurrent state"]
     if kv < pool.block_bytes:
@@ -189,10 +182,6 @@ def _stage_room(
     ledger = (*parts.items(), ("KV cache", kv), ("free", free))
     around = (max(0.0, kv + rules.kv_low_bytes), max(0.0, kv + rules.kv_high_bytes))
     return Room(kv, blocks, tokens, pool.block_tokens, many, max_model_len, ledger, stage.index, pool, around)
-
-
-def _recurrent(stage: Stage) -> bool:
-    return any(isinstance(cell, LinearAttention) for block, _ in stage.layers for cell in block.cells)
 
 
 def _lane_blocks(pool: Pool, count: int, concurrency: float, max_model_len: int) -> int:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from apexsim.engines import EngineRow
-from apexsim.model import cells
+from apexsim.model.cell import Cell
 from apexsim.model.dtypes import dtype
-from apexsim.model.model import Attention, Cell, LatentAttention
 from apexsim.plan.plan import Plan
 from apexsim.plan.weights import Stage
 
@@ -57,11 +56,8 @@ Kind = tuple[int, int, float]  # tokens looked back, spare blocks, bytes per tok
 def kv_token_bytes(cell: Cell, tp: int, plan: Plan, engine: EngineRow) -> float:
     """Cache of one cell per token and device [byte]; some engines pad latent rows."""
     element = dtype(plan.precision.kv).stored
-    size = cells.kv_bytes(cell, tp, element)
-    if isinstance(cell, LatentAttention) and engine.memory.latent_pad:
-        width = cell.kv_rank + cell.rope_dim
-        size += (ceil(width / engine.memory.latent_pad) * engine.memory.latent_pad - width) * element
-    return size
+    size, width, pad = cell.kv_bytes(tp, element), cell.latent_width(), engine.memory.latent_pad
+    return size + (ceil(width / pad) * pad - width) * element if pad else size
 
 
 def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
@@ -77,8 +73,8 @@ def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
     tokens = engine.block_size
     if not kinds:
         return Pool(max(state * recurrent, 1.0), (), 1, 1)
-    crossed = sum(n * _crossed(cell, plan) for block, n in stage.layers for cell in block.cells)
-    if crossed:  # what a request keeps of the encoder's output, as blocks of the one pool
+    crossed = _crossed(plan, stage)
+    if crossed:
         return Pool(tokens * row, (Group(tokens),), 0, ceil(crossed / (tokens * row)))
     alike = not recurrent and len({kind[:2] for kind in kinds}) == 1
     if alike and engine.memory.kv_pool == "groups":
@@ -88,6 +84,13 @@ def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
         held = 0 if apart else ceil(state * recurrent / (tokens * row))
         return Pool(tokens * row, (Group(tokens),), 0, held, state * recurrent if apart else 0.0)
     return _grouped(kinds, state, recurrent, engine)
+
+
+def _crossed(plan: Plan, stage: Stage) -> float:
+    """Keys and values of the encoder's output that a request holds on a device as long as it runs, as blocks of the one pool [byte]."""
+    layers = ((cell, n) for block, n in stage.layers for cell in block.cells)
+    held = sum(n * cell.prompt_elements(plan.attention.tp) * cell.source for cell, n in layers)
+    return held * dtype(plan.precision.kv).stored
 
 
 def _grouped(kinds: Counter[Kind], state: float, recurrent: int, engine: EngineRow) -> Pool:
@@ -112,29 +115,14 @@ def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], 
     for block, n in stage.layers:
         for cell in block.cells:
             each = kv_token_bytes(cell, plan.attention.tp, plan, engine)
-            held = cells.state_bytes(cell, plan.attention.tp)
+            held = cell.state_bytes(plan.attention.tp)
             if each:
-                kinds[(*_reach(cell), each)] += n
+                kinds[(*cell.reach(), each)] += n
             if held:
                 largest, recurrent = max(largest, held), recurrent + n
     if kinds and stage.mtp and engine.draft_tokens:
         kinds[min(kinds)] += 1  # the draft layer is of the kind that looks back farthest: (0, 0) sorts first
     return kinds, largest, recurrent
-
-
-def _crossed(cell: Cell, plan: Plan) -> float:
-    """Keys and values of the encoder's output that a request holds on a device as long as it runs [byte]."""
-    if not isinstance(cell, Attention) or not cell.cross:
-        return 0.0
-    return cells.prompt_elements(cell, plan.attention.tp) * cell.source * dtype(plan.precision.kv).stored
-
-
-def _reach(cell: Cell) -> tuple[int, int]:
-    """(tokens looked back, spare blocks) of a cell: a window may straddle one more block, a chunk starts on its own."""
-    window = cells.kv_window(cell)
-    if not window:
-        return (0, 0)
-    return (window, 0) if isinstance(cell, Attention) and cell.chunk else (window - 1, 1)
 
 
 def request_blocks(pool: Pool, length: int, engine: EngineRow) -> int:

@@ -21,12 +21,11 @@ from math import gcd
 from apexsim.engines import engine_facts
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
-from apexsim.model.cells import split_rules
-from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.model.cell import Cell, Place
+from apexsim.model.model import Block, Model
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan, Precision
 
-MIXERS = (Attention, LatentAttention, LinearAttention)
 LANES = 64  # attention lanes of one replica; the largest deployments described run 144 (DeepSeek-V3 report, 3.4)
 
 
@@ -69,13 +68,16 @@ def blocks(model: Model) -> tuple[Block, ...]:
     return tuple(stack.blocks[i] for i in sorted(set(stack.layers)))
 
 
+SPLITS: dict[Place, Callable[[Plan], tuple[int, int]]] = {
+    "attention": lambda plan: (plan.attention.tp, 1),
+    "ffn": lambda plan: (plan.ffn.tp * plan.ffn.ep, 1),
+    "experts": lambda plan: (plan.ffn.tp, plan.ffn.ep),
+}
+
+
 def cell_split(cell: Cell, plan: Plan) -> tuple[int, int]:
     """(tp, ep) that divide a cell; a dense FFN beside expert parallel ones is divided over the whole group."""
-    if isinstance(cell, MIXERS):
-        return plan.attention.tp, 1
-    if isinstance(cell, Ffn):
-        return plan.ffn.tp * plan.ffn.ep, 1
-    return plan.ffn.tp, plan.ffn.ep
+    return SPLITS[cell.place](plan)
 
 
 def _coprime(plan: Plan, scene: Scene) -> str | None:
@@ -92,13 +94,11 @@ def _stages(plan: Plan, scene: Scene) -> str | None:
     return f"{plan.stages} stages for {layers} layers" if plan.stages > layers else None
 
 
-def _splits(kinds: tuple[type, ...]) -> Callable[[Plan, Scene], str | None]:
+def _splits(*places: Place) -> Callable[[Plan, Scene], str | None]:
     def why(plan: Plan, scene: Scene) -> str | None:
         for block in blocks(scene.model):
             for cell in block.cells:
-                reason = (
-                    split_rules(cell, scene.model.hidden, *cell_split(cell, plan)) if isinstance(cell, kinds) else None
-                )
+                reason = cell.split_rules(*cell_split(cell, plan)) if cell.place in places else None
                 if reason:
                     return reason
         return None
@@ -128,8 +128,8 @@ RULES = (
     Rule("no more lanes than the bound", _lanes),
     Rule("experts split both ways stay in a node", _mixed),
     Rule("a layer for every stage", _stages),
-    Rule("attention divides", _splits(MIXERS)),
-    Rule("feed-forward divides", _splits((Ffn, Experts))),
+    Rule("attention divides", _splits("attention")),
+    Rule("feed-forward divides", _splits("ffn", "experts")),
 )
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from apexsim.engines import EngineRow
-from apexsim.model import cells
+from apexsim.model.count import device_vocab, rope_bytes
 from apexsim.model.dtypes import dtype
-from apexsim.model.model import Attention, Block, Cell, Experts, Ffn, LatentAttention, LinearAttention, Model
+from apexsim.model.model import Block, Model
 from apexsim.plan.plan import Plan, Precision
 from apexsim.plan.space import cell_split, stage_layers
 from apexsim.units import MiB
@@ -33,6 +33,11 @@ class Stage:
     first: bool
     last: bool
     mtp: bool = False
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether any of its layers keeps a recurrent state."""
+        return any(cell.recurrent for block, _ in self.layers for cell in block.cells)
 
 
 def stages_of(model: Model, stages: int) -> tuple[Stage, ...]:
@@ -62,7 +67,7 @@ def stage_weights(model: Model, plan: Plan, stage: Stage, engine: EngineRow | No
     An `engine` adds what its own kernels pad, its buffers, and the model's draft layers where it drafts (last stage).
     """
     size = sum(n * _block_weights(model.hidden, plan, block, engine) for block, n in stage.layers)
-    vocab = cells.device_vocab(model, plan.attention.tp)
+    vocab = device_vocab(model, plan.attention.tp)
     precision = plan.precision
     if stage.first:
         size += vocab["embedding"] * stored(precision, "embedding")
@@ -75,7 +80,7 @@ def stage_weights(model: Model, plan: Plan, stage: Stage, engine: EngineRow | No
         size += model.final_norm_parameters * stored(precision, "norm")
         drafts = engine is not None and engine.draft_tokens > 0
         size += 2.0 * dict(model.outside_parts).get("mtp", 0) / plan.attention.tp if drafts else 0.0
-    return size + cells.rope_bytes(model)
+    return size + rope_bytes(model)
 
 
 def _block_weights(hidden: int, plan: Plan, block: Block, engine: EngineRow | None) -> float:
@@ -83,14 +88,14 @@ def _block_weights(hidden: int, plan: Plan, block: Block, engine: EngineRow | No
     for cell in block.cells:
         tp, ep = cell_split(cell, plan)
         whole = engine is not None and engine.memory.shared_experts_whole and ep > 1
-        parts = cells.device_parameters(cell, hidden, tp, ep, 1 if whole else plan.attention.tp)
+        parts = cell.count(hidden, tp, ep, 1 if whole else plan.attention.tp)
         each = {part: stored(plan.precision, part) for part in parts}
         if engine is not None and "experts" in each and _is_mxfp4(plan.precision):
-            each["experts"] *= _padded(cell, hidden, tp, engine)
+            each["experts"] *= cell.padded(hidden, tp, engine.memory.mxfp4_pad_hidden, engine.memory.mxfp4_pad_inner)
         size += sum(n * each[part] for part, n in parts.items())
-        size += 2.0 * cells.absorbed_parameters(cell, tp)
+        size += 2.0 * cell.absorbed(tp)
         if engine is not None:
-            size += sum(unsplit(n * each[part]) for part, n in tensors(cell, hidden, tp, ep))
+            size += sum(unsplit(n * each[part]) for part, n in cell.tensors(hidden, tp, ep))
     return size
 
 
@@ -106,47 +111,8 @@ def unsplit(size: float) -> float:
     return rest if rest <= MiB else 0.0
 
 
-def tensors(cell: Cell, hidden: int, tp: int, ep: int) -> tuple[tuple[str, int], ...]:
-    """Large weight tensors of a cell on one device (part, parameters), fused as engines fuse them."""
-    match cell:
-        case Attention():
-            heads, kv = ceil(cell.heads / tp), 0 if cell.shares_kv else max(1, ceil(cell.kv_heads / tp))
-            value = cell.v_head_dim or cell.head_dim
-            rows = (heads * (2 if cell.gate else 1) + kv) * cell.head_dim + (0 if cell.k_is_v else kv * value)
-            return ("attention", hidden * rows), ("attention", heads * value * hidden)
-        case LatentAttention():
-            heads, rank = ceil(cell.heads / tp), cell.q_rank or hidden
-            up = rank * heads * (cell.nope_dim + cell.rope_dim), cell.kv_rank * heads * (cell.nope_dim + cell.v_dim)
-            down = hidden * (cell.q_rank + cell.kv_rank + cell.rope_dim)
-            return tuple(("attention", n) for n in (down, *up, heads * cell.v_dim * hidden))
-        case Ffn():
-            return _pair("ffn", ceil(cell.inner / tp) * hidden, cell.gated)
-        case Experts():
-            one = ceil(cell.experts / ep) * ceil(cell.inner / tp) * (cell.latent or hidden)
-            return _pair("experts", one, cell.gated) + _pair(
-                "shared", ceil(cell.shared_inner / tp) * hidden, cell.gated
-            )
-        case LinearAttention():
-            return tuple(("attention", ceil(n * k / tp)) for n, k in cell.projections)
-
-
-def _pair(part: str, one: int, gated: bool) -> tuple[tuple[str, int], ...]:
-    return (part, one * (2 if gated else 1)), (part, one)
-
-
 def _is_mxfp4(precision: Precision) -> bool:
     return dtype(precision.weight("experts")).kernel == "mxfp4"
-
-
-def _padded(cell: Cell, hidden: int, tp: int, engine: EngineRow) -> float:
-    """How much larger MXFP4 experts are in memory: their kernels want both widths in multiples."""
-    assert isinstance(cell, Experts)
-    rules, wide, inner = engine.memory, cell.latent or hidden, ceil(cell.inner / tp)
-    return _up(wide, rules.mxfp4_pad_hidden) * _up(inner, rules.mxfp4_pad_inner) / (wide * inner)
-
-
-def _up(width: int, multiple: int) -> int:
-    return ceil(width / multiple) * multiple
 
 
 def _extra(model: Model, plan: Plan, engine: EngineRow | None) -> float:

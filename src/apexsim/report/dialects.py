@@ -14,7 +14,6 @@ from textwrap import wrap
 from typing import Any
 
 from apexsim.engines import EngineRow, load_engine, settled
-from apexsim.model.model import LatentAttention
 from apexsim.plan.flags import Words
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
@@ -50,7 +49,7 @@ class Ask:
     def kv(self) -> str | None:
         """The format of the cache to ask for; None where the engine's own choice is the plan's."""
         kv, model = self.plan.precision.kv, self.setting.model
-        sparse = any(isinstance(c, LatentAttention) and c.index_heads for b in blocks(model) for c in b.cells)
+        sparse = any(c.latent_width() and c.index_bytes() for b in blocks(model) for c in b.cells)
         other = kv != "bf16" or model.kv_dtype not in ("", kv) or sparse  # engines take FP8 for sparse latents
         return kv if other and self.words.has("kv", kv) else None
 

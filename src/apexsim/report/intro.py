@@ -9,9 +9,9 @@ from os.path import isabs
 from apexsim.engines import EngineRow, flags_of, our_flag
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
-from apexsim.model.cells import active_parameters, kv_bytes, total_parameters
+from apexsim.model.count import active_parameters, total_parameters
 from apexsim.model.dtypes import dtype
-from apexsim.model.model import Attention, Model
+from apexsim.model.model import Model
 from apexsim.plan.plan import Precision
 from apexsim.report.draw import percent, sig
 from apexsim.report.figures import objective_words
@@ -42,10 +42,9 @@ def model_line(model: Model, precision: Precision) -> str:
     """Size, shape and number formats."""
     total, active = total_parameters(model), active_parameters(model)
     mixture = f" ({format_count(active)} active)" if active < 0.9 * total else ""
-    cell = next((c for b in model.decoder.blocks for c in b.cells if isinstance(c, Attention)), None)
-    heads = f", {cell.heads} heads, {cell.kv_heads} KV heads" if cell else ""
+    heads = next((f", {words}" for b in model.decoder.blocks for c in b.cells if (words := c.heads_words())), "")
     kv = sum(
-        kv_bytes(c, 1, dtype(precision.kv).stored) for i in model.decoder.layers for c in model.decoder.blocks[i].cells
+        c.kv_bytes(1, dtype(precision.kv).stored) for i in model.decoder.layers for c in model.decoder.blocks[i].cells
     )
     weights = "/".join(dict.fromkeys([precision.default, *(f for _, f in precision.weights)]))
     return (

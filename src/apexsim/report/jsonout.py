@@ -17,7 +17,7 @@ from typing import Any
 
 from apexsim.cost.account import Account
 from apexsim.cost.books import books, typed
-from apexsim.model.cells import active_parameters, total_parameters
+from apexsim.model.count import active_parameters, total_parameters
 from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan

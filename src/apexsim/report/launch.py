@@ -16,7 +16,7 @@ from apexsim.engines import DEFAULT_ENGINE, flags_of, load_engine
 from apexsim.errors import Rejected
 from apexsim.plan.flags import words_of
 from apexsim.plan.limits import at_full_length, served_length, started, unstartable
-from apexsim.plan.lower import Context
+from apexsim.plan.lower import exchanges
 from apexsim.plan.memory import size
 from apexsim.plan.plan import Plan
 from apexsim.report.checkpoint import checkpoint
@@ -120,7 +120,7 @@ def _travel(setting: Setting, plan: Plan) -> str:
 def _exchanged(setting: Setting, plan: Plan) -> bool:
     """Whether tokens were simulated to travel to their experts, instead of all being gathered everywhere."""
     link, per_node = setting.cluster.gpu.link, setting.cluster.per_node
-    return Context(setting.model.hidden, plan, {}, link.span if link.multi_node else per_node).exchange
+    return exchanges(plan, link.span if link.multi_node else per_node)
 
 
 def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:

@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from apexsim.hardware import Cluster
-from apexsim.model.model import Attention, Cell, Experts, Ffn, LatentAttention, LinearAttention
+from apexsim.model.cell import Cell
 from apexsim.model.ops import Axis, Collective
 from apexsim.plan.lower import StageOps
-from apexsim.plan.plan import Layout, Plan
-from apexsim.plan.space import MIXERS, cell_split
+from apexsim.plan.plan import Plan
+from apexsim.plan.space import cell_split
 from apexsim.plan.weights import stages_of
 from apexsim.search.setting import Setting
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{-(-whole // part):,} of {whole:,}" if part > 1 else f"{whole:,}"
-
-
-def _heads(cell: Attention, tp: int, ep: int) -> str:
-    kv = f"{max(1, -(-cell.kv_heads // tp))} of {cell.kv_heads} KV heads" if tp > 1 else f"{cell.kv_heads} KV heads"
-    repeated = f" (each on {tp // cell.kv_heads} GPUs)" if tp > cell.kv_heads else ""
-    span = f", window {cell.window or cell.chunk:,}" if cell.window or cell.chunk else ""
-    return f"{_share(tp, cell.heads)} heads, {kv}{repeated}{span}"
-
-
-def _experts(cell: Experts, tp: int, ep: int) -> str:
-    columns = f", {_share(tp, cell.inner)} columns of each" if tp > 1 else ""
-    shared = f", shared {cell.shared_inner:,}" if cell.shared_inner else ""
-    return f"{_share(ep, cell.experts)} experts ({cell.top_k} per token{columns}{shared})"
-
-
-# How a cell is called, and what of it lies on one GPU at (tp, ep).
-WORDS: dict[type, tuple[str, Callable[[Any, int, int], str]]] = {
-    Attention: ("attention", _heads),
-    LatentAttention: ("latent attention", lambda c, tp, ep: f"{_share(tp, c.heads)} heads, the whole latent"),
-    LinearAttention: ("linear attention", lambda c, tp, ep: f"{_share(tp, c.value_heads)} heads ({c.kind})"),
-    Ffn: ("FFN", lambda c, tp, ep: f"{_share(tp * ep, c.inner)} columns"),
-    Experts: ("experts", _experts),
-}  # fmt: skip
-
-
-def split_of(cell: Cell, plan: Plan) -> Layout:
-    """The layout of a cell under a plan."""
-    return plan.attention if isinstance(cell, MIXERS) else plan.ffn
 
 
 def link_name(cluster: Cluster, op: Collective) -> str:
@@ -83,8 +50,8 @@ def layouts(setting: Setting, plan: Plan, stages: tuple[StageOps, ...]) -> list[
 
 
 def _cell(cell: Cell, plan: Plan) -> dict[str, Any]:
-    name, words = WORDS[type(cell)]
-    return {"cell": name, "layout": str(split_of(cell, plan)), "per_gpu": words(cell, *cell_split(cell, plan))}
+    layout = plan.attention if cell.place == "attention" else plan.ffn
+    return {"cell": cell.name, "layout": str(layout), "per_gpu": cell.words(*cell_split(cell, plan))}
 
 
 def _collective(op: Collective, count: int, cluster: Cluster) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from apexsim.engine.kernel import Outcome, simulate
 from apexsim.engine.types import Costs, Requests
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
-from apexsim.model.model import Attention
 from apexsim.plan.limits import started
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
@@ -43,8 +42,7 @@ def requests_of(workload: Workload) -> Requests:
 def _seats(setting: Setting, found: Room) -> int:
     """Sequences of a lane: no more than requests, and with cross-attention than fit at full length, since what a request
     keeps of the encoder's output stands beside its own blocks."""
-    cells = (cell for block in setting.model.decoder.blocks for cell in block.cells)
-    crossed = any(isinstance(cell, Attention) and cell.cross for cell in cells)
+    crossed = any(cell.cross for block in setting.model.decoder.blocks for cell in block.cells)
     return min(setting.workload.size, int(found.max_concurrency)) if crossed else setting.workload.size
 
 

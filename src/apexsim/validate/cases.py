@@ -18,8 +18,9 @@ from apexsim.engine.types import AHEAD
 from apexsim.engines import EngineRow, closest, override, server_named, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.model import Experts, Model
+from apexsim.model.model import Model
 from apexsim.model.names import model_names
+from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.validate.rows import MOST, WIDEST, Row, Skipped, flag, model_named, number, whole
 from apexsim.workload.stream import read_trace
@@ -160,7 +161,7 @@ def _layout(row: Row, model: Model) -> tuple[Layout, Layout]:
     if scripted:
         return scripted
     attention = Layout(max(1, whole(row, "attn_dp", 1, most=WIDEST)), whole(row, "attn_tp", 1, 1, WIDEST))
-    if not any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells):
+    if not routed(model):
         return attention, Layout(tp=attention.devices) if attention.dp > 1 else attention
     tp, ep = max(1, whole(row, "moe_tp", 1, most=WIDEST)), max(1, whole(row, "moe_ep", 1, most=WIDEST))
     if tp * ep != attention.devices:

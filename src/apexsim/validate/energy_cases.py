@@ -21,7 +21,8 @@ from apexsim.engine.types import FULL
 from apexsim.engines import server_named
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.model import Experts, Model
+from apexsim.model.model import Model
+from apexsim.model.parts import routed
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, _engine, served_precision
@@ -83,8 +84,7 @@ def understand(row: Row, prompt_scale: float = 1.0) -> Run | Skipped:
     family = next((v for k, v in ALIKE.items() if row["model"].startswith(k)), "qwen3")
     label = {"bfloat16": "bf16"}.get(row["precision"], row["precision"])
     gpus, dp, ep = whole(row, "gpus", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST)), max(1, whole(row, "ep", 1, most=WIDEST))
-    routed = any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells)
-    ffn = Layout(1, gpus // ep, ep) if routed else Layout(1, gpus)
+    ffn = Layout(1, gpus // ep, ep) if routed(model) else Layout(1, gpus)
     plan = Plan(1, 1, Layout(dp, gpus // dp), ffn, served_precision(family, label, ""))
     prompt = number(row, "isl_mean")
     if math.isnan(prompt):

@@ -15,7 +15,7 @@ import numpy as np
 
 from apexsim.engines import load_engine, override, settled
 from apexsim.hardware import Cluster, load_gpu
-from apexsim.model.model import Experts
+from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, served_precision
 from apexsim.validate.rows import WIDEST, Row, Skipped, model_named, number, whole
@@ -34,7 +34,7 @@ def offline(row: Row, where: Path) -> Case | Skipped:
     if not row["config"]:
         return Skipped(row["id"], "the row names no bundled model", labels)
     model, gpu = model_named(row["config"]), load_gpu(row["gpu"])
-    attention, ffn = layouts(row, any(isinstance(c, Experts) for b in model.decoder.blocks for c in b.cells))
+    attention, ffn = layouts(row, routed(model))
     family = next((f for prefix, f in FAMILY.items() if row["config"].startswith(prefix)), "modelopt")
     label = "fp4" if family == "gptoss" else row["precision"].lower()  # gpt-oss has MXFP4 experts whatever the label says
     kv = "bf16" if family == "gptoss" and gpu.arch == "hopper" else "fp8"
@@ -51,13 +51,13 @@ def offline(row: Row, where: Path) -> Case | Skipped:
     return Case(row["id"], model, cluster, engine, plan, work, isl + osl, measured, labels)
 
 
-def layouts(row: Row, routed: bool) -> tuple[Layout, Layout]:
+def layouts(row: Row, mixture: bool) -> tuple[Layout, Layout]:
     """Attention and FFN of a row: attention data parallel over ep ranks where the row says so, or leaves ep open."""
     tp, dp, ep = (max(1, whole(row, key, 1, most=WIDEST)) for key in ("tp", "attn_dp", "ep"))
-    if routed and not row["ep"] and tp > 1:
+    if mixture and not row["ep"] and tp > 1:
         dp = ep = tp
     width = max(tp, dp, ep)
     attention = Layout(dp, max(1, width // dp)) if dp > 1 else Layout(1, width)
-    if not routed:
+    if not mixture:
         return attention, Layout(1, width)
     return attention, Layout(1, width // ep, ep)
