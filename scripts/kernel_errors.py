@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from apexsim.cost import attention as attn
-from apexsim.cost.attention import AttentionSurface, Match, Shape
+from apexsim.cost.attention import AttentionSurface, Match
 from apexsim.cost.bank import Bank
 from apexsim.cost.comm import Curve
 from apexsim.cost.experts import ExpertSurface
@@ -26,6 +26,7 @@ from apexsim.cost.experts import Match as Near
 from apexsim.cost.gemm import GemmSurface
 from apexsim.cost.kernels import Table, Tables, systems
 from apexsim.cost.library import ENGINES
+from apexsim.cost.shapes import Heads
 
 MARKS = ("<!-- errors: begin -->", "<!-- errors: end -->")
 PAIRS = (("h100_sxm", "h200_sxm"), ("b200_sxm", "b300_sxm"), ("h200_sxm", "b200_sxm"), ("h100_sxm", "l40s"),
@@ -76,7 +77,7 @@ def attention_planes(table: Table, surface: Callable[[Table], AttentionSurface],
         for i in range(1, len(table.axes[name]) - 1):
             rest = surface(without(table, name, i))
             for row in rows:
-                shape = Shape(*(int(x) for x in table.axes["shape"][row]))
+                shape = Heads(*(int(x) for x in table.axes["shape"][row]))
                 other = table.axes["batch" if name == "length" else "length"].astype(float)
                 here = float(table.axes[name][i])
                 b, s = (other, here) if name == "length" else (here, other)
@@ -84,7 +85,7 @@ def attention_planes(table: Table, surface: Callable[[Table], AttentionSurface],
                 out[name].append(relative(seen, np.take(table.seconds[row], i, axis=dim)))
     for row in rows:
         rest = surface(without(table, "shape", row))
-        shape = Shape(*(int(x) for x in table.axes["shape"][row]))
+        shape = Heads(*(int(x) for x in table.axes["shape"][row]))
         match = rest.match(shape)
         if match is not None:
             grid = np.meshgrid(table.axes["batch"].astype(float), table.axes["length"].astype(float), indexing="ij")
@@ -194,7 +195,7 @@ def saturation(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
         surface = AttentionSurface(tables.table("attention", key), tables.peaks)
         found = []
         for row in range(0, len(surface.shapes), 6):
-            shape = Shape(*(int(x) for x in surface.shapes[row]))
+            shape = Heads(*(int(x) for x in surface.shapes[row]))
             cost = surface.saturated(shape, Match(row, 0.0, 1.0))
             batch, length = np.meshgrid(surface.batch, surface.length, indexing="ij")
             many = (batch * length >= attn.SATURATED) & (batch > 1)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from apexsim.cost.bank import Bank, Provenance, load_bank
-from apexsim.cost.experts import KERNELS, Layer, work
 from apexsim.cost.kernels import Tables, manifest
+from apexsim.cost.roofline import KERNELS
+from apexsim.cost.shapes import Layer, expert_work
 from apexsim.errors import InputError
 
 
@@ -48,13 +49,13 @@ def test_balanced_load_is_the_slow_one_at_small_batch() -> None:
 def test_experts_never_beat_the_memory() -> None:
     layer = Layer(7168, 2048, 8, 256, 8, 1)
     tokens = np.array([512.0])
-    nbytes = work(tokens, layer, KERNELS["fp8_block"])[1]
+    nbytes = expert_work(tokens, layer, KERNELS["fp8_block"])[1]
     assert bank("h200_sxm").moe(tokens, **DEEPSEEK, tp=8, ep=1, kernel="fp8_block").seconds[0] > nbytes[0] / 4.8e12
 
 
 def test_a_layer_that_was_not_timed_is_transferred_and_near_its_ideal() -> None:
     priced = bank("h200_sxm").moe([1, 64, 4096], 2048, 1408, 60, 4, 2, 1, "bf16")
-    ideal = work(np.array([1.0, 64, 4096]), Layer(2048, 1408, 4, 60, 2, 1), KERNELS["bf16"])
+    ideal = expert_work(np.array([1.0, 64, 4096]), Layer(2048, 1408, 4, 60, 2, 1), KERNELS["bf16"])
     bound = np.maximum(ideal[0] / 989e12, ideal[1] / 4.8e12)
     assert (priced.provenance >= Provenance.TRANSFERRED).all()
     assert (priced.seconds > bound).all()

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from apexsim.cost.attention import DENSE, KV_BYTES, WORK, AttentionSurface, Match, Shape
+from apexsim.cost.attention import DENSE, AttentionSurface, Match
 from apexsim.cost.grid import convex_minorant
 from apexsim.cost.library import Home, Library
 from apexsim.cost.roofline import LAUNCH, Array, Priced, Provenance, bounds, flat, ideal, labelled, possible, worst
+from apexsim.cost.shapes import ATTENTION, KV_BYTES, Heads
 
 OTHER_ENGINE = 1.0  # distance at which another engine's attention kernel is preferred to this one's nearest shape
 STORED = {"fp16": "bf16", "int8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}  # cache formats that cost alike
@@ -22,7 +23,7 @@ class Ask(NamedTuple):
 
     family: str
     phase: str
-    shape: Shape
+    shape: Heads
     kv_dtype: str = "bf16"
 
     @property
@@ -32,7 +33,7 @@ class Ask(NamedTuple):
 
     def work(self, batch: Array, length: Array) -> tuple[Array, Array]:
         """FLOP and bytes."""
-        return WORK[self.family, self.phase](batch, length, self.shape, KV_BYTES[self.stored])
+        return ATTENTION[self.family, self.phase](batch, length, self.shape, KV_BYTES[self.stored])
 
     @property
     def fastest(self) -> str:

@@ -21,72 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 from apexsim.cost.grid import bilinear, bracket, bridged, continued, convex_minorant
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
+from apexsim.cost.shapes import ATTENTION, KV_BYTES, Heads, area
 
-KV_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0}
 DIM_WEIGHT, GROUP_WEIGHT, COUNT_WEIGHT = 4.0, 1.0, 0.3  # how much a factor e in d, h/g, g counts against a shape
 SATURATED = 8192  # tokens in flight from which a batch of prompts is taken to fill the GPU
 TOKEN_AREA = 500.0  # query-key pairs that take as long as one prompt token's own traffic (least leave-one-out error)
 DENSE = np.exp2(np.arange(0.0, 20.01, 1 / 12))  # lengths on which the cost of a prompt is tabulated
-
-
-class Shape(NamedTuple):
-    """Heads of one device: query heads, kv heads, head size, window (0 = none)."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    window: int = 0
-
-
-def decode_work(batch: Array, context: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of decode attention."""
-    seen = np.minimum(context, shape.window) if shape.window else context
-    cache = 2.0 * batch * seen * shape.kv_heads * shape.head_dim * kv_bytes
-    return 4.0 * batch * seen * shape.heads * shape.head_dim, cache + 4.0 * batch * shape.heads * shape.head_dim
-
-
-def area(length: Array, window: float) -> Array:
-    """Query-key pairs of a causal prompt: l(l+1)/2, or W·l - W(W-1)/2 beyond a window W."""
-    w = np.minimum(length, window) if window else length
-    return w * length - w * (w - 1) / 2
-
-
-def prefill_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of causal prefill attention."""
-    tokens = batch * length * shape.head_dim
-    flop = 4.0 * batch * shape.heads * shape.head_dim * area(length, shape.window)
-    return flop, tokens * (4.0 * shape.heads + 2 * kv_bytes * shape.kv_heads)
-
-
-def latent_decode_work(batch: Array, context: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of absorbed latent attention: K is the whole latent (head_dim), V the part without rope (8/9)."""
-    flop = 2.0 * batch * context * shape.heads * shape.head_dim * (1 + LATENT_V)
-    read = batch * context * shape.head_dim * kv_bytes
-    return flop, read + 2.0 * batch * shape.heads * shape.head_dim * (1 + LATENT_V)
-
-
-def latent_prefill_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of decompressed latent attention: heads of head_dim for Q and K, of 2/3 of it for V and O."""
-    del kv_bytes  # decompressed keys and values are 16 bit
-    flop = 2.0 * batch * shape.heads * area(length, shape.window) * shape.head_dim * (1 + EXPANDED_V)
-    return flop, 4.0 * batch * length * shape.heads * shape.head_dim * (1 + EXPANDED_V)
-
-
-def encoder_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of bidirectional attention."""
-    del kv_bytes
-    size = batch * length * shape.head_dim * shape.heads
-    return 4.0 * size * length, 8.0 * size
-
-
-LATENT_V, EXPANDED_V = 512 / 576, 128 / 192  # DeepSeek-V2 and later, Kimi K2: latent 512 + 64, heads 128 + 64 and 128
-WORK: dict[tuple[str, str], Callable[[Array, Array, Shape, float], tuple[Array, Array]]] = {
-    ("attention", "generation"): decode_work,
-    ("attention", "context"): prefill_work,
-    ("mla", "generation"): latent_decode_work,
-    ("mla", "context"): latent_prefill_work,
-    ("encoder", "context"): encoder_work,
-}
 
 
 class Match(NamedTuple):
@@ -102,7 +42,7 @@ class AttentionSurface:
 
     def __init__(self, table: Table, peaks: Peaks, family: str = "attention") -> None:
         self.phase, kv, self.engine, self.compute = table.key
-        self.kv_bytes, self.peaks, self.work = KV_BYTES[kv], peaks, WORK[family, self.phase]
+        self.kv_bytes, self.peaks, self.work = KV_BYTES[kv], peaks, ATTENTION[family, self.phase]
         self.family = family
         self.shapes: Array = table.axes["shape"].astype(float)
         self.batch, self.length = table.axes["batch"].astype(float), table.axes["length"].astype(float)
@@ -110,7 +50,7 @@ class AttentionSurface:
         self.launch = 0.9 * float(np.nanmin(table.seconds))
         self._planes: dict[int, tuple[Array, NDArray[np.bool_]]] = {}
 
-    def match(self, shape: Shape) -> Match | None:
+    def match(self, shape: Heads) -> Match | None:
         """The nearest measured shape with this very window; None when the window was not timed."""
         rows = np.flatnonzero(self.shapes[:, 3] == shape.window)
         if rows.size == 0:
@@ -125,9 +65,9 @@ class AttentionSurface:
         scale = shape.kv_heads / g[best] if self.phase == "generation" else shape.heads / h[best]
         return Match(int(rows[best]), float(distance[best]), float(scale))
 
-    def shape(self, row: int) -> Shape:
+    def shape(self, row: int) -> Heads:
         """One measured shape."""
-        return Shape(*(int(x) for x in self.shapes[row]))
+        return Heads(*(int(x) for x in self.shapes[row]))
 
     def plane(self, row: int) -> tuple[Array, NDArray[np.bool_]]:
         """Seconds [batch, length] of one measured shape, holes filled by `continued`, and the mask of holes."""
@@ -138,7 +78,7 @@ class AttentionSurface:
             self._planes[row] = continued(known, best)[0], np.isnan(self.seconds[row])
         return self._planes[row]
 
-    def best(self, batch: Array, length: Array, shape: Shape) -> Array:
+    def best(self, batch: Array, length: Array, shape: Heads) -> Array:
         """Ideal time [s] on the GPU that was measured."""
         return ideal(*self.work(batch, length, shape, self.kv_bytes), self.peaks, self.compute)
 
@@ -151,7 +91,7 @@ class AttentionSurface:
         window = float(self.shapes[row, 3])
         return lambda length: area(length, window) + TOKEN_AREA * length
 
-    def price(self, batch: ArrayLike, length: ArrayLike, shape: Shape, match: Match) -> Priced:
+    def price(self, batch: ArrayLike, length: ArrayLike, shape: Heads, match: Match) -> Priced:
         """Seconds on the GPU that was measured; batch and length broadcast."""
         b, s = np.asarray(batch, float), np.asarray(length, float)
         row, column = bracket(self.batch, b * match.scale), bracket(self.length, s, self.position(match.row))
@@ -164,7 +104,7 @@ class AttentionSurface:
             label = worst(label, Provenance.TRANSFERRED)
         return Priced(transfer(seconds, self.launch, here, there), label)
 
-    def saturated(self, shape: Shape, match: Match) -> Array:
+    def saturated(self, shape: Heads, match: Match) -> Array:
         """Cost [s] of one more prompt of DENSE lengths in a batch that fills the GPU, on the GPU that was measured.
 
         Per measured length the smallest batch with SATURATED tokens in flight (else the largest timed) is divided by

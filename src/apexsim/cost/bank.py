@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike
 
 from apexsim.cost import attend, comm, dispatch, gemm, quantise, scan
 from apexsim.cost import experts as moe
-from apexsim.cost.attention import Shape
-from apexsim.cost.comm import Wire, collective_formula
 from apexsim.cost.grid import rising
 from apexsim.cost.kernels import ROOT
 from apexsim.cost.library import GpuLike, Library
+from apexsim.cost.ring import Wire, collective_formula
 from apexsim.cost.roofline import BYTE_SHARE, Peaks, Priced, Provenance, labelled
+from apexsim.cost.shapes import Heads, Layer, Route, State
 
 __all__ = ["Bank", "Peaks", "Priced", "Provenance", "collective_formula", "load_bank", "rising"]
 
@@ -96,12 +96,12 @@ class Bank:
 
     def encoder(self, batch: ArrayLike, length: ArrayLike, heads: int, head_dim: int) -> Priced:
         """Bidirectional attention of `batch` sequences of `length` tokens or patches."""
-        ask = attend.Ask("encoder", "context", Shape(heads, heads, head_dim))
+        ask = attend.Ask("encoder", "context", Heads(heads, heads, head_dim))
         return attend.price(self.library, ask, batch, length)
 
     def encoder_saturated(self, length: ArrayLike, heads: int, head_dim: int) -> tuple[Priced, float]:
         """As `prefill_saturated` and `prefill_launch`, for bidirectional attention."""
-        ask = attend.Ask("encoder", "context", Shape(heads, heads, head_dim))
+        ask = attend.Ask("encoder", "context", Heads(heads, heads, head_dim))
         return attend.marginal(self.library, ask, length), attend.launch(self.library, ask)
 
     def moe(self, tokens: ArrayLike, hidden: int, inner: int, experts: int, top_k: int, tp: int, ep: int, kernel: str,
@@ -111,13 +111,13 @@ class Bank:
         tokens: of the whole layer, all ep ranks together; inner: of a whole expert, before tp; kernel: as in `gemm`,
         where mxfp4 is W4A8 on GPUs with FP4 units and W4A16 elsewhere; distribution: of the load, see experts.LOADS.
         """
-        layer = moe.Layer(hidden, inner, top_k, experts, tp, ep, gated)
+        layer = Layer(hidden, inner, top_k, experts, tp, ep, gated)
         return moe.price(self.library, tokens, layer, kernel, distribution)
 
     def scan(self, kind: str, phase: str, batch: ArrayLike, length: ArrayLike, key_heads: int, value_heads: int,
              key_dim: int, value_dim: int) -> Priced:  # fmt: skip
         """Convolution and scan of a linear-attention layer (gdn, kda, mamba2); phase: context or generation."""
-        state = scan.State(key_heads, value_heads, key_dim, value_dim)
+        state = State(key_heads, value_heads, key_dim, value_dim)
         return scan.scan(self.library, kind, phase, batch, length, state)
 
     def collective(self, kind: str, nbytes: ArrayLike, gpus: int, graph: bool = True, nccl: bool = False,
@@ -155,7 +155,7 @@ class Bank:
 
         low_latency: the decode kernels, else the high-throughput ones of prefill.
         """
-        route = dispatch.Route(hidden, top_k, experts)
+        route = Route(hidden, top_k, experts)
         return dispatch.price(self.library, tokens, route, gpus, low_latency, nodes)
 
     def dispatch_measured(self, gpus: int, nodes: int, low_latency: bool) -> bool:
@@ -172,11 +172,11 @@ class Bank:
 
 
 def _ask(phase: str, heads: int, kv_heads: int, head_dim: int, window: int, kv_dtype: str) -> attend.Ask:
-    return attend.Ask("attention", phase, Shape(heads, kv_heads, head_dim, window), kv_dtype)
+    return attend.Ask("attention", phase, Heads(heads, kv_heads, head_dim, window), kv_dtype)
 
 
 def _latent(phase: str, heads: int, head_dim: int, kv_dtype: str) -> attend.Ask:
-    return attend.Ask("mla", phase, Shape(heads, heads if phase == "context" else 1, head_dim), kv_dtype)
+    return attend.Ask("mla", phase, Heads(heads, heads if phase == "context" else 1, head_dim), kv_dtype)
 
 
 _BANKS: dict[tuple[Any, ...], Bank] = {}

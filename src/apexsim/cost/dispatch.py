@@ -7,29 +7,19 @@ a route that was not timed is scaled by its bytes.  Ignored: uneven load of the 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from apexsim.cost.comm import collective_formula
 from apexsim.cost.grid import bracket, fill, linear
 from apexsim.cost.kernels import Table
 from apexsim.cost.library import Library
+from apexsim.cost.ring import collective_formula
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, labelled, transfer, worst
+from apexsim.cost.shapes import Route, volume
 from apexsim.errors import InputError
 
-BYTES = 3.0  # per number of a copy: 8 bit out, 16 bit back
 RANKS = 8  # of one node in the tables
 HOP, START = 2e-6, 5e-6  # [s] latency and launch where the link does not state its own
-
-
-class Route(NamedTuple):
-    """Hidden size, experts per token, experts of the layer."""
-
-    hidden: int
-    top_k: int
-    experts: int
 
 
 class DispatchSurface:
@@ -55,11 +45,6 @@ class DispatchSurface:
             return Priced(seconds, label)
         ratio = np.asarray(volume(route, ranks) / volume(near, ranks))
         return Priced(transfer(seconds, self.launch, np.ones(1), ratio), worst(label, Provenance.TRANSFERRED))
-
-
-def volume(route: Route, ranks: int) -> float:
-    """Bytes that leave a rank per token, both ways."""
-    return min(route.top_k, ranks) * route.hidden * BYTES
 
 
 def measured(library: Library, gpus: int, nodes: int, low_latency: bool) -> bool:

@@ -21,7 +21,6 @@ from apexsim.cost.library import Home, Library
 from apexsim.cost.roofline import (
     KERNELS,
     Array,
-    Kernel,
     Peaks,
     Priced,
     Provenance,
@@ -33,10 +32,9 @@ from apexsim.cost.roofline import (
     transfer,
     worst,
 )
+from apexsim.cost.shapes import LOADS, Layer, expert_least, expert_work, pairs
 from apexsim.errors import InputError, nearest
 
-LOADS = {"balanced": 0, "uniform": 0, "power_law_1.01": 101, "power_law_1.2": 120}  # name -> value on the table's axis
-REACH, RANKS = 0.8, 64  # of the tokens that the busiest expert of a power law may get; points at which the law is taken
 WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
 FEW = 8.0  # tokens an expert up to which 4- and 8-bit weights are read in no more time than 16-bit ones
 OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to this one's nearest layer
@@ -45,64 +43,6 @@ SURROGATES = {
     "fp8": ("fp8_block",), "fp8_block": ("fp8",), "int8": ("fp8", "fp8_block"), "w4a16": ("w4a16_mxfp4",),
     "w4a16_nvfp4": ("w4a16", "w4a16_mxfp4"), "w4a16_mxfp4": ("w4a16",), "w4a8_mxfp4": ("nvfp4",), "nvfp4": ("w4a8_mxfp4",), "w8a16": ("w4a16",),
 }  # fmt: skip
-
-
-class Layer(NamedTuple):
-    """A layer of routed experts: hidden size, inner size of a whole expert, top k, experts, its split, gated or not."""
-
-    hidden: int
-    inner: int
-    top_k: int
-    experts: int
-    tp: int = 1
-    ep: int = 1
-    gated: bool = True
-
-    def features(self) -> Array:
-        """What makes two layers alike, as logarithms [5]."""
-        return np.log([self.hidden, self.inner / self.tp, self.top_k, self.experts / self.ep, self.ep])
-
-
-def work(tokens: Array, layer: Layer, kernel: Kernel) -> tuple[Array, Array]:
-    """FLOP and bytes of one rank, uniform routing."""
-    matrices = 3.0 if layer.gated else 2.0
-    inner = layer.inner / layer.tp
-    pairs = tokens * layer.top_k / layer.ep
-    touched = (
-        layer.experts / layer.ep * -np.expm1(tokens * np.log1p(-layer.top_k / max(layer.experts, layer.top_k + 1)))
-    )
-    moved_ = pairs * (layer.hidden * (kernel.act_bytes + 2.0) + inner * (matrices - 1.0) * 2.0)
-    return (
-        2.0 * matrices * pairs * layer.hidden * inner,
-        touched * matrices * layer.hidden * inner * kernel.weight_bytes + moved_,
-    )
-
-
-def chosen(tokens: Array, layer: Layer, load: int) -> Array:
-    """Mean share of the experts that any of t tokens [T] chooses.
-
-    Even routing: 1 - (1 - k/E)^t.  A power law: experts are as popular as the quantiles of a density x^-a on 1 … REACH·t, as the tables'
-    sampler draws them, and an expert of popularity p is chosen by a token with probability min(1, k·p / sum of p).
-    """
-    t = np.asarray(tokens, float)
-    even = min(1.0, layer.top_k / layer.experts)
-    if not load or even == 1.0:
-        return np.asarray(-np.expm1(t * np.log1p(-min(even, 1.0 - 1e-12))))
-    power = 1.0 - load / 100.0
-    top = np.maximum(REACH * t[..., None], 1.0) ** power
-    popular = (1.0 + (top - 1.0) * (np.arange(RANKS) + 0.5) / RANKS) ** (1.0 / power)
-    each = np.minimum(even * popular / popular.mean(axis=-1, keepdims=True), 1.0 - 1e-12)
-    return np.asarray(-np.expm1(t[..., None] * np.log1p(-each)).mean(axis=-1))
-
-
-def least(tokens: Array, layer: Layer, kernel: Kernel, load: int = 0) -> tuple[Array, Array]:
-    """FLOP and bytes that one rank cannot do without: its pairs, and the weights of its experts that are chosen.
-
-    Prices take even routing, which trained routers come near and by which reports count what was read: the tables' power law leaves a fifth
-    of the experts of a step of 128 tokens untouched (a floor for the tables themselves, not for a model)."""
-    each = (3.0 if layer.gated else 2.0) * layer.hidden * layer.inner / layer.tp
-    weights = layer.experts / layer.ep * chosen(tokens, layer, load) * each * kernel.weight_bytes
-    return 2.0 * tokens * layer.top_k / layer.ep * each, weights
 
 
 class Match(NamedTuple):
@@ -139,7 +79,7 @@ class ExpertSurface:
 
     def best(self, tokens: Array, layer: Layer) -> Array:
         """Ideal time [s] on the GPU that was measured."""
-        return ideal(*work(tokens, layer, self.kernel), self.peaks, self.kernel.compute)
+        return ideal(*expert_work(tokens, layer, self.kernel), self.peaks, self.kernel.compute)
 
     def curve(self, row: int, load: int) -> tuple[Array, NDArray[np.bool_]]:
         """Seconds over tokens of one layer under the nearest load that was timed, and the mask of holes."""
@@ -181,12 +121,7 @@ def price(library: Library, tokens: ArrayLike, layer: Layer, kernel: str, load: 
     row = KERNELS[name]
     if row.weight_bytes < KERNELS["bf16"].weight_bytes:
         priced = _no_slower(priced, _price(library, t, layer, "bf16", load), pairs(t, layer))
-    return possible(priced, *least(t, layer, row), library.peaks, row.compute)
-
-
-def pairs(tokens: Array, layer: Layer) -> Array:
-    """Tokens of a layer's mean expert."""
-    return tokens * layer.top_k / layer.experts
+    return possible(priced, *expert_least(t, layer, row), library.peaks, row.compute)
 
 
 def _no_slower(priced: Priced, whole: Priced, each: Array) -> Priced:
@@ -204,13 +139,13 @@ def _price(library: Library, t: Array, layer: Layer, name: str, load: str) -> Pr
     found = library.kept(("experts", name, layer), lambda: _find(library, name, layer))
     row = KERNELS[name]
     if found is None:
-        return labelled(flat(*work(t, layer, row), library.peaks, row.compute), Provenance.ROOFLINE)
+        return labelled(flat(*expert_work(t, layer, row), library.peaks, row.compute), Provenance.ROOFLINE)
     surface, match, own = found
     priced = surface.price(t, layer, match, LOADS[load])
     if own:
         return priced
-    here = bounds(*work(t, layer, surface.kernel), surface.peaks, surface.kernel.compute)
-    there = bounds(*work(t, layer, row), library.peaks, row.compute)
+    here = bounds(*expert_work(t, layer, surface.kernel), surface.peaks, surface.kernel.compute)
+    there = bounds(*expert_work(t, layer, row), library.peaks, row.compute)
     return library.moved(priced, surface.launch, here, there)
 
 

@@ -17,7 +17,6 @@ from apexsim.cost.roofline import (
     KERNELS,
     LAUNCH,
     Array,
-    Kernel,
     Peaks,
     Priced,
     Provenance,
@@ -28,6 +27,7 @@ from apexsim.cost.roofline import (
     possible,
     worst,
 )
+from apexsim.cost.shapes import gemm_work
 from apexsim.errors import InputError, nearest
 
 SPIKE, NEAR = 1.15, 2
@@ -35,13 +35,6 @@ SPIKE, NEAR = 1.15, 2
 # A kernel without a table -> kernels whose utilisation it takes, on GPUs that have its units.
 SURROGATES = {"fp8_block": ("fp8",), "int8": ("fp8",), "fp8": ("fp8_block",), "nvfp4": ("fp8", "fp8_block"),
               "mxfp4": ("nvfp4", "fp8"), "w4a8_mxfp4": ("nvfp4", "fp8")}  # fmt: skip
-
-
-def work(m: ArrayLike, n: ArrayLike, k: ArrayLike, kernel: Kernel) -> tuple[Array, Array]:
-    """FLOP and bytes of a GEMM whose operands and result cross the memory bus once; the result is 16 bit."""
-    rows, columns, depth = np.asarray(m, float), np.asarray(n, float), np.asarray(k, float)
-    nbytes = rows * depth * kernel.act_bytes + columns * depth * kernel.weight_bytes + 2.0 * rows * columns
-    return 2.0 * rows * columns * depth, nbytes
 
 
 def without_spikes(seconds: Array) -> Array:
@@ -77,7 +70,7 @@ class GemmSurface:
 
     def best(self, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> Array:
         """Ideal time [s] on the GPU that was measured."""
-        return ideal(*work(m, n, k, self.kernel), self.peaks, self.kernel.compute)
+        return ideal(*gemm_work(m, n, k, self.kernel), self.peaks, self.kernel.compute)
 
     def price(self, m: ArrayLike, n: int, k: int) -> Priced:
         """Seconds of the GEMM for an array of token counts: linear in m, n and k between grid points."""
@@ -104,7 +97,7 @@ def price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Priced
     if kernel not in KERNELS:
         raise InputError(f"unknown GEMM kernel '{kernel}'", "kernel", nearest(kernel, KERNELS))
     row = KERNELS[kernel]
-    return possible(_price(library, m, n, k, kernel), *work(m, n, k, row), library.peaks, row.compute)
+    return possible(_price(library, m, n, k, kernel), *gemm_work(m, n, k, row), library.peaks, row.compute)
 
 
 def _price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
@@ -115,8 +108,8 @@ def _price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Price
     priced = surface.price(m, n, k)
     if own:
         return priced
-    here = bounds(*work(m, n, k, surface.kernel), surface.peaks, surface.kernel.compute)
-    there = bounds(*work(m, n, k, KERNELS[kernel]), library.peaks, KERNELS[kernel].compute)
+    here = bounds(*gemm_work(m, n, k, surface.kernel), surface.peaks, surface.kernel.compute)
+    there = bounds(*gemm_work(m, n, k, KERNELS[kernel]), library.peaks, KERNELS[kernel].compute)
     return library.moved(priced, surface.launch, here, there)
 
 
@@ -146,9 +139,9 @@ def _formula(library: Library, m: Array, n: int, k: int, kernel: str) -> Priced:
     """
     row = KERNELS[kernel]
     if kernel == "bf16" or (library.peaks.has(row.compute) and not row.weight_only):
-        return labelled(flat(*work(m, n, k, row), library.peaks, row.compute), Provenance.ROOFLINE)
+        return labelled(flat(*gemm_work(m, n, k, row), library.peaks, row.compute), Provenance.ROOFLINE)
     base = price(library, m, n, k, "bf16")
-    flop, bytes16 = work(m, n, k, KERNELS["bf16"])
+    flop, bytes16 = gemm_work(m, n, k, KERNELS["bf16"])
     nbytes = bytes16 - n * k * (2.0 - row.weight_bytes)
     fixed = np.minimum(LAUNCH, base.seconds)
     stored = (base.seconds - fixed) * nbytes / bytes16

@@ -9,8 +9,6 @@ Delta Attention); mamba2 has no measured scan and is priced by the roofline.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,28 +28,9 @@ from apexsim.cost.roofline import (
     transfer,
     worst,
 )
+from apexsim.cost.shapes import State, bmm_work, scan_work
 
-STATE_BYTES = 4.0
-BMM_IN, BMM_OUT = 128, 512  # sizes of the absorbed products of the measured latent attention
 KINDS = {"kda": ("kda", "gdn"), "gdn": ("gdn", "kda")}  # kind -> measured kinds that may stand for it
-
-
-class State(NamedTuple):
-    """Heads of one device and the sizes of their state."""
-
-    key_heads: int
-    value_heads: int
-    key_dim: int
-    value_dim: int
-
-
-def scan_work(phase: str, batch: Array, length: Array, state: State) -> tuple[Array, Array]:
-    """FLOP and bytes of a scan."""
-    size = state.value_heads * state.key_dim * state.value_dim
-    tokens = batch * length
-    chunk = 128.0 * state.value_heads * (state.key_dim + state.value_dim) if phase == "context" else 0.0
-    streams = 2.0 * (2 * state.key_heads * state.key_dim + 2 * state.value_heads * state.value_dim)
-    return tokens * (8.0 * size + chunk), 2.0 * STATE_BYTES * batch * size + tokens * streams
 
 
 class ScanSurface:
@@ -111,12 +90,6 @@ def _scan(library: Library, kind: str, phase: str, b: Array, s: Array, state: St
                 here, there = (bounds(*scan_work(phase, b, s, state), p, "bf16") for p in (surface.peaks, library.peaks))
                 return library.moved(priced, surface.launch, here, there)
     return labelled(flat(*scan_work(phase, b, s, state), library.peaks, "bf16"), Provenance.ROOFLINE)
-
-
-def bmm_work(tokens: Array, heads: Array, weight_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of one absorbed product (128 x 512 per head)."""
-    weights = heads * BMM_IN * BMM_OUT
-    return 2.0 * tokens * weights, weights * weight_bytes + 2.0 * tokens * heads * (BMM_IN + BMM_OUT)
 
 
 class BmmSurface:
