@@ -20,7 +20,7 @@ from apexsim.cost.grid import continued, fill
 from apexsim.cost.kernels import Tables, systems
 
 SHARES = (4, 16)
-LEAST = {"generation": 64, "context": 2}  # batches judged
+LEAST = {"decode": 64, "prefill": 2}  # batches judged
 
 
 def surfaces(names: list[str]) -> Iterator[tuple[str, AttentionSurface]]:

@@ -110,7 +110,7 @@ def _attention(family: str) -> Callable[[Table, Peaks], tuple[Array, Array]]:
             for row in table.axes["shape"]
         ]
         flop, nbytes = np.stack([f for f, _ in rows]), np.stack([b for _, b in rows])
-        return flop / peaks.rate("fp8" if kv == "fp8" else "bf16"), nbytes if phase == "generation" else np.zeros_like(nbytes)
+        return flop / peaks.rate("fp8" if kv == "fp8" else "bf16"), nbytes if phase == "decode" else np.zeros_like(nbytes)
 
     return demand
 
@@ -137,7 +137,7 @@ def _scan(table: Table, peaks: Peaks) -> tuple[Array, Array]:
     states = [State(*(int(x) for x in row)) for row in table.axes["shape"]]
     phase = table.key[1]
     nbytes = np.stack([scan_work(phase, batch[:, None], length[None, :], state)[1] for state in states])
-    return np.zeros_like(nbytes), nbytes if phase == "generation" else np.zeros_like(nbytes)
+    return np.zeros_like(nbytes), nbytes if phase == "decode" else np.zeros_like(nbytes)
 
 
 DEMAND: dict[str, Callable[[Table, Peaks], tuple[Array, Array]]] = {

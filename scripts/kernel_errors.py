@@ -179,7 +179,7 @@ def transferred(here: str, there: str) -> Iterator[tuple[str, str, str, str, np.
         table = target.table("attention", key)
         if key[2] != "vllm":
             continue
-        price = bank.prefill if key[0] == "context" else bank.decode
+        price = bank.prefill if key[0] == "prefill" else bank.decode
         grid = np.meshgrid(table.axes["batch"].astype(float), table.axes["length"].astype(float), indexing="ij")
         found = [relative(price(*grid, *(int(x) for x in shape), kv_dtype=key[1]).seconds, table.seconds[row])
                  for row, shape in enumerate(table.axes["shape"]) if row % 6 == 0]  # fmt: skip
@@ -190,7 +190,7 @@ def saturation(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
     """Errors of the smooth prompt cost P(l) against time / batch, where at least 8,192 tokens are in flight."""
     tables = Tables(system)
     for key in tables.keys("attention"):
-        if key[0] != "context" or key[2] != "vllm":
+        if key[0] != "prefill" or key[2] != "vllm":
             continue
         surface = AttentionSurface(tables.table("attention", key), tables.peaks)
         found = []

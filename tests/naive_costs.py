@@ -241,7 +241,7 @@ class NaiveCosts:
                 return np.maximum(time, sum(beside))
             case Scan():
                 shape, each = (op.key_heads, op.value_heads, op.key_dim, op.value_dim), np.ones_like(n)
-                phase, batch, length = ("generation", n, each) if captured else ("context", each, n)
+                phase, batch, length = ("decode", n, each) if captured else ("prefill", each, n)
                 return bank.scan(op.kind, phase, batch, length, *shape).seconds
             case Mla():
                 return bank.mla_bmm(n, op.heads).seconds if captured and not op.direct else 0.0 * n

@@ -81,10 +81,10 @@ def test_known_rows_of_the_source_files() -> None:
     assert bank.collective("all_reduce", size, 8, graph=False).seconds == pytest.approx(36.300e-6, rel=STORED)
 
 
-@pytest.mark.parametrize("phase", ["context", "generation"])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_attention_returns_measured_points_verbatim(h100: Bank, phase: str) -> None:
     table = Tables("h100_sxm").table("attention", (phase, "bf16", "vllm", "bf16"))
-    price = h100.prefill if phase == "context" else h100.decode
+    price = h100.prefill if phase == "prefill" else h100.decode
     for row in range(0, len(table.axes["shape"]), 40):
         shape = [int(x) for x in table.axes["shape"][row]]
         if shape[3]:

@@ -118,12 +118,12 @@ def test_encoder_attention_is_quadratic() -> None:
 
 def test_scans_grow_with_tokens_and_a_state_is_read_and_written() -> None:
     b = bank("h200_sxm")
-    short, long = b.scan("gdn", "context", 1, [1024, 16384], 16, 32, 128, 128).seconds
+    short, long = b.scan("gdn", "prefill", 1, [1024, 16384], 16, 32, 128, 128).seconds
     assert 10 < long / short < 20
-    step = b.scan("gdn", "generation", [64], 1, 16, 32, 128, 128)
+    step = b.scan("gdn", "decode", [64], 1, 16, 32, 128, 128)
     assert step.seconds[0] > 2 * 64 * 32 * 128 * 128 * 4 / 4.8e12
     assert step.provenance[0] == Provenance.MEASURED
-    assert b.scan("mamba2", "generation", [64], 1, 8, 64, 128, 64).provenance[0] == Provenance.ROOFLINE
+    assert b.scan("mamba2", "decode", [64], 1, 8, 64, 128, 64).provenance[0] == Provenance.ROOFLINE
 
 
 def test_expert_dispatch_is_measured_on_its_node_and_a_formula_elsewhere() -> None:

@@ -19,7 +19,7 @@ STORED = {"fp16": "bf16", "int8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}  
 
 
 class Ask(NamedTuple):
-    """One attention kernel: family (attention, mla, encoder), phase (context, generation), heads, cache format."""
+    """One attention kernel: family (attention, mla, encoder), phase (prefill, decode), heads, cache format."""
 
     family: str
     phase: str
@@ -43,7 +43,7 @@ class Ask(NamedTuple):
     def least(self, batch: Array, length: Array) -> tuple[Array, Array]:
         """FLOP and bytes that take time whatever the kernel: of a prompt no bytes, since the products in front wrote them to the cache."""
         flop, nbytes = self.work(batch, length)
-        return flop, nbytes if self.phase == "generation" else np.zeros_like(nbytes)
+        return flop, nbytes if self.phase == "decode" else np.zeros_like(nbytes)
 
     def whole(self) -> Ask:
         """The same without a window."""

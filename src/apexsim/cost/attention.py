@@ -62,7 +62,7 @@ class AttentionSurface:
             + COUNT_WEIGHT * np.abs(np.log(g / shape.kv_heads))
         )
         best = int(distance.argmin())
-        scale = shape.kv_heads / g[best] if self.phase == "generation" else shape.heads / h[best]
+        scale = shape.kv_heads / g[best] if self.phase == "decode" else shape.heads / h[best]
         return Match(int(rows[best]), float(distance[best]), float(scale))
 
     def shape(self, row: int) -> Heads:
@@ -84,7 +84,7 @@ class AttentionSurface:
 
     def position(self, row: int) -> Callable[[Array], Array] | None:
         """What time is linear in along the length: the cached tokens, or the area of a prompt and its tokens."""
-        if self.phase == "generation":
+        if self.phase == "decode":
             return None
         if self.family == "encoder":
             return lambda length: length * length + TOKEN_AREA * length

@@ -44,13 +44,13 @@ class Bank:
     def prefill(self, batch: ArrayLike, length: ArrayLike, heads: int, kv_heads: int, head_dim: int, window: int = 0,
                 kv_dtype: str = "bf16") -> Priced:  # fmt: skip
         """Causal attention of `batch` prompts of `length` tokens each, nothing cached before."""
-        return attend.prefill(self.library, _ask("context", heads, kv_heads, head_dim, window, kv_dtype), batch, length)
+        return attend.prefill(self.library, _ask("prefill", heads, kv_heads, head_dim, window, kv_dtype), batch, length)
 
     def decode(self, batch: ArrayLike, context: ArrayLike, heads: int, kv_heads: int, head_dim: int, window: int = 0,
                kv_dtype: str = "bf16") -> Priced:  # fmt: skip
         """Attention of one new token for each of `batch` sequences over `context` tokens (need not be whole)."""
         return attend.decode(
-            self.library, _ask("generation", heads, kv_heads, head_dim, window, kv_dtype), batch, context
+            self.library, _ask("decode", heads, kv_heads, head_dim, window, kv_dtype), batch, context
         )
 
     def prefill_saturated(self, length: ArrayLike, heads: int, kv_heads: int, head_dim: int, window: int = 0,
@@ -59,27 +59,27 @@ class Bank:
 
         A chunk of q tokens after c cached costs P(c + q) - P(c).
         """
-        return attend.marginal(self.library, _ask("context", heads, kv_heads, head_dim, window, kv_dtype), length)
+        return attend.marginal(self.library, _ask("prefill", heads, kv_heads, head_dim, window, kv_dtype), length)
 
     def prefill_launch(
         self, heads: int, kv_heads: int, head_dim: int, window: int = 0, kv_dtype: str = "bf16"
     ) -> float:
         """Fixed time [s] of one prefill attention kernel: what one tiny prompt takes beyond its marginal cost."""
-        return attend.launch(self.library, _ask("context", heads, kv_heads, head_dim, window, kv_dtype))
+        return attend.launch(self.library, _ask("prefill", heads, kv_heads, head_dim, window, kv_dtype))
 
     def mla_prefill(
         self, batch: ArrayLike, length: ArrayLike, heads: int, qk_dim: int = 192, kv_dtype: str = "bf16"
     ) -> Priced:
         """Latent attention over prompts, keys and values decompressed (qk_dim = nope + rope); no projections."""
-        return attend.prefill(self.library, _latent("context", heads, qk_dim, kv_dtype), batch, length)
+        return attend.prefill(self.library, _latent("prefill", heads, qk_dim, kv_dtype), batch, length)
 
     def mla_prefill_saturated(self, length: ArrayLike, heads: int, qk_dim: int = 192, kv_dtype: str = "bf16") -> Priced:
         """As `prefill_saturated`, for latent attention."""
-        return attend.marginal(self.library, _latent("context", heads, qk_dim, kv_dtype), length)
+        return attend.marginal(self.library, _latent("prefill", heads, qk_dim, kv_dtype), length)
 
     def mla_prefill_launch(self, heads: int, qk_dim: int = 192, kv_dtype: str = "bf16") -> float:
         """As `prefill_launch`, for latent attention."""
-        return attend.launch(self.library, _latent("context", heads, qk_dim, kv_dtype))
+        return attend.launch(self.library, _latent("prefill", heads, qk_dim, kv_dtype))
 
     def mla_decode(
         self, batch: ArrayLike, context: ArrayLike, heads: int, latent: int = 576, kv_dtype: str = "bf16"
@@ -88,7 +88,7 @@ class Bank:
 
         Sparse attention that reads the best k tokens: give min(context, k), and price its indexer apart.
         """
-        return attend.decode(self.library, _latent("generation", heads, latent, kv_dtype), batch, context)
+        return attend.decode(self.library, _latent("decode", heads, latent, kv_dtype), batch, context)
 
     def mla_bmm(self, tokens: ArrayLike, heads: int, dtype: str = "bf16") -> Priced:
         """Both absorbed products of latent attention in decode."""
@@ -96,12 +96,12 @@ class Bank:
 
     def encoder(self, batch: ArrayLike, length: ArrayLike, heads: int, head_dim: int) -> Priced:
         """Bidirectional attention of `batch` sequences of `length` tokens or patches."""
-        ask = attend.Ask("encoder", "context", Heads(heads, heads, head_dim))
+        ask = attend.Ask("encoder", "prefill", Heads(heads, heads, head_dim))
         return attend.price(self.library, ask, batch, length)
 
     def encoder_saturated(self, length: ArrayLike, heads: int, head_dim: int) -> tuple[Priced, float]:
         """As `prefill_saturated` and `prefill_launch`, for bidirectional attention."""
-        ask = attend.Ask("encoder", "context", Heads(heads, heads, head_dim))
+        ask = attend.Ask("encoder", "prefill", Heads(heads, heads, head_dim))
         return attend.marginal(self.library, ask, length), attend.launch(self.library, ask)
 
     def moe(self, tokens: ArrayLike, hidden: int, inner: int, experts: int, top_k: int, tp: int, ep: int, kernel: str,
@@ -116,7 +116,7 @@ class Bank:
 
     def scan(self, kind: str, phase: str, batch: ArrayLike, length: ArrayLike, key_heads: int, value_heads: int,
              key_dim: int, value_dim: int) -> Priced:  # fmt: skip
-        """Convolution and scan of a linear-attention layer (gdn, kda, mamba2); phase: context or generation."""
+        """Convolution and scan of a linear-attention layer (gdn, kda, mamba2); phase: prefill or decode."""
         state = State(key_heads, value_heads, key_dim, value_dim)
         return scan.scan(self.library, kind, phase, batch, length, state)
 
@@ -176,7 +176,7 @@ def _ask(phase: str, heads: int, kv_heads: int, head_dim: int, window: int, kv_d
 
 
 def _latent(phase: str, heads: int, head_dim: int, kv_dtype: str) -> attend.Ask:
-    return attend.Ask("mla", phase, Heads(heads, heads if phase == "context" else 1, head_dim), kv_dtype)
+    return attend.Ask("mla", phase, Heads(heads, heads if phase == "prefill" else 1, head_dim), kv_dtype)
 
 
 _BANKS: dict[tuple[Any, ...], Bank] = {}

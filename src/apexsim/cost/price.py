@@ -122,7 +122,7 @@ def _experts(pricer: Pricer, op: Grouped, n: Array, load: str) -> Priced:
 
 
 def _scan(pricer: Pricer, op: Scan, n: Array, captured: bool) -> Priced:
-    phase, batch, length = ("generation", n, np.ones_like(n)) if captured else ("context", np.ones_like(n), n)
+    phase, batch, length = ("decode", n, np.ones_like(n)) if captured else ("prefill", np.ones_like(n), n)
     return pricer.bank.scan(op.kind, phase, batch, length, op.key_heads, op.value_heads, op.key_dim, op.value_dim)
 
 

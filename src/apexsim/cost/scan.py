@@ -69,13 +69,13 @@ class ScanSurface:
 
 
 def scan(library: Library, kind: str, phase: str, batch: ArrayLike, length: ArrayLike, state: State) -> Priced:
-    """Seconds of a scan: phase context (batch prompts of length tokens) or generation (one token each).
+    """Seconds of a scan: phase prefill (batch prompts of length tokens) or decode (one token each).
 
     A decode reads and writes the states of its sequences, which no cache keeps from step to step."""
     b, s = np.broadcast_arrays(np.asarray(batch, float), np.asarray(length, float))
     priced = _scan(library, kind, phase, b, s, state)
     flop, nbytes = scan_work(phase, b, s, state)
-    return possible(priced, 0.0 * flop, nbytes if phase == "generation" else 0.0 * nbytes, library.peaks, "bf16")
+    return possible(priced, 0.0 * flop, nbytes if phase == "decode" else 0.0 * nbytes, library.peaks, "bf16")
 
 
 def _scan(library: Library, kind: str, phase: str, b: Array, s: Array, state: State) -> Priced:

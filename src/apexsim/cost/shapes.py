@@ -92,11 +92,11 @@ def encoder_work(batch: Array, length: Array, shape: Heads, kv_bytes: float) -> 
 
 
 ATTENTION: dict[tuple[str, str], Callable[[Array, Array, Heads, float], tuple[Array, Array]]] = {
-    ("attention", "generation"): decode_work,
-    ("attention", "context"): prefill_work,
-    ("mla", "generation"): latent_decode_work,
-    ("mla", "context"): latent_prefill_work,
-    ("encoder", "context"): encoder_work,
+    ("attention", "decode"): decode_work,
+    ("attention", "prefill"): prefill_work,
+    ("mla", "decode"): latent_decode_work,
+    ("mla", "prefill"): latent_prefill_work,
+    ("encoder", "prefill"): encoder_work,
 }
 
 
@@ -176,7 +176,7 @@ def scan_work(phase: str, batch: Array, length: Array, state: State) -> tuple[Ar
     """FLOP and bytes of a scan."""
     size = state.value_heads * state.key_dim * state.value_dim
     tokens = batch * length
-    chunk = 128.0 * state.value_heads * (state.key_dim + state.value_dim) if phase == "context" else 0.0
+    chunk = 128.0 * state.value_heads * (state.key_dim + state.value_dim) if phase == "prefill" else 0.0
     streams = 2.0 * (2 * state.key_heads * state.key_dim + 2 * state.value_heads * state.value_dim)
     return tokens * (8.0 * size + chunk), 2.0 * STATE_BYTES * batch * size + tokens * streams
 
