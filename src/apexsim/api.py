@@ -259,7 +259,7 @@ def with_clocks(setting: Setting, clocks: tuple[int, ...]) -> Setting:
     clocked = []
     for mhz in filter(None, clocks):
         cluster = replace(setting.cluster, gpu=at_clock(setting.cluster.gpu, mhz))
-        bank = load_bank(cluster.gpu, setting.pricer.bank.library.source)
+        bank = load_bank(cluster.gpu, setting.pricer.bank.source)
         clocked.append((mhz, cluster, Pricer(bank, cluster, load=setting.pricer.load, fused=setting.pricer.fused)))
     return replace(setting, clocked=tuple(clocked))
 

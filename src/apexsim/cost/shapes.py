@@ -181,7 +181,7 @@ def scan_work(phase: str, batch: Array, length: Array, state: State) -> tuple[Ar
     return tokens * (8.0 * size + chunk), 2.0 * STATE_BYTES * batch * size + tokens * streams
 
 
-def bmm_work(tokens: Array, heads: Array, weight_bytes: float) -> tuple[Array, Array]:
+def bmm_work(tokens: Array, heads: Array, weight_bytes: float = 2.0) -> tuple[Array, Array]:
     """FLOP and bytes of one absorbed product (128 x 512 per head)."""
     weights = heads * BMM_IN * BMM_OUT
     return 2.0 * tokens * weights, weights * weight_bytes + 2.0 * tokens * heads * (BMM_IN + BMM_OUT)
