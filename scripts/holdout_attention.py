@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from apexsim.cost.attention import surface as attention_surface
+from apexsim.cost import attention
 from apexsim.cost.grid import continued, fill
 from apexsim.cost.kernels import Tables, systems
 from apexsim.cost.surface import Surface
@@ -30,7 +30,7 @@ def surfaces(names: list[str]) -> Iterator[tuple[str, str, Surface]]:
         tables = Tables(name)
         for family in ("attention", "mla"):
             for key in tables.keys(family):
-                yield family, key[0], attention_surface(tables.table(family, key), tables.peaks, family)
+                yield family, key[0], attention.surface_of(tables.table(family, key), tables.peaks, family)
 
 
 def errors(surface: Surface, phase: str, row: int, share: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -82,7 +82,7 @@ def attention_planes(table: Table, surface: Callable[[Table], Surface], phase: s
     for row in rows:
         rest = surface(without(table, "shape", row))
         shape = Heads(*(int(x) for x in table.axes["shape"][row]))
-        match = attention.match(rest, shape, phase)
+        match = attention.match_of(rest, shape, phase)
         if match is not None:
             grid = np.meshgrid(table.axes["batch"].astype(float), table.axes["length"].astype(float), indexing="ij")
             out["heads"].append(relative(rest.price(match, shape, *grid).seconds, table.seconds[row]))
@@ -95,7 +95,7 @@ def comm_points(table: Table, surface: Callable[[Table], Surface]) -> Errors:
     for i in range(1, len(table.axes["bytes"]) - 1):
         rest = surface(without(table, "bytes", i))
         for row, gpus in enumerate(table.axes["gpus"]):
-            seen = collectives.along(rest, table.key[0], table.axes["bytes"][i : i + 1], int(gpus)).seconds
+            seen = collectives.timed(rest, table.key[0], table.axes["bytes"][i : i + 1], int(gpus)).seconds
             out["size"].append(relative(seen, table.seconds[row, i : i + 1]))
     return out
 
@@ -118,7 +118,7 @@ def expert_points(table: Table, surface: Callable[[Table], Surface]) -> Errors:
         rest = surface(without(table, "shape", row))
         layer = whole.shapes[row]
         for j, load in enumerate(loads):
-            seen = rest.price(experts.under(rest, experts.match(rest, layer), load), layer, tokens).seconds
+            seen = rest.price(experts.under(rest, experts.match_of(rest, layer), load), layer, tokens).seconds
             out["layer"].append(relative(seen, table.seconds[row, j]))
     return out
 
@@ -129,23 +129,23 @@ def left_out(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
     peaks = tables.peaks
     for key in tables.keys("gemm"):
         table = tables.table("gemm", key)
-        for what, found in gemm_planes(table, lambda t: gemm.surface(t, peaks)).items():
+        for what, found in gemm_planes(table, lambda t: gemm.surface_of(t, peaks)).items():
             yield system, "gemm", " ".join(key), what, np.concatenate(found)
     for key in tables.keys("attention"):
         table = tables.table("attention", key)
-        for what, found in attention_planes(table, lambda t: attention.surface(t, peaks), key[0]).items():
+        for what, found in attention_planes(table, lambda t: attention.surface_of(t, peaks), key[0]).items():
             yield system, "attention", " ".join(key[:3]), what, np.concatenate(found)
     for key in tables.keys("mla"):
         table = tables.table("mla", key)
-        for what, found in attention_planes(table, lambda t: attention.surface(t, peaks, "mla"), key[0], step=1).items():
+        for what, found in attention_planes(table, lambda t: attention.surface_of(t, peaks, "mla"), key[0], step=1).items():
             yield system, "mla", " ".join(key[:3]), what, np.concatenate(found)
     for key in tables.keys("moe"):
-        for what, found in expert_points(tables.table("moe", key), lambda t: experts.surface(t, peaks)).items():
+        for what, found in expert_points(tables.table("moe", key), lambda t: experts.surface_of(t, peaks)).items():
             if found:
                 yield system, "moe", " ".join(key).strip(), what, np.concatenate(found)
     pooled: dict[str, list[np.ndarray]] = {}
     for key in tables.keys("comm"):
-        found = comm_points(tables.table("comm", key), collectives.curve)["size"]
+        found = comm_points(tables.table("comm", key), collectives.surface_of)["size"]
         pooled.setdefault(f"{key[0]} {'nccl' if key[1] == 'nccl' else 'custom'}", []).extend(found)
     for name, errors in pooled.items():
         yield system, "comm", name, "size", np.concatenate(errors)
@@ -187,7 +187,7 @@ def saturation(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
     for key in tables.keys("attention"):
         if key[0] != "prefill" or key[2] != "vllm":
             continue
-        surface = attention.surface(tables.table("attention", key), tables.peaks)
+        surface = attention.surface_of(tables.table("attention", key), tables.peaks)
         found = []
         for row in range(0, len(surface.shapes), 6):
             cost = attention.in_full_batches(surface, surface.shapes[row], Match((row,)))

@@ -137,7 +137,7 @@ def test_left_out_gemm_plane_is_predicted_within_seven_percent() -> None:
     for i in range(1, len(table.axes["n"]) - 1, 2):
         n = np.delete(table.axes["n"], i)
         rest = replace(table, seconds=np.delete(table.seconds, i, axis=1), axes={**table.axes, "n": n})
-        surface = gemm.surface(rest, tables.peaks)
+        surface = gemm.surface_of(rest, tables.peaks)
         for j, k in enumerate(table.axes["k"]):
             seen = surface.price(SAME, None, table.axes["m"], int(table.axes["n"][i]), int(k)).seconds
             errors.append(np.abs(seen / table.seconds[:, i, j] - 1))
@@ -261,7 +261,7 @@ def test_every_kernel_has_a_sane_price_everywhere(system: str, kernel: str) -> N
     assert (seconds > 1e-6).all()
     floor = 2 * 4096.0**3 / max(bank.peaks.flops.values())
     assert seconds[2] > 0.5 * floor
-    assert gemm.quantise(bank, [1, 64], 4096, kernel).seconds.shape == (2,)
+    assert gemm.quantise(bank, np.array([1.0, 64.0]), 4096, kernel).seconds.shape == (2,)
 
 
 # ── collectives ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -80,7 +80,7 @@ def bidirectional(heads: int, head_dim: int) -> Ask:
 # ---- measured surfaces -----------------------------------------------------------------------------------------------
 
 
-def surface(table: Table, peaks: Peaks, family: str = "attention") -> Surface:
+def surface_of(table: Table, peaks: Peaks, family: str = "attention") -> Surface:
     """Times of one engine's attention kernel, one phase, one cache format over (heads, batch, length)."""
     phase, kv, _, compute = table.key
 
@@ -103,7 +103,7 @@ def _along(family: str, phase: str, heads: Heads) -> Callable[[Array], Array] | 
     return lambda length: area(length, float(heads.window)) + TOKEN_AREA * length
 
 
-def match(surface: Surface, heads: Heads, phase: str) -> Match | None:
+def match_of(surface: Surface, heads: Heads, phase: str) -> Match | None:
     """The nearest measured heads with this very window; None when the window was not timed."""
     rows = [i for i, near in enumerate(surface.shapes) if near.window == heads.window]
     if not rows:
@@ -125,11 +125,11 @@ def find(bank: Bank, ask: Ask) -> Found | None:
 
 
 def _find(bank: Bank, ask: Ask) -> Found | None:
-    make = partial(surface, family=ask.family)
+    make = partial(surface_of, family=ask.family)
     for home in bank.homes:
         for kv in dict.fromkeys((ask.stored, "bf16")):
             head = (ask.phase, kv)
-            near = bank.nearest(home, ask.family, head, make, lambda found: match(found, ask.heads, ask.phase), OTHER_ENGINE)
+            near = bank.nearest(home, ask.family, head, make, lambda surface: match_of(surface, ask.heads, ask.phase), OTHER_ENGINE)
             if near is not None:
                 return Found(*near, home.native and kv == ask.stored)
     return None

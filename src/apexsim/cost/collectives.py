@@ -41,10 +41,10 @@ class Way(NamedTuple):
 USUAL = Way()
 
 
-class Found(NamedTuple):
+class Curve(NamedTuple):
     """A measured curve, whether it was measured on this very GPU, and how much longer bytes take on the link that it has here."""
 
-    curve: Surface
+    surface: Surface
     own: bool
     stretch: float = 1.0
 
@@ -53,32 +53,32 @@ def _size(_: int | Route, size: Array) -> Work:
     return 0.0, size
 
 
-def curve(table: Table, peaks: Peaks = UNIT) -> Surface:
+def surface_of(table: Table, peaks: Peaks = UNIT) -> Surface:
     """Measured times of one collective over (ranks, bytes)."""
     del peaks
     return Surface(table, UNIT, Kind(("bytes",), _size, shape=int, rows="gpus", launch=False))
 
 
-def _row(curve: Surface, gpus: int) -> int:
+def _row(surface: Surface, gpus: int) -> int:
     """The row of so many ranks, or of the next fewer that were timed."""
-    return max(int(np.searchsorted(curve.axes["gpus"], gpus, side="right")) - 1, 0)
+    return max(int(np.searchsorted(surface.axes["gpus"], gpus, side="right")) - 1, 0)
 
 
-def _knows(curve: Surface, gpus: int) -> bool:
+def _knows(surface: Surface, gpus: int) -> bool:
     """Whether the row that serves so many ranks holds any time; those far below their siblings are refused (docs/kernels.md)."""
-    return not bool(np.isnan(curve.seconds[_row(curve, gpus)]).all())
+    return not bool(np.isnan(surface.seconds[_row(surface, gpus)]).all())
 
 
-def along(curve: Surface, kind: str, nbytes: ArrayLike, gpus: int) -> Priced:
+def timed(surface: Surface, kind: str, nbytes: ArrayLike, gpus: int) -> Priced:
     """Seconds of a measured collective of `gpus` ranks.
 
     A number of ranks that was not timed takes the next one below, times the ratio of the bytes a ring moves.
     """
-    row = _row(curve, gpus)
-    priced, timed = curve.price(Match((row,)), gpus, nbytes), curve.shapes[row]
-    if timed == gpus:
+    row = _row(surface, gpus)
+    priced, near = surface.price(Match((row,)), gpus, nbytes), surface.shapes[row]
+    if near == gpus:
         return priced
-    there, here = MOVES[kind](float(gpus)), MOVES[kind](float(timed))
+    there, here = MOVES[kind](float(gpus)), MOVES[kind](float(near))
     return Priced(priced.seconds * there[0] / here[0], worst(priced.provenance, Provenance.EXTRAPOLATED))
 
 
@@ -90,10 +90,10 @@ def price(bank: Bank, kind: str, nbytes: ArrayLike, gpus: int, way: Way = USUAL,
         return labelled(np.zeros_like(size), Provenance.MEASURED)
     found = measured(bank, kind, gpus, way) if link is None else None
     if found is not None:
-        priced = along(found.curve, kind, size, gpus)
+        priced = timed(found.surface, kind, size, gpus)
         if found.own and found.stretch == 1.0:
             return priced
-        least = along(found.curve, kind, [0.0], gpus).seconds
+        least = timed(found.surface, kind, [0.0], gpus).seconds
         return Priced(least + (priced.seconds - least) * found.stretch, worst(priced.provenance, Provenance.TRANSFERRED))
     wire = link or bank.link
     if wire is None:
@@ -101,7 +101,7 @@ def price(bank: Bank, kind: str, nbytes: ArrayLike, gpus: int, way: Way = USUAL,
     return labelled(collective_formula(kind, size, gpus, wire.bandwidth, wire.latency, wire.launch), Provenance.ROOFLINE)
 
 
-def measured(bank: Bank, kind: str, gpus: int, way: Way) -> Found | None:
+def measured(bank: Bank, kind: str, gpus: int, way: Way) -> Curve | None:
     """The measured curve of a collective of so many ranks: the engine's own all-reduce (or the fused one's), else another engine's or the
     vendor library's.
 
@@ -112,14 +112,14 @@ def measured(bank: Bank, kind: str, gpus: int, way: Way) -> Found | None:
     wanted = [*(custom if not way.nccl and way.nodes == 1 else ()), (kind, "nccl", str(way.nodes))]
     for home in bank.homes:
         there = [key for key in wanted if key in home.tables.keys("comm")]
-        key = next((key for key in there if _knows(bank.surface(home, "comm", key, curve), gpus)), None)
+        key = next((key for key in there if _knows(bank.surface(home, "comm", key, surface_of), gpus)), None)
         if key is None:
             continue
         width = getattr(bank.link, "bandwidth", 0.0) / bank.link_share
         stretch = 1.0 if home.native else lent(key[1] != "nccl", bank.vendor, width, home.tables.peaks.link)
         if stretch:
             stated = bank.network if way.nodes > 1 else bank.link_share
-            return Found(bank.surface(home, "comm", key, curve), home.native, stretch / stated)
+            return Curve(bank.surface(home, "comm", key, surface_of), home.native, stretch / stated)
     return None
 
 
@@ -138,8 +138,8 @@ def hop(bank: Bank, link: Wire, nodes: int) -> tuple[float, float]:
     found = measured(bank, "send", 2, Way(nodes, nccl=True))
     if found is None or not found.own:
         return link.latency + link.launch, 1.0 / link.bandwidth
-    small = float(found.curve.sizes[0][0])
-    short, long = (float(x) for x in along(found.curve, "send", [small, HOP], 2).seconds)
+    small = float(found.surface.sizes[0][0])
+    short, long = (float(x) for x in timed(found.surface, "send", [small, HOP], 2).seconds)
     return short, found.stretch * (long - short) / (HOP - small)
 
 

@@ -29,7 +29,7 @@ SURROGATES = {
 }  # fmt: skip
 
 
-def surface(table: Table, peaks: Peaks) -> Surface:
+def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one engine's grouped GEMM over (layer, load, tokens)."""
     kernel = KERNELS[table.key[0]]
 
@@ -43,7 +43,7 @@ def surface(table: Table, peaks: Peaks) -> Surface:
     return Surface(table, peaks, kind)
 
 
-def match(surface: Surface, layer: Layer) -> Match:
+def match_of(surface: Surface, layer: Layer) -> Match:
     """The nearest measured layer."""
     if layer in surface.shapes:
         return Match((surface.shapes.index(layer),))
@@ -113,7 +113,7 @@ def _find(bank: Bank, kernel: str, layer: Layer) -> Found | None:
         for name in dict.fromkeys((kernel, *SURROGATES.get(kernel, ()), "bf16")):
             own = home.native and name == kernel
             if own or units or KERNELS[name].compute == "bf16":
-                near = bank.nearest(home, "moe", (name,), surface, lambda found: match(found, layer), OTHER_ENGINE)
+                near = bank.nearest(home, "moe", (name,), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE)
                 if near is not None:
                     return Found(*near, own)
     return None

@@ -1,8 +1,8 @@
 """GEMM times from measured grids, and those of quantising the activations in front (floor 3).
 
 Between grid points time is linear in m, n and k; above the grid the utilisation of the edge is held, below it its time.
-Quantisation was measured for per-tensor FP8 over (m tokens, k numbers): the static kernel, and the extra time of finding a dynamic
-scale.  Other formats read the same 16-bit input and are priced alike, labelled transferred.
+Quantisation was measured for per-tensor FP8 over (m tokens, k numbers).  Other formats read the same 16-bit input and are priced alike,
+labelled transferred.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def without_spikes(seconds: Array) -> Array:
     return np.where(seconds > SPIKE * least, least, seconds)
 
 
-def surface(table: Table, peaks: Peaks) -> Surface:
+def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one GEMM kernel over (m, n, k)."""
     kernel = KERNELS[table.key[0]]
 
@@ -90,7 +90,7 @@ def _find(bank: Bank, kernel: str) -> Found | None:
     """The surface for a kernel, its own or a surrogate's on a GPU that has the units; None where there is none."""
     row, units = KERNELS[kernel], bank.peaks.has(KERNELS[kernel].compute)
     names = () if row.weight_only else (kernel, *(SURROGATES.get(kernel, ()) if units else ()))
-    found = bank.first("gemm", [(name,) for name in names], surface)
+    found = bank.first("gemm", [(name,) for name in names], surface_of)
     return found if found is not None and (units or found.own) else None
 
 
@@ -114,21 +114,18 @@ def _formula(bank: Bank, m: Array, n: int, k: int, kernel: str) -> Priced:
     return Priced(np.minimum(cap, seconds), worst(base.provenance, Provenance.TRANSFERRED))
 
 
-BYTES = 3.0  # per number that is quantised: 16 bit read, 8 bit written
+QUANTISED = 3.0  # bytes per number: 16 bit read, 8 bit written
 
 
-def _numbers(_: None, m: Array, k: ArrayLike) -> Work:
-    return 0.0, BYTES * m * np.asarray(k, float)
+def _numbers(_: None, m: Array, k: Array) -> Work:
+    return 0.0, QUANTISED * m * k
 
 
 QUANTISE = Kind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill(seconds)[0], launch=False)
 
 
-def quantise(bank: Bank, m: ArrayLike, k: int, kernel: str, dynamic: bool = False) -> Priced:
-    """Seconds of quantising x[m, k] for a GEMM kernel; dynamic adds the search for the scale."""
-    rows = np.asarray(m, float)
-    make, kinds = partial(Surface, kind=QUANTISE), ("static", "scale") if dynamic else ("static",)
-    parts = [bank.price(bank.first("quantise", [(kind,)], make), None, (rows, k), _numbers(None, rows, k)) for kind in kinds]
-    seconds = np.sum([p.seconds for p in parts], axis=0)
-    label = np.maximum.reduce([p.provenance for p in parts])
-    return Priced(seconds, label if kernel == "fp8" else worst(label, Provenance.TRANSFERRED))
+def quantise(bank: Bank, m: Array, k: int, kernel: str) -> Priced:
+    """Seconds of quantising x[m, k] for a GEMM kernel, with a static scale."""
+    found = bank.first("quantise", [("static",)], partial(Surface, kind=QUANTISE))
+    priced = bank.price(found, None, (m, k), _numbers(None, m, np.asarray(k, float)))
+    return priced if kernel == "fp8" else Priced(priced.seconds, worst(priced.provenance, Provenance.TRANSFERRED))

@@ -19,7 +19,7 @@ KINDS = {"kda": ("kda", "gdn"), "gdn": ("gdn", "kda")}  # kind -> measured kinds
 WEIGHTS = np.array([1.0, 0.3, 1.0])  # of a factor e in value heads, key heads, size of a head's state
 
 
-def _surface(table: Table, peaks: Peaks) -> Surface:
+def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one engine's scan in one phase over (state, batch, length)."""
     phase = table.key[1]
     kind = Kind(("batch", "length"), lambda state, b, s: scan_work(phase, b, s, state), shape=State._make)
@@ -31,7 +31,7 @@ def _features(state: State) -> Array:
     return np.log(np.maximum([state.value_heads, state.key_heads, state.key_dim * state.value_dim], 1))
 
 
-def _match(surface: Surface, state: State) -> Match:
+def match_of(surface: Surface, state: State) -> Match:
     """The nearest state that was timed."""
     distance = np.array([np.abs(_features(near) - _features(state)) @ WEIGHTS for near in surface.shapes])
     row = int(distance.argmin())
@@ -44,14 +44,14 @@ def price(bank: Bank, kind: str, phase: str, batch: ArrayLike, length: ArrayLike
     A decode reads and writes the states of its sequences, which no cache keeps from step to step."""
     b, s = np.broadcast_arrays(np.asarray(batch, float), np.asarray(length, float))
     work = scan_work(phase, b, s, state)
-    found = bank.first("scan", [(name, phase) for name in KINDS.get(kind, ())], _surface)
+    found = bank.first("scan", [(name, phase) for name in KINDS.get(kind, ())], surface_of)
     if found is not None:
-        found = found._replace(match=_match(found.surface, state))
+        found = found._replace(match=match_of(found.surface, state))
     priced = bank.price(found, state, (b, s), work)
     return possible(priced, 0.0 * work[0], work[1] if phase == "decode" else 0.0 * work[1], bank.peaks, "bf16")
 
 
-def _product(table: Table, peaks: Peaks) -> Surface:
+def product_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one absorbed product over (heads, tokens)."""
     return Surface(table, peaks, Kind(("heads", "tokens"), lambda _, heads, tokens: bmm_work(tokens, heads), launch=False))
 
@@ -60,6 +60,6 @@ def absorbed(bank: Bank, tokens: ArrayLike, heads: int) -> Priced:
     """Both absorbed products of latent attention in decode, in 16 bit: queries into the latent, and the latent into values."""
     t, many = np.asarray(tokens, float), np.asarray(float(heads))
     flop, nbytes = bmm_work(t, many)
-    parts = [bank.price(bank.first("mla_bmm", [(op, "bf16")], _product), None, (many, t), (flop, nbytes)) for op in ("pre", "post")]
+    parts = [bank.price(bank.first("mla_bmm", [(op, "bf16")], product_of), None, (many, t), (flop, nbytes)) for op in ("pre", "post")]
     both = Priced(parts[0].seconds + parts[1].seconds, np.maximum(parts[0].provenance, parts[1].provenance))
     return possible(both, 2.0 * flop, 2.0 * nbytes, bank.peaks, "bf16")
