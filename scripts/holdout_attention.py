@@ -15,36 +15,38 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from apexsim.cost.attention import AttentionSurface
+from apexsim.cost import attention
 from apexsim.cost.grid import continued, fill
 from apexsim.cost.kernels import Tables, systems
+from apexsim.cost.surface import Surface
 
 SHARES = (4, 16)
-LEAST = {"generation": 64, "context": 2}  # batches judged
+LEAST = {"decode": 64, "prefill": 2}  # batches judged
 
 
-def surfaces(names: list[str]) -> Iterator[tuple[str, AttentionSurface]]:
-    """Every attention surface of the systems, with its family and phase."""
+def surfaces(names: list[str]) -> Iterator[tuple[str, str, Surface]]:
+    """Every attention surface of the systems, with its family and its phase."""
     for name in names:
         tables = Tables(name)
         for family in ("attention", "mla"):
             for key in tables.keys(family):
-                yield f"{family}, {key[0]}", AttentionSurface(tables.table(family, key), tables.peaks, family)
+                yield family, key[0], attention.surface_of(tables.table(family, key), tables.peaks, family)
 
 
-def errors(surface: AttentionSurface, row: int, share: int) -> tuple[np.ndarray, np.ndarray] | None:
+def errors(surface: Surface, phase: str, row: int, share: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Logarithmic errors of the hidden cells, held and continued; None where too little is measured."""
-    seconds, batch = surface.seconds[row], surface.batch[:, None]
+    seconds, (batches, length) = surface.seconds[row], surface.sizes
+    batch = batches[:, None]
     known = ~np.isnan(seconds)
-    work = batch * surface.length[None, :]
+    work = batch * length[None, :]
     if known.sum() < 30:
         return None
     top = work[known].max() / share
-    judged = known & (work > top) & (batch >= LEAST[surface.phase])
+    judged = known & (work > top) & (batch >= LEAST[phase])
     left = np.where(work > top, np.nan, seconds)
     if judged.sum() < 2 or np.isnan(left).all():
         return None
-    best = surface.best(batch, surface.length[None, :], surface.shape(row))
+    best = surface.best(surface.shape((row,)), batch, length[None, :])
     made = best / fill(best / left)[0], continued(left, best)[0]
     held, line = (np.log(x[judged] / seconds[judged]) for x in made)
     return held, line
@@ -53,12 +55,12 @@ def errors(surface: AttentionSurface, row: int, share: int) -> tuple[np.ndarray,
 def main() -> None:
     """Print medians, p90 and bias by family."""
     found = defaultdict(list)
-    for label, surface in surfaces(sys.argv[1:] or [s for s in systems() if s not in ("b60", "v100_pcie")]):
+    for family, phase, surface in surfaces(sys.argv[1:] or [s for s in systems() if s not in ("b60", "v100_pcie")]):
         for row in range(0, len(surface.shapes), 3):
             for share in SHARES:
-                both = errors(surface, row, share)
+                both = errors(surface, phase, row, share)
                 for name, values in zip(("held", "continued"), both or ()):
-                    found[label, share, name].append(values)
+                    found[f"{family}, {phase}", share, name].append(values)
     for (label, share, name), parts in sorted(found.items()):
         e = np.concatenate(parts)
         print(f"{label:22s} beyond 1/{share:<3d} {name:10s} n={len(e):6d}  median {np.median(abs(e)):6.1%}  "

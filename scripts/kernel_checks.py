@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from apexsim.cost import experts, gemm, scan
-from apexsim.cost.attention import KV_BYTES, WORK, Shape
 from apexsim.cost.roofline import KERNELS, Peaks
+from apexsim.cost.shapes import ATTENTION, KV_BYTES, Heads, Layer, State, bmm_work, expert_least, gemm_work, scan_work
 from kernel_families import Table
 
 Array = np.ndarray
@@ -96,7 +95,7 @@ def _physics(tables: Tables, peaks: dict[str, Peaks], told: Told) -> Tables:
 def _gemm(table: Table, peaks: Peaks) -> tuple[Array, Array]:
     m, n, k = (table.axes[a].astype(float) for a in "mnk")
     kernel = KERNELS[table.key[0]]
-    flop, nbytes = gemm.work(m[:, None, None], n[None, :, None], k[None, None, :], kernel)
+    flop, nbytes = gemm_work(m[:, None, None], n[None, :, None], k[None, None, :], kernel)
     return flop / peaks.rate(kernel.compute), nbytes
 
 
@@ -107,19 +106,19 @@ def _attention(family: str) -> Callable[[Table, Peaks], tuple[Array, Array]]:
         phase, kv = table.key[:2]
         batch, length = (table.axes[a].astype(float) for a in ("batch", "length"))
         rows = [
-            WORK[family, phase](batch[:, None], length[None, :], Shape(*(int(x) for x in row)), KV_BYTES[kv])
+            ATTENTION[family, phase](batch[:, None], length[None, :], Heads(*(int(x) for x in row)), KV_BYTES[kv])
             for row in table.axes["shape"]
         ]
         flop, nbytes = np.stack([f for f, _ in rows]), np.stack([b for _, b in rows])
-        return flop / peaks.rate("fp8" if kv == "fp8" else "bf16"), nbytes if phase == "generation" else np.zeros_like(nbytes)
+        return flop / peaks.rate("fp8" if kv == "fp8" else "bf16"), nbytes if phase == "decode" else np.zeros_like(nbytes)
 
     return demand
 
 
 def _moe(table: Table, peaks: Peaks) -> tuple[Array, Array]:
     tokens, kernel = table.axes["tokens"].astype(float), KERNELS[table.key[0]]
-    layers = [experts.Layer._make([*row[:6], bool(row[6])]) for row in table.axes["shape"].tolist()]
-    found = [[experts.least(tokens, layer, kernel, load) for load in table.axes["load"].tolist()] for layer in layers]
+    layers = [Layer._make([*row[:6], bool(row[6])]) for row in table.axes["shape"].tolist()]
+    found = [[expert_least(tokens, layer, kernel, load) for load in table.axes["load"].tolist()] for layer in layers]
     flop, nbytes = (np.array([[cell[i] for cell in row] for row in found]) for i in (0, 1))
     return flop / peaks.rate(kernel.compute), nbytes
 
@@ -127,7 +126,7 @@ def _moe(table: Table, peaks: Peaks) -> tuple[Array, Array]:
 def _bmm(table: Table, peaks: Peaks) -> tuple[Array, Array]:
     heads, tokens = (table.axes[a].astype(float) for a in ("heads", "tokens"))
     compute = "fp8" if table.key[1] == "fp8" else "bf16"
-    flop, nbytes = scan.bmm_work(tokens[None, :], heads[:, None], 1.0 if compute == "fp8" else 2.0)
+    flop, nbytes = bmm_work(tokens[None, :], heads[:, None], 1.0 if compute == "fp8" else 2.0)
     return flop / peaks.rate(compute), nbytes
 
 
@@ -135,10 +134,10 @@ def _scan(table: Table, peaks: Peaks) -> tuple[Array, Array]:
     """Of a decode the states read and written; of a prompt nothing, which tells no cached state from another."""
     del peaks
     batch, length = (table.axes[a].astype(float) for a in ("batch", "length"))
-    states = [scan.State(*(int(x) for x in row)) for row in table.axes["shape"]]
+    states = [State(*(int(x) for x in row)) for row in table.axes["shape"]]
     phase = table.key[1]
-    nbytes = np.stack([scan.scan_work(phase, batch[:, None], length[None, :], state)[1] for state in states])
-    return np.zeros_like(nbytes), nbytes if phase == "generation" else np.zeros_like(nbytes)
+    nbytes = np.stack([scan_work(phase, batch[:, None], length[None, :], state)[1] for state in states])
+    return np.zeros_like(nbytes), nbytes if phase == "decode" else np.zeros_like(nbytes)
 
 
 DEMAND: dict[str, Callable[[Table, Peaks], tuple[Array, Array]]] = {

@@ -117,6 +117,7 @@ DISPATCH = (
 # Latent attention without its projections: TensorRT-LLM's tables stand for all engines.  SGLang's agree within 10 % on
 # Blackwell and in bf16 decode; its Hopper prefill was timed in absorbed form (3 times the work), its Hopper FP8 decode
 # converts the whole cache (up to 8 times slower): not what the engines run.  vLLM timed whole modules only.
+PHASES = {"prefill": "context", "decode": "generation"}  # ours -> the source's
 MLA = ("trtllm",)
 LATENT_DIM, EXPANDED_DIM = 576, 192
 
@@ -126,7 +127,7 @@ SCANS = {
     ("gdn", "vllm"): ("linear_attention/vllm", "gdn_perf"), ("gdn", "sglang"): ("linear_attention/sglang", "gdn_perf"),
     ("gdn", "trtllm"): ("linear_attention/trtllm", "gdn_perf"), ("kda", "sglang"): ("kda/sglang", "kda_perf"),
 }  # fmt: skip
-SCAN_KERNELS = {"context": ("causal_conv1d_fn", "chunk_"), "generation": ("causal_conv1d_update", "fused_recurrent")}
+SCAN_KERNELS = {"prefill": ("causal_conv1d_fn", "chunk_"), "decode": ("causal_conv1d_update", "fused_recurrent")}
 
 PEAKS = {"float32_tc_flops": "fp32", "bfloat16_tc_flops": "bf16", "fp8_tc_flops": "fp8", "int8_tc_flops": "int8",
          "fp4_tc_flops": "fp4"}  # fmt: skip

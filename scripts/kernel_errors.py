@@ -17,15 +17,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from apexsim.cost import attention as attn
-from apexsim.cost.attention import AttentionSurface, Match, Shape
-from apexsim.cost.bank import Bank
-from apexsim.cost.comm import Curve
-from apexsim.cost.experts import ExpertSurface
-from apexsim.cost.experts import Match as Near
-from apexsim.cost.gemm import GemmSurface
+from apexsim.cost import attention, collectives, experts, gemm
+from apexsim.cost.attention import causal
+from apexsim.cost.bank import ENGINES, Bank
 from apexsim.cost.kernels import Table, Tables, systems
-from apexsim.cost.library import ENGINES
+from apexsim.cost.shapes import Heads
+from apexsim.cost.surface import SAME, Match, Surface
 
 MARKS = ("<!-- errors: begin -->", "<!-- errors: end -->")
 PAIRS = (("h100_sxm", "h200_sxm"), ("b200_sxm", "b300_sxm"), ("h200_sxm", "b200_sxm"), ("h100_sxm", "l40s"),
@@ -46,29 +43,29 @@ def relative(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return np.abs(predicted[known] / measured[known] - 1)
 
 
-def gemm_planes(table: Table, surface: Callable[[Table], GemmSurface]) -> Errors:
+def gemm_planes(table: Table, surface: Callable[[Table], Surface]) -> Errors:
     """Drop every n, k and (every second) m inside the grid."""
     m, n, k = (table.axes[a] for a in "mnk")
     out: Errors = {"n, k (m <= 64)": [], "n, k (m >= 1024)": [], "m": []}
     for i in range(1, len(n) - 1):
         rest = surface(without(table, "n", i))
-        seen = np.stack([rest.price(m, int(n[i]), int(x)).seconds for x in k], axis=1)
+        seen = np.stack([rest.price(SAME, None, m, int(n[i]), int(x)).seconds for x in k], axis=1)
         out["n, k (m <= 64)"].append(relative(seen[m <= 64], table.seconds[m <= 64, i]))
         out["n, k (m >= 1024)"].append(relative(seen[m >= 1024], table.seconds[m >= 1024, i]))
     for i in range(1, len(k) - 1):
         rest = surface(without(table, "k", i))
-        seen = np.stack([rest.price(m, int(x), int(k[i])).seconds for x in n], axis=1)
+        seen = np.stack([rest.price(SAME, None, m, int(x), int(k[i])).seconds for x in n], axis=1)
         out["n, k (m <= 64)"].append(relative(seen[m <= 64], table.seconds[m <= 64, :, i]))
         out["n, k (m >= 1024)"].append(relative(seen[m >= 1024], table.seconds[m >= 1024, :, i]))
     for i in range(1, len(m) - 1, 2):
         rest = surface(without(table, "m", i))
         a, b = np.arange(2, len(n), 5), np.arange(2, len(k), 5)
-        seen = np.array([[float(rest.price([m[i]], int(n[x]), int(k[y])).seconds[0]) for y in b] for x in a])
+        seen = np.array([[float(rest.price(SAME, None, [m[i]], int(n[x]), int(k[y])).seconds[0]) for y in b] for x in a])
         out["m"].append(relative(seen, table.seconds[i][np.ix_(a, b)]))
     return out
 
 
-def attention_planes(table: Table, surface: Callable[[Table], AttentionSurface], step: int = 6) -> Errors:
+def attention_planes(table: Table, surface: Callable[[Table], Surface], phase: str, step: int = 6) -> Errors:
     """Drop every length and batch inside the grid, on every sixth shape; then every sixth shape itself."""
     out: Errors = {"length": [], "batch": [], "heads": []}
     rows = range(0, len(table.axes["shape"]), step)
@@ -76,34 +73,34 @@ def attention_planes(table: Table, surface: Callable[[Table], AttentionSurface],
         for i in range(1, len(table.axes[name]) - 1):
             rest = surface(without(table, name, i))
             for row in rows:
-                shape = Shape(*(int(x) for x in table.axes["shape"][row]))
+                shape = Heads(*(int(x) for x in table.axes["shape"][row]))
                 other = table.axes["batch" if name == "length" else "length"].astype(float)
                 here = float(table.axes[name][i])
                 b, s = (other, here) if name == "length" else (here, other)
-                seen = rest.price(b, s, shape, Match(row, 0.0, 1.0)).seconds
+                seen = rest.price(Match((row,)), shape, b, s).seconds
                 out[name].append(relative(seen, np.take(table.seconds[row], i, axis=dim)))
     for row in rows:
         rest = surface(without(table, "shape", row))
-        shape = Shape(*(int(x) for x in table.axes["shape"][row]))
-        match = rest.match(shape)
+        shape = Heads(*(int(x) for x in table.axes["shape"][row]))
+        match = attention.match_of(rest, shape, phase)
         if match is not None:
             grid = np.meshgrid(table.axes["batch"].astype(float), table.axes["length"].astype(float), indexing="ij")
-            out["heads"].append(relative(rest.price(*grid, shape, match).seconds, table.seconds[row]))
+            out["heads"].append(relative(rest.price(match, shape, *grid).seconds, table.seconds[row]))
     return out
 
 
-def comm_points(table: Table, surface: Callable[[Table], Curve]) -> Errors:
+def comm_points(table: Table, surface: Callable[[Table], Surface]) -> Errors:
     """Drop every size inside a curve."""
     out: Errors = {"size": []}
     for i in range(1, len(table.axes["bytes"]) - 1):
         rest = surface(without(table, "bytes", i))
         for row, gpus in enumerate(table.axes["gpus"]):
-            seen = rest.price(table.key[0], table.axes["bytes"][i : i + 1], int(gpus)).seconds
+            seen = collectives.timed(rest, table.key[0], table.axes["bytes"][i : i + 1], int(gpus)).seconds
             out["size"].append(relative(seen, table.seconds[row, i : i + 1]))
     return out
 
 
-def expert_points(table: Table, surface: Callable[[Table], ExpertSurface]) -> Errors:
+def expert_points(table: Table, surface: Callable[[Table], Surface]) -> Errors:
     """Drop every number of tokens on every tenth layer; then every tenth layer itself."""
     out: Errors = {"tokens": [], "layer": []}
     loads = table.axes["load"].tolist()
@@ -115,13 +112,13 @@ def expert_points(table: Table, surface: Callable[[Table], ExpertSurface]) -> Er
         for row in rows:
             for j, load in enumerate(loads):
                 if not np.isnan(np.delete(table.seconds[row, j], i)).all():
-                    seen = rest.price(tokens[i : i + 1], whole.layers[row], Near(row, 0.0, 1.0), load).seconds
+                    seen = rest.price(experts.under(rest, Match((row,)), load), whole.shapes[row], tokens[i : i + 1]).seconds
                     out["tokens"].append(relative(seen, table.seconds[row, j, i : i + 1]))
     for row in rows if len(table.axes["shape"]) > 1 else ():
         rest = surface(without(table, "shape", row))
-        layer = whole.layers[row]
+        layer = whole.shapes[row]
         for j, load in enumerate(loads):
-            seen = rest.price(tokens, layer, rest.match(layer), load).seconds
+            seen = rest.price(experts.under(rest, experts.match_of(rest, layer), load), layer, tokens).seconds
             out["layer"].append(relative(seen, table.seconds[row, j]))
     return out
 
@@ -132,23 +129,23 @@ def left_out(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
     peaks = tables.peaks
     for key in tables.keys("gemm"):
         table = tables.table("gemm", key)
-        for what, found in gemm_planes(table, lambda t, key=key: GemmSurface(t, key[0], peaks)).items():
+        for what, found in gemm_planes(table, lambda t: gemm.surface_of(t, peaks)).items():
             yield system, "gemm", " ".join(key), what, np.concatenate(found)
     for key in tables.keys("attention"):
         table = tables.table("attention", key)
-        for what, found in attention_planes(table, lambda t: AttentionSurface(t, peaks)).items():
+        for what, found in attention_planes(table, lambda t: attention.surface_of(t, peaks), key[0]).items():
             yield system, "attention", " ".join(key[:3]), what, np.concatenate(found)
     for key in tables.keys("mla"):
         table = tables.table("mla", key)
-        for what, found in attention_planes(table, lambda t: AttentionSurface(t, peaks, "mla"), step=1).items():
+        for what, found in attention_planes(table, lambda t: attention.surface_of(t, peaks, "mla"), key[0], step=1).items():
             yield system, "mla", " ".join(key[:3]), what, np.concatenate(found)
     for key in tables.keys("moe"):
-        for what, found in expert_points(tables.table("moe", key), lambda t: ExpertSurface(t, peaks)).items():
+        for what, found in expert_points(tables.table("moe", key), lambda t: experts.surface_of(t, peaks)).items():
             if found:
                 yield system, "moe", " ".join(key).strip(), what, np.concatenate(found)
     pooled: dict[str, list[np.ndarray]] = {}
     for key in tables.keys("comm"):
-        found = comm_points(tables.table("comm", key), lambda t: Curve(t, peaks))["size"]
+        found = comm_points(tables.table("comm", key), collectives.surface_of)["size"]
         pooled.setdefault(f"{key[0]} {'nccl' if key[1] == 'nccl' else 'custom'}", []).extend(found)
     for name, errors in pooled.items():
         yield system, "comm", name, "size", np.concatenate(errors)
@@ -170,7 +167,7 @@ def transferred(here: str, there: str) -> Iterator[tuple[str, str, str, str, np.
         if key[1] == "sglang" or not bank.peaks.flops.get({"bf16": "bf16", "nvfp4": "fp4"}.get(key[0], "fp8")):
             continue
         m = table.axes["m"]
-        seen = np.stack([np.stack([bank.gemm(m, int(n), int(k), key[0]).seconds for k in table.axes["k"]], axis=-1)
+        seen = np.stack([np.stack([gemm.price(bank, m, int(n), int(k), key[0]).seconds for k in table.axes["k"]], axis=-1)
                          for n in table.axes["n"]], axis=1)  # fmt: skip
         for what, rows in (("m <= 64", m <= 64), ("m >= 1024", m >= 1024)):
             yield f"{here} -> {there}", "gemm", key[0], what, relative(seen[rows], table.seconds[rows])
@@ -178,9 +175,8 @@ def transferred(here: str, there: str) -> Iterator[tuple[str, str, str, str, np.
         table = target.table("attention", key)
         if key[2] != "vllm":
             continue
-        price = bank.prefill if key[0] == "context" else bank.decode
         grid = np.meshgrid(table.axes["batch"].astype(float), table.axes["length"].astype(float), indexing="ij")
-        found = [relative(price(*grid, *(int(x) for x in shape), kv_dtype=key[1]).seconds, table.seconds[row])
+        found = [relative(attention.price(bank, causal(key[0], *map(int, shape), kv_dtype=key[1]), *grid).seconds, table.seconds[row])
                  for row, shape in enumerate(table.axes["shape"]) if row % 6 == 0]  # fmt: skip
         yield f"{here} -> {there}", "attention", " ".join(key[:2]), "all", np.concatenate(found)
 
@@ -189,16 +185,15 @@ def saturation(system: str) -> Iterator[tuple[str, str, str, str, np.ndarray]]:
     """Errors of the smooth prompt cost P(l) against time / batch, where at least 8,192 tokens are in flight."""
     tables = Tables(system)
     for key in tables.keys("attention"):
-        if key[0] != "context" or key[2] != "vllm":
+        if key[0] != "prefill" or key[2] != "vllm":
             continue
-        surface = AttentionSurface(tables.table("attention", key), tables.peaks)
+        surface = attention.surface_of(tables.table("attention", key), tables.peaks)
         found = []
         for row in range(0, len(surface.shapes), 6):
-            shape = Shape(*(int(x) for x in surface.shapes[row]))
-            cost = surface.saturated(shape, Match(row, 0.0, 1.0))
-            batch, length = np.meshgrid(surface.batch, surface.length, indexing="ij")
-            many = (batch * length >= attn.SATURATED) & (batch > 1)
-            seen = np.interp(length, attn.DENSE, cost) * batch
+            cost = attention.in_full_batches(surface, surface.shapes[row], Match((row,)))
+            batch, length = np.meshgrid(*surface.sizes, indexing="ij")
+            many = (batch * length >= attention.SATURATED) & (batch > 1)
+            seen = np.interp(length, attention.DENSE, cost) * batch
             found.append(relative(seen[many], surface.seconds[row][many]))
         yield system, "attention", " ".join(key[:3]), "P(l) against batches", np.concatenate(found)
 

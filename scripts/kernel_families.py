@@ -109,11 +109,11 @@ def pick_kernel(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def attention(root: Path, system: str) -> Iterator[Table]:
-    """Attention tables [shape, batch, length]; length is the prompt (context) or the cached tokens (generation)."""
-    for phase in ("context", "generation"):
+    """Attention tables [shape, batch, length]; length is the prompt (prefill) or the cached tokens (decode)."""
+    for phase, theirs in choose.PHASES.items():
         for (name, engine), folder in choose.ATTENTION.items():
             if name == system:
-                frame = pd.read_parquet(root / system / "attention" / folder / f"{phase}_attention_perf.parquet")
+                frame = pd.read_parquet(root / system / "attention" / folder / f"{theirs}_attention_perf.parquet")
                 yield from attention_tables(frame, phase, engine, f"attention/{folder}")
 
 
@@ -121,7 +121,7 @@ def attention_tables(frame: pd.DataFrame, phase: str, engine: str, file: str) ->
     """The tables of one engine and phase, by format of the cache."""
     if "window_size" not in frame:
         frame = frame.assign(window_size=0)
-    frame = frame.assign(length=frame.isl if phase == "context" else frame.step + 1)
+    frame = frame.assign(length=frame.isl if phase == "prefill" else frame.step + 1)
     for kv in ("bf16", "fp8"):
         cached = frame[frame.kv_cache_dtype == {"bf16": "bfloat16", "fp8": "fp8"}[kv]]
         for dtype in choose.ATTENTION_DTYPES[kv, engine]:

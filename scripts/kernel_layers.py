@@ -58,17 +58,17 @@ def newest(folder: Path, name: str) -> Path | None:
 
 def mla(root: Path, system: str) -> Iterator[Table]:
     """Latent attention [shape, batch, length] without its projections, keyed like attention."""
-    for phase in ("context", "generation"):
+    for phase, theirs in choose.PHASES.items():
         for engine in choose.MLA:
-            file = newest(root / system / "mla" / engine, f"{phase}_mla_perf")
+            file = newest(root / system / "mla" / engine, f"{theirs}_mla_perf")
             if file is None:
                 continue
             frame = pd.read_parquet(file)
-            context = phase == "context"
+            prefill = phase == "prefill"
             frame = frame.assign(
-                length=frame.isl if context else frame.step + 1,
-                kv_heads=frame.num_heads if context else 1,
-                head_dim=choose.EXPANDED_DIM if context else choose.LATENT_DIM,
+                length=frame.isl if prefill else frame.step + 1,
+                kv_heads=frame.num_heads if prefill else 1,
+                head_dim=choose.EXPANDED_DIM if prefill else choose.LATENT_DIM,
                 window=0,
             )
             for kv, stored in (("bf16", "bfloat16"), ("fp8", "fp8")):
@@ -94,7 +94,7 @@ def encoder(root: Path, system: str) -> Iterator[Table]:
             frame = frame[frame.attn_dtype == "bfloat16"]
             frame = frame.assign(length=frame.isl, kv_heads=frame.num_heads, window=0)
             yield _plane(
-                frame, ("context", "bf16", engine, "bf16"), ["num_heads", "kv_heads", "head_dim", "window"], file
+                frame, ("prefill", "bf16", engine, "bf16"), ["num_heads", "kv_heads", "head_dim", "window"], file
             )
 
 
@@ -120,7 +120,7 @@ def scan(root: Path, system: str) -> Iterator[Table]:
             continue
         frame = pd.read_parquet(file)
         for phase, parts in choose.SCAN_KERNELS.items():
-            rows = frame[frame.phase == phase]
+            rows = frame[frame.phase == choose.PHASES[phase]]
             cells = [*STATE, "batch_size", "seq_len"]
             times = [rows[rows.kernel_source.str.startswith(p)].groupby(cells).latency.median() for p in parts]
             both = (times[0] + times[1]).dropna().rename("latency").reset_index()

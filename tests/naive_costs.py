@@ -15,7 +15,11 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from apexsim.cost import attention, collectives, experts, gemm, scan
+from apexsim.cost.attention import causal, latent
 from apexsim.cost.bank import Bank
+from apexsim.cost.collectives import Way
+from apexsim.cost.shapes import Layer, Route, State
 from apexsim.engines import EngineRow
 from apexsim.gpu import Link
 from apexsim.hardware import Cluster
@@ -83,7 +87,7 @@ class NaiveCosts:
         if len(self.stages) == 1:
             return 0.0, 0.0
         link = self.cluster.link(2, self.plan.stage_devices)
-        return self.bank.hop(link, 1 + (link is self.cluster.gpu.nic))
+        return collectives.hop(self.bank, link, 1 + (link is self.cluster.gpu.nic))
 
     # --- a stage -------------------------------------------------------------------------------------------------
 
@@ -181,11 +185,13 @@ class NaiveCosts:
         if isinstance(op, Attend):
             if not op.causal:
                 return 0.0
-            return one(bank.decode(batch, max(context, 1.0), op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype))
+            ask = causal("decode", op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
+            return one(attention.price(bank, ask, batch, max(context, 1.0)))
         if isinstance(op, Cross):
-            return one(bank.decode(batch, op.source, op.heads, op.kv_heads, op.head_dim, 0, op.kv_dtype))
+            return one(attention.price(bank, causal("decode", op.heads, op.kv_heads, op.head_dim, 0, op.kv_dtype), batch, op.source))
         if isinstance(op, Mla):
-            return one(bank.mla_decode(batch, max(latents(op, context), 1.0), op.heads, op.kv_rank + op.rope_dim, op.kv_dtype))
+            ask = latent("decode", op.heads, op.kv_rank + op.rope_dim, op.kv_dtype)
+            return one(attention.price(bank, ask, batch, max(latents(op, context), 1.0)))
         assert isinstance(op, Index)
         return self.index(op, batch * context / op.compress, batch * context / op.compress * (op.dim + 4 + 4)) + 3.6e-6 + 4e-6
 
@@ -199,9 +205,9 @@ class NaiveCosts:
         """Seconds of attention of a prompt of so many tokens from nothing, launch apart."""
         bank, at = self.bank, [float(length)]
         if isinstance(op, Attend) and op.causal:
-            return one(bank.prefill_saturated(at, op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype))
+            return one(attention.marginal(bank, causal("prefill", op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype), at))
         if isinstance(op, Mla) and not op.direct and (not op.top_k or length <= op.top_k):
-            return one(bank.mla_prefill_saturated(at, op.heads, op.nope_dim + op.rope_dim, op.kv_dtype))
+            return one(attention.marginal(bank, latent("prefill", op.heads, op.nope_dim + op.rope_dim, op.kv_dtype), at))
         if isinstance(op, Index):
             return self.index(op, length * (length + 1) / 2 / op.compress, 0.0)
         raise NotImplementedError(op)
@@ -209,9 +215,9 @@ class NaiveCosts:
     def launch(self, op: Op) -> float:
         """Seconds that the attention kernel of a step with prompts takes beyond its work."""
         if isinstance(op, Attend):
-            return self.bank.prefill_launch(op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
+            return attention.launch(self.bank, causal("prefill", op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype))
         if isinstance(op, Mla):
-            return self.bank.mla_prefill_launch(op.heads, op.nope_dim + op.rope_dim, op.kv_dtype)
+            return attention.launch(self.bank, latent("prefill", op.heads, op.nope_dim + op.rope_dim, op.kv_dtype))
         assert isinstance(op, Index)
         return 3.6e-6 + 4e-6
 
@@ -229,23 +235,24 @@ class NaiveCosts:
         bank = self.bank
         match op:
             case Gemm():
-                extra = bank.quantise(n, op.k, op.kernel).seconds if self.apart(op) else 0.0
-                return bank.gemm(n, op.n, op.k, op.kernel).seconds + extra
+                extra = gemm.quantise(bank, n, op.k, op.kernel).seconds if self.apart(op) else 0.0
+                return gemm.price(bank, n, op.n, op.k, op.kernel).seconds + extra
             case Stream():
                 moved = n * op.bytes_per_token
                 cached = np.minimum(moved, self.cluster.gpu.cache_bytes)  # read three times as fast
-                return bank.stream(moved - cached * 2 / 3).seconds
+                return (moved - cached * 2 / 3) / (0.8 * bank.peaks.bandwidth)
             case Grouped():
                 load = "balanced" if op.top_k == 1 else "power_law_1.2"
-                time = bank.moe(n, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, load, op.gated).seconds
+                layer = Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
+                time = experts.price(bank, n, layer, op.kernel, load).seconds
                 beside = [self.raw(g, np.ceil(n * op.split / g.split), captured) for g in op.beside if captured]
                 return np.maximum(time, sum(beside))
             case Scan():
                 shape, each = (op.key_heads, op.value_heads, op.key_dim, op.value_dim), np.ones_like(n)
-                phase, batch, length = ("generation", n, each) if captured else ("context", each, n)
-                return bank.scan(op.kind, phase, batch, length, *shape).seconds
+                phase, batch, length = ("decode", n, each) if captured else ("prefill", each, n)
+                return scan.price(bank, op.kind, phase, batch, length, State(*shape)).seconds
             case Mla():
-                return bank.mla_bmm(n, op.heads).seconds if captured and not op.direct else 0.0 * n
+                return scan.absorbed(bank, n, op.heads).seconds if captured and not op.direct else 0.0 * n
             case Collective():
                 return self._collective(op, n, captured)
         raise NotImplementedError(op)
@@ -257,21 +264,22 @@ class NaiveCosts:
             return self._dispatch(op, np.ceil(n / op.group), link, captured)
         if link is not cluster.gpu.nic:
             fused = self.engine.fuses(cluster.gpu.arch)
-            return bank.collective(op.kind, nbytes, op.group, nccl=not self.custom, fused=fused).seconds
+            return collectives.price(bank, op.kind, nbytes, op.group, Way(nccl=not self.custom, fused=fused)).seconds
         inside = max(1, min(op.group, cluster.per_node // op.stride))
         outside = ceil(op.group / inside)
-        if op.stride == 1 and bank.spans_measured(op.kind, outside):
-            return bank.collective(op.kind, nbytes, op.group, nccl=True, nodes=outside).seconds
+        if op.stride == 1 and collectives.spans_measured(bank, op.kind, outside):
+            return collectives.price(bank, op.kind, nbytes, op.group, Way(nodes=outside, nccl=True)).seconds
         # each GPU of a node sums its share with those of the other nodes, between a scatter and a gather in the node
         share, within = (1, (op.kind,)) if op.kind != "all_reduce" else (inside, ("reduce_scatter", "all_gather"))
         time = ring(op.kind, nbytes / share, outside, link)
-        return time + sum(bank.collective(kind, nbytes, inside).seconds for kind in within if inside > 1)
+        return time + sum(collectives.price(bank, kind, nbytes, inside).seconds for kind in within if inside > 1)
 
     def _dispatch(self, op: Collective, tokens: Array, link: Link, captured: bool) -> Array:
         assert op.route is not None
         nodes = max(1, op.group * op.stride // self.cluster.per_node)
-        if self.bank.dispatch_measured(op.group, nodes, captured):
-            return self.bank.dispatch(tokens, *op.route, op.group, captured, nodes).seconds
+        timed = collectives.dispatch(self.bank, tokens, Route(*op.route), op.group, nodes, captured)
+        if timed is not None:
+            return timed.seconds
         return 2 * ring("all_to_all", tokens * op.bytes_per_token, op.group, link)
 
     def apart(self, op: Op) -> bool:

@@ -10,6 +10,8 @@ import pytest
 
 from apexsim.cli import main
 from apexsim.cli.apex import spelled
+from apexsim.cost import attention, gemm
+from apexsim.cost.attention import causal
 from apexsim.cost.bank import load_bank
 from apexsim.cost.load import Load
 from apexsim.cost.price import ATTEND
@@ -221,10 +223,10 @@ def test_cross_attention_reads_the_source_whatever_the_context() -> None:
     op = Cross("cross attention", 20, 20, 64, 64, 1500, Gemm("cross keys", 2560, 1280))
     bank = load_bank(load_gpu("h100-sxm"))
     priced = ATTEND[Cross][0](bank, op, np.array([[1.0], [8.0]]), np.array([[0.0, 100.0, 9000.0]])).seconds
-    alone = bank.decode(np.array([1.0, 8.0]), 1500.0, 20, 20, 64).seconds
+    alone = attention.price(bank, causal("decode", 20, 20, 64), np.array([1.0, 8.0]), 1500.0).seconds
     assert priced == pytest.approx(np.repeat(alone[:, None], 3, axis=1))
     prompt = ATTEND[Cross][1](bank, op, np.array([0.0, 1500.0]))[0].seconds
-    assert prompt[0] == pytest.approx(bank.gemm(np.array([1500.0]), 2560, 1280, "bf16").seconds[0])
+    assert prompt[0] == pytest.approx(gemm.price(bank, np.array([1500.0]), 2560, 1280, "bf16").seconds[0])
     assert prompt[1] > prompt[0]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apexsim.cost.experts import Layer, chosen
 from apexsim.cost.grid import bridged, settled
 from apexsim.cost.roofline import Peaks
+from apexsim.cost.shapes import Layer, chosen
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 checks = pytest.importorskip("kernel_checks")  # needs pandas

@@ -7,10 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from apexsim.cost.bank import Bank, Provenance, load_bank
-from apexsim.cost.experts import KERNELS, Layer, work
+from apexsim.cost import attention, collectives, experts, gemm, scan
+from apexsim.cost.attention import bidirectional, causal, latent
+from apexsim.cost.bank import Bank, load_bank
 from apexsim.cost.kernels import Tables, manifest
+from apexsim.cost.price import Pricer
+from apexsim.cost.roofline import KERNELS, Provenance
+from apexsim.cost.shapes import Layer, Route, State, expert_work
 from apexsim.errors import InputError
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.ops import Collective
 
 
 def bank(system: str, source: str = "vllm", borrow: str = "", **over: object) -> Bank:
@@ -29,8 +35,8 @@ def test_experts_return_measured_points_verbatim_or_16_bit(source: str) -> None:
     table = Tables("h200_sxm").table("moe", ("fp8_block", source, ""))
     row = table.axes["shape"].tolist().index([7168, 2048, 8, 256, 8, 1, 1])
     load = table.axes["load"].tolist().index(120)
-    priced = bank("h200_sxm", source).moe(table.axes["tokens"], **DEEPSEEK, tp=8, ep=1, kernel="fp8_block")
-    sixteen = bank("h200_sxm", source).moe(table.axes["tokens"], **DEEPSEEK, tp=8, ep=1, kernel="bf16").seconds
+    priced = experts.price(bank("h200_sxm", source), table.axes["tokens"], Layer(**DEEPSEEK, tp=8, ep=1), "fp8_block")
+    sixteen = experts.price(bank("h200_sxm", source), table.axes["tokens"], Layer(**DEEPSEEK, tp=8, ep=1), "bf16").seconds
     measured = table.seconds[row, load]
     same = np.isclose(priced.seconds, measured, rtol=1e-12)
     assert same.sum() > 0.4 * len(same)
@@ -40,7 +46,7 @@ def test_experts_return_measured_points_verbatim_or_16_bit(source: str) -> None:
 
 
 def test_balanced_load_is_the_slow_one_at_small_batch() -> None:
-    few = [bank("h200_sxm").moe([32], **DEEPSEEK, tp=8, ep=1, kernel="fp8_block", distribution=d).seconds[0]
+    few = [experts.price(bank("h200_sxm"), [32], Layer(**DEEPSEEK, tp=8, ep=1), "fp8_block", d).seconds[0]
            for d in ("balanced", "power_law_1.2")]  # fmt: skip
     assert few[0] > few[1]
 
@@ -48,13 +54,13 @@ def test_balanced_load_is_the_slow_one_at_small_batch() -> None:
 def test_experts_never_beat_the_memory() -> None:
     layer = Layer(7168, 2048, 8, 256, 8, 1)
     tokens = np.array([512.0])
-    nbytes = work(tokens, layer, KERNELS["fp8_block"])[1]
-    assert bank("h200_sxm").moe(tokens, **DEEPSEEK, tp=8, ep=1, kernel="fp8_block").seconds[0] > nbytes[0] / 4.8e12
+    nbytes = expert_work(tokens, layer, KERNELS["fp8_block"])[1]
+    assert experts.price(bank("h200_sxm"), tokens, Layer(**DEEPSEEK, tp=8, ep=1), "fp8_block").seconds[0] > nbytes[0] / 4.8e12
 
 
 def test_a_layer_that_was_not_timed_is_transferred_and_near_its_ideal() -> None:
-    priced = bank("h200_sxm").moe([1, 64, 4096], 2048, 1408, 60, 4, 2, 1, "bf16")
-    ideal = work(np.array([1.0, 64, 4096]), Layer(2048, 1408, 4, 60, 2, 1), KERNELS["bf16"])
+    priced = experts.price(bank("h200_sxm"), [1, 64, 4096], Layer(2048, 1408, 4, 60, 2, 1), "bf16")
+    ideal = expert_work(np.array([1.0, 64, 4096]), Layer(2048, 1408, 4, 60, 2, 1), KERNELS["bf16"])
     bound = np.maximum(ideal[0] / 989e12, ideal[1] / 4.8e12)
     assert (priced.provenance >= Provenance.TRANSFERRED).all()
     assert (priced.seconds > bound).all()
@@ -65,15 +71,15 @@ def test_a_layer_that_was_not_timed_is_transferred_and_near_its_ideal() -> None:
 def test_mxfp4_runs_w4a8_where_there_are_fp4_units_and_w4a16_elsewhere() -> None:
     size = {"hidden": 2880, "inner": 2880, "experts": 128, "top_k": 4, "tp": 4, "ep": 1}
     for system, kernel in (("b200_sxm", "w4a8_mxfp4"), ("h200_sxm", "w4a16_mxfp4")):
-        got = bank(system).moe([64], **size, kernel="mxfp4")
-        assert got.seconds == bank(system).moe([64], **size, kernel=kernel).seconds
+        got = experts.price(bank(system), [64], Layer(**size), "mxfp4")
+        assert got.seconds == experts.price(bank(system), [64], Layer(**size), kernel).seconds
         assert got.provenance[0] == Provenance.MEASURED
 
 
 @pytest.mark.parametrize("kernel", ["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "int8", "w8a16", "w4a16"])
 @pytest.mark.parametrize("system", ["a100_sxm", "h100_sxm", "b300_sxm", "l40s", "b60", "v100_pcie"])
 def test_experts_in_any_format_have_a_sane_price_everywhere(system: str, kernel: str) -> None:
-    seconds = bank(system).moe([1, 64, 4096], 4096, 14336, 8, 2, 2, 1, kernel).seconds
+    seconds = experts.price(bank(system), [1, 64, 4096], Layer(4096, 14336, 2, 8, 2, 1), kernel).seconds
     assert (seconds > 1e-6).all()
     assert (seconds < 2.0).all()
     assert seconds[0] < seconds[2]
@@ -81,67 +87,73 @@ def test_experts_in_any_format_have_a_sane_price_everywhere(system: str, kernel:
 
 def test_unknown_load_is_told() -> None:
     with pytest.raises(InputError, match="skewed"):
-        bank("h200_sxm").moe([1], **DEEPSEEK, tp=8, ep=1, kernel="bf16", distribution="skewed")
+        experts.price(bank("h200_sxm"), [1], Layer(**DEEPSEEK, tp=8, ep=1), "bf16", "skewed")
 
 
 def test_latent_attention_reads_its_cache_once_for_all_heads() -> None:
     b = bank("h200_sxm")
-    one, many = (b.mla_decode([64], 8192.0, h).seconds[0] for h in (8, 16))
+    one, many = (attention.price(b, latent("decode", h, 576), [64], 8192.0).seconds[0] for h in (8, 16))
     read = 64 * 8192 * 576 * 2 / 4.8e12
     assert read < one < 3 * read
     assert many < 1.5 * one
-    small = b.mla_decode([64], 8192.0, 16, kv_dtype="fp8")
+    small = attention.price(b, latent("decode", 16, 576, kv_dtype="fp8"), [64], 8192.0)
     assert small.seconds[0] < many
     assert small.provenance[0] == Provenance.MEASURED
 
 
 def test_latent_prompt_cost_is_rising_and_convex() -> None:
     length = np.unique(np.geomspace(1, 65536, 200).astype(int)).astype(float)
-    cost = bank("b200_sxm").mla_prefill_saturated(length, 16).seconds
+    cost = attention.marginal(bank("b200_sxm"), latent("prefill", 16, 192), length).seconds
     slope = np.diff(np.r_[0.0, cost]) / np.diff(np.r_[0.0, length])
     assert (slope > 0).all()
     assert (np.diff(slope) >= -1e-12 * slope[1:]).all()
-    assert 0 < bank("b200_sxm").mla_prefill_launch(16) < 50e-6
+    assert 0 < attention.launch(bank("b200_sxm"), latent("prefill", 16, 192)) < 50e-6
 
 
 def test_absorbed_products_cost_their_weights_once() -> None:
-    few, many = bank("h200_sxm").mla_bmm([1, 4096], 16).seconds
+    few, many = scan.absorbed(bank("h200_sxm"), [1, 4096], 16).seconds
     assert 2e-6 < few < 15e-6
     assert many > 2 * few
 
 
 def test_encoder_attention_is_quadratic() -> None:
-    near, far = bank("h200_sxm").encoder(1, [4096, 16384], 16, 80).seconds
+    near, far = attention.price(bank("h200_sxm"), bidirectional(16, 80), 1, [4096, 16384]).seconds
     assert 10 < far / near < 20
 
 
 def test_scans_grow_with_tokens_and_a_state_is_read_and_written() -> None:
     b = bank("h200_sxm")
-    short, long = b.scan("gdn", "context", 1, [1024, 16384], 16, 32, 128, 128).seconds
+    short, long = scan.price(b, "gdn", "prefill", 1, [1024, 16384], State(16, 32, 128, 128)).seconds
     assert 10 < long / short < 20
-    step = b.scan("gdn", "generation", [64], 1, 16, 32, 128, 128)
+    step = scan.price(b, "gdn", "decode", [64], 1, State(16, 32, 128, 128))
     assert step.seconds[0] > 2 * 64 * 32 * 128 * 128 * 4 / 4.8e12
     assert step.provenance[0] == Provenance.MEASURED
-    assert b.scan("mamba2", "generation", [64], 1, 8, 64, 128, 64).provenance[0] == Provenance.ROOFLINE
+    assert scan.price(b, "mamba2", "decode", [64], 1, State(8, 64, 128, 64)).provenance[0] == Provenance.ROOFLINE
 
 
 def test_expert_dispatch_is_measured_on_its_node_and_a_formula_elsewhere() -> None:
     b = bank("h200_sxm")
-    one = b.dispatch([1, 128], 7168, 8, 256, 8)
+    route = Route(7168, 8, 256)
+    one, two = (collectives.dispatch(b, [1, 128], route, 8 * nodes, nodes, True) for nodes in (1, 2))
+    assert one is not None and two is not None
     assert (one.provenance == Provenance.MEASURED).all()
     assert 10e-6 < one.seconds[0] < one.seconds[1] < 300e-6
-    assert b.dispatch([128], 7168, 8, 256, 16, nodes=2).seconds[0] > one.seconds[1]
-    assert bank("l40s").dispatch([128], 7168, 8, 256, 8).provenance[0] == Provenance.ROOFLINE
-    assert b.dispatch([128], 7168, 8, 256, 1).seconds[0] == 0.0
+    assert two.seconds[1] > one.seconds[1]
+    assert collectives.dispatch(bank("l40s"), [128], route, 8, 1, True) is None
+    assert collectives.dispatch(b, [128], route, 4, 1, True) is None
+    pricer = Pricer(load_bank(load_gpu("l40s")), Cluster(load_gpu("l40s"), 8))
+    op = Collective("x", "all_to_all", 7168.0, 8, route=route)
+    assert pricer.dense(op, np.array([128.0]), True).provenance[0] == Provenance.ROOFLINE
 
 
 def test_a_gpu_with_few_tables_of_its_own_borrows_the_rest() -> None:
     b = bank("v100_pcie", borrow="a100_sxm", name="v100 and a100")
-    assert b.gemm([1], 4096, 4096, "bf16").provenance[0] == Provenance.MEASURED
-    assert b.decode([8], 1024, 8, 1, 128).provenance[0] == Provenance.TRANSFERRED
-    assert b.moe([8], 4096, 14336, 8, 2, 2, 1, "bf16").provenance[0] == Provenance.TRANSFERRED
+    assert gemm.price(b, [1], 4096, 4096, "bf16").provenance[0] == Provenance.MEASURED
+    assert attention.price(b, causal("decode", 8, 1, 128), [8], 1024).provenance[0] == Provenance.TRANSFERRED
+    assert experts.price(b, [8], Layer(4096, 14336, 2, 8, 2, 1), "bf16").provenance[0] == Provenance.TRANSFERRED
     # the A100's attention at 900 instead of 2,039 GB/s
-    ratio = b.decode([64], 8192, 8, 1, 128).seconds / bank("a100_sxm").decode([64], 8192, 8, 1, 128).seconds
+    own, lender = (attention.price(x, causal("decode", 8, 1, 128), [64], 8192).seconds for x in (b, bank("a100_sxm")))
+    ratio = own / lender
     assert 1.8 < ratio[0] < 2.3
 
 

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 from apexsim.cli import main
-from apexsim.cost.bank import Provenance, load_bank
+from apexsim.cost import attention, collectives, experts, gemm
+from apexsim.cost.attention import causal
+from apexsim.cost.bank import load_bank
 from apexsim.cost.device_check import Report, check_device
+from apexsim.cost.roofline import Provenance
+from apexsim.cost.shapes import Layer
 from apexsim.errors import InputError
 from apexsim.hardware import load_gpu
 
@@ -44,25 +48,25 @@ def test_measured_points_come_back_verbatim_and_labelled() -> None:
     bank = load_bank(load_gpu(str(NPU)))
     rows = [x.split(",") for x in (NPU / "gemm_0.csv").read_text().splitlines()[1:]]
     rows = [r for r in rows if r[1:3] == ["4096", "14336"]]
-    priced = bank.gemm([float(r[3]) for r in rows], 4096, 14336, "bf16")
+    priced = gemm.price(bank, [float(r[3]) for r in rows], 4096, 14336, "bf16")
     np.testing.assert_allclose(priced.seconds * 1e6, [float(r[4]) for r in rows], rtol=1e-12)
     assert (priced.provenance == Provenance.MEASURED).all()
-    assert bank.gemm([50], 4096, 14336, "bf16").provenance[0] == Provenance.INTERPOLATED
-    assert bank.gemm([50_000], 4096, 14336, "bf16").provenance[0] == Provenance.EXTRAPOLATED
+    assert gemm.price(bank, [50], 4096, 14336, "bf16").provenance[0] == Provenance.INTERPOLATED
+    assert gemm.price(bank, [50_000], 4096, 14336, "bf16").provenance[0] == Provenance.EXTRAPOLATED
 
 
 def test_decode_and_collectives_are_read_with_their_units() -> None:
     bank = load_bank(load_gpu(str(NPU)))
     row = next(x for x in (NPU / "decode_0.csv").read_text().splitlines() if x.startswith("128,32,8,8,2048,"))
-    assert bank.decode(8, 2048, 32, 8, 128).seconds == pytest.approx(float(row.split(",")[-1]) * 1e-6)
+    assert attention.price(bank, causal("decode", 32, 8, 128), 8, 2048).seconds == pytest.approx(float(row.split(",")[-1]) * 1e-6)
     row = next(x for x in (NPU / "all_reduce.csv").read_text().splitlines() if x.startswith("1,4,half,1024,"))
-    assert bank.collective("all_reduce", 2.0**20, 4).seconds == pytest.approx(float(row.split(",")[-1]) * 1e-6)
+    assert collectives.price(bank, "all_reduce", 2.0**20, 4).seconds == pytest.approx(float(row.split(",")[-1]) * 1e-6)
 
 
 def test_what_the_folder_lacks_is_borrowed_or_computed() -> None:
     bank = load_bank(load_gpu(str(NPU)))
-    assert bank.moe([64], 2048, 768, 128, 8, 1, 1, "bf16").provenance[0] == Provenance.TRANSFERRED
-    assert bank.collective("send", [2.0**20], 2).provenance[0] == Provenance.ROOFLINE
+    assert experts.price(bank, [64], Layer(2048, 768, 8, 128, 1, 1), "bf16").provenance[0] == Provenance.TRANSFERRED
+    assert collectives.price(bank, "send", [2.0**20], 2).provenance[0] == Provenance.ROOFLINE
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import apexsim
+from apexsim.cost import collectives
 from apexsim.cost.bank import load_bank
+from apexsim.cost.collectives import Way
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, all_gpus, cluster_of, load_gpu
@@ -97,7 +99,7 @@ def test_a_better_link_is_never_slower(name: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["all_reduce", "send"])
 def test_measured_curves_stretch_with_the_slot(kind: str) -> None:
     whole, half = (load_bank(with_links(cluster_of("l40s:2"), pcie=slot).gpu) for slot in ("x16", "x8"))
-    fast, slow = (bank.collective(kind, BYTES, 2, nccl=True).seconds for bank in (whole, half))
+    fast, slow = (collectives.price(bank, kind, BYTES, 2, Way(nccl=True)).seconds for bank in (whole, half))
     assert slow[-1] / fast[-1] == pytest.approx(2.0, rel=0.01) and slow[0] == pytest.approx(fast[0], rel=0.01)
 
 

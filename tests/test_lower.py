@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from apexsim.cost import experts, gemm
 from apexsim.cost.bank import load_bank
 from apexsim.cost.load import Load, imbalance, read_load
 from apexsim.cost.price import Pricer
+from apexsim.cost.shapes import Layer
 from apexsim.cost.sparse import seen
 from apexsim.cost.tables import runs
 from apexsim.cost.work import Demand, work
@@ -141,7 +143,7 @@ def test_shared_experts_cost_nothing_extra_in_captured_steps() -> None:
     assert [(runs(op, DECODE), runs(op, PROMPT)) for op in shared] == [(False, True)] * 2
     pricer = Pricer(load_bank(H200, "vllm"), Cluster(H200, 8))
     n = np.array([1.0, 64.0])
-    alone = pricer.bank.moe(n, 7168, 2048, 256, 8, 8, 1, routed.kernel).seconds
+    alone = experts.price(pricer.bank, n, Layer(7168, 2048, 8, 256, 8, 1), routed.kernel).seconds
     beside = np.sum([pricer.dense(op, n, True).seconds for op in shared], axis=0)
     assert pricer.dense(routed, n, True).seconds == pytest.approx(np.maximum(alone, beside))
 
@@ -158,7 +160,7 @@ def test_lanes_run_router_and_shared_experts_on_their_own_tokens() -> None:
 def test_static_fp8_on_tensorrt_llm_is_the_bare_product() -> None:
     # less its quantisation kernels (8.5 to 10.5 µs here), and no faster than the memory
     b200, n = load_gpu("b200_sxm"), np.array([4.0, 64.0])
-    bare, other = (load_bank(b200, source).gemm(n, 8192, 16384, "fp8").seconds for source in ("trtllm", "sglang"))
+    bare, other = (gemm.price(load_bank(b200, source), n, 8192, 16384, "fp8").seconds for source in ("trtllm", "sglang"))
     assert (bare < other).all() and (bare > 8192 * 16384 / b200.memory_bandwidth).all()
 
 

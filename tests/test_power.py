@@ -269,12 +269,14 @@ def test_the_fit_finds_the_law_that_made_the_points():
 
 
 def test_memory_bound_kernels_take_as_much_longer_as_the_law_says():
+    from apexsim.cost import attention, gemm
+    from apexsim.cost.attention import causal
     from apexsim.cost.bank import load_bank
 
     full, low = load_bank(H100), load_bank(load_gpu("h100-sxm@810"))
-    times = [bank.decode(64.0, 4096.0, 8, 1, 128).seconds for bank in (full, low)]
+    times = [attention.price(bank, causal("decode", 8, 1, 128), 64.0, 4096.0).seconds for bank in (full, low)]
     assert 1.35 < times[1] / times[0] < 0.58 * 1980 / 810 + 1e-9  # the launch stays
-    products = [bank.gemm(8192.0, 8192, 8192, "bf16").seconds for bank in (full, low)]
+    products = [gemm.price(bank, 8192.0, 8192, 8192, "bf16").seconds for bank in (full, low)]
     assert products[1] / products[0] == pytest.approx(0.76 * 1980 / 810, rel=0.01)
 
 

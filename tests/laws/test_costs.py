@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import naive
 import naive_price
+from apexsim.cost import collectives
 from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
 from apexsim.cost.tables import axes_for, compile_costs, host_for, padded, rules_for
@@ -102,7 +103,7 @@ def scene(at: int, **changed: Any) -> Scene:
     engine, pricer = engine_of(at, **changed), pricer_of(at)
     stages = lower(model, plan, cluster.gpu.flops, domain_of(cluster))
     costs = compile_costs(stages, plan, pricer, engine, axes_for(engine, plan.lanes, 64, LENGTH), model.hidden)
-    return Scene(costs, NaiveCosts(stages, plan, cluster, engine, pricer.bank, model.hidden, pricer.bank.library.source))
+    return Scene(costs, NaiveCosts(stages, plan, cluster, engine, pricer.bank, model.hidden, pricer.bank.source))
 
 
 def random_step(rng: random.Random, lanes: int, prompt: bool, small: bool) -> Step:
@@ -194,7 +195,7 @@ def test_a_whole_run_costs_what_its_ops_cost(at: int, monkeypatch: pytest.Monkey
     start = started(model, plan, cluster, engine, LENGTH)
     assert isinstance(found, Evaluation) and isinstance(start, tuple)
     stages = lower(model, plan, cluster.gpu.flops, domain_of(cluster))
-    twin = NaiveCosts(stages, plan, cluster, start[0], pricer_of(at).bank, model.hidden, pricer_of(at).bank.library.source)
+    twin = NaiveCosts(stages, plan, cluster, start[0], pricer_of(at).bank, model.hidden, pricer_of(at).bank.source)
     monkeypatch.setattr(naive_price, "stage_time", lambda step, s, busiest, costs, lanes: costs.stage_time(step, s, busiest, lanes))
     rules = rules_for(start[0], found.room.blocks, found.room.block_size, count, plan.lanes)
     told = naive.simulate(requests_of(work), rules, host_for(start[0]), twin, found.room.blocks, lanes=plan.lanes)  # type: ignore[arg-type]
@@ -314,7 +315,7 @@ def test_ranks_of_a_stage_share_what_is_handed_on() -> None:
         plan, cluster = parse_plan(f"PP2×TP{tp}"), Cluster(gpu, 2 * tp)
         pricer = Pricer(load_bank(gpu, "sglang"), cluster)
         costs = compile_costs(lower(model, plan, gpu.flops), plan, pricer, engine, axes_for(engine, 1, 8, 512), model.hidden)
-        _, per_byte = pricer.bank.hop(cluster.link(2, tp), 1)
+        _, per_byte = collectives.hop(pricer.bank, cluster.link(2, tp), 1)
         assert costs.hop_token[1] * tp / per_byte == pytest.approx(2 * 2 * model.hidden)
 
 

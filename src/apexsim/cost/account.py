@@ -18,10 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.cost.bank import Provenance
 from apexsim.cost.power import Energy, gpu_watts
 from apexsim.cost.price import Pricer
-from apexsim.cost.roofline import KERNELS, Peaks
+from apexsim.cost.roofline import KERNELS, Peaks, Provenance
 from apexsim.cost.tables import Axes, met, padded, runs, seen_tokens
 from apexsim.cost.work import Demand, Done, done
 from apexsim.engine.kernel import SUM_NAMES, Outcome

@@ -1,190 +1,250 @@
-"""Attention times from measured grids (floor 3).
+"""Attention of one device from measured grids, and what is done where none was timed (floor 3).
 
-decode   b sequences, one new token each over c cached: 4·b·c·h·d FLOP; 2·b·c·g·d·s bytes of cache plus queries, outputs
-prefill  b prompts of l tokens from zero: 4·b·h·d·A FLOP, A = l(l+1)/2, or W·l - W(W-1)/2 with a window W < l
-
-(h heads and g kv heads on this device, d head size, s bytes per cached number.)  Within a table time is linear in the
-batch and in c (decode) or A + 500·l (prefill; a token's own traffic weighs like 500 of its keys).  A (h, g, d) that was
-not timed takes the nearest one that was; its batch is scaled so that the number of kv heads (decode) or of heads
-(prefill) in flight is equal, and the ideal times account for the rest.  Different sizes of K and V heads are priced at
-the size of K.
+Within a table time is linear in the batch and in the cached tokens c (decode) or A + 500·l (prefill; a token's own traffic weighs like
+500 of its keys; A: see `shapes`).  A (h, g, d) that was not timed takes the nearest one that was; its batch is scaled so that the number of
+kv heads (decode) or of heads (prefill) in flight is equal, and the ideal times account for the rest.  Different sizes of K and V heads are
+priced at the size of K.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from apexsim.cost.grid import bilinear, bracket, bridged, continued, convex_minorant
+from apexsim.cost.bank import Bank, Found
+from apexsim.cost.grid import bridged, continued, convex_minorant
 from apexsim.cost.kernels import Table
-from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
+from apexsim.cost.roofline import LAUNCH, Array, Peaks, Priced, Provenance, flat, ideal, labelled, possible, worst
+from apexsim.cost.shapes import ATTENTION, KV_BYTES, Heads, area
+from apexsim.cost.surface import Kind, Match, Surface
 
-KV_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0}
 DIM_WEIGHT, GROUP_WEIGHT, COUNT_WEIGHT = 4.0, 1.0, 0.3  # how much a factor e in d, h/g, g counts against a shape
+OTHER_ENGINE = 1.0  # distance at which another engine's attention kernel is preferred to this one's nearest shape
+STORED = {"fp16": "bf16", "int8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}  # cache formats that cost alike
 SATURATED = 8192  # tokens in flight from which a batch of prompts is taken to fill the GPU
 TOKEN_AREA = 500.0  # query-key pairs that take as long as one prompt token's own traffic (least leave-one-out error)
 DENSE = np.exp2(np.arange(0.0, 20.01, 1 / 12))  # lengths on which the cost of a prompt is tabulated
 
 
-class Shape(NamedTuple):
-    """Heads of one device: query heads, kv heads, head size, window (0 = none)."""
+class Ask(NamedTuple):
+    """One attention kernel: family (attention, mla, encoder), phase (prefill, decode), heads, cache format."""
 
-    heads: int
-    kv_heads: int
-    head_dim: int
-    window: int = 0
+    family: str
+    phase: str
+    heads: Heads
+    kv_dtype: str = "bf16"
 
+    @property
+    def stored(self) -> str:
+        """The measured cache format that costs like this one."""
+        return STORED.get(self.kv_dtype, self.kv_dtype)
 
-def decode_work(batch: Array, context: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of decode attention."""
-    seen = np.minimum(context, shape.window) if shape.window else context
-    cache = 2.0 * batch * seen * shape.kv_heads * shape.head_dim * kv_bytes
-    return 4.0 * batch * seen * shape.heads * shape.head_dim, cache + 4.0 * batch * shape.heads * shape.head_dim
+    def work(self, batch: Array, length: Array) -> tuple[Array, Array]:
+        """FLOP and bytes."""
+        return ATTENTION[self.family, self.phase](batch, length, self.heads, KV_BYTES[self.stored])
 
+    @property
+    def fastest(self) -> str:
+        """The fastest units that a kernel over this cache may use: an 8-bit cache may be multiplied as it is."""
+        return "fp8" if self.stored == "fp8" else "bf16"
 
-def area(length: Array, window: float) -> Array:
-    """Query-key pairs of a causal prompt: l(l+1)/2, or W·l - W(W-1)/2 beyond a window W."""
-    w = np.minimum(length, window) if window else length
-    return w * length - w * (w - 1) / 2
+    def least(self, batch: Array, length: Array) -> tuple[Array, Array]:
+        """FLOP and bytes that take time whatever the kernel: of a prompt no bytes, since the products in front wrote them to the cache."""
+        flop, nbytes = self.work(batch, length)
+        return flop, nbytes if self.phase == "decode" else np.zeros_like(nbytes)
 
-
-def prefill_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of causal prefill attention."""
-    tokens = batch * length * shape.head_dim
-    flop = 4.0 * batch * shape.heads * shape.head_dim * area(length, shape.window)
-    return flop, tokens * (4.0 * shape.heads + 2 * kv_bytes * shape.kv_heads)
-
-
-def latent_decode_work(batch: Array, context: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of absorbed latent attention: K is the whole latent (head_dim), V the part without rope (8/9)."""
-    flop = 2.0 * batch * context * shape.heads * shape.head_dim * (1 + LATENT_V)
-    read = batch * context * shape.head_dim * kv_bytes
-    return flop, read + 2.0 * batch * shape.heads * shape.head_dim * (1 + LATENT_V)
+    def whole(self) -> Ask:
+        """The same without a window."""
+        return self._replace(heads=self.heads._replace(window=0))
 
 
-def latent_prefill_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of decompressed latent attention: heads of head_dim for Q and K, of 2/3 of it for V and O."""
-    del kv_bytes  # decompressed keys and values are 16 bit
-    flop = 2.0 * batch * shape.heads * area(length, shape.window) * shape.head_dim * (1 + EXPANDED_V)
-    return flop, 4.0 * batch * length * shape.heads * shape.head_dim * (1 + EXPANDED_V)
+def causal(phase: str, heads: int, kv_heads: int, head_dim: int, window: int = 0, kv_dtype: str = "bf16") -> Ask:
+    """Attention over all tokens before, or over the last `window` of them."""
+    return Ask("attention", phase, Heads(heads, kv_heads, head_dim, window), kv_dtype)
 
 
-def encoder_work(batch: Array, length: Array, shape: Shape, kv_bytes: float) -> tuple[Array, Array]:
-    """FLOP and bytes of bidirectional attention."""
-    del kv_bytes
-    size = batch * length * shape.head_dim * shape.heads
-    return 4.0 * size * length, 8.0 * size
+def latent(phase: str, heads: int, head_dim: int, kv_dtype: str = "bf16") -> Ask:
+    """Latent attention without its projections: a decode absorbed (head_dim = rank + rope), a prompt decompressed (nope + rope)."""
+    return Ask("mla", phase, Heads(heads, heads if phase == "prefill" else 1, head_dim), kv_dtype)
 
 
-LATENT_V, EXPANDED_V = 512 / 576, 128 / 192  # DeepSeek-V2 and later, Kimi K2: latent 512 + 64, heads 128 + 64 and 128
-WORK: dict[tuple[str, str], Callable[[Array, Array, Shape, float], tuple[Array, Array]]] = {
-    ("attention", "generation"): decode_work,
-    ("attention", "context"): prefill_work,
-    ("mla", "generation"): latent_decode_work,
-    ("mla", "context"): latent_prefill_work,
-    ("encoder", "context"): encoder_work,
-}
+def bidirectional(heads: int, head_dim: int) -> Ask:
+    """Attention of an encoder: every token, or patch, sees all."""
+    return Ask("encoder", "prefill", Heads(heads, heads, head_dim))
 
 
-class Match(NamedTuple):
-    """A measured shape that stands for the one asked for; distance 0 means it is the same."""
-
-    row: int
-    distance: float
-    scale: float  # measured batch per batch asked for
+# ---- measured surfaces -----------------------------------------------------------------------------------------------
 
 
-class AttentionSurface:
-    """Times of one engine's attention kernel, one phase, one cache format, on one GPU."""
+def surface_of(table: Table, peaks: Peaks, family: str = "attention") -> Surface:
+    """Times of one engine's attention kernel, one phase, one cache format over (heads, batch, length)."""
+    phase, kv, _, compute = table.key
 
-    def __init__(self, table: Table, peaks: Peaks, family: str = "attention") -> None:
-        self.phase, kv, self.engine, self.compute = table.key
-        self.kv_bytes, self.peaks, self.work = KV_BYTES[kv], peaks, WORK[family, self.phase]
-        self.family = family
-        self.shapes: Array = table.axes["shape"].astype(float)
-        self.batch, self.length = table.axes["batch"].astype(float), table.axes["length"].astype(float)
-        self.seconds = table.seconds
-        self.launch = 0.9 * float(np.nanmin(table.seconds))
-        self._planes: dict[int, tuple[Array, NDArray[np.bool_]]] = {}
+    def work(heads: Heads, batch: Array, length: Array) -> tuple[Array, Array]:
+        return ATTENTION[family, phase](batch, length, heads, KV_BYTES[kv])
 
-    def match(self, shape: Shape) -> Match | None:
-        """The nearest measured shape with this very window; None when the window was not timed."""
-        rows = np.flatnonzero(self.shapes[:, 3] == shape.window)
-        if rows.size == 0:
-            return None
-        h, g, d = self.shapes[rows, 0], self.shapes[rows, 1], self.shapes[rows, 2]
-        distance = (
-            DIM_WEIGHT * np.abs(np.log(d / shape.head_dim))
-            + GROUP_WEIGHT * np.abs(np.log(h / g * shape.kv_heads / shape.heads))
-            + COUNT_WEIGHT * np.abs(np.log(g / shape.kv_heads))
-        )
-        best = int(distance.argmin())
-        scale = shape.kv_heads / g[best] if self.phase == "generation" else shape.heads / h[best]
-        return Match(int(rows[best]), float(distance[best]), float(scale))
+    def complete(seconds: Array, best: Array, along: Array) -> Array:
+        return continued(bridged(seconds, along), best)[0]
 
-    def shape(self, row: int) -> Shape:
-        """One measured shape."""
-        return Shape(*(int(x) for x in self.shapes[row]))
+    kind = Kind(("batch", "length"), work, compute, Heads._make, along=partial(_along, family, phase), complete=complete)
+    return Surface(table, peaks, kind)
 
-    def plane(self, row: int) -> tuple[Array, NDArray[np.bool_]]:
-        """Seconds [batch, length] of one measured shape, holes filled by `continued`, and the mask of holes."""
-        if row not in self._planes:
-            best = self.best(self.batch[:, None], self.length[None, :], self.shape(row))
-            along = self.position(row)
-            known = bridged(self.seconds[row], self.length if along is None else along(self.length))
-            self._planes[row] = continued(known, best)[0], np.isnan(self.seconds[row])
-        return self._planes[row]
 
-    def best(self, batch: Array, length: Array, shape: Shape) -> Array:
-        """Ideal time [s] on the GPU that was measured."""
-        return ideal(*self.work(batch, length, shape, self.kv_bytes), self.peaks, self.compute)
+def _along(family: str, phase: str, heads: Heads) -> Callable[[Array], Array] | None:
+    """What time is linear in along the length: the cached tokens, or the area of a prompt and its tokens."""
+    if phase == "decode":
+        return None
+    if family == "encoder":
+        return lambda length: length * length + TOKEN_AREA * length
+    return lambda length: area(length, float(heads.window)) + TOKEN_AREA * length
 
-    def position(self, row: int) -> Callable[[Array], Array] | None:
-        """What time is linear in along the length: the cached tokens, or the area of a prompt and its tokens."""
-        if self.phase == "generation":
-            return None
-        if self.family == "encoder":
-            return lambda length: length * length + TOKEN_AREA * length
-        window = float(self.shapes[row, 3])
-        return lambda length: area(length, window) + TOKEN_AREA * length
 
-    def price(self, batch: ArrayLike, length: ArrayLike, shape: Shape, match: Match) -> Priced:
-        """Seconds on the GPU that was measured; batch and length broadcast."""
-        b, s = np.asarray(batch, float), np.asarray(length, float)
-        row, column = bracket(self.batch, b * match.scale), bracket(self.length, s, self.position(match.row))
-        seconds, label = bilinear(*self.plane(match.row), row, column)
-        if match.distance == 0 and not (label == Provenance.EXTRAPOLATED).any():
-            return Priced(seconds, label)
-        here = self.best(row.inside, column.inside, self.shape(match.row))
-        there = self.best(np.maximum(b, self.batch[0] / match.scale), np.maximum(s, self.length[0]), shape)
-        if match.distance > 0:
-            label = worst(label, Provenance.TRANSFERRED)
-        return Priced(transfer(seconds, self.launch, here, there), label)
+def match_of(surface: Surface, heads: Heads, phase: str) -> Match | None:
+    """The nearest measured heads with this very window; None when the window was not timed."""
+    rows = [i for i, near in enumerate(surface.shapes) if near.window == heads.window]
+    if not rows:
+        return None
+    h, g, d, _ = np.array([surface.shapes[i] for i in rows], float).T
+    distance = (
+        DIM_WEIGHT * np.abs(np.log(d / heads.head_dim))
+        + GROUP_WEIGHT * np.abs(np.log(h / g * heads.kv_heads / heads.heads))
+        + COUNT_WEIGHT * np.abs(np.log(g / heads.kv_heads))
+    )
+    best = int(distance.argmin())
+    scale = heads.kv_heads / g[best] if phase == "decode" else heads.heads / h[best]
+    return Match((rows[best],), float(distance[best]), float(scale))
 
-    def saturated(self, shape: Shape, match: Match) -> Array:
-        """Cost [s] of one more prompt of DENSE lengths in a batch that fills the GPU, on the GPU that was measured.
 
-        Per measured length the smallest batch with SATURATED tokens in flight (else the largest timed) is divided by
-        its size; in between time is linear in the prompt's area and tokens; the greatest convex function below,
-        through zero, makes the difference P(c + q) - P(c) of a chunk positive and growing in c.
-        """
-        timed = ~np.isnan(self.seconds[match.row])
-        columns = np.flatnonzero(timed.any(axis=0))
-        full = timed & (self.batch[:, None] * self.length / match.scale >= SATURATED)
-        last = timed.shape[0] - 1 - timed[::-1].argmax(axis=0)
-        pick = np.where(full.any(axis=0), full.argmax(axis=0), last)[columns]
-        length = self.length[columns]
-        many = self.batch[pick] / match.scale  # prompts of the shape asked for
-        cost = self.seconds[match.row][pick, columns] / many
-        if match.distance > 0:
-            cost *= self.best(many, length, shape) / self.best(self.batch[pick], length, self.shape(match.row))
-        along = self.position(match.row)
-        assert along is not None
-        inside = np.interp(along(DENSE), along(length), cost)
-        one = self.best(many[-1], DENSE, shape) / many[-1]
-        beyond = one * cost[-1] / np.interp(length[-1], DENSE, one)
-        whole = np.where(length[-1] >= DENSE, inside, beyond)
-        return convex_minorant(np.r_[0.0, DENSE], np.r_[0.0, whole])[1:]
+def find(bank: Bank, ask: Ask) -> Found | None:
+    """The measured surface nearest to some heads; None where this window was not timed."""
+    return bank.kept(ask, lambda: _find(bank, ask))
+
+
+def _find(bank: Bank, ask: Ask) -> Found | None:
+    make = partial(surface_of, family=ask.family)
+    for home in bank.homes:
+        for kv in dict.fromkeys((ask.stored, "bf16")):
+            head = (ask.phase, kv)
+            near = bank.nearest(home, ask.family, head, make, lambda surface: match_of(surface, ask.heads, ask.phase), OTHER_ENGINE)
+            if near is not None:
+                return Found(*near, home.native and kv == ask.stored)
+    return None
+
+
+# ---- one kernel ------------------------------------------------------------------------------------------------------
+
+
+def price(bank: Bank, ask: Ask, batch: ArrayLike, length: ArrayLike) -> Priced:
+    """One kernel: of a decode one new token per sequence over `length` cached (need not be whole), of a prefill `batch` whole prompts.
+
+    A window that was not timed: a decode reads min(length, window) with the full kernel; a prompt goes on beyond W at the slope the full
+    kernel has at W.
+    """
+    b, s, window = np.asarray(batch, float), np.asarray(length, float), ask.heads.window
+    if not window:
+        return _price(bank, ask, b, s)
+    if ask.phase == "prefill" and s.max(initial=0.0) <= window:
+        return _price(bank, ask.whole(), b, s)
+    if find(bank, ask) is not None:
+        return _price(bank, ask, b, s)
+    inside = _price(bank, ask.whole(), b, np.minimum(s, window))
+    if ask.phase == "decode":
+        return inside
+    beyond = b * np.maximum(s - window, 0.0) * _slope(saturated(bank, ask.whole())[0], window)
+    return Priced(inside.seconds + beyond, worst(inside.provenance, Provenance.TRANSFERRED))
+
+
+def _price(bank: Bank, ask: Ask, b: Array, s: Array) -> Priced:
+    """A kernel whose window, if any, was timed."""
+    found = find(bank, ask)
+    compute = found.surface.kind.compute if found is not None else "bf16"
+    return possible(bank.price(found, ask.heads, (b, s), ask.work(b, s), compute), *ask.least(b, s), bank.peaks, ask.fastest)
+
+
+# ---- prompts in a batch that fills the GPU ---------------------------------------------------------------------------
+
+
+def marginal(bank: Bank, ask: Ask, length: ArrayLike) -> Priced:
+    """P(l): what one more prompt of l tokens costs in a batch that fills the GPU; P(0) = 0, rising, convex.
+
+    A chunk of q tokens after c cached costs P(c + q) - P(c).
+    """
+    cost, label = saturated(bank, ask)
+    return labelled(np.interp(np.asarray(length, float), np.r_[0.0, DENSE], np.r_[0.0, cost]), label)
+
+
+def launch(bank: Bank, ask: Ask) -> float:
+    """Fixed time [s] of one prefill kernel: what one tiny prompt takes beyond its marginal cost."""
+    tiny = np.array([1.0, 16.0])
+    alone = price(bank, ask, 1.0, tiny).seconds
+    return float(max(0.0, (alone - marginal(bank, ask, tiny).seconds).min()))
+
+
+def saturated(bank: Bank, ask: Ask) -> tuple[Array, Provenance]:
+    """Marginal prompt costs at the lengths DENSE, and their label."""
+    return bank.kept(("saturated", ask), lambda: _possible(bank, ask))
+
+
+def _possible(bank: Bank, ask: Ask) -> tuple[Array, Provenance]:
+    """`_saturated`, no less than the FLOP take: of two convex functions the larger is convex."""
+    cost, label = _saturated(bank, ask)
+    return np.maximum(cost, ideal(*ask.least(np.ones_like(DENSE), DENSE), bank.peaks, ask.fastest)), label
+
+
+def _saturated(bank: Bank, ask: Ask) -> tuple[Array, Provenance]:
+    found = find(bank, ask)
+    window, one = ask.heads.window, np.ones_like(DENSE)
+    if found is None and window:
+        full, _ = saturated(bank, ask.whole())
+        beyond = np.interp(window, DENSE, full) + _slope(full, window) * (DENSE - window)
+        return _convex(np.where(window >= DENSE, full, beyond)), Provenance.TRANSFERRED
+    if found is None:
+        return _convex(flat(*ask.work(one, DENSE), bank.peaks, "bf16") - LAUNCH), Provenance.ROOFLINE
+    surface, match, own = found
+    cost = in_full_batches(surface, ask.heads, match)
+    if own:
+        return cost, Provenance.TRANSFERRED if match.distance > 0 else Provenance.INTERPOLATED
+    there = ideal(*ask.work(one, DENSE), bank.peaks, surface.kind.compute)
+    return _convex(cost * there / surface.best(ask.heads, one, DENSE)), Provenance.TRANSFERRED
+
+
+def in_full_batches(surface: Surface, heads: Heads, match: Match) -> Array:
+    """Cost [s] of one more prompt of DENSE lengths in a batch that fills the GPU, on the GPU that was measured.
+
+    Per measured length the smallest batch with SATURATED tokens in flight (else the largest timed) is divided by
+    its size; in between time is linear in the prompt's area and tokens; the greatest convex function below,
+    through zero, makes the difference P(c + q) - P(c) of a chunk positive and growing in c.
+    """
+    seconds, (batch, lengths) = surface.seconds[match.row], surface.sizes
+    timed = ~np.isnan(seconds)
+    columns = np.flatnonzero(timed.any(axis=0))
+    full = timed & (batch[:, None] * lengths / match.scale >= SATURATED)
+    last = timed.shape[0] - 1 - timed[::-1].argmax(axis=0)
+    pick = np.where(full.any(axis=0), full.argmax(axis=0), last)[columns]
+    length = lengths[columns]
+    many = batch[pick] / match.scale  # prompts of the heads asked for
+    cost = seconds[pick, columns] / many
+    near = surface.shape(match.row)
+    if match.distance > 0:
+        cost *= surface.best(heads, many, length) / surface.best(near, batch[pick], length)
+    along = surface.kind.along(near)
+    assert along is not None
+    inside = np.interp(along(DENSE), along(length), cost)
+    one = surface.best(heads, many[-1], DENSE) / many[-1]
+    beyond = one * cost[-1] / np.interp(length[-1], DENSE, one)
+    return _convex(np.where(length[-1] >= DENSE, inside, beyond))
+
+
+def _slope(cost: Array, at: float) -> float:
+    """Slope [s/token] of a tabulated prompt cost at a length."""
+    low, high = np.interp([0.95 * at, 1.05 * at], DENSE, cost)
+    return float((high - low) / (0.1 * at))
+
+
+def _convex(cost: Array) -> Array:
+    """The greatest convex function below a cost over DENSE that is nothing at 0."""
+    return convex_minorant(np.r_[0.0, DENSE], np.r_[0.0, cost])[1:]

@@ -1,182 +1,142 @@
-"""The cost bank: seconds and provenance of every op on one GPU (floor 3).
+"""The cost bank: what one GPU can be priced from, its own tables, a relative's, or none (floor 3).
 
-A GPU with measured tables answers from them: points verbatim, utilisation interpolated in between.  A GPU without
-borrows the utilisation of its nearest measured relative (`Gpu.borrow`) with its own peaks.  What nobody measured is
-priced by a stated formula.  Everything is vectorised: sizes go in as arrays, `Priced` comes out, of their broadcast
-shape.  Times are those of one device, alone and warm; nothing here knows about steps, layers or hosts.  Measured
-curves dip where a kernel changes its tile: `grid.rising` makes them monotone where a caller needs that.
+A GPU with measured tables answers from them: points verbatim, utilisation interpolated in between.  A GPU without borrows the utilisation
+of its nearest measured relative (`Gpu.borrow`) with its own peaks.  What nobody measured is priced by a stated formula.  So a `Bank` holds
+up to two homes of tables, the GPU's own (`Gpu.kernels`) and the one it borrows from, in this order: a family missing at the first is
+looked for at the second, and times found there are moved.
+
+The families price from it (`gemm`, `attention`, `experts`, `scan`, `collectives`): sizes go in as arrays, `Priced` comes out, of their
+broadcast shape.  Times are those of one device, alone and warm; nothing here knows about steps, layers or hosts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os.path import isabs
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from apexsim.cost import attend, comm, dispatch, gemm, quantise, scan
-from apexsim.cost import experts as moe
-from apexsim.cost.attention import Shape
-from apexsim.cost.comm import Wire, collective_formula
-from apexsim.cost.grid import rising
-from apexsim.cost.kernels import ROOT
-from apexsim.cost.library import GpuLike, Library
-from apexsim.cost.roofline import BYTE_SHARE, Peaks, Priced, Provenance, labelled
+from apexsim.clock import stretch
+from apexsim.cost.device import DeviceTables, refuse
+from apexsim.cost.device_check import checked
+from apexsim.cost.kernels import ROOT, Table, Tables
+from apexsim.cost.roofline import Peaks, Priced, Provenance, Work, bounds, carry, flat, labelled, worst
+from apexsim.cost.surface import SAME, Match, Surface
+from apexsim.errors import InputError, nearest
 
-__all__ = ["Bank", "Peaks", "Priced", "Provenance", "collective_formula", "load_bank", "rising"]
+ENGINES = ("vllm", "sglang", "trtllm")
+T = TypeVar("T")
+Key = tuple[str, ...]
+Make = Callable[[Table, Peaks], Surface]
 
 
-HOP = 2.0**24  # bytes: activations and residual of a thousand tokens
+class GpuLike(Protocol):
+    """The part of a Gpu that prices need; a `link` (bandwidth, latency, launch) and a `vendor` are used if stated."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def flops(self) -> Mapping[str, float]: ...
+    @property
+    def memory_bandwidth(self) -> float: ...
+    @property
+    def kernels(self) -> str: ...
+    @property
+    def borrow(self) -> str: ...
+
+
+class Home(NamedTuple):
+    """One system's tables; native: they were measured on this very GPU."""
+
+    tables: Tables | DeviceTables
+    native: bool
+
+
+class Found(NamedTuple):
+    """A surface, the row that stands for the shape asked for, and whether GPU and format are its own."""
+
+    surface: Surface
+    match: Match
+    own: bool
 
 
 class Bank:
-    """Prices of one GPU; `source` (vllm, sglang, trtllm) is the engine whose kernels are preferred."""
+    """Tables and peaks of one GPU; `source` is the engine whose kernels are preferred where engines differ."""
 
     def __init__(self, gpu: GpuLike, source: str = "vllm", root: Path = ROOT) -> None:
-        self.library = Library(gpu, source, root)
-        self.peaks: Peaks = self.library.peaks
+        if source not in ENGINES:
+            raise InputError(f"unknown kernel source '{source}'", "source", nearest(source, ENGINES))
+        self.gpu, self.source = gpu, source
+        self.link, self.vendor = getattr(gpu, "link", None), getattr(gpu, "vendor", "")
+        self.homes = tuple(Home(_tables(s, root), s == gpu.kernels) for s in (gpu.kernels, gpu.borrow) if s)
+        stated = Peaks(gpu.flops, gpu.memory_bandwidth, float(getattr(self.link, "bandwidth", 0.0)))
+        self.peaks = self.homes[0].tables.peaks if gpu.kernels else stated
+        self.stretch = stretch(getattr(gpu, "clock", 1.0))
+        self.link_share, self.network = getattr(gpu, "link_share", 1.0), getattr(gpu, "network", 1.0)  # stated over assumed bandwidths
+        self._kept: dict[Any, Any] = {}
 
-    def gemm(self, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
-        """y[m, n] = x[m, k] · w[k, n] for an array of m tokens; kernels: the keys of roofline.KERNELS."""
-        return gemm.price(self.library, m, n, k, kernel)
+    def kept(self, key: Any, make: Callable[[], T]) -> T:
+        """The value of `make()`, made once per key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
-    def prefill(self, batch: ArrayLike, length: ArrayLike, heads: int, kv_heads: int, head_dim: int, window: int = 0,
-                kv_dtype: str = "bf16") -> Priced:  # fmt: skip
-        """Causal attention of `batch` prompts of `length` tokens each, nothing cached before."""
-        return attend.prefill(self.library, _ask("context", heads, kv_heads, head_dim, window, kv_dtype), batch, length)
+    def surface(self, home: Home, family: str, key: Key, make: Make) -> Surface:
+        """What `make` builds from one table and the peaks of the GPU it was measured on, once."""
+        return self.kept((home.native, family, key), lambda: make(home.tables.table(family, key), home.tables.peaks))
 
-    def decode(self, batch: ArrayLike, context: ArrayLike, heads: int, kv_heads: int, head_dim: int, window: int = 0,
-               kv_dtype: str = "bf16") -> Priced:  # fmt: skip
-        """Attention of one new token for each of `batch` sequences over `context` tokens (need not be whole)."""
-        return attend.decode(
-            self.library, _ask("generation", heads, kv_heads, head_dim, window, kv_dtype), batch, context
-        )
+    def first(self, family: str, heads: Sequence[Key], make: Make) -> Found | None:
+        """The first table whose key is one of `heads` and an engine, this one, any, or another; its own where it is native and of the
+        first head."""
+        for home in self.homes:
+            for head in heads:
+                for engine in (self.source, "any", *ENGINES):
+                    if (*head, engine) in home.tables.keys(family):
+                        return Found(self.surface(home, family, (*head, engine), make), SAME, home.native and head == heads[0])
+        return None
 
-    def prefill_saturated(self, length: ArrayLike, heads: int, kv_heads: int, head_dim: int, window: int = 0,
-                          kv_dtype: str = "bf16") -> Priced:  # fmt: skip
-        """Marginal cost P(l) of one prompt of l tokens in a batch that fills the GPU: P(0) = 0, rising, convex.
+    def nearest(
+        self, home: Home, family: str, head: Key, make: Make, match: Callable[[Surface], Match | None], least: float
+    ) -> tuple[Surface, Match] | None:
+        """Of the tables whose key begins with `head` and an engine, the one that holds the nearest shape: this engine's, or where that is
+        further than `least`, another's if it is nearer by as much (others are opened only then)."""
+        keys = [key for key in home.tables.keys(family) if key[: len(head)] == head]
 
-        A chunk of q tokens after c cached costs P(c + q) - P(c).
-        """
-        return attend.marginal(self.library, _ask("context", heads, kv_heads, head_dim, window, kv_dtype), length)
+        def closest(keys: Iterable[Key]) -> tuple[Surface, Match] | None:
+            surfaces = [self.surface(home, family, key, make) for key in keys]
+            matches = [(s, m) for s in surfaces if (m := match(s)) is not None]
+            return min(matches, key=lambda pair: pair[1].distance) if matches else None
 
-    def prefill_launch(
-        self, heads: int, kv_heads: int, head_dim: int, window: int = 0, kv_dtype: str = "bf16"
-    ) -> float:
-        """Fixed time [s] of one prefill attention kernel: what one tiny prompt takes beyond its marginal cost."""
-        return attend.launch(self.library, _ask("context", heads, kv_heads, head_dim, window, kv_dtype))
+        near = closest([key for key in keys if key[len(head)] == self.source][:1])
+        if near is None or near[1].distance > least:
+            other = closest(key for key in keys if key[len(head)] != self.source)
+            if near is None or (other is not None and other[1].distance + least < near[1].distance):
+                return other
+        return near
 
-    def mla_prefill(
-        self, batch: ArrayLike, length: ArrayLike, heads: int, qk_dim: int = 192, kv_dtype: str = "bf16"
-    ) -> Priced:
-        """Latent attention over prompts, keys and values decompressed (qk_dim = nope + rope); no projections."""
-        return attend.prefill(self.library, _latent("context", heads, qk_dim, kv_dtype), batch, length)
-
-    def mla_prefill_saturated(self, length: ArrayLike, heads: int, qk_dim: int = 192, kv_dtype: str = "bf16") -> Priced:
-        """As `prefill_saturated`, for latent attention."""
-        return attend.marginal(self.library, _latent("context", heads, qk_dim, kv_dtype), length)
-
-    def mla_prefill_launch(self, heads: int, qk_dim: int = 192, kv_dtype: str = "bf16") -> float:
-        """As `prefill_launch`, for latent attention."""
-        return attend.launch(self.library, _latent("context", heads, qk_dim, kv_dtype))
-
-    def mla_decode(
-        self, batch: ArrayLike, context: ArrayLike, heads: int, latent: int = 576, kv_dtype: str = "bf16"
-    ) -> Priced:
-        """Absorbed latent attention, one new token per sequence (latent = rank + rope); no projections.
-
-        Sparse attention that reads the best k tokens: give min(context, k), and price its indexer apart.
-        """
-        return attend.decode(self.library, _latent("generation", heads, latent, kv_dtype), batch, context)
-
-    def mla_bmm(self, tokens: ArrayLike, heads: int, dtype: str = "bf16") -> Priced:
-        """Both absorbed products of latent attention in decode."""
-        return scan.bmm(self.library, tokens, heads, dtype)
-
-    def encoder(self, batch: ArrayLike, length: ArrayLike, heads: int, head_dim: int) -> Priced:
-        """Bidirectional attention of `batch` sequences of `length` tokens or patches."""
-        ask = attend.Ask("encoder", "context", Shape(heads, heads, head_dim))
-        return attend.price(self.library, ask, batch, length)
-
-    def encoder_saturated(self, length: ArrayLike, heads: int, head_dim: int) -> tuple[Priced, float]:
-        """As `prefill_saturated` and `prefill_launch`, for bidirectional attention."""
-        ask = attend.Ask("encoder", "context", Shape(heads, heads, head_dim))
-        return attend.marginal(self.library, ask, length), attend.launch(self.library, ask)
-
-    def moe(self, tokens: ArrayLike, hidden: int, inner: int, experts: int, top_k: int, tp: int, ep: int, kernel: str,
-            distribution: str = "power_law_1.2", gated: bool = True) -> Priced:  # fmt: skip
-        """Routed experts of the slowest rank, without router and shared expert.
-
-        tokens: of the whole layer, all ep ranks together; inner: of a whole expert, before tp; kernel: as in `gemm`,
-        where mxfp4 is W4A8 on GPUs with FP4 units and W4A16 elsewhere; distribution: of the load, see experts.LOADS.
-        """
-        layer = moe.Layer(hidden, inner, top_k, experts, tp, ep, gated)
-        return moe.price(self.library, tokens, layer, kernel, distribution)
-
-    def scan(self, kind: str, phase: str, batch: ArrayLike, length: ArrayLike, key_heads: int, value_heads: int,
-             key_dim: int, value_dim: int) -> Priced:  # fmt: skip
-        """Convolution and scan of a linear-attention layer (gdn, kda, mamba2); phase: context or generation."""
-        state = scan.State(key_heads, value_heads, key_dim, value_dim)
-        return scan.scan(self.library, kind, phase, batch, length, state)
-
-    def collective(self, kind: str, nbytes: ArrayLike, gpus: int, graph: bool = True, nccl: bool = False,
-                   link: Wire | None = None, nodes: int = 1, fused: bool = False) -> Priced:  # fmt: skip
-        """One collective of `gpus` ranks; `nbytes` as defined in `comm`.
-
-        graph: the step is replayed from a captured graph (else the engine's eager kernel with its launch); nccl: the
-        vendor library even for all-reduces; link: price by formula on this link, not from measurements; fused: the
-        all-reduce that adds residual and norm (FlashInfer's is TensorRT-LLM's kernel, and priced as that).
-        """
-        found = comm.measured(self.library, kind, gpus, graph, nccl, nodes, "trtllm" if fused else "")
-        return comm.price(self.library, kind, nbytes, gpus, found, link)
-
-    def spans_measured(self, kind: str, nodes: int) -> bool:
-        """Whether a collective across so many nodes was timed on this very GPU."""
-        found = comm.measured(self.library, kind, 2, True, True, nodes)
-        return found is not None and found.own
-
-    def hop(self, link: Wire, nodes: int) -> tuple[float, float]:
-        """Handing a message on to a GPU of this or of another node: fixed [s], and [s/byte].
-
-        The straight line through the measured times of the smallest message and of one of HOP bytes where both were timed on this
-        very GPU, else latency, launch and peak of the link.
-        """
-        found = comm.measured(self.library, "send", 2, True, True, nodes)
-        if found is None or not found.own:
-            return link.latency + link.launch, 1.0 / link.bandwidth
-        small = float(found.curve.bytes[0])
-        short, long = (float(x) for x in found.curve.price("send", [small, HOP], 2).seconds)
-        return short, found.stretch * (long - short) / (HOP - small)
-
-    def dispatch(self, tokens: ArrayLike, hidden: int, top_k: int, experts: int, gpus: int, low_latency: bool = True,
-                 nodes: int = 1) -> Priced:  # fmt: skip
-        """Expert-parallel dispatch and combine (DeepEP) of `tokens` per rank over `gpus` ranks on `nodes` nodes.
-
-        low_latency: the decode kernels, else the high-throughput ones of prefill.
-        """
-        route = dispatch.Route(hidden, top_k, experts)
-        return dispatch.price(self.library, tokens, route, gpus, low_latency, nodes)
-
-    def dispatch_measured(self, gpus: int, nodes: int, low_latency: bool) -> bool:
-        """Whether dispatch over these ranks was timed on this very GPU."""
-        return dispatch.measured(self.library, gpus, nodes, low_latency)
-
-    def stream(self, nbytes: ArrayLike) -> Priced:
-        """Element-wise work: bytes / (0.8 · bandwidth), no launch."""
-        return labelled(np.asarray(nbytes, float) / (BYTE_SHARE * self.peaks.bandwidth), Provenance.ROOFLINE)
-
-    def quantise(self, m: ArrayLike, k: int, kernel: str, dynamic: bool = False) -> Priced:
-        """Quantisation of m tokens of k numbers for a GEMM kernel; dynamic adds the search for the scale."""
-        return quantise.price(self.library, m, k, kernel, dynamic)
+    def price(self, found: Found | None, shape: Any, sizes: tuple[ArrayLike, ...], work: Work, compute: str = "bf16") -> Priced:
+        """Seconds of a kernel of so much work in such units: what its own surface holds; else, labelled transferred, the times of another
+        GPU, clock or format carried to this one's peaks; else, where nobody timed it, the stated roofline."""
+        if found is None:
+            return labelled(flat(*work, self.peaks, compute), Provenance.ROOFLINE)
+        surface, match, own = found
+        priced = surface.price(match, shape, *sizes)
+        if own:
+            return priced
+        here = bounds(*surface.kind.work(shape, *sizes), surface.peaks, surface.kind.compute)
+        seconds = carry(priced.seconds, surface.launch, here, bounds(*work, self.peaks, compute), self.stretch)
+        return Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
 
 
-def _ask(phase: str, heads: int, kv_heads: int, head_dim: int, window: int, kv_dtype: str) -> attend.Ask:
-    return attend.Ask("attention", phase, Shape(heads, kv_heads, head_dim, window), kv_dtype)
-
-
-def _latent(phase: str, heads: int, head_dim: int, kv_dtype: str) -> attend.Ask:
-    return attend.Ask("mla", phase, Shape(heads, heads if phase == "context" else 1, head_dim), kv_dtype)
+def _tables(system: str, root: Path) -> Tables | DeviceTables:
+    """A measured system of the package by name, or a device folder by its path."""
+    if not isabs(system):
+        return Tables(system, root)
+    tables = DeviceTables(Path(system))
+    refuse(tables.device.folder, checked(tables.device))
+    return tables
 
 
 _BANKS: dict[tuple[Any, ...], Bank] = {}

@@ -171,9 +171,9 @@ def _comm(sheet: Sheet) -> Iterator[tuple[str, Table]]:
 
 MAKE: dict[str, Callable[[Sheet], Iterator[tuple[str, Table]]]] = {
     "gemm": _gemm,
-    "mha": _heads("attention", "context"),
-    "decode": _heads("attention", "generation"),
-    "bimha": _heads("encoder", "context"),
+    "mha": _heads("attention", "prefill"),
+    "decode": _heads("attention", "decode"),
+    "bimha": _heads("encoder", "prefill"),
     "moe": _moe,
     **dict.fromkeys(COLLECTIVES, _comm),
 }

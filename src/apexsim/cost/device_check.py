@@ -14,15 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.cost.attention import Shape, decode_work, encoder_work, prefill_work
-from apexsim.cost.comm import MOVES, lent
 from apexsim.cost.device import COLLECTIVES, Device, read_device, tables_of
 from apexsim.cost.device_csv import ALONG, ERROR, NOTE, WARNING, Array, Finding, Sheet
-from apexsim.cost.experts import Layer
-from apexsim.cost.experts import work as expert_work
-from apexsim.cost.gemm import work as gemm_work
 from apexsim.cost.kernels import Table, Tables, systems
+from apexsim.cost.ring import MOVES, lent
 from apexsim.cost.roofline import KERNELS, Peaks
+from apexsim.cost.shapes import Heads, Layer, decode_work, encoder_work, expert_work, gemm_work, prefill_work
 from apexsim.errors import InputError, nearest
 from apexsim.gpu import Gpu
 
@@ -133,7 +130,7 @@ def work_of(sheet: Sheet) -> tuple[Array, Array]:
     kv_heads = np.where(c["num_kv_heads"] > 0, c["num_kv_heads"], c["num_heads"])
     formula = {"mha": prefill_work, "bimha": encoder_work, "decode": decode_work}[sheet.kind]
     for i in range(len(sheet.line)):
-        shape = Shape(int(c["num_heads"][i]), int(kv_heads[i]), int(c["head_size"][i]), int(c["window"][i]))
+        shape = Heads(int(c["num_heads"][i]), int(kv_heads[i]), int(c["head_size"][i]), int(c["window"][i]))
         f, b = formula(
             c["batch_size"][i : i + 1], c["seq_len"][i : i + 1], shape, 2.0 if sheet.dtype[i] == "bf16" else 1.0
         )
@@ -265,11 +262,11 @@ CHECKS: tuple[Callable[[Sheet, Gpu, Peaks], Iterator[Finding]], ...] = (_speed, 
 OPERATORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "matrix products, 16 bit": ("gemm", ("bf16",)),
     "matrix products, 8 bit": ("gemm", ("fp8",)),
-    "prompt attention": ("attention", ("context", "bf16")),
-    "decode attention": ("attention", ("generation", "bf16")),
-    "encoder attention": ("encoder", ("context", "bf16")),
+    "prompt attention": ("attention", ("prefill", "bf16")),
+    "decode attention": ("attention", ("decode", "bf16")),
+    "encoder attention": ("encoder", ("prefill", "bf16")),
     "routed experts, 16 bit": ("moe", ("bf16",)),
-    "latent attention": ("mla", ("generation",)),
+    "latent attention": ("mla", ("decode",)),
     "state-space scans": ("scan", ()),
     "all-reduce in a node": ("comm", ("all_reduce",)),
     "all-gather in a node": ("comm", ("all_gather",)),
@@ -280,7 +277,7 @@ OPERATORS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def _covers(gpu: Gpu, tables: Mapping[str, Mapping[tuple[str, ...], Table]]) -> Iterator[Cover]:
-    """One row per operator that planning may ask for; collectives are lent as `comm.measured` lends them."""
+    """One row per operator that planning may ask for; collectives are lent as `ring.lent` lends them."""
     formula = "latency + bytes / bandwidth of the link"
     lender = Tables(gpu.borrow) if gpu.borrow and gpu.borrow in systems() else None
     for name, (family, head) in OPERATORS.items():

@@ -1,8 +1,5 @@
 """Routed experts from measured grids (floor 3).
 
-t tokens enter a layer of E experts of inner size i over hidden size d, k per token, split tp-fold and ep-fold:
-    pairs = t·k / ep        FLOP = 2·M·pairs·d·i/tp            M = 3 matrices when gated, else 2
-    experts touched = E/ep · (1 - (1 - k/E)^t)                 bytes = touched·M·d·(i/tp)·w + activations
 The tables hold the slowest rank under a load that is balanced or follows a power law.  Time is linear in t between
 grid points.  A layer that was not timed takes the nearest one that was, at equal tokens per expert; the ideal times of
 both account for the rest.  Ignored there: that another E makes another imbalance.
@@ -10,33 +7,17 @@ both account for the rest.  Ignored there: that another E makes another imbalanc
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from apexsim.cost.grid import bracket, bridged, fill, linear
+from apexsim.cost.bank import Bank, Found
+from apexsim.cost.grid import bridged
 from apexsim.cost.kernels import Table
-from apexsim.cost.library import Home, Library
-from apexsim.cost.roofline import (
-    KERNELS,
-    Array,
-    Kernel,
-    Peaks,
-    Priced,
-    Provenance,
-    bounds,
-    flat,
-    ideal,
-    labelled,
-    possible,
-    transfer,
-    worst,
-)
+from apexsim.cost.roofline import KERNELS, Array, Peaks, Priced, Provenance, possible, worst
+from apexsim.cost.shapes import LOADS, Layer, expert_least, expert_work, pairs
+from apexsim.cost.surface import Kind, Match, Surface, held
 from apexsim.errors import InputError, nearest
 
-LOADS = {"balanced": 0, "uniform": 0, "power_law_1.01": 101, "power_law_1.2": 120}  # name -> value on the table's axis
-REACH, RANKS = 0.8, 64  # of the tokens that the busiest expert of a power law may get; points at which the law is taken
 WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
 FEW = 8.0  # tokens an expert up to which 4- and 8-bit weights are read in no more time than 16-bit ones
 OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to this one's nearest layer
@@ -48,146 +29,53 @@ SURROGATES = {
 }  # fmt: skip
 
 
-class Layer(NamedTuple):
-    """A layer of routed experts: hidden size, inner size of a whole expert, top k, experts, its split, gated or not."""
-
-    hidden: int
-    inner: int
-    top_k: int
-    experts: int
-    tp: int = 1
-    ep: int = 1
-    gated: bool = True
-
-    def features(self) -> Array:
-        """What makes two layers alike, as logarithms [5]."""
-        return np.log([self.hidden, self.inner / self.tp, self.top_k, self.experts / self.ep, self.ep])
-
-
-def work(tokens: Array, layer: Layer, kernel: Kernel) -> tuple[Array, Array]:
-    """FLOP and bytes of one rank, uniform routing."""
-    matrices = 3.0 if layer.gated else 2.0
-    inner = layer.inner / layer.tp
-    pairs = tokens * layer.top_k / layer.ep
-    touched = (
-        layer.experts / layer.ep * -np.expm1(tokens * np.log1p(-layer.top_k / max(layer.experts, layer.top_k + 1)))
-    )
-    moved_ = pairs * (layer.hidden * (kernel.act_bytes + 2.0) + inner * (matrices - 1.0) * 2.0)
-    return (
-        2.0 * matrices * pairs * layer.hidden * inner,
-        touched * matrices * layer.hidden * inner * kernel.weight_bytes + moved_,
-    )
-
-
-def chosen(tokens: Array, layer: Layer, load: int) -> Array:
-    """Mean share of the experts that any of t tokens [T] chooses.
-
-    Even routing: 1 - (1 - k/E)^t.  A power law: experts are as popular as the quantiles of a density x^-a on 1 … REACH·t, as the tables'
-    sampler draws them, and an expert of popularity p is chosen by a token with probability min(1, k·p / sum of p).
-    """
-    t = np.asarray(tokens, float)
-    even = min(1.0, layer.top_k / layer.experts)
-    if not load or even == 1.0:
-        return np.asarray(-np.expm1(t * np.log1p(-min(even, 1.0 - 1e-12))))
-    power = 1.0 - load / 100.0
-    top = np.maximum(REACH * t[..., None], 1.0) ** power
-    popular = (1.0 + (top - 1.0) * (np.arange(RANKS) + 0.5) / RANKS) ** (1.0 / power)
-    each = np.minimum(even * popular / popular.mean(axis=-1, keepdims=True), 1.0 - 1e-12)
-    return np.asarray(-np.expm1(t[..., None] * np.log1p(-each)).mean(axis=-1))
-
-
-def least(tokens: Array, layer: Layer, kernel: Kernel, load: int = 0) -> tuple[Array, Array]:
-    """FLOP and bytes that one rank cannot do without: its pairs, and the weights of its experts that are chosen.
-
-    Prices take even routing, which trained routers come near and by which reports count what was read: the tables' power law leaves a fifth
-    of the experts of a step of 128 tokens untouched (a floor for the tables themselves, not for a model)."""
-    each = (3.0 if layer.gated else 2.0) * layer.hidden * layer.inner / layer.tp
-    weights = layer.experts / layer.ep * chosen(tokens, layer, load) * each * kernel.weight_bytes
-    return 2.0 * tokens * layer.top_k / layer.ep * each, weights
-
-
-class Match(NamedTuple):
-    """A measured layer that stands for the one asked for."""
-
-    row: int
-    distance: float
-    scale: float  # measured tokens per token asked for
-
-
-class ExpertSurface:
+def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one engine's grouped GEMM over (layer, load, tokens)."""
+    kernel = KERNELS[table.key[0]]
 
-    def __init__(self, table: Table, peaks: Peaks) -> None:
-        self.kernel, self.peaks = KERNELS[table.key[0]], peaks
-        self.layers = [Layer._make([*row[:6], bool(row[6])]) for row in table.axes["shape"].tolist()]
-        self.features = np.array([layer.features() for layer in self.layers])
-        self.gated = table.axes["shape"][:, 6].astype(bool)
-        self.index = {layer: i for i, layer in enumerate(self.layers)}
-        self.loads, self.tokens = table.axes["load"].tolist(), table.axes["tokens"].astype(float)
-        self.seconds = table.seconds
-        self.launch = 0.9 * float(np.nanmin(table.seconds))
-        self._curves: dict[tuple[int, int], tuple[Array, NDArray[np.bool_]]] = {}
+    def complete(seconds: Array, best: Array, along: Array) -> Array:
+        return held(bridged(seconds, along), best, along)
 
-    def match(self, layer: Layer) -> Match:
-        """The nearest measured layer."""
-        if layer in self.index:
-            return Match(self.index[layer], 0.0, 1.0)
-        distance = np.abs(self.features - layer.features()) @ WEIGHTS + 1.0 * (self.gated != layer.gated)
-        row = int(distance.argmin())
-        near = self.layers[row]
-        scale = (layer.top_k / layer.experts) / (near.top_k / near.experts)
-        return Match(row, max(float(distance[row]), 1e-3), scale)
+    def layer(row: list[int]) -> Layer:
+        return Layer._make([*row[:6], bool(row[6])])
 
-    def best(self, tokens: Array, layer: Layer) -> Array:
-        """Ideal time [s] on the GPU that was measured."""
-        return ideal(*work(tokens, layer, self.kernel), self.peaks, self.kernel.compute)
-
-    def curve(self, row: int, load: int) -> tuple[Array, NDArray[np.bool_]]:
-        """Seconds over tokens of one layer under the nearest load that was timed, and the mask of holes."""
-        if (row, load) not in self._curves:
-            timed = [i for i in range(len(self.loads)) if not np.isnan(self.seconds[row, i]).all()]
-            at = min(timed, key=lambda i: abs(self.loads[i] - load))
-            best = self.best(self.tokens, self.layers[row])
-            util, _ = fill(best / bridged(self.seconds[row, at], self.tokens))
-            self._curves[row, load] = best / util, np.isnan(self.seconds[row, at])
-        return self._curves[row, load]
-
-    def price(self, tokens: Array, layer: Layer, match: Match, load: int) -> Priced:
-        """Seconds on the GPU that was measured."""
-        along = bracket(self.tokens, tokens * match.scale)
-        seconds, label = linear(*self.curve(match.row, load), along)
-        if match.distance == 0 and not (label == Provenance.EXTRAPOLATED).any():
-            return Priced(seconds, label)
-        here = self.best(along.inside, self.layers[match.row])
-        there = self.best(np.maximum(tokens, self.tokens[0] / match.scale), layer)
-        if match.distance > 0:
-            label = worst(label, Provenance.TRANSFERRED)
-        return Priced(transfer(seconds, self.launch, here, there), label)
+    kind = Kind(("tokens",), lambda shape, t: expert_work(t, shape, kernel), kernel.compute, layer, complete=complete)
+    return Surface(table, peaks, kind)
 
 
-class Found(NamedTuple):
-    """A surface, its nearest layer, and whether GPU and format are its own."""
+def match_of(surface: Surface, layer: Layer) -> Match:
+    """The nearest measured layer."""
+    if layer in surface.shapes:
+        return Match((surface.shapes.index(layer),))
+    features, gated = np.array([near.features() for near in surface.shapes]), np.array([near.gated for near in surface.shapes])
+    distance = np.abs(features - layer.features()) @ WEIGHTS + 1.0 * (gated != layer.gated)
+    row = int(distance.argmin())
+    near = surface.shapes[row]
+    scale = (layer.top_k / layer.experts) / (near.top_k / near.experts)
+    return Match((row,), max(float(distance[row]), 1e-3), scale)
 
-    surface: ExpertSurface
-    match: Match
-    own: bool
+
+def under(surface: Surface, match: Match, load: int) -> Match:
+    """The match under the nearest load that was timed."""
+    loads, (row, *_) = surface.axes["load"].tolist(), match.row
+    timed = [i for i in range(len(loads)) if not np.isnan(surface.seconds[row, i]).all()]
+    return match._replace(row=(row, min(timed, key=lambda i: abs(loads[i] - load))))
 
 
-def price(library: Library, tokens: ArrayLike, layer: Layer, kernel: str, load: str) -> Priced:
-    """Seconds of one rank's experts; `tokens` are those of the whole layer (all ep ranks together)."""
+def price(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, load: str = "power_law_1.2") -> Priced:
+    """Seconds of the routed experts of the slowest rank, without router and shared expert.
+
+    tokens: of the whole layer, all ep ranks together; kernel: as in `gemm`, where mxfp4 is W4A8 on GPUs with FP4 units and W4A16
+    elsewhere; load: of the experts, see LOADS.
+    """
     if load not in LOADS:
         raise InputError(f"unknown expert load '{load}'", "distribution", nearest(load, LOADS))
-    name, t = _format(library, kernel), np.asarray(tokens, float)
-    priced = _price(library, t, layer, name, load)
+    name, t = _format(bank, kernel), np.asarray(tokens, float)
+    priced = _price(bank, t, layer, name, load)
     row = KERNELS[name]
     if row.weight_bytes < KERNELS["bf16"].weight_bytes:
-        priced = _no_slower(priced, _price(library, t, layer, "bf16", load), pairs(t, layer))
-    return possible(priced, *least(t, layer, row), library.peaks, row.compute)
-
-
-def pairs(tokens: Array, layer: Layer) -> Array:
-    """Tokens of a layer's mean expert."""
-    return tokens * layer.top_k / layer.experts
+        priced = _no_slower(priced, _price(bank, t, layer, "bf16", load), pairs(t, layer))
+    return possible(priced, *expert_least(t, layer, row), bank.peaks, row.compute)
 
 
 def _no_slower(priced: Priced, whole: Priced, each: Array) -> Priced:
@@ -201,52 +89,31 @@ def _no_slower(priced: Priced, whole: Priced, each: Array) -> Priced:
     return Priced(np.minimum(priced.seconds, cap), label.astype(np.int8))
 
 
-def _price(library: Library, t: Array, layer: Layer, name: str, load: str) -> Priced:
-    found = library.kept(("experts", name, layer), lambda: _find(library, name, layer))
-    row = KERNELS[name]
-    if found is None:
-        return labelled(flat(*work(t, layer, row), library.peaks, row.compute), Provenance.ROOFLINE)
-    surface, match, own = found
-    priced = surface.price(t, layer, match, LOADS[load])
-    if own:
-        return priced
-    here = bounds(*work(t, layer, surface.kernel), surface.peaks, surface.kernel.compute)
-    there = bounds(*work(t, layer, row), library.peaks, row.compute)
-    return library.moved(priced, surface.launch, here, there)
+def _price(bank: Bank, t: Array, layer: Layer, name: str, load: str) -> Priced:
+    found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
+    if found is not None:
+        found = found._replace(match=under(found.surface, found.match, LOADS[load]))
+    return bank.price(found, layer, (t,), expert_work(t, layer, KERNELS[name]), KERNELS[name].compute)
 
 
-def _format(library: Library, kernel: str) -> str:
+def _format(bank: Bank, kernel: str) -> str:
     """The kernel an engine runs for a format: MXFP4 weights meet MXFP8 activations where there are FP4 units, else
     16-bit ones."""
     if kernel == "mxfp4":
-        return "w4a8_mxfp4" if library.peaks.has("fp4") else "w4a16_mxfp4"
+        return "w4a8_mxfp4" if bank.peaks.has("fp4") else "w4a16_mxfp4"
     if kernel not in KERNELS:
         raise InputError(f"unknown expert kernel '{kernel}'", "kernel", nearest(kernel, KERNELS))
     return kernel
 
 
-def _find(library: Library, kernel: str, layer: Layer) -> Found | None:
+def _find(bank: Bank, kernel: str, layer: Layer) -> Found | None:
     """The nearest measured layer, in this format before others, by this engine before others."""
-    units = library.peaks.has(KERNELS[kernel].compute)
-    for home in library.homes:
+    units = bank.peaks.has(KERNELS[kernel].compute)
+    for home in bank.homes:
         for name in dict.fromkeys((kernel, *SURROGATES.get(kernel, ()), "bf16")):
             own = home.native and name == kernel
-            if not (own or units or KERNELS[name].compute == "bf16"):
-                continue
-            keys = [key for key in home.tables.keys("moe") if key[0] == name]
-            near = _nearest(library, home, layer, [key for key in keys if key[1] == library.source][:1])
-            if near is None or near[1].distance > OTHER_ENGINE:
-                other = _nearest(library, home, layer, [key for key in keys if key[1] != library.source])
-                if near is None or (other is not None and other[1].distance + OTHER_ENGINE < near[1].distance):
-                    near = other
-            if near is not None:
-                return Found(near[0], near[1], own)
+            if own or units or KERNELS[name].compute == "bf16":
+                near = bank.nearest(home, "moe", (name,), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE)
+                if near is not None:
+                    return Found(*near, own)
     return None
-
-
-def _nearest(
-    library: Library, home: Home, layer: Layer, keys: list[tuple[str, ...]]
-) -> tuple[ExpertSurface, Match] | None:
-    surfaces = [library.surface(home, "moe", key, ExpertSurface) for key in keys]
-    matches = [(s, s.match(layer)) for s in surfaces]
-    return min(matches, key=lambda pair: pair[1].distance) if matches else None

@@ -1,33 +1,36 @@
-"""GEMM times from measured grids (floor 3).
+"""GEMM times from measured grids, and those of quantising the activations in front (floor 3).
 
-y[m, n] = x[m, k] · w[k, n]: 2mnk FLOP; bytes m·k·a + n·k·w + 2·m·n with the kernel's formats.  Between grid
-points time is linear in m, n and k; above the grid the utilisation of the edge is held, below it its time.
+Between grid points time is linear in m, n and k; above the grid the utilisation of the edge is held, below it its time.
+Quantisation was measured for per-tensor FP8 over (m tokens, k numbers).  Other formats read the same 16-bit input and are priced alike,
+labelled transferred.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from functools import partial
 
-from apexsim.cost.grid import Bracket, bracket, fill, linear
+import numpy as np
+from numpy.typing import ArrayLike
+
+from apexsim.cost.bank import Bank, Found
+from apexsim.cost.grid import fill
 from apexsim.cost.kernels import Table
-from apexsim.cost.library import ENGINES, Library
 from apexsim.cost.roofline import (
     FLOP_SHARE,
     KERNELS,
     LAUNCH,
     Array,
-    Kernel,
     Peaks,
     Priced,
     Provenance,
-    bounds,
+    Work,
     flat,
-    ideal,
     labelled,
     possible,
     worst,
 )
+from apexsim.cost.shapes import gemm_work
+from apexsim.cost.surface import Kind, Surface, held
 from apexsim.errors import InputError, nearest
 
 SPIKE, NEAR = 1.15, 2
@@ -35,13 +38,6 @@ SPIKE, NEAR = 1.15, 2
 # A kernel without a table -> kernels whose utilisation it takes, on GPUs that have its units.
 SURROGATES = {"fp8_block": ("fp8",), "int8": ("fp8",), "fp8": ("fp8_block",), "nvfp4": ("fp8", "fp8_block"),
               "mxfp4": ("nvfp4", "fp8"), "w4a8_mxfp4": ("nvfp4", "fp8")}  # fmt: skip
-
-
-def work(m: ArrayLike, n: ArrayLike, k: ArrayLike, kernel: Kernel) -> tuple[Array, Array]:
-    """FLOP and bytes of a GEMM whose operands and result cross the memory bus once; the result is 16 bit."""
-    rows, columns, depth = np.asarray(m, float), np.asarray(n, float), np.asarray(k, float)
-    nbytes = rows * depth * kernel.act_bytes + columns * depth * kernel.weight_bytes + 2.0 * rows * columns
-    return 2.0 * rows * columns * depth, nbytes
 
 
 def without_spikes(seconds: Array) -> Array:
@@ -64,80 +60,41 @@ def without_spikes(seconds: Array) -> Array:
     return np.where(seconds > SPIKE * least, least, seconds)
 
 
-class GemmSurface:
-    """Times of one GEMM kernel on one GPU over (m, n, k)."""
+def surface_of(table: Table, peaks: Peaks) -> Surface:
+    """Times of one GEMM kernel over (m, n, k)."""
+    kernel = KERNELS[table.key[0]]
 
-    def __init__(self, table: Table, kernel: str, peaks: Peaks) -> None:
-        self.kernel, self.peaks = KERNELS[kernel], peaks
-        self.m, self.n, self.k = (table.axes[name].astype(float) for name in "mnk")
-        self.launch = 0.9 * float(np.nanmin(table.seconds))
-        best = self.best(*np.meshgrid(self.m, self.n, self.k, indexing="ij", sparse=True))
-        util, self.holes = fill(best / table.seconds)
-        self.seconds = without_spikes(best / util)
+    def complete(seconds: Array, best: Array, along: Array) -> Array:
+        return without_spikes(held(seconds, best, along))
 
-    def best(self, m: ArrayLike, n: ArrayLike, k: ArrayLike) -> Array:
-        """Ideal time [s] on the GPU that was measured."""
-        return ideal(*work(m, n, k, self.kernel), self.peaks, self.kernel.compute)
-
-    def price(self, m: ArrayLike, n: int, k: int) -> Priced:
-        """Seconds of the GEMM for an array of token counts: linear in m, n and k between grid points."""
-        across, down, along = bracket(self.n, n), bracket(self.k, k), bracket(self.m, m)
-        seconds, label = linear(*self._slab(across, down), along)
-        label = np.maximum(label, max(across.label, down.label))
-        if not (label == Provenance.EXTRAPOLATED).any():
-            return Priced(seconds, label)
-        beyond = self.best(np.maximum(m, self.m[0]), max(n, self.n[0]), max(k, self.k[0]))
-        return Priced(seconds * beyond / self.best(along.inside, across.inside, down.inside), label)
-
-    def _slab(self, across: Bracket, down: Bracket) -> tuple[Array, NDArray[np.bool_]]:
-        """Seconds over the m axis at one (n, k), and where they rest on holes."""
-        a, b, w = int(across.low), int(across.high), float(across.weight)
-        c, d, v = int(down.low), int(down.high), float(down.weight)
-        left = self.seconds[:, a, c] * (1 - v) + self.seconds[:, a, d] * v
-        right = self.seconds[:, b, c] * (1 - v) + self.seconds[:, b, d] * v
-        holes = self.holes[:, a, c] | self.holes[:, a, d] | self.holes[:, b, c] | self.holes[:, b, d]
-        return left * (1 - w) + right * w, holes
+    kind = Kind(("m", "n", "k"), lambda _, m, n, k: gemm_work(m, n, k, kernel), kernel.compute, complete=complete, launch=False)
+    return Surface(table, peaks, kind)
 
 
-def price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
-    """Seconds of y[m, n] = x[m, k] · w[k, n] on the library's GPU, no less than its bytes and FLOP take."""
+def price(bank: Bank, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
+    """Seconds of y[m, n] = x[m, k] · w[k, n] for an array of m tokens, no less than its bytes and FLOP take; kernel: one of KERNELS."""
     if kernel not in KERNELS:
         raise InputError(f"unknown GEMM kernel '{kernel}'", "kernel", nearest(kernel, KERNELS))
     row = KERNELS[kernel]
-    return possible(_price(library, m, n, k, kernel), *work(m, n, k, row), library.peaks, row.compute)
+    return possible(_price(bank, m, n, k, kernel), *gemm_work(m, n, k, row), bank.peaks, row.compute)
 
 
-def _price(library: Library, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
-    found = library.kept(("gemm", kernel), lambda: _find(library, kernel))
+def _price(bank: Bank, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
+    found = bank.kept(("gemm", kernel), lambda: _find(bank, kernel))
     if found is None:
-        return _formula(library, np.asarray(m, float), n, k, kernel)
-    surface, own = found
-    priced = surface.price(m, n, k)
-    if own:
-        return priced
-    here = bounds(*work(m, n, k, surface.kernel), surface.peaks, surface.kernel.compute)
-    there = bounds(*work(m, n, k, KERNELS[kernel]), library.peaks, KERNELS[kernel].compute)
-    return library.moved(priced, surface.launch, here, there)
+        return _formula(bank, np.asarray(m, float), n, k, kernel)
+    return bank.price(found, None, (m, n, k), gemm_work(m, n, k, KERNELS[kernel]), KERNELS[kernel].compute)
 
 
-def _find(library: Library, kernel: str) -> tuple[GemmSurface, bool] | None:
-    """The surface for a kernel and whether it is its own on this GPU; None where there is none."""
-    row = KERNELS[kernel]
-    for home in library.homes:
-        for name in () if row.weight_only else (kernel, *SURROGATES.get(kernel, ())):
-            sources = [key[1] for key in home.tables.keys("gemm") if key[0] == name]
-            measured = home.native and name == kernel
-            if sources and (measured or library.peaks.has(row.compute)):
-                source = next((s for s in (library.source, "any", *ENGINES) if s in sources), sources[0])
-                return library.surface(home, "gemm", (name, source), _surface), measured
-    return None
+def _find(bank: Bank, kernel: str) -> Found | None:
+    """The surface for a kernel, its own or a surrogate's on a GPU that has the units; None where there is none."""
+    row, units = KERNELS[kernel], bank.peaks.has(KERNELS[kernel].compute)
+    names = () if row.weight_only else (kernel, *(SURROGATES.get(kernel, ()) if units else ()))
+    found = bank.first("gemm", [(name,) for name in names], surface_of)
+    return found if found is not None and (units or found.own) else None
 
 
-def _surface(table: Table, peaks: Peaks) -> GemmSurface:
-    return GemmSurface(table, table.key[0], peaks)
-
-
-def _formula(library: Library, m: Array, n: int, k: int, kernel: str) -> Priced:
+def _formula(bank: Bank, m: Array, n: int, k: int, kernel: str) -> Priced:
     """A kernel without a table.
 
     Weights that are unpacked to 16 bit, because the format has no units here: min(t16, launch + max((t16 - launch) ·
@@ -145,13 +102,30 @@ def _formula(library: Library, m: Array, n: int, k: int, kernel: str) -> Priced:
     no faster.  Anything else: the flat roofline.
     """
     row = KERNELS[kernel]
-    if kernel == "bf16" or (library.peaks.has(row.compute) and not row.weight_only):
-        return labelled(flat(*work(m, n, k, row), library.peaks, row.compute), Provenance.ROOFLINE)
-    base = price(library, m, n, k, "bf16")
-    flop, bytes16 = work(m, n, k, KERNELS["bf16"])
+    if kernel == "bf16" or (bank.peaks.has(row.compute) and not row.weight_only):
+        return labelled(flat(*gemm_work(m, n, k, row), bank.peaks, row.compute), Provenance.ROOFLINE)
+    base = price(bank, m, n, k, "bf16")
+    flop, bytes16 = gemm_work(m, n, k, KERNELS["bf16"])
     nbytes = bytes16 - n * k * (2.0 - row.weight_bytes)
     fixed = np.minimum(LAUNCH, base.seconds)
     stored = (base.seconds - fixed) * nbytes / bytes16
-    seconds = fixed + np.maximum(stored, flop / (FLOP_SHARE * library.peaks.rate("bf16")))
+    seconds = fixed + np.maximum(stored, flop / (FLOP_SHARE * bank.peaks.rate("bf16")))
     cap = base.seconds if row.weight_bytes <= 2.0 else np.inf
     return Priced(np.minimum(cap, seconds), worst(base.provenance, Provenance.TRANSFERRED))
+
+
+QUANTISED = 3.0  # bytes per number: 16 bit read, 8 bit written
+
+
+def _numbers(_: None, m: Array, k: Array) -> Work:
+    return 0.0, QUANTISED * m * k
+
+
+QUANTISE = Kind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill(seconds)[0], launch=False)
+
+
+def quantise(bank: Bank, m: Array, k: int, kernel: str) -> Priced:
+    """Seconds of quantising x[m, k] for a GEMM kernel, with a static scale."""
+    found = bank.first("quantise", [("static",)], partial(Surface, kind=QUANTISE))
+    priced = bank.price(found, None, (m, k), _numbers(None, m, np.asarray(k, float)))
+    return priced if kernel == "fp8" else Priced(priced.seconds, worst(priced.provenance, Provenance.TRANSFERRED))

@@ -9,7 +9,9 @@ extrapolated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -111,23 +113,19 @@ def _push(values: Array) -> Array:
     return np.take_along_axis(values, index, axis=-1)
 
 
-def linear(values: Array, holes: NDArray[np.bool_], along: Bracket) -> tuple[Array, NDArray[np.int8]]:
-    """Interpolate a curve; labels are the worst of the axis and the cells used."""
-    a, b, w = along.low, along.high, along.weight
-    filled = np.where(holes[a] | holes[b], np.int8(Provenance.EXTRAPOLATED), np.int8(0))
-    return values[a] * (1 - w) + values[b] * w, np.maximum(along.label, filled)
+def multilinear(values: Array, holes: NDArray[np.bool_], at: Sequence[Bracket]) -> tuple[Array, NDArray[np.int8]]:
+    """Interpolate values at one bracket per axis, all broadcastable, the last axis first; labels are the worst of axes and cells used."""
+    corners = product(*((b.low, b.high) for b in at))
+    filled = np.where(reduce(np.logical_or, (holes[corner] for corner in corners)), np.int8(Provenance.EXTRAPOLATED), np.int8(0))
+    return _blend(values, at), reduce(np.maximum, (b.label for b in at), filled)
 
 
-def bilinear(plane: Array, holes: NDArray[np.bool_], row: Bracket, column: Bracket) -> tuple[Array, NDArray[np.int8]]:
-    """Interpolate plane[row, column] at broadcastable brackets; labels are the worst of the axes and cells used."""
-    a, b, w = row.low, row.high, row.weight
-    c, d, v = column.low, column.high, column.weight
-    lower = plane[a, c] * (1 - v) + plane[a, d] * v
-    upper = plane[b, c] * (1 - v) + plane[b, d] * v
-    filled = np.where(
-        holes[a, c] | holes[a, d] | holes[b, c] | holes[b, d], np.int8(Provenance.EXTRAPOLATED), np.int8(0)
-    )
-    return lower * (1 - w) + upper * w, np.maximum(np.maximum(row.label, column.label), filled)
+def _blend(values: Array, at: Sequence[Bracket], corner: tuple[NDArray[np.intp], ...] = ()) -> Array:
+    """Values weighted between the neighbours on the axes that `corner` leaves open."""
+    if not at:
+        return np.asarray(values[corner])
+    low, high = (_blend(values, at[1:], (*corner, end)) for end in (at[0].low, at[0].high))
+    return low * (1 - at[0].weight) + high * at[0].weight
 
 
 def rising(seconds: Array, along: int = -1) -> Array:

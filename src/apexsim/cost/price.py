@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.cost import sparse
-from apexsim.cost.bank import Bank, Priced, Provenance, collective_formula, load_bank, rising
-from apexsim.cost.grid import settled
+from apexsim.cost import attention, collectives, experts, gemm, scan, sparse
+from apexsim.cost.attention import bidirectional, causal
+from apexsim.cost.bank import Bank, load_bank
+from apexsim.cost.collectives import Way
+from apexsim.cost.grid import rising, settled
 from apexsim.cost.load import STEEPEST, Load
-from apexsim.cost.roofline import labelled
+from apexsim.cost.ring import collective_formula
+from apexsim.cost.roofline import BYTE_SHARE, Priced, Provenance, labelled
+from apexsim.cost.shapes import Layer, Route, State
 from apexsim.engine_file import Apart
 from apexsim.engines import EngineRow, kernels_of
 from apexsim.hardware import Cluster
@@ -35,7 +39,7 @@ class Pricer:
         apart: Apart | None = None,
     ) -> None:  # fmt: skip
         self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
-        self.apart = dict(kernels_of(bank.library.source).quantises_apart if apart is None else apart)
+        self.apart = dict(kernels_of(bank.source).quantises_apart if apart is None else apart)
         self._seen: dict[tuple[Any, ...], Any] = {}
 
     def dense(self, op: Op, n: Array, captured: bool) -> Priced:
@@ -74,17 +78,19 @@ def quantised_apart(pricer: Pricer, op: Op) -> bool:
 
 
 def _gemm(pricer: Pricer, op: Gemm, n: Array, captured: bool) -> Priced:
-    priced = pricer.bank.gemm(n, op.n, op.k, op.kernel)
+    priced = gemm.price(pricer.bank, n, op.n, op.k, op.kernel)
     if not quantised_apart(pricer, op):
         return priced
-    return Priced(rising(priced.seconds) + settled(pricer.bank.quantise(n, op.k, op.kernel).seconds), priced.provenance)
+    return Priced(rising(priced.seconds) + settled(gemm.quantise(pricer.bank, n, op.k, op.kernel).seconds), priced.provenance)
 
 
 def _stream(pricer: Pricer, op: Stream, n: Array, captured: bool) -> Priced:
-    """What fits the last-level cache was written there by the kernel before and is read CACHE_SPEED times faster."""
+    """Bytes / (0.8 · bandwidth), no launch; what fits the last-level cache was written there by the kernel before and is read CACHE_SPEED
+    times faster."""
     nbytes = n * op.bytes_per_token
     cached = np.minimum(nbytes, pricer.cluster.gpu.cache_bytes)
-    return pricer.bank.stream(nbytes - cached + cached / CACHE_SPEED)
+    seconds = (nbytes - cached + cached / CACHE_SPEED) / (BYTE_SHARE * pricer.bank.peaks.bandwidth)
+    return labelled(seconds, Provenance.ROOFLINE)
 
 
 def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
@@ -102,7 +108,7 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
         uneven = rising(_experts(pricer, op, n, STEEPEST).seconds)
         seconds = seconds + lean * np.maximum(uneven - seconds, 0.0)
     if captured and op.beside:
-        own = [np.ceil(n * op.split / gemm.split) for gemm in op.beside]
+        own = [np.ceil(n * op.split / product.split) for product in op.beside]
         other = np.sum([pricer.dense(g, m, captured).seconds for g, m in zip(op.beside, own, strict=True)], axis=0)
         seconds = np.maximum(seconds, other)
     return Priced(seconds, priced.provenance)
@@ -119,18 +125,20 @@ _SIZES = np.unique(np.concatenate([np.arange(1.0, 65.0), *np.outer(2.0 ** np.ara
 
 
 def _experts(pricer: Pricer, op: Grouped, n: Array, load: str) -> Priced:
-    return pricer.bank.moe(n, op.hidden, op.inner, op.experts, op.top_k, op.tp, op.ep, op.kernel, load, op.gated)
+    layer = Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
+    return experts.price(pricer.bank, n, layer, op.kernel, load)
 
 
 def _scan(pricer: Pricer, op: Scan, n: Array, captured: bool) -> Priced:
-    phase, batch, length = ("generation", n, np.ones_like(n)) if captured else ("context", np.ones_like(n), n)
-    return pricer.bank.scan(op.kind, phase, batch, length, op.key_heads, op.value_heads, op.key_dim, op.value_dim)
+    phase, batch, length = ("decode", n, np.ones_like(n)) if captured else ("prefill", np.ones_like(n), n)
+    state = State(op.key_heads, op.value_heads, op.key_dim, op.value_dim)
+    return scan.price(pricer.bank, op.kind, phase, batch, length, state)
 
 
 def _mla_bmm(pricer: Pricer, op: Mla, n: Array, captured: bool) -> Priced:
     if not captured or op.direct:
         return labelled(np.zeros_like(n), Provenance.MEASURED)
-    return pricer.bank.mla_bmm(n, op.heads)
+    return scan.absorbed(pricer.bank, n, op.heads)
 
 
 def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Priced:
@@ -142,27 +150,27 @@ def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Pri
     link = pricer.cluster.link(op.group, op.stride)
     if link is not gpu.nic:
         beyond = link if gpu.has_scale_up and link is gpu.host else None  # of bridged pairs
-        return pricer.bank.collective(op.kind, nbytes, op.group, nccl=not pricer.custom, link=beyond, fused=pricer.fused)
+        return collectives.price(pricer.bank, op.kind, nbytes, op.group, Way(nccl=not pricer.custom, fused=pricer.fused), beyond)
     inside = max(1, min(op.group, pricer.cluster.per_node // op.stride))
     outside = -(-op.group // inside)
-    if op.stride == 1 and pricer.bank.spans_measured(op.kind, outside):
-        return pricer.bank.collective(op.kind, nbytes, op.group, nccl=True, nodes=outside)
+    if op.stride == 1 and collectives.spans_measured(pricer.bank, op.kind, outside):
+        return collectives.price(pricer.bank, op.kind, nbytes, op.group, Way(outside, nccl=True))
     across = nbytes / inside if op.kind == "all_reduce" else nbytes
     seconds = collective_formula(op.kind, across, outside, link.bandwidth, link.latency, link.launch)
     if inside > 1:
         for kind in ("reduce_scatter", "all_gather") if op.kind == "all_reduce" else (op.kind,):
-            seconds = seconds + pricer.bank.collective(kind, nbytes, inside).seconds
+            seconds = seconds + collectives.price(pricer.bank, kind, nbytes, inside).seconds
     return labelled(seconds, Provenance.ROOFLINE)
 
 
 def _dispatch(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Priced:
     """Tokens to their experts and back: as measured for 8 GPUs a node, else an all-to-all each way on the slowest link."""
     assert op.route is not None
-    hidden, top_k, experts = op.route
     nodes = max(1, op.group * op.stride // pricer.cluster.per_node)
     tokens = np.ceil(n / op.group)
-    if pricer.bank.dispatch_measured(op.group, nodes, captured):
-        return pricer.bank.dispatch(tokens, hidden, top_k, experts, op.group, captured, nodes)
+    timed = collectives.dispatch(pricer.bank, tokens, Route(*op.route), op.group, nodes, captured)
+    if timed is not None:
+        return timed
     link = pricer.cluster.link(op.group, op.stride)
     sent = tokens * op.bytes_per_token
     both = [collective_formula("all_to_all", sent, op.group, link.bandwidth, link.latency, link.launch) for _ in range(2)]
@@ -182,19 +190,20 @@ DENSE: dict[type, Callable[[Pricer, Any, Array, bool], Priced]] = {
 def _attend_decode(bank: Bank, op: Attend, batch: Array, context: Array) -> Priced:
     if not op.causal:  # an encoder does not decode
         return labelled(np.zeros(np.broadcast_shapes(batch.shape, context.shape)), Provenance.MEASURED)
-    return bank.decode(batch, np.maximum(context, 1.0), op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
+    ask = causal("decode", op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
+    return attention.price(bank, ask, batch, np.maximum(context, 1.0))
 
 
 def _attend_prefill(bank: Bank, op: Attend, length: Array) -> tuple[Priced, float]:
-    if not op.causal:
-        return bank.encoder_saturated(length, op.heads, op.head_dim)
     shape = (op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
-    return bank.prefill_saturated(length, *shape), bank.prefill_launch(*shape)
+    ask = causal("prefill", *shape) if op.causal else bidirectional(op.heads, op.head_dim)
+    return attention.marginal(bank, ask, length), attention.launch(bank, ask)
 
 
 def _cross_decode(bank: Bank, op: Cross, batch: Array, context: Array) -> Priced:
     """Decode attention over `source` tokens, however long the request's own context."""
-    return bank.decode(batch, context * 0.0 + op.source, op.heads, op.kv_heads, op.head_dim, 0, op.kv_dtype)
+    ask = causal("decode", op.heads, op.kv_heads, op.head_dim, 0, op.kv_dtype)
+    return attention.price(bank, ask, batch, context * 0.0 + op.source)
 
 
 def _cross_prefill(bank: Bank, op: Cross, length: Array) -> tuple[Priced, float]:
@@ -202,10 +211,10 @@ def _cross_prefill(bank: Bank, op: Cross, length: Array) -> tuple[Priced, float]
     S: the share q / S of bidirectional attention over S."""
     if not op.source:
         return labelled(np.zeros_like(length), Provenance.MEASURED), 0.0
-    whole, launch = bank.encoder_saturated(np.array([float(op.source)]), op.heads, op.head_dim)
-    once = bank.gemm(np.array([float(op.source)]), op.project.n, op.project.k, op.project.kernel)
+    ask, source = bidirectional(op.heads, op.head_dim), np.array([float(op.source)])
+    whole, once = attention.marginal(bank, ask, source), gemm.price(bank, source, op.project.n, op.project.k, op.project.kernel)
     seconds = once.seconds[0] + length / op.source * whole.seconds[0]
-    return labelled(seconds, Provenance(int(max(whole.provenance[0], once.provenance[0])))), launch
+    return labelled(seconds, Provenance(int(max(whole.provenance[0], once.provenance[0])))), attention.launch(bank, ask)
 
 
 ATTEND: dict[type, tuple[Callable[..., Priced], Callable[..., tuple[Priced, float]]]] = {

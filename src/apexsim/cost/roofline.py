@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Work = tuple[ArrayLike, ArrayLike]  # FLOP and bytes
 
 STREAMING = 0.9  # of the bandwidth that a kernel reaches on bytes alone
 FLOP_SHARE = 0.65  # of the peak that an unmeasured compute-bound kernel is given

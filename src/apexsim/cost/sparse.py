@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from apexsim.cost.bank import Bank, Priced, Provenance
-from apexsim.cost.roofline import BYTE_SHARE, FLOP_SHARE, LAUNCH, Array, labelled, worst
+from apexsim.cost import attention
+from apexsim.cost.attention import latent
+from apexsim.cost.bank import Bank
+from apexsim.cost.roofline import BYTE_SHARE, FLOP_SHARE, LAUNCH, Array, Priced, Provenance, labelled, worst
 from apexsim.model.ops import Index, Mla
 
 SCALE, SCORE = 4.0, 4.0  # bytes of a key's scale, and of a score
@@ -67,7 +69,8 @@ def _absorbed(op: Mla) -> float:
 
 def mla_decode(bank: Bank, op: Mla, batch: Array, context: Array) -> Priced:
     """Seconds [d, c] of absorbed decode over the latents that are read."""
-    return bank.mla_decode(batch, np.maximum(seen(op, context), 1.0), op.heads, op.kv_rank + op.rope_dim, op.kv_dtype)
+    ask = latent("decode", op.heads, op.kv_rank + op.rope_dim, op.kv_dtype)
+    return attention.price(bank, ask, batch, np.maximum(seen(op, context), 1.0))
 
 
 def mla_prefill(bank: Bank, op: Mla, length: Array) -> tuple[Priced, float]:
@@ -78,13 +81,13 @@ def mla_prefill(bank: Bank, op: Mla, length: Array) -> tuple[Priced, float]:
         read = seen(op, grid)
         area = np.r_[0.0, np.cumsum((read[1:] + read[:-1]) * 32.0)]
         return labelled(_absorbed(op) * np.interp(length, grid, area) / rate, Provenance.ROOFLINE), LAUNCH
-    qk = op.nope_dim + op.rope_dim
-    launch = bank.mla_prefill_launch(op.heads, qk, op.kv_dtype)
+    ask = latent("prefill", op.heads, op.nope_dim + op.rope_dim, op.kv_dtype)
+    launch = attention.launch(bank, ask)
     if not op.top_k or length.max() <= op.top_k:
-        return bank.mla_prefill_saturated(length, op.heads, qk, op.kv_dtype), launch
+        return attention.marginal(bank, ask, length), launch
     ends = np.array([0.95 * op.top_k, float(op.top_k)])
-    low, high = bank.mla_prefill_saturated(ends, op.heads, qk, op.kv_dtype).seconds
+    low, high = attention.marginal(bank, ask, ends).seconds
     slope = max((high - low) / (ends[1] - ends[0]), _absorbed(op) * op.top_k / rate)
-    inside = bank.mla_prefill_saturated(np.minimum(length, op.top_k), op.heads, qk, op.kv_dtype)
+    inside = attention.marginal(bank, ask, np.minimum(length, op.top_k))
     beyond = np.maximum(length - op.top_k, 0.0) * slope
     return Priced(inside.seconds + beyond, worst(inside.provenance, Provenance.ROOFLINE)), launch

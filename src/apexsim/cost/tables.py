@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from apexsim.cost import collectives
 from apexsim.cost.price import Pricer, quantised_apart
 from apexsim.engine.types import BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
@@ -274,6 +275,6 @@ def _hops(stages: int, plan: Plan, pricer: Pricer, hidden: int) -> tuple[Array, 
     hop, hop_token = np.zeros(stages), np.zeros(stages)
     if stages > 1:
         link = pricer.cluster.link(2, plan.stage_devices)
-        fixed, per_byte = pricer.bank.hop(link, 2 if link is pricer.cluster.gpu.nic else 1)
+        fixed, per_byte = collectives.hop(pricer.bank, link, 2 if link is pricer.cluster.gpu.nic else 1)
         hop[1:], hop_token[1:] = fixed, 2 * ACT * hidden / plan.stage_devices * per_byte
     return hop, hop_token

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from apexsim.cost import attention, gemm
 from apexsim.cost.bank import Bank
 from apexsim.engine.types import Costs
 from apexsim.model.vision import Vision
@@ -21,9 +22,9 @@ def image_seconds(vision: Vision, patches: int, tp: int, bank: Bank) -> float:
     width, inner = heads * (vision.width // vision.heads), -(-vision.inner // tp)
     n = np.asarray([float(patches)])
     gemms = [(3 * width, vision.width), (vision.width, width), (inner * (2 if vision.gated else 1), vision.width), (vision.width, inner)]
-    layer = sum(float(bank.gemm(n, a, b, "bf16").seconds[0]) for a, b in gemms)
-    attention = bank.encoder(np.asarray([1.0]), n, heads, vision.width // vision.heads)
-    return vision.layers * (layer + float(attention.seconds[0]))
+    layer = sum(float(gemm.price(bank, n, a, b, "bf16").seconds[0]) for a, b in gemms)
+    seen = attention.price(bank, attention.bidirectional(heads, vision.width // vision.heads), np.asarray([1.0]), n)
+    return vision.layers * (layer + float(seen.seconds[0]))
 
 
 def with_images(costs: Costs, seconds_per_token: float) -> Costs:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from apexsim.cost.roofline import KERNELS, Array, Peaks
-from apexsim.cost.scan import STATE_BYTES
+from apexsim.cost.shapes import STATE_BYTES
 from apexsim.cost.sparse import SCALE, seen
 from apexsim.engine.types import FULL
 from apexsim.model.dtypes import dtype

@@ -56,5 +56,5 @@ def setting_of(
 def _slowed(pricer: Pricer, clock: int) -> Pricer:
     """The same on GPUs at another SM clock [MHz], made once for all plans."""
     cluster = replace(pricer.cluster, gpu=at_clock(pricer.cluster.gpu, clock))
-    bank, apart = load_bank(cluster.gpu, pricer.bank.library.source), tuple(pricer.apart.items())
+    bank, apart = load_bank(cluster.gpu, pricer.bank.source), tuple(pricer.apart.items())
     return Pricer(bank, cluster, pricer.custom, pricer.load, pricer.fused, apart)

@@ -1,0 +1,102 @@
+"""Times of one kernel on one GPU, from one measured table (floor 3).
+
+A table holds seconds of the shapes that were timed (its rows; none where every size is an axis) over sizes.  Between two sizes time is
+interpolated linearly; beyond the grid, and for a shape that was not timed, the utilisation of the nearest cell is held:
+    t = launch + (t_near - launch) · ideal / ideal_near
+What kernels of one family have in common stands in a `Kind`; which shape is near another, each family's module says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from apexsim.cost.grid import bracket, fill, multilinear
+from apexsim.cost.kernels import Table
+from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
+
+LAUNCH_SHARE = 0.9  # of the shortest time of a table, taken for its kernel's launch: the smallest size that was timed is some work too
+
+
+class Match(NamedTuple):
+    """A row that stands for the shape asked for; distance 0 means it is the same."""
+
+    row: tuple[int, ...] = ()
+    distance: float = 0.0
+    scale: float = 1.0  # measured first size (batch, tokens) per one asked for
+
+
+SAME = Match()
+
+
+def held(seconds: Array, best: Array, along: Array) -> Array:
+    """Times with their holes filled at the utilisation of the nearest cell."""
+    del along
+    return np.asarray(best / fill(best / seconds)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the kernels of a table have in common.
+
+    sizes: axes between whose points time is interpolated; work: (shape, *sizes) -> FLOP and bytes; compute: the units it uses;
+    shape, rows: what a row of which axis is, none where every size is an axis; along: shape -> what time is linear in along the last size;
+    complete: (times [*sizes] with NaN, ideal times, last size along) -> times; launch: whether it stays beyond the grid.
+    """
+
+    sizes: tuple[str, ...]
+    work: Callable[..., tuple[ArrayLike, ArrayLike]]
+    compute: str = "bf16"
+    shape: Callable[[Any], Any] | None = None
+    rows: str = "shape"
+    along: Callable[[Any], Callable[[Array], Array] | None] = lambda shape: None
+    complete: Callable[[Array, Array, Array], Array] = held
+    launch: bool = True
+
+
+class Surface:
+    """Seconds over rows and sizes on the GPU that was measured, whose peaks are `peaks`."""
+
+    def __init__(self, table: Table, peaks: Peaks, kind: Kind) -> None:
+        self.kind, self.peaks, self.axes, self.seconds = kind, peaks, table.axes, table.seconds
+        self.sizes = [table.axes[name].astype(float) for name in kind.sizes]
+        self.shapes: list[Any] = [kind.shape(row) for row in table.axes[kind.rows].tolist()] if kind.shape else [None]
+        self.launch = LAUNCH_SHARE * float(np.nanmin(table.seconds))
+        self._planes: dict[tuple[int, ...], tuple[Array, NDArray[np.bool_]]] = {}
+
+    def shape(self, row: tuple[int, ...]) -> Any:
+        """The shape of a row."""
+        return self.shapes[row[0] if row else 0]
+
+    def best(self, shape: Any, *sizes: Array) -> Array:
+        """Ideal time [s]."""
+        return ideal(*self.kind.work(shape, *sizes), self.peaks, self.kind.compute)
+
+    def plane(self, row: tuple[int, ...]) -> tuple[Array, NDArray[np.bool_]]:
+        """Seconds [*sizes] of a row, holes filled, and the mask of holes."""
+        if row not in self._planes:
+            shape, last = self.shape(row), self.sizes[-1]
+            along = self.kind.along(shape)
+            best = self.best(shape, *np.meshgrid(*self.sizes, indexing="ij", sparse=True))
+            filled = self.kind.complete(self.seconds[row], best, last if along is None else along(last))
+            self._planes[row] = filled, np.isnan(self.seconds[row])
+        return self._planes[row]
+
+    def price(self, match: Match, shape: Any, *sizes: ArrayLike) -> Priced:
+        """Seconds of a shape for which a row stands; sizes broadcast."""
+        scales, near = [match.scale] + [1.0] * (len(sizes) - 1), self.shape(match.row)
+        asked = [np.asarray(size, float) for size in sizes]
+        along = [None] * (len(sizes) - 1) + [self.kind.along(near)]
+        at = [bracket(axis, size * scale, line) for axis, size, scale, line in zip(self.sizes, asked, scales, along, strict=True)]
+        seconds, label = multilinear(*self.plane(match.row), at)
+        if match.distance == 0 and not (label == Provenance.EXTRAPOLATED).any():
+            return Priced(seconds, label)
+        here = self.best(near, *(b.inside for b in at))
+        there = self.best(shape, *(np.maximum(size, axis[0] / scale) for axis, size, scale in zip(self.sizes, asked, scales, strict=True)))
+        if match.distance > 0:
+            label = worst(label, Provenance.TRANSFERRED)
+        return Priced(transfer(seconds, self.launch if self.kind.launch else 0.0, here, there), label)
