@@ -65,13 +65,9 @@ def test_imports_go_down(path: Path) -> None:
     assert not higher, f"{module} (floor {own}) imports {higher}"
 
 
-# imports that close a circle until the tables of a device folder are checked elsewhere than where they are read
-CLOSING = {("cost/library", "cost/device_check")}
-
-
 def test_no_imports_go_in_a_circle() -> None:
     modules = {str(path.relative_to(PACKAGE).with_suffix("")): path for path in FILES}
-    below = {name: {o for o in imports(path) if o in modules and (name, o) not in CLOSING} for name, path in modules.items()}
+    below = {name: {other for other in imports(path) if other in modules} for name, path in modules.items()}
     while free := [name for name, others in below.items() if not others]:
         below = {name: others - {*free} for name, others in below.items() if name not in free}
     assert not below, f"circles among {sorted(below)}"
