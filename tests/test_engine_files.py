@@ -179,7 +179,7 @@ def test_no_value_anywhere_in_a_file_is_a_traceback(odd: Any, monkeypatch: pytes
         if not isinstance(data, dict):
             continue
         held[:] = [data]
-        for kept in (engine_file.read, engine_file._engine, engines._made):
+        for kept in (engine_file.read, engine_file._engine, engines._made, engines._aliases, engines._servers):
             kept.cache_clear()
         try:
             rows = [load_engine(f"nimble@{version}") for version in engines.engine_versions("nimble")]

@@ -92,7 +92,7 @@ NUMBER = r"(-?[\d,]*\.?\d+)"
 
 def shelf() -> Mapping[str, Path]:
     """Every engine's file by the engine's name, sorted: the package's and the user's own."""
-    return _shelf(own_folder(VARIABLE, "engines"), bool(os.environ.get(VARIABLE)))
+    return _shelf(*map(os.environ.get, (VARIABLE, "XDG_DATA_HOME", "HOME")))
 
 
 @cache
@@ -102,7 +102,9 @@ def bundled() -> Mapping[str, Path]:
 
 
 @cache
-def _shelf(folder: Path, named: bool) -> Mapping[str, Path]:
+def _shelf(named: str | None, *homes: str | None) -> Mapping[str, Path]:
+    """Looked through once for each place where the user's own may be."""
+    folder = own_folder(VARIABLE, "engines")
     if named and not folder.is_dir():
         raise InputError("there is no such folder", f"${VARIABLE}={folder}", "it holds the files of your own engines")
     own = {path.stem: path for path in folder.glob(f"*{SUFFIX}")} if folder.is_dir() else {}

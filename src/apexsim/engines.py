@@ -162,7 +162,12 @@ def engine_names() -> tuple[str, ...]:
 
 def servers() -> tuple[str, ...]:
     """The engines that can be started, the usual one first."""
-    able = [name for name in engine_names() if "engine" not in _file(name) and "server" in _file(name)]
+    return _servers(tuple(shelf().items()))
+
+
+@cache
+def _servers(known: tuple[tuple[str, Path], ...]) -> tuple[str, ...]:
+    able = [name for name, path in known if "engine" not in read(path) and "server" in read(path)]
     return tuple(sorted(able, key=lambda name: (name != DEFAULT_ENGINE, name)))
 
 
@@ -252,11 +257,16 @@ def facts(name: str) -> dict[str, Any]:
 
 def engine_aliases() -> dict[str, str]:
     """Other spellings of engines: {"trtllm": "tensorrt-llm", …}."""
+    return dict(_aliases(tuple(shelf().items())))
+
+
+@cache
+def _aliases(known: tuple[tuple[str, Path], ...]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in sorted(engine_names(), key=lambda name: name not in bundled()):
-        for alias in _file(name).get("aliases", ()):
-            if alias in found or alias in engine_names():
-                raise InputError(f"there is an engine '{alias}' already", f"{shelf()[name]} aliases", "choose another alias")
+    for name, path in sorted(known, key=lambda item: item[0] not in bundled()):
+        for alias in read(path).get("aliases", ()):
+            if alias in found or alias in dict(known):
+                raise InputError(f"there is an engine '{alias}' already", f"{path} aliases", "choose another alias")
             found[alias] = name
     return found
 
