@@ -91,6 +91,25 @@ def test_what_its_server_cannot_be_told_is_said(nimble: None, capsys: Capture) -
         assert code == 0 and why in out
 
 
+SILENT = {
+    "tensor": (["tensor", "--tp"], "TP2", "tensor parallelism"), "stages": (["stages", "--pp"], "PP2×TP1", "pipeline stages"),
+    "port": (["port", "--port"], "2×TP1", "word for a port"), "experts": (["experts", "--ep", "2.1"], "TEP2", "expert parallelism"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("means", SILENT)
+def test_no_plan_is_launched_that_the_server_cannot_be_told(
+    means: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
+) -> None:
+    row, plan, told = SILENT[means]
+    assert json.dumps(row) in TEXT
+    (tmp_path / "nimble.toml").write_text(TEXT.replace(f"{json.dumps(row)},", ""), encoding="utf-8")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    words = ("simulate", "mixtral-8x7b", *CLUSTER, *LOAD, "--engine", "nimble", "--weight-dtype", "fp8", "--json")
+    code, out, err = asked(capsys, *words, "--plan", plan)
+    assert code == 0 and f"nimble 2.1 has no {told}" in out, err
+
+
 # ---- a file that is wrong -------------------------------------------------------------------------------------------
 
 WRONG = {
@@ -179,7 +198,7 @@ def test_no_value_anywhere_in_a_file_is_a_traceback(odd: Any, monkeypatch: pytes
         if not isinstance(data, dict):
             continue
         held[:] = [data]
-        for kept in (engine_file.read, engine_file._engine, engines._made):
+        for kept in (engine_file.read, engine_file._engine, engines._made, engines._aliases, engines._servers):
             kept.cache_clear()
         try:
             rows = [load_engine(f"nimble@{version}") for version in engines.engine_versions("nimble")]

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ NUMBER = r"(?<![\d,.])(-?[\d,]{0,24}\.?\d{1,24})"  # no longer: a row of a milli
 
 def shelf() -> Mapping[str, Path]:
     """Every engine's file by the engine's name, sorted: the package's and the user's own."""
-    return _shelf(own_folder(VARIABLE, "engines"), bool(os.environ.get(VARIABLE)))
+    return _shelf(*map(os.environ.get, (VARIABLE, "XDG_DATA_HOME", "HOME")))
 
 
 @cache
@@ -102,7 +103,9 @@ def bundled() -> Mapping[str, Path]:
 
 
 @cache
-def _shelf(folder: Path, named: bool) -> Mapping[str, Path]:
+def _shelf(named: str | None, *homes: str | None) -> Mapping[str, Path]:
+    """Looked through once for each place where the user's own may be."""
+    folder = own_folder(VARIABLE, "engines")
     if named and not folder.is_dir():
         raise InputError("there is no such folder", f"${VARIABLE}={folder}", "it holds the files of your own engines")
     own = {path.stem: path for path in folder.glob(f"*{SUFFIX}")} if folder.is_dir() else {}
@@ -275,6 +278,56 @@ def _line(row: list[str], where: str) -> None:
         raise InputError(f"cannot read the wording {pattern} ({error})", where) from None
     if not groups:
         raise InputError(f"the wording {pattern} has no number", where, "write {NUMBER} where it stands")
+
+
+# ---- what a constant may be ------------------------------------------------------------------------------------------
+
+
+COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
+CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
+CHOICES = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency")}
+LARGEST = 2**53  # of a constant
+SIZES = re.compile(r"[1-9]\d{0,5}(:[1-9]\d{0,5}:[1-9]\d{0,5})?")
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Capture sizes from "1 2 4 8:256:8"."""
+    found: list[int] = []
+    for word in text.split():
+        first, _, rest = word.partition(":")
+        last, _, step = rest.partition(":")
+        found += range(int(first), int(last or first) + 1, int(step or 1))
+    return tuple(found)
+
+
+def wrong(key: str, value: Any, kind: str) -> str:
+    """What is wrong with the value of a constant in a file; "" where nothing is."""
+    if kind.startswith("tuple"):
+        fine = isinstance(value, str) and all(map(SIZES.fullmatch, value.split()))
+        found = sizes(value) if fine else ()
+        rising = all(a < b for a, b in pairwise(found))
+        return "" if fine and rising else f'expected ascending sizes like "1 2 4 8:256:8", got {value!r}'
+    if kind == "str":
+        known = CHOICES.get(key)
+        fine = isinstance(value, str) and (known is None or value in known)
+        return "" if fine else f"expected {' or '.join(known or ('a text',))}, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float):
+        return f"expected a {'whole ' * (kind == 'int')}number, got {value!r}"
+    if not abs(value) <= LARGEST or (value < 0 and key != "kv_low_bytes"):
+        return f"expected a number of at least 0, got {value!r}"
+    return unsound(key.removeprefix("large_"), value)
+
+
+def unsound(key: str, value: Any) -> str:
+    """Why a number cannot be that of a setting; "" where it can."""
+    whole = isinstance(value, int)
+    if key in COUNTS and (not whole or value < 1):
+        return f"expected a positive whole number, got {value!r}"
+    if key in CODES and (not whole or not 0 <= value <= CODES[key]):
+        return f"expected 0 to {CODES[key]}, got {value!r}"
+    if key == "memory_fraction" and not (isinstance(value, int | float) and 0 < value <= 1):
+        return f"expected a fraction above 0 and up to 1, got {value!r}"
+    return ""
 
 
 # ---- what they say of the engine ------------------------------------------------------------------------------------

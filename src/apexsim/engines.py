@@ -13,14 +13,25 @@ Defaults that an engine takes from the GPU or the model length stand as pairs (p
 
 from __future__ import annotations
 
-import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from apexsim.engine_file import DEFAULT_ENGINE, TABLES, Engine, among, bundled, engine_at, order, read, shelf
+from apexsim.engine_file import (
+    DEFAULT_ENGINE,
+    TABLES,
+    Engine,
+    among,
+    bundled,
+    engine_at,
+    order,
+    read,
+    shelf,
+    sizes,
+    unsound,
+    wrong,
+)
 from apexsim.errors import InputError, nearest
 
 
@@ -162,7 +173,12 @@ def engine_names() -> tuple[str, ...]:
 
 def servers() -> tuple[str, ...]:
     """The engines that can be started, the usual one first."""
-    able = [name for name in engine_names() if "engine" not in _file(name) and "server" in _file(name)]
+    return _servers(tuple(shelf().items()))
+
+
+@cache
+def _servers(known: tuple[tuple[str, Path], ...]) -> tuple[str, ...]:
+    able = [name for name, path in known if "engine" not in read(path) and "server" in read(path)]
     return tuple(sorted(able, key=lambda name: (name != DEFAULT_ENGINE, name)))
 
 
@@ -252,11 +268,16 @@ def facts(name: str) -> dict[str, Any]:
 
 def engine_aliases() -> dict[str, str]:
     """Other spellings of engines: {"trtllm": "tensorrt-llm", …}."""
+    return dict(_aliases(tuple(shelf().items())))
+
+
+@cache
+def _aliases(known: tuple[tuple[str, Path], ...]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in sorted(engine_names(), key=lambda name: name not in bundled()):
-        for alias in _file(name).get("aliases", ()):
-            if alias in found or alias in engine_names():
-                raise InputError(f"there is an engine '{alias}' already", f"{shelf()[name]} aliases", "choose another alias")
+    for name, path in sorted(known, key=lambda item: item[0] not in bundled()):
+        for alias in read(path).get("aliases", ()):
+            if alias in found or alias in dict(known):
+                raise InputError(f"there is an engine '{alias}' already", f"{path} aliases", "choose another alias")
             found[alias] = name
     return found
 
@@ -301,61 +322,14 @@ def _made(name: str, version: str, path: Path) -> EngineRow:
     for key, constant in _CONSTANTS.items():
         if key not in constants and constant.default is MISSING:
             raise InputError(f"constant '{key}' is missing", where, 'inherit what is alike: inherits = "vllm@0.25.0"')
-        wrong = _wrong(key, constants[key], str(constant.type)) if key in constants else ""
-        if wrong:
-            raise InputError(f"constant '{key}': {wrong}", where)
-    constants["pad"] = _sizes(constants["pad"])
+        told = wrong(key, constants[key], str(constant.type)) if key in constants else ""
+        if told:
+            raise InputError(f"constant '{key}': {told}", where)
+    constants["pad"] = sizes(constants["pad"])
     memory = MemoryRules(**{k: v for k, v in constants.items() if k in _MEMORY})
     rest = {k: v for k, v in constants.items() if k in _ROW}
     released = next(r for r in _file(name)["row"] if r["version"] == version).get("released", "")
     return EngineRow(name=name, version=version, server=engine_facts(name), memory=memory, released=released, **rest)
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    """Capture sizes from "1 2 4 8:256:8"."""
-    sizes: list[int] = []
-    for word in text.split():
-        first, _, rest = word.partition(":")
-        last, _, step = rest.partition(":")
-        sizes += range(int(first), int(last or first) + 1, int(step or 1))
-    return tuple(sizes)
-
-
-_COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
-_CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
-_WORDS = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency")}
-_LARGEST = 2**53  # of a constant
-_SIZES = re.compile(r"[1-9]\d{0,5}(:[1-9]\d{0,5}:[1-9]\d{0,5})?")
-
-
-def _wrong(key: str, value: Any, kind: str) -> str:
-    """What is wrong with the value of a constant in a file; "" where nothing is."""
-    if kind.startswith("tuple"):
-        fine = isinstance(value, str) and all(map(_SIZES.fullmatch, value.split()))
-        sizes = _sizes(value) if fine else (0,)
-        rising = all(a < b for a, b in pairwise(sizes)) and 0 not in sizes
-        return "" if fine and rising else f'expected ascending sizes like "1 2 4 8:256:8", got {value!r}'
-    if kind == "str":
-        known = _WORDS.get(key)
-        fine = isinstance(value, str) and (known is None or value in known)
-        return "" if fine else f"expected {' or '.join(known or ('a text',))}, got {value!r}"
-    if isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float):
-        return f"expected a {'whole ' * (kind == 'int')}number, got {value!r}"
-    if not abs(value) <= _LARGEST or (value < 0 and key != "kv_low_bytes"):
-        return f"expected a number of at least 0, got {value!r}"
-    return _unsound(key.removeprefix("large_"), value)
-
-
-def _unsound(key: str, value: Any) -> str:
-    """Why a number cannot be that of a setting; "" where it can."""
-    whole = isinstance(value, int)
-    if key in _COUNTS and (not whole or value < 1):
-        return f"expected a positive whole number, got {value!r}"
-    if key in _CODES and (not whole or not 0 <= value <= _CODES[key]):
-        return f"expected 0 to {_CODES[key]}, got {value!r}"
-    if key == "memory_fraction" and not (isinstance(value, int | float) and 0 < value <= 1):
-        return f"expected a fraction above 0 and up to 1, got {value!r}"
-    return ""
 
 
 def override(row: EngineRow, **settings: Any) -> EngineRow:
@@ -385,9 +359,9 @@ def _check(row: EngineRow, key: str, value: Any) -> None:
     flag = our_flag(key)
     if key not in _ROW:
         raise InputError(f"engine {row.label} has no setting '{key}'", flag, nearest(key, _ROW))
-    wrong = _unsound(key, value)
-    if wrong:
-        raise InputError(wrong, flag, "0.9 means 90 % of the GPU" if key == "memory_fraction" else "")
+    told = unsound(key, value)
+    if told:
+        raise InputError(told, flag, "0.9 means 90 % of the GPU" if key == "memory_fraction" else "")
 
 
 def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int) -> EngineRow:

@@ -108,13 +108,19 @@ def _vendor(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> st
 
 def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     """What the version has no word for."""
-    words, kv = words_of(engine), plan.precision.kv
-    if plan.lanes > 1 and not words.has("lanes inside" if engine.server.lanes_inside else "lanes"):
-        return f"{engine.name} {engine.spoken} has no data parallel attention"
-    if plan.ffn.ep > 1 and not words.has("experts" if engine.server.mixed_experts else "expert parallel"):
-        return f"{engine.name} {engine.spoken} has no expert parallelism"
-    if kv in CACHES and not words.has("kv", kv):
-        return f"{engine.name} {engine.spoken} has no KV cache in {kv}"
+    words, server, kv = words_of(engine), engine.server, plan.precision.kv
+    width = plan.stage_devices if server.lanes_inside else plan.attention.tp
+    wanted = (  # whether the plan wants it, its meaning, the value that it must take, what is missing without
+        (width > 1, "tensor", "", "tensor parallelism"),
+        (plan.stages > 1, "stages", "", "pipeline stages"),
+        (plan.replicas > 1 and plan.replica_devices < cluster.per_node, "port", "", "word for a port, so that servers stand side by side"),
+        (plan.lanes > 1, "lanes inside" if server.lanes_inside else "lanes", "", "data parallel attention"),
+        (plan.ffn.ep > 1, "experts" if server.mixed_experts else "expert parallel", "", "expert parallelism"),
+        (kv in CACHES, "kv", kv, f"KV cache in {kv}"),
+    )
+    for wants, means, value, told in wanted:
+        if wants and not words.has(means, value):
+            return f"{engine.name} {engine.spoken} has no {told}"
     return ""
 
 
