@@ -91,6 +91,11 @@ def test_tokens_are_gathered_inside_a_domain_and_sent_beyond_it() -> None:
     assert sent[0].bytes_per_token == pytest.approx(2 * 7168 * expected_copies(256, 8, 16))
 
 
+@pytest.mark.parametrize(("plan", "heads"), [("TP1", (64, 8)), ("TP4", (16, 2)), ("TP16", (4, 1)), ("DP2TP4/TP8", (16, 2))])
+def test_attention_reads_the_heads_of_its_device(plan: str, heads: tuple[int, int]) -> None:
+    assert {(op.heads, op.kv_heads) for op, _ in ops_of("llama-3.1-70b", plan) if isinstance(op, Attend)} == {heads}
+
+
 def test_windowed_layers_read_no_more_than_their_window() -> None:
     windows = [op.window for op, n in ops_of("openai--gpt-oss-120b", "TP1") if isinstance(op, Attend) for _ in range(n)]
     assert sorted(set(windows)) == [0, 128] and windows.count(128) == windows.count(0) == 18
