@@ -19,7 +19,7 @@ from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.count import active_parameters, device_vocab
 from apexsim.model.families import load_model
-from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Index, Mla, Op
+from apexsim.model.ops import Attend, Axis, Collective, Gemm, Grouped, Index, Mla, Op, Scan
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
 from apexsim.plan.reshard import expected_copies
@@ -91,6 +91,23 @@ def test_tokens_are_gathered_inside_a_domain_and_sent_beyond_it() -> None:
     sent = [op for op in far if op.route]
     assert sent and all(op.kind == "all_to_all" and op.route == (7168, 8, 256) for op in sent)
     assert sent[0].bytes_per_token == pytest.approx(2 * 7168 * expected_copies(256, 8, 16))
+
+
+@pytest.mark.parametrize(("plan", "heads"), [("TP1", (64, 8)), ("TP4", (16, 2)), ("TP16", (4, 1)), ("DP2TP4/TP8", (16, 2))])
+def test_attention_reads_the_heads_of_its_device(plan: str, heads: tuple[int, int]) -> None:
+    assert {(op.heads, op.kv_heads) for op, _ in ops_of("llama-3.1-70b", plan) if isinstance(op, Attend)} == {heads}
+
+
+@pytest.mark.parametrize("model", ["minimaxai--minimax-text-01", "qwen--qwen3.5-0.8b", "ai21labs--ai21-jamba-1.5-mini", "qwen3-next"])
+@pytest.mark.parametrize("tp", [1, 2, 4])
+def test_one_projection_leads_out_of_a_recurrent_mixer_by_rows(model: str, tp: int) -> None:
+    cell = next(c for b in load_model(model).decoder.blocks for c in b.cells if c.recurrent)
+    layer = next(layer for layer, _ in lower(load_model(model), parse_plan(f"TP{tp}"), FLOPS)[0].layers
+                 if any(isinstance(op, Scan) for op in layer.ops))  # fmt: skip
+    *inward, out = [(op.label, op.n, op.k) for op in layer.ops if isinstance(op, Gemm) and op.label in ("qkv", "out")]
+    (*wide, (n, k)) = cell.projections  # type: ignore[attr-defined]
+    assert out == ("out", n, k // tp)
+    assert inward == [("qkv", width // tp, depth) for width, depth in wide]
 
 
 def test_windowed_layers_read_no_more_than_their_window() -> None:

@@ -48,13 +48,13 @@ class Attention(Cell):
 
     def widths(self, tp: int) -> tuple[int, int, int]:
         """Widths of the query (with its gate), key and value projections of one device."""
-        kv = self.held_kv_heads(tp)
+        kv = 0 if self.shares_kv else self.held_kv_heads(tp)
         queries = ceil(self.heads / tp) * self.head_dim * (2 if self.gate else 1)
         return queries, kv * self.head_dim, 0 if self.k_is_v else kv * self.value_dim
 
     def held_kv_heads(self, tp: int) -> int:
-        """Key/value heads that one device projects."""
-        return 0 if self.shares_kv else max(1, ceil(self.kv_heads / tp))
+        """Key/value heads that one device reads: repeated once tp exceeds them."""
+        return max(1, ceil(self.kv_heads / tp))
 
     def count(self, hidden: int, tp: int = 1, ep: int = 1, shared_tp: int = 0) -> dict[str, int]:
         """Projections, biases, norms of queries and keys, sinks and the indexer."""
@@ -89,7 +89,7 @@ class Attention(Cell):
         return self._elements(tp) if self.cross else 0
 
     def _elements(self, tp: int) -> int:
-        return self.held_kv_heads(tp) * (self.head_dim + self.value_dim)
+        return 0 if self.shares_kv else self.held_kv_heads(tp) * (self.head_dim + self.value_dim)
 
     def index_bytes(self) -> float:
         return self.index.key_bytes()
@@ -103,7 +103,7 @@ class Attention(Cell):
 
     def lower(self, share: Share) -> list[Op]:
         """Query-key-value, attention over min(context, window or chunk), out."""
-        q, kv = ceil(self.heads / share.tp), max(1, ceil(self.kv_heads / share.tp))
+        q, kv = ceil(self.heads / share.tp), self.held_kv_heads(share.tp)
         if self.cross:
             return self._cross(share, q, kv)
         hidden, dim, v_dim = share.hidden, self.head_dim, self.value_dim

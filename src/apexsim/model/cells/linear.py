@@ -33,7 +33,7 @@ class LinearAttention(Cell):
     groups: int = 1
     state_width: int = 4  # bytes per number of the recurrent state
     parameters: int = 0  # exact count from the family function
-    projections: tuple[tuple[int, int], ...] = ()  # (n, k) of its GEMMs, whole layer
+    projections: tuple[tuple[int, int], ...] = ()  # (n, k) of its GEMMs, whole layer; the last leads out
 
     def count(self, hidden: int, tp: int = 1, ep: int = 1, shared_tp: int = 0) -> dict[str, int]:
         """All of it, divided evenly."""
@@ -63,15 +63,11 @@ class LinearAttention(Cell):
     def lower(self, share: Share) -> list[Op]:
         keys, values = (max(1, ceil(n / share.tp)) for n in (self.key_heads, self.value_heads))
         return [
-            *(self._projection(share, n, k) for n, k in self.projections),
+            *(share.gemm("qkv", "attention", ceil(n / share.tp), k) for n, k in self.projections[:-1]),
+            *(share.gemm("out", "attention", n, ceil(k / share.tp)) for n, k in self.projections[-1:]),
             Scan("scan", self.kind, keys, values, self.key_dim, self.value_dim, share.axis),
             Stream("elementwise", ACT * 4 * share.hidden, share.axis),
         ]
-
-    def _projection(self, share: Share, n: int, k: int) -> Op:
-        """Divided by rows where it leads out of the cell, else by columns."""
-        n, k = (n, ceil(k / share.tp)) if n == share.hidden else (ceil(n / share.tp), k)
-        return share.gemm("qkv" if n != share.hidden else "out", "attention", n, k)
 
     def words(self, tp: int, ep: int) -> str:
         return f"{portion(tp, self.value_heads)} heads ({self.kind})"
