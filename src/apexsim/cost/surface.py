@@ -17,9 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from apexsim.cost.grid import bracket, fill, multilinear
 from apexsim.cost.kernels import Table
-from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
+from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, Work, ideal, transfer, worst
 
 LAUNCH_SHARE = 0.9  # of the shortest time of a table, taken for its kernel's launch: the smallest size that was timed is some work too
+
+
+Demand = Callable[..., Work]  # (shape, *sizes) -> FLOP and bytes
 
 
 class Match(NamedTuple):
@@ -43,13 +46,13 @@ def held(seconds: Array, best: Array, along: Array) -> Array:
 class Kind:
     """What the kernels of a table have in common.
 
-    sizes: axes between whose points time is interpolated; work: (shape, *sizes) -> FLOP and bytes; compute: the units it uses;
+    sizes: axes between whose points time is interpolated; work: what they demand; compute: the units it uses;
     shape, rows: what a row of which axis is, none where every size is an axis; along: shape -> what time is linear in along the last size;
     complete: (times [*sizes] with NaN, ideal times, last size along) -> times; launch: whether it stays beyond the grid.
     """
 
     sizes: tuple[str, ...]
-    work: Callable[..., tuple[ArrayLike, ArrayLike]]
+    work: Demand
     compute: str = "bf16"
     shape: Callable[[Any], Any] | None = None
     rows: str = "shape"
