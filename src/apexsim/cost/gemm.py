@@ -28,10 +28,11 @@ from apexsim.cost.roofline import (
     flat,
     labelled,
     possible,
+    transfer,
     worst,
 )
 from apexsim.cost.shapes import gemm_work
-from apexsim.cost.surface import Demand, Kind, Surface, held
+from apexsim.cost.surface import Demand, Kind, Surface, held, in_proportion
 from apexsim.errors import InputError, nearest
 
 SPIKE, NEAR = 1.15, 2
@@ -72,7 +73,10 @@ def surface_of(table: Table, peaks: Peaks) -> Surface:
     def complete(seconds: Array, best: Array, along: Array) -> Array:
         return without_spikes(held(seconds, best, along))
 
-    kind = Kind(("m", "n", "k"), _work(kernel), kernel.compute, complete=complete, launch=False)
+    def beyond(seconds: Array, launch: float, here: Array, there: Array) -> Array:
+        return transfer(seconds, 0.0, here, there)  # `in_proportion` but for the last bit, by which answers would differ
+
+    kind = Kind(("m", "n", "k"), _work(kernel), kernel.compute, complete=complete, beyond=beyond)
     return Surface(table, peaks, kind)
 
 
@@ -126,7 +130,7 @@ def _numbers(_: None, m: Array, k: Array | int) -> Work:
     return 0.0, QUANTISED * m * k
 
 
-QUANTISE = Kind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill(seconds)[0], launch=False)
+QUANTISE = Kind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill(seconds)[0], beyond=in_proportion)
 
 
 def quantise(bank: Bank, m: Array, k: int, kernel: str) -> Priced:

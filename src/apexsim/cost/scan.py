@@ -13,7 +13,7 @@ from apexsim.cost.bank import Bank
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import Array, Peaks, Priced, Work, possible
 from apexsim.cost.shapes import State, bmm_work, scan_work
-from apexsim.cost.surface import Demand, Kind, Match, Surface
+from apexsim.cost.surface import Demand, Kind, Match, Surface, in_proportion
 
 KINDS = {"kda": ("kda", "gdn"), "gdn": ("gdn", "kda")}  # kind -> measured kinds that may stand for it
 WEIGHTS = np.array([1.0, 0.3, 1.0])  # of a factor e in value heads, key heads, size of a head's state
@@ -58,7 +58,7 @@ def _product(_: None, heads: Array, tokens: Array) -> Work:
 
 def product_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one absorbed product over (heads, tokens)."""
-    return Surface(table, peaks, Kind(("heads", "tokens"), _product, launch=False))
+    return Surface(table, peaks, Kind(("heads", "tokens"), _product, beyond=in_proportion))
 
 
 def absorbed(bank: Bank, tokens: ArrayLike, heads: int) -> Priced:
