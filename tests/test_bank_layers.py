@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from apexsim.cost.kernels import Tables, manifest
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Provenance
 from apexsim.cost.shapes import Layer, Route, State, expert_work
+from apexsim.cost.surface import Match, Surface
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.ops import Collective
@@ -163,3 +165,29 @@ def test_tables_of_all_systems_open() -> None:
         for family in tables.index:
             for key in tables.keys(family):
                 assert tables.table(family, key).seconds.size
+
+
+MAKERS = {
+    "gemm": gemm.surface_of, "quantise": partial(Surface, kind=gemm.QUANTISE), "moe": experts.surface_of, "scan": scan.surface_of,
+    "mla_bmm": scan.product_of, "comm": collectives.surface_of, "dispatch": collectives.routes_of,
+    **{family: partial(attention.surface_of, family=family) for family in ("attention", "mla", "encoder")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_a_surface_gives_its_own_table_back(family: str) -> None:
+    """Every family: at the points that were timed the times themselves, measured; a GEMM's but for spikes, which only come down."""
+    tables = Tables("h200_sxm")
+    for key in tables.keys(family):
+        table = tables.table(family, key)
+        made = MAKERS[family](table, tables.peaks)
+        rows = list(np.ndindex(table.seconds.shape[: table.seconds.ndim - len(made.sizes)]))
+        for row in rows[:: 1 + len(rows) // 12]:
+            known = ~np.isnan(table.seconds[row])
+            if not known.any():
+                continue
+            priced = made.price(Match(row), made.shape(row), *np.meshgrid(*made.sizes, indexing="ij", sparse=True))
+            off = priced.seconds[known] / table.seconds[row][known] - 1
+            assert (off < 1e-9).all() and (family == "gemm" or (off > -1e-9).all()), key
+            assert (priced.provenance[known] == Provenance.MEASURED).all(), key
+            assert (priced.provenance[~known] == Provenance.EXTRAPOLATED).all(), key

@@ -43,9 +43,9 @@ class Ask(NamedTuple):
         """The measured cache format that costs like this one."""
         return STORED.get(self.kv_dtype, self.kv_dtype)
 
-    def work(self, batch: Array, length: Array) -> tuple[Array, Array]:
-        """FLOP and bytes."""
-        return ATTENTION[self.family, self.phase](batch, length, self.heads, KV_BYTES[self.stored])
+    def demand(self, heads: Heads, batch: Array, length: Array) -> tuple[Array, Array]:
+        """FLOP and bytes of so many heads."""
+        return ATTENTION[self.family, self.phase](batch, length, heads, KV_BYTES[self.stored])
 
     @property
     def fastest(self) -> str:
@@ -54,7 +54,7 @@ class Ask(NamedTuple):
 
     def least(self, batch: Array, length: Array) -> tuple[Array, Array]:
         """FLOP and bytes that take time whatever the kernel: of a prompt no bytes, since the products in front wrote them to the cache."""
-        flop, nbytes = self.work(batch, length)
+        flop, nbytes = self.demand(self.heads, batch, length)
         return flop, nbytes if self.phase == "decode" else np.zeros_like(nbytes)
 
     def whole(self) -> Ask:
@@ -162,7 +162,7 @@ def _price(bank: Bank, ask: Ask, b: Array, s: Array) -> Priced:
     """A kernel whose window, if any, was timed."""
     found = find(bank, ask)
     compute = found.surface.kind.compute if found is not None else "bf16"
-    return possible(bank.price(found, ask.heads, (b, s), ask.work(b, s), compute), *ask.least(b, s), bank.peaks, ask.fastest)
+    return possible(bank.price(found, ask.heads, (b, s), ask.demand, compute), *ask.least(b, s), bank.peaks, ask.fastest)
 
 
 # ---- prompts in a batch that fills the GPU ---------------------------------------------------------------------------
@@ -203,12 +203,12 @@ def _saturated(bank: Bank, ask: Ask) -> tuple[Array, Provenance]:
         beyond = np.interp(window, DENSE, full) + _slope(full, window) * (DENSE - window)
         return _convex(np.where(window >= DENSE, full, beyond)), Provenance.TRANSFERRED
     if found is None:
-        return _convex(flat(*ask.work(one, DENSE), bank.peaks, "bf16") - LAUNCH), Provenance.ROOFLINE
+        return _convex(flat(*ask.demand(ask.heads, one, DENSE), bank.peaks, "bf16") - LAUNCH), Provenance.ROOFLINE
     surface, match, own = found
     cost = in_full_batches(surface, ask.heads, match)
     if own:
         return cost, Provenance.TRANSFERRED if match.distance > 0 else Provenance.INTERPOLATED
-    there = ideal(*ask.work(one, DENSE), bank.peaks, surface.kind.compute)
+    there = ideal(*ask.demand(ask.heads, one, DENSE), bank.peaks, surface.kind.compute)
     return _convex(cost * there / surface.best(ask.heads, one, DENSE)), Provenance.TRANSFERRED
 
 

@@ -22,8 +22,8 @@ from apexsim.clock import stretch
 from apexsim.cost.device import DeviceTables, refuse
 from apexsim.cost.device_check import checked
 from apexsim.cost.kernels import ROOT, Table, Tables
-from apexsim.cost.roofline import Peaks, Priced, Provenance, Work, bounds, carry, flat, labelled, worst
-from apexsim.cost.surface import SAME, Match, Surface
+from apexsim.cost.roofline import Peaks, Priced, Provenance, bounds, carry, flat, labelled, worst
+from apexsim.cost.surface import SAME, Demand, Match, Surface
 from apexsim.errors import InputError, nearest
 
 ENGINES = ("vllm", "sglang", "trtllm")
@@ -116,17 +116,17 @@ class Bank:
                 return other
         return near
 
-    def price(self, found: Found | None, shape: Any, sizes: tuple[ArrayLike, ...], work: Work, compute: str = "bf16") -> Priced:
-        """Seconds of a kernel of so much work in such units: what its own surface holds; else, labelled transferred, the times of another
-        GPU, clock or format carried to this one's peaks; else, where nobody timed it, the stated roofline."""
+    def price(self, found: Found | None, shape: Any, sizes: tuple[ArrayLike, ...], work: Demand, compute: str = "bf16") -> Priced:
+        """Seconds of a kernel that demands such work of such units: what its own surface holds; else, labelled transferred, those of
+        another GPU, clock or format carried to this one's peaks; else, where nobody timed it, the stated roofline."""
         if found is None:
-            return labelled(flat(*work, self.peaks, compute), Provenance.ROOFLINE)
+            return labelled(flat(*work(shape, *sizes), self.peaks, compute), Provenance.ROOFLINE)
         surface, match, own = found
         priced = surface.price(match, shape, *sizes)
         if own:
             return priced
         here = bounds(*surface.kind.work(shape, *sizes), surface.peaks, surface.kind.compute)
-        seconds = carry(priced.seconds, surface.launch, here, bounds(*work, self.peaks, compute), self.stretch)
+        seconds = carry(priced.seconds, surface.launch, here, bounds(*work(shape, *sizes), self.peaks, compute), self.stretch)
         return Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
 
 

@@ -17,7 +17,7 @@ from apexsim.cost.kernels import Table
 from apexsim.cost.ring import MOVES, Wire, collective_formula, lent
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, Work, labelled, transfer, worst
 from apexsim.cost.shapes import Route, volume
-from apexsim.cost.surface import Kind, Match, Surface
+from apexsim.cost.surface import Kind, Match, Surface, in_proportion
 from apexsim.errors import InputError
 
 RANKS = 8  # of one node in the tables of dispatch
@@ -56,7 +56,13 @@ def _size(_: int | Route, size: Array) -> Work:
 def surface_of(table: Table, peaks: Peaks = UNIT) -> Surface:
     """Measured times of one collective over (ranks, bytes)."""
     del peaks
-    return Surface(table, UNIT, Kind(("bytes",), _size, shape=int, rows="gpus", launch=False))
+    return Surface(table, UNIT, Kind(("bytes",), _size, shape=int, rows="gpus", beyond=in_proportion))
+
+
+def routes_of(table: Table, peaks: Peaks = UNIT) -> Surface:
+    """Measured times of dispatch and combine over (route, tokens of a rank)."""
+    del peaks
+    return Surface(table, UNIT, Kind(("tokens",), _size, shape=Route._make, beyond=in_proportion))
 
 
 def _row(surface: Surface, gpus: int) -> int:
@@ -151,7 +157,7 @@ def dispatch(bank: Bank, tokens: ArrayLike, route: Route, gpus: int, nodes: int,
     home = next((home for home in bank.homes if home.native and key in home.tables.keys("dispatch")), None)
     if gpus != RANKS * nodes or home is None:
         return None
-    surface = bank.surface(home, "dispatch", key, lambda table, _: Surface(table, UNIT, ROUTES))
+    surface = bank.surface(home, "dispatch", key, routes_of)
     sizes = np.log([volume(near, gpus) for near in surface.shapes])
     row = int(np.abs(sizes - np.log(volume(route, gpus))).argmin())
     priced, near = surface.price(Match((row,)), route, tokens), surface.shapes[row]
@@ -160,6 +166,3 @@ def dispatch(bank: Bank, tokens: ArrayLike, route: Route, gpus: int, nodes: int,
             seconds = transfer(priced.seconds, surface.launch, np.ones(1), np.asarray(ratio))
             priced = Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
     return priced
-
-
-ROUTES = Kind(("tokens",), _size, shape=Route._make, launch=False)

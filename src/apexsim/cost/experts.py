@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from apexsim.cost.bank import Bank, Found
 from apexsim.cost.grid import bridged
 from apexsim.cost.kernels import Table
-from apexsim.cost.roofline import KERNELS, Array, Peaks, Priced, Provenance, possible, worst
+from apexsim.cost.roofline import KERNELS, Array, Kernel, Peaks, Priced, Provenance, possible, worst
 from apexsim.cost.shapes import LOADS, Layer, expert_least, expert_work, pairs
-from apexsim.cost.surface import Kind, Match, Surface, held
+from apexsim.cost.surface import Demand, Kind, Match, Surface, held
 from apexsim.errors import InputError, nearest
 
 WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
@@ -29,6 +29,10 @@ SURROGATES = {
 }  # fmt: skip
 
 
+def _work(kernel: Kernel) -> Demand:
+    return lambda layer, t: expert_work(t, layer, kernel)
+
+
 def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one engine's grouped GEMM over (layer, load, tokens)."""
     kernel = KERNELS[table.key[0]]
@@ -39,7 +43,7 @@ def surface_of(table: Table, peaks: Peaks) -> Surface:
     def layer(row: list[int]) -> Layer:
         return Layer._make([*row[:6], bool(row[6])])
 
-    kind = Kind(("tokens",), lambda shape, t: expert_work(t, shape, kernel), kernel.compute, layer, complete=complete)
+    kind = Kind(("tokens",), _work(kernel), kernel.compute, layer, complete=complete)
     return Surface(table, peaks, kind)
 
 
@@ -93,7 +97,7 @@ def _price(bank: Bank, t: Array, layer: Layer, name: str, load: str) -> Priced:
     found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
     if found is not None:
         found = found._replace(match=under(found.surface, found.match, LOADS[load]))
-    return bank.price(found, layer, (t,), expert_work(t, layer, KERNELS[name]), KERNELS[name].compute)
+    return bank.price(found, layer, (t,), _work(KERNELS[name]), KERNELS[name].compute)
 
 
 def _format(bank: Bank, kernel: str) -> str:

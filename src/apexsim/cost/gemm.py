@@ -20,6 +20,7 @@ from apexsim.cost.roofline import (
     KERNELS,
     LAUNCH,
     Array,
+    Kernel,
     Peaks,
     Priced,
     Provenance,
@@ -27,10 +28,11 @@ from apexsim.cost.roofline import (
     flat,
     labelled,
     possible,
+    transfer,
     worst,
 )
 from apexsim.cost.shapes import gemm_work
-from apexsim.cost.surface import Kind, Surface, held
+from apexsim.cost.surface import Demand, Kind, Surface, held, in_proportion
 from apexsim.errors import InputError, nearest
 
 SPIKE, NEAR = 1.15, 2
@@ -60,6 +62,10 @@ def without_spikes(seconds: Array) -> Array:
     return np.where(seconds > SPIKE * least, least, seconds)
 
 
+def _work(kernel: Kernel) -> Demand:
+    return lambda _, m, n, k: gemm_work(m, n, k, kernel)
+
+
 def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one GEMM kernel over (m, n, k)."""
     kernel = KERNELS[table.key[0]]
@@ -67,7 +73,10 @@ def surface_of(table: Table, peaks: Peaks) -> Surface:
     def complete(seconds: Array, best: Array, along: Array) -> Array:
         return without_spikes(held(seconds, best, along))
 
-    kind = Kind(("m", "n", "k"), lambda _, m, n, k: gemm_work(m, n, k, kernel), kernel.compute, complete=complete, launch=False)
+    def beyond(seconds: Array, launch: float, here: Array, there: Array) -> Array:
+        return transfer(seconds, 0.0, here, there)  # `in_proportion` but for the last bit, by which answers would differ
+
+    kind = Kind(("m", "n", "k"), _work(kernel), kernel.compute, complete=complete, beyond=beyond)
     return Surface(table, peaks, kind)
 
 
@@ -83,7 +92,7 @@ def _price(bank: Bank, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
     found = bank.kept(("gemm", kernel), lambda: _find(bank, kernel))
     if found is None:
         return _formula(bank, np.asarray(m, float), n, k, kernel)
-    return bank.price(found, None, (m, n, k), gemm_work(m, n, k, KERNELS[kernel]), KERNELS[kernel].compute)
+    return bank.price(found, None, (m, n, k), _work(KERNELS[kernel]), KERNELS[kernel].compute)
 
 
 def _find(bank: Bank, kernel: str) -> Found | None:
@@ -117,15 +126,15 @@ def _formula(bank: Bank, m: Array, n: int, k: int, kernel: str) -> Priced:
 QUANTISED = 3.0  # bytes per number: 16 bit read, 8 bit written
 
 
-def _numbers(_: None, m: Array, k: Array) -> Work:
+def _numbers(_: None, m: Array, k: Array | int) -> Work:
     return 0.0, QUANTISED * m * k
 
 
-QUANTISE = Kind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill(seconds)[0], launch=False)
+QUANTISE = Kind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill(seconds)[0], beyond=in_proportion)
 
 
 def quantise(bank: Bank, m: Array, k: int, kernel: str) -> Priced:
     """Seconds of quantising x[m, k] for a GEMM kernel, with a static scale."""
     found = bank.first("quantise", [("static",)], partial(Surface, kind=QUANTISE))
-    priced = bank.price(found, None, (m, k), _numbers(None, m, np.asarray(k, float)))
+    priced = bank.price(found, None, (m, k), _numbers)
     return priced if kernel == "fp8" else Priced(priced.seconds, worst(priced.provenance, Provenance.TRANSFERRED))

@@ -115,9 +115,11 @@ def _push(values: Array) -> Array:
 
 def multilinear(values: Array, holes: NDArray[np.bool_], at: Sequence[Bracket]) -> tuple[Array, NDArray[np.int8]]:
     """Interpolate values at one bracket per axis, all broadcastable, the last axis first; labels are the worst of axes and cells used."""
-    corners = product(*((b.low, b.high) for b in at))
-    filled = np.where(reduce(np.logical_or, (holes[corner] for corner in corners)), np.int8(Provenance.EXTRAPOLATED), np.int8(0))
-    return _blend(values, at), reduce(np.maximum, (b.label for b in at), filled)
+    label = reduce(np.maximum, (b.label for b in at))
+    if holes.any():
+        filled = reduce(np.logical_or, (holes[corner] for corner in product(*((b.low, b.high) for b in at))))
+        label = np.maximum(label, np.where(filled, np.int8(Provenance.EXTRAPOLATED), np.int8(0)))
+    return _blend(values, at), label
 
 
 def _blend(values: Array, at: Sequence[Bracket], corner: tuple[NDArray[np.intp], ...] = ()) -> Array:

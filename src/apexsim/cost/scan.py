@@ -11,19 +11,21 @@ from numpy.typing import ArrayLike
 
 from apexsim.cost.bank import Bank
 from apexsim.cost.kernels import Table
-from apexsim.cost.roofline import Array, Peaks, Priced, possible
+from apexsim.cost.roofline import Array, Peaks, Priced, Work, possible
 from apexsim.cost.shapes import State, bmm_work, scan_work
-from apexsim.cost.surface import Kind, Match, Surface
+from apexsim.cost.surface import Demand, Kind, Match, Surface, in_proportion
 
 KINDS = {"kda": ("kda", "gdn"), "gdn": ("gdn", "kda")}  # kind -> measured kinds that may stand for it
 WEIGHTS = np.array([1.0, 0.3, 1.0])  # of a factor e in value heads, key heads, size of a head's state
 
 
+def _work(phase: str) -> Demand:
+    return lambda state, b, s: scan_work(phase, b, s, state)
+
+
 def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one engine's scan in one phase over (state, batch, length)."""
-    phase = table.key[1]
-    kind = Kind(("batch", "length"), lambda state, b, s: scan_work(phase, b, s, state), shape=State._make)
-    return Surface(table, peaks, kind)
+    return Surface(table, peaks, Kind(("batch", "length"), _work(table.key[1]), shape=State._make))
 
 
 def _features(state: State) -> Array:
@@ -43,23 +45,26 @@ def price(bank: Bank, kind: str, phase: str, batch: ArrayLike, length: ArrayLike
 
     A decode reads and writes the states of its sequences, which no cache keeps from step to step."""
     b, s = np.broadcast_arrays(np.asarray(batch, float), np.asarray(length, float))
-    work = scan_work(phase, b, s, state)
     found = bank.first("scan", [(name, phase) for name in KINDS.get(kind, ())], surface_of)
     if found is not None:
         found = found._replace(match=match_of(found.surface, state))
-    priced = bank.price(found, state, (b, s), work)
-    return possible(priced, 0.0 * work[0], work[1] if phase == "decode" else 0.0 * work[1], bank.peaks, "bf16")
+    nbytes = scan_work(phase, b, s, state)[1] if phase == "decode" else 0.0
+    return possible(bank.price(found, state, (b, s), _work(phase)), 0.0, nbytes, bank.peaks, "bf16")
+
+
+def _product(_: None, heads: Array, tokens: Array) -> Work:
+    return bmm_work(tokens, heads)
 
 
 def product_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one absorbed product over (heads, tokens)."""
-    return Surface(table, peaks, Kind(("heads", "tokens"), lambda _, heads, tokens: bmm_work(tokens, heads), launch=False))
+    return Surface(table, peaks, Kind(("heads", "tokens"), _product, beyond=in_proportion))
 
 
 def absorbed(bank: Bank, tokens: ArrayLike, heads: int) -> Priced:
     """Both absorbed products of latent attention in decode, in 16 bit: queries into the latent, and the latent into values."""
     t, many = np.asarray(tokens, float), np.asarray(float(heads))
     flop, nbytes = bmm_work(t, many)
-    parts = [bank.price(bank.first("mla_bmm", [(op, "bf16")], product_of), None, (many, t), (flop, nbytes)) for op in ("pre", "post")]
+    parts = [bank.price(bank.first("mla_bmm", [(op, "bf16")], product_of), None, (many, t), _product) for op in ("pre", "post")]
     both = Priced(parts[0].seconds + parts[1].seconds, np.maximum(parts[0].provenance, parts[1].provenance))
     return possible(both, 2.0 * flop, 2.0 * nbytes, bank.peaks, "bf16")

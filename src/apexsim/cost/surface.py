@@ -17,9 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from apexsim.cost.grid import bracket, fill, multilinear
 from apexsim.cost.kernels import Table
-from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, ideal, transfer, worst
+from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, Work, ideal, transfer, worst
 
 LAUNCH_SHARE = 0.9  # of the shortest time of a table, taken for its kernel's launch: the smallest size that was timed is some work too
+
+
+Demand = Callable[..., Work]  # (shape, *sizes) -> FLOP and bytes
 
 
 class Match(NamedTuple):
@@ -39,23 +42,30 @@ def held(seconds: Array, best: Array, along: Array) -> Array:
     return np.asarray(best / fill(best / seconds)[0])
 
 
+def in_proportion(seconds: Array, launch: float, here: Array, there: Array) -> Array:
+    """Times that grow with the ideal, launch and all."""
+    del launch
+    return seconds * (there / here)
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What the kernels of a table have in common.
 
-    sizes: axes between whose points time is interpolated; work: (shape, *sizes) -> FLOP and bytes; compute: the units it uses;
+    sizes: axes between whose points time is interpolated; work: what they demand; compute: the units it uses;
     shape, rows: what a row of which axis is, none where every size is an axis; along: shape -> what time is linear in along the last size;
-    complete: (times [*sizes] with NaN, ideal times, last size along) -> times; launch: whether it stays beyond the grid.
+    complete: (times [*sizes] with NaN, ideal times, last size along) -> times; beyond: (times, launch, ideal times at the edge and beyond)
+    -> times, of other shapes too.
     """
 
     sizes: tuple[str, ...]
-    work: Callable[..., tuple[ArrayLike, ArrayLike]]
+    work: Demand
     compute: str = "bf16"
     shape: Callable[[Any], Any] | None = None
     rows: str = "shape"
     along: Callable[[Any], Callable[[Array], Array] | None] = lambda shape: None
     complete: Callable[[Array, Array, Array], Array] = held
-    launch: bool = True
+    beyond: Callable[[Array, float, Array, Array], Array] = transfer
 
 
 class Surface:
@@ -99,4 +109,4 @@ class Surface:
         there = self.best(shape, *(np.maximum(size, axis[0] / scale) for axis, size, scale in zip(self.sizes, asked, scales, strict=True)))
         if match.distance > 0:
             label = worst(label, Provenance.TRANSFERRED)
-        return Priced(transfer(seconds, self.launch if self.kind.launch else 0.0, here, there), label)
+        return Priced(self.kind.beyond(seconds, self.launch, here, there), label)
