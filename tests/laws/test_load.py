@@ -83,7 +83,8 @@ def test_simulated_written_and_sent_are_one_load(fmt: str, first: float, tmp_pat
     question = {"gpu": "h100:1", "trace": str(path), "columns": None}
     study = api.simulate("llama-3.1-8b", "TP1", **question, request_rate=5.0)
     simulated = study.setting.workload.arrive
-    given_ = {"map": None, "time_unit": None, "num_requests": None, "warmup": 0, "request_rate": 5.0, "concurrency": None, "seed": None}
+    given_ = {"workload": None, "map": None, "time_unit": None, "num_requests": None, "warmup": 0, "request_rate": 5.0, "concurrency": None,
+              "seed": None}
     work = _workload(str(path), given_)
     session = Session(work, Target("http://localhost:1", "m"), Prompts(work, "ids"), Patience(), lambda *_: None)
     sent = np.array([request.due for request in session.sent])
