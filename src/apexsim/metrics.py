@@ -63,7 +63,8 @@ class Times:
     def tpot(self) -> F8:
         """Mean gap of each answer [R] s; 0 of one token, as in vLLM's goodput."""
         steps = self.output - 1
-        decode = self.last - self.first
+        decode = self.e2e
+        decode -= self.ttft
         np.divide(decode, steps, out=decode, where=steps > 0)
         decode[steps <= 0] = 0.0
         return decode

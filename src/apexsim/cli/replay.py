@@ -111,7 +111,7 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
 
 
 def _workload(path: str, given: dict[str, Any]) -> Workload:
-    from apexsim.api import REQUESTS, columns_of, finite, reloaded
+    from apexsim.workload.asked import REQUESTS, columns_of, finite, reloaded
     from apexsim.workload.presets import preset_of
     from apexsim.workload.stream import read_trace
     from apexsim.workload.synth import Coming, like

@@ -89,7 +89,7 @@ def _typical(given: dict[str, Any], length: int) -> Any:
 
     prompt, output = given["prompt_len"], given["output_len"]
     if given["trace"]:
-        from apexsim.api import columns_of
+        from apexsim.workload.asked import columns_of
         from apexsim.workload.stream import read_trace
 
         work = read_trace(given["trace"], columns=columns_of(given["map"]))

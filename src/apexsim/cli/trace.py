@@ -201,7 +201,7 @@ def _begun(command: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: str, given: dict[str, Any]) -> Requests:
-    from apexsim.api import columns_of
+    from apexsim.workload.asked import columns_of
     from apexsim.workload.stream import read_requests
 
     return read_requests(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from inspect import signature
 from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from apexsim.api import ask
+from apexsim.api import defaults
 from apexsim.cost.books import told
 from apexsim.objective import OBJECTIVES
 from apexsim.report.draw import percent, sig
@@ -293,10 +292,9 @@ def _against(sweep: Sweep, point: Point | None, best: Point) -> str:
 
 def _alone(sweep: Sweep, best: Point) -> str:
     """The best combination alone."""
-    defaults = {name: p.default for name, p in signature(ask).parameters.items()} | {"slos": ()}
     one = {axis.name: value for axis, value in zip(sweep.axes, best.values)}
     inputs: dict[str, Any] = {"model": sweep.model, **_study(best).inputs}
-    return again("plan", inputs, defaults, **one)
+    return again("plan", inputs, defaults(), **one)
 
 
 # ---- JSON --------------------------------------------------------------------------------------------------------------

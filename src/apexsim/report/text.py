@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from inspect import signature
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from apexsim.api import ask
+from apexsim.api import defaults
 from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
@@ -111,17 +110,16 @@ def _launch(study: Study, width: float) -> Iterator[RenderableType]:
 
 def _suggestions(study: Study) -> list[str]:
     """Two or three commands that look further."""
-    defaults = {name: p.default for name, p in signature(ask).parameters.items()} | {"slos": ()}
     inputs = {k: v for k, v in study.inputs.items() if k != "plan"}
     if study.single:
         widths = dict.fromkeys(("tp", "pp", "dp", "ep", "enable_expert_parallel"))
-        return [again("plan", inputs, defaults, **widths), again("plan", inputs, defaults, **widths, json="study.json")]
-    lines = [again("plan", inputs, defaults, **remedy.changes) for remedy in study.remedies[:2]]
+        return [again("plan", inputs, defaults(), **widths), again("plan", inputs, defaults(), **widths, json="study.json")]
+    lines = [again("plan", inputs, defaults(), **remedy.changes) for remedy in study.remedies[:2]]
     second = next((r.plan.shorthand for r in study.ranked[1:] if not r.blocked), None)
     if second and not lines:  # the plan names its own format and clock
-        lines.append(again("simulate", inputs, defaults, plan=second, quant=None, clock=None, hypothetical=None))
-    lines += [again("plan", inputs, defaults, **change) for change in _further(study)]
-    return [*lines, again("plan", inputs, defaults, json="study.json") + " --all"]
+        lines.append(again("simulate", inputs, defaults(), plan=second, quant=None, clock=None, hypothetical=None))
+    lines += [again("plan", inputs, defaults(), **change) for change in _further(study)]
+    return [*lines, again("plan", inputs, defaults(), json="study.json") + " --all"]
 
 
 def _further(study: Study) -> list[dict[str, object]]:
