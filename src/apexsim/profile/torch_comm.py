@@ -99,7 +99,7 @@ def _time(torch: Any, dist: Any, device: str, rank: int, count: int, kind: str, 
 
 
 def _run(torch: Any, dist: Any, device: str, rank: int, count: int, kind: str, nbytes: int) -> Any:
-    """The collective of `nbytes`, sizes as in `cost.comm`: the whole tensor of one rank."""
+    """The collective of `nbytes`, sizes as in `cost.ring`: the whole tensor of one rank."""
     whole = max(count, nbytes // 2 // count * count)  # 16-bit numbers
     x = torch.zeros(whole, dtype=torch.float16, device=device)
     part = torch.zeros(whole // count, dtype=torch.float16, device=device)
