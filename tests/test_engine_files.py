@@ -228,7 +228,7 @@ def test_a_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
 MAY = {
     "engine_file.py": "the engine that is meant where none is named, and the names of dialects",
     "report/dialects.py": "the one place with code per engine",
-    "cost/library.py": "names of sources of kernel times", "cost/bank.py": "likewise",
+    "cost/collectives.py": "names of sources of kernel times", "cost/bank.py": "likewise",
     "cli/rows.py": "defaults of options, checked below",
     "validate/cases.py": "facts of files of measured runs", "validate/memory_cases.py": "likewise",
     "validate/offline_cases.py": "likewise", "validate/fit_host.py": "likewise",

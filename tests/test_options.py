@@ -23,6 +23,7 @@ from apexsim.engines import engine_names, facts, flags_of
 from apexsim.errors import LONGEST_LINE, LONGEST_WORD, InputError
 from apexsim.hardware import all_gpus, cluster_of
 from apexsim.units import parse_count
+from apexsim.workload import asked as asked_of
 
 ROOT = Path(__file__).parent.parent
 TRACE = str(ROOT / "examples/lmsys_05.jsonl")
@@ -509,8 +510,8 @@ def test_a_trace_is_read_once_however_often_its_question_is_asked_again(tmp_path
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_bytes(Path(TRACE).read_bytes()), daemon=True)
     writer.start()
-    whole = api.read_trace
-    monkeypatch.setattr(api, "read_trace", lambda *a, **k: read.append(a) or whole(*a, **k))
+    whole = asked_of.read_trace
+    monkeypatch.setattr(asked_of, "read_trace", lambda *a, **k: read.append(a) or whole(*a, **k))
     piped = api.simulate("llama-3.1-8b", "TP1", trace=str(pipe), **asked)
     assert len(read) == 1 and told.remedies + told.tried
     assert (piped.remedies, piped.tried) == (told.remedies, told.tried)

@@ -273,7 +273,7 @@ def test_settings_that_are_not_given_come_from_the_log(capsys: pytest.CaptureFix
     for row in found["comparison"]:
         assert row["predicted"] == pytest.approx(row["logged"], rel=0.002) or row["line"] == "graph_gib", row
     assert main(base) == 0
-    assert "--engine vllm@0.19.0, --gpu-memory-utilization 0.95, --max-model-len 8,192" in capsys.readouterr().out
+    assert "--engine vllm@0.19.0, --gpu-memory-utilization 0.95, --max-model-len 8,192" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_is_given_stays_and_the_difference_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,10 @@ class Bank:
         self.link_share, self.network = getattr(gpu, "link_share", 1.0), getattr(gpu, "network", 1.0)  # stated over assumed bandwidths
         self._kept: dict[Any, Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker elsewhere builds its surfaces anew: they hold functions, which do not travel."""
+        return {**self.__dict__, "_kept": {}}
+
     def kept(self, key: Any, make: Callable[[], T]) -> T:
         """The value of `make()`, made once per key."""
         if key not in self._kept:
