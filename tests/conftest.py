@@ -1,4 +1,4 @@
-"""Puts this folder on the path, so that tests in subfolders can import `naive` and `toy_costs`; keeps the clock out."""
+"""Puts this folder on the path, so that tests in subfolders can import `naive` and `toy_costs`; keeps clock and terminal out."""
 
 from __future__ import annotations
 
@@ -11,3 +11,10 @@ from apexsim.cli import outside
 def _no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a command says that it is alive hangs on the speed of this machine: here it never takes long enough."""
     monkeypatch.setattr(outside, "PATIENCE", 1e6)
+
+
+@pytest.fixture(autouse=True)
+def _no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are as wide as they want to be, on whatever terminal the tests run."""
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
