@@ -71,7 +71,7 @@ CLOSING = {("cost/library", "cost/device_check")}
 
 def test_no_imports_go_in_a_circle() -> None:
     modules = {str(path.relative_to(PACKAGE).with_suffix("")): path for path in FILES}
-    below = {name: {other for other in imports(path) if other in modules and (name, other) not in CLOSING} for name, path in modules.items()}
+    below = {name: {x for x in imports(path) if x in modules and (name, x) not in CLOSING} for name, path in modules.items()}
     while free := [name for name, others in below.items() if not others]:
         below = {name: others - {*free} for name, others in below.items() if name not in free}
     assert not below, f"circles among {sorted(below)}"

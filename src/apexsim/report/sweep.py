@@ -202,7 +202,8 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
     for i, axis in choices:
         side = "left" if isinstance(axis.values[0], str) else "right"
         made.append(column(TITLES[axis.name], side, partial(_value_of, i)))
-    made += [column("plan", "left", lambda p: p.first.plan.shorthand), column(f"{objective_short(objective)}\n[{scale.unit}]", "right", value)]
+    made.append(column("plan", "left", lambda p: p.first.plan.shorthand))
+    made.append(column(f"{objective_short(objective)}\n[{scale.unit}]", "right", value))
     made += [column("limits", "left", lambda p: limit_cell(_study(p), p.first))] if limited else []
     for title, (name, cell) in _EXTRA.items():
         if name != objective.name:
