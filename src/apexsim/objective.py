@@ -58,11 +58,6 @@ class Objective:
         """Which way is better: "lower" or "higher"."""
         return "lower" if self.sign == LOWER else "higher"
 
-    @property
-    def unit(self) -> str:
-        """Unit in which `shown` gives it."""
-        return OBJECTIVES[self.name].unit
-
     def value(self, metrics: Metrics) -> float:
         """The number, in SI units; raises InputError where the workload has none (e.g. TPOT of one-token outputs)."""
         value = OBJECTIVES[self.name].get(metrics, self.stat)
@@ -74,10 +69,6 @@ class Objective:
         """How many times better `value` is than `base` (> 1: better); NaN where the base is."""
         good, bad = (base, value) if self.sign == LOWER else (value, base)
         return 1.0 if good == bad else good / bad if bad else math.inf
-
-    def shown(self, metrics: Metrics) -> float:
-        """The number in `unit`."""
-        return self.value(metrics) * OBJECTIVES[self.name].scale
 
     def __str__(self) -> str:
         return f"{self.name}:{self.stat}" if self.stat else self.name

@@ -12,6 +12,7 @@ from apexsim.report.draw import SHADES, UNKNOWN, bar, change, percent, sig, spar
 from apexsim.report.figures import TITLES, objective_words, scale_of
 from apexsim.report.layout import layouts
 from apexsim.report.page import Row
+from apexsim.report.ranking import room_tokens
 from apexsim.search.assess import Assessed, outcome_of
 from apexsim.search.setting import Setting
 from apexsim.search.study import Study
@@ -187,8 +188,7 @@ def _time_words(ranked: Assessed, rival: Assessed) -> str:
 
 
 def _room_words(ranked: Assessed, rival: Assessed) -> str:
-    a, b = (r.room.tokens * r.plan.lanes * r.plan.replicas for r in (ranked, rival))
-    return f"{a:,} vs {b:,} tokens in all"
+    return f"{room_tokens(ranked):,} vs {room_tokens(rival):,} tokens in all"
 
 
 # ---- how it went ----------------------------------------------------------------------------------------------------

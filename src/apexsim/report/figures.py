@@ -49,6 +49,18 @@ def scale_for(seconds: float) -> Scale:
     return next(Scale(factor, unit) for most, factor, unit in SCALES if seconds < most or most == math.inf)
 
 
+def unit_for(objective: Objective, seconds: float) -> Scale:
+    """The unit of an objective on a page; of a latency that of `seconds`."""
+    row = OBJECTIVES[objective.name]
+    return scale_for(seconds) if objective.name in LATENCIES else Scale(row.scale, row.unit)
+
+
+def with_error(value: float, scale: Scale, error: float) -> str:
+    """A value in SI units with its unit, and with its error bar where a relative error is given."""
+    value *= scale.factor
+    return f"{sig(value)}{f' ± {sig(value * error, 2)}' if error else ''} {scale.unit}"
+
+
 def scale_of(study: Study, metric: str) -> Scale:
     """The unit of a latency on the study's page: that of the largest mean among the first plans that keep up."""
     first = study.ranked[:LOOKED_AT]
@@ -69,12 +81,8 @@ def objective_short(objective: Objective) -> str:
 def reached(study: Study, ranked: Assessed, error: bool = False) -> str:
     """What a plan reaches of the objective, with its unit and with its error bar."""
     objective = study.goal.objective
-    if objective.name in LATENCIES:
-        scale = scale_of(study, objective.name)
-        value, unit = ranked.value * scale.factor, scale.unit
-    else:
-        value, unit = objective.shown(ranked.metrics), OBJECTIVES[objective.name].unit
-    return f"{sig(value)}{f' ± {sig(value * study.error[0], 2)}' if error else ''} {unit}"
+    scale = scale_of(study, objective.name) if objective.name in LATENCIES else unit_for(objective, ranked.value)
+    return with_error(ranked.value, scale, study.error[0] if error else 0.0)
 
 
 def held(study: Study, margin: Margin) -> str:

@@ -12,18 +12,16 @@ from rich.text import Text
 
 from apexsim.api import defaults
 from apexsim.cost.books import told
-from apexsim.objective import OBJECTIVES
 from apexsim.report.draw import percent, sig
-from apexsim.report.figures import listed, objective_short, scale_for
+from apexsim.report.figures import listed, objective_short, scale_for, unit_for, with_error
 from apexsim.report.jsonout import margin_json
 from apexsim.report.launch import again, launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
-from apexsim.report.ranking import Column, grammar, limit_cell
+from apexsim.report.ranking import Column, grammar, limit_cell, room_tokens
 from apexsim.report.verdict import SURE
 from apexsim.search.study import Study
 from apexsim.search.sweep import LOADS, Axis, Point, Sweep, Value
-from apexsim.slo import LATENCIES
 from apexsim.units import format_count
 
 FORMAT = "apexsim.sweep/1"
@@ -119,13 +117,7 @@ def _rent_words(point: Point) -> str:
 def _value(point: Point, error: bool = False) -> str:
     """What a combination reaches of the objective, with its unit."""
     study, value = _study(point), point.first.value
-    name = study.goal.objective.name
-    if name in LATENCIES:
-        scale = scale_for(value)
-        value, unit = value * scale.factor, scale.unit
-    else:
-        value, unit = value * OBJECTIVES[name].scale, OBJECTIVES[name].unit
-    return f"{sig(value)}{f' ± {sig(value * study.error[0], 2)}' if error else ''} {unit}"
+    return with_error(value, unit_for(study.goal.objective, value), study.error[0] if error else 0.0)
 
 
 def _study(point: Point) -> Study:
@@ -197,23 +189,21 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
     choices = [(i, axis) for i, axis in enumerate(sweep.axes) if axis.name not in LOADS]
     limited = bool(sweep.goal.limits(shown[0].first.metrics))
     objective = sweep.goal.objective
-    unit, factor = OBJECTIVES[objective.name].unit, OBJECTIVES[objective.name].scale
-    if objective.name in LATENCIES:
-        scale = scale_for(max((p.first.value for p in shown if sweep.good(p)), default=shown[0].first.value))
-        unit, factor = scale.unit, scale.factor
+    scale = unit_for(objective, max((p.first.value for p in shown if sweep.good(p)), default=shown[0].first.value))
 
     def column(title: str, side: str, cell: Callable[[Point], str]) -> Column:
         return Column(title, side, tuple(cell(p) for p in shown))
 
     def value(point: Point) -> str:
-        number = point.first.value * factor
+        number = point.first.value * scale.factor
         return f"{sig(number)} ± {sig(number * _study(point).error[0], 2)}"
 
     made = [column("#", "right", lambda p: str(group.index(p) + 1))]
     for i, axis in choices:
         side = "left" if isinstance(axis.values[0], str) else "right"
         made.append(column(TITLES[axis.name], side, partial(_value_of, i)))
-    made += [column("plan", "left", lambda p: p.first.plan.shorthand), column(f"{objective_short(objective)}\n[{unit}]", "right", value)]
+    made.append(column("plan", "left", lambda p: p.first.plan.shorthand))
+    made.append(column(f"{objective_short(objective)}\n[{scale.unit}]", "right", value))
     made += [column("limits", "left", lambda p: limit_cell(_study(p), p.first))] if limited else []
     for title, (name, cell) in _EXTRA.items():
         if name != objective.name:
@@ -241,7 +231,7 @@ _EXTRA: dict[str, tuple[str, Callable[[Point], str]]] = {
     "TPOT\np95": ("tpot:p95", _latency("tpot", "p95")),
     "tok/s\nper GPU": ("throughput", lambda p: sig(p.first.metrics.output_throughput_tok_s / p.first.metrics.devices)),
     "$ per\n1M out": ("cost", lambda p: sig(p.first.metrics.usd_per_million)),
-    "KV room\ntokens": ("", lambda p: format_count(p.first.room.tokens * p.first.plan.lanes * p.first.plan.replicas)),
+    "KV room\ntokens": ("", lambda p: format_count(room_tokens(p.first))),
 }
 OTHERS = tuple(_EXTRA)
 

@@ -40,6 +40,8 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
 
     Raises Infeasible when none fits, and Interrupted when the user stops it after one did.
     """
+    for clock in {plan.clock for plan in space.plans}:
+        setting.at(clock)  # its prices are made once, before threads share them
     heuristic = _usual(setting, space)
     run = partial(_run, workers=workers, ray=ray, progress=progress)
     unranked = (lambda run: False) if hypothetical or not has_server(setting) else (lambda run: bool(run.blocked))
