@@ -9,8 +9,6 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 READY := $(VENV)/.ready
 READY_TEST := $(VENV)/.ready-test
 READY_DEV := $(VENV)/.ready-dev
-# What the formatter holds; to switch it on once these are formatted: FORMATTED := src tests scripts bench
-FORMATTED :=
 
 .PHONY: demo test lint check ci nightly fidelity mutants goldens bench claims pages clean
 .DEFAULT_GOAL := demo
@@ -23,7 +21,7 @@ test: $(READY_TEST)  ## all tests, on every core
 
 lint: $(READY_DEV)  ## style and types
 	@$(PY) -m ruff check .
-	@$(if $(FORMATTED),$(PY) -m ruff format --check $(FORMATTED))
+	@$(PY) -m ruff format --check --quiet src tests scripts bench
 	@$(PY) -m mypy
 
 check: lint  ## style, types, tests

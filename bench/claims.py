@@ -138,9 +138,7 @@ def study_cell(question: tuple[str, str, str]) -> Cell | None:
     clocked = ask(model, cluster, work, fmt, clock=CLOCKS)
     flood = replace(work, arrive=np.zeros_like(work.arrive), mode="offline", name=f"{trace}, all at once")
     offline = ask(model, cluster, flood, fmt)
-    gains = {name: gain(study, name) for name in OBJECTIVES} | {
-        f"{name}, all at once": gain(offline, name) for name in FLOOD
-    }
+    gains = {name: gain(study, name) for name in OBJECTIVES} | {f"{name}, all at once": gain(offline, name) for name in FLOOD}
     both = (*study.ranked, *clocked.ranked)
     spared = [frugal(both if lower else study.ranked, within) for lower, within in SAVINGS.values()]
     spent = sum(r.metrics.duration_s for r in study.ranked)

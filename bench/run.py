@@ -126,9 +126,7 @@ def million() -> tuple[float, float]:
         "import sys, resource; sys.path.insert(0, 'bench'); import run; r = run.kernel_rate(1_000_000, False); "
         "print(r, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     return float(out[0]), float(out[1])
 
 
@@ -199,8 +197,7 @@ def main() -> int:
         "search of the main job, one core, warm [s]": search,
         "simulated plans of the main job": float(len(study.ranked)),
         "request-plans per second": len(study.ranked) * APEX_REQUESTS / search,
-        "times faster than APEX+ per plan (published 405 s for 26)": (APEX_WALL / APEX_PLANS)
-        / (search / len(study.ranked)),
+        "times faster than APEX+ per plan (published 405 s for 26)": (APEX_WALL / APEX_PLANS) / (search / len(study.ranked)),
         "whole command [s]": command(),
         "apexsim --help [s]": help_time(),
         "first compilation, CPU [s]": compilation(),

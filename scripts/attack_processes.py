@@ -182,8 +182,18 @@ def streams() -> Iterator[Row]:
              "$A fit zzz --gpu h100:1 --json", "$A schema", "$A --version", f"$A fit {EIGHT} --log -",
         "$A trace describe /dev/stdin")  # fmt: skip
     for line in lines:
-        for wiring in (">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "> /dev/full", "2> /dev/full", "| head -c 1 > /dev/null",
-            "| true", "2>&1 | head -c 1 > /dev/null"):
+        for wiring in (
+            ">&-",
+            "2>&-",
+            "<&-",
+            ">&- 2>&-",
+            "<&- >&- 2>&-",
+            "> /dev/full",
+            "2> /dev/full",
+            "| head -c 1 > /dev/null",
+            "| true",
+            "2>&1 | head -c 1 > /dev/null",
+        ):
             yield Row("streams", f"{line} {wiring}", loud=True, codes=(0, 2, 3, 4) if "|" not in wiring else (0, 2, 3, 4, 141))
     for source in ("/dev/zero", "/dev/urandom", "/dev/null", "t.jsonl"):
         yield Row("stdin", f"$A trace describe /dev/stdin < {source}")
@@ -208,8 +218,13 @@ def signals() -> Iterator[Row]:
                 yield Row("signals", line, _big, codes=(0, 2, *STOPPED), stop=(name, late * chance.uniform(0.7, 2.0)))
     for name in ("SIGTERM", "SIGINT"):
         for late in (2.5, 6.0, 12.0):
-            yield Row("signals compiling", f"$A simulate {SMALL} --plan TP1", codes=STOPPED, env={"XDG_CACHE_HOME": "",
-                "HOME": "/tmp/nothing-here", "NUMBA_CACHE_DIR": "cold"}, stop=(name, late))
+            yield Row(
+                "signals compiling",
+                f"$A simulate {SMALL} --plan TP1",
+                codes=STOPPED,
+                env={"XDG_CACHE_HOME": "", "HOME": "/tmp/nothing-here", "NUMBA_CACHE_DIR": "cold"},
+                stop=(name, late),
+            )
 
 
 def _big(folder: Path) -> None:
@@ -307,8 +322,12 @@ def environments() -> Iterator[Row]:
         yield Row("environment", "$A plan --help", env=env, codes=codes, loud=True)
         if "MPL" in str(env) or "TMP" in str(env):
             yield Row("environment", "$A trace describe t.jsonl --plot x.png", env=env, codes=codes)
-            yield Row("environment", "$A replay --compare run.json --model llama-3.1-8b --plan TP1 --gpu h100:1 --plot x.png", env=env,
-                codes=codes)
+            yield Row(
+                "environment",
+                "$A replay --compare run.json --model llama-3.1-8b --plan TP1 --gpu h100:1 --plot x.png",
+                env=env,
+                codes=codes,
+            )
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------
@@ -429,18 +448,45 @@ def servers(ports: dict[str, int]) -> Iterator[Row]:
     """Replay against servers that answer anything, and addresses of all kinds."""
     for name, port in ports.items():
         for more in ("", "--api chat --json kept.json"):
-            yield Row(f"server {name}", f"$A replay t3.jsonl --url http://127.0.0.1:{port} --model m --timeout 3 {more}", _three,
-                env={"OPENAI_API_KEY": "sk-topsecret"}, codes=(0, 2))
+            yield Row(
+                f"server {name}",
+                f"$A replay t3.jsonl --url http://127.0.0.1:{port} --model m --timeout 3 {more}",
+                _three,
+                env={"OPENAI_API_KEY": "sk-topsecret"},
+                codes=(0, 2),
+            )
     for url in URLS:
-        yield Row("url", f"$A replay t3.jsonl --model m --timeout 3 --json kept.json --url '{url}'", _three,
-            env={"OPENAI_API_KEY": "" if "@" in url else "sk-topsecret"}, codes=(2,))
+        yield Row(
+            "url",
+            f"$A replay t3.jsonl --model m --timeout 3 --json kept.json --url '{url}'",
+            _three,
+            env={"OPENAI_API_KEY": "" if "@" in url else "sk-topsecret"},
+            codes=(2,),
+        )
     for key in ("é", "a\nb", "\x1b[2J", " ", "x" * 20_000, "a b"):
-        yield Row("key", "$A replay t3.jsonl --model m --timeout 3 --url http://127.0.0.1:1", _three, env={"OPENAI_API_KEY": key},
-            codes=(2,))
-    for body in ("{", "[]", "5", "null", '{"stream": false}', '{"a": ' + "[" * 5000, '{"temperature": NaN}', '{"max_tokens": "x"}',
-        '{"prompt": null}', '{"\\ud83d": 1}', "", " "):
-        yield Row("body", f"$A replay t3.jsonl --model m --timeout 3 --url http://127.0.0.1:{ports['fine']} --extra-body '{body}'",
-            _three, codes=(0, 2))
+        yield Row(
+            "key", "$A replay t3.jsonl --model m --timeout 3 --url http://127.0.0.1:1", _three, env={"OPENAI_API_KEY": key}, codes=(2,)
+        )
+    for body in (
+        "{",
+        "[]",
+        "5",
+        "null",
+        '{"stream": false}',
+        '{"a": ' + "[" * 5000,
+        '{"temperature": NaN}',
+        '{"max_tokens": "x"}',
+        '{"prompt": null}',
+        '{"\\ud83d": 1}',
+        "",
+        " ",
+    ):
+        yield Row(
+            "body",
+            f"$A replay t3.jsonl --model m --timeout 3 --url http://127.0.0.1:{ports['fine']} --extra-body '{body}'",
+            _three,
+            codes=(0, 2),
+        )
 
 
 def _three(folder: Path) -> None:

@@ -66,9 +66,7 @@ def peaks(root: Path, system: str) -> dict[str, Any]:
     return {"flops": flops, "bandwidth": doc["mem_bw"], "link": doc["intra_node_bw"]}
 
 
-def write_family(
-    folder: Path, family: str, tables: Iterable[Table], checked: dict[tuple[str, ...], list[str]]
-) -> list[dict[str, Any]]:
+def write_family(folder: Path, family: str, tables: Iterable[Table], checked: dict[tuple[str, ...], list[str]]) -> list[dict[str, Any]]:
     """Write one npz; the manifest rows of its tables, with what was found and done by `kernel_checks`."""
     arrays: dict[str, np.ndarray] = {}
     rows = []

@@ -53,9 +53,7 @@ def fair(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         r
         for r in record["rows"]
-        if r["status"] == "ok"
-        and not r["labels"].get("suspect")
-        and r["labels"].get("origin", "inferencex") == "inferencex"
+        if r["status"] == "ok" and not r["labels"].get("suspect") and r["labels"].get("origin", "inferencex") == "inferencex"
     ]
 
 
@@ -86,9 +84,7 @@ def transferred(path: Path, relatives: dict[str, tuple[str, ...]], every: int) -
 def logs(rows: list[dict[str, Any]], metric: str) -> np.ndarray:
     """log(predicted / measured)."""
     pairs = [r["metrics"][metric] for r in rows if metric in r["metrics"]]
-    return np.asarray(
-        [math.log(p["predicted"] / p["measured"]) for p in pairs if p["measured"] > 0 and p["predicted"] > 0]
-    )
+    return np.asarray([math.log(p["predicted"] / p["measured"]) for p in pairs if p["measured"] > 0 and p["predicted"] > 0])
 
 
 def spread(values: np.ndarray) -> float:
@@ -126,10 +122,7 @@ def grouped(record: dict[str, Any]) -> list[dict[str, Any]]:
         if not {"ttft_mean_ms", "tpot_mean_ms"} <= set(got):
             continue
         length, work = float(row["osl_mean"]), float(row["concurrency"]) * float(row["osl_mean"]) * 1e3 / float(row["gpus"])
-        rate = {
-            side: work / (got["ttft_mean_ms"][side] + got["tpot_mean_ms"][side] * (length - 1))
-            for side in ("measured", "predicted")
-        }
+        rate = {side: work / (got["ttft_mean_ms"][side] + got["tpot_mean_ms"][side] * (length - 1)) for side in ("measured", "predicted")}
         key = tuple(row[k] for k in SHARED)
         found.append({**r, "metrics": {**got, "tok_s_gpu": rate}, "group": key, "gpus": row["gpus"]})
     return found
@@ -156,9 +149,7 @@ def residual_text(table: dict[str, dict[str, float]]) -> str:
     head = ("# Robust log spread of predicted / measured, written by scripts/fidelity_page.py from the shipped measurements.\n"
             "# measured: kernels of the GPU itself; transferred: borrowed from another GPU; foreign: from another\n"
             "# vendor's (Hopper priced from A100 stands for it: nothing was measured); comparison: between two layouts of one study.\n")  # fmt: skip  # noqa: E501
-    return head + "".join(
-        f"[{name}]\n" + "".join(f"{k} = {v:.3f}\n" for k, v in row.items()) for name, row in table.items()
-    )
+    return head + "".join(f"[{name}]\n" + "".join(f"{k} = {v:.3f}\n" for k, v in row.items()) for name, row in table.items())
 
 
 def rows_of(title: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -174,9 +165,7 @@ def rows_of(title: str, rows: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-def page(
-    records: dict[str, Any], borrowed: list[dict[str, Any]], far: list[dict[str, Any]], table: dict[str, dict[str, float]]
-) -> str:
+def page(records: dict[str, Any], borrowed: list[dict[str, Any]], far: list[dict[str, Any]], table: dict[str, dict[str, float]]) -> str:
     """The whole page."""
     head = ["| group | metric (mean) | rows | median | p90 | mean | bias |", "|---|---|---|---|---|---|---|"]
     out = [INTRO]
@@ -198,9 +187,7 @@ def page(
                     )
         for bucket, low, high in (("concurrency ≤ 8", 0, 8), ("16–64", 9, 64), ("≥ 128", 65, 1e9)):
             out += rows_of(bucket, [r for r in rows if low < float(r["labels"]["concurrency"]) <= high])
-        out += rows_of(
-            "suspect rows", [r for r in record["rows"] if r["status"] == "ok" and r["labels"].get("suspect")]
-        )
+        out += rows_of("suspect rows", [r for r in record["rows"] if r["status"] == "ok" and r["labels"].get("suspect")])
         out += rows_of(
             "NVIDIA's own runs (harness unknown)",
             [r for r in record["rows"] if r["status"] == "ok" and r["labels"].get("origin") != "inferencex"],
@@ -275,11 +262,7 @@ def picture(records: dict[str, Any]) -> None:
     for ax, metric in zip(axes, ("ttft_mean_ms", "tpot_mean_ms", "e2e_mean_ms")):
         for name, record in records.items():
             for engine, colour in colours.items():
-                pairs = [
-                    r["metrics"][metric]
-                    for r in fair(record)
-                    if metric in r["metrics"] and r["labels"]["engine"] == engine
-                ]
+                pairs = [r["metrics"][metric] for r in fair(record) if metric in r["metrics"] and r["labels"]["engine"] == engine]
                 if pairs:
                     ax.plot([p["measured"] for p in pairs], [p["predicted"] for p in pairs], "o" if name == "closed_loop.csv" else "^", ms=3 if name == "closed_loop.csv" else 5,  # noqa: E501
                             alpha=0.45, color=colour, mec="none", label=f"{engine}, {name.removesuffix('.csv').replace('_', ' ')}")  # fmt: skip  # noqa: E501

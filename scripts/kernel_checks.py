@@ -71,9 +71,7 @@ def check(tables: Tables, peaks: dict[str, Peaks]) -> tuple[Tables, Told]:
 def _each(tables: Tables, change: Callable[[str, str, Table], Table | None]) -> Tables:
     """`change` of every table; None leaves it out."""
     return {
-        system: {
-            family: [new for table in rows if (new := change(system, family, table)) is not None] for family, rows in families.items()
-        }
+        system: {family: [new for table in rows if (new := change(system, family, table)) is not None] for family, rows in families.items()}
         for system, families in tables.items()
     }
 

@@ -47,9 +47,7 @@ def whole(grid: np.ndarray, axes: list[np.ndarray]) -> tuple[np.ndarray, list[np
     return grid, axes
 
 
-def shaped(
-    frame: pd.DataFrame, shape: list[str], columns: list[str], value: str
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def shaped(frame: pd.DataFrame, shape: list[str], columns: list[str], value: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """As `dense`, with a leading axis of the distinct combinations of the `shape` columns [C, len(shape)]."""
     combos = frame[shape].drop_duplicates().sort_values(shape).reset_index(drop=True)
     numbered = frame.merge(combos.assign(combo=combos.index), on=shape)
@@ -99,10 +97,7 @@ def v100_gemm(frame: pd.DataFrame) -> Table:
 
 def pick_kernel(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """One kernel per key, the first in the engine's order of preference (never the fastest)."""
-    order = {
-        k: next((i for i, word in enumerate(choose.KERNEL_ORDER) if word in k), 99)
-        for k in frame.kernel_source.unique()
-    }
+    order = {k: next((i for i, word in enumerate(choose.KERNEL_ORDER) if word in k), 99) for k in frame.kernel_source.unique()}
     ranked = frame.assign(rank=frame.kernel_source.map(order)).sort_values("rank", kind="stable")
     best = ranked.groupby(keys)["rank"].transform("min")
     return ranked[ranked["rank"] == best]

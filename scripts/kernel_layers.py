@@ -74,9 +74,7 @@ def mla(root: Path, system: str) -> Iterator[Table]:
             for kv, stored in (("bf16", "bfloat16"), ("fp8", "fp8")):
                 rows = frame[frame.kv_cache_dtype == stored]
                 if not rows.empty:
-                    yield _plane(
-                        rows, (phase, kv, engine, "bf16"), ["num_heads", "kv_heads", "head_dim", "window"], file
-                    )
+                    yield _plane(rows, (phase, kv, engine, "bf16"), ["num_heads", "kv_heads", "head_dim", "window"], file)
 
 
 def _plane(rows: pd.DataFrame, key: tuple[str, ...], shape: list[str], file: Path) -> Table:
@@ -93,9 +91,7 @@ def encoder(root: Path, system: str) -> Iterator[Table]:
             frame = pd.read_parquet(file)
             frame = frame[frame.attn_dtype == "bfloat16"]
             frame = frame.assign(length=frame.isl, kv_heads=frame.num_heads, window=0)
-            yield _plane(
-                frame, ("prefill", "bf16", engine, "bf16"), ["num_heads", "kv_heads", "head_dim", "window"], file
-            )
+            yield _plane(frame, ("prefill", "bf16", engine, "bf16"), ["num_heads", "kv_heads", "head_dim", "window"], file)
 
 
 def mla_bmm(root: Path, system: str) -> Iterator[Table]:
@@ -146,7 +142,5 @@ def dispatch(root: Path, system: str) -> Iterator[Table]:
         for count in nodes:
             rows = frame[frame.node_num == count]
             if not rows.empty:
-                grid, (routes, tokens) = shaped(
-                    rows, ["hidden_size", "num_topk", "num_experts"], ["num_token"], "seconds"
-                )
+                grid, (routes, tokens) = shaped(rows, ["hidden_size", "num_topk", "num_experts"], ["num_token"], "seconds")
                 yield Table((mode, str(count)), grid, {"shape": routes, "tokens": tokens}, f"comm/{folder}", {"deepep"})

@@ -67,7 +67,7 @@ def copied(to: Path) -> Path:
 
 
 def outcome(mutant: Mutant) -> str:
-    """"killed", "survived", or what went wrong."""
+    """ "killed", "survived", or what went wrong."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         file = copied(Path(folder)) / mutant.file
         file.write_text(file.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Count what breaks the laws of `tests/speed_of_light.py` over all GPUs, engines and formats and more models than the suite has.
 
-    python scripts/scan_physics.py [MODEL=PLAN …]     e.g. llama-3.1-70b=TP8; its own list without any
+python scripts/scan_physics.py [MODEL=PLAN …]     e.g. llama-3.1-70b=TP8; its own list without any
 """
 
 from __future__ import annotations

@@ -94,12 +94,39 @@ JUNK = (
     "true", "null",
 )  # fmt: skip
 LETTERS = st.characters(exclude_characters="\0/")
-WORDS = st.one_of(st.sampled_from(JUNK), st.sampled_from(NUMBERS), st.text(LETTERS, max_size=12), st.integers().map(str),
-    st.floats().map(str))
-OUTPUTS = st.sampled_from(("-", "out.json", "", ".", "no/dir/x", "o" * 300, "/dev/full", "t.jsonl", "./t.jsonl", "npu/gemm_0.csv",
-    "run.json", "m.csv", "\x1b[2J", "a\nb", "~nouser/x", "/"))
-COUNTED = ("num_requests", "concurrency", "num_warmups", "gpus", "nodes", "num_nodes", "num_gpus_per_node",
-    "encoder_gpus")  # a large value is a large question, no attack
+WORDS = st.one_of(
+    st.sampled_from(JUNK), st.sampled_from(NUMBERS), st.text(LETTERS, max_size=12), st.integers().map(str), st.floats().map(str)
+)
+OUTPUTS = st.sampled_from(
+    (
+        "-",
+        "out.json",
+        "",
+        ".",
+        "no/dir/x",
+        "o" * 300,
+        "/dev/full",
+        "t.jsonl",
+        "./t.jsonl",
+        "npu/gemm_0.csv",
+        "run.json",
+        "m.csv",
+        "\x1b[2J",
+        "a\nb",
+        "~nouser/x",
+        "/",
+    )
+)
+COUNTED = (
+    "num_requests",
+    "concurrency",
+    "num_warmups",
+    "gpus",
+    "nodes",
+    "num_nodes",
+    "num_gpus_per_node",
+    "encoder_gpus",
+)  # a large value is a large question, no attack
 
 
 def value_of(opt: Opt) -> st.SearchStrategy[str]:
@@ -213,8 +240,10 @@ NAMES = ("h100", "h100-sxm", "l4", "a100", "gb10", ":", "8", "2x8x", "2x", "x", 
 
 def spelled(pieces: tuple[str, ...], most: int = 6) -> st.SearchStrategy[str]:
     """Pieces of a grammar in any order."""
-    return st.one_of(st.lists(st.sampled_from(pieces), max_size=most).map("".join), st.lists(st.one_of(st.sampled_from(pieces), WORDS),
-        max_size=3).map("".join))
+    return st.one_of(
+        st.lists(st.sampled_from(pieces), max_size=most).map("".join),
+        st.lists(st.one_of(st.sampled_from(pieces), WORDS), max_size=3).map("".join),
+    )
 
 
 @st.composite
@@ -239,8 +268,11 @@ def limits(draw: Callable[[Any], Any]) -> Case:
                                      "--clock", "--image-size", "--route", "--too-long", "--expert-load", "--map",
             "--time-unit")))  # fmt: skip
         words += [flag, draw(st.one_of(spelled(LIMITS), WORDS))]
-    base = draw(st.sampled_from((("simulate", *EIGHT, "--plan", "TP1", *MADE), ("plan", *EIGHT, *MADE), ("plan", "mixtral-8x7b",
-        "--gpu", "h100:2", *MADE))))
+    base = draw(
+        st.sampled_from(
+            (("simulate", *EIGHT, "--plan", "TP1", *MADE), ("plan", *EIGHT, *MADE), ("plan", "mixtral-8x7b", "--gpu", "h100:2", *MADE))
+        )
+    )
     return Case((*base, *words, "--json", "-"))
 
 
@@ -300,8 +332,19 @@ def mutated(draw: Callable[[Any], Any], value: Any, most: int = 3) -> Any:
         elif how == 2:
             inside[key] = str(old)
         elif how == 3 and isinstance(old, (int, float)) and not isinstance(old, bool):
-            inside[key] = draw(st.sampled_from((-old, old * 2, old * 1000003, old + 1, old * 0.5 if abs(old) < 1e200 else 0, 0 * old,
-                old * 1e30 if abs(old) < 1e200 else 1)))
+            inside[key] = draw(
+                st.sampled_from(
+                    (
+                        -old,
+                        old * 2,
+                        old * 1000003,
+                        old + 1,
+                        old * 0.5 if abs(old) < 1e200 else 0,
+                        0 * old,
+                        old * 1e30 if abs(old) < 1e200 else 1,
+                    )
+                )
+            )
         elif how == 4 and isinstance(inside, dict):
             inside[draw(st.text(max_size=6))] = deepcopy(draw(ODD))
         elif how == 5 and isinstance(inside, list):
@@ -352,10 +395,18 @@ def spoiled(draw: Callable[[Any], Any], content: bytes, most: int = 3) -> bytes:
         cut = draw(st.integers(0, len(packed)))
         return packed if draw(st.booleans()) else packed[:cut] + draw(st.binary(max_size=2)) + packed[cut + draw(st.integers(0, 1)) :]
     if wrap == 1:
-        return made.decode("utf-8", "replace").encode(draw(st.sampled_from(("utf-16", "utf-16-le", "utf-32", "utf-8-sig", "latin-1"))),
-            "replace")
-    return made.rstrip(b"\n") if wrap == 2 else made.replace(b"\n", b"\r\n") if wrap == 3 else made.replace(b"\n",
-        b"\r") if wrap == 4 else made
+        return made.decode("utf-8", "replace").encode(
+            draw(st.sampled_from(("utf-16", "utf-16-le", "utf-32", "utf-8-sig", "latin-1"))), "replace"
+        )
+    return (
+        made.rstrip(b"\n")
+        if wrap == 2
+        else made.replace(b"\n", b"\r\n")
+        if wrap == 3
+        else made.replace(b"\n", b"\r")
+        if wrap == 4
+        else made
+    )
 
 
 CONFIGS = sorted(DATA.glob("models/*.json"))
@@ -434,8 +485,9 @@ def gpu(draw: Callable[[Any], Any]) -> Case:
 @st.composite
 def device(draw: Callable[[Any], Any]) -> Case:
     """Device folders with spoiled tables and figures."""
-    files = {f"npu/{path.name}": head(path, draw(st.sampled_from((3, 12,
-        10_000)))) for path in sorted((EXAMPLES / "devices/npu-1").iterdir())}
+    files = {
+        f"npu/{path.name}": head(path, draw(st.sampled_from((3, 12, 10_000)))) for path in sorted((EXAMPLES / "devices/npu-1").iterdir())
+    }
     for _ in range(draw(st.integers(1, 2))):
         name = draw(st.sampled_from(sorted(files)))
         files[name] = draw(spoiled(files[name]))
@@ -489,8 +541,9 @@ LOG = (EXAMPLES / "qwen3-8b-startup.log").read_bytes()
 @st.composite
 def log(draw: Callable[[Any], Any]) -> Case:
     """Start-up logs."""
-    return Case(("fit", "qwen3-8b", "--gpu", "h100:1", "--max-model-len", "8192", "--log", "l", "--json", "-"), {"l": draw(spoiled(LOG,
-        4))})
+    return Case(
+        ("fit", "qwen3-8b", "--gpu", "h100:1", "--max-model-len", "8192", "--log", "l", "--json", "-"), {"l": draw(spoiled(LOG, 4))}
+    )
 
 
 @st.composite
@@ -508,8 +561,10 @@ def experts(draw: Callable[[Any], Any]) -> Case:
     base = draw(st.sampled_from(([10, 1, 1, 1, 1, 1, 1, 1], [[5, 1, 1, 1, 1, 1, 1, 1], [1, 2, 3, 4, 5, 6, 7, 8]], [1] * 8)))
     content = draw(st.one_of(spoiled(dumped(base)), mutated(base).map(dumped), ODD.map(dumped)))
     plan = draw(st.sampled_from(("TP2", "TEP2", "DEP2")))
-    return Case(("simulate", "mixtral-8x7b", "--gpu", "h200:2", "--plan", plan, *MADE, "--expert-load", "e.json", "--json", "-"),
-        {"e.json": content})
+    return Case(
+        ("simulate", "mixtral-8x7b", "--gpu", "h200:2", "--plan", plan, *MADE, "--expert-load", "e.json", "--json", "-"),
+        {"e.json": content},
+    )
 
 
 TABLES = {name: head(ROOT / f"validation/{name}.csv", 3) for name in ("closed_loop", "open_loop", "request_level")}
@@ -519,8 +574,17 @@ TABLES = {name: head(ROOT / f"validation/{name}.csv", 3) for name in ("closed_lo
 def tables(draw: Callable[[Any], Any]) -> Case:
     """Measured systems."""
     content = draw(spoiled(TABLES[draw(st.sampled_from(sorted(TABLES)))], 4))
-    words = draw(st.sampled_from((("validate", "m.csv", "--json", "-"), ("validate", "m.csv", "--json", "-"), ("validate", "m.csv"),
-        ("fit-power", "m.csv"), ("fit-host", "m.csv"))))
+    words = draw(
+        st.sampled_from(
+            (
+                ("validate", "m.csv", "--json", "-"),
+                ("validate", "m.csv", "--json", "-"),
+                ("validate", "m.csv"),
+                ("fit-power", "m.csv"),
+                ("fit-host", "m.csv"),
+            )
+        )
+    )
     return Case(words, {"m.csv": content})
 
 

@@ -70,5 +70,3 @@ def cases(engines: tuple[str, ...], every: int = 1) -> Iterator[Case]:
                 started, ask = launch(setting, plan), asked(setting, plan)
                 if started.runnable and isinstance(ask, Ask):
                     yield Case(setting, plan, ask, started)
-
-

@@ -227,11 +227,7 @@ class Replica:
             admitted[number] += 1
             served.add(number)
         g.waited += 1
-        if (
-            min(busy) == 0
-            or (len(served) == len(busy) and max(busy) < self.rules.max_seqs)
-            or g.waited >= self.rules.wait
-        ):
+        if min(busy) == 0 or (len(served) == len(busy) and max(busy) < self.rules.max_seqs) or g.waited >= self.rules.wait:
             g.waited = 0
         return g.waited > 0
 

@@ -196,9 +196,11 @@ def test_only_what_the_engine_can_be_started_with_is_ranked(name: str) -> None:
 def test_hypothetical_plans_are_ranked_where_asked_for_and_told_in_one_line_else() -> None:
     usual, whole = study("experts"), study("experts, all")
     assert not whole.hypothetical and [r.plan for r in whole.ranked if not r.blocked] == [r.plan for r in usual.ranked]
-    assert whole.best is not None and whole.best.plan == usual.ranked[0].plan and {r.plan for r in whole.ranked} == {
-        r.plan for r in (*usual.ranked, *usual.hypothetical)
-    }
+    assert (
+        whole.best is not None
+        and whole.best.plan == usual.ranked[0].plan
+        and {r.plan for r in whole.ranked} == {r.plan for r in (*usual.ranked, *usual.hypothetical)}
+    )
     line = also(usual)
     best = usual.hypothetical[0]
     found = re.fullmatch(r"(\d+) layouts that vllm cannot start are up to ([\d.]+)× better \((.*); (.*) can\): --hypothetical", line)

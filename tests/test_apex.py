@@ -213,8 +213,7 @@ def test_decoder_sequences_stay_within_the_memory_of_their_cross_keys() -> None:
 def test_bidirectional_attention_costs_more_than_causal() -> None:
     bank, lengths = load_bank(load_gpu("h100-sxm")), np.array([8192.0, 16384.0])
     full, half = (
-        ATTEND[Attend][1](bank, Attend("attention", 16, 16, 64, 64, 0, "bf16", causal), lengths)[0].seconds
-        for causal in (False, True)
+        ATTEND[Attend][1](bank, Attend("attention", 16, 16, 64, 64, 0, "bf16", causal), lengths)[0].seconds for causal in (False, True)
     )
     assert (full > 1.3 * half).all() and (full < 3 * half).all()
 

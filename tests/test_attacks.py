@@ -159,8 +159,13 @@ def test_keywords_of_any_type_are_taken_or_refused_in_python_too(name: str) -> N
 
 def test_numbers_of_numpy_and_paths_are_taken(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(STANDING["t.jsonl"])
-    lengths = {"prompt_len": np.int64(64), "output_len": np.int32(6), "num_requests": np.int64(6), "request_rate": np.float32(2),
-        "price": 2.5}
+    lengths = {
+        "prompt_len": np.int64(64),
+        "output_len": np.int32(6),
+        "num_requests": np.int64(6),
+        "request_rate": np.float32(2),
+        "price": 2.5,
+    }
     assert api.simulate("llama-3.1-8b", "TP1", gpu="h100", gpus=1, **lengths).best is not None
     assert api.simulate("llama-3.1-8b", "TP1", gpu="h100:1", trace=tmp_path / "t.jsonl").best is not None
 
@@ -251,8 +256,11 @@ def test_nothing_needs_a_posix_system(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level}
-    used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in ("os",
-        "signal", "socket")}
+    used = {
+        n.attr
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in ("os", "signal", "socket")
+    }
     asked = {n.args[1].value for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "hasattr"
              and isinstance(n.args[1], ast.Constant)}  # fmt: skip
     assert not imported & POSIX and not (used & NAMES) - asked
@@ -288,6 +296,7 @@ def test_the_verbs_run_without_what_only_posix_has(words: list[str], tmp_path: P
     (tmp_path / "C:\\x\\npu/device.toml").write_bytes(STANDING["npu/device.toml"])
     code = WINDOWS.format(posix=sorted(POSIX - {"posix"}), names=sorted(NAMES - {"O_NONBLOCK", "waitpid", "wait"}))
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300,
-        check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr

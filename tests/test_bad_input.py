@@ -172,9 +172,7 @@ UNITS = [("time(us)", "time(ms)", "no row reaches more than"), ("time(us)", "tim
 
 
 @pytest.mark.parametrize(("before", "after", "told"), UNITS, ids=[after for _, after, _ in UNITS])
-def test_a_device_in_another_unit_is_not_planned_with(
-    before: str, after: str, told: str, tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_device_in_another_unit_is_not_planned_with(before: str, after: str, told: str, tmp_path: Path, capsys: Capture) -> None:
     folder = Path(shutil.copytree(EXAMPLES / "devices/npu-1", tmp_path / "npu"))
     sheet = folder / "gemm_0.csv"
     sheet.write_text(sheet.read_text().replace(before, after))
@@ -199,8 +197,10 @@ ASKED = [
     ([*ASK, "--concurrency", "9" * 20], "at most 20,000,000"),
     ([*ASK, "--request-rate", "1e-300"], "requests would last"),
     ([*ASK, "--slo", ""], "--slo: it is given without a value"),
-    (["simulate", "mixtral-8x7b", "--gpu", "h100:1", *ASK[ASK.index("--plan") :], "--expert-load", "none.json"],
-     "the file of expert counts does not exist"),
+    (
+        ["simulate", "mixtral-8x7b", "--gpu", "h100:1", *ASK[ASK.index("--plan") :], "--expert-load", "none.json"],
+        "the file of expert counts does not exist",
+    ),
 ]
 
 

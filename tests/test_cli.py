@@ -174,9 +174,7 @@ def test_options_reach_the_question() -> None:
         }
     )
     assert (
-        asked["settings"] == {"memory_fraction": 0.8, "pad": ()}
-        and asked["slos"] == ("ttft=1s",)
-        and asked["request_rate"] == float("inf")
+        asked["settings"] == {"memory_fraction": 0.8, "pad": ()} and asked["slos"] == ("ttft=1s",) and asked["request_rate"] == float("inf")
     )
 
 

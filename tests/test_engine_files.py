@@ -161,9 +161,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_file_is_one_clear_error_that_names_it(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_wrong_file_is_one_clear_error_that_names_it(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:
     old, new, told = WRONG[name]
     assert old in TEXT
     (tmp_path / "nimble.toml").write_text(TEXT.replace(old, new, 1), encoding="utf-8")

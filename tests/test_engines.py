@@ -102,12 +102,7 @@ def test_vllm_v0_is_prefill_first_with_a_synchronous_scheduler() -> None:
 def test_chunked_prefill_of_v0_mixes_under_512_tokens() -> None:
     row = settled(override(load_engine("vllm@0.6.0"), chunk=1), *H100, 8192)
     assert (row.mix, row.chunk, row.max_num_batched_tokens) == (1, 1, 512)
-    assert (
-        settled(
-            override(load_engine("vllm@0.6.0"), chunk=1, max_num_batched_tokens=2048), *H100, 8192
-        ).max_num_batched_tokens
-        == 2048
-    )
+    assert settled(override(load_engine("vllm@0.6.0"), chunk=1, max_num_batched_tokens=2048), *H100, 8192).max_num_batched_tokens == 2048
 
 
 @pytest.mark.parametrize(("gpu", "sequences", "tokens"), [(H100, 1024, 8192), (A100, 256, 2048), (L4, 256, 2048)])

@@ -59,11 +59,7 @@ H100 = ("--gpu", "h100-sxm", "--gpus", "8")
 def test_a_width_not_given_is_filled_by_replicas(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "llama-3.1-70b", *H100, "--tp", "4", "--json")
     found = json.loads(out)
-    assert (
-        code == 0
-        and found["plan"] == "2×TP4"
-        and sum(row["bytes"] for row in found["ledger"]) == found["gpu_memory_bytes"]
-    )
+    assert code == 0 and found["plan"] == "2×TP4" and sum(row["bytes"] for row in found["ledger"]) == found["gpu_memory_bytes"]
 
 
 def test_what_does_not_fit_says_why_and_what_would(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,9 +134,7 @@ def test_the_longest_request_just_fits() -> None:
 def test_the_fraction_of_the_engine_itself_comes_back(spec: str) -> None:
     found = answer("llama-3.1-8b", Cluster(load_gpu("h100-sxm"), 1), Widths(tp=1), spec)
     assert isinstance(found.found, Room)
-    assert fractions(found.found, found.engine)[found.engine.memory.budget] == pytest.approx(
-        found.engine.memory_fraction
-    )
+    assert fractions(found.found, found.engine)[found.engine.memory.budget] == pytest.approx(found.engine.memory_fraction)
 
 
 def test_only_vllm_insists_on_room_for_the_longest_request() -> None:

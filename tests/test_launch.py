@@ -58,9 +58,7 @@ def test_the_line_serves_the_model(engine: str) -> None:
     ],
 )
 @pytest.mark.parametrize("by", ["plan", "option"])
-def test_quantised_plans_name_a_checkpoint_that_has_the_format(
-    engine: str, weights: str, model: str, quantised: bool, by: str
-) -> None:
+def test_quantised_plans_name_a_checkpoint_that_has_the_format(engine: str, weights: str, model: str, quantised: bool, by: str) -> None:
     how: dict[str, Any] = {"weight_dtype": weights} if by == "option" else {}
     plan = "TP2" if by == "option" else f"TP2@{weights}"
     _, found = started("qwen3-14b", plan, gpus=2, engine=engine, **how)
@@ -216,9 +214,7 @@ def test_prompts_that_are_not_cut_bound_the_length_by_the_budget() -> None:
 )
 def test_recurrent_models_have_no_more_sequences_than_blocks(model: str, gpus: int, fraction: float, known: int) -> None:
     weights = "fp8" if gpus == 1 else None
-    setting, precision, *_ = api.ask(
-        model, gpu="h100-sxm", gpus=gpus, settings={"memory_fraction": fraction}, weight_dtype=weights, **LOAD
-    )
+    setting, precision, *_ = api.ask(model, gpu="h100-sxm", gpus=gpus, settings={"memory_fraction": fraction}, weight_dtype=weights, **LOAD)
     ask = asked(setting, parse_plan(f"TP{gpus}", precision))
     assert isinstance(ask, Ask) and ask.engine.max_num_seqs <= min(known, sure_blocks(ask.room))
     assert ask.engine.max_num_seqs > known // 2
@@ -327,9 +323,7 @@ def test_a_server_over_nodes_is_started_on_each(engine: str, tmp_path: Path) -> 
 
 def test_replicas_on_several_nodes_are_reached_by_their_addresses(tmp_path: Path) -> None:
     _, found = started("qwen3-14b", "4×TP1", gpus=2, nodes=2, engine="sglang")
-    head, other = (
-        pasted(found.script, tmp_path, NODE_RANK=str(i), NODE0="10.0.0.1", NODE1="10.0.0.2") for i in range(2)
-    )
+    head, other = (pasted(found.script, tmp_path, NODE_RANK=str(i), NODE0="10.0.0.1", NODE1="10.0.0.2") for i in range(2))
     router = next(run for run in head if "sglang_router.launch_router" in run)
     assert [w for w in router if w.startswith("http")] == [f"http://10.0.0.{n}:{p}" for n in (1, 2) for p in (8001, 8002)]
     assert [flag(run, "--host") for run in other] == ["0.0.0.0", "0.0.0.0"]

@@ -166,11 +166,7 @@ def test_shared_experts_cost_nothing_extra_in_captured_steps() -> None:
 
 
 def test_lanes_run_router_and_shared_experts_on_their_own_tokens() -> None:
-    own = [
-        op
-        for op, _ in ops_of("deepseek-ai--deepseek-v3", "DEP8")
-        if isinstance(op, Gemm) and (op.beside or op.label == "router")
-    ]
+    own = [op for op, _ in ops_of("deepseek-ai--deepseek-v3", "DEP8") if isinstance(op, Gemm) and (op.beside or op.label == "router")]
     assert own and all(op.axis is Axis.TOTAL and op.split == 8 for op in own)
 
 

@@ -46,9 +46,7 @@ LOGS = [
 
 
 @pytest.mark.parametrize(("version", "model", "weights", "peak", "other", "kv", "tokens"), LOGS)
-def test_start_up_logs_of_vllm(
-    version: str, model: str, weights: float, peak: float, other: float, kv: float, tokens: int
-) -> None:
+def test_start_up_logs_of_vllm(version: str, model: str, weights: float, peak: float, other: float, kv: float, tokens: int) -> None:
     found = fits(model, "TP1", f"vllm@{version}", 8192, memory_fraction=0.95)
     assert isinstance(found, Room)
     ledger = dict(found.ledger)
@@ -59,9 +57,7 @@ def test_start_up_logs_of_vllm(
 
 
 @pytest.mark.parametrize(("version", "model", "weights", "peak", "other", "kv", "tokens"), LOGS)
-def test_tokens_follow_from_kv_bytes(
-    version: str, model: str, weights: float, peak: float, other: float, kv: float, tokens: int
-) -> None:
+def test_tokens_follow_from_kv_bytes(version: str, model: str, weights: float, peak: float, other: float, kv: float, tokens: int) -> None:
     row = engine(f"vllm@{version}", 8192)
     pool = kv_pool(parse_plan("TP1"), stages_of(load_model(model), 1)[0], row)
     assert int(kv * GiB // pool.block_bytes) // len(pool.groups) * 16 == pytest.approx(tokens, rel=0.001)
@@ -133,9 +129,7 @@ def test_quantised_models_keep_embedding_and_head_in_16_bit() -> None:
 
 
 def test_cell_replicas_repeat_weights() -> None:
-    sizes = [
-        stage_weights(B70, parse_plan(p), stages_of(B70, 1)[0]) for p in ("TP8", "DP2TP4/TP8", "TP8/DP2TP4", "TP8/DP8")
-    ]
+    sizes = [stage_weights(B70, parse_plan(p), stages_of(B70, 1)[0]) for p in ("TP8", "DP2TP4/TP8", "TP8/DP2TP4", "TP8/DP8")]
     assert sizes == sorted(sizes)
 
 

@@ -83,9 +83,7 @@ def test_everything_that_is_written_is_a_sound_device(tmp_path: Path) -> None:
     report = check_with(tmp_path)
     sources = {cover.operator: cover.source for cover in report.covers}
     assert report.sound, report.findings
-    assert {
-        sources[name] for name in ("matrix products, 16 bit", "decode attention", "routed experts, 16 bit", "send")
-    } == {"measured"}
+    assert {sources[name] for name in ("matrix products, 16 bit", "decode attention", "routed experts, 16 bit", "send")} == {"measured"}
 
 
 def test_a_run_that_was_cut_short_goes_on_and_measures_nothing_twice(tmp_path: Path) -> None:

@@ -109,8 +109,12 @@ def test_what_cannot_be_read_says_what_is_missing(name: str, tmp_path: Path, cap
 def test_damaged_files_are_one_line(command: str, skip: int, tmp_path: Path, capsys: Capture) -> None:
     packed = bytearray(gzip.compress(b"arrived_at,num_prefill_tokens,num_decode_tokens\n" + b"1,2,3\n" * 5000))
     packed[len(packed) // 2] ^= 0xFF
-    bad = {"flip.gz": bytes(packed), "cut.gz": bytes(packed[:50]), "bad.csv": b"arrived_at,isl,osl\n1,n/a,2\n",
-           "nul.csv": b"a,b\n" + bytes(99)}
+    bad = {
+        "flip.gz": bytes(packed),
+        "cut.gz": bytes(packed[:50]),
+        "bad.csv": b"arrived_at,isl,osl\n1,n/a,2\n",
+        "nul.csv": b"a,b\n" + bytes(99),
+    }
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
         assert main(["trace", command, str(tmp_path / name), "--skip-bad", str(skip)]) == 2, name

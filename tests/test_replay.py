@@ -45,9 +45,7 @@ class Server:
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):  # one round for each request of a connection
-                size = next(
-                    int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-length")
-                )
+                size = next(int(x.split(b":")[1]) for x in head.split(b"\r\n") if x.lower().startswith(b"content-length"))
                 body = json.loads(await reader.readexactly(size))
                 number = len(self.bodies)
                 self.bodies.append(body)
@@ -364,9 +362,7 @@ def test_a_run_that_behaves_as_predicted_has_no_error() -> None:
     work = stream(12, gap=0.2, prompt=300, output=40)
     blank = [Sent(300, 40, t, t, t + 1.0, t + 2.0, [1.0], steps=40) for t in work.arrive.tolist()]
     outcome = compare(Run(tuple(blank), "open"), "llama-3.1-8b", "TP1", question).study.ranked[0].outcome
-    told = [
-        replace(s, start=a, first=b, last=c) for s, a, b, c in zip(blank, outcome.sent, outcome.first, outcome.finish)
-    ]
+    told = [replace(s, start=a, first=b, last=c) for s, a, b, c in zip(blank, outcome.sent, outcome.first, outcome.finish)]
     found = compare(Run(tuple(told), "open", warmup=2), "llama-3.1-8b", "TP1", question)
     rows = {(r.metric, r.stat): r for r in found.rows}
     assert all(abs(rows[m, s].error) < 1e-9 for m in ("ttft", "tpot", "e2el") for s in ("mean", "p99"))
@@ -412,9 +408,7 @@ def test_the_command_measures_compares_and_draws(tmp_path: Path, capsys: pytest.
     assert rows == whole["comparison"]["rows"]
 
 
-def test_a_stopped_run_is_saved_shown_and_told_by_the_exit_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stopped_run_is_saved_shown_and_told_by_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace, out = tmp_path / "t.csv", tmp_path / "run.json"
     trace.write_text("arrival_s,isl,osl\n" + "".join(f"{0.02 * i},30,5\n" for i in range(20)), encoding="utf-8")
     with serving(lambda n: "refuse" if n > 5 else "") as (url, _):

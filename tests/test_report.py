@@ -132,9 +132,7 @@ def test_memory_lines_add_up_to_the_gpu(study: Study) -> None:
 
 def test_time_by_class_adds_up_to_the_busy_time(study: Study) -> None:
     for ranked in study.ranked:
-        assert sum(gpu_seconds(ranked).values()) == pytest.approx(
-            ranked.account.busy * ranked.plan.stage_devices, rel=0.03
-        )
+        assert sum(gpu_seconds(ranked).values()) == pytest.approx(ranked.account.busy * ranked.plan.stage_devices, rel=0.03)
 
 
 def test_the_rival_is_the_heuristic_plan_unless_that_wins(study: Study) -> None:
@@ -145,12 +143,7 @@ def test_the_rival_is_the_heuristic_plan_unless_that_wins(study: Study) -> None:
 
 def test_a_simulated_plan_is_reported_without_a_funnel() -> None:
     text = render(api.simulate("llama-3.1-70b", "PP2×TP4", **QUESTION))
-    assert (
-        "simulated" in text
-        and "layouts" not in text
-        and "PP2×TP4 in detail" in text
-        and "2 with 40 + 40 layers" in text
-    )
+    assert "simulated" in text and "layouts" not in text and "PP2×TP4 in detail" in text and "2 with 40 + 40 layers" in text
 
 
 # ---- layouts -------------------------------------------------------------------------------------------------------

@@ -24,9 +24,7 @@ def test_all_thirty_layouts_of_a_70b_on_8_gpus() -> None:
     # replicas × stages × width = 8; a stage of 2^k GPUs has 2k + 1 coprime layouts: 4·1 + 3·3 + 2·5 + 1·7
     found = space("llama-3.1-70b", 8)
     assert len(found.plans) == 30
-    assert {"TP8", "2×TP4", "PP2×TP4", "DP2TP4/TP8", "TP8/DP8", "8×TP1", "PP8×TP1"} <= {
-        p.shorthand for p in found.plans
-    }
+    assert {"TP8", "2×TP4", "PP2×TP4", "DP2TP4/TP8", "TP8/DP8", "8×TP1", "PP8×TP1"} <= {p.shorthand for p in found.plans}
 
 
 @pytest.mark.parametrize(

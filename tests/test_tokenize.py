@@ -308,9 +308,7 @@ def test_a_name_is_looked_up_in_the_cache_and_never_fetched_unasked(
     [("none/here/tokenizer.json", "", "does not exist"), (".", "", "holds no tokenizer.json"), ("t.json", "{}", "is no tokenizer"),
      ("t.json", "\udcff", "not UTF-8")],
 )  # fmt: skip
-def test_what_is_no_tokenizer_is_named(
-    name: str, text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_tokenizer_is_named(name: str, text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tokenizers")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.json").write_bytes(text.encode("utf-8", "surrogateescape"))

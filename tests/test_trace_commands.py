@@ -70,9 +70,7 @@ def test_gzip_byte_order_mark_and_line_ends(tmp_path: Path, end: str) -> None:
     assert (found.arrive.tolist(), found.prompt.tolist(), found.fmt) == ([1.5, 3.0], [7, 9], "vidur")
 
 
-BROKEN = (
-    "".join(GOOD % (i * 10**9) for i in range(3)) + "{oops\n" + GOOD % 5e9 + GOOD.replace("10", "0") % 6e9 + "[1]\n"
-)
+BROKEN = "".join(GOOD % (i * 10**9) for i in range(3)) + "{oops\n" + GOOD % 5e9 + GOOD.replace("10", "0") % 6e9 + "[1]\n"
 
 
 def test_lines_that_cannot_be_used_are_passed_over_and_named(tmp_path: Path) -> None:
@@ -81,9 +79,7 @@ def test_lines_that_cannot_be_used_are_passed_over_and_named(tmp_path: Path) -> 
     assert [fault.split(":")[1] for fault in found.faults] == ["4", "6", "7"]
 
 
-@pytest.mark.parametrize(
-    ("skip", "told"), [(0, "t:4: not JSON.*--skip-bad N"), (2, "t:7: more than 2 lines cannot be used")]
-)
+@pytest.mark.parametrize(("skip", "told"), [(0, "t:4: not JSON.*--skip-bad N"), (2, "t:7: more than 2 lines cannot be used")])
 def test_more_broken_lines_than_allowed_name_the_next_one(tmp_path: Path, skip: int, told: str) -> None:
     with pytest.raises(InputError, match=told):
         read_requests(file_of(tmp_path, BROKEN), skip=skip)
@@ -106,9 +102,7 @@ def test_a_line_is_counted_once_whatever_else_its_block_holds(tmp_path: Path) ->
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(16, 200))
 def test_exactly_the_good_lines_are_read(tmp_path_factory, good: list[bool], block: int) -> None:
-    path = file_of(
-        tmp_path_factory.mktemp("g"), "".join(GOOD % (i * 10**9) if g else "{]\n" for i, g in enumerate(good))
-    )
+    path = file_of(tmp_path_factory.mktemp("g"), "".join(GOOD % (i * 10**9) if g else "{]\n" for i, g in enumerate(good)))
     usual, stream.BLOCK = stream.BLOCK, block
     try:
         arrive = read_requests(path, skip=len(good)).arrive.tolist() if any(good) else []
@@ -145,9 +139,7 @@ def test_a_session_of_tools_grows_by_what_was_said(tmp_path: Path) -> None:
 
 def test_sub_requests_follow_each_other(tmp_path: Path) -> None:
     parts = [{"input_toks": 5, "output_toks": 2, "tool_duration_ns": 10**9}, {"input_toks": 9, "output_toks": 3}]
-    found = read_requests(
-        file_of(tmp_path, json.dumps({"session_id": 1, "arrival_time_ns": 10**9, "sub_requests": parts}))
-    )
+    found = read_requests(file_of(tmp_path, json.dumps({"session_id": 1, "arrival_time_ns": 10**9, "sub_requests": parts})))
     assert (found.arrive.tolist(), found.prompt.tolist()) == ([1.0, 2.0], [5, 9])
 
 
@@ -256,13 +248,7 @@ def test_choosing_requests_keeps_their_prefixes() -> None:
 def test_limits_hold_and_nothing_else_goes() -> None:
     load = stamped(2000)
     kept = filtered(load, Limits(min_prompt=50, max_prompt=500, min_output=20, max_output=80, max_context=520))
-    fits = (
-        (load.prompt >= 50)
-        & (load.prompt <= 500)
-        & (load.output >= 20)
-        & (load.output <= 80)
-        & (load.prompt + load.output <= 520)
-    )
+    fits = (load.prompt >= 50) & (load.prompt <= 500) & (load.output >= 20) & (load.output <= 80) & (load.prompt + load.output <= 520)
     assert 0 < kept.size < load.size and kept.size == int(fits.sum()) and np.array_equal(kept.arrive, load.arrive[fits])
 
 
@@ -275,11 +261,7 @@ def test_a_window_of_time_starts_at_zero() -> None:
 def test_a_random_share_is_seeded() -> None:
     load = stamped(4000)
     once, again, other = (filtered(load, Limits(share=0.25), seed) for seed in (1, 1, 2))
-    assert (
-        same(once, again)
-        and not np.array_equal(once.prompt, other.prompt)
-        and once.size == pytest.approx(1000, abs=110)
-    )
+    assert same(once, again) and not np.array_equal(once.prompt, other.prompt) and once.size == pytest.approx(1000, abs=110)
 
 
 def test_nothing_left_is_an_error() -> None:
@@ -291,9 +273,7 @@ def test_scaled_rate_and_lengths() -> None:
     load = stamped(500)
     fast = scaled(load, rate=5.0, prompt=2.0, output=0.001)
     assert describe(fast).arrivals.rate == pytest.approx(5.0) and np.array_equal(fast.prompt, 2 * load.prompt)  # type: ignore[union-attr]
-    assert set(fast.output.tolist()) == {1} and np.allclose(
-        np.diff(scaled(load, rate=2.5).arrive), 2 * np.diff(fast.arrive)
-    )
+    assert set(fast.output.tolist()) == {1} and np.allclose(np.diff(scaled(load, rate=2.5).arrive), 2 * np.diff(fast.arrive))
 
 
 def test_prefixes_go_when_prompts_change() -> None:

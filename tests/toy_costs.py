@@ -90,9 +90,7 @@ def costs(toy: Toy) -> Costs:
     )
 
 
-def plain(
-    stages: int = 1, step: float = 1.0, kinds: tuple[float, float] = (1.0, 1.0), max_seqs: int = 16, tokens: int = 4096
-) -> Costs:
+def plain(stages: int = 1, step: float = 1.0, kinds: tuple[float, float] = (1.0, 1.0), max_seqs: int = 16, tokens: int = 4096) -> Costs:
     """Tables in which every step takes `step`·kinds[kind] seconds on each stage, whatever it holds."""
     toy = costs(Toy(stages=stages, max_seqs=max_seqs, tokens=tokens))
     flat = {name: np.zeros_like(getattr(toy, name)) for name in _TIMED}

@@ -371,9 +371,7 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
     the budget grows to hold the longest request, or the user's own smaller one is refused.  Sequences stay within the
     budget where the engine wants that.
     """
-    large = gpu_memory >= row.large_gpu_bytes and not (
-        row.large_gpu_excludes and row.large_gpu_excludes in gpu_name.lower()
-    )
+    large = gpu_memory >= row.large_gpu_bytes and not (row.large_gpu_excludes and row.large_gpu_excludes in gpu_name.lower())
     tokens = row.large_max_num_batched_tokens if large else row.max_num_batched_tokens
     sequences = row.large_max_num_seqs if large else row.max_num_seqs
     if not row.chunk and row.length_budget:

@@ -81,6 +81,7 @@ class Cluster:
 
 # ---- reading ------------------------------------------------------------------------------------------------------
 
+
 def _link(data: Mapping[str, Any], key: str, where: str) -> Link:
     table, at = table_at(data, key, where), f"{where} [{key}]"
     span = table.get("span", 0) if key == "link" else sys.maxsize

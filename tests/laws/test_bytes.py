@@ -77,6 +77,5 @@ def test_a_trace_that_is_read(tmp_path: Path) -> None:
     assert per_request(lambda path: describe(read_requests(path)), tmp_path) < 90.0
 
 
-
 def test_prefix_blocks_are_held_as_one_array(tmp_path: Path) -> None:
     assert per_request(read_trace, tmp_path, hashes=True) < 110.0

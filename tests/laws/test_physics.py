@@ -43,9 +43,7 @@ def test_experts_in_few_bits_are_never_slower_at_small_batch(steps: dict[tuple[s
     assert not beyond(rows, 1.0)
 
 
-def test_a_better_gpu_of_one_family_is_never_slower(
-    steps: dict[tuple[str, str, str], light.Step], request: pytest.FixtureRequest
-) -> None:
+def test_a_better_gpu_of_one_family_is_never_slower(steps: dict[tuple[str, str, str], light.Step], request: pytest.FixtureRequest) -> None:
     plan = light.KINDS[request.node.callspec.params["steps"]]
     rows = {
         (gpu, source, weights): light.slower(step, steps[light.FAMILIES[gpu], source, weights])

@@ -147,9 +147,7 @@ def test_round_robin_replicas_are_separate_machines(world: World) -> None:
     asked, n = world.requests, world.replicas
     whole = World(asked, world.rules, world.host, world.costs, world.blocks, n, world.lanes, 0).run()
     for r in range(min(n, len(asked.prompt))):
-        mine = asked._replace(
-            arrive=asked.arrive[r::n].copy(), prompt=asked.prompt[r::n].copy(), output=asked.output[r::n].copy()
-        )
+        mine = asked._replace(arrive=asked.arrive[r::n].copy(), prompt=asked.prompt[r::n].copy(), output=asked.output[r::n].copy())
         alone = World(mine, world.rules, world.host, world.costs, world.blocks, 1, world.lanes, 0).run()
         assert np.array_equal(whole.finish[r::n], alone.finish)
 

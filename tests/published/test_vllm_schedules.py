@@ -40,10 +40,7 @@ def test_the_twin_forms_vllms_steps(kind: tuple[tuple[str, int], ...]) -> None:
     for case in of_kind(kind):
         requests, rules, blocks = world(case)
         done = naive.simulate(requests, rules, toy.NO_HOST, COSTS, blocks)
-        mine = [
-            [s.begin, sorted([[x.index, 1] for x in s.decodes] + [[c.sequence.index, c.tokens] for c in s.chunks])]
-            for s in done.steps
-        ]
+        mine = [[s.begin, sorted([[x.index, 1] for x in s.decodes] + [[c.sequence.index, c.tokens] for c in s.chunks])] for s in done.steps]
         assert mine == [[begin, sorted(held)] for begin, held in case["steps"]]
         assert done.column("preempted") == case["thrown"]
 

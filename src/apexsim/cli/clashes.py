@@ -24,9 +24,7 @@ def _all_to_stdout(given: Given) -> bool:
     return given.get("json") == "-" and "output" not in given
 
 
-REPORT = tuple(
-    Clash(name, _all_to_stdout, "no report is written beside --json -", "add --output FILE") for name in ("top", "all")
-)
+REPORT = tuple(Clash(name, _all_to_stdout, "no report is written beside --json -", "add --output FILE") for name in ("top", "all"))
 
 
 def _replay(*groups: str, apart: tuple[str, ...]) -> tuple[str, ...]:

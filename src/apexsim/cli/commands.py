@@ -117,9 +117,7 @@ Examples:
 
   apexsim validate measured.csv --json errors.json
 """
-Files = Annotated[
-    list[str], typer.Argument(help="CSV files of measured systems.", metavar="FILE...", show_default=False)
-]
+Files = Annotated[list[str], typer.Argument(help="CSV files of measured systems.", metavar="FILE...", show_default=False)]
 MeasuredFile = Annotated[str, typer.Argument(help="CSV file of measured systems.", metavar="FILE", show_default=False)]
 Filter = Annotated[str, typer.Argument(help="Only names that hold this text.", metavar="[FILTER]", show_default=False)]
 SchemaName = Annotated[

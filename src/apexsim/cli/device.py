@@ -72,9 +72,7 @@ def add(folder: Folder, **given: Any) -> None:
     if target.exists() and target.samefile(located(folder)):
         raise InputError(f"the device '{name}' is this folder itself", folder, "give another --name")
     if target.exists() and not given["force"]:
-        raise InputError(
-            f"a device '{name}' is there already", str(target), "give --force to replace it, or another --name"
-        )
+        raise InputError(f"a device '{name}' is there already", str(target), "give --force to replace it, or another --name")
     _copy(located(folder), target)
     say(f"apexsim: kept in {target}; use it as --gpu {name}")
 

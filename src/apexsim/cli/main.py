@@ -30,9 +30,7 @@ from apexsim.errors import Infeasible, InputError, Stopped, shortened
 from apexsim.examples import packaged
 
 BAD_INPUT, INFEASIBLE = 2, 3
-USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[
-    2
-]  # the parent of all complaints about usage, whoever supplies it
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # the parent of all complaints about usage, whoever supplies it
 
 SIMULATING = ("plan", "simulate", "apex", "validate")  # always, where the input is sound
 
@@ -51,9 +49,7 @@ def _version(wanted: bool) -> None:
 
 
 def _top(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Options before a command."""
 

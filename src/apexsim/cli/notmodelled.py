@@ -92,8 +92,11 @@ NOT_MODELLED = (
 # Nothing is asked for that is not simulated: they switch off what is not modelled.
 SWITCHED_OFF = ("--disable-radix-cache",)
 WITHOUT_OPTION = (
-    ("sessions", "The turns of a conversation are requests like others; users do not wait for an answer before the next turn, except in "
-     "a closed loop."),
+    (
+        "sessions",
+        "The turns of a conversation are requests like others; users do not wait for an answer before the next turn, except in "
+        "a closed loop.",
+    ),
     ("GPUs of several kinds in one plan", "All GPUs of a cluster are alike; compare clusters with one command each."),
     ("the network to the clients", "Times are those at the server's door."),
     ("start, failure and scaling of servers", "All servers run from the first request to the last."),

@@ -168,9 +168,7 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
     names = {opt.name for group in (*QUESTION.values(), WIDTHS, AXES) for opt in group}
     asked = {name: value for name, value in given.items() if name in names}
-    eager, chunk, whole = (
-        asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill")
-    )
+    eager, chunk, whole = (asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill"))
     if chunk and whole:
         raise InputError("chunked prefill is both enabled and disabled", "--enable-chunked-prefill", "drop one")
     asked["settings"] = {

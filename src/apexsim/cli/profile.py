@@ -93,9 +93,7 @@ def _gpu(name: str) -> Gpu:
     try:
         return load_gpu(name)
     except InputError as error:
-        raise InputError(
-            error.what, "--gpu", "say what it is most like, or give a .toml file with its figures"
-        ) from None
+        raise InputError(error.what, "--gpu", "say what it is most like, or give a .toml file with its figures") from None
 
 
 def described(gpu: Gpu) -> str:
@@ -108,9 +106,7 @@ def described(gpu: Gpu) -> str:
             lender = gpu.kernels or gpu.borrow
             head = [f'name = "{gpu.name}-measured"', *([f'borrow = "{lender}"'] if lender else [])]
             return "\n".join([*head, own])
-    raise InputError(
-        f"no figures of {gpu.name} to copy", "--gpu", "name a GPU of the catalogue, or put a device.toml into --out"
-    )
+    raise InputError(f"no figures of {gpu.name} to copy", "--gpu", "name a GPU of the catalogue, or put a device.toml into --out")
 
 
 HELP = {f"profile {what}": TEXT.format(what=what, subject=subject) for what, subject in SUBJECT.items()}

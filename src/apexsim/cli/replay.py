@@ -92,9 +92,7 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
 
     if given["url"] is None:
         raise InputError("no server", "--url", "give its address, e.g. http://localhost:8000")
-    target = Target(
-        given["url"], given["model"], given["api"], os.environ.get("OPENAI_API_KEY", ""), _extra(given["extra_body"])
-    )
+    target = Target(given["url"], given["model"], given["api"], os.environ.get("OPENAI_API_KEY", ""), _extra(given["extra_body"]))
     kind = given["prompts"] or ("ids" if given["api"] == "completions" else "text")
     work = _workload(path, given)
     prompts = Prompts(work, kind, given["seed"] or 0, given["unique_prompts"])
@@ -105,9 +103,7 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
             predicted(work, given["config"] or given["model"], given["plan"], asked)
     with Progress() as progress:
         progress(0, work.size, "requests")
-        return send(
-            work, target, prompts, Patience(given["timeout"], given["max_failures"], given["num_warmups"]), progress
-        )
+        return send(work, target, prompts, Patience(given["timeout"], given["max_failures"], given["num_warmups"]), progress)
 
 
 def _workload(path: str, given: dict[str, Any]) -> Workload:

@@ -58,8 +58,13 @@ CLUSTER = (
         "Default: what the GPU's file assumes; the answer says it.", "SPEED"),
     Opt("pcie", str, None, "PCIe slot of each GPU: x8, gen4, 4.0x16. Default: as wide as the card.", "SLOT"),
 )  # fmt: skip
-PRESET = Opt("workload", str, None, "Requests with the lengths of a known use: chat, rag, code, summary, agent, reasoning … (see: apexsim "
-             "workloads), or of a .toml file.", "NAME")
+PRESET = Opt(
+    "workload",
+    str,
+    None,
+    "Requests with the lengths of a known use: chat, rag, code, summary, agent, reasoning … (see: apexsim workloads), or of a .toml file.",
+    "NAME",
+)
 WORKLOAD = (
     Opt("trace", str, None, "Requests from a file: APEX JSONL (ns), Azure CSV, Mooncake JSONL …, detected.", "FILE"),
     PRESET,
@@ -111,8 +116,13 @@ PRECISION = (
     Opt("activation_dtype", str, None, "Default: what the weights' kernels take.", "DTYPE"),
     Opt("dtype", str, None, "Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.", "DTYPE"),
     Opt("kv_dtype", str, None, "KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.", "DTYPE"),
-    Opt("expert_load", str, None, "Load of experts: power_law_1.2 (default; balanced with one expert per token), … or a .json "
-        "of counts.", "LOAD"),
+    Opt(
+        "expert_load",
+        str,
+        None,
+        "Load of experts: power_law_1.2 (default; balanced with one expert per token), … or a .json of counts.",
+        "LOAD",
+    ),
 )
 AXES = (
     Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
@@ -139,14 +149,27 @@ REPORT = (
     Opt("top", int, 10, "Plans shown.", "K", least=1),
     Opt("all", bool, False, "Show every plan with every statistic."),
 )
-JSON = Opt("json", str, None, "Write all results as JSON (docs/json.md); - (or nothing) is standard output, which then holds nothing "
-           "else, of a failure too.", "[PATH]", bare="-", writes=True)
+JSON = Opt(
+    "json",
+    str,
+    None,
+    "Write all results as JSON (docs/json.md); - (or nothing) is standard output, which then holds nothing else, of a failure too.",
+    "[PATH]",
+    bare="-",
+    writes=True,
+)
 OUTPUT = (
     JSON,
     Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o"), writes=True),
 )
-RAY = Opt("ray", str, None, "Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).", "[ADDRESS]",
-          bare="local")
+RAY = Opt(
+    "ray",
+    str,
+    None,
+    "Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).",
+    "[ADDRESS]",
+    bare="local",
+)
 WORKERS = (Opt("workers", int, 0, "Threads, or tasks of Ray, at once; 0 takes the cores there are.", "N", least=0, most=1024), RAY)
 WIDTHS = (
     Opt("tp", int, None, "Tensor parallel width of attention; replicas fill the rest.", "T", least=1,
@@ -182,8 +205,14 @@ SIZED_USERS = (
 )  # fmt: skip
 STORED = tuple(opt for opt in PRECISION if opt.name not in ("activation_dtype", "expert_load"))
 SIZED_OUTPUT = (
-    Opt("log", str, None, "Hold the prediction against a start-up log, line by line; settings that are not given here are taken from it. "
-        "- reads standard input.", "FILE"),
+    Opt(
+        "log",
+        str,
+        None,
+        "Hold the prediction against a start-up log, line by line; settings that are not given here are taken from it. "
+        "- reads standard input.",
+        "FILE",
+    ),
     JSON,
 )
 LIST_JSON = (JSON,)
@@ -197,8 +226,15 @@ TRACE_FILE = (
 )
 TRACE_OUTPUT = (
     Opt("to", str, "apex", "Format: apex, azure, mooncake, vidur, llmservingsim or request-log.", "NAME"),
-    Opt("output", str, None, "Write to a file, replaced in one step. Default: standard output.", "PATH", flags=("--output", "-o"),
-        writes=True),
+    Opt(
+        "output",
+        str,
+        None,
+        "Write to a file, replaced in one step. Default: standard output.",
+        "PATH",
+        flags=("--output", "-o"),
+        writes=True,
+    ),
 )
 TRACE_DESCRIBED = (
     JSON,
@@ -213,16 +249,36 @@ TRACE_MADE = (
     Opt("lengths", str, "lognormal", "Distribution of lengths: lognormal, gamma or uniform.", "NAME"),
     Opt("like", str, None, "Draw pairs of lengths, rate and burstiness from a trace instead.", "FILE"),
     Opt("num_requests", int, 1024, "Requests.", "N", least=1, most=100_000_000),
-    Opt("request_rate", float, None, "Mean requests per second. Default: that of --like; else all at once.", "R", least=0, above=True,
-        endless=True),
-    Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier. Default: that of "
-        "--like; else 1.", "B", least=0, above=True),
+    Opt(
+        "request_rate",
+        float,
+        None,
+        "Mean requests per second. Default: that of --like; else all at once.",
+        "R",
+        least=0,
+        above=True,
+        endless=True,
+    ),
+    Opt(
+        "burstiness",
+        float,
+        None,
+        "Shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier. Default: that of --like; else 1.",
+        "B",
+        least=0,
+        above=True,
+    ),
     Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1, tokens=True),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
 )
 TRACE_TEXTS = (
-    Opt("tokenizer", str, None, "A tokenizer.json, a folder that holds one, or a hub name in the local cache; needs the extra "
-        "'tokenize'.", "NAME"),
+    Opt(
+        "tokenizer",
+        str,
+        None,
+        "A tokenizer.json, a folder that holds one, or a hub name in the local cache; needs the extra 'tokenize'.",
+        "NAME",
+    ),
     Opt("download", bool, False, "Fetch the tokenizer from the hub where the cache has none."),
     Opt("chars_per_token", float, None, "Without a tokenizer: estimate by characters; 4 is usual for English.", "X", least=0, above=True),
     Opt("tokens_per_word", float, None, "Without a tokenizer: estimate by words; 1.3 is usual for English.", "X", least=0, above=True),
@@ -277,8 +333,15 @@ APEX_WORKLOAD = (
     Opt("prompt_len", int, 2048, "Without a trace: prompt tokens.", "N", least=1, most=MOST_TOKENS),
     Opt("output_len", int, 128, "Without a trace: output tokens.", "N", least=1, most=MOST_TOKENS),
     Opt("num_requests", int, 1024, "Without a trace: requests, all at once.", "N", least=1, most=20_000_000),
-    Opt("audio_seconds", float, None, "Whisper: length of each recording, cut into windows of 30 s, each a request.", "S",
-        least=0, above=True),
+    Opt(
+        "audio_seconds",
+        float,
+        None,
+        "Whisper: length of each recording, cut into windows of 30 s, each a request.",
+        "S",
+        least=0,
+        above=True,
+    ),
     Opt("image_size", int, None, "CLIP: pixels a side. Default: the model's.", "PX", least=1, most=8192),
     Opt("disable_ray", bool, False, "Search on one thread."),
     RAY,
@@ -301,8 +364,15 @@ KEPT = (
     Opt("force", bool, False, "Replace a device of this name."),
 )
 PROFILED = (
-    Opt("out", str, REQUIRED, "Device folder to write; what it holds already is kept and not measured again.", "DIR",
-        writes=True, folder=True),
+    Opt(
+        "out",
+        str,
+        REQUIRED,
+        "Device folder to write; what it holds already is kept and not measured again.",
+        "DIR",
+        writes=True,
+        folder=True,
+    ),
     Opt("gpu", str, None, "What the accelerator is, where its own name is not in the catalogue.", "NAME"),
     Opt("dtype", str, "bf16", "Formats of matrix products, with commas: bf16, fp16, fp32.", "LIST"),
     Opt("tolerance", float, 0.05, "Error of interpolation above which a size is measured between two.", "X", least=0.001, most=1),
@@ -352,8 +422,28 @@ POWER_FITTING = (
     Opt("prompt_scale", float, 1.0, "Multiplies the prompt lengths that are assumed.", "X", least=0, above=True),
     Opt("simulated", bool, False, "Judge simulated runs too, not only measured throughput."),
 )
-LISTS = ("gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "max_num_seqs",
-         "max_num_batched_tokens", "gpu_memory_utilization", "block_size", "kv_dtype", "weight_dtype", "route", "tp", "pp", "dp", "ep")
+LISTS = (
+    "gpu",
+    "gpus",
+    "nodes",
+    "engine",
+    "request_rate",
+    "concurrency",
+    "prompt_len",
+    "output_len",
+    "num_requests",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "block_size",
+    "kv_dtype",
+    "weight_dtype",
+    "route",
+    "tp",
+    "pp",
+    "dp",
+    "ep",
+)
 
 
 def _listed(groups: Groups) -> Groups:
@@ -365,7 +455,11 @@ COMMANDS: dict[str, Groups] = {
     "plan": _listed({**QUESTION, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
     "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
     "fit": {
-        "Cluster": CLUSTER, "Layout": (*WIDTHS, SIZED_PLAN), "Users": SIZED_USERS, "Engine": SIZED_ENGINE, "Precision": STORED,
+        "Cluster": CLUSTER,
+        "Layout": (*WIDTHS, SIZED_PLAN),
+        "Users": SIZED_USERS,
+        "Engine": SIZED_ENGINE,
+        "Precision": STORED,
         "Output": SIZED_OUTPUT,
     },
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
@@ -378,8 +472,12 @@ COMMANDS: dict[str, Groups] = {
     "fit-host": {"Fit": FITTING},
     "fit-power": {"Fit": POWER_FITTING},
     "replay": {
-        "Server": REPLAY_SERVER, "Load": REPLAY_LOAD, "Prediction": REPLAY_PREDICTION, "Engine": ENGINE,
-        "Precision": PRECISION, "Output": REPLAY_OUTPUT,
+        "Server": REPLAY_SERVER,
+        "Load": REPLAY_LOAD,
+        "Prediction": REPLAY_PREDICTION,
+        "Engine": ENGINE,
+        "Precision": PRECISION,
+        "Output": REPLAY_OUTPUT,
     },
     "trace describe": {"File": TRACE_FILE, "Output": TRACE_DESCRIBED},
     "trace convert": {"File": TRACE_FILE, "Output": TRACE_OUTPUT},

@@ -72,9 +72,7 @@ Examples:
 
   apexsim trace tokenize examples/conversations.json --tokens-per-word 1.3 --turns all --to mooncake
 """
-File = Annotated[
-    str, typer.Argument(help="Trace: CSV, JSON lines or JSON, also as .gz.", metavar="FILE", show_default=False)
-]
+File = Annotated[str, typer.Argument(help="Trace: CSV, JSON lines or JSON, also as .gz.", metavar="FILE", show_default=False)]
 
 Texts = Annotated[
     str, typer.Argument(help="Dataset of texts: JSON, JSON lines, CSV or plain text, also as .gz.", metavar="DATASET", show_default=False)

@@ -46,13 +46,9 @@ def read_device(folder: Path) -> Device:
     for path in sorted(folder.glob("*.csv")):
         kind, clock = kind_of(path)
         if kind not in SHEETS:
-            findings.append(
-                Finding(NOTE, path.name, "not read: no operator of this name", f"known: {', '.join(SHEETS)}")
-            )
+            findings.append(Finding(NOTE, path.name, "not read: no operator of this name", f"known: {', '.join(SHEETS)}"))
         elif clock:
-            findings.append(
-                Finding(NOTE, path.name, f"not read: measured at {clock} MHz; only the default clock (_0) is")
-            )
+            findings.append(Finding(NOTE, path.name, f"not read: measured at {clock} MHz; only the default clock (_0) is"))
         else:
             sheet, found = read_sheet(path)
             findings += found
@@ -96,9 +92,7 @@ def tables_of(device: Device) -> dict[str, dict[tuple[str, ...], Table]]:
         for family, table in MAKE[sheet.kind](sheet):
             known = out.setdefault(family, {})
             if table.key in known:
-                raise InputError(
-                    f"{known[table.key].origin} holds the same operator and format", sheet.path.name, "keep one"
-                )
+                raise InputError(f"{known[table.key].origin} holds the same operator and format", sheet.path.name, "keep one")
             known[table.key] = table
     return out
 
@@ -112,9 +106,7 @@ def _grid(sheet: Sheet, pick: Array, axes: Iterable[Array]) -> tuple[Array, list
         places.append(np.asarray(place).reshape(-1))
     shape = tuple(len(size) for size in sizes)
     if np.prod(shape, dtype=float) > CELLS:
-        raise InputError(
-            f"the sizes span a grid of {' × '.join(map(str, shape))} cells", sheet.path.name, "measure on common sizes"
-        )
+        raise InputError(f"the sizes span a grid of {' × '.join(map(str, shape))} cells", sheet.path.name, "measure on common sizes")
     flat = np.ravel_multi_index(tuple(places), shape)
     order = np.lexsort((sheet.seconds[pick], flat))
     cell, first, count = np.unique(flat[order], return_index=True, return_counts=True)

@@ -97,9 +97,7 @@ def _described(gpu: Gpu) -> Iterator[Finding]:
     )  # fmt: skip
     for key, value, least, most, unit in ranges:
         if not least <= value <= most:
-            yield Finding(
-                WARNING, where, f"{key} = {value:g} {unit} is unusual", f"most lie between {least:g} and {most:g}"
-            )
+            yield Finding(WARNING, where, f"{key} = {value:g} {unit} is unusual", f"most lie between {least:g} and {most:g}")
     if gpu.kernels:
         yield Finding(ERROR, where, "key 'kernels' is not for device folders", "drop it; borrow = names a relative")
     if gpu.borrow and gpu.borrow not in systems():
@@ -131,9 +129,7 @@ def work_of(sheet: Sheet) -> tuple[Array, Array]:
     formula = {"mha": prefill_work, "bimha": encoder_work, "decode": decode_work}[sheet.kind]
     for i in range(len(sheet.line)):
         shape = Heads(int(c["num_heads"][i]), int(kv_heads[i]), int(c["head_size"][i]), int(c["window"][i]))
-        f, b = formula(
-            c["batch_size"][i : i + 1], c["seq_len"][i : i + 1], shape, 2.0 if sheet.dtype[i] == "bf16" else 1.0
-        )
+        f, b = formula(c["batch_size"][i : i + 1], c["seq_len"][i : i + 1], shape, 2.0 if sheet.dtype[i] == "bf16" else 1.0)
         flop[i], nbytes[i] = f[0], b[0]
     return flop, nbytes
 
@@ -156,15 +152,9 @@ def _speed(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:
     if many:
         unit = next((u for u, f in (("ms", 1e3), ("s", 1e6)) if TOO_SLOW < used[best] / f <= TOO_FAST), "")
         hint = f"are the times in {unit}?" if unit else "check the columns, the unit and the peaks in device.toml"
-        yield Finding(
-            ERROR, sheet.where(best), f"{used[best]:.3g} times the {what}'s speed; {many} rows above {TOO_FAST}", hint
-        )
+        yield Finding(ERROR, sheet.where(best), f"{used[best]:.3g} times the {what}'s speed; {many} rows above {TOO_FAST}", hint)
     elif used[best] < TOO_SLOW:
-        hint = (
-            "are the times in ns?"
-            if used[best] * 1e3 <= TOO_FAST and used[best] * 1e3 > 0.1
-            else "check the unit; time longer sizes"
-        )
+        hint = "are the times in ns?" if used[best] * 1e3 <= TOO_FAST and used[best] * 1e3 > 0.1 else "check the unit; time longer sizes"
         hint = "check the units of size and time" if sheet.kind in COLLECTIVES else hint
         absurd = used[best] < NEVER and sheet.seconds[best] > FLAT * sheet.seconds.min()
         level = ERROR if absurd else WARNING
@@ -228,9 +218,7 @@ def _curves(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:
         if found:
             named = ", ".join(str(sheet.line[row]) for row in sorted(found)[:NAMED])
             more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-            yield Finding(
-                WARNING, f"{sheet.path.name} line {named}{more}", what, "measure again, or leave the rows out"
-            )
+            yield Finding(WARNING, f"{sheet.path.name} line {named}{more}", what, "measure again, or leave the rows out")
 
 
 def _axis(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:
@@ -243,15 +231,11 @@ def _axis(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:
     wide = np.flatnonzero(size[1:] > GAP * size[:-1])
     if wide.size:
         gaps = ", ".join(f"{size[i] / scale:g} to {size[i + 1] / scale:g}{unit}" for i in wide[:NAMED])
-        yield Finding(
-            WARNING, sheet.path.name, f"gaps in {along}: {gaps}", "times there are interpolated over a wide range"
-        )
+        yield Finding(WARNING, sheet.path.name, f"gaps in {along}: {gaps}", "times there are interpolated over a wide range")
     ends = [f"{side} {value / scale:g}{unit}" for side, value, bad in
             (("below", size[0], size[0] > first), ("above", size[-1], size[-1] < last)) if bad]  # fmt: skip
     if ends:
-        yield Finding(
-            NOTE, sheet.path.name, f"{along} {' and '.join(ends)} was not timed", "times there are extrapolated"
-        )
+        yield Finding(NOTE, sheet.path.name, f"{along} {' and '.join(ends)} was not timed", "times there are extrapolated")
 
 
 CHECKS: tuple[Callable[[Sheet, Gpu, Peaks], Iterator[Finding]], ...] = (_speed, _swapped, _curves, _axis)
@@ -293,9 +277,7 @@ def _covers(gpu: Gpu, tables: Mapping[str, Mapping[tuple[str, ...], Table]]) -> 
             yield Cover(name, "transferred", f"utilisation of {gpu.borrow}, peaks of {gpu.name}")
         else:
             yield Cover(name, "roofline", "2 µs + the longer of FLOP and bytes at fixed shares of the peaks")
-    yield Cover(
-        "element-wise kernels, network", "roofline", "bytes / bandwidth; latency + bytes / bandwidth of the network"
-    )
+    yield Cover("element-wise kernels, network", "roofline", "bytes / bandwidth; latency + bytes / bandwidth of the network")
 
 
 def _range(table: Table) -> str:

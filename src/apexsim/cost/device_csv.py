@@ -187,9 +187,7 @@ def _places(header: list[str], columns: Mapping[str, Column], reading: _Reading)
     for name, column in columns.items():
         if name not in names:
             if column.default is None:
-                reading.add(
-                    ERROR, f"column '{name}' ({column.meaning}) is missing", 1, nearest(name, names) if names else ""
-                )
+                reading.add(ERROR, f"column '{name}' ({column.meaning}) is missing", 1, nearest(name, names) if names else "")
             places[name] = _Place(-1, 1.0)
             continue
         index, unit = names[name]
@@ -249,14 +247,10 @@ def _number(cells: list[str], name: str, column: Column, place: _Place, reading:
         return None
     value = float(text) * place.factor
     if not math.isfinite(value):
-        reading.add(
-            ERROR, f"'{text}' in column {name} is not finite", line, "leave the row out where nothing was measured"
-        )
+        reading.add(ERROR, f"'{text}' in column {name} is not finite", line, "leave the row out where nothing was measured")
         return None
     if value < column.least or value > column.most or (name == "time" and value == 0):
-        limits = (
-            f"between {column.least:g} and {column.most:g} in SI" if name != "time" else "above 0 and below 1,000 s"
-        )
+        limits = f"between {column.least:g} and {column.most:g} in SI" if name != "time" else "above 0 and below 1,000 s"
         reading.add(ERROR, f"'{text}' in column {name} is not {limits}", line)
         return None
     if not column.unit and value % 1:

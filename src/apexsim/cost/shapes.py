@@ -121,9 +121,7 @@ def expert_work(tokens: Array, layer: Layer, kernel: Kernel) -> tuple[Array, Arr
     matrices = 3.0 if layer.gated else 2.0
     inner = layer.inner / layer.tp
     pairs = tokens * layer.top_k / layer.ep
-    touched = (
-        layer.experts / layer.ep * -np.expm1(tokens * np.log1p(-layer.top_k / max(layer.experts, layer.top_k + 1)))
-    )
+    touched = layer.experts / layer.ep * -np.expm1(tokens * np.log1p(-layer.top_k / max(layer.experts, layer.top_k + 1)))
     moved = pairs * (layer.hidden * (kernel.act_bytes + 2.0) + inner * (matrices - 1.0) * 2.0)
     return (
         2.0 * matrices * pairs * layer.hidden * inner,

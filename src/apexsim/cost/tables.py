@@ -184,9 +184,7 @@ def _spread(points: Array, values: Array, size: int) -> Array:
     return out
 
 
-def _decode_table(
-    ops: Readers, windows: list[int], pricer: Pricer, axes: Axes, nodes: Array
-) -> Array:
+def _decode_table(ops: Readers, windows: list[int], pricer: Pricer, axes: Axes, nodes: Array) -> Array:
     """[W, D, C] seconds; rising in the context."""
     size, points = axes.sequences + 2, axes.batch_points()
     table = np.zeros((len(windows), size, len(nodes)))
@@ -214,9 +212,7 @@ def _locate(nodes: Array) -> NDArray[np.int64]:
     return np.ascontiguousarray(np.clip(at, 0, len(nodes) - 2), np.int64)
 
 
-def compile_costs(
-    stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engine: EngineRow, axes: Axes, hidden: int
-) -> Costs:
+def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engine: EngineRow, axes: Axes, hidden: int) -> Costs:
     """The engine's tables for one plan."""
     size, attention = axes.tokens + 1, _attention_ops(stages)
     windows = sorted({_window(op) for ops in attention for op, _ in ops}, reverse=True) or [FULL]

@@ -88,10 +88,7 @@ def _mla(op: Mla, d: Demand) -> tuple[float, float]:
     decode, prompt = d.read(op.top_k if not op.compress else 0)
     tokens = d.decode / d.lanes
     if op.compress:
-        decode, prompt = (
-            float(n * seen(op, np.asarray(r / max(n, 1.0))))
-            for n, r in ((tokens, decode), (d.prompt / d.lanes, prompt))
-        )
+        decode, prompt = (float(n * seen(op, np.asarray(r / max(n, 1.0)))) for n, r in ((tokens, decode), (d.prompt / d.lanes, prompt)))
     absorbed = 2 * op.kv_rank + op.rope_dim if not op.direct else op.kv_rank + op.rope_dim + op.v_dim
     plain = absorbed if op.direct else op.nope_dim + op.rope_dim + op.v_dim
     products = 0.0 if op.direct else 2.0 * op.heads * op.kv_rank * (op.nope_dim + op.v_dim) * tokens

@@ -100,9 +100,7 @@ def kimi_linear(c: Config) -> Model:
     moe = experts(c, latent=c.count("routed_expert_hidden_size", default=0, low=0))
     kda = set(row.numbers("kda_layers")) if row is not None else set()
     dense = ffn(c)
-    layers = [
-        block(c, linear if i + 1 in kda else full, moe if sparse else dense) for i, sparse in enumerate(is_moe(c))
-    ]
+    layers = [block(c, linear if i + 1 in kda else full, moe if sparse else dense) for i, sparse in enumerate(is_moe(c))]
     return frame(c, layers, outside_parts=mtp(c, layers[-1]), rope_dim=0 if c.flag("mla_use_nope") else full.rope_dim)
 
 

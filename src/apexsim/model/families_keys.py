@@ -62,9 +62,7 @@ class Row:
 
 BERT = Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, final=2, head_bias=True,
            dense_head=True)  # fmt: skip
-BART = Row(
-    norms=3, norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=2, final=2, cross=True
-)
+BART = Row(norms=3, norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=2, final=2, cross=True)
 ROWS: dict[str, Row] = {
     "apertus": Row(gated=False, qk_norm="head", tied=False), "arcee": Row(gated=False, tied=False), "helium": Row(tied=False),
     "smollm3": Row(), "aria_text": Row(tied=False), "diffllama": Row(tied=False), "ernie4_5": Row(), "seed_oss": Row(tied=False),
@@ -206,11 +204,7 @@ def _decoder(c: Config, row: Row) -> Model:
 
 def _mixers(c: Config, row: Row) -> list[Cell]:
     bias = c.flag("attention_bias") or c.flag("qkv_bias") or c.flag("use_qkv_bias") or c.flag("use_bias")
-    out = (
-        c.flag("attention_out_bias")
-        or c.flag("use_bias")
-        or (c.flag("attention_bias") and not c.has("attention_out_bias"))
-    )
+    out = c.flag("attention_out_bias") or c.flag("use_bias") or (c.flag("attention_bias") and not c.has("attention_out_bias"))
     norm = row.qk_norm
     if norm is None:
         asked = c.flag("use_qk_norm") or c.flag("qk_layernorm") or c.flag("use_qk_layernorm")

@@ -26,9 +26,7 @@ def mamba_mixer(c: Config, inner: int, groups: int, norm: bool = True) -> Linear
     heads, state, conv = c.count("mamba_n_heads"), c.count("mamba_d_state"), c.count("mamba_d_conv", default=4)
     dim, mixed = inner // heads, inner + 2 * groups * state
     projections = ((inner + mixed + heads, c.hidden), (c.hidden, inner))
-    count = (
-        sum(n * k for n, k in projections) + mixed * (conv + c.flag("mamba_conv_bias", True)) + 3 * heads + inner * norm
-    )
+    count = sum(n * k for n, k in projections) + mixed * (conv + c.flag("mamba_conv_bias", True)) + 3 * heads + inner * norm
     return LinearAttention("mamba2", groups, heads, state, dim, conv, groups, 4, count, projections)
 
 
@@ -46,9 +44,7 @@ def mamba_hybrid(c: Config) -> Model:
     shared = c.count("shared_intermediate_size", default=0, low=0)
     second: Cell = ffn(c, inner=shared if c.has("shared_intermediate_size") else 0)
     if routed:
-        second = Experts(
-            c.count("num_local_experts"), c.count("num_experts_per_tok"), c.count(*INNER), shared_inner=shared
-        )
+        second = Experts(c.count("num_local_experts"), c.count("num_experts_per_tok"), c.count(*INNER), shared_inner=shared)
     layers = [
         block(c, *((full, mixer) if both else (full if kind in ("attention", "full_attention") else mixer,)), second)
         for kind in kinds[: c.layers]
@@ -65,9 +61,7 @@ def lfm2(c: Config) -> Model:
     full, listed = attention(c, qk_norm="head"), c.numbers("full_attn_idxs")
     parts = full.heads  # channels are cut as heads are
     short = LinearAttention("conv", parts, parts, 0, width // parts, conv, parameters=count, projections=projections)
-    kinds = c.per_layer("layer_types", c.layers) or [
-        "full_attention" if i in listed else "conv" for i in range(c.layers)
-    ]
+    kinds = c.per_layer("layer_types", c.layers) or ["full_attention" if i in listed else "conv" for i in range(c.layers)]
     dense = ffn(c, inner=_lfm2_inner(c))
     layers = [block(c, full if kind == "full_attention" else short, dense) for kind in kinds]
     if c.has("num_experts"):
@@ -91,21 +85,13 @@ def jamba(c: Config) -> Model:
     conv, full = c.count("mamba_d_conv", default=4), attention(c)
     projections = ((2 * inner, c.hidden), (rank + 2 * state, inner), (inner, rank), (c.hidden, inner))
     norms = rank + 2 * state
-    count = (
-        sum(n * k for n, k in projections) + inner * (state + 1 + conv + c.flag("mamba_conv_bias", True) + 1) + norms
-    )
+    count = sum(n * k for n, k in projections) + inner * (state + 1 + conv + c.flag("mamba_conv_bias", True) + 1) + norms
     heads = max(1, inner // JAMBA_HEAD)
     mixer = LinearAttention("mamba2", 1, heads, state, inner // heads, conv, 1, 4, count, projections)
-    moe = (
-        Experts(c.count("num_experts"), c.count("num_experts_per_tok"), c.count(*INNER))
-        if c.count("num_experts") > 1
-        else ffn(c)
-    )
+    moe = Experts(c.count("num_experts"), c.count("num_experts_per_tok"), c.count(*INNER)) if c.count("num_experts") > 1 else ffn(c)
     every, first = c.count("attn_layer_period"), c.count("attn_layer_offset", low=0)
     sparse, start = c.count("expert_layer_period"), c.count("expert_layer_offset", low=0)
-    layers = [
-        block(c, full if i % every == first else mixer, moe if i % sparse == start else ffn(c)) for i in range(c.layers)
-    ]
+    layers = [block(c, full if i % every == first else mixer, moe if i % sparse == start else ffn(c)) for i in range(c.layers)]
     return frame(c, layers, rope_dim=0, notes=("its Mamba-1 scan is priced as one of Mamba-2",))
 
 

@@ -173,19 +173,14 @@ def families() -> dict[str, Known]:
     for word, known in cores().items():
         plain, date = undated(word)
         dated.setdefault(plain or word, []).append((date, known))
-    return {
-        word: max(rows, key=lambda row: row[0])[1] for word, rows in dated.items() if len({known.stem for _, known in rows}) == 1
-    }
+    return {word: max(rows, key=lambda row: row[0])[1] for word, rows in dated.items() if len({known.stem for _, known in rows}) == 1}
 
 
 @lru_cache(maxsize=1)
 def aliases() -> dict[str, Known]:
     """Lower-case alias -> what it means; without an id of its own it is the file's checkpoint."""
     with (DATA / "aliases.csv").open(encoding="utf-8", newline="") as rows:
-        return {
-            r["alias"]: Known(r["config"], r["id"] or hub_id(r["config"]), _changes(r["changes"]))
-            for r in csv.DictReader(rows)
-        }
+        return {r["alias"]: Known(r["config"], r["id"] or hub_id(r["config"]), _changes(r["changes"])) for r in csv.DictReader(rows)}
 
 
 def _changes(text: str) -> dict[str, int | None]:

@@ -27,9 +27,7 @@ def engine_of(spec: str, settings: Mapping[str, Any], cluster: Cluster, length: 
 PLAIN = ("bf16", "fp16", "fp32")
 
 
-def precision_of(
-    model: Model, weight: str | None, activation: str | None, kv: str | None, plain: str | None = None
-) -> Precision:
+def precision_of(model: Model, weight: str | None, activation: str | None, kv: str | None, plain: str | None = None) -> Precision:
     """Number formats: the user's, else the checkpoint's; quantised parts stay as the checkpoint has them.
 
     plain: the format of what the checkpoint leaves unquantised (an engine's --dtype).  What the checkpoint says and nobody

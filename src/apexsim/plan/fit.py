@@ -40,14 +40,10 @@ def fit(
     return replace(answer, levers=pulled, nearest="" if answer.fits else nearest(answer, pulled))
 
 
-def _first(
-    model: Model, cluster: Cluster, engine: EngineRow, precision: Precision, length: int, typical: Typical
-) -> Fit:
+def _first(model: Model, cluster: Cluster, engine: EngineRow, precision: Precision, length: int, typical: Typical) -> Fit:
     """The first layout that fits, with others over as many GPUs; else the first of those over most GPUs, with its reason."""
     tried = [*layouts(model, cluster, engine, precision)] or [plan_of(model, cluster, Widths(tp=1), precision)]
-    answers = [
-        Fit(model, cluster, engine, plan, length, judged(model, plan, cluster, engine, length), typical=typical) for plan in tried
-    ]
+    answers = [Fit(model, cluster, engine, plan, length, judged(model, plan, cluster, engine, length), typical=typical) for plan in tried]
     fitting = [answer for answer in answers if answer.fits]
     if not fitting:
         return max(answers, key=lambda answer: answer.plan.replica_devices)

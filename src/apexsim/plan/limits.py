@@ -46,9 +46,7 @@ def most_sequences(found: Room, engine: EngineRow) -> int:
     return engine.max_num_seqs
 
 
-def started(
-    model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int
-) -> tuple[EngineRow, Room] | Rejected:
+def started(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int) -> tuple[EngineRow, Room] | Rejected:
     """The engine as it can be started with a plan, and the plan's room; or why it cannot.  `engine` must be settled.
 
     Fewer sequences need a smaller sampler buffer and fewer graphs, so the room of the second look is never smaller.

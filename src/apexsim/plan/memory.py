@@ -81,11 +81,7 @@ def activations(model: Model, plan: Plan, engine: EngineRow, last: bool = True) 
         return forward
     sampler = rules.sampler_factor * engine.max_num_seqs * model.vocab * 4 + rules.sampler_bytes
     sampler += rules.sampler_experts_bytes if routed(model) else 0
-    sampler += (
-        rules.sampler_vision_bytes
-        if any("vision" in name for name, _ in model.extra_parts + model.outside_parts)
-        else 0
-    )
+    sampler += rules.sampler_vision_bytes if any("vision" in name for name, _ in model.extra_parts + model.outside_parts) else 0
     return max(forward, sampler)
 
 
@@ -150,9 +146,7 @@ def size(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_mode
     return tightest
 
 
-def _stage_room(
-    model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int, stage: Stage
-) -> Room | Rejected:
+def _stage_room(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int, stage: Stage) -> Room | Rejected:
     total, fraction, rules = cluster.gpu.memory_bytes, engine.memory_fraction, engine.memory
     parts = {
         "weights": stage_weights(model, plan, stage, engine),

@@ -82,11 +82,7 @@ def cell_split(cell: Cell, plan: Plan) -> tuple[int, int]:
 
 def _coprime(plan: Plan, scene: Scene) -> str | None:
     common = gcd(plan.attention.dp, plan.ffn.dp)
-    return (
-        f"attention DP{plan.attention.dp} and FFN DP{plan.ffn.dp} are {common} model replicas in lock step"
-        if common > 1
-        else None
-    )
+    return f"attention DP{plan.attention.dp} and FFN DP{plan.ffn.dp} are {common} model replicas in lock step" if common > 1 else None
 
 
 def _stages(plan: Plan, scene: Scene) -> str | None:
@@ -166,9 +162,7 @@ def check(plan: Plan, scene: Scene, rules: tuple[Rule, ...] = RULES) -> Rejected
     return None
 
 
-def candidates(
-    model: Model, cluster: Cluster, precision: Precision | None = None, rules: tuple[Rule, ...] = RULES
-) -> Space:
+def candidates(model: Model, cluster: Cluster, precision: Precision | None = None, rules: tuple[Rule, ...] = RULES) -> Space:
     """Every plan of a model on a cluster: those that can be built, and why the others cannot."""
     scene, plans, rejected = Scene(model, cluster), [], []
     for plan in every_plan(scene, precision or Precision()):

@@ -42,9 +42,7 @@ TEMPLATES = {
         Template("columns", "columns of the first FFN product, rows of the second", ("tp",), "partial"),
         Template("expert_columns", "the columns of every expert", ("tp",), "partial"),
         Template("expert_ranks", "whole experts; every device sees all tokens of its replica", ("tp", "ep"), "partial"),
-        Template(
-            "expert_exchange", "whole experts; tokens travel to them and back", ("tp", "ep"), "whole", "all_to_all"
-        ),
+        Template("expert_exchange", "whole experts; tokens travel to them and back", ("tp", "ep"), "whole", "all_to_all"),
         Template("replicated", "nothing", (), "whole"),
     )
 }

@@ -19,9 +19,7 @@ from apexsim.profile.jobs import Job, families, jobs, names, refined
 from apexsim.profile.store import Store
 from apexsim.units import format_seconds
 
-PER_JOB = (
-    0.05  # [s] of one job beside its kernel: operands, warm-up, synchronisation (an estimate, replaced as rows come in)
-)
+PER_JOB = 0.05  # [s] of one job beside its kernel: operands, warm-up, synchronisation (an estimate, replaced as rows come in)
 REPEATS = 20  # runs of a kernel that an estimate counts with
 
 

@@ -29,8 +29,7 @@ class Group:
         pipes = [context.Pipe() for _ in range(count)]
         self.pipes = [ours for ours, _ in pipes]
         self.processes = [
-            context.Process(target=_serve, args=(rank, count, device, port, theirs), daemon=True)
-            for rank, (_, theirs) in enumerate(pipes)
+            context.Process(target=_serve, args=(rank, count, device, port, theirs), daemon=True) for rank, (_, theirs) in enumerate(pipes)
         ]
         for process in self.processes:
             process.start()

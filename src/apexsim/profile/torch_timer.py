@@ -37,9 +37,7 @@ def torch_module() -> Any:
     try:
         import torch
     except ImportError:
-        raise InputError(
-            "PyTorch is not installed", "apexsim profile", "install it for your accelerator, or plan with --dry-run"
-        ) from None
+        raise InputError("PyTorch is not installed", "apexsim profile", "install it for your accelerator, or plan with --dry-run") from None
     return torch
 
 
@@ -49,9 +47,7 @@ class TorchTimer:
     def __init__(self, device: str = "cuda", min_time: float = MIN_TIME, ranks: int = 0) -> None:
         self.torch = torch_module()
         if device == "cuda" and not self.torch.cuda.is_available():
-            raise InputError(
-                "PyTorch finds no GPU", "apexsim profile", "run it on the accelerator, or plan with --dry-run"
-            )
+            raise InputError("PyTorch finds no GPU", "apexsim profile", "run it on the accelerator, or plan with --dry-run")
         self.device, self.min_time = device, min_time
         there = self.torch.cuda.device_count() if device == "cuda" else 1
         if ranks > there:
@@ -195,10 +191,7 @@ def _attention(queries: bool, causal: bool) -> Callable[[TorchTimer, Job], Run]:
         b, s, h, g, d = (job.size(name) for name in ("batch_size", "seq_len", "num_heads", "num_kv_heads", "head_size"))
         length, dtype = s if queries else 1, job.dtype
         count = timer.copies(2 * d * b * (2 * s * g + 2 * length * h))
-        sets = [
-            tuple(timer.random(b, heads, n, d, dtype=dtype) for heads, n in ((h, length), (g, s), (g, s)))
-            for _ in range(count)
-        ]
+        sets = [tuple(timer.random(b, heads, n, d, dtype=dtype) for heads, n in ((h, length), (g, s), (g, s))) for _ in range(count)]
         attend = timer.torch.nn.functional.scaled_dot_product_attention
         return lambda i: attend(*sets[i % count], is_causal=causal, enable_gqa=h != g)
 

@@ -234,10 +234,7 @@ def read_run(path: str | Path) -> Run:
     except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"its per-request lists do not fit together ({error})", where) from None
     origin = min((s.start for s in sent if s.start == s.start), default=0.0)
-    sent = tuple(
-        replace(s, due=s.due - origin, start=s.start - origin, first=s.first - origin, last=s.last - origin)
-        for s in sent
-    )
+    sent = tuple(replace(s, due=s.due - origin, start=s.start - origin, first=s.first - origin, last=s.last - origin) for s in sent)
     about = {key: value for key, value in whole.items() if isinstance(value, (str, float, int)) and key in KEPT}
     return Run(sent, mode, users, warmup, str(whole.get("stopped") or ""), about)
 

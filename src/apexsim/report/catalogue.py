@@ -38,9 +38,7 @@ def models_json(text: str = "") -> Rows:
     found = []
     for entry in catalogue():
         mine = sorted(others.get(entry.name, []))
-        if text and not any(
-            text.lower() in word.lower() for word in (entry.name, hub_id(entry.name), entry.family, *mine)
-        ):
+        if text and not any(text.lower() in word.lower() for word in (entry.name, hub_id(entry.name), entry.family, *mine)):
             continue
         found.append(
             {

@@ -86,9 +86,7 @@ def time_table(ranked: Assessed, other: Assessed | None, width: float = math.inf
         shown, rest = names, []
     lines = [(name, mine[name], theirs.get(name, math.nan)) for name in shown]
     if rest:
-        lines.append(
-            ("other", sum(mine[n] for n in rest), sum(theirs.get(n, 0.0) for n in rest) if theirs else math.nan)
-        )
+        lines.append(("other", sum(mine[n] for n in rest), sum(theirs.get(n, 0.0) for n in rest) if theirs else math.nan))
     lines.append(("busy", sum(mine.values()), total_theirs))
     idle = ranked.account.idle * ranked.plan.stage_devices
     lines.append(("idle", idle, other.account.idle * other.plan.stage_devices if other else math.nan))
@@ -119,8 +117,11 @@ def use_rows(ranked: Assessed) -> list[Row]:
     idle = spent.idle / max(spent.idle + spent.busy, 1e-30)
     return [
         ("bottleneck", str(replace(found, kind=PLAIN.get(found.kind, found.kind)) if found.peak else found)),
-        ("use", f"MFU {percent(spent.mfu)} of peak FLOP/s, MBU {percent(spent.mbu)} of memory bandwidth, while at work; a request is "
-                f"there {percent(1 - idle)} of the time, which says nothing about room for more: requests share steps"),
+        (
+            "use",
+            f"MFU {percent(spent.mfu)} of peak FLOP/s, MBU {percent(spent.mbu)} of memory bandwidth, while at work; a request is "
+            f"there {percent(1 - idle)} of the time, which says nothing about room for more: requests share steps",
+        ),
         ("cost data", f"{known} (shares of the GPU time)"),
     ]
 

@@ -43,9 +43,7 @@ def model_line(model: Model, precision: Precision) -> str:
     total, active = total_parameters(model), active_parameters(model)
     mixture = f" ({format_count(active)} active)" if active < 0.9 * total else ""
     heads = next((f", {words}" for b in model.decoder.blocks for c in b.cells if (words := c.heads_words())), "")
-    kv = sum(
-        c.kv_bytes(1, dtype(precision.kv).stored) for i in model.decoder.layers for c in model.decoder.blocks[i].cells
-    )
+    kv = sum(c.kv_bytes(1, dtype(precision.kv).stored) for i in model.decoder.layers for c in model.decoder.blocks[i].cells)
     weights = "/".join(dict.fromkeys([precision.default, *(f for _, f in precision.weights)]))
     return (
         f"{format_count(total)} parameters{mixture}, {len(model.decoder.layers)} layers, "

@@ -107,10 +107,7 @@ def rejected_rules(study: Study) -> list[dict[str, Any]]:
     """How many plans each rule turned away, with one example."""
     counts = Counter(r.rule for r in study.rejected)
     first = {r.rule: r for r in reversed(study.rejected)}
-    return [
-        {"rule": rule, "count": n, "example": f"{first[rule].shorthand}: {first[rule].reason}"}
-        for rule, n in counts.items()
-    ]
+    return [{"rule": rule, "count": n, "example": f"{first[rule].shorthand}: {first[rule].reason}"} for rule, n in counts.items()]
 
 
 def _understood(setting: Setting) -> dict[str, Any]:

@@ -79,9 +79,7 @@ def launch(setting: Setting, plan: Plan) -> Launch:
     commands = [*locks(plan, cluster), *_once(c for place in where for c in _server(ask, place, len(where)))]
     if len(where) > 1:
         commands += router(where, cluster, setting.engine.server.router, setting.route)
-    return Launch(
-        plan.shorthand, tuple(c.text(math.inf) for c in commands), tuple(_notes(ask, where)), script(commands, cluster.nodes)
-    )
+    return Launch(plan.shorthand, tuple(c.text(math.inf) for c in commands), tuple(_notes(ask, where)), script(commands, cluster.nodes))
 
 
 def _once(commands: Iterable[Command]) -> list[Command]:

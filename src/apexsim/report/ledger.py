@@ -117,10 +117,7 @@ def fit_text(answer: Fit, log: Against | None = None, color: bool = False, width
     title = f"{answer.plan.shorthand} on {answer.cluster.size} × {gpu.name}, {answer.engine.dated}"
     glyphs = USED[: len(found.ledger) - 2] + CACHE + FREE
     shares = [size for _, size in found.ledger]
-    rows = [
-        (glyphs[i], name, f"{size / GiB:.2f} GiB", percent(size / gpu.memory_bytes))
-        for i, (name, size) in enumerate(found.ledger)
-    ]
+    rows = [(glyphs[i], name, f"{size / GiB:.2f} GiB", percent(size / gpu.memory_bytes)) for i, (name, size) in enumerate(found.ledger)]
     rows.append(("", "GPU memory", f"{gpu.memory_bytes / GiB:.2f} GiB", "100%"))
     parts = [
         heading(f"{answer.model.name} fits", title),
@@ -203,9 +200,7 @@ def _remarks(answer: Fit, found: Room) -> list[tuple[str, str]]:
         rows.append(("expect", _expected(answer, found)))
         rows.append(("the same cache", fraction_words(answer, found)))
     if found.max_concurrency < 1.0:
-        rows.append(
-            ("note", f"one request of {found.max_model_len:,} tokens does not fit into the cache; shorter ones do")
-        )
+        rows.append(("note", f"one request of {found.max_model_len:,} tokens does not fit into the cache; shorter ones do"))
     flags = flags_of_plan(answer.plan, answer.engine)
     if flags:
         rows.append(("layout", f"{flags}{f', {answer.plan.replicas} such servers' if answer.plan.replicas > 1 else ''}"))

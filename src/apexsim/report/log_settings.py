@@ -139,4 +139,3 @@ def spec(found: Mapping[str, Any]) -> str:
     """The engine of a log as --engine names it: vllm@0.19.0, vllm, or ""."""
     name, version = found.get("engine", ""), found.get("version", "")
     return f"{name}@{'.'.join(map(str, order(version)))}" if name and version else str(name)
-

@@ -54,15 +54,11 @@ def columns(
 
     Nothing is cut off: the table is as wide as it must be or, where a `width` is given, its last column wraps.
     """
-    table = Table(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(t for t, _ in heads)
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(t for t, _ in heads))
     for i, (title, side) in enumerate(heads):
         fixed = not width or i < len(heads) - 1
         justify: Literal["left", "right"] = "right" if side == "right" else "left"
-        table.add_column(
-            Text(shown(title)), justify=justify, no_wrap=fixed, overflow="fold", vertical="top" if width else "bottom"
-        )
+        table.add_column(Text(shown(title)), justify=justify, no_wrap=fixed, overflow="fold", vertical="top" if width else "bottom")
     for i, row in enumerate(rows):
         table.add_row(*(Text(shown(cell)) for cell in row), style="bold" if i == bold else "")
     padded = Padding(table, (0, 0, 0, indent), expand=False)

@@ -110,9 +110,7 @@ def _notes(run: Run, was: Measured, found: Comparison | None) -> list[str]:
         why = "this client is too slow for the rate" if share > BUSY else "its machine was busy with other work"
         notes.append(f"requests went out late (p99 {format_seconds(was.late.p99)}): {why}")
     if share > BUSY:
-        notes.append(
-            f"this program took {percent(share)} of a core: times may be its own, use a lower load or a faster machine"
-        )
+        notes.append(f"this program took {percent(share)} of a core: times may be its own, use a lower load or a faster machine")
     if was.uneven:
         notes.append(f"{was.uneven:,} outputs are not as long as was asked: the server may not know ignore_eos")
     if abs(was.prompt_off) > OFF:

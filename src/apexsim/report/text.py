@@ -27,9 +27,7 @@ WIDEST = 160  # columns of the funnel
 LIMITS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # s that a limit on TTFT may be suggested with
 
 
-def render(
-    study: Study, *, width: int | None = None, color: bool = False, top: int = TOP, everything: bool = False
-) -> str:
+def render(study: Study, *, width: int | None = None, color: bool = False, top: int = TOP, everything: bool = False) -> str:
     """The whole report.  width: columns of the terminal, if any; everything: every plan with every statistic."""
     return page(_parts(study, width or math.inf, top, everything), color)
 

@@ -176,8 +176,10 @@ def _among(study: Study, standing: str) -> str:
     who = f" that {study.setting.engine.name} can start" if has_server(study.setting) and not any(r.blocked for r in study.ranked) else ""
     if count == 1:
         return f"It is the only plan{who}: {standing}."
-    many = f"{'All' if len(keeping) == count else f'{len(keeping)} of'} {count} plans{who} keep{'s' * (len(keeping) == 1)} " \
-           f"{'it' if len(study.goal.limits(study.ranked[0].metrics)) == 1 else 'them'}"
+    many = (
+        f"{'All' if len(keeping) == count else f'{len(keeping)} of'} {count} plans{who} keep{'s' * (len(keeping) == 1)} "
+        f"{'it' if len(study.goal.limits(study.ranked[0].metrics)) == 1 else 'them'}"
+    )
     tied = _tied(study)
     return f"{many}; this one has the best {standing}{f', a tie with {tied}' if tied else ''}."
 
@@ -243,10 +245,7 @@ def _cost(study: Study, ranked: Assessed) -> str:
     if not math.isfinite(usd):
         return ""
     gpus = ranked.metrics.devices
-    return (
-        f"It costs ${sig(usd * gpus)} per hour, ${sig(ranked.metrics.usd_per_million)} per million output tokens "
-        f"({told(book)})."
-    )
+    return f"It costs ${sig(usd * gpus)} per hour, ${sig(ranked.metrics.usd_per_million)} per million output tokens ({told(book)})."
 
 
 def _sure(study: Study, ranked: Assessed, limits: tuple[Margin, ...]) -> str:

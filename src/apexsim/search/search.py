@@ -192,9 +192,7 @@ def _tie(value: float, best: float, width: float) -> bool:
 
 def _heuristic_note(setting: Setting, heuristic: Plan) -> str:
     found = room(setting.model, heuristic, setting.cluster, setting.engine, setting.max_model_len)
-    return (
-        f"the heuristic plan {heuristic.shorthand} does not fit: {found.reason}" if isinstance(found, Rejected) else ""
-    )
+    return f"the heuristic plan {heuristic.shorthand} does not fit: {found.reason}" if isinstance(found, Rejected) else ""
 
 
 def _funnel(space: Space | None, fitting: list[Assessed], rejected: list[Rejected]) -> tuple[Step, ...]:

@@ -35,12 +35,7 @@ def log_errors(cases: list[Case], bench: Bench, names: tuple[str, ...], factors:
         scaled = {n: getattr(case.engine, n) * f for n, f in zip(names, factors)}
         found = evaluate(bench.setting(replace(case, engine=replace(case.engine, **scaled))), case.plan)
         predicted = {} if isinstance(found, Rejected) else predicted_ms(found, case)
-        rows.append(
-            [
-                math.log(predicted[m] / case.measured[m]) if m in predicted and case.measured.get(m, 0) > 0 else 0.0
-                for m in WEIGHTS
-            ]
-        )
+        rows.append([math.log(predicted[m] / case.measured[m]) if m in predicted and case.measured.get(m, 0) > 0 else 0.0 for m in WEIGHTS])
     return np.asarray(rows)
 
 
@@ -116,9 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fit_host", description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--engine", default="vllm", help="only rows of this engine")
-    parser.add_argument(
-        "--leave-out", default="model", help="label whose groups are left out in turn: model, gpu, workload, layout …"
-    )
+    parser.add_argument("--leave-out", default="model", help="label whose groups are left out in turn: model, gpu, workload, layout …")
     parser.add_argument("--where", default="", help="label=value: only rows with this label")
     parser.add_argument("--only", default="", help="constants to fit, with commas between them; the others stay")
     tell(**vars(parser.parse_args(argv)))

@@ -33,10 +33,11 @@ KINDS: dict[str, tuple[frozenset[str], Reader]] = {
     "closed loop": (frozenset({"id", "backend", "system", "concurrency", "attn_tp", "ttft_mean_ms"}), _each(closed_loop)),
     "open loop": (frozenset({"id", "engine", "requests_file", "ttft_mean_s", "itl_mean_s"}), _each(open_loop)),
     "request level": (frozenset({"hw", "request_id", "arrival_s", "isl", "osl", "ttft_s"}), request_level),
-    "offline throughput": (frozenset({"id", "config", "isl", "osl", "num_requests", "out_tok_s_per_gpu", "pp", "tp"}),
-                           _each(offline)),
-    "energy": (frozenset({"id", "quality_class", "gpu", "config", "load", "osl_mean", "power_w_per_gpu", "J_per_out_token"}),
-               _each(energy_row)),
+    "offline throughput": (frozenset({"id", "config", "isl", "osl", "num_requests", "out_tok_s_per_gpu", "pp", "tp"}), _each(offline)),
+    "energy": (
+        frozenset({"id", "quality_class", "gpu", "config", "load", "osl_mean", "power_w_per_gpu", "J_per_out_token"}),
+        _each(energy_row),
+    ),
     "start-up memory": (frozenset({"id", "engine", "gpu_known", "weights_gib", "kv_tokens", "kv_gib", "outcome"}), _each(memory_row)),
 }
 

@@ -106,9 +106,7 @@ def _plan(row: Row, model: Model, precision: Precision) -> Plan:
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    given: dict[str, Any] = {
-        key: whole(row, key) or None for key in ("max_num_seqs", "max_num_batched_tokens", "block_size")
-    }
+    given: dict[str, Any] = {key: whole(row, key) or None for key in ("max_num_seqs", "max_num_batched_tokens", "block_size")}
     share = number(row, "util")
     given["memory_fraction"] = None if math.isnan(share) else share
     given["pad"] = () if flag(row, "enforce_eager") else None

@@ -46,9 +46,7 @@ class Bench:
         found = evaluate(setting, case.plan)
         if isinstance(found, Evaluation):
             return found, ()
-        roomy = replace(
-            case.engine, memory_fraction=1.0, max_num_seqs=min(case.engine.max_num_seqs, case.workload.size)
-        )
+        roomy = replace(case.engine, memory_fraction=1.0, max_num_seqs=min(case.engine.max_num_seqs, case.workload.size))
         note = f"sized with the whole GPU, since the run existed: {found.reason}"
         return evaluate(replace(setting, engine=roomy, max_model_len=case.workload.longest), case.plan), (note,)
 
@@ -88,9 +86,7 @@ def _row(bench: Bench, case: Case | Answered | Skipped) -> dict[str, Any]:
         return {"id": case.id, "status": "skipped", "reason": found.reason, "metrics": {}, "labels": case.labels}
     predicted = predicted_ms(found, case) | predicted_energy(bench.setting(case), found, case)
     metrics = case.known | {
-        name: {"measured": value, "predicted": predicted[name]}
-        for name, value in case.measured.items()
-        if name in predicted
+        name: {"measured": value, "predicted": predicted[name]} for name, value in case.measured.items() if name in predicted
     }
     return {"id": case.id, "status": "ok", "reason": "; ".join(notes), "metrics": metrics, "provenance": provenance(bench.pricer(case)),
             "labels": case.labels}  # fmt: skip
@@ -101,9 +97,7 @@ def provenance(pricer: Pricer) -> str:
     return "measured" if pricer.cluster.gpu.kernels else "transferred"
 
 
-def run(
-    path: str | Path, *, workers: int = 0, progress: Callable[[int, int, str], None] | None = None
-) -> dict[str, Any]:
+def run(path: str | Path, *, workers: int = 0, progress: Callable[[int, int, str], None] | None = None) -> dict[str, Any]:
     """Replay every row of a file that can be; the record that `render` and `--json` show."""
     kind, cases = read_cases(path)
     bench = Bench()

@@ -25,9 +25,7 @@ def line(name: str, scores: dict[str, float]) -> str:
 def render(record: dict[str, Any]) -> str:
     """Coverage, then median, p90 and mean absolute relative error, signed bias and rank correlation by metric and group."""
     summary = record["summary"]
-    out = [
-        f"{record['file']}: {record['kind']}, {summary['predicted']} of {summary['rows']} rows predicted ({summary['coverage']:.1%})"
-    ]
+    out = [f"{record['file']}: {record['kind']}, {summary['predicted']} of {summary['rows']} rows predicted ({summary['coverage']:.1%})"]
     out += [f"  skipped {n}: {reason}" for reason, n in summary["skipped"].items()]
     for metric, scores in summary["metrics"].items():
         out += ["", f"{metric}", HEAD, line("all", scores)]

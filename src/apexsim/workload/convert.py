@@ -180,9 +180,7 @@ def filtered(requests: Requests, limits: Limits, seed: int = 0) -> Requests:
 # ---- another load -------------------------------------------------------------------------------------------------
 
 
-def scaled(
-    requests: Requests, factor: float = 1.0, rate: float | None = None, prompt: float = 1.0, output: float = 1.0
-) -> Requests:
+def scaled(requests: Requests, factor: float = 1.0, rate: float | None = None, prompt: float = 1.0, output: float = 1.0) -> Requests:
     """The trace at another load: arrivals `factor` times as fast, or at a mean `rate` [1/s]; lengths times a number.
 
     The pattern of the arrivals stays, time is stretched; lengths are rounded and at least 1 token.

@@ -149,8 +149,11 @@ def _detected(table: Table) -> Format:
         raise _unknown(table, {})
     first = {name: _shown(table, name) for name in table.columns} if len(table.line) else {}
     found = meaning_of(table.columns, first.get) if first else Meaning()
-    if row and row.marker and _hits(row, table) == len([key for key in (row.arrive, row.prompt, row.output) if key]) and not (
-        found.arrive and found.prompt and found.output
+    if (
+        row
+        and row.marker
+        and _hits(row, table) == len([key for key in (row.arrive, row.prompt, row.output) if key])
+        and not (found.arrive and found.prompt and found.output)
     ):
         return row
     if found.prompt and found.output:

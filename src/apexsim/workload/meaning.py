@@ -18,8 +18,7 @@ COUNTED = frozenset({
     "seq", "ids",
 })  # fmt: skip
 # a word of the name -> how surely it is that column; one such word, a word of COUNTED, and none of the barred ones
-PROMPT = {"prompt": 3, "input": 3, "prefill": 3, "context": 2, "in": 2, "query": 1, "request": 1, "question": 1,
-          "human": 1, "user": 1}
+PROMPT = {"prompt": 3, "input": 3, "prefill": 3, "context": 2, "in": 2, "query": 1, "request": 1, "question": 1, "human": 1, "user": 1}
 OUTPUT = {"output": 3, "completion": 3, "generated": 3, "generation": 3, "decode": 3, "response": 2, "gen": 2, "out": 2,
           "answer": 1, "new": 1, "reply": 1, "candidates": 2, "eval": 1, "assistant": 1, "gpt": 1, "bot": 1}  # fmt: skip
 PREFIX = {"prefix": 1}
@@ -121,8 +120,11 @@ def is_length(value: Any) -> bool:
 
 def is_missing(value: Any) -> bool:
     """Whether a cell stands for a number that is not there."""
-    return value is None or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)) or (
-        isinstance(value, str) and value.strip().lower() in MISSING
+    return (
+        value is None
+        or isinstance(value, bool)
+        or (isinstance(value, float) and not math.isfinite(value))
+        or (isinstance(value, str) and value.strip().lower() in MISSING)
     )
 
 

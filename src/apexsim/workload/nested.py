@@ -44,9 +44,7 @@ def _trie(record: Record, _: int) -> Iterator[Record]:
 
     The time a turn takes to be served is not in the file, so that arrivals [s] are those of an infinitely fast server.
     """
-    said, tools, waits = (
-        record[key] for key in ("assistant_response_length", "tool_call_output_length", "tool_call_latency")
-    )
+    said, tools, waits = (record[key] for key in ("assistant_response_length", "tool_call_output_length", "tool_call_latency"))
     grown = accumulate((a + b for a, b in zip(said, tools)), initial=record["input_prompt_length"])
     when = accumulate(waits, initial=0.0)
     for at, prompt, output in zip(when, grown, [*said, record["final_assistant_response_length"]]):

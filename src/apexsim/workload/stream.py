@@ -259,14 +259,10 @@ def _served(reading: _Reading, table: Table, row: Format) -> tuple[Table, list[s
     except (TypeError, ValueError, OverflowError, InputError):
         return table, []  # other faults, told by the checks
     keep = (~(empty[0] | empty[1])).tolist()
-    places = [
-        f"{table.at(i)}: {'prompt' if empty[0][i] else 'output'} length is 0" for i, good in enumerate(keep) if not good
-    ]
+    places = [f"{table.at(i)}: {'prompt' if empty[0][i] else 'output'} length is 0" for i, good in enumerate(keep) if not good]
     if not places or reading.skipped + len(places) > reading.limit:
         return table, []
-    left = replace(
-        table, column=lambda key: list(compress(table.column(key), keep)), line=list(compress(table.line, keep))
-    )
+    left = replace(table, column=lambda key: list(compress(table.column(key), keep)), line=list(compress(table.line, keep)))
     return left, places
 
 

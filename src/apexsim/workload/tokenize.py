@@ -135,9 +135,7 @@ def _count(found: _Found, batch: list[Talk], counter: Counter, wish: Wish, bound
 # ---- the trace ----------------------------------------------------------------------------------------------------
 
 
-def _requests(
-    found: _Found, where: str, kind: str, counter: Counter, wish: Wish, bounds: Bounds, pace: Pace, block: int
-) -> Requests:
+def _requests(found: _Found, where: str, kind: str, counter: Counter, wish: Wish, bounds: Bounds, pace: Pace, block: int) -> Requests:
     if not found.prompt:
         told = f"{found.silent} records without an answer, {found.long} longer than {bounds.context} tokens, "
         told += f"{found.skipped} that cannot be used"
