@@ -163,7 +163,9 @@ def canonical(value: Any) -> Any:
         return {key: canonical(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [canonical(item) for item in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    if isinstance(value, float):  # what is no more than rounding, such as the deviation of equal times, is none
+        return float(f"{value:.{DIGITS}g}") if abs(value) > 10.0**-DIGITS else 0.0
+    return value
 
 
 def digest(value: Any, length: int = 8) -> str:

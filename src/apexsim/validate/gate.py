@@ -1,7 +1,7 @@
 """The fidelity gate: replay the shipped measurements and fail when an error has grown (floor 5).
 
     python -m apexsim.validate.gate            compare with validation/recorded.json
-    python -m apexsim.validate.gate --record   write it, the page docs/fidelity.md's tables and the residuals
+    python -m apexsim.validate.gate --record   write it (scripts/fidelity_page.py writes the page and the residuals)
 
 A median may grow by half a point before the gate fails: that is below the repeatability of the measurements.
 """
