@@ -142,8 +142,14 @@ def _base(name: str, where: str) -> dict[str, Any]:
         if spelling(name) not in _index():
             raise InputError(f"unknown base '{name}'", where, f"{_meant(name)} base is a GPU of the catalogue")
         name = _index()[spelling(name)].name
-    data = tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
-    return changed(_base(data["base"], where), data, where) if "base" in data else data
+    return _whole(name)
+
+
+@cache
+def _whole(name: str) -> dict[str, Any]:
+    """All that the file NAME.toml of the catalogue says, its base put in; read once, though many are based on it."""
+    data = tomllib.loads((resources.files("apexsim") / "data" / "gpus" / f"{name}.toml").read_text(encoding="utf-8"))
+    return changed(_base(data["base"], name), data, name) if "base" in data else data
 
 
 def _parse(text: str, where: str, told: bool = False) -> Gpu:
