@@ -26,14 +26,14 @@ from apexsim.engine.types import BARE, DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow, load_engine, override, settled
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
-from apexsim.model.ops import Gemm, Grouped
+from apexsim.model.ops import Collective, Gemm, Grouped
 from apexsim.plan.limits import started
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
 from apexsim.search.evaluate import Evaluation, evaluate, requests_of
 from apexsim.search.setting import Setting
 from apexsim.workload.trace import Workload
-from naive_costs import NaiveCosts, domain_of
+from naive_costs import NaiveCosts, domain_of, ring
 from naive_records import Chunk, Sequence, Step
 
 SOURCE = {"vllm": "vllm", "sglang": "sglang", "tensorrt-llm": "trtllm"}
@@ -339,3 +339,12 @@ def test_tables_are_as_long_as_the_longest_step(requests: int, lanes: int, longe
     sequences = min(requests, row.max_num_seqs)
     assert axes.sequences == sequences and axes.tokens >= lanes * (max(row.max_num_batched_tokens, longest) + sequences)
     assert axes.nodes()[-1] >= axes.length and axes.token_points()[-1] >= axes.tokens and axes.batch_points()[-1] >= axes.sequences
+
+
+@pytest.mark.parametrize(("gpu", "group"), [("l40s", 8), ("l40s", 2), ("h200-sxm", 4), ("a100-sxm", 8)])
+def test_tokens_whose_way_nobody_timed_travel_to_their_experts_and_back(gpu: str, group: int) -> None:
+    cluster, op = Cluster(load_gpu(gpu), 8), Collective("dispatch", "all_to_all", 8.0 * 7168, group, route=(7168, 8, 256))
+    tokens = np.array([1.0, 64.0, 1000.0])
+    told = Pricer(load_bank(cluster.gpu, "vllm"), cluster).dense(op, tokens, True).seconds
+    there = ring("all_to_all", np.ceil(tokens / group) * op.bytes_per_token, group, cluster.link(group, 1))
+    assert told == pytest.approx(2.0 * there, rel=1e-12)
