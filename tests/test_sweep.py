@@ -112,3 +112,22 @@ def test_limits_that_no_combination_keeps_have_their_exit_code(capsys: Capture) 
 def test_separators_of_thousands_are_no_list_in_silence(text: str, capsys: Capture) -> None:
     assert main(["plan", "llama-3.1-8b", "--gpu", "l4", "--gpus", "1", "--prompt-len", text, "--output-len", "9", "--qps", "1"]) == 2
     assert "may be both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"gpu": []}, "without values"),
+        ({"gpu": [["l4"], ["t4"]]}, "--gpu: expected a list of names or numbers, got list in it"),
+        ({"gpus": [1, True]}, "got bool in it"),
+        ({"gpus": [1, None]}, "got NoneType in it"),
+        ({"settings": "abc"}, "--settings: expected a mapping"),
+        ({"settings": [{"max_num_seqs": 4}]}, "--settings: expected a mapping"),
+        ({"settings": {"max_num_seqs": [{4}]}}, "--max-num-seqs: expected a list"),
+        ({"seed": [1, 2]}, "--seed: expected a whole number, got list"),
+    ],
+)
+def test_a_list_of_what_is_no_value_is_refused(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError) as error:
+        api.sweep("llama-3.1-8b", **{"gpu": "l4", "gpus": 1, **MADE, **wrong})
+    assert told in str(error.value)

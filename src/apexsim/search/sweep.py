@@ -8,10 +8,12 @@ limits first, then those that keep up with the load, then by the objective.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from numbers import Real
 from typing import Any
 
 from apexsim.errors import Infeasible, InputError
@@ -118,17 +120,28 @@ class Sweep:
 
 def axes_of(model: str | Sequence[str], question: Mapping[str, Any]) -> tuple[Axis, ...]:
     """The words of a question that have several values; raises InputError for a word that takes one."""
-    settings = dict(question.get("settings") or {})
-    every = {"model": model, **question, **settings}
-    found = []
-    for name, value in every.items():
-        if isinstance(value, (list, tuple)) and name in (*CHOICES, *LOADS):
-            values = tuple(dict.fromkeys(value))
-            if not values:
-                raise InputError("a list without values", f"--{name.replace('_', '-')}", "name one value at least")
-            found.append(Axis(name, values))
+    every = {"model": model, **question, **_settings(question)}
+    found = [Axis(name, _values(name, value)) for name, value in every.items()
+             if isinstance(value, (list, tuple)) and name in (*CHOICES, *LOADS)]  # fmt: skip
     order = (*LOADS, *CHOICES)
     return tuple(sorted(found, key=lambda axis: order.index(axis.name)))
+
+
+def _settings(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine's settings in a question; none where they are no mapping, which `check_keywords` refuses."""
+    settings = question.get("settings")
+    return dict(settings) if isinstance(settings, Mapping) else {}
+
+
+def _values(name: str, given: Sequence[Any]) -> tuple[Value, ...]:
+    """The values of a list, each once; raises InputError where there are none, or one that is a list itself."""
+    flag = f"--{name.replace('_', '-')}"
+    if not given:
+        raise InputError("a list without values", flag, "name one value at least")
+    for value in given:
+        if isinstance(value, bool) or not isinstance(value, (str, Real, os.PathLike)):
+            raise InputError(f"expected a list of names or numbers, got {type(value).__name__} in it", flag)
+    return tuple(dict.fromkeys(str(value) if isinstance(value, os.PathLike) else value for value in given))
 
 
 def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: Sequence[Axis]
@@ -137,12 +150,12 @@ def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: 
     size = math.prod(len(axis.values) for axis in axes)
     if size > MOST:
         raise InputError(f"{size:,} combinations are asked for", "", f"at most {MOST} are: fewer values, or fewer lists")
-    settings = dict(question.get("settings") or {})
+    settings = _settings(question)
     for values in product(*(axis.values for axis in axes)):
         changes = dict(zip((axis.name for axis in axes), values))
         own = {name: changes.pop(name) for name in tuple(changes) if name in settings}
         name = str(changes.pop("model", model))
-        yield values, name, {**question, **changes, "settings": {**settings, **own}}
+        yield values, name, {**question, **changes, **({"settings": {**settings, **own}} if own else {})}
 
 
 def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[Axis, ...],
