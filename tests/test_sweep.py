@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from apexsim import api
 from apexsim.cli import main
 from apexsim.errors import Infeasible, InputError
+from apexsim.report.plain import dumps
+from apexsim.report.schema import schema_of
 from apexsim.report.sweep import render, sweep_json
+from apexsim.search.study import Study
 from apexsim.search.sweep import MOST
 
 Capture = pytest.CaptureFixture[str]
@@ -131,3 +135,38 @@ def test_a_list_of_what_is_no_value_is_refused(wrong: dict[str, object], told: s
     with pytest.raises(InputError) as error:
         api.sweep("llama-3.1-8b", **{"gpu": "l4", "gpus": 1, **MADE, **wrong})
     assert told in str(error.value)
+
+
+def test_ctrl_c_keeps_the_combinations_that_are_done(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    ranked, done = api._ranked, []
+
+    def second_is_stopped(model: str, question: dict[str, Any], run: dict[str, Any]) -> Study:
+        done.append(question["gpu"])
+        if len(done) > 1:
+            raise KeyboardInterrupt
+        return ranked(model, question, run)
+
+    monkeypatch.setattr(api, "_ranked", second_is_stopped)
+    words = ["plan", "llama-3.1-8b", "--gpu", "h100-sxm,l4,l40s", "--gpus", "1", "--prompt-len", "300", "--output-len", "30",
+             "--num-requests", "20", "--qps", "3"]  # fmt: skip
+    assert main([*words, "--json", "-"]) == 130
+    found = json.loads(capsys.readouterr().out)
+    assert found["interrupted"] == {"done": 1, "of": 3} and [p["gpu"] for p in found["points"]] == ["h100-sxm"]
+    done.clear()
+    assert main(words) == 130
+    assert "Interrupted after 1 of 3 combinations" in capsys.readouterr().out
+    done[:] = ["one"]
+    assert main(words) == 130  # nothing is done
+    assert capsys.readouterr().out == ""
+
+
+def test_nothing_of_each_request_is_kept_of_a_combination() -> None:
+    found = api.sweep("llama-3.1-8b", gpu=["h100-sxm", "l4"], gpus=1, **MADE)
+    assert all(p.first.outcome is None for p in found.points)
+
+
+def test_an_infinite_rate_is_null_in_json_and_a_sign_on_the_page() -> None:
+    found = api.sweep("llama-3.1-8b", gpu="l4", gpus=1, **(MADE | {"request_rate": [1.0, math.inf]}))
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the test extra")
+    jsonschema.validate(json.loads(dumps(sweep_json(found))), schema_of("sweep"))
+    assert "∞ requests/s" in render(found) and "inf requests/s" not in render(found)

@@ -151,10 +151,16 @@ def plan(model: Model, **given: Any) -> None:
 def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]) -> None:
     """The question with each value of its lists, in one table."""
     from apexsim import api
+    from apexsim.search.sweep import SweepInterrupted
 
     with Progress() as progress:
-        found = api.sweep(models, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+        try:
+            found = api.sweep(models, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+        except SweepInterrupted as stop:
+            found = stop.sweep
     _tell(found, given)
+    if found.interrupted:
+        raise typer.Exit(INTERRUPTED)
     if not found.keeps:
         raise typer.Exit(MISSED)
 

@@ -73,6 +73,8 @@ def _parts(sweep: Sweep, width: float, everything: bool) -> Iterator[RenderableT
 def sentences(sweep: Sweep) -> list[str]:
     """Which combination is best under each load, which the cheapest that keeps the limits, and how sure that is."""
     found = [sentence for load, group in sweep.scenarios for sentence in _answer(sweep, load, group)]
+    if sweep.interrupted:
+        found.insert(0, "Interrupted after {} of {} combinations: a better one may be among the others.".format(*sweep.interrupted))
     best = sweep.best
     if best is not None and best.study is not None:
         found.append(f"{SURE[0].upper()}{SURE[1:].format(percent(best.study.error[0]))}.")
@@ -169,6 +171,8 @@ def _words(sweep: Sweep, point: Point) -> str:
 
 
 def _cell(value: Value) -> str:
+    if value == math.inf:
+        return "∞"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -303,6 +307,7 @@ def sweep_json(sweep: Sweep) -> dict[str, Any]:
         "slos": [str(slo) for slo in sweep.goal.slos],
         "sentences": sentences(sweep),
         "keeps": sweep.keeps,
+        "interrupted": dict(zip(("done", "of"), sweep.interrupted)) if sweep.interrupted else None,
         "points": [_point(sweep, p, place.get(id(p)), id(p) in best, id(p) in cheap) for p in sweep.points],
     })  # fmt: skip
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from numbers import Real
 from typing import Any
@@ -61,6 +62,7 @@ class Sweep:
     axes: tuple[Axis, ...]
     points: tuple[Point, ...]
     goal: Goal
+    interrupted: tuple[int, int] | None = None  # combinations done, of how many, where the user stopped
 
     @cached_property
     def scenarios(self) -> tuple[tuple[tuple[Value, ...], tuple[Point, ...]], ...]:
@@ -158,21 +160,42 @@ def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: 
         yield values, name, {**question, **changes, **({"settings": {**settings, **own}} if own else {})}
 
 
+class SweepInterrupted(KeyboardInterrupt):
+    """The user stopped a sweep; `sweep` holds the combinations that were done by then."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        super().__init__("after {} of {} combinations".format(*(sweep.interrupted or ())))
+
+
 def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[Axis, ...],
           asked: Callable[[str, dict[str, Any]], Study], progress: Progress | None = None) -> Sweep:  # fmt: skip
-    """The answer to every combination; raises Infeasible where nothing fits in any."""
+    """The answer to every combination; raises Infeasible where nothing fits in any, and SweepInterrupted when the user stops it."""
     every = list(combinations(model, question, axes))
-    points = []
-    for values, name, one in every:
-        try:
-            study = asked(name, one)
-            points.append(Point(values, replace(study, ranked=study.ranked[:1], hypothetical=(), rejected=())))
-        except Infeasible as error:
-            points.append(Point(values, None, error.reason))
-        if progress:
-            progress(len(points), len(every), ", ".join(map(str, values)))
+    points: list[Point] = []
+    with suppress(KeyboardInterrupt):
+        for values, name, one in every:
+            points.append(_point(values, partial(asked, name, one)))
+            if progress:
+                progress(len(points), len(every), ", ".join(map(str, values)))
+    stopped = len(points) < len(every)
     goal = next((p.study.goal for p in points if p.study), None)
     if goal is None:
+        if stopped:
+            raise KeyboardInterrupt
         raise Infeasible(f"none of {len(points)} combinations fits: {points[-1].why}", "larger or more GPUs")
     inputs = {name: value for name, value in question.items() if value not in (None, (), [], {}, False)}
-    return Sweep(model if isinstance(model, str) else ",".join(model), inputs, axes, tuple(points), goal)
+    found = Sweep(model if isinstance(model, str) else ",".join(model), inputs, axes, tuple(points), goal)
+    if stopped:
+        raise SweepInterrupted(replace(found, interrupted=(len(points), len(every))))
+    return found
+
+
+def _point(values: tuple[Value, ...], asked: Callable[[], Study]) -> Point:
+    """The answer to one combination, its first plan alone and without what is kept of each request."""
+    try:
+        study = asked()
+    except Infeasible as error:
+        return Point(values, None, error.reason)
+    first = replace(study.ranked[0], outcome=None)
+    return Point(values, replace(study, ranked=(first,), hypothetical=(), rejected=()))
