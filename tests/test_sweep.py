@@ -170,3 +170,20 @@ def test_an_infinite_rate_is_null_in_json_and_a_sign_on_the_page() -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the test extra")
     jsonschema.validate(json.loads(dumps(sweep_json(found))), schema_of("sweep"))
     assert "∞ requests/s" in render(found) and "inf requests/s" not in render(found)
+
+
+@pytest.mark.parametrize(("words", "rows"), [([], 3), (["--top", "1"], 1), (["--top", "2"], 2), (["--top", "1", "--all"], 3)])
+def test_top_is_how_many_combinations_are_shown(words: list[str], rows: int, capsys: Capture) -> None:
+    asked = ["plan", "llama-3.1-8b", "--gpu", "l4,l40s,h100-sxm", "--gpus", "1", "--prompt-len", "300", "--output-len", "30"]
+    assert main([*asked, "--num-requests", "20", "--qps", "3", *words]) == 0
+    page = capsys.readouterr().out
+    table = page[page.index("ranked") : page.index("worth")]
+    assert sum(f"  {i}  " in table for i in (1, 2, 3)) == rows
+    assert (f"{3 - rows} more with --all" in table) is (rows < 3)
+
+
+def test_names_stay_as_they_are_and_loads_alone_name_the_plan() -> None:
+    assert "l4 (TP1) is best" in render(api.sweep("llama-3.1-8b", gpu=["l4", "l4"], gpus=1, **MADE))
+    page = render(api.sweep("llama-3.1-8b", gpu="l4", gpus=1, **(MADE | {"request_rate": [1.0, 2.0]})))
+    assert "At 1 requests/s TP1 is best" in page and "it (TP1)" not in page
+    assert "llama-3.1-8b: 1 combination\n" in render(api.sweep("llama-3.1-8b", gpu=["l4"], gpus=1, **MADE))

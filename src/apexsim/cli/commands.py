@@ -188,7 +188,7 @@ def _tell(answer: Study | Sweep, given: dict[str, Any]) -> None:
     from apexsim.report.renderers import Look, rendered
 
     columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
-    look = Look(columns, color, given.get("top", Look().top), given.get("all", False))
+    look = Look(columns, color, given.get("top"), given.get("all", False))
     if given["json"] is not None:
         deliver(rendered(answer, "json", look), given["json"], "--json")
     if given["json"] != STDOUT or given["output"] is not None:

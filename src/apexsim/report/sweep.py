@@ -34,31 +34,33 @@ TITLES = {
 }  # fmt: skip
 
 
-def render(sweep: Sweep, *, width: int | None = None, color: bool = False, everything: bool = False) -> str:
-    """The whole page.  width: columns of the terminal, if any."""
-    return page(_parts(sweep, width or math.inf, everything), color)
+def render(sweep: Sweep, *, width: int | None = None, color: bool = False, top: int = TOP, everything: bool = False) -> str:
+    """The whole page.  width: columns of the terminal, if any; top: combinations shown of a scenario."""
+    return page(_parts(sweep, width or math.inf, top, everything), color)
 
 
-def _parts(sweep: Sweep, width: float, everything: bool) -> Iterator[RenderableType]:
-    yield heading("apexsim", f"{sweep.model}: {len(sweep.points)} combinations of {_axes_words(sweep)}", width=width)
+def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
+    yield heading("apexsim", f"{sweep.model}: {_axes_words(sweep)}", width=width)
     yield labelled([("answer", " ".join(sentences(sweep)))], width)
     for load, group in sweep.scenarios:
         yield Text()
         title = _load_words(sweep, load)
         yield heading("ranked", ", ".join(filter(None, [f"by {objective_short(sweep.goal.objective)}", title])), width=width)
         if group:
-            shown = group if everything else group[:TOP]
-            yield columns([(c.title, c.side) for c in _fitting(sweep, group, shown, width)],
-                          list(zip(*(c.cells for c in _fitting(sweep, group, shown, width)))), bold=0)  # fmt: skip
+            shown = group if everything else group[:top]
+            made = _fitting(sweep, group, shown, width)
+            yield columns([(c.title, c.side) for c in made], list(zip(*(c.cells for c in made))), bold=0)
             yield labelled([*_legend(sweep, group, shown), *_worth(sweep, group)], width)
         missing = [p for p in sweep.points if p.study is None and _load_of(sweep, p) == load]
-        yield labelled([("no room" if not i else "", f"{_words(sweep, p)}: {p.why}") for i, p in enumerate(missing)], width)
+        yield labelled(
+            [("no room" if not i else "", ": ".join(filter(None, (_words(sweep, p), p.why)))) for i, p in enumerate(missing)], width
+        )
     best = sweep.best
     if best is None or best.study is None:
         return
     yield Text()
     started = launch(best.study.setting, best.first.plan)
-    yield heading("launch", f"{best.first.plan.shorthand}, {_words(sweep, best)}", width=width)
+    yield heading("launch", ", ".join(filter(None, (best.first.plan.shorthand, _words(sweep, best)))), width=width)
     if started.runnable:
         yield Text(started.script, no_wrap=True)
     yield labelled([("", note) for note in started.notes], width)
@@ -88,7 +90,7 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> li
         return [_capital(f"{head}nothing fits.")]
     best = group[0]
     limits = sweep.goal.limits(best.first.metrics)
-    name = f"{_words(sweep, best)} ({best.first.plan.shorthand})"
+    name = _named(sweep, best)
     reach = f"{objective_short(sweep.goal.objective)} {_value(best, error=True)}"
     if not best.first.keeps:
         missed = f"no combination keeps {listed([m.name for m in limits])}; {name} comes nearest: {limit_cell(_study(best), best.first)}"
@@ -99,12 +101,13 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> li
     tied = [_words(sweep, p) for p in keeping[1:] if sweep.ties(p, best)]
     like = f"; {listed(tied[:3])}{' and others' * (len(tied) > 3)} cannot be told apart from it" if tied else ""
     keeps = f"{len(keeping)} of {len(group)} keep {'the limits and ' * bool(limits)}the load" if len(keeping) < len(group) else ""
-    told_ = [_capital(f"{head}{name} is best: {reach}{_rent_words(best)}{like}.")]
+    told_ = [f"{head}{name} is best: {reach}{_rent_words(best)}{like}."]
     cheap = sweep.cheapest(group)
     if cheap is not None and cheap is not best and not sweep.rent(cheap) >= sweep.rent(best):
-        told_.append(f"Cheapest that keeps {'the limits' if limits else 'up'}: {_words(sweep, cheap)} ({cheap.first.plan.shorthand}), "
-                     f"{_value(cheap)}{_rent_words(cheap)}.")  # fmt: skip
-    return [*told_, f"{keeps}." if keeps else ""] if keeps else told_
+        told_.append(
+            f"Cheapest that keeps {'the limits' if limits else 'up'}: {_named(sweep, cheap)}, {_value(cheap)}{_rent_words(cheap)}."
+        )
+    return [*told_, f"{keeps}."] if keeps else told_
 
 
 def _capital(text: str) -> str:
@@ -131,7 +134,10 @@ def _study(point: Point) -> Study:
 
 
 def _axes_words(sweep: Sweep) -> str:
-    return listed([f"{len(axis.values)} {_plural(axis)}" for axis in sweep.axes])
+    """12 combinations of 3 GPUs and 4 engines; a list of one value makes none."""
+    several = listed([f"{len(axis.values)} {_plural(axis)}" for axis in sweep.axes if len(axis.values) > 1])
+    count = sweep.interrupted[1] if sweep.interrupted else len(sweep.points)
+    return f"{count} combinations of {several}" if several else "1 combination"
 
 
 def _plural(axis: Axis) -> str:
@@ -159,7 +165,7 @@ NAMED = {"gpus": "{} per node", "nodes": "{} nodes", "max_num_batched_tokens": "
 def _words(sweep: Sweep, point: Point) -> str:
     """4 × l40s, vllm, 2,048 batched tokens."""
     given = {axis.name: _cell(value) for axis, value in zip(sweep.axes, point.values) if axis.name not in LOADS}
-    if {"gpu", "gpus"} <= set(given) or "gpu" in given:
+    if "gpu" in given:
         count = given.pop("gpus", "")
         name = given.pop("gpu")
         given = {"gpu": f"{count} × {name}" if count else name, **given}
@@ -167,7 +173,13 @@ def _words(sweep: Sweep, point: Point) -> str:
         given = {"gpu": f"{given.pop('gpus')} × {point.study.setting.cluster.gpu.name}", **given}
     if "model" in given:
         given = {"model": given.pop("model"), **given}
-    return ", ".join(NAMED.get(name, "{}").format(text) for name, text in given.items()) or "it"
+    return ", ".join(NAMED.get(name, "{}").format(text) for name, text in given.items())
+
+
+def _named(sweep: Sweep, point: Point) -> str:
+    """4 × l40s (2×TP2); the plan alone where only loads have several values."""
+    words, plan = _words(sweep, point), point.first.plan.shorthand
+    return f"{words} ({plan})" if words else plan
 
 
 def _cell(value: Value) -> str:
