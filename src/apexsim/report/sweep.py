@@ -12,17 +12,18 @@ from rich.text import Text
 
 from apexsim.api import defaults
 from apexsim.cost.books import told
-from apexsim.report.draw import percent, sig
-from apexsim.report.figures import listed, objective_short, scale_for, unit_for, with_error
+from apexsim.report.draw import sig
+from apexsim.report.figures import bare_with_error, listed, objective_short, reached, scale_for, sentence, unit_for
 from apexsim.report.jsonout import margin_json
 from apexsim.report.launch import again, launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
-from apexsim.report.ranking import Column, grammar, limit_cell, room_tokens
-from apexsim.report.verdict import SURE
+from apexsim.report.ranking import LIMITS, SATURATED, Column, grammar, limit_cell
+from apexsim.report.ranking import OTHERS as OF_PLANS
+from apexsim.report.verdict import sure
+from apexsim.search.assess import Assessed
 from apexsim.search.study import Study
 from apexsim.search.sweep import LOADS, Axis, Point, Sweep, Value
-from apexsim.units import format_count
 
 FORMAT = "apexsim.sweep/1"
 TOP = 40  # combinations shown of a scenario
@@ -74,12 +75,12 @@ def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[R
 
 def sentences(sweep: Sweep) -> list[str]:
     """Which combination is best under each load, which the cheapest that keeps the limits, and how sure that is."""
-    found = [sentence for load, group in sweep.scenarios for sentence in _answer(sweep, load, group)]
+    found = [each for load, group in sweep.scenarios for each in _answer(sweep, load, group)]
     if sweep.interrupted:
         found.insert(0, "Interrupted after {} of {} combinations: a better one may be among the others.".format(*sweep.interrupted))
     best = sweep.best
     if best is not None and best.study is not None:
-        found.append(f"{SURE[0].upper()}{SURE[1:].format(percent(best.study.error[0]))}.")
+        found.append(sure(best.study, best.first, best.study.goal.limits(best.first.metrics)))
     return found
 
 
@@ -87,16 +88,16 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> li
     at = _load_words(sweep, load)
     head = f"At {at} " if at else ""
     if not group:
-        return [_capital(f"{head}nothing fits.")]
+        return [sentence(f"{head}nothing fits")]
     best = group[0]
     limits = sweep.goal.limits(best.first.metrics)
     name = _named(sweep, best)
     reach = f"{objective_short(sweep.goal.objective)} {_value(best, error=True)}"
     if not best.first.keeps:
         missed = f"no combination keeps {listed([m.name for m in limits])}; {name} comes nearest: {limit_cell(_study(best), best.first)}"
-        return [_capital(f"{head}{missed}.")]
+        return [sentence(f"{head}{missed}")]
     if best.first.metrics.saturated:
-        return [_capital(f"{head}no combination keeps up with the load; {name} is the fastest: {reach}.")]
+        return [sentence(f"{head}no combination keeps up with the load; {name} is the fastest: {reach}")]
     keeping = [p for p in group if sweep.good(p)]
     tied = [_words(sweep, p) for p in keeping[1:] if sweep.ties(p, best)]
     like = f"; {listed(tied[:3])}{' and others' * (len(tied) > 3)} cannot be told apart from it" if tied else ""
@@ -110,10 +111,6 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> li
     return [*told_, f"{keeps}."] if keeps else told_
 
 
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
 def _rent_words(point: Point) -> str:
     rent = Sweep.rent(point)
     return f", ${sig(rent)} per hour" if math.isfinite(rent) else ""
@@ -121,8 +118,7 @@ def _rent_words(point: Point) -> str:
 
 def _value(point: Point, error: bool = False) -> str:
     """What a combination reaches of the objective, with its unit."""
-    study, value = _study(point), point.first.value
-    return with_error(value, unit_for(study.goal.objective, value), study.error[0] if error else 0.0)
+    return reached(_study(point), point.first, error)
 
 
 def _study(point: Point) -> Study:
@@ -211,8 +207,7 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
         return Column(title, side, tuple(cell(p) for p in shown))
 
     def value(point: Point) -> str:
-        number = point.first.value * scale.factor
-        return f"{sig(number)} ± {sig(number * _study(point).error[0], 2)}"
+        return bare_with_error(point.first.value, scale, _study(point).error[0])
 
     made = [column("#", "right", lambda p: str(group.index(p) + 1))]
     for i, axis in choices:
@@ -235,9 +230,14 @@ def _value_of(i: int, point: Point) -> str:
 def _latency(name: str, stat: str) -> Callable[[Point], str]:
     def cell(point: Point) -> str:
         seconds = point.first.metrics.latency(name, stat)
-        return scale_for(seconds)(seconds) if math.isfinite(seconds) else "–"
+        return scale_for(seconds)(seconds)
 
     return cell
+
+
+def _of_plan(cell: Callable[[Study, Assessed], str], point: Point) -> str:
+    """A cell of the table of plans."""
+    return cell(_study(point), point.first)
 
 
 # title -> (objective that it repeats, cell), the most wanted first
@@ -245,9 +245,10 @@ _EXTRA: dict[str, tuple[str, Callable[[Point], str]]] = {
     "$ per\nhour": ("", lambda p: sig(Sweep.rent(p))),
     "TTFT\np95": ("ttft:p95", _latency("ttft", "p95")),
     "TPOT\np95": ("tpot:p95", _latency("tpot", "p95")),
-    "tok/s\nper GPU": ("throughput", lambda p: sig(p.first.metrics.output_throughput_tok_s / p.first.metrics.devices)),
-    "$ per\n1M out": ("cost", lambda p: sig(p.first.metrics.usd_per_million)),
-    "KV room\ntokens": ("", lambda p: format_count(room_tokens(p.first))),
+    **{
+        OF_PLANS[name][0]: (repeats, partial(_of_plan, OF_PLANS[name][1]))
+        for name, repeats in (("per GPU", "throughput"), ("$ per 1M", "cost"), ("KV room", ""))
+    },
 }
 OTHERS = tuple(_EXTRA)
 
@@ -261,9 +262,9 @@ def _mark(sweep: Sweep, point: Point, best: Point) -> str:
 def _legend(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[tuple[str, str]]:
     found = grammar([p.first.plan.shorthand for p in shown])
     if sweep.goal.limits(shown[0].first.metrics):
-        found.append(("limits", "✓ least margin, ✗ how far over the limit"))
+        found.append(("limits", LIMITS))
     marks = {_mark(sweep, p, group[0]) for p in shown}
-    words = {"saturated": "does not keep up with the load: its queue grows as long as requests come",
+    words = {"saturated": SATURATED,
              "≈ the first": "a tie: the difference is within the errors of the predictions"}  # fmt: skip
     found += [(mark, words[mark]) for mark in words if mark in marks]
     usd, book = _study(shown[0]).setting.price
