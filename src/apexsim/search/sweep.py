@@ -19,6 +19,7 @@ from typing import Any
 
 from apexsim.errors import Infeasible, InputError
 from apexsim.search.assess import Assessed
+from apexsim.search.error import tie
 from apexsim.search.goal import Goal
 from apexsim.search.search import Progress
 from apexsim.search.study import Study
@@ -71,7 +72,7 @@ class Sweep:
         groups: dict[tuple[Value, ...], list[Point]] = {}
         for point in self.points:
             groups.setdefault(tuple(point.values[i] for i in at), []).append(point)
-        return tuple((load, tuple(sorted((p for p in group if p.study), key=self._key))) for load, group in groups.items())
+        return tuple((load, tuple(sorted((p for p in group if p.study), key=lambda p: p.first.key))) for load, group in groups.items())
 
     @property
     def best(self) -> Point | None:
@@ -83,9 +84,6 @@ class Sweep:
         """Whether every scenario has a combination that keeps the limits."""
         return all(group and group[0].first.keeps for _, group in self.scenarios)
 
-    def _key(self, point: Point) -> tuple[Any, ...]:
-        return point.first.key
-
     def good(self, point: Point) -> bool:
         """Whether a combination keeps the limits and the load."""
         return point.first.keeps and not point.first.metrics.saturated
@@ -93,7 +91,7 @@ class Sweep:
     def cheapest(self, group: Sequence[Point]) -> Point | None:
         """The combination of least rent that keeps the limits and the load; None where no rent is known."""
         able = [p for p in group if self.good(p) and math.isfinite(self.rent(p))]
-        return min(able, key=lambda p: (self.rent(p), self._key(p))) if able else None
+        return min(able, key=lambda p: (self.rent(p), p.first.key)) if able else None
 
     @staticmethod
     def rent(point: Point) -> float:
@@ -106,13 +104,12 @@ class Sweep:
         Two of one GPU, engine and model differ as two plans of one study do, others by the errors of both.
         """
         assert point.study is not None and other.study is not None
-        mine, theirs = point.first.value, other.first.value
-        if not (self.good(point) and self.good(other) and mine > 0.0 and theirs > 0.0):
+        if not (self.good(point) and self.good(other)):
             return False
-        shared = [axis.name for axis, a, b in zip(self.axes, point.values, other.values) if a != b]
-        alike = not {"gpu", "engine", "model"} & set(shared)
+        differ = [axis.name for axis, a, b in zip(self.axes, point.values, other.values) if a != b]
+        alike = not {"gpu", "engine", "model"} & set(differ)
         width = point.study.error[1] if alike else math.hypot(point.study.error[0], other.study.error[0])
-        return abs(math.log(mine / theirs)) <= width
+        return tie(point.first.value, other.first.value, width)
 
     def worth(self, axis: Axis, group: Sequence[Point]) -> tuple[tuple[Value, Point | None], ...]:
         """(value, best combination that has it) of an axis in one scenario."""
