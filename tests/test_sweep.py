@@ -187,3 +187,9 @@ def test_names_stay_as_they_are_and_loads_alone_name_the_plan() -> None:
     page = render(api.sweep("llama-3.1-8b", gpu="l4", gpus=1, **(MADE | {"request_rate": [1.0, 2.0]})))
     assert "At 1 requests/s TP1 is best" in page and "it (TP1)" not in page
     assert "llama-3.1-8b: 1 combination\n" in render(api.sweep("llama-3.1-8b", gpu=["l4"], gpus=1, **MADE))
+
+
+def test_a_combination_that_reaches_nothing_of_the_objective_is_told_so() -> None:
+    found = api.sweep("llama-3.1-8b", gpu=["l4", "h100-sxm"], gpus=1, **MADE, objective="goodput", slos=["ttft<50ms"])
+    assert [p.first.value > 0 for p in found.points] == [False, True]
+    assert "l4: reaches nothing; h100-sxm: best" in render(found)

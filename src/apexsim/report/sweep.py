@@ -293,8 +293,10 @@ def _against(sweep: Sweep, point: Point | None, best: Point) -> str:
         return f"misses the limits ({limit_cell(_study(point), point.first)})"
     if point.first.metrics.saturated and not best.first.metrics.saturated:
         return "does not keep up"
-    tie = " (a tie)" if sweep.ties(point, best) else ""
-    return f"{sig(sweep.goal.behind(point.first.metrics, best.first.metrics))}× worse{tie}" if not tie else "a tie"
+    if sweep.ties(point, best):
+        return "a tie"
+    behind = sweep.goal.behind(point.first.metrics, best.first.metrics)
+    return f"{sig(behind)}× worse" if math.isfinite(behind) else "reaches nothing"
 
 
 def _alone(sweep: Sweep, best: Point) -> str:
