@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from apexsim import api
 from apexsim.cli import main
 from apexsim.errors import Infeasible, InputError
+from apexsim.report.plain import dumps
+from apexsim.report.schema import schema_of
 from apexsim.report.sweep import render, sweep_json
+from apexsim.search.study import Study
 from apexsim.search.sweep import MOST
 
 Capture = pytest.CaptureFixture[str]
@@ -112,3 +116,80 @@ def test_limits_that_no_combination_keeps_have_their_exit_code(capsys: Capture) 
 def test_separators_of_thousands_are_no_list_in_silence(text: str, capsys: Capture) -> None:
     assert main(["plan", "llama-3.1-8b", "--gpu", "l4", "--gpus", "1", "--prompt-len", text, "--output-len", "9", "--qps", "1"]) == 2
     assert "may be both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"gpu": []}, "without values"),
+        ({"gpu": [["l4"], ["t4"]]}, "--gpu: expected a list of names or numbers, got list in it"),
+        ({"gpus": [1, True]}, "got bool in it"),
+        ({"gpus": [1, None]}, "got NoneType in it"),
+        ({"settings": "abc"}, "--settings: expected a mapping"),
+        ({"settings": [{"max_num_seqs": 4}]}, "--settings: expected a mapping"),
+        ({"settings": {"max_num_seqs": [{4}]}}, "--max-num-seqs: expected a list"),
+        ({"seed": [1, 2]}, "--seed: expected a whole number, got list"),
+    ],
+)
+def test_a_list_of_what_is_no_value_is_refused(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError) as error:
+        api.sweep("llama-3.1-8b", **{"gpu": "l4", "gpus": 1, **MADE, **wrong})
+    assert told in str(error.value)
+
+
+def test_ctrl_c_keeps_the_combinations_that_are_done(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    ranked, done = api._ranked, []
+
+    def second_is_stopped(model: str, question: dict[str, Any], run: dict[str, Any]) -> Study:
+        done.append(question["gpu"])
+        if len(done) > 1:
+            raise KeyboardInterrupt
+        return ranked(model, question, run)
+
+    monkeypatch.setattr(api, "_ranked", second_is_stopped)
+    words = ["plan", "llama-3.1-8b", "--gpu", "h100-sxm,l4,l40s", "--gpus", "1", "--prompt-len", "300", "--output-len", "30",
+             "--num-requests", "20", "--qps", "3"]  # fmt: skip
+    assert main([*words, "--json", "-"]) == 130
+    found = json.loads(capsys.readouterr().out)
+    assert found["interrupted"] == {"done": 1, "of": 3} and [p["gpu"] for p in found["points"]] == ["h100-sxm"]
+    done.clear()
+    assert main(words) == 130
+    assert "Interrupted after 1 of 3 combinations" in capsys.readouterr().out
+    done[:] = ["one"]
+    assert main(words) == 130  # nothing is done
+    assert capsys.readouterr().out == ""
+
+
+def test_nothing_of_each_request_is_kept_of_a_combination() -> None:
+    found = api.sweep("llama-3.1-8b", gpu=["h100-sxm", "l4"], gpus=1, **MADE)
+    assert all(p.first.outcome is None for p in found.points)
+
+
+def test_an_infinite_rate_is_null_in_json_and_a_sign_on_the_page() -> None:
+    found = api.sweep("llama-3.1-8b", gpu="l4", gpus=1, **(MADE | {"request_rate": [1.0, math.inf]}))
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the test extra")
+    jsonschema.validate(json.loads(dumps(sweep_json(found))), schema_of("sweep"))
+    assert "∞ requests/s" in render(found) and "inf requests/s" not in render(found)
+
+
+@pytest.mark.parametrize(("words", "rows"), [([], 3), (["--top", "1"], 1), (["--top", "2"], 2), (["--top", "1", "--all"], 3)])
+def test_top_is_how_many_combinations_are_shown(words: list[str], rows: int, capsys: Capture) -> None:
+    asked = ["plan", "llama-3.1-8b", "--gpu", "l4,l40s,h100-sxm", "--gpus", "1", "--prompt-len", "300", "--output-len", "30"]
+    assert main([*asked, "--num-requests", "20", "--qps", "3", *words]) == 0
+    page = capsys.readouterr().out
+    table = page[page.index("ranked") : page.index("worth")]
+    assert sum(f"  {i}  " in table for i in (1, 2, 3)) == rows
+    assert (f"{3 - rows} more with --all" in table) is (rows < 3)
+
+
+def test_names_stay_as_they_are_and_loads_alone_name_the_plan() -> None:
+    assert "l4 (TP1) is best" in render(api.sweep("llama-3.1-8b", gpu=["l4", "l4"], gpus=1, **MADE))
+    page = render(api.sweep("llama-3.1-8b", gpu="l4", gpus=1, **(MADE | {"request_rate": [1.0, 2.0]})))
+    assert "At 1 requests/s TP1 is best" in page and "it (TP1)" not in page
+    assert "llama-3.1-8b: 1 combination\n" in render(api.sweep("llama-3.1-8b", gpu=["l4"], gpus=1, **MADE))
+
+
+def test_a_combination_that_reaches_nothing_of_the_objective_is_told_so() -> None:
+    found = api.sweep("llama-3.1-8b", gpu=["l4", "h100-sxm"], gpus=1, **MADE, objective="goodput", slos=["ttft<50ms"])
+    assert [p.first.value > 0 for p in found.points] == [False, True]
+    assert "l4: reaches nothing; h100-sxm: best" in render(found)

@@ -29,7 +29,7 @@ from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
-from apexsim.plan.space import at_clocks, candidates, merged, routed
+from apexsim.plan.space import Scene, at_clocks, candidates, check, merged, routed
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
@@ -62,7 +62,9 @@ def plan(model: str, **question: Any) -> Study:
 
 
 def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
-    """The question of `plan` with lists of models, GPUs, counts, engines, settings or loads: every combination (`search.sweep`)."""
+    """The question of `plan` with lists of models, GPUs, counts, engines, settings or loads: every combination (`search.sweep`).
+
+    Ctrl-C raises SweepInterrupted, which holds the combinations that were done."""
     progress = question.pop("progress", None)
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray") if name in question}
     question = read_once(question)
@@ -121,8 +123,6 @@ def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
 
 def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
     """Raise InputError with the rule that the plan breaks."""
-    from apexsim.plan.space import Scene, check
-
     broken = check(parse_plan(shorthand, precision), Scene(setting.model, setting.cluster))
     if broken:
         raise InputError(f"{shorthand} cannot be built: {broken.reason}", "--plan", f"rule: {broken.rule}")

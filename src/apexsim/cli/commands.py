@@ -151,10 +151,16 @@ def plan(model: Model, **given: Any) -> None:
 def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]) -> None:
     """The question with each value of its lists, in one table."""
     from apexsim import api
+    from apexsim.search.sweep import SweepInterrupted
 
     with Progress() as progress:
-        found = api.sweep(models, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+        try:
+            found = api.sweep(models, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+        except SweepInterrupted as stop:
+            found = stop.sweep
     _tell(found, given)
+    if found.interrupted:
+        raise typer.Exit(INTERRUPTED)
     if not found.keeps:
         raise typer.Exit(MISSED)
 
@@ -182,7 +188,7 @@ def _tell(answer: Study | Sweep, given: dict[str, Any]) -> None:
     from apexsim.report.renderers import Look, rendered
 
     columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
-    look = Look(columns, color, given.get("top", Look().top), given.get("all", False))
+    look = Look(columns, color, given.get("top"), given.get("all", False))
     if given["json"] is not None:
         deliver(rendered(answer, "json", look), given["json"], "--json")
     if given["json"] != STDOUT or given["output"] is not None:

@@ -146,7 +146,7 @@ GOAL = (
     Opt("pue", float, None, "Power of the facility over that of its servers. Default: 1.3.", "X", least=1),
 )  # fmt: skip
 REPORT = (
-    Opt("top", int, 10, "Plans shown.", "K", least=1),
+    Opt("top", int, None, "Plans shown. Default: 10; of lists 40 combinations of each load.", "K", least=1),
     Opt("all", bool, False, "Show every plan with every statistic."),
 )
 JSON = Opt(

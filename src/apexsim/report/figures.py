@@ -57,8 +57,13 @@ def unit_for(objective: Objective, seconds: float) -> Scale:
 
 def with_error(value: float, scale: Scale, error: float) -> str:
     """A value in SI units with its unit, and with its error bar where a relative error is given."""
+    return f"{bare_with_error(value, scale, error)} {scale.unit}"
+
+
+def bare_with_error(value: float, scale: Scale, error: float) -> str:
+    """The same without its unit, for a table that has it in its head."""
     value *= scale.factor
-    return f"{sig(value)}{f' ± {sig(value * error, 2)}' if error else ''} {scale.unit}"
+    return f"{sig(value)}{f' ± {sig(value * error, 2)}' if error else ''}"
 
 
 def scale_of(study: Study, metric: str) -> Scale:
@@ -104,3 +109,8 @@ def left(margin: Margin) -> str:
 def listed(words: list[str] | tuple[str, ...], joint: str = "and") -> str:
     """a, b and c."""
     return f" {joint} ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def sentence(text: str) -> str:
+    """Words with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."

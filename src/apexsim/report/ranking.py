@@ -17,6 +17,8 @@ from apexsim.search.study import Study
 from apexsim.slo import LATENCIES
 from apexsim.units import format_count
 
+LIMITS = "✓ least margin, ✗ how far over the limit"
+SATURATED = "does not keep up with the load: its queue grows as long as requests come"
 STATS = ("mean", "p50", "p95", "p99")
 WIDE_STATS = ("mean", "std", "min", "p50", "p75", "p90", "p95", "p99", "max")
 SHOWN = (("ttft", "TTFT"), ("tpot", "TPOT"), ("itl", "ITL"), ("e2e", "E2E"), ("queue", "queue"))
@@ -198,7 +200,7 @@ def _marks(study: Study) -> dict[str, tuple[Callable[[Assessed], bool], str]]:
     return {
         "heuristic": (lambda r: r.plan.shorthand == study.heuristic, "the usual plan, tensor parallel in a node and pipeline across"),
         "≈ the first": (lambda r: r is not first and ties(first, r), f"a tie: differences under {percent(study.error[1])} say nothing"),
-        "saturated": (lambda r: r.metrics.saturated, "does not keep up with the load: its queue grows as long as requests come"),
+        "saturated": (lambda r: r.metrics.saturated, SATURATED),
         "preempts": (lambda r: r.metrics.preemptions > 0, "stops requests for want of KV room and computes them again"),
         f"not in {engine.name}": (lambda r: bool(r.blocked) and has_server(study.setting), f"{engine.name} cannot be started with it"),
     }  # fmt: skip
@@ -213,7 +215,7 @@ def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[Column]) -> l
         found.append(("ratio", f"none: {_no_base(study)}"))
     if "limits" in titles:
         which = ", and of which" if len(study.goal.limits(rows[0].metrics)) > 1 else ""
-        found.append(("limits", f"✓ least margin, ✗ how far over the limit{which}"))
+        found.append(("limits", f"{LIMITS}{which}"))
     if "KV room\ntokens" in titles:
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
     used = {mark for r in rows for mark in marks(study, r)}

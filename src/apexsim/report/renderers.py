@@ -15,25 +15,29 @@ from apexsim.search.sweep import Sweep
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How an answer is to look.  width: columns of the terminal, if any; top: plans shown; everything: every plan with every statistic."""
+    """How an answer is to look.  width: columns of the terminal, if any; top: rows shown, None: as many as usual; everything: every row."""
 
     width: int | None = None
     color: bool = False
-    top: int = text.TOP
+    top: int | None = None
     everything: bool = False
 
 
 Renderer = Callable[[Any, Look], str]
 RENDERERS: dict[str, dict[type, Renderer]] = {
     "text": {
-        Study: lambda study, look: text.render(study, **asdict(look)),
-        Sweep: lambda found, look: sweep.render(found, width=look.width, color=look.color, everything=look.everything),
+        Study: lambda study, look: text.render(study, **_given(look)),
+        Sweep: lambda found, look: sweep.render(found, **_given(look)),
     },
     "json": {
         Study: lambda study, look: dumps(study_json(study)),
         Sweep: lambda found, look: dumps(sweep.sweep_json(found)),
     },
 }
+
+
+def _given(look: Look) -> dict[str, Any]:
+    return {name: value for name, value in asdict(look).items() if value is not None}
 
 
 def rendered(answer: Study | Sweep, form: str, look: Look) -> str:

@@ -275,17 +275,19 @@ STUDY = obj("`plan` and `simulate`", {
     "notes": many(text("note"), "what the user should know"),
 })  # fmt: skip
 
+_VALUE: Schema = {"type": ["string", "number", "null"]}
 SWEEP = obj("`plan` with lists", {
     "format": const(sweep.FORMAT), "model": text("as typed"),
     "axes": many(obj("a word of the question with several values", {
-        "name": text("as the API calls it"), "values": many({"type": ["string", "number"]}, "in the order of the question"),
+        "name": text("as the API calls it"), "values": many(_VALUE, "in the order of the question; null is an infinite rate"),
         "load": flag("it is a load: its values are scenarios and not compared"),
     }), "loads first"),
     "objective": text("what is ranked by"), "slos": many(text("limit"), "all limits"),
     "sentences": many(text("sentence"), "the answer, as the report begins"),
     "keeps": flag("every scenario has a combination that keeps the limits; exit code 4 where not"),
+    "interrupted": obj("how far a stopped sweep came", {"done": count("combinations"), "of": count("combinations")}, null=True),
     "points": many(obj("a combination, in the order of the question", {
-        "values": by_name({"type": ["string", "number"]}, "by axis"), "fits": flag("there is a plan"),
+        "values": by_name(_VALUE, "by axis"), "fits": flag("there is a plan"),
         "why": text("why there is none"), "rank": count("place in its scenario, from 1"), "best": flag("the best of its scenario"),
         "cheapest": flag("of least rent among those that keep limits and load"), "plan": text("its best plan"), "gpu": text("GPU"),
         "gpus": count("GPUs in all"), "engine": text("engine and version"), "value": num("the objective, in SI units"),

@@ -12,17 +12,18 @@ from rich.text import Text
 
 from apexsim.api import defaults
 from apexsim.cost.books import told
-from apexsim.report.draw import percent, sig
-from apexsim.report.figures import listed, objective_short, scale_for, unit_for, with_error
+from apexsim.report.draw import sig
+from apexsim.report.figures import bare_with_error, listed, objective_short, reached, scale_for, sentence, unit_for
 from apexsim.report.jsonout import margin_json
 from apexsim.report.launch import again, launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
-from apexsim.report.ranking import Column, grammar, limit_cell, room_tokens
-from apexsim.report.verdict import SURE
+from apexsim.report.ranking import LIMITS, SATURATED, Column, grammar, limit_cell
+from apexsim.report.ranking import OTHERS as OF_PLANS
+from apexsim.report.verdict import sure
+from apexsim.search.assess import Assessed
 from apexsim.search.study import Study
 from apexsim.search.sweep import LOADS, Axis, Point, Sweep, Value
-from apexsim.units import format_count
 
 FORMAT = "apexsim.sweep/1"
 TOP = 40  # combinations shown of a scenario
@@ -34,31 +35,33 @@ TITLES = {
 }  # fmt: skip
 
 
-def render(sweep: Sweep, *, width: int | None = None, color: bool = False, everything: bool = False) -> str:
-    """The whole page.  width: columns of the terminal, if any."""
-    return page(_parts(sweep, width or math.inf, everything), color)
+def render(sweep: Sweep, *, width: int | None = None, color: bool = False, top: int = TOP, everything: bool = False) -> str:
+    """The whole page.  width: columns of the terminal, if any; top: combinations shown of a scenario."""
+    return page(_parts(sweep, width or math.inf, top, everything), color)
 
 
-def _parts(sweep: Sweep, width: float, everything: bool) -> Iterator[RenderableType]:
-    yield heading("apexsim", f"{sweep.model}: {len(sweep.points)} combinations of {_axes_words(sweep)}", width=width)
+def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
+    yield heading("apexsim", f"{sweep.model}: {_axes_words(sweep)}", width=width)
     yield labelled([("answer", " ".join(sentences(sweep)))], width)
     for load, group in sweep.scenarios:
         yield Text()
         title = _load_words(sweep, load)
         yield heading("ranked", ", ".join(filter(None, [f"by {objective_short(sweep.goal.objective)}", title])), width=width)
         if group:
-            shown = group if everything else group[:TOP]
-            yield columns([(c.title, c.side) for c in _fitting(sweep, group, shown, width)],
-                          list(zip(*(c.cells for c in _fitting(sweep, group, shown, width)))), bold=0)  # fmt: skip
+            shown = group if everything else group[:top]
+            made = _fitting(sweep, group, shown, width)
+            yield columns([(c.title, c.side) for c in made], list(zip(*(c.cells for c in made))), bold=0)
             yield labelled([*_legend(sweep, group, shown), *_worth(sweep, group)], width)
         missing = [p for p in sweep.points if p.study is None and _load_of(sweep, p) == load]
-        yield labelled([("no room" if not i else "", f"{_words(sweep, p)}: {p.why}") for i, p in enumerate(missing)], width)
+        yield labelled(
+            [("no room" if not i else "", ": ".join(filter(None, (_words(sweep, p), p.why)))) for i, p in enumerate(missing)], width
+        )
     best = sweep.best
     if best is None or best.study is None:
         return
     yield Text()
     started = launch(best.study.setting, best.first.plan)
-    yield heading("launch", f"{best.first.plan.shorthand}, {_words(sweep, best)}", width=width)
+    yield heading("launch", ", ".join(filter(None, (best.first.plan.shorthand, _words(sweep, best)))), width=width)
     if started.runnable:
         yield Text(started.script, no_wrap=True)
     yield labelled([("", note) for note in started.notes], width)
@@ -72,10 +75,12 @@ def _parts(sweep: Sweep, width: float, everything: bool) -> Iterator[RenderableT
 
 def sentences(sweep: Sweep) -> list[str]:
     """Which combination is best under each load, which the cheapest that keeps the limits, and how sure that is."""
-    found = [sentence for load, group in sweep.scenarios for sentence in _answer(sweep, load, group)]
+    found = [each for load, group in sweep.scenarios for each in _answer(sweep, load, group)]
+    if sweep.interrupted:
+        found.insert(0, "Interrupted after {} of {} combinations: a better one may be among the others.".format(*sweep.interrupted))
     best = sweep.best
     if best is not None and best.study is not None:
-        found.append(f"{SURE[0].upper()}{SURE[1:].format(percent(best.study.error[0]))}.")
+        found.append(sure(best.study, best.first, best.study.goal.limits(best.first.metrics)))
     return found
 
 
@@ -83,30 +88,27 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> li
     at = _load_words(sweep, load)
     head = f"At {at} " if at else ""
     if not group:
-        return [_capital(f"{head}nothing fits.")]
+        return [sentence(f"{head}nothing fits")]
     best = group[0]
     limits = sweep.goal.limits(best.first.metrics)
-    name = f"{_words(sweep, best)} ({best.first.plan.shorthand})"
+    name = _named(sweep, best)
     reach = f"{objective_short(sweep.goal.objective)} {_value(best, error=True)}"
     if not best.first.keeps:
         missed = f"no combination keeps {listed([m.name for m in limits])}; {name} comes nearest: {limit_cell(_study(best), best.first)}"
-        return [_capital(f"{head}{missed}.")]
+        return [sentence(f"{head}{missed}")]
     if best.first.metrics.saturated:
-        return [_capital(f"{head}no combination keeps up with the load; {name} is the fastest: {reach}.")]
+        return [sentence(f"{head}no combination keeps up with the load; {name} is the fastest: {reach}")]
     keeping = [p for p in group if sweep.good(p)]
     tied = [_words(sweep, p) for p in keeping[1:] if sweep.ties(p, best)]
     like = f"; {listed(tied[:3])}{' and others' * (len(tied) > 3)} cannot be told apart from it" if tied else ""
     keeps = f"{len(keeping)} of {len(group)} keep {'the limits and ' * bool(limits)}the load" if len(keeping) < len(group) else ""
-    told_ = [_capital(f"{head}{name} is best: {reach}{_rent_words(best)}{like}.")]
+    told_ = [f"{head}{name} is best: {reach}{_rent_words(best)}{like}."]
     cheap = sweep.cheapest(group)
     if cheap is not None and cheap is not best and not sweep.rent(cheap) >= sweep.rent(best):
-        told_.append(f"Cheapest that keeps {'the limits' if limits else 'up'}: {_words(sweep, cheap)} ({cheap.first.plan.shorthand}), "
-                     f"{_value(cheap)}{_rent_words(cheap)}.")  # fmt: skip
-    return [*told_, f"{keeps}." if keeps else ""] if keeps else told_
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+        told_.append(
+            f"Cheapest that keeps {'the limits' if limits else 'up'}: {_named(sweep, cheap)}, {_value(cheap)}{_rent_words(cheap)}."
+        )
+    return [*told_, f"{keeps}."] if keeps else told_
 
 
 def _rent_words(point: Point) -> str:
@@ -116,8 +118,7 @@ def _rent_words(point: Point) -> str:
 
 def _value(point: Point, error: bool = False) -> str:
     """What a combination reaches of the objective, with its unit."""
-    study, value = _study(point), point.first.value
-    return with_error(value, unit_for(study.goal.objective, value), study.error[0] if error else 0.0)
+    return reached(_study(point), point.first, error)
 
 
 def _study(point: Point) -> Study:
@@ -129,7 +130,10 @@ def _study(point: Point) -> Study:
 
 
 def _axes_words(sweep: Sweep) -> str:
-    return listed([f"{len(axis.values)} {_plural(axis)}" for axis in sweep.axes])
+    """12 combinations of 3 GPUs and 4 engines; a list of one value makes none."""
+    several = listed([f"{len(axis.values)} {_plural(axis)}" for axis in sweep.axes if len(axis.values) > 1])
+    count = sweep.interrupted[1] if sweep.interrupted else len(sweep.points)
+    return f"{count} combinations of {several}" if several else "1 combination"
 
 
 def _plural(axis: Axis) -> str:
@@ -157,7 +161,7 @@ NAMED = {"gpus": "{} per node", "nodes": "{} nodes", "max_num_batched_tokens": "
 def _words(sweep: Sweep, point: Point) -> str:
     """4 × l40s, vllm, 2,048 batched tokens."""
     given = {axis.name: _cell(value) for axis, value in zip(sweep.axes, point.values) if axis.name not in LOADS}
-    if {"gpu", "gpus"} <= set(given) or "gpu" in given:
+    if "gpu" in given:
         count = given.pop("gpus", "")
         name = given.pop("gpu")
         given = {"gpu": f"{count} × {name}" if count else name, **given}
@@ -165,10 +169,18 @@ def _words(sweep: Sweep, point: Point) -> str:
         given = {"gpu": f"{given.pop('gpus')} × {point.study.setting.cluster.gpu.name}", **given}
     if "model" in given:
         given = {"model": given.pop("model"), **given}
-    return ", ".join(NAMED.get(name, "{}").format(text) for name, text in given.items()) or "it"
+    return ", ".join(NAMED.get(name, "{}").format(text) for name, text in given.items())
+
+
+def _named(sweep: Sweep, point: Point) -> str:
+    """4 × l40s (2×TP2); the plan alone where only loads have several values."""
+    words, plan = _words(sweep, point), point.first.plan.shorthand
+    return f"{words} ({plan})" if words else plan
 
 
 def _cell(value: Value) -> str:
+    if value == math.inf:
+        return "∞"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -195,8 +207,7 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
         return Column(title, side, tuple(cell(p) for p in shown))
 
     def value(point: Point) -> str:
-        number = point.first.value * scale.factor
-        return f"{sig(number)} ± {sig(number * _study(point).error[0], 2)}"
+        return bare_with_error(point.first.value, scale, _study(point).error[0])
 
     made = [column("#", "right", lambda p: str(group.index(p) + 1))]
     for i, axis in choices:
@@ -219,9 +230,14 @@ def _value_of(i: int, point: Point) -> str:
 def _latency(name: str, stat: str) -> Callable[[Point], str]:
     def cell(point: Point) -> str:
         seconds = point.first.metrics.latency(name, stat)
-        return scale_for(seconds)(seconds) if math.isfinite(seconds) else "–"
+        return scale_for(seconds)(seconds)
 
     return cell
+
+
+def _of_plan(cell: Callable[[Study, Assessed], str], point: Point) -> str:
+    """A cell of the table of plans."""
+    return cell(_study(point), point.first)
 
 
 # title -> (objective that it repeats, cell), the most wanted first
@@ -229,9 +245,10 @@ _EXTRA: dict[str, tuple[str, Callable[[Point], str]]] = {
     "$ per\nhour": ("", lambda p: sig(Sweep.rent(p))),
     "TTFT\np95": ("ttft:p95", _latency("ttft", "p95")),
     "TPOT\np95": ("tpot:p95", _latency("tpot", "p95")),
-    "tok/s\nper GPU": ("throughput", lambda p: sig(p.first.metrics.output_throughput_tok_s / p.first.metrics.devices)),
-    "$ per\n1M out": ("cost", lambda p: sig(p.first.metrics.usd_per_million)),
-    "KV room\ntokens": ("", lambda p: format_count(room_tokens(p.first))),
+    **{
+        OF_PLANS[name][0]: (repeats, partial(_of_plan, OF_PLANS[name][1]))
+        for name, repeats in (("per GPU", "throughput"), ("$ per 1M", "cost"), ("KV room", ""))
+    },
 }
 OTHERS = tuple(_EXTRA)
 
@@ -245,9 +262,9 @@ def _mark(sweep: Sweep, point: Point, best: Point) -> str:
 def _legend(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[tuple[str, str]]:
     found = grammar([p.first.plan.shorthand for p in shown])
     if sweep.goal.limits(shown[0].first.metrics):
-        found.append(("limits", "✓ least margin, ✗ how far over the limit"))
+        found.append(("limits", LIMITS))
     marks = {_mark(sweep, p, group[0]) for p in shown}
-    words = {"saturated": "does not keep up with the load: its queue grows as long as requests come",
+    words = {"saturated": SATURATED,
              "≈ the first": "a tie: the difference is within the errors of the predictions"}  # fmt: skip
     found += [(mark, words[mark]) for mark in words if mark in marks]
     usd, book = _study(shown[0]).setting.price
@@ -276,8 +293,10 @@ def _against(sweep: Sweep, point: Point | None, best: Point) -> str:
         return f"misses the limits ({limit_cell(_study(point), point.first)})"
     if point.first.metrics.saturated and not best.first.metrics.saturated:
         return "does not keep up"
-    tie = " (a tie)" if sweep.ties(point, best) else ""
-    return f"{sig(sweep.goal.behind(point.first.metrics, best.first.metrics))}× worse{tie}" if not tie else "a tie"
+    if sweep.ties(point, best):
+        return "a tie"
+    behind = sweep.goal.behind(point.first.metrics, best.first.metrics)
+    return f"{sig(behind)}× worse" if math.isfinite(behind) else "reaches nothing"
 
 
 def _alone(sweep: Sweep, best: Point) -> str:
@@ -303,6 +322,7 @@ def sweep_json(sweep: Sweep) -> dict[str, Any]:
         "slos": [str(slo) for slo in sweep.goal.slos],
         "sentences": sentences(sweep),
         "keeps": sweep.keeps,
+        "interrupted": dict(zip(("done", "of"), sweep.interrupted)) if sweep.interrupted else None,
         "points": [_point(sweep, p, place.get(id(p)), id(p) in best, id(p) in cheap) for p in sweep.points],
     })  # fmt: skip
 

@@ -14,7 +14,7 @@ from apexsim.cost.books import told
 from apexsim.cost.power import power_spread
 from apexsim.objective import Margin
 from apexsim.report.draw import percent, sig
-from apexsim.report.figures import held, left, listed, objective_short, reached, scale_of
+from apexsim.report.figures import held, left, listed, objective_short, reached, scale_of, sentence
 from apexsim.search.assess import Assessed
 from apexsim.search.error import error_of
 from apexsim.search.startable import has_server, others
@@ -104,12 +104,12 @@ def _fine(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str
     name = first.plan.shorthand
     if limits:
         head = f"{name} keeps {_number(limits)}{load}: " + "; ".join(f"{held(study, m)} ({left(m)})" for m in limits) + "."
-        return [head, _among(study, standing), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
+        return [head, _among(study, standing), _counted(study, first), _cost(study, first), sure(study, first, limits)]
     if study.single:
         head = f"{name} {'keeps up' if study.setting.workload.mode == 'open' else 'reaches'}{load}: {standing}{_pace(study, first)}."
     else:
         head = f"{name} is the best {_of_how_many(study)}{load}: {standing}{_pace(study, first)}."
-    return [head, _beside(study, first), _counted(study, first), _cost(study, first), _sure(study, first, limits)]
+    return [head, _beside(study, first), _counted(study, first), _cost(study, first), sure(study, first, limits)]
 
 
 def _missed(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
@@ -119,7 +119,7 @@ def _missed(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[s
     who = "" if study.single or len(study.ranked) == 1 else f"the nearest, {first.plan.shorthand}, has "
     how = "; ".join(f"{held(study, m)} ({left(m)})" for m in missed)
     full = [_served(study, first)] if first.metrics.saturated else []
-    return [f"{head} {load_words(study)}: {who}{how}.", *full, _helps(study), _counted(study, first), _sure(study, first, limits)]
+    return [f"{head} {load_words(study)}: {who}{how}.", *full, _helps(study), _counted(study, first), sure(study, first, limits)]
 
 
 def _saturated(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
@@ -206,7 +206,7 @@ def _beside(study: Study, first: Assessed) -> str:
     if tied:
         words.append(f"{tied} {'are' if ' ' in tied else 'is'} a tie with it")
     text = "; ".join(words)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    return sentence(text) if text else ""
 
 
 def _against(study: Study, first: Assessed) -> str:
@@ -248,13 +248,13 @@ def _cost(study: Study, ranked: Assessed) -> str:
     return f"It costs ${sig(usd * gpus)} per hour, ${sig(ranked.metrics.usd_per_million)} per million output tokens ({told(book)})."
 
 
-def _sure(study: Study, ranked: Assessed, limits: tuple[Margin, ...]) -> str:
+def sure(study: Study, ranked: Assessed, limits: tuple[Margin, ...]) -> str:
     """How far to believe it, and which limits are nearer than that."""
     error = _error_of(study, ranked)
     close = [m for m in limits if abs(m.share) < error(m.metric)]
     text = SURE.format(percent(study.error[0]))
     if not close:
-        return f"{text[0].upper()}{text[1:]}."
+        return sentence(text)
     names = listed([m.name for m in close])
     widest = max(error(m.metric) for m in close)
     nearer = f"{names} {'is' if len(close) == 1 else 'are'} nearer than the error of a prediction (±{percent(widest)})"

@@ -60,5 +60,10 @@ def comparison_error(name: str) -> float:
     return math.hypot(residuals()[KIND.get(name, "e2e")]["comparison"], _power(name)[1])
 
 
+def tie(value: float, other: float, width: float) -> bool:
+    """Whether two values cannot be told apart.  width: relative."""
+    return abs(math.log(value / other)) <= width if value > 0 and other > 0 else value == other
+
+
 def _power(name: str) -> tuple[float, float]:
     return power_spread() if name in OF_POWER else (0.0, 0.0)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from apexsim.metrics import Metrics
-from apexsim.objective import LOWER, Margin, Objective, margins, rank_key
+from apexsim.objective import Margin, Objective, margins, rank_key
 from apexsim.slo import Slo
 
 Key = tuple[float, bool, float, str]  # limits missed, overload, objective, shorthand
@@ -29,6 +29,5 @@ class Goal:
         return margins(metrics, self.slos, self.power_cap)
 
     def behind(self, metrics: Metrics, other: Metrics) -> float:
-        """How many times worse than another run one is."""
-        mine, theirs = self.objective.value(metrics), self.objective.value(other)
-        return mine / theirs if self.objective.sign == LOWER else theirs / mine
+        """How many times worse than another run one is; infinite where it reaches nothing."""
+        return self.objective.ratio(self.objective.value(other), self.objective.value(metrics))

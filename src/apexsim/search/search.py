@@ -19,7 +19,7 @@ from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
-from apexsim.search.error import comparison_error
+from apexsim.search.error import comparison_error, tie
 from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
 from apexsim.search.screen import Screened, keep_up, sample, screened
@@ -73,14 +73,16 @@ def _startable(study: Study, space: Space, stopped: bool) -> Study:
     able = tuple(r for r in study.ranked if not r.blocked)
     if able:
         width = study.error[1]
-        ranked = tuple(replace(r, tie=_tie(r.value, able[0].value, width)) for r in able)
+        ranked = tuple(replace(r, tie=tie(r.value, able[0].value, width)) for r in able)
         return replace(study, ranked=ranked, hypothetical=tuple(r for r in study.ranked if r.blocked))
     if stopped:  # one that can be started may be among the rest: what there is is shown
         return study
     first = study.ranked[0]
     named = ", ".join(others(setting, first.plan)) or "no engine"
     able_plans = [p for p in space.plans if not blocked(setting, p)]
-    head = f"no plan of {_title(setting)} on {setting.cluster.size} × {setting.cluster.gpu.name} that {setting.engine.name} can start fits"
+    head = (
+        f"no plan of {setting.model.name} on {setting.cluster.size} × {setting.cluster.gpu.name} that {setting.engine.name} can start fits"
+    )
     why = f"{first.plan.shorthand} fits, but {first.blocked} ({named} can start it): --hypothetical ranks it"
     raise Infeasible(head, "; ".join([*([_nearest_fit(setting, able_plans[0])] if able_plans else []), why]))
 
@@ -171,7 +173,7 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
     usual = next((run for run in fitting if run.plan == heuristic), None)
     base = usual.value if usual and _tells(usual, goal.objective) else math.nan
     ratio, width = goal.objective.ratio, comparison_error(goal.objective.name)
-    ranked = tuple(replace(run, ratio=ratio(run.value, base), tie=_tie(run.value, order[0].value, width)) for run in order)
+    ranked = tuple(replace(run, ratio=ratio(run.value, base), tie=tie(run.value, order[0].value, width)) for run in order)
     clocked = any(plan.clock for plan in (space.plans if space else [x.plan for x in fitting]))
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
@@ -183,11 +185,6 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
 def _tells(found: Assessed, objective: Objective) -> bool:
     """Whether a run's value is one to compare with: latencies of a queue that grows are not."""
     return not (found.metrics.saturated and objective.name in LATENCIES)
-
-
-def _tie(value: float, best: float, width: float) -> bool:
-    """Whether two values cannot be told apart."""
-    return abs(math.log(value / best)) <= width if value > 0 and best > 0 else value == best
 
 
 def _heuristic_note(setting: Setting, heuristic: Plan) -> str:
@@ -226,17 +223,13 @@ def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
 def _why_nothing_fits(setting: Setting, space: Space, rejected: list[Rejected]) -> tuple[str, str]:
     """The widest plan's shortage, and the smallest change that would fit."""
     if not space.plans:
-        return f"no way to split {_title(setting)} over {setting.cluster.size} GPUs", _examples(rejected)
+        return f"no way to split {setting.model.name} over {setting.cluster.size} GPUs", _examples(rejected)
     widest = max(space.plans, key=lambda p: (p.attention.tp * p.ffn.tp * p.stages, p.attention.tp))
     found = room(setting.model, widest, setting.cluster, setting.engine, setting.max_model_len)
     reason = found.reason if isinstance(found, Rejected) else "no plan fits"
     gpu = setting.cluster.gpu
-    head = f"{_title(setting)} fits on no plan of {setting.cluster.size} × {gpu.name}: {widest.shorthand}: {reason}"
+    head = f"{setting.model.name} fits on no plan of {setting.cluster.size} × {gpu.name}: {widest.shorthand}: {reason}"
     return head, _nearest_fit(setting, widest)
-
-
-def _title(setting: Setting) -> str:
-    return setting.model.name
 
 
 def _examples(rejected: list[Rejected]) -> str:

@@ -8,14 +8,18 @@ limits first, then those that keep up with the load, then by the objective.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
+from numbers import Real
 from typing import Any
 
 from apexsim.errors import Infeasible, InputError
 from apexsim.search.assess import Assessed
+from apexsim.search.error import tie
 from apexsim.search.goal import Goal
 from apexsim.search.search import Progress
 from apexsim.search.study import Study
@@ -59,6 +63,7 @@ class Sweep:
     axes: tuple[Axis, ...]
     points: tuple[Point, ...]
     goal: Goal
+    interrupted: tuple[int, int] | None = None  # combinations done, of how many, where the user stopped
 
     @cached_property
     def scenarios(self) -> tuple[tuple[tuple[Value, ...], tuple[Point, ...]], ...]:
@@ -67,7 +72,7 @@ class Sweep:
         groups: dict[tuple[Value, ...], list[Point]] = {}
         for point in self.points:
             groups.setdefault(tuple(point.values[i] for i in at), []).append(point)
-        return tuple((load, tuple(sorted((p for p in group if p.study), key=self._key))) for load, group in groups.items())
+        return tuple((load, tuple(sorted((p for p in group if p.study), key=lambda p: p.first.key))) for load, group in groups.items())
 
     @property
     def best(self) -> Point | None:
@@ -79,9 +84,6 @@ class Sweep:
         """Whether every scenario has a combination that keeps the limits."""
         return all(group and group[0].first.keeps for _, group in self.scenarios)
 
-    def _key(self, point: Point) -> tuple[Any, ...]:
-        return point.first.key
-
     def good(self, point: Point) -> bool:
         """Whether a combination keeps the limits and the load."""
         return point.first.keeps and not point.first.metrics.saturated
@@ -89,7 +91,7 @@ class Sweep:
     def cheapest(self, group: Sequence[Point]) -> Point | None:
         """The combination of least rent that keeps the limits and the load; None where no rent is known."""
         able = [p for p in group if self.good(p) and math.isfinite(self.rent(p))]
-        return min(able, key=lambda p: (self.rent(p), self._key(p))) if able else None
+        return min(able, key=lambda p: (self.rent(p), p.first.key)) if able else None
 
     @staticmethod
     def rent(point: Point) -> float:
@@ -102,13 +104,12 @@ class Sweep:
         Two of one GPU, engine and model differ as two plans of one study do, others by the errors of both.
         """
         assert point.study is not None and other.study is not None
-        mine, theirs = point.first.value, other.first.value
-        if not (self.good(point) and self.good(other) and mine > 0.0 and theirs > 0.0):
+        if not (self.good(point) and self.good(other)):
             return False
-        shared = [axis.name for axis, a, b in zip(self.axes, point.values, other.values) if a != b]
-        alike = not {"gpu", "engine", "model"} & set(shared)
+        differ = [axis.name for axis, a, b in zip(self.axes, point.values, other.values) if a != b]
+        alike = not {"gpu", "engine", "model"} & set(differ)
         width = point.study.error[1] if alike else math.hypot(point.study.error[0], other.study.error[0])
-        return abs(math.log(mine / theirs)) <= width
+        return tie(point.first.value, other.first.value, width)
 
     def worth(self, axis: Axis, group: Sequence[Point]) -> tuple[tuple[Value, Point | None], ...]:
         """(value, best combination that has it) of an axis in one scenario."""
@@ -118,17 +119,28 @@ class Sweep:
 
 def axes_of(model: str | Sequence[str], question: Mapping[str, Any]) -> tuple[Axis, ...]:
     """The words of a question that have several values; raises InputError for a word that takes one."""
-    settings = dict(question.get("settings") or {})
-    every = {"model": model, **question, **settings}
-    found = []
-    for name, value in every.items():
-        if isinstance(value, (list, tuple)) and name in (*CHOICES, *LOADS):
-            values = tuple(dict.fromkeys(value))
-            if not values:
-                raise InputError("a list without values", f"--{name.replace('_', '-')}", "name one value at least")
-            found.append(Axis(name, values))
+    every = {"model": model, **question, **_settings(question)}
+    found = [Axis(name, _values(name, value)) for name, value in every.items()
+             if isinstance(value, (list, tuple)) and name in (*CHOICES, *LOADS)]  # fmt: skip
     order = (*LOADS, *CHOICES)
     return tuple(sorted(found, key=lambda axis: order.index(axis.name)))
+
+
+def _settings(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine's settings in a question; none where they are no mapping, which `check_keywords` refuses."""
+    settings = question.get("settings")
+    return dict(settings) if isinstance(settings, Mapping) else {}
+
+
+def _values(name: str, given: Sequence[Any]) -> tuple[Value, ...]:
+    """The values of a list, each once; raises InputError where there are none, or one that is a list itself."""
+    flag = f"--{name.replace('_', '-')}"
+    if not given:
+        raise InputError("a list without values", flag, "name one value at least")
+    for value in given:
+        if isinstance(value, bool) or not isinstance(value, (str, Real, os.PathLike)):
+            raise InputError(f"expected a list of names or numbers, got {type(value).__name__} in it", flag)
+    return tuple(dict.fromkeys(str(value) if isinstance(value, os.PathLike) else value for value in given))
 
 
 def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: Sequence[Axis]
@@ -137,29 +149,50 @@ def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: 
     size = math.prod(len(axis.values) for axis in axes)
     if size > MOST:
         raise InputError(f"{size:,} combinations are asked for", "", f"at most {MOST} are: fewer values, or fewer lists")
-    settings = dict(question.get("settings") or {})
+    settings = _settings(question)
     for values in product(*(axis.values for axis in axes)):
         changes = dict(zip((axis.name for axis in axes), values))
         own = {name: changes.pop(name) for name in tuple(changes) if name in settings}
         name = str(changes.pop("model", model))
-        yield values, name, {**question, **changes, "settings": {**settings, **own}}
+        yield values, name, {**question, **changes, **({"settings": {**settings, **own}} if own else {})}
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """The user stopped a sweep; `sweep` holds the combinations that were done by then."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        super().__init__("after {} of {} combinations".format(*(sweep.interrupted or ())))
 
 
 def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[Axis, ...],
           asked: Callable[[str, dict[str, Any]], Study], progress: Progress | None = None) -> Sweep:  # fmt: skip
-    """The answer to every combination; raises Infeasible where nothing fits in any."""
+    """The answer to every combination; raises Infeasible where nothing fits in any, and SweepInterrupted when the user stops it."""
     every = list(combinations(model, question, axes))
-    points = []
-    for values, name, one in every:
-        try:
-            study = asked(name, one)
-            points.append(Point(values, replace(study, ranked=study.ranked[:1], hypothetical=(), rejected=())))
-        except Infeasible as error:
-            points.append(Point(values, None, error.reason))
-        if progress:
-            progress(len(points), len(every), ", ".join(map(str, values)))
+    points: list[Point] = []
+    with suppress(KeyboardInterrupt):
+        for values, name, one in every:
+            points.append(_point(values, partial(asked, name, one)))
+            if progress:
+                progress(len(points), len(every), ", ".join(map(str, values)))
+    stopped = len(points) < len(every)
     goal = next((p.study.goal for p in points if p.study), None)
     if goal is None:
+        if stopped:
+            raise KeyboardInterrupt
         raise Infeasible(f"none of {len(points)} combinations fits: {points[-1].why}", "larger or more GPUs")
     inputs = {name: value for name, value in question.items() if value not in (None, (), [], {}, False)}
-    return Sweep(model if isinstance(model, str) else ",".join(model), inputs, axes, tuple(points), goal)
+    found = Sweep(model if isinstance(model, str) else ",".join(model), inputs, axes, tuple(points), goal)
+    if stopped:
+        raise SweepInterrupted(replace(found, interrupted=(len(points), len(every))))
+    return found
+
+
+def _point(values: tuple[Value, ...], asked: Callable[[], Study]) -> Point:
+    """The answer to one combination, its first plan alone and without what is kept of each request."""
+    try:
+        study = asked()
+    except Infeasible as error:
+        return Point(values, None, error.reason)
+    first = replace(study.ranked[0], outcome=None)
+    return Point(values, replace(study, ranked=(first,), hypothetical=(), rejected=()))
