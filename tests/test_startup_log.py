@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,33 @@ def test_the_settings_of_a_command_line_are_read() -> None:
     assert settings("--no-enforce-eager --max-model-len auto --gpu-memory-utilization-x 0.3 --kv-cache-dtype turboquant") == {}
     assert set(settings("sglang 0.5.6 --tp 2 --mem-fraction-static 0.8")) == {"version", "tp", "gpu_memory_utilization"}
     assert set(PATTERNS) >= {"version", "gpu_memory_utilization", "max_model_len", "kv_dtype"}
+
+
+HOSTILE = ("1", " ", "'", "[", "1.", "a ")
+BEFORE = ("model's", "max_num_seqs=", "LLM engine (v", "sglang", "Load weight end.")
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_rows_of_one_sign_are_read_at_once_and_state_nothing(before: str) -> None:
+    """100,000 digits, blanks, quotes or brackets behind the beginning of a wording, or that beginning a thousand times."""
+    log = "INFO Model loading took 15.0 GiB\n"
+    for sign in HOSTILE:
+        for text in (before + sign * 100_000, (before + sign) * 1000):
+            began = time.process_time()
+            found = settings(f"{log}{text}\n")
+            held, why = logged(log + text), failure(text)
+            assert time.process_time() - began < 3.0, (sign, text[:60])
+            assert held["weights_gib"] == 15.0 and not why and spec(found) == "vllm", (sign, found)
+
+
+@pytest.mark.parametrize("version", ["...1", "1" * 5000 + ".1", "1." + "1" * 5000, "7", ".", "1..2", "1." * 5000 + "1"])
+def test_a_version_that_is_none_is_not_read(version: str) -> None:
+    assert "version" not in settings(f"INFO LLM engine (v{version}) Model loading took 15.0 GiB")
+
+
+@pytest.mark.parametrize("text", ["gpu_memory_utilization=7.5", "gpu_memory_utilization=0.0", "max_num_seqs=0", "tp_size=" + "9" * 5000])
+def test_a_setting_that_cannot_be_is_not_read(text: str) -> None:
+    assert settings(f"INFO Model loading took 15.0 GiB {text}, and more") == {"engine": "vllm"}
 
 
 def test_what_a_log_lacks_is_said() -> None:
