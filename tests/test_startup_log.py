@@ -15,7 +15,11 @@ import pytest
 
 from apexsim.cli import main
 from apexsim.errors import InputError
-from apexsim.report.against import asked_as
+from apexsim.hardware import cluster_of
+from apexsim.model.families import load_model
+from apexsim.plan.choose import engine_of, precision_of
+from apexsim.plan.fit import Widths, fit
+from apexsim.report.against import asked_as, predictions
 from apexsim.report.log_settings import PATTERNS, settings, spec
 from apexsim.report.startup_log import engine_of_log, failure, gaps, logged, missing, read_log, remarks, stated_rows
 
@@ -359,6 +363,22 @@ def test_a_log_of_what_does_not_fit_is_compared_too(tmp_path: Path, capsys: pyte
     assert main(["fit", "gpt-oss-120b", "--gpu", "h100:1", "--log", str(file)]) == 3
     out, err = capsys.readouterr()
     assert "against the log" in out and "it failed" in out and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("engine", ["vllm@0.19", "sglang", "tensorrt-llm"])
+def test_lines_of_what_does_not_fit_follow_the_rule_of_what_fits(engine: str) -> None:
+    """The same experts on GPUs that hold them and on others: weights with the engine's dispatch buffers, cache less what is lacking."""
+    model, asked = load_model("deepseek-v3"), {}
+    for gpu in ("h200:8", "h100:8"):
+        cluster = cluster_of(gpu, None, None)
+        row = engine_of(engine, {}, cluster, 8192)
+        asked[gpu] = fit(model, cluster, row, Widths(plan="DEP8"), precision_of(model, None, None, None), 8192)
+    large, small = asked.values()
+    assert large.fits and small.room is None
+    held, short = predictions(large), predictions(small)
+    for name in ("weights_gib", "non_torch_gib", "consumed_gib"):
+        assert short[name] == pytest.approx(held[name]), name
+    assert short["kv_gib"] < 0.0
 
 
 def test_a_text_that_is_no_log_is_refused_before_anything_is_sized() -> None:
