@@ -161,6 +161,7 @@ def test_requests_of_several_lengths_count_with_their_mean_of_blocks() -> None:
     (("--prompt-len", "4000", "--output-len", "100", "--max-model-len", "2048"), "4000 + 100"),
     (("--prompt-len", "4000", "--trace", "example:creation"), "a trace has its own lengths"),
     (("--map", "in=x"), "no trace is read"), (("--trace", "example:creation", "--max-model-len", "100"), "trace filter --max-context 100"),
+    (("--workload", "chat", "--max-model-len", "100"), "or --prompt-len and --output-len"),
 ])  # fmt: skip
 def test_lengths_that_cannot_be_are_refused(words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "llama-3.1-8b", "--gpu", "h100:1", *words]) == 2

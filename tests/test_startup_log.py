@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from apexsim.cli import main
 from apexsim.errors import InputError
-from apexsim.report.against import asked_as
+from apexsim.hardware import cluster_of
+from apexsim.model.families import load_model
+from apexsim.plan.choose import engine_of, precision_of
+from apexsim.plan.fit import Widths, fit
+from apexsim.report.against import asked_as, predictions
 from apexsim.report.log_settings import PATTERNS, settings, spec
 from apexsim.report.startup_log import engine_of_log, failure, gaps, logged, missing, read_log, remarks, stated_rows
 
@@ -222,6 +227,33 @@ def test_the_settings_of_a_command_line_are_read() -> None:
     assert set(PATTERNS) >= {"version", "gpu_memory_utilization", "max_model_len", "kv_dtype"}
 
 
+HOSTILE = ("1", " ", "'", "[", "1.", "a ")
+BEFORE = ("model's", "max_num_seqs=", "LLM engine (v", "sglang", "Load weight end.")
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_rows_of_one_sign_are_read_at_once_and_state_nothing(before: str) -> None:
+    """100,000 digits, blanks, quotes or brackets behind the beginning of a wording, or that beginning a thousand times."""
+    log = "INFO Model loading took 15.0 GiB\n"
+    for sign in HOSTILE:
+        for text in (before + sign * 100_000, (before + sign) * 1000):
+            began = time.process_time()
+            found = settings(f"{log}{text}\n")
+            held, why = logged(log + text), failure(text)
+            assert time.process_time() - began < 3.0, (sign, text[:60])
+            assert held["weights_gib"] == 15.0 and not why and spec(found) == "vllm", (sign, found)
+
+
+@pytest.mark.parametrize("version", ["...1", "1" * 5000 + ".1", "1." + "1" * 5000, "7", ".", "1..2", "1." * 5000 + "1"])
+def test_a_version_that_is_none_is_not_read(version: str) -> None:
+    assert "version" not in settings(f"INFO LLM engine (v{version}) Model loading took 15.0 GiB")
+
+
+@pytest.mark.parametrize("text", ["gpu_memory_utilization=7.5", "gpu_memory_utilization=0.0", "max_num_seqs=0", "tp_size=" + "9" * 5000])
+def test_a_setting_that_cannot_be_is_not_read(text: str) -> None:
+    assert settings(f"INFO Model loading took 15.0 GiB {text}, and more") == {"engine": "vllm"}
+
+
 def test_what_a_log_lacks_is_said() -> None:
     assert missing(V010) == () and missing(V021) == () and missing(SGLANG05) == () and missing(TRT) == ()
     assert missing(V062) == ("activation_gib", "graph_gib", "kv_gib", "max_concurrency")
@@ -331,6 +363,22 @@ def test_a_log_of_what_does_not_fit_is_compared_too(tmp_path: Path, capsys: pyte
     assert main(["fit", "gpt-oss-120b", "--gpu", "h100:1", "--log", str(file)]) == 3
     out, err = capsys.readouterr()
     assert "against the log" in out and "it failed" in out and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("engine", ["vllm@0.19", "sglang", "tensorrt-llm"])
+def test_lines_of_what_does_not_fit_follow_the_rule_of_what_fits(engine: str) -> None:
+    """The same experts on GPUs that hold them and on others: weights with the engine's dispatch buffers, cache less what is lacking."""
+    model, asked = load_model("deepseek-v3"), {}
+    for gpu in ("h200:8", "h100:8"):
+        cluster = cluster_of(gpu, None, None)
+        row = engine_of(engine, {}, cluster, 8192)
+        asked[gpu] = fit(model, cluster, row, Widths(plan="DEP8"), precision_of(model, None, None, None), 8192)
+    large, small = asked.values()
+    assert large.fits and small.room is None
+    held, short = predictions(large), predictions(small)
+    for name in ("weights_gib", "non_torch_gib", "consumed_gib"):
+        assert short[name] == pytest.approx(held[name]), name
+    assert short["kv_gib"] < 0.0
 
 
 def test_a_text_that_is_no_log_is_refused_before_anything_is_sized() -> None:

@@ -107,15 +107,12 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
 
 
 def _workload(path: str, given: dict[str, Any]) -> Workload:
-    from apexsim.workload.asked import REQUESTS, columns_of, finite, reloaded
-    from apexsim.workload.presets import preset_of
+    from apexsim.workload.asked import Asked, columns_of, reloaded
     from apexsim.workload.stream import read_trace
-    from apexsim.workload.synth import Coming, like
 
     if given["workload"]:
-        shape = 1.0 if given["burstiness"] is None else given["burstiness"]
-        coming = Coming(finite(given["request_rate"]), shape, given["concurrency"], 0.0, given["warmup"])
-        return like(preset_of(given["workload"]), given["num_requests"] or REQUESTS, coming, given["seed"] or 0)
+        said = ("workload", "num_requests", "request_rate", "burstiness", "concurrency", "seed", "warmup")
+        return Asked(**{name: given[name] for name in said}).requests()
     work = read_trace(path, columns=columns_of(given["map"]), time_unit=given["time_unit"] or "")
     head = min(given["num_requests"] or work.size, work.size)
     hashes = work.prefix_hashes[:head]

@@ -146,8 +146,9 @@ def size(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_mode
     return tightest
 
 
-def _stage_room(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int, stage: Stage) -> Room | Rejected:
-    total, fraction, rules = cluster.gpu.memory_bytes, engine.memory_fraction, engine.memory
+def stage_parts(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, stage: Stage) -> tuple[dict[str, float], float]:
+    """What one GPU of a stage holds beside its cache [byte], and what the engine's budget leaves for that, below 0 where nothing."""
+    rules = engine.memory
     parts = {
         "weights": stage_weights(model, plan, stage, engine),
         "activation peak": activations(model, plan, engine, stage.last),
@@ -156,7 +157,12 @@ def _stage_room(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, m
     }
     if plan.ffn.ep > 1 and rules.dispatch_bytes:
         parts[DISPATCH] = rules.dispatch_bytes
-    kv = BUDGETS[rules.budget](fraction, total, parts, rules.graphs_in_budget)
+    return parts, BUDGETS[rules.budget](engine.memory_fraction, cluster.gpu.memory_bytes, parts, rules.graphs_in_budget)
+
+
+def _stage_room(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int, stage: Stage) -> Room | Rejected:
+    total, fraction, rules = cluster.gpu.memory_bytes, engine.memory_fraction, engine.memory
+    parts, kv = stage_parts(model, plan, cluster, engine, stage)
     pool = kv_pool(plan, stage, engine)
     if rules.state_share and stage.recurrent:
         parts["recurrent state"] = kv * rules.state_share / (1.0 + rules.state_share)

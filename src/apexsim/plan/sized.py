@@ -43,12 +43,13 @@ def usual(length: int) -> Typical:
 
 
 def typical_of(prompt: Sequence[int], output: Sequence[int], longest: int, source: str, where: str) -> Typical:
-    """The requests of a trace: prompt, output: [R] tokens.  Raises InputError where some are longer than `longest`."""
+    """The requests of a trace or a preset: prompt, output: [R] tokens.  Raises InputError where some are longer than `longest`."""
     counts = Counter(p + o for p, o in zip(prompt, output, strict=True))
     many = sum(n for length, n in counts.items() if length > longest)
     if many:
         told = f"{many} of {len(prompt)} requests are longer than the {longest} tokens that the server allows"
-        raise InputError(told, where, f"give a larger --max-model-len, or: apexsim trace filter --max-context {longest}")
+        other = f"or: apexsim trace filter --max-context {longest}" if where == "--trace" else "or --prompt-len and --output-len"
+        raise InputError(told, where, f"give a larger --max-model-len, {other}")
     return Typical(sum(prompt) / len(prompt), sum(output) / len(output), tuple(sorted(counts.items())), source)
 
 

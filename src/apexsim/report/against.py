@@ -11,7 +11,8 @@ from apexsim.engines import DEFAULT_ENGINE, EngineRow, closest, load_engine
 from apexsim.errors import InputError
 from apexsim.model.dtypes import dtype
 from apexsim.plan.choose import CACHES
-from apexsim.plan.memory import BUDGETS, activations, graphs, non_torch, request_blocks, stage_weights, stages_of
+from apexsim.plan.memory import DISPATCH, stage_parts, stages_of
+from apexsim.plan.pool import request_blocks
 from apexsim.plan.sized import Fit, longest
 from apexsim.report.log_settings import Setting, settings, spec
 from apexsim.report.startup_log import Line, compared, failure, logged, missing, remarks
@@ -123,13 +124,7 @@ def predictions(answer: Fit) -> dict[str, float]:
     memory = {"gpu_memory_gib": answer.cluster.gpu.memory_bytes / GiB}
     if found is None:
         return memory | _without_room(answer)
-    ledger = dict(found.ledger)
-    sizes = {name: ledger[line] / GiB for name, line in LINES.items()}
-    if "dispatch buffers" in ledger:  # SGLang logs what loading took in all
-        sizes["weights_gib"] += ledger["dispatch buffers"] / GiB
-    sizes["consumed_gib"] = sizes["weights_gib"] + sizes["non_torch_gib"]
-    if "recurrent state" in ledger:
-        sizes["state_gib"] = ledger["recurrent state"] / GiB
+    sizes = _sizes(dict(found.ledger))
     counts = {
         "kv_tokens": found.tokens, "kv_blocks": found.kv_bytes // found.pool.block_bytes, "max_concurrency": found.max_concurrency,
         "max_model_len": found.max_model_len, "longest_request": longest(answer),
@@ -143,14 +138,16 @@ def _without_room(answer: Fit) -> dict[str, float]:
     model, plan, engine, cluster = answer.model, answer.plan, answer.engine, answer.cluster
     if plan.stages > len(model.decoder.layers):
         return {}
-    made = []
-    for stage in stages_of(model, plan.stages):
-        parts = {
-            "weights": stage_weights(model, plan, stage, engine), "activation peak": activations(model, plan, engine, stage.last),
-            "non-torch": non_torch(plan, cluster, engine), "CUDA graphs": graphs(engine),
-        }  # fmt: skip
-        cache = BUDGETS[engine.memory.budget](engine.memory_fraction, cluster.gpu.memory_bytes, parts, engine.memory.graphs_in_budget)
-        made.append(parts | {"KV cache": cache})
-    tightest = min(made, key=lambda parts: parts["KV cache"])
-    sizes = {name: tightest[line] / GiB for name, line in LINES.items()}
-    return sizes | {"consumed_gib": sizes["weights_gib"] + sizes["non_torch_gib"]}
+    made = [stage_parts(model, plan, cluster, engine, stage) for stage in stages_of(model, plan.stages)]
+    parts, cache = min(made, key=lambda one: one[1])
+    return _sizes(parts | {"KV cache": cache})
+
+
+def _sizes(ledger: Mapping[str, float]) -> dict[str, float]:
+    """The lines of a ledger [byte] as a log states them [GiB]."""
+    sizes = {name: ledger[line] / GiB for name, line in LINES.items()}
+    sizes["weights_gib"] += ledger.get(DISPATCH, 0.0) / GiB  # SGLang logs what loading took in all
+    sizes["consumed_gib"] = sizes["weights_gib"] + sizes["non_torch_gib"]
+    if "recurrent state" in ledger:
+        sizes["state_gib"] = ledger["recurrent state"] / GiB
+    return sizes

@@ -10,7 +10,7 @@ from apexsim.engines import DEFAULT_ENGINE, engine_facts, load_engine, servers
 from apexsim.errors import Rejected
 from apexsim.plan.flags import words_of
 from apexsim.plan.levers import counted, flags_of_plan
-from apexsim.plan.memory import Room, fractions
+from apexsim.plan.memory import DISPATCH, Room, fractions
 from apexsim.plan.pool import request_blocks
 from apexsim.plan.sized import Fit, Lever, caches, full_users, typical_users, users
 from apexsim.report.against import Against
@@ -92,7 +92,7 @@ def _log_json(log: Against) -> dict[str, Any]:
 def words(answer: Fit, found: Room) -> tuple[str, ...]:
     """The lines that the engine would log."""
     ledger = dict(found.ledger)
-    loaded = (ledger["weights"] + ledger.get("dispatch buffers", 0.0)) / GiB
+    loaded = (ledger["weights"] + ledger.get(DISPATCH, 0.0)) / GiB
     usual = engine_facts(DEFAULT_ENGINE).says
     says = (answer.engine.server.says or usual) if found.pool.groups else usual[:1]
     figures = {"loaded": loaded, "kv": found.kv_bytes / GiB, "tokens": found.tokens, "length": found.max_model_len,

@@ -17,7 +17,9 @@ from apexsim.errors import InputError
 from apexsim.model.dtypes import dtype
 from apexsim.report.startup_log import engine_of_log, spaced
 
-FLOAT, COUNT, WORD = r"(\d*\.\d+|[01])", r"(\d[\d,]*)\b(?!\.)", r"([A-Za-z][\w.]*)"
+FLOAT, COUNT, WORD = r"(\d*\.\d+|[01])", r"(\d[\d,]{0,24})\b(?!\.)", r"([A-Za-z][\w.]*)"
+VERSION = r"(\d{1,9}(?:\.\d{1,9}){1,4})(?!\.?\d)"
+RELEASE = r"(\d{1,9}\.\d{1,9}\.\d{1,9})(?!\d)"  # where a word before it is common
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ def _all(keys: Iterable[str], value: str) -> tuple[str, ...]:
 FRACTIONS = ("gpu_memory_utilization", "mem_fraction_static", "kv_cache_free_gpu_memory_fraction", "free_gpu_memory_fraction")
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "version": (
-        r"LLM engine \(v([\d.]+\d)", r"vLLM API server version v?([\d.]+\d)", r"TensorRT-LLM version: ([\d.]+\d)",
-        r"sglang(?: version)?[ =:v]+(\d+\.\d+\.\d+)", r"\bversion v?(\d+\.\d+\.\d+)", r"vLLM v?(\d+\.\d+\.\d+)",
+        rf"LLM engine \(v{VERSION}", rf"vLLM API server version v?{VERSION}", rf"TensorRT-LLM version: {VERSION}",
+        rf"sglang(?: version)?[ =:v]+{RELEASE}", rf"\bversion v?{RELEASE}", rf"vLLM v?{RELEASE}",
     ),
     "gpu_memory_utilization": (
         rf"Desired GPU memory utilization is \({FLOAT},", rf"less than desired GPU memory utilization \({FLOAT},",
@@ -64,7 +66,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         rf"The current --gpu-memory-utilization={FLOAT}", *_all(FRACTIONS, FLOAT),
     ),
     "max_model_len": (
-        rf"Maximum concurrency for {COUNT} tokens", rf"models?'s? ?(?:'s)? ?max seq len \({COUNT}\)", rf"[Uu]sing max model len {COUNT}",
+        rf"Maximum concurrency for {COUNT} tokens", rf"models?'s? ?(?:'s ?)?max seq len \({COUNT}\)", rf"[Uu]sing max model len {COUNT}",
         *_all(("max_seq_len", "context_len"), COUNT), *_all(("max_model_len", "context_length"), COUNT),
     ),
     "max_num_seqs": _all(("max_num_seqs", "max_running_requests", "max_num_requests", "max_batch_size"), COUNT),
@@ -104,7 +106,7 @@ def _format(text: str) -> str | None:
 READ: Mapping[str, Callable[[str], Any]] = {
     "version": str, "gpu_memory_utilization": float, "kv_dtype": _format, "enforce_eager": lambda text: text != "False",
 }  # fmt: skip
-MOST = 1 << 30  # of a count
+MOST = {int: 1 << 30, float: 1.0}  # of a count, of a fraction
 
 
 def settings(text: str) -> dict[str, Any]:
@@ -115,10 +117,10 @@ def settings(text: str) -> dict[str, Any]:
         for pattern in (*patterns, *_own(name, engine)):
             match = re.search(spaced(pattern), text)
             value = READ.get(name, _count)(match[1]) if match else None
-            if value is not None and (isinstance(value, str) or 0 < value <= MOST or value is False):
+            if value is not None and (isinstance(value, (str, bool)) or 0 < value <= MOST[type(value)]):
                 found[name] = value
                 break
-    return {name: value for name, value in found.items() if value or isinstance(value, float)}
+    return {name: value for name, value in found.items() if value}
 
 
 OWN = {

@@ -42,8 +42,8 @@ class Stated:
 
 
 def spaced(pattern: str) -> str:
-    """A pattern whose blanks match any white space, line breaks too."""
-    return pattern.replace(" ?", r"\s*").replace(" ", r"\s+")
+    """A pattern whose blanks match any white space, line breaks too, and whose gaps end: no row is gone through again and again."""
+    return pattern.replace(".*?", f".{{0,{GAP}}}?").replace(" ?", r"\s*").replace(" ", r"\s+")
 
 
 def stated_rows() -> tuple[Stated, ...]:
@@ -85,6 +85,7 @@ ANCHOR = re.compile(
 )  # what every line holds that is read, here or in `log_settings`
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 LONGEST = 16384  # characters of a line that are looked at: an engine prints all its arguments in one
+GAP = 1000  # characters that a wording may skip over
 HEAD = 1 << 20  # characters that are looked at whole: lines may be broken anywhere
 MOST = 1e12  # no count or size of a log is larger
 INSTEAD = {"weights_gib": "consumed_gib", "kv_tokens": "kv_blocks"}  # told by some versions in the place of
@@ -98,7 +99,7 @@ REMARKS = (
     (r"cpu_offload_gb(?:'|\"|)[=:] ?[1-9]|--cpu-offload-gb", "a part of its weights is in the host's memory"),
 )  # what explains a difference
 FAILURES = (
-    r"To serve at least one request with the models?'s? ?(?:'s)? ?max seq len", r"No available memory for the cache blocks",
+    r"To serve at least one request with the models?'s? ?(?:'s ?)?max seq len", r"No available memory for the cache blocks",
     r"is larger than the maximum number of tokens that can be stored in KV cache",
     r"on startup is less than desired GPU memory utilization", r"(?:CUDA|HIP) out of memory", r"Not enough memory",
 )  # fmt: skip # of a start for want of memory

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from apexsim.errors import InputError
 from apexsim.files import BLOCK, DOCUMENT, LINE, blocks, opened
 from apexsim.workload.cells import lengths
-from apexsim.workload.columns import Chains, Column, chains_of, ideal_hit
+from apexsim.workload.columns import Chains, Column, ideal_hit
 from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
 from apexsim.workload.dates import ordered
 from apexsim.workload.formats import (
@@ -89,15 +89,6 @@ def only(requests: Requests, index: NDArray[Any], note: str = "") -> Requests:
     return replace(
         requests, arrive=requests.arrive[at], prompt=requests.prompt[at], output=requests.output[at],
         hashes=chains.ids, first=chains.first, notes=notes, line=requests.line[at] if len(requests.line) else requests.line,
-    )  # fmt: skip
-
-
-def of_workload(workload: Workload) -> Requests:
-    """A workload of the simulator as columns."""
-    chains = chains_of(workload.prefix_hashes) if workload.prefix_hashes else Chains(NO_HASHES, NO_HASHES)
-    return Requests(
-        workload.arrive, workload.prompt, workload.output, chains.ids, chains.first, workload.hash_block,
-        workload.mode == "open", source=workload.source, notes=workload.notes,
     )  # fmt: skip
 
 
