@@ -16,7 +16,7 @@ from apexsim import hardware
 from apexsim.engine_file import bundled
 from apexsim.errors import InputError
 from apexsim.gpu_file import TABLES, part_of
-from apexsim.hardware import Cluster, all_gpus, gpu_names, load_gpu
+from apexsim.hardware import Cluster, all_gpus, cluster_of, gpu_names, load_gpu
 from apexsim.units import GiB, format_count, format_seconds, parse_duration
 
 # canonical name: spellings of the source table, of the kernel folders and of the measured rows
@@ -369,6 +369,19 @@ def test_a_fault_in_a_gpu_file_is_named(tmp_path: Path, change: tuple[str, str],
     with pytest.raises(InputError, match=told) as error:
         load_gpu(str(path))
     assert "bad.toml" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("typed", ["h100", "h100:", "h100 : "])
+def test_who_leaves_the_count_out_is_shown_a_line_that_works(typed: str) -> None:
+    with pytest.raises(InputError) as error:
+        cluster_of(typed)
+    assert "--gpu h100:N" in error.value.hint
+
+
+def test_a_folder_in_the_place_of_a_gpu_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").mkdir()
+    with pytest.raises(InputError, match="this is a directory, not the GPU file"):
+        load_gpu(tmp_path / "x.toml")
 
 
 def test_a_missing_gpu_file_is_named(tmp_path: Path) -> None:

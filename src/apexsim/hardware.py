@@ -260,7 +260,7 @@ def cluster_of(gpu: str | Path, gpus: int | None = None, nodes: int | None = Non
     if per_node is None and load_gpu(name).profile:
         per_node = 1
     if per_node is None:
-        raise InputError("missing option '--gpus'", "", f"how many GPUs has each node? --gpus N, or --gpu {name}:N")
+        raise InputError("missing option '--gpus'", "", f"how many GPUs has each node? --gpus N, or --gpu {name.rstrip(': ')}:N")
     return Cluster(load_gpu(name), per_node, counted.get("nodes", 1 if nodes is None else nodes))
 
 
