@@ -136,6 +136,8 @@ WRONG = {
     "a gap of two": ("[log]\n", '[log]\ngaps = [["kv_gib", "{NUMBER}"]]\n', "a gap is [name"),
     "an unknown line of a whole log": ("[log]\n", '[log]\nwhole = ["kv"]\n', "unknown line of a log 'kv'"),
     "rules that hold to before": ('about = "Nimble"', 'about = "Nimble"\nthrough = "2.0.5"', "but there are newer ones"),
+    "a word that is blank": ('"port", "--port"', '"port", " "', "a meaning or its word is blank"),
+    "a setting's word that is blank": ('max_num_seqs = "--batch"', 'max_num_seqs = ""', "'flags' must be a table of texts"),
     "a word that is no row": ('["port", "--port"]', '["port"]', "a word is [meaning, word"),
     "an unknown setting": ('max_num_seqs = "--batch"', 'max_seqs = "--batch"', "unknown setting 'max_seqs'"),
     "a line that cannot be filled in": ("{kv:.1f}", "{cache:.1f}", "cannot be filled in"),
@@ -182,6 +184,15 @@ def spoilt(value: Any, odd: Any) -> Iterator[Any]:
             made = value.copy()
             made[key] = changed
             yield made
+
+
+@pytest.mark.parametrize("engine", ["nimble", "orca", "nobody"])
+def test_a_policy_of_what_is_no_engine_is_refused(engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture) -> None:
+    text = f'engine = "{engine}"\nabout = "a policy"\n[[row]]\nversion = "1"\ninherits = "vllm@0.19.0"\n'
+    (tmp_path / "nimble.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    code, _, err = asked(capsys, "plan", "llama-3.1-8b", *CLUSTER, *LOAD, "--engine", "nimble")
+    assert code == 2 and f"nimble.toml engine: unknown engine '{engine}'" in err
 
 
 @pytest.mark.parametrize("odd", ODD, ids=str)

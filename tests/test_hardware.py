@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,10 @@ from typing import Any
 import pytest
 
 from apexsim import hardware
+from apexsim.engine_file import bundled
 from apexsim.errors import InputError
-from apexsim.hardware import Cluster, all_gpus, gpu_names, load_gpu
+from apexsim.gpu_file import TABLES, part_of
+from apexsim.hardware import Cluster, all_gpus, cluster_of, gpu_names, load_gpu
 from apexsim.units import GiB, format_count, format_seconds, parse_duration
 
 # canonical name: spellings of the source table, of the kernel folders and of the measured rows
@@ -165,6 +170,43 @@ def test_names_are_canonical_and_sorted() -> None:
     assert names == tuple(sorted(names)) and all(n == n.lower() and " " not in n and "_" not in n for n in names)
 
 
+@pytest.mark.parametrize("name", gpu_names())
+def test_a_part_of_a_gpu_file_is_what_the_whole_file_says_there(name: str) -> None:
+    data, text = _file(name), _text(name)
+    assert part_of(text) == {key: value for key, value in data.items() if not isinstance(value, dict)}
+    assert {key: part_of(text, key) for key in TABLES} == {key: data.get(key, {}) for key in TABLES}
+    assert data["name"] == name
+
+
+PARSED = """
+import json, sys, tomllib
+from pathlib import Path
+from apexsim import hardware
+from apexsim.cost.books import price_of
+from apexsim.engines import load_engine
+texts = {path.read_text(): path.stem for kind in ("gpus", "engines") for path in Path(hardware.__file__).parent.glob(f"data/{kind}/*.toml")}
+parsed, loads = [], tomllib.loads
+def counted(text):
+    parsed.extend([texts[text]] if text in texts else [])
+    return loads(text)
+tomllib.loads = counted
+for name in sys.argv[1:]:
+    price_of(None, hardware.cluster_of(name).gpu)
+    load_engine()
+print(json.dumps(sorted(parsed)))
+"""
+
+
+@pytest.mark.parametrize(("asked", "gpus"), [
+    (["H100:8", "h100:2", "h100:3g.40gb"], ["h100-sxm"]),
+    (["h20:8"], ["h20"]),
+    (["h800-sxm:8"], ["h100-sxm", "h800-sxm"]),
+])  # fmt: skip
+def test_a_question_parses_the_file_of_its_gpu_and_of_what_that_is_based_on_once(asked: list[str], gpus: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PARSED, *asked], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == sorted([*gpus, *bundled()])
+
+
 @pytest.mark.parametrize("gpu", all_gpus(), ids=lambda g: g.name)
 def test_figures_are_in_si_and_sourced(gpu) -> None:
     assert 10e12 < gpu.flops["bf16"] < 5e15
@@ -279,8 +321,12 @@ def _leaves(data: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     return {(key, name): figure for key, table in pairs for name, figure in table.items()}
 
 
+def _text(name: str) -> str:
+    return (Path(hardware.__file__).parent / f"data/gpus/{name}.toml").read_text(encoding="utf-8")
+
+
 def _file(name: str) -> dict[str, Any]:
-    return tomllib.loads((Path(hardware.__file__).parent / f"data/gpus/{name}.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(_text(name))
 
 
 def _whole(name: str) -> dict[tuple[str, ...], Any]:
@@ -323,6 +369,19 @@ def test_a_fault_in_a_gpu_file_is_named(tmp_path: Path, change: tuple[str, str],
     with pytest.raises(InputError, match=told) as error:
         load_gpu(str(path))
     assert "bad.toml" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("typed", ["h100", "h100:", "h100 : "])
+def test_who_leaves_the_count_out_is_shown_a_line_that_works(typed: str) -> None:
+    with pytest.raises(InputError) as error:
+        cluster_of(typed)
+    assert "--gpu h100:N" in error.value.hint
+
+
+def test_a_folder_in_the_place_of_a_gpu_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").mkdir()
+    with pytest.raises(InputError, match="this is a directory, not the GPU file"):
+        load_gpu(tmp_path / "x.toml")
 
 
 def test_a_missing_gpu_file_is_named(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ KINDS = {
     "a list of texts": lambda value: _texts(value) and all(each.strip() for each in value),
     "true or false": lambda value: isinstance(value, bool),
     "a table": lambda value: isinstance(value, dict),
-    "a table of texts": lambda value: isinstance(value, dict) and _texts(list(value.values())),
+    "a table of texts": lambda value: isinstance(value, dict) and _texts(list(value.values())) and all(map(str.strip, value.values())),
     "a list of tables": lambda value: isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value),
     "a list of rows of texts": lambda value: isinstance(value, list) and all(map(_texts, value)),
 }
@@ -237,7 +237,9 @@ def _spoken(rows: list[list[str]], where: str) -> None:
     for row in rows:
         if not 2 <= len(row) <= 6:
             raise InputError(f"a word is [meaning, word, since, until, values, source], or less at the end, got {row}", where)
-        means, _, since, until, values = (*row, "", "", "")[:5]
+        means, word, since, until, values = (*row, "", "", "")[:5]
+        if not (means.strip() and word.strip()):
+            raise InputError(f"a meaning or its word is blank: {row}", where)
         first: tuple[float, ...] = order(since, where=where) if since else ()
         end: tuple[float, ...] = order(until, where=where) if until else (math.inf,)
         if not first < end or any(first < other_end and other < end for other, other_end in spans.get(means, ())):

@@ -184,8 +184,9 @@ def _servers(known: tuple[tuple[str, Path], ...]) -> tuple[str, ...]:
 
 def engine_facts(name: str) -> Engine:
     """Who serves the rows of an engine or policy; raises InputError for a policy of an unknown engine."""
-    served = _file(name).get("engine", name)
-    if served != name:
+    data = _file(name)
+    served = data.get("engine", name)
+    if "engine" in data:
         among(served, [other for other in engine_names() if "engine" not in _file(other)], "engine", f"{shelf()[name]} engine")
     return engine_at(served, shelf()[served])
 

@@ -36,7 +36,7 @@ def opened(path: str | Path, what: str) -> IO[bytes]:
     except FileNotFoundError:
         raise InputError(f"the {what} does not exist", where) from None
     except IsADirectoryError:
-        raise InputError(f"a {what} is expected, this is a directory", where) from None
+        raise InputError(f"this is a directory, not the {what}", where) from None
     except (*FAULTS, ValueError) as error:
         raise unreadable(error, what, where) from None
 

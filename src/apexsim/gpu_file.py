@@ -7,6 +7,7 @@ card itself is not taken over: its names, notes and prices.  Measured kernels of
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,12 @@ TABLES: dict[str, set[str]] = {
     "sources": set(),  # any key
 }  # fmt: skip
 OWN = ("name", "aliases", "notes", "price_usd_h", "kernels", "base")  # of the card itself, never taken from the base
+
+
+def part_of(text: str, table: str = "") -> dict[str, Any]:
+    """The keys of one table of a file of the catalogue, or of its head; nothing else of it is parsed."""
+    inside = text.partition(f"\n[{table}]")[2] if table else text
+    return tomllib.loads(inside.partition("\n[")[0])
 
 
 def known_keys(data: Mapping[str, Any], where: str) -> None:

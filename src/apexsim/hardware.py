@@ -25,7 +25,7 @@ from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded, located
 from apexsim.files import own_folder, read_text
 from apexsim.gpu import Gpu, Link
-from apexsim.gpu_file import changed, differences, known_keys, number_at, table_at, text_at, texts_at
+from apexsim.gpu_file import changed, differences, known_keys, number_at, part_of, table_at, text_at, texts_at
 from apexsim.slices import SPELLED, sliced, spelled
 from apexsim.units import GB, TFLOPS, US, GiB
 
@@ -137,32 +137,9 @@ def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
 
 def _base(name: str, where: str) -> dict[str, Any]:
     """What the file of a GPU of the catalogue holds, of whichever spelling; its own base is put in."""
-    folder = resources.files("apexsim") / "data" / "gpus"
-    if not (name == Path(name).name and (folder / f"{name}.toml").is_file()):
-        if spelling(name) not in _index():
-            raise InputError(f"unknown base '{name}'", where, f"{_meant(name)} base is a GPU of the catalogue")
-        name = _index()[spelling(name)].name
-    return _whole(name)
-
-
-@cache
-def _whole(name: str) -> dict[str, Any]:
-    """All that the file NAME.toml of the catalogue says, its base put in; read once, though many are based on it."""
-    data = tomllib.loads((resources.files("apexsim") / "data" / "gpus" / f"{name}.toml").read_text(encoding="utf-8"))
-    return changed(_base(data["base"], name), data, name) if "base" in data else data
-
-
-def _parse(text: str, where: str, told: bool = False) -> Gpu:
-    try:
-        data = tomllib.loads(text)
-        gpu = _gpu(data, where)
-    except RecursionError:
-        raise InputError("the file is nested too deeply", where) from None
-    except ValueError as error:  # also a number of thousands of digits
-        raise InputError(f"not a TOML file: {error}", where) from None
-    if not (told and "base" in data):
-        return gpu
-    return replace(gpu, notes=(*gpu.notes, f"as {data['base']} but for: {differences(data)}"))
+    if spelling(name) not in _index():
+        raise InputError(f"unknown base '{name}'", where, f"{_meant(name)} base is a GPU of the catalogue")
+    return _whole(_index()[spelling(name)])
 
 
 def spelling(name: str) -> str:
@@ -170,27 +147,59 @@ def spelling(name: str) -> str:
     return "".join(c for c in re.sub(r"\(.*?\)", "", name.lower()) if c.isalnum())
 
 
+# ---- the catalogue: all names from the heads of its files, a whole file where its GPU is asked for ------------------------
+
+
 @cache
-def all_gpus() -> tuple[Gpu, ...]:
-    """Every GPU of the catalogue, by name."""
+def _texts() -> Mapping[str, str]:
+    """The text of every file of the catalogue by the name of its GPU, sorted."""
     folder = resources.files("apexsim") / "data" / "gpus"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name.removesuffix(".toml"))
-    return tuple(_parse(f.read_text(encoding="utf-8"), f"data/gpus/{f.name}") for f in files)
+    found = {f.name.removesuffix(".toml"): f for f in folder.iterdir() if f.name.endswith(".toml")}
+    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
 
 
 @cache
-def _index() -> dict[str, Gpu]:
-    index: dict[str, Gpu] = {}
-    for gpu in all_gpus():
-        for name in (gpu.name, *gpu.aliases):
-            other = index.setdefault(spelling(name), gpu)
-            assert other is gpu, f"'{name}' names both {other.name} and {gpu.name}"
+def _index() -> Mapping[str, str]:
+    """Every spelling -> the name of its GPU."""
+    index: dict[str, str] = {}
+    for name, text in _texts().items():
+        for each in (name, *part_of(text).get("aliases", ())):
+            other = index.setdefault(spelling(each), name)
+            assert other == name, f"'{each}' names both {other} and {name}"
     return index
 
 
+@cache
+def _whole(name: str) -> dict[str, Any]:
+    """All that a file of the catalogue says, its base put in."""
+    data, where = tomllib.loads(_texts()[name]), f"data/gpus/{name}.toml"
+    return changed(_base(data["base"], where), data, where) if "base" in data else data
+
+
+@cache
+def _known(name: str) -> Gpu:
+    """The GPU of a name of the catalogue."""
+    return _gpu(_whole(name), f"data/gpus/{name}.toml")
+
+
+def all_gpus() -> tuple[Gpu, ...]:
+    """Every GPU of the catalogue, by name."""
+    return tuple(map(_known, gpu_names()))
+
+
 def gpu_names() -> tuple[str, ...]:
-    """Canonical names of the catalogue."""
-    return tuple(gpu.name for gpu in all_gpus())
+    """Canonical names of the catalogue, sorted."""
+    return tuple(_texts())
+
+
+def priced(book: str) -> int:
+    """How many GPUs of the catalogue have a price in a book."""
+    return sum(book in prices for prices in _prices())
+
+
+@cache
+def _prices() -> tuple[Mapping[str, float], ...]:
+    return tuple(part_of(text, "price_usd_h") for text in _texts().values())
 
 
 def load_gpu(name: str | Path) -> Gpu:
@@ -205,9 +214,9 @@ def load_gpu(name: str | Path) -> Gpu:
     inside = re.search(r"\((.*?)\)", text)
     for form in (text, inside[1] if inside else ""):
         if spelling(form) in _index() and "@" not in form:
-            return _index()[spelling(form)]
+            return _known(_index()[spelling(form)])
     if (part := spelled(text)) and spelling(part[0]) in _index():
-        return sliced(_index()[spelling(part[0])], part[1])
+        return sliced(_known(_index()[spelling(part[0])]), part[1])
     if text.endswith(".toml"):
         return load_gpu_file(Path(text))
     for folder in (located(text), devices_folder() / spelling(text)):
@@ -225,7 +234,7 @@ def load_gpu(name: str | Path) -> Gpu:
 def _meant(text: str) -> str:
     """A hint with the GPUs one of whose spellings is closest."""
     close = get_close_matches(spelling(text), sorted(_index()), n=12, cutoff=0.6)
-    names = list(dict.fromkeys(_index()[each].name for each in close))[:4]
+    names = list(dict.fromkeys(_index()[each] for each in close))[:4]
     return f"did you mean {', '.join(names)}?" if names else nearest(text, gpu_names())
 
 
@@ -251,7 +260,7 @@ def cluster_of(gpu: str | Path, gpus: int | None = None, nodes: int | None = Non
     if per_node is None and load_gpu(name).profile:
         per_node = 1
     if per_node is None:
-        raise InputError("missing option '--gpus'", "", f"how many GPUs has each node? --gpus N, or --gpu {name}:N")
+        raise InputError("missing option '--gpus'", "", f"how many GPUs has each node? --gpus N, or --gpu {name.rstrip(': ')}:N")
     return Cluster(load_gpu(name), per_node, counted.get("nodes", 1 if nodes is None else nodes))
 
 
@@ -290,4 +299,14 @@ def load_device(folder: Path) -> Gpu:
 
 def load_gpu_file(path: Path) -> Gpu:
     """The GPU that a user's TOML file describes; where it holds changes to another one, a note says to which."""
-    return _parse(read_text(path, "GPU file"), str(path), told=True)
+    where = str(path)
+    try:
+        data = tomllib.loads(read_text(path, "GPU file"))
+        gpu = _gpu(data, where)
+    except RecursionError:
+        raise InputError("the file is nested too deeply", where) from None
+    except ValueError as error:  # also a number of thousands of digits
+        raise InputError(f"not a TOML file: {error}", where) from None
+    if "base" not in data:
+        return gpu
+    return replace(gpu, notes=(*gpu.notes, f"as {data['base']} but for: {differences(data)}"))

@@ -15,7 +15,7 @@ from importlib import resources
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
 from apexsim.gpu_file import PRICE_BOOKS
-from apexsim.hardware import all_gpus
+from apexsim.hardware import gpu_names, priced
 
 GIVEN = "given"  # the "book" of a number that the user gave
 
@@ -46,7 +46,7 @@ def typed(key: str) -> str:
 @cache
 def usual_book() -> str:
     """The book that prices the most GPUs."""
-    return max(books(), key=lambda key: sum(key in gpu.prices for gpu in all_gpus()))
+    return max(books(), key=priced)
 
 
 def price_of(text: str | float | None, gpu: Gpu) -> tuple[float, str]:
@@ -55,7 +55,7 @@ def price_of(text: str | float | None, gpu: Gpu) -> tuple[float, str]:
     A GPU that a file of the user prices in one book only is priced in that one.
     """
     if text is None:
-        own = next(iter(gpu.prices), "") if len(gpu.prices) == 1 and gpu.name not in {g.name for g in all_gpus()} else ""
+        own = next(iter(gpu.prices), "") if len(gpu.prices) == 1 and gpu.name not in gpu_names() else ""
         book = own or usual_book()
         return gpu.prices.get(book, math.nan), book
     key = str(text).strip().lower().replace("-", "_")
