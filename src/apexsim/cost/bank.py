@@ -95,9 +95,10 @@ class Bank:
         """The first table whose key is one of `heads` and an engine, this one, any, or another; its own where it is native and of the
         first head."""
         for home in self.homes:
+            keys = home.tables.keys(family)
             for head in heads:
                 for engine in (self.source, "any", *ENGINES):
-                    if (*head, engine) in home.tables.keys(family):
+                    if (*head, engine) in keys:
                         return Found(self.surface(home, family, (*head, engine), make), SAME, home.native and head == heads[0])
         return None
 
