@@ -227,7 +227,7 @@ Errors are relative to the measured value; bias is the median of the signed erro
 NVIDIA's own runs, whose harness and flags are unknown, are scored apart.
 
 **What was fitted on what.** Five to six host constants per engine, nothing else. Those of vLLM 0.6.0 on `open_loop.csv`, those of vLLM V1,
-SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `python -m apexsim.validate.fit_host FILE`. The tables
+SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `apexsim fit-host FILE`. The tables
 below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`):
 
 | engine | left out | TTFT | TPOT or ITL |
