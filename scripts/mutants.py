@@ -100,6 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args(argv)
+    if args.jobs < 1:
+        parser.error(f"--jobs is 1 or more, not {args.jobs}")
     mutants = [m for m in recorded() if not args.words or any(word in str(m) for word in args.words)]
     wrong = misplaced(mutants)
     if wrong or not mutants:
