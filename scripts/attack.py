@@ -251,7 +251,9 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="show where exceptions came from")
     asked = parser.parse_args()
     names = asked.only.split(",") if asked.only else list(KINDS)
-    each, parts = -(-asked.cases // len(names)), max(1, asked.jobs)
+    if asked.jobs < 1 or asked.cases < 1 or not set(names) <= set(KINDS):
+        parser.error(f"--jobs and --cases are 1 or more, --only names some of {', '.join(KINDS)}")
+    each, parts = -(-asked.cases // len(names)), asked.jobs
     tasks = [(name, -(-each // parts), asked.seed + 1000 * part) for name in names for part in range(parts)]
     bad = done = 0
     with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:

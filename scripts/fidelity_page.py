@@ -19,6 +19,7 @@ import numpy as np
 
 from apexsim.errors import Rejected
 from apexsim.validate.cases import Case
+from apexsim.validate.gate import counts
 from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import Bench, predicted_ms, run
 from apexsim.validate.score import score
@@ -49,12 +50,8 @@ def main() -> int:
 
 
 def fair(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows whose harness and measurement are known to be sound."""
-    return [
-        r
-        for r in record["rows"]
-        if r["status"] == "ok" and not r["labels"].get("suspect") and r["labels"].get("origin", "inferencex") == "inferencex"
-    ]
+    """Rows whose harness and measurement are known to be sound: those the gate judges by."""
+    return [row for row in record["rows"] if counts(row)]
 
 
 def transferred(path: Path, relatives: dict[str, tuple[str, ...]], every: int) -> list[dict[str, Any]]:
@@ -227,7 +224,7 @@ Errors are relative to the measured value; bias is the median of the signed erro
 NVIDIA's own runs, whose harness and flags are unknown, are scored apart.
 
 **What was fitted on what.** Five to six host constants per engine, nothing else. Those of vLLM 0.6.0 on `open_loop.csv`, those of vLLM V1,
-SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `python -m apexsim.validate.fit_host FILE`. The tables
+SGLang and TensorRT-LLM on the InferenceX rows of `closed_loop.csv`, by `apexsim fit-host FILE`. The tables
 below are in sample for them; leaving whole groups out (median errors, same command with `--leave-out`):
 
 | engine | left out | TTFT | TPOT or ITL |

@@ -242,7 +242,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb == "record":
         record(args.file)
         return 0
+    if not args.file.is_file():
+        parser.error(f"no file {args.file}: make it with record")
     kept = kept_in(args.file)
+    if not 0 <= args.number < len(kept):
+        parser.error(f"{args.file} has questions 0 to {len(kept) - 1}, none {args.number}")
     if args.verb == "ask":
         words = kept[args.number]["ask"]
         print("apexsim", *words, answered(words)[1], sep="\n")

@@ -41,9 +41,6 @@ class Mutant:
         return f"{self.file}: {self.why}"
 
 
-LINKED = "data/kernels"
-
-
 def recorded(path: Path = RECORDED) -> list[Mutant]:
     """The mutants of a file."""
     rows = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
@@ -51,29 +48,40 @@ def recorded(path: Path = RECORDED) -> list[Mutant]:
 
 
 def misplaced(mutants: Iterable[Mutant]) -> list[str]:
-    """Mutants whose text does not stand in the code exactly once, or whose tests are no files."""
+    """Mutants whose text does not stand in the package exactly once, or whose tests are no files."""
     found = []
     for mutant in mutants:
-        file = PACKAGE / mutant.file
-        times = file.read_text(encoding="utf-8").count(mutant.old) if file.is_file() else 0
-        if times != 1 or mutant.old == mutant.new or mutant.file.startswith(LINKED):
+        file = inside(PACKAGE, mutant.file)
+        times = file.read_text(encoding="utf-8").count(mutant.old) if file is not None and file.is_file() else 0
+        if times != 1 or mutant.old == mutant.new:
             found.append(f"{mutant}: its text stands {times} times in the code")
         found += [f"{mutant}: no file {test}" for test in mutant.tests if not (ROOT / test.partition("::")[0]).is_file()]
     return found
 
 
+def inside(package: Path, name: str) -> Path | None:
+    """A file of a package by its name there; None where that leads out of it, also through a link."""
+    file = (package / name).resolve()
+    return file if file.is_relative_to(package.resolve()) else None
+
+
 def copied(to: Path) -> Path:
-    """A copy of the package below `to`; of its data the kernels, which no mutant touches, are a link."""
-    shutil.copytree(PACKAGE, to / "apexsim", ignore=shutil.ignore_patterns("kernels", "__pycache__"))
-    (to / "apexsim" / LINKED).symlink_to(PACKAGE / LINKED)
-    return to / "apexsim"
+    """A copy of the package below `to`, all of it, and no link: what is written there stays there, whenever it is killed."""
+    return Path(shutil.copytree(PACKAGE, to / "apexsim", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def put(mutant: Mutant, package: Path) -> None:
+    """Write the wrong line into a copy of the package, and nowhere else."""
+    file = inside(package, mutant.file)
+    if file is None or package.resolve() == PACKAGE.resolve():
+        raise ValueError(f"{mutant}: its file is not in the copy")
+    file.write_text(file.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
 
 
 def outcome(mutant: Mutant) -> str:
     """ "killed", "survived", or what went wrong."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        file = copied(Path(folder)) / mutant.file
-        file.write_text(file.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+        put(mutant, copied(Path(folder)))
         words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
         where = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         if mutant.file.startswith("engine/"):  # its machine code is of no use to anyone else
@@ -92,6 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args(argv)
+    if args.jobs < 1:
+        parser.error(f"--jobs is 1 or more, not {args.jobs}")
     mutants = [m for m in recorded() if not args.words or any(word in str(m) for word in args.words)]
     wrong = misplaced(mutants)
     if wrong or not mutants:

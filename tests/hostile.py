@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from apexsim.cli.options import options_of
-from apexsim.cli.rows import COMMANDS, Opt
+from apexsim.cli.rows import Opt
 from test_formats import SAMPLES
 
 ROOT = Path(__file__).parents[1]
@@ -622,4 +622,3 @@ KINDS: dict[str, st.SearchStrategy[Case]] = {
     "traces": traces(),
     "log": log(), "measured": measured(), "experts": experts(), "tables": tables(), "texts": texts(),
 }  # fmt: skip
-COMMANDS_ATTACKED = tuple(name for name in COMMANDS if name in BASES or name.startswith("profile "))

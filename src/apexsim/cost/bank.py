@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike
 
 from apexsim.clock import stretch
 from apexsim.cost.device import DeviceTables, refuse
-from apexsim.cost.device_check import checked
 from apexsim.cost.kernels import ROOT, Table, Tables
 from apexsim.cost.roofline import Peaks, Priced, Provenance, bounds, carry, flat, labelled, worst
 from apexsim.cost.surface import SAME, Demand, Match, Surface
@@ -95,9 +94,10 @@ class Bank:
         """The first table whose key is one of `heads` and an engine, this one, any, or another; its own where it is native and of the
         first head."""
         for home in self.homes:
+            keys = home.tables.keys(family)
             for head in heads:
                 for engine in (self.source, "any", *ENGINES):
-                    if (*head, engine) in home.tables.keys(family):
+                    if (*head, engine) in keys:
                         return Found(self.surface(home, family, (*head, engine), make), SAME, home.native and head == heads[0])
         return None
 
@@ -138,6 +138,8 @@ def _tables(system: str, root: Path) -> Tables | DeviceTables:
     """A measured system of the package by name, or a device folder by its path."""
     if not isabs(system):
         return Tables(system, root)
+    from apexsim.cost.device_check import checked  # 6 ms that only those who measured a device pay
+
     tables = DeviceTables(Path(system))
     refuse(tables.device.folder, checked(tables.device))
     return tables

@@ -117,7 +117,8 @@ def measured(bank: Bank, kind: str, gpus: int, way: Way) -> Curve | None:
     custom = [(kind, name, mode) for name in (first, *ENGINES) for mode in modes]
     wanted = [*(custom if not way.nccl and way.nodes == 1 else ()), (kind, "nccl", str(way.nodes))]
     for home in bank.homes:
-        there = [key for key in wanted if key in home.tables.keys("comm")]
+        keys = home.tables.keys("comm")
+        there = [key for key in wanted if key in keys]
         key = next((key for key in there if _knows(bank.surface(home, "comm", key, surface_of), gpus)), None)
         if key is None:
             continue

@@ -114,8 +114,15 @@ def _push(values: Array) -> Array:
 
 
 def multilinear(values: Array, holes: NDArray[np.bool_], at: Sequence[Bracket]) -> tuple[Array, NDArray[np.int8]]:
-    """Interpolate values at one bracket per axis, all broadcastable, the last axis first; labels are the worst of axes and cells used."""
+    """Interpolate values at one bracket per axis, all broadcastable, the last axis first; labels are the worst of axes and cells used.
+
+    Last axes that are asked at one size only (n and k of a product) leave a smaller grid, once for all queries."""
     label = reduce(np.maximum, (b.label for b in at))
+    while at and at[-1].low.ndim == 0:
+        *at, last = at
+        low, high, weight = int(last.low), int(last.high), float(last.weight)
+        values = values[..., low] * (1 - weight) + values[..., high] * weight
+        holes = holes[..., low] | holes[..., high]
     if holes.any():
         filled = reduce(np.logical_or, (holes[corner] for corner in product(*((b.low, b.high) for b in at))))
         label = np.maximum(label, np.where(filled, np.int8(Provenance.EXTRAPOLATED), np.int8(0)))

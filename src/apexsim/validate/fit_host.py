@@ -1,6 +1,6 @@
 """Fit the host constants of an engine row on measured runs, and judge them by leaving groups out (floor 5).
 
-    python -m apexsim.validate.fit_host validation/open_loop.csv --engine vllm --leave-out workload
+    apexsim fit-host validation/open_loop.csv --engine vllm --leave-out workload
 
 Least squares on log(predicted / measured) of mean TTFT (weight 1/2), ITL or TPOT (weight 1), with a soft-L1 loss; every constant moves as a
 factor of its present value, so it stays positive.  Nothing is written: the report is meant to be read before a constant is changed.
@@ -8,9 +8,7 @@ factor of its present value, so it stays positive.  Nothing is written: the repo
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -106,18 +104,6 @@ def wanted(only: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return given or names
 
 
-def main(argv: list[str] | None = None) -> int:
-    """As a program of its own."""
-    parser = argparse.ArgumentParser(prog="fit_host", description=__doc__)
-    parser.add_argument("file")
-    parser.add_argument("--engine", default="vllm", help="only rows of this engine")
-    parser.add_argument("--leave-out", default="model", help="label whose groups are left out in turn: model, gpu, workload, layout …")
-    parser.add_argument("--where", default="", help="label=value: only rows with this label")
-    parser.add_argument("--only", default="", help="constants to fit, with commas between them; the others stay")
-    tell(**vars(parser.parse_args(argv)))
-    return 0
-
-
 def tell(file: str, engine: str, leave_out: str, where: str, only: str) -> None:
     """Fit, print constants, errors in sample and with each group left out; raises InputError."""
     cases = chosen([c for c in read_cases(file)[1] if isinstance(c, Case)], engine, where, leave_out, file)
@@ -136,7 +122,3 @@ def tell(file: str, engine: str, leave_out: str, where: str, only: str) -> None:
         left.append(log_errors(held, bench, names, fit(rest, bench, names, 6)))
     if left:
         print(report(np.concatenate(left), f"leaving each {leave_out} out ({len(groups)} groups)"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Fit the power law on measured GPU power with the throughput given, and judge it by leaving models out (floor 5).
 
-    python -m apexsim.validate.fit_power energy.csv [--prompt-scale 2] [--simulate]
+    apexsim fit-power energy.csv [--prompt-scale 2] [--simulate]
 
 Least squares on log(predicted / measured) with a soft-L1 loss over the share of TDP at rest and the joules per byte and per FLOP, which
 stay positive; ceiling and sharpness are kept.  --simulate: the same rows with the throughput simulated; the law and the cost of
@@ -10,8 +10,6 @@ FP8 giants.  Nothing is written.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -170,16 +168,6 @@ def words(law: PowerLaw) -> str:
     return f"base {law.base:.3f} of TDP, {law.per_byte * 1e12:.1f} pJ/byte, {law.per_flop * 1e12:.2f} pJ/FLOP"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """As a program of its own."""
-    parser = argparse.ArgumentParser(prog="fit_power", description=__doc__)
-    parser.add_argument("file")
-    parser.add_argument("--prompt-scale", type=float, default=1.0, help="multiplies assumed prompt lengths")
-    parser.add_argument("--simulate", action="store_true", help="judge the simulated runs too")
-    tell(**vars(parser.parse_args(argv)))
-    return 0
-
-
 def tell(file: str, prompt_scale: float, simulate: bool) -> None:
     """Fit, print constants, errors in sample and with each model left out; raises InputError."""
     runs, shipped = read_runs(file, prompt_scale), power_law()[0]
@@ -199,7 +187,3 @@ def tell(file: str, prompt_scale: float, simulate: bool) -> None:
         watts, joules, chosen = judge_simulated(runs, laws)
         print(f"sampling [ns per vocabulary entry]: {', '.join(f'{1e9 * s:.2f}' for s in sorted(set(chosen.values())))}")
         print(report(watts, "W simulated, left out") + "\n" + report(joules, "J/token simulated, left out"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
