@@ -27,8 +27,6 @@ Floats = NDArray[np.float64]
 
 WHERE, SUFFIX, WHAT = "--workload", ".toml", "workload file"
 MOST = 1 << 30  # tokens of a request: more is a slip
-NORMAL = np.linspace(-6.0, 6.0, 4801)  # where the normal distribution is tabulated: between two, off by less than 1e-6
-RANK = np.array([0.5 * math.erfc(-z / math.sqrt(2.0)) for z in NORMAL.tolist()])
 PREFIXES = "prefixes that prompts share are not part of a workload preset"
 _TEXTS = ("about", "source", "url", "licence", "note")
 _KEYS = frozenset({*_TEXTS, "requests", "percent", "prompt", "output", "rank_correlation"})
@@ -85,9 +83,16 @@ def drawn(preset: Preset, count: int, rng: np.random.Generator) -> tuple[Ints, I
     return _lengths(preset.prompt, preset.percent, first), _lengths(preset.output, preset.percent, second)
 
 
+@lru_cache(1)
+def _normal() -> tuple[Floats, Floats]:
+    """Where the normal distribution is tabulated, and its ranks there: between two, off by less than 1e-6."""
+    at = np.linspace(-6.0, 6.0, 4801)
+    return at, np.array([0.5 * math.erfc(-z / math.sqrt(2.0)) for z in at.tolist()])
+
+
 def _lengths(lengths: tuple[float, ...], percent: tuple[float, ...], normal: Floats) -> Ints:
     """The lengths at the ranks that normal numbers have."""
-    found = np.interp(np.interp(normal, NORMAL, RANK), np.array(percent) / 100.0, lengths)
+    found = np.interp(np.interp(normal, *_normal()), np.array(percent) / 100.0, lengths)
     return np.maximum(1, np.rint(found)).astype(np.int64)
 
 
