@@ -2,9 +2,11 @@
 
     python scripts/certainty.py        reads validation/left_out.csv (scripts/left_out.py); two minutes
 
-The rest is the scatter of runs around the median of their system (model, GPU, release, formats); the offset of each kind of news is the
-one with which intervals of 68, 80 and 95 % hold as often as they say over the rows left out, all scales those of Student's t with three
-degrees of freedom.  Borrowed kernels: the same over rows priced from another GPU's tables.
+The rest is the scatter of runs around the median of their system (model, GPU, release, formats).  The offset of each kind of news is
+the one with which intervals of 68, 80 and 95 % hold as often as they say over the rows left out, all scales those of Student's t with
+three degrees of freedom: the larger of an engine's own and that of all engines, times √(1 + 1/n) for the n models (GPUs, releases)
+that it rests on.  Any news adds what lets intervals hold over systems that no fit ever saw (validation/new_systems.csv).  Borrowed
+kernels: the same over rows priced from another GPU's tables.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ METRICS = ("ttft", "tpot", "e2e")
 NEWS = {"known": "known", "model": "model", "gpu": "gpu", "version": "release"}  # what was left out -> what it stands for
 SEEN_APART = {"vllm": ("0.6.0",)}  # releases whose constants were fitted on files of their own
 SYSTEM = ("engine", "model", "gpu", "version", "formats")
-SCALES = np.concatenate([[0.0], np.geomspace(0.005, 1.0, 160)])  # offsets that are tried
+SCALES = np.concatenate([[0.0], np.geomspace(0.01, 0.6, 60)])  # offsets that are tried
 Array = NDArray[np.float64]
 Rows = list[dict[str, str]]
 
@@ -39,23 +41,59 @@ def main() -> int:
     with LEFT_OUT.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     engines = sorted({row["engine"] for row in rows})
-    table = {engine: of_engine([row for row in rows if row["engine"] == engine]) for engine in engines}
-    seen = {engine: seen_by([row for row in rows if row["engine"] == engine], engine) for engine in engines}
+    known = [row for row in rows if row["left_out"] == "known"]
+    seen = {engine: seen_by([row for row in known if row["engine"] == engine], engine) for engine in engines}
+    table = {engine: of_engine(rows, engine) for engine in engines}
+    unseen = unseen_by(table, [row for row in rows if row["left_out"] == "system"], seen)
     closed = ROOT / "validation/closed_loop.csv"
     far = {"transferred": lent(transferred(closed, BORROW, 8), table), "foreign": lent(transferred(closed, FAR, 3), table)}
-    TABLE.write_text(text(seen, table, far, between(run(closed))), encoding="utf-8")
+    TABLE.write_text(text(seen, table, {**far, "unseen": unseen}, between(run(closed))), encoding="utf-8")
     return 0
 
 
-def of_engine(rows: Rows) -> dict[str, dict[str, float]]:
+def of_engine(rows: Rows, engine: str) -> dict[str, dict[str, float]]:
     """Scales of an engine by metric: rest, and the offset of each kind of news."""
+    mine, found = [row for row in rows if row["engine"] == engine], {}
+    for metric in METRICS:
+        rest = rest_of(mine, metric)
+        own, all_ = (
+            {what: offset_of(values(some, metric, what), Doubt(0.0, rest_of(some, metric))) for what in NEWS} for some in (mine, rows)
+        )
+        wide = {what: max(own[what], all_[what] if what != "known" else 0.0) * math.sqrt(1.0 + 1.0 / count(rows, what)) for what in NEWS}
+        found[metric] = {"rest": rest, **{name: max(wide["known"], wide[what]) for what, name in NEWS.items()}}
+    return found
+
+
+def count(rows: Rows, what: str) -> int:
+    """How many models, GPUs or releases of an engine were left out, or systems were seen."""
+    names = SYSTEM if what == "known" else ("engine", what)
+    return len({tuple(row[name] for name in names) for row in rows if row["left_out"] == what})
+
+
+def unseen_by(table: dict[str, dict[str, dict[str, float]]], unseen: Rows, seen: dict[str, dict[str, list[str]]]) -> dict[str, float]:
+    """What any news adds beyond that, by metric: with it intervals hold over systems that no fit saw."""
     found = {}
     for metric in METRICS:
-        rest = rest_of(rows, metric)
-        offsets = {name: offset_of(values(rows, metric, kind), Doubt(0.0, rest)) for kind, name in NEWS.items()}
-        least = offsets["known"]
-        found[metric] = {"rest": rest, **{name: max(least, value) for name, value in offsets.items()}}
-    return found
+        told = [(abs(float(row[metric])), expected(table[row["engine"]][metric], news(row, seen))) for row in unseen if row[metric]]
+        found[metric] = min(SCALES, key=lambda scale: off(told, float(scale)))
+    return {metric: float(scale) for metric, scale in found.items()}
+
+
+def expected(scales: dict[str, float], new: list[str]) -> Doubt:
+    """The doubt of a system with some news, as `search.error.doubt_of` adds it up."""
+    return Doubt(math.sqrt(scales["known"] ** 2 + sum(scales[name] ** 2 - scales["known"] ** 2 for name in new)), scales["rest"])
+
+
+def news(row: dict[str, str], seen: dict[str, dict[str, list[str]]]) -> list[str]:
+    """What the fits of an engine have not seen of a system."""
+    lists = {"model": "models", "gpu": "gpus", "version": "releases"}
+    return [NEWS[what] for what, where in lists.items() if row[what] not in seen[row["engine"]][where]]
+
+
+def off(told: list[tuple[float, Doubt]], scale: float) -> float:
+    """How far the shares of errors inside intervals are from what they should be, in squares, with a further offset."""
+    held = np.mean([[size <= doubt.wider(scale).quantile(0.5 + level / 200.0) for level in LEVELS] for size, doubt in told], axis=0)
+    return float(sum((share - level / 100.0) ** 2 for share, level in zip(held, LEVELS)))
 
 
 def values(rows: Rows, metric: str, left_out: str) -> Array:
@@ -75,13 +113,8 @@ def rest_of(rows: Rows, metric: str) -> float:
 
 def offset_of(errors: Array, known: Doubt) -> float:
     """The further offset with which intervals hold as often as they say."""
-    size = np.abs(errors)
-
-    def wrong(scale: float) -> float:
-        doubt = known.wider(scale)
-        return sum((float(np.mean(size <= doubt.quantile(0.5 + level / 200.0))) - level / 100.0) ** 2 for level in LEVELS)
-
-    return float(SCALES[int(np.argmin([wrong(float(scale)) for scale in SCALES]))])
+    told = [(float(size), known) for size in np.abs(errors)]
+    return float(min(SCALES, key=lambda scale: off(told, float(scale))))
 
 
 def seen_by(rows: Rows, engine: str) -> dict[str, list[str]]:
@@ -111,9 +144,9 @@ def between(record: dict[str, Any]) -> dict[str, float]:
 
 HEAD = """# Scales of log(measured / predicted), Student's t with three degrees of freedom, written by scripts/certainty.py from
 # validation/left_out.csv.  rest: between runs of one system.  known, model, gpu, release: the offset that all runs of a system share
-# where the fit saw it, and where it did not see the model, GPU or release.  borrowed: what kernels priced from another GPU's tables add;
-# foreign: from a far relative's, which stands for other vendors'.  comparison: robust spread between two layouts of one load.
-# seen: what the fits saw; a model is its architecture, layers and width.
+# where the fit saw it, and where it did not see the model, GPU or release.  added: by kernels priced from another GPU's tables
+# (transferred) or a far relative's (foreign, which stands for other vendors'), and by anything that no fit saw (unseen).
+# comparison: robust spread between two layouts of one load.  seen: what the fits saw; a model is its architecture, layers and width.
 """
 
 
@@ -131,7 +164,7 @@ def text(
         for metric, row in rows.items():
             lines += [f"\n[{engine}.{metric}]", *(f"{name} = {value:.3f}" for name, value in row.items())]
     for name, row in far.items():
-        lines += [f"\n[borrowed.{name}]", *(f"{metric} = {value:.3f}" for metric, value in row.items())]
+        lines += [f"\n[added.{name}]", *(f"{metric} = {value:.3f}" for metric, value in row.items())]
     return "\n".join([*lines, "\n[comparison]", *(f"{metric} = {value:.3f}" for metric, value in pairs.items())]) + "\n"
 
 

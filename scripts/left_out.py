@@ -3,8 +3,9 @@
     python scripts/left_out.py [ENGINE …]        vllm, sglang, trtllm; a quarter of an hour on two cores
 
 For each engine the host constants are fitted again on the InferenceX rows without one model, then without one GPU, then without one
-release, (three rounds from the shipped constants, every second row)
-and the rows left out are predicted; `known` are the shipped constants, which saw all rows.  What is written is
+release (three rounds from the shipped constants, every second row), and the rows left out are predicted; `known` are the shipped
+constants, which saw all rows, and `system` the same on validation/new_systems.csv, which no fit ever sees.
+What is written is
 log(measured / predicted) of mean TTFT, mean TPOT and mean E2E (TTFT + TPOT · (output − 1) where E2E was not measured).
 scripts/certainty.py makes the error bars of it, scripts/fidelity_page.py the first table of docs/fidelity.md.
 """
@@ -30,7 +31,7 @@ from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import Bench, predicted_ms
 
 ROOT = Path(__file__).resolve().parent.parent
-MEASURED, FILE = ROOT / "validation/closed_loop.csv", ROOT / "validation/left_out.csv"
+MEASURED, UNSEEN, FILE = (ROOT / "validation" / name for name in ("closed_loop.csv", "new_systems.csv", "left_out.csv"))
 ENGINES, LEFT_OUT = ("vllm", "sglang", "trtllm"), ("model", "gpu", "version")
 METRICS = ("ttft", "tpot", "e2e")
 COLUMNS = ("engine", "left_out", "id", "model", "gpu", "version", "formats", *METRICS)
@@ -46,8 +47,8 @@ def main(argv: list[str]) -> int:
     if FILE.exists():
         with FILE.open(newline="", encoding="utf-8") as file:
             before = [row for row in csv.DictReader(file) if row["engine"] not in named]
-    cases = [case for case in read_cases(MEASURED)[1] if isinstance(case, Case)]
-    rows = [row for engine in engines for row in of_engine(sound(cases, engine), engine)]
+    cases, unseen = ([case for case in read_cases(path)[1] if isinstance(case, Case)] for path in (MEASURED, UNSEEN))
+    rows = [row for engine in engines for row in of_engine(sound(cases, engine), sound(unseen, engine), engine)]
     with FILE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -60,10 +61,11 @@ def sound(cases: list[Case], engine: str) -> list[Case]:
     return [c for c in cases if c.labels["engine"] == engine and c.labels["origin"] == "inferencex" and not c.labels["suspect"]]
 
 
-def of_engine(cases: list[Case], engine: str) -> list[dict[str, str]]:
-    """Errors in sample, and with each model, GPU and release left out of the fit."""
+def of_engine(cases: list[Case], unseen: list[Case], engine: str) -> list[dict[str, str]]:
+    """Errors in sample, with each model, GPU and release left out of the fit, and on systems that no fit ever saw."""
     bench, names = Bench(), tuple(n for n in CONSTANTS if any(getattr(c.engine, n) > 0 for c in cases))
     rows = errors(cases, bench, names, np.ones(len(names)), "known")
+    rows += errors(unseen, bench, names, np.ones(len(names)), "system")
     for what in LEFT_OUT:
         for value in sorted({c.labels[what] for c in cases}):
             held = [c for c in cases if c.labels[what] == value]

@@ -65,11 +65,12 @@ def doubt_of(name: str, setting: Setting, spent: Account) -> Doubt:
     if name == "power":
         return Doubt(0.0, power_spread()[0] / SIGMA)
     kind, gpu = KIND.get(name, "e2e"), setting.cluster.gpu
-    row = _row(setting.engine.server.name, kind)
-    squares = row["known"] ** 2 + sum(max(0.0, row[what] ** 2 - row["known"] ** 2) for what in news(setting))
+    row, new = _row(setting.engine.server.name, kind), news(setting)
+    squares = row["known"] ** 2 + sum(max(0.0, row[what] ** 2 - row["known"] ** 2) for what in new)
+    squares += certainty()["added"]["unseen"][kind] ** 2 if new else 0.0
     shares = dict(spent.provenance)
     guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
-    far = certainty()["borrowed"]["foreign" if _foreign(gpu) else "transferred"][kind]
+    far = certainty()["added"]["foreign" if _foreign(gpu) else "transferred"][kind]
     return Doubt(math.sqrt(squares), row["rest"]).wider(far * guessed, _power(name)[0] / SIGMA)
 
 
