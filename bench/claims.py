@@ -30,6 +30,7 @@ from apexsim.search.assess import Assessed
 from apexsim.search.study import Study
 from apexsim.workload.stream import read_trace
 from apexsim.workload.trace import Workload
+from measured import ratios, section
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {
@@ -217,8 +218,9 @@ def as_page(table: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     rows = ["| " + " | ".join(row) + " |" for row in table]
     rows.insert(1, "|" + "---|" * len(table[0]))
     intro = (__doc__ or "").split("\n\n", 2)[2].strip()
-    return "# The claims of the APEX paper, again\n\n`make claims` writes this page (`bench/claims.py`).\n\n" + intro + "\n\n" + "\n".join(
-        f"- {line}" for line in lines) + "\n\n" + "\n".join(rows) + "\n"  # fmt: skip
+    head = "# The claims of the APEX paper, again\n\n`make claims` writes this page (`bench/claims.py`).\n"
+    claims = "\n".join(f"- {line}" for line in lines)
+    return "\n".join([head, intro, "", claims, "", section(ratios()), "## Every question\n", *rows]) + "\n"
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 LEVELS = (68, 80, 95)  # per cent of an interval
 NODES = 256  # quantiles of the rest
 FAR = 1e3  # scales: beyond any quantile that is asked for
-SIGMA = 1.1969  # the quantile of T at 0.84: what a robust standard deviation is in scales
+SIGMA = 1.1889  # the quantile of T at 0.84: what a robust standard deviation is in scales
 
 
 def below(x: Array | float) -> Array:
