@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import picks
 
 from apexsim.doubt import LEVELS, Doubt
 from apexsim.errors import Rejected
@@ -221,7 +222,15 @@ def page(records: dict[str, Any], borrowed: list[dict[str, Any]], far: list[dict
             _, right, total = comparisons(both, "tok_s_gpu", same)
             found = f"{right} of {total} pairs right ({right / max(total, 1):.1%})"
             out.append(f"\nOrder of two layouts by output tok/s/GPU, {words}: {found}.")
-    out += ["\n## Error bars\n", BARS, *bars()]
+    out += [
+        "\n## Error bars\n",
+        BARS,
+        *bars(),
+        "\n## Picks under a limit of TPOT\n",
+        (picks.__doc__ or "").split("\n\n", 2)[2].strip(),
+        "",
+        *picks.section(),
+    ]
     return "\n".join(out) + "\n"
 
 
