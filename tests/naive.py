@@ -46,18 +46,19 @@ class Replica:
         """The client sends; the front end tokenises one after the other."""
         self.front_free = max(self.front_free, t) + self.world.host.tokenise * x.prompt
         x.sent, x.seen = t, self.front_free + self.world.host.request
-        x.replica, x.target = self.number, x.prompt
+        x.replica, x.target, x.computed = self.number, x.prompt, x.cached
         self.outstanding += 1
         self.waiting.append(x)
 
     def finish(self, x: Sequence, t: float) -> None:
-        """The request has all its tokens and a closed-loop user sends the next one."""
+        """The request has all its tokens, for which a closed-loop user, or other requests, may have waited."""
         self.lanes[x.lane].leaving.append(x)
         if not self.ahead:
             self.let_go(x)
         self.outstanding -= 1
         if self.unsent:
             self.send(self.unsent.pop(0), t + self.world.requests.think)
+        self.world.call(x, t)
 
     def let_go(self, x: Sequence) -> None:
         """Seat and blocks of a finished request are free."""
@@ -74,18 +75,23 @@ class Replica:
 
     # --- time ----------------------------------------------------------------------------------------------------
 
-    def advance(self, until: float) -> None:
-        """Do everything that results settled by `until` and steps started before it need."""
-        while True:
-            chosen, start = self.next_start()
-            flying = [g for g in self.groups if g.flight is not None]
-            landing = min(flying, key=lambda g: (g.ready, g.number), default=None)
-            if landing is not None and landing.ready <= min(start, until):
-                self.settle(landing)
-            elif chosen is not None and start + TIE < until:
-                self.begin(chosen, start)
-            else:
-                return
+    def next_act(self) -> tuple[float, bool, Group | None]:
+        """When it acts next, whether that is a start, which counts as TIE later than it is, and of which group."""
+        chosen, start = self.next_start()
+        flying = [g for g in self.groups if g.flight is not None]
+        landing = min(flying, key=lambda g: (g.ready, g.number), default=None)
+        if landing is not None and landing.ready <= start:
+            return landing.ready, False, landing
+        return start + TIE, True, chosen
+
+    def act(self) -> None:
+        """Settle a step, or start one."""
+        _, starts, group = self.next_act()
+        assert group is not None
+        if starts:
+            self.begin(group, self.could_start(group))
+        else:
+            self.settle(group)
 
     def next_start(self) -> tuple[Group | None, float]:
         """The group that may start first, and when."""
@@ -211,7 +217,7 @@ class Replica:
         for x in queue:
             q = naive_rules.grant(self.rules, x, left, tokens, free, seats, seats == self.rules.max_seqs)
             left, free, seats, tokens = left - q, free - naive_rules.blocks_at_admission(self.rules, x, q), seats - 1, tokens + q
-            if q < x.target:
+            if q < x.target - x.computed:
                 break
         if tokens == 0 or tokens + len(g.decoding) >= self.rules.wait_tokens or g.waited >= self.rules.wait:
             return False
@@ -257,7 +263,7 @@ class Replica:
             g.decoding.remove(x)
         lane.free += x.held
         lane.admitted -= 1
-        x.held, x.computed, x.context, x.target = 0, 0, 0, x.prompt + len(x.times)
+        x.held, x.computed, x.context, x.target = 0, x.cached, 0, x.prompt + len(x.times)
         x.thrown += 1
         self.returned.insert(0, x)
 
@@ -318,7 +324,7 @@ class Replica:
             x.lane = number
             self.take(x, naive_rules.blocks_at_admission(self.rules, x, q))
             self.compute(step, x, q)
-            if q < x.target:
+            if x.computed < x.target:
                 closed.add(number)
 
 
@@ -328,39 +334,59 @@ class World:
     def __init__(self, requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, replicas: int,
                  lanes: int, route: int) -> None:  # fmt: skip
         self.requests, self.rules, self.host, self.costs, self.route = requests, rules, host, costs, route
-        self.sequences = [Sequence(i, int(p), int(o)) for i, (p, o) in enumerate(zip(requests.prompt, requests.output))]
+        known = requests.cached if len(requests.cached) else [0] * len(requests.prompt)
+        asked = zip(requests.prompt, requests.output, known)
+        self.sequences = [Sequence(i, int(p), int(o), int(c)) for i, (p, o, c) in enumerate(asked)]
         self.steps: list[Step] = []
         self.lowest = blocks
         self.joined = 0
         self.replicas = [Replica(r, self, len(costs.hop), lanes, blocks) for r in range(replicas)]
+        self.waiting: dict[int, list[Sequence]] = {}  # for the request of that index to finish
+        self.coming: list[tuple[float, int]] = []  # when who is sent
 
     def serve(self) -> None:
-        """Until everything is done."""
-        if self.requests.users:
-            self.start_users()
-        else:
-            for x, arrive in zip(self.sequences, self.requests.arrive):
-                self.arrive(x, float(arrive))
+        """Until everything is done: who acts or is sent first goes first; a step that starts within TIE of an arrival waits for it."""
+        self.expect()
+        while True:
+            r = min(self.replicas, key=lambda r: (*r.next_act()[:2], r.number))
+            (when, starts, _), due = r.next_act(), min(self.coming, default=(NEVER, -1))
+            if when < due[0] or (when == due[0] < NEVER and not starts):
+                r.act()
+            elif due[0] < NEVER:
+                self.coming.remove(due)
+                x = self.sequences[due[1]]
+                self.replica_of(x).send(x, due[0])
+            else:
+                break
         for r in self.replicas:
-            r.advance(NEVER)
             r.let_all_go()
 
-    def start_users(self) -> None:
-        """Each user of the closed loop sends its first request at 0."""
-        n = min(len(self.replicas), self.requests.users)
-        for r in self.replicas[:n]:
-            r.unsent = [x for x in self.sequences if x.index % n == r.number]
-        for u in range(self.requests.users):
-            r = self.replicas[u % n]
-            if r.unsent:
-                r.send(r.unsent.pop(0), 0.0)
+    def expect(self) -> None:
+        """Who is sent by himself: all that wait for no other, or the first request of each user of the closed loop."""
+        if self.requests.users:
+            n = min(len(self.replicas), self.requests.users)
+            for r in self.replicas[:n]:
+                r.unsent = [x for x in self.sequences[self.requests.users :] if x.index % n == r.number]
+            self.coming = [(0.0, x.index) for x in self.sequences[: self.requests.users]]
+            return
+        after = self.requests.after if len(self.requests.after) else [-1] * len(self.sequences)
+        for x, before, arrive in zip(self.sequences, after, self.requests.arrive):
+            if before < 0:
+                self.coming.append((float(arrive), x.index))
+            else:
+                self.waiting.setdefault(int(before), []).append(x)
 
-    def arrive(self, x: Sequence, t: float) -> None:
-        """A request of the open loop finds its replica."""
-        for r in self.replicas:
-            r.advance(t)
-        least = min(self.replicas, key=lambda r: (r.outstanding, r.number))
-        (least if self.route else self.replicas[x.index % len(self.replicas)]).send(x, t)
+    def call(self, x: Sequence, t: float) -> None:
+        """A request has finished: those that waited for it are sent in a while."""
+        self.coming += [(t + float(self.requests.delay[y.index]), y.index) for y in self.waiting.pop(x.index, [])]
+
+    def replica_of(self, x: Sequence) -> Replica:
+        """Where the router sends a request."""
+        if self.requests.users:
+            return self.replicas[x.index % min(len(self.replicas), self.requests.users)]
+        if self.route:
+            return min(self.replicas, key=lambda r: (r.outstanding, r.number))
+        return self.replicas[x.index % len(self.replicas)]
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1,

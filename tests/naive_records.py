@@ -16,13 +16,14 @@ class Sequence:
     index: int
     prompt: int
     output: int
+    cached: int = 0  # tokens of the prompt that need not be computed
     replica: int = 0
     sent: float = NEVER
     seen: float = NEVER
     start: float = NEVER
     times: list[float] = field(default_factory=list)  # s, of each token
-    target: int = 0  # tokens to compute in this stay
-    computed: int = 0  # of them, done or in flight
+    target: int = 0  # tokens to hold before it decodes in this stay
+    computed: int = 0  # of them, cached, done or in flight
     context: int = 0  # cached tokens while decoding
     held: int = 0  # KV blocks
     lane: int = -1

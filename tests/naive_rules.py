@@ -16,14 +16,15 @@ def grant(rules: Rules, x: Sequence, left: int, tokens: int, free: int, seats: i
 
     Of the lane: left of its budget, prompt tokens in the step, free blocks, free seats, nothing admitted.
     """
-    q = min(left, x.target) if rules.chunk else x.target
-    alone = x.target > rules.budget and tokens == 0
+    rest = x.target - x.computed
+    q = min(left, rest) if rules.chunk else rest
+    alone = rest > rules.budget and tokens == 0
     if seats < 1 or q < 1 or (q > left and not alone):
         return 0
-    if tokens > 0 and tokens + x.target >= rules.prefill_limit:
+    if tokens > 0 and tokens + rest >= rules.prefill_limit:
         return 0
     spare = 0 if empty or rules.admission == ADMIT_RESERVE else rules.watermark
-    must_fit = x.target if rules.admission == ADMIT_FIT else q
+    must_fit = rest if rules.admission == ADMIT_FIT else q
     return q if blocks_at_admission(rules, x, must_fit) + spare <= free else 0
 
 
@@ -31,7 +32,7 @@ def blocks_at_admission(rules: Rules, x: Sequence, q: int) -> int:
     """KV blocks it holds from its admission on."""
     if rules.admission == ADMIT_RESERVE:
         return ceil_div(x.prompt + x.output, rules.block)
-    return ceil_div(q if by_chunk(rules) else x.target, rules.block)
+    return ceil_div(x.computed + q if by_chunk(rules) else x.target, rules.block)
 
 
 def by_chunk(rules: Rules) -> bool:

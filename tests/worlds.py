@@ -44,10 +44,11 @@ class World:
         """The engine's own books after the last request."""
         size, stages, windows = len(self.requests.prompt), len(self.costs.hop), len(self.costs.windows)
         state = kernel._state(self.replicas, stages, self.lanes, self.rules, self.costs, self.blocks, size)
-        work, log = kernel._work(size), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
-        inside = Inside(self.requests, work, state, self.rules, self.host, self.costs, log, self.blocks, self.replicas,
+        asked = kernel._complete(self.requests)
+        work, log = kernel._work(asked), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
+        inside = Inside(asked, work, state, self.rules, self.host, self.costs, log, self.blocks, self.replicas,
                         stages, self.lanes, windows, self.route, True)  # fmt: skip
-        status, _ = kernel.run(inside, -1, 0)
+        status, _ = kernel.run(inside, 0, 0)
         assert status == OK
         return work, state, log
 
@@ -58,11 +59,12 @@ def all_gaps(gaps: Array) -> Array:
     return np.sort(np.concatenate([np.zeros(0), *rows]))
 
 
+MODES = ("open", "closed", "offline", "sessions")
 seconds = st.floats(0.0, 1.0, allow_subnormal=False).map(lambda x: round(x, 6))
 
 
 @st.composite
-def requests(draw: st.DrawFn, modes: tuple[str, ...] = ("open", "closed", "offline"), most: int = 24) -> Requests:
+def requests(draw: st.DrawFn, modes: tuple[str, ...] = MODES, most: int = 24) -> Requests:
     """A handful of requests, open loop, closed loop or all at once."""
     size = draw(st.integers(1, most))
     longest, pace = draw(st.sampled_from([4, 40, 300])), draw(st.sampled_from([0.003, 0.03, 0.3]))
@@ -71,10 +73,17 @@ def requests(draw: st.DrawFn, modes: tuple[str, ...] = ("open", "closed", "offli
     output = rng.integers(1, draw(st.sampled_from([1, 6, 80])), size, endpoint=True)
     mode = draw(st.sampled_from(modes))
     if mode == "open":
-        return toy.open_loop(np.cumsum(rng.exponential(pace, size)), prompt, output)
-    if mode == "offline":
-        return toy.offline(prompt, output)
-    return toy.closed_loop(draw(st.integers(1, 8)), prompt, output, draw(st.sampled_from([0.0, pace])))
+        asked = toy.open_loop(np.cumsum(rng.exponential(pace, size)), prompt, output)
+    elif mode == "sessions":
+        asked = toy.open_loop(np.cumsum(rng.exponential(pace, size)), prompt, output)
+        before = [int(rng.integers(-1, i)) if i and rng.random() < 0.7 else -1 for i in range(size)]
+        asked = asked._replace(after=np.array(before), delay=rng.choice([0.0, 0.3, 1.0], size) * rng.exponential(pace, size))
+    elif mode == "offline":
+        asked = toy.offline(prompt, output)
+    else:
+        asked = toy.closed_loop(draw(st.integers(1, 8)), prompt, output, draw(st.sampled_from([0.0, pace])))
+    known = rng.integers(0, prompt) if draw(st.sampled_from([False, False, True])) else np.zeros(size, np.int64)
+    return asked._replace(cached=known)
 
 
 @st.composite
@@ -104,7 +113,7 @@ def tables(draw: st.DrawFn, stages: int = 1) -> Costs:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, stages: int = 1, most_lanes: int = 3, modes: tuple[str, ...] = ("open", "closed", "offline")
+def worlds(draw: st.DrawFn, stages: int = 1, most_lanes: int = 3, modes: tuple[str, ...] = MODES
            ) -> World:  # fmt: skip
     """A world in which every request fits, often with few blocks to spare."""
     asked, policy = draw(requests(modes)), draw(rules())

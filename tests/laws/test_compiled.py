@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from apexsim.engine import batch, gather, heap, kernel, leave, loop, notes, pipeline, price, queue, run, settle
+import toy_costs as toy
+from apexsim.engine import batch, gather, heap, kernel, leave, loop, notes, pace, pipeline, price, queue, route, run, settle
 from apexsim.engine.types import FULL, Work
 from worlds import World, worlds
 
 ARRAYS = tuple(name for name in kernel.Outcome.__slots__)
-MODULES = (batch, gather, heap, kernel, leave, loop, notes, pipeline, price, queue, run, settle)
+MODULES = (batch, gather, heap, kernel, leave, loop, notes, pace, pipeline, price, queue, route, run, settle)
 
 
 def of_one_lane(world: World) -> World:
@@ -116,6 +117,6 @@ def test_no_index_is_negative(stages: int, plain: None) -> None:
 
 
 def test_the_guard_refuses() -> None:
-    work: Work = guarded(kernel._work(3))
+    work: Work = guarded(kernel._work(toy.offline(np.ones(3, np.int64), np.ones(3, np.int64))))
     with pytest.raises(AssertionError, match="index -1"):
         work.made[-1] = 1

@@ -26,7 +26,7 @@ def test_tokens_computed_and_sampled_are_those_of_the_requests(world: World) -> 
     done, output = world.run(), int(world.requests.output.sum())
     assert done.total("sampled") == output
     if not done.preempted.any():
-        assert done.total("prompt_tokens") == world.requests.prompt.sum()
+        assert done.total("prompt_tokens") == (world.requests.prompt - world.requests.cached).sum()
         assert done.total("decode_tokens") == output - len(world.requests.output)
 
 
@@ -113,12 +113,14 @@ def test_only_the_sum_of_the_tables_counts(world: World) -> None:
 @quick
 @given(worlds(modes=("offline",)))
 def test_context_read_by_prompts_is_a_triangle(world: World) -> None:
-    """Each prompt token attends to itself and all before it (at most a window), however the prompt is cut."""
+    """Each prompt token attends to itself and all before it (at most a window), however the prompt is cut, cached ones too."""
     done = world.run()
     if done.preempted.any():
         return
     for w, window in enumerate(world.costs.windows):
-        read = sum(int(np.minimum(np.arange(1, p + 1), window).sum()) for p in world.requests.prompt)
+        read = sum(
+            int(np.minimum(np.arange(known + 1, p + 1), window).sum()) for p, known in zip(world.requests.prompt, world.requests.cached)
+        )
         assert np.isclose(done.read[:, PROMPT, w].sum(), read, rtol=1e-12)
         spans = zip(world.requests.prompt, world.requests.output)
         read = sum(int(np.minimum(np.arange(p + 1, p + o), window).sum()) for p, o in spans)

@@ -147,7 +147,7 @@ def test_round_robin_replicas_are_separate_machines(world: World) -> None:
     asked, n = world.requests, world.replicas
     whole = World(asked, world.rules, world.host, world.costs, world.blocks, n, world.lanes, 0).run()
     for r in range(min(n, len(asked.prompt))):
-        mine = asked._replace(arrive=asked.arrive[r::n].copy(), prompt=asked.prompt[r::n].copy(), output=asked.output[r::n].copy())
+        mine = asked._replace(**{name: getattr(asked, name)[r::n].copy() for name in ("arrive", "prompt", "output", "cached")})
         alone = World(mine, world.rules, world.host, world.costs, world.blocks, 1, world.lanes, 0).run()
         assert np.array_equal(whole.finish[r::n], alone.finish)
 
@@ -157,13 +157,14 @@ def outstanding(world: World) -> tuple[np.ndarray, np.ndarray]:
     done = world.run()
     counts = np.zeros((len(done.sent), world.replicas), np.int64)
     for i, t in enumerate(done.sent):
-        open_ones = done.replica[:i][done.finish[:i] > t]
+        before = (done.sent < t) | ((done.sent == t) & (np.arange(len(done.sent)) < i))
+        open_ones = done.replica[before & (done.finish > t)]
         counts[i] = np.bincount(open_ones, minlength=world.replicas)
     return counts, done.replica
 
 
 @quick
-@given(worlds(modes=("open", "offline")))
+@given(worlds(modes=("open", "offline", "sessions")))
 def test_least_outstanding_goes_where_fewest_are(world: World) -> None:
     assume(world.replicas > 1)
     counts, chosen = outstanding(World(world.requests, world.rules, world.host, world.costs, world.blocks,

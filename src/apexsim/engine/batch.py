@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from apexsim.engine.jit import inner
@@ -125,44 +127,57 @@ def _continue(world: World, r: int, g: int, l: int, mixed: bool) -> bool:
     return True
 
 
+class Size(NamedTuple):
+    """A waiting request in tokens."""
+
+    rest: int  # it has to compute
+    target: int  # it holds once it has: the rest and what is cached
+    whole: int  # prompt + output
+
+
 @inner
-def grant(rules: Rules, target: int, whole: int, tokens: int, left: int, running: int, free: int) -> int:
+def size_of(world: World, i: int) -> Size:
+    """Request i as it waits."""
+    req, target = world.req, world.req.prompt[i] + world.work.made[i]
+    return Size(target - world.work.computed[i], target, req.prompt[i] + req.output[i])
+
+
+@inner
+def grant(rules: Rules, size: Size, tokens: int, left: int, running: int, free: int) -> int:
     """Tokens of the step that a lane gives to a waiting request; 0 if seats, budget or blocks do not allow it.
 
-    target: tokens it has to compute; whole: prompt + output; of the lane, tokens: prompt tokens in the step, left: of its
-    budget, running: admitted requests, free: blocks.
+    Of the lane, tokens: prompt tokens in the step, left: of its budget, running: admitted requests, free: blocks.
     """
-    q = min(target, left) if rules.chunk == 1 else target
-    alone = tokens == 0 and target > rules.budget
+    q = min(size.rest, left) if rules.chunk == 1 else size.rest
+    alone = tokens == 0 and size.rest > rules.budget
     if running >= rules.max_seqs or q <= 0 or (q > left and not alone):
         return 0
-    if tokens > 0 and tokens + target >= rules.prefill_limit:
+    if tokens > 0 and tokens + size.rest >= rules.prefill_limit:
         return 0
     spare = 0 if running == 0 or rules.admission == ADMIT_RESERVE else rules.watermark
-    must_fit = target if rules.admission == ADMIT_FIT else q
-    return q if first_blocks(rules, target, whole, must_fit) + spare <= free else 0
+    must_fit = size.rest if rules.admission == ADMIT_FIT else q
+    return q if first_blocks(rules, size, must_fit) + spare <= free else 0
 
 
 @inner
-def first_blocks(rules: Rules, target: int, whole: int, q: int) -> int:
-    """KV blocks that a request takes when it is admitted with q tokens."""
+def first_blocks(rules: Rules, size: Size, q: int) -> int:
+    """KV blocks that a request takes when it is admitted with q tokens to compute: those of what is cached among them."""
     if by_chunk(rules.admission):
-        return blocks_of(q, rules.block)
-    return blocks_of(whole if rules.admission == ADMIT_RESERVE else target, rules.block)
+        return blocks_of(size.target - size.rest + q, rules.block)
+    return blocks_of(size.whole if rules.admission == ADMIT_RESERVE else size.target, rules.block)
 
 
 @inner
 def _start(world: World, r: int, g: int, l: int, i: int, t0: float, mixed: bool) -> None:
     """Admit request i to lane l if seats, budget and blocks allow, else close the lane for this step."""
-    req, work, state = world.req, world.work, world.state
-    rules = world.rules
-    target, whole = req.prompt[i] + work.made[i], req.prompt[i] + req.output[i]
-    q = grant(rules, target, whole, state.tokens[r, l], _left(world, r, g, l, mixed), state.running[r, l], state.free[r, l])
+    work, state, rules = world.work, world.state, world.rules
+    size = size_of(world, i)
+    q = grant(rules, size, state.tokens[r, l], _left(world, r, g, l, mixed), state.running[r, l], state.free[r, l])
     if q == 0:
         state.closed[r, l] = 1
         return
     take(world, r)
-    state.free[r, l] -= first_blocks(rules, target, whole, q)
+    state.free[r, l] -= first_blocks(rules, size, q)
     state.running[r, l] += 1
     work.group[i], work.lane[i] = g, l
     if work.start[i] < 0:

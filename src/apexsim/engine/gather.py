@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.batch import first_blocks, grant
+from apexsim.engine.batch import first_blocks, grant, size_of
 from apexsim.engine.jit import inner
 from apexsim.engine.types import ADMIT_RESERVE, FCFS, NOBODY, WAITED, World
 
@@ -31,20 +31,19 @@ def hold(world: World, r: int, g: int, limit: float) -> tuple[int, int]:
 @inner
 def _for_tokens(world: World, r: int, g: int, limit: float) -> tuple[int, int]:
     """Would the prompts that fit, with the decodes, fill the step?"""
-    req, work, state = world.req, world.work, world.state
-    rules = world.rules
+    work, state, rules = world.work, world.state, world.rules
     decodes, waited = state.decoding[r, g, 0], state.phase[r, g, WAITED]
     budget = rules.budget - (decodes if rules.mix == 1 else 0)
     tokens, running, free = np.int64(0), state.running[r, 0], state.free[r, 0]
     i = np.int64(state.head[r])
     while i >= 0 and work.seen[i] <= limit and tokens + decodes < rules.wait_tokens:
-        target, whole = req.prompt[i] + work.made[i], req.prompt[i] + req.output[i]
-        q = grant(rules, target, whole, tokens, budget - tokens, running, free)
+        size = size_of(world, i)
+        q = grant(rules, size, tokens, budget - tokens, running, free)
         if q > 0:
-            free -= first_blocks(rules, target, whole, q)
+            free -= first_blocks(rules, size, q)
             running += 1
             tokens += q
-        if q < target:
+        if q < size.rest:
             i = np.int64(NOBODY)  # what comes behind it has no say
         else:
             i = np.int64(work.next[i])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
-from apexsim.engine.types import I8
+from apexsim.engine.types import F8, I8
+
+Keys = F8 | I8
 
 
 @inner
-def push(key: I8, req: I8, size: int, k: int, r: int) -> None:
+def push(key: Keys, req: I8, size: int, k: float, r: int) -> None:
     """Insert (k, r) into a heap of `size` entries; ties are ordered by request."""
     i = size
     while i > 0:
@@ -22,7 +24,7 @@ def push(key: I8, req: I8, size: int, k: int, r: int) -> None:
 
 
 @inner
-def pop(key: I8, req: I8, size: int) -> None:
+def pop(key: Keys, req: I8, size: int) -> None:
     """Remove the smallest entry of a heap of `size` entries."""
     last = size - 1
     k, r = key[last], req[last]
@@ -43,7 +45,7 @@ def pop(key: I8, req: I8, size: int) -> None:
 
 
 @inner
-def drop(key: I8, req: I8, size: int, r: int) -> int:
+def drop(key: Keys, req: I8, size: int, r: int) -> int:
     """Take request r, if it is there, out of a heap of `size` entries.  Returns the new size."""
     n = 0
     for x in range(size):

@@ -7,30 +7,32 @@ number alone.  All run as plain Python under NUMBA_DISABLE_JIT=1.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from numba import njit, types
 
 from apexsim.engine.store import Store
 from apexsim.engine.whole import CompilePart, CompileWhole
 
+F = TypeVar("F", bound=Callable[..., Any])
 OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}  # _nrt: nothing here allocates
 BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def outer(function: Any) -> Any:
+def outer(function: F) -> F:
     """Called from Python; compiled once and kept."""
     return _declared(function, njit(**OPTIONS, pipeline_class=CompileWhole)(function), kept=True)
 
 
-def inner(function: Any) -> Any:
+def inner(function: F) -> F:
     """Called by compiled code."""
     return _declared(function, njit(**OPTIONS, **BARE, pipeline_class=CompilePart)(function), kept=False)
 
 
-def _declared(function: Any, compiled: Any, kept: bool) -> Any:
+def _declared(function: F, compiled: Any, kept: bool) -> F:
     if compiled is not function:  # it is under NUMBA_DISABLE_JIT
         compiled._cache = Store(function, kept)
         template = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: template(tuple(map(types.unliteral, args)), kws)
-    return compiled
+    return cast(F, compiled)

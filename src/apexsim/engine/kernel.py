@@ -14,24 +14,20 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from apexsim.engine import cache
-from apexsim.engine.jit import inner, outer
-from apexsim.engine.leave import let_go
-from apexsim.engine.loop import advance
+from apexsim.engine.jit import outer
 from apexsim.engine.pipeline import PATIENCE
-from apexsim.engine.queue import send
 from apexsim.engine.ref import ref
+from apexsim.engine.route import serve
 from apexsim.engine.types import (
     F8,
     FULL,
     GAPS,
     I4,
     I8,
-    INFINITY,
     LOG_FULL,
     NOBODY,
     NOT_DECODING,
     OK,
-    ROUND_ROBIN,
     ROWS,
     STATUS,
     STUCK,
@@ -49,88 +45,22 @@ from apexsim.engine.types import (
 MANY = 100_000  # requests of one workload from which a second compilation is worth while
 
 
-@inner
-def _route(world: World, i: int) -> int:
-    """The replica of request i: in turn, or the one with the fewest outstanding requests (lowest number wins ties)."""
-    if world.route == ROUND_ROBIN:
-        return i % world.replicas
-    outstanding = world.state.outstanding
-    best = 0
-    for r in range(1, world.replicas):
-        if outstanding[r] < outstanding[best]:
-            best = r
-    return best
-
-
-@inner
-def _send_users(world: World) -> None:
-    """Closed loop: user u belongs to replica u mod N and sends at 0; request i belongs to replica i mod N.
-
-    With fewer users than replicas, N is the number of users: the other replicas stay empty.
-    """
-    users, size = world.req.users, world.req.prompt.shape[0]
-    n = min(world.replicas, users)
-    for r in range(n):
-        i = r
-        for _u in range(users // n + (1 if r < users % n else 0)):
-            if i < size:
-                send(world, r, i, 0.0)
-                i += n
-        world.state.unsent[r] = i
-
-
-@inner
-def _send_known(world: World) -> int:
-    """Send what needs no look at the replicas; returns the first request that does."""
-    req = world.req
-    size = req.prompt.shape[0]
-    if req.users > 0:
-        _send_users(world)
-        return size
-    if world.route != ROUND_ROBIN and world.replicas > 1:
-        return 0
-    for i in range(size):
-        send(world, i % world.replicas, i, req.arrive[i])
-    return size
-
-
-@inner
-def _serve(world: World, begin: int, margin: int) -> tuple[int, int]:
-    """As `run`, with the world by reference."""
-    req = world.req
-    size = req.prompt.shape[0]
-    if begin < 0:
-        begin = _send_known(world)
-    while True:
-        until = req.arrive[begin] if begin < size else INFINITY
-        for r in range(world.replicas):
-            status = advance(world, r, until, margin)
-            if status != OK:
-                return status, begin
-        if begin >= size:
-            for r in range(world.replicas):
-                let_go(world, r)
-            return OK, begin
-        send(world, _route(world, begin), begin, until)
-        begin += 1
-
-
 @outer
 def run(world: World, begin: int, margin: int) -> tuple[int, int]:
-    """Serve everything.  `begin`: −1, or the first request not yet sent, to go on after LOG_FULL.  Returns (status, begin)."""
-    return _serve(ref(world), begin, margin)
+    """Serve everything.  `begin`: 0, or the first request not yet sent, to go on after LOG_FULL.  Returns (status, begin)."""
+    return serve(ref(world), begin, margin)
 
 
 @outer
 def run_lane(world: World, begin: int, margin: int) -> tuple[int, int]:
     """`run` of one stage and lane: compiled for these numbers, it takes two thirds of the time."""
-    return _serve(ref(world), begin, margin)
+    return serve(ref(world), begin, margin)
 
 
 @outer
 def run_narrow(world: World, begin: int, margin: int) -> tuple[int, int]:
     """`run_lane` of one attention window."""
-    return _serve(ref(world), begin, margin)
+    return serve(ref(world), begin, margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +108,32 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
     )  # fmt: skip
 
 
-def _work(size: int) -> Work:
+def _work(requests: Requests) -> Work:
+    size = len(requests.prompt)
     zero, never = np.zeros(size), np.full(size, np.nan)
     none = np.zeros(size, np.int32)
+    heir, siblings = _heirs(requests)
+    waiting = max(1, int((requests.after >= 0).sum()))
     return Work(
         sent=zero, seen=zero.copy(), start=np.full(size, -1.0), first=never, finish=never.copy(), made=none,
-        computed=none.copy(), ends=np.full(size, NOT_DECODING, np.int32), preempted=none.copy(),
-        next=np.full(size, NOBODY, np.int32), replica=none.copy(), group=np.zeros(size, np.int16), lane=np.zeros(size, np.int16),
+        computed=requests.cached.astype(np.int32), ends=np.full(size, NOT_DECODING, np.int32), preempted=none.copy(),
+        next=siblings, replica=none.copy(), group=np.zeros(size, np.int16), lane=np.zeros(size, np.int16),
+        heir=heir, due=np.zeros(waiting), due_req=np.zeros(waiting, np.int64), due_size=np.zeros(1, np.int64),
     )  # fmt: skip
+
+
+def _heirs(requests: Requests) -> tuple[I4, I4]:
+    """Of each request the first that waits for it, and of each that waits the next one that waits for the same; NOBODY for none."""
+    heir, siblings = (np.full(len(requests.prompt), NOBODY, np.int32) for _ in range(2))
+    if not len(requests.after):
+        return heir[:0], siblings
+    waiting = np.flatnonzero(requests.after >= 0)
+    waiting = waiting[np.argsort(requests.after[waiting], kind="stable")]
+    before = requests.after[waiting]
+    same = before[1:] == before[:-1]
+    siblings[waiting[:-1][same]] = waiting[1:][same]
+    heir[before[::-1]] = waiting[::-1]  # of several, the first stays
+    return heir, siblings
 
 
 def _log(n: int, lanes: int, rows: int, tokens: int, windows: int) -> Log:
@@ -212,6 +160,18 @@ _CAST: dict[Any, Callable[[Any], Any]] = {
     F8: partial(np.require, dtype=np.float64, requirements=("C", "A", "W")),
     I8: partial(np.require, dtype=np.int64, requirements=("C", "A", "W")),
 }
+
+
+def _complete(requests: Requests) -> Requests:
+    """The requests with the columns that may be left out; what cannot be served is refused."""
+    size = len(requests.prompt)
+    requests = _cast(requests._replace(cached=requests.cached if len(requests.cached) else np.zeros(size, np.int64)))
+    assert ((requests.cached >= 0) & (requests.cached < requests.prompt)).all(), "a request has at least one token to compute"
+    if len(requests.after):
+        assert not requests.users, "users of a closed loop wait for their own requests only"
+        assert len(requests.delay) == size and (requests.delay >= 0.0).all(), "each request waits for 0 s or more"
+        assert ((requests.after >= NOBODY) & (requests.after < np.arange(size))).all(), "a request waits for one that stands before it"
+    return requests
 
 
 def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
@@ -251,23 +211,23 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
              route: int = 0, jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
-    blocks: KV blocks of one lane; route: 0 round robin, 1 least outstanding (open loop; a closed-loop user stays with
-    its replica); jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
+    blocks: KV blocks of one lane; route: ROUND_ROBIN or LEAST_OUTSTANDING, where a closed-loop user stays with its replica;
+    jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
     Every request must fit: prompt + output ≤ blocks · block.  Raises AssertionError where it does not.
     """
-    requests, rules, host, costs = _cast(requests), _cast(rules), _cast(host), _cast(costs)
+    requests, rules, host, costs = _complete(requests), _cast(rules), _cast(host), _cast(costs)
     blocks, replicas, lanes, route, jump = int(blocks), int(replicas), int(lanes), int(route), bool(jump)
     size, stages, windows = len(requests.prompt), costs.lane.shape[0], len(costs.windows)
     longest = int((requests.prompt + requests.output).max()) if size else 0
     assert longest <= blocks * rules.block, STATUS[STUCK]
     _check_tables(rules, costs, lanes, longest)
-    state, work = _state(replicas, stages, lanes, rules, costs, blocks, size), _work(size)
+    state, work = _state(replicas, stages, lanes, rules, costs, blocks, size), _work(requests)
     margin = state.cohort.shape[2] + rules.max_seqs * lanes + 64 * windows * max(lanes, 8) + 64
     margin += 2 * PATIENCE if stages > 1 else 0
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
     world = World(requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump)
     serve, world = _version(world)
-    begin, status = -1, LOG_FULL
+    begin, status = 0, LOG_FULL
     while status == LOG_FULL:
         status, begin = serve(world, begin, margin)
         if status == LOG_FULL:

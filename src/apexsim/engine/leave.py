@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from apexsim.engine.heap import drop
 from apexsim.engine.jit import inner
-from apexsim.engine.queue import put_back, send
+from apexsim.engine.pace import cohort, due, steps_for, tokens_after
+from apexsim.engine.queue import call_next, put_back
 from apexsim.engine.types import (
     ADMIT_CHUNK,
     ADMIT_FIT,
@@ -45,10 +46,10 @@ def by_chunk(admission: int) -> bool:
 def leave(world: World, r: int, g: int, l: int, i: int) -> int:
     """Take a decoding request out of the group's sums; returns its context."""
     work, state, costs = world.work, world.state, world.costs
-    joined = work.ends[i] + work.made[i] - world.req.output[i]
-    done = state.steps[r, g] - joined
+    joined = work.ends[i] - steps_for(world.req.output[i] - work.made[i])
+    done = tokens_after(state.steps[r, g] - joined)
     context = work.computed[i] + done
-    state.residue[r, g, l, (work.computed[i] - joined) % world.rules.block] -= 1
+    state.residue[r, g, l, cohort(work.computed[i], joined, world.rules.block)] -= 1
     for w in range(world.windows):
         window = costs.windows[w]
         state.context[r, g, l, w] -= min(context, window)
@@ -79,8 +80,8 @@ def release_all(world: World, r: int, l: int, i: int) -> None:
 
 @inner
 def finish(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
-    """The last token of request i is out at t; in a closed loop its user sends the next request."""
-    req, work, state = world.req, world.work, world.state
+    """The last token of request i is out at t, for which others may have waited."""
+    work, state = world.work, world.state
     work.finish[i] = t
     if ahead(world):
         work.ends[i] = LEAVING
@@ -89,11 +90,7 @@ def finish(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     else:
         release_all(world, r, l, i)
     state.outstanding[r] -= 1
-    if req.users > 0:
-        n = state.unsent[r]
-        if n < req.prompt.shape[0]:
-            state.unsent[r] = n + min(world.replicas, req.users)
-            send(world, r, n, t + req.think)
+    call_next(world, r, i, t)
 
 
 @inner
@@ -127,11 +124,12 @@ def grow(world: World, r: int, g: int) -> bool:
     fits = True
     if rules.admission == ADMIT_RESERVE:
         return fits
+    at = due(state.steps[r, g], rules.block)
     for l in range(world.lanes):
-        while state.residue[r, g, l, (-state.steps[r, g]) % rules.block] > state.free[r, l]:
+        while state.residue[r, g, l, at] > state.free[r, l]:
             preempt(world, r, g, l)
             fits = False
-        state.free[r, l] -= state.residue[r, g, l, (-state.steps[r, g]) % rules.block]
+        state.free[r, l] -= state.residue[r, g, l, at]
     return fits
 
 
@@ -152,7 +150,7 @@ def preempt(world: World, r: int, g: int, l: int) -> None:
         release(world, r, l, i, leave(world, r, g, l, i))
         _forget(world, r, g, l, i)
     world.log.sums[r, S_PREEMPT] += 1
-    work.computed[i] = 0
+    work.computed[i] = req.cached[i]
     work.preempted[i] += 1
     put_back(world, r, i)
 

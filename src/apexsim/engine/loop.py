@@ -16,7 +16,7 @@ from apexsim.engine.jit import inner
 from apexsim.engine.leave import ahead, catch_up, grow, let_go
 from apexsim.engine.notes import note_batch
 from apexsim.engine.pipeline import glide
-from apexsim.engine.queue import sight
+from apexsim.engine.queue import next_due, sight
 from apexsim.engine.run import decode_run, one_step
 from apexsim.engine.settle import settle
 from apexsim.engine.types import (
@@ -44,14 +44,16 @@ NOTHING, STARTED, AGAIN = 0, 1, 2  # what became of a group's try to start a ste
 
 @inner
 def advance(world: World, r: int, until: float, margin: int) -> int:
-    """Advance replica r until its next step would see what arrives at `until`."""
-    log, halt = world.log, until - TIE
+    """Advance replica r until its next step would see what arrives at `until`, or what is due before that."""
+    log = world.log
     while True:
         if log.gaps.shape[0] > 0 and log.counts[GAPS] + margin > log.gaps.shape[0]:
             return LOG_FULL
         if world.stages == 1:  # nothing starts before the results of its only step are known
             _settle_until(world, r, until)
-        g, t0 = _pick(world, r)
+        until = min(until, next_due(world))
+        halt = until - TIE
+        g, t0 = pick(world, r)
         if world.stages > 1 and _settle_until(world, r, min(t0, until)):
             continue
         if g < 0 or t0 >= halt:
@@ -66,7 +68,7 @@ def advance(world: World, r: int, until: float, margin: int) -> int:
 
 
 @inner
-def _pick(world: World, r: int) -> tuple[int, float]:
+def pick(world: World, r: int) -> tuple[int, float]:
     """The group that can start a step first, and when; (−1, 0) when there is nothing to do."""
     state = world.state
     best, when = np.int64(-1), 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
+from apexsim.engine.pace import tokens_after
 from apexsim.engine.types import (
     COUNT,
     DECODE,
@@ -87,7 +88,7 @@ def note_decodes(world: World, r: int, n: int, total: int, seqs: int, widest: in
         log.hist_lane[r, DECODE, widest] += n
     log.sums[r, S_DSTEPS] += n
     log.sums[r, S_SAMPLED] += n * seqs
-    log.sums[r, S_DTOKENS] += n * seqs
+    log.sums[r, S_DTOKENS] += tokens_after(n * seqs)
 
 
 @inner

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.batch import grant
+from apexsim.engine.batch import grant, size_of
 from apexsim.engine.jit import inner
 from apexsim.engine.notes import note_decodes, note_gap, note_run, note_seconds
+from apexsim.engine.pace import due
 from apexsim.engine.price import decode_size, least, slowest
 from apexsim.engine.run import advance_context, horizon
 from apexsim.engine.types import (
@@ -78,15 +79,15 @@ def _blocked(world: World, r: int) -> bool:
     Decoding only takes blocks, so that it stays so until something finishes.  A group without decodes would try again and
     again, and the times of its trials decide who goes first later.
     """
-    req, state, rules = world.req, world.state, world.rules
+    state, rules = world.state, world.rules
     i = state.head[r]
-    target, whole = req.prompt[i] + world.work.made[i], req.prompt[i] + req.output[i]
+    size = size_of(world, i)
     for g in range(world.stages):
         if state.busy[r, g] == 0:
             return False
         for l in range(world.lanes):
             left = rules.budget - (state.decoding[r, g, l] if rules.mix == 1 else 0)
-            if grant(rules, target, whole, 0, left, state.running[r, l], state.free[r, l]) > 0:
+            if grant(rules, size, 0, left, state.running[r, l], state.free[r, l]) > 0:
                 return False
     return True
 
@@ -195,7 +196,7 @@ def _blocks(world: World, r: int, g: int) -> bool:
     state, rules = world.state, world.rules
     if rules.admission == ADMIT_RESERVE:
         return True
-    at = (-(state.steps[r, g] + state.group_plan[r, g, DONE])) % rules.block
+    at = due(state.steps[r, g] + state.group_plan[r, g, DONE], rules.block)
     for l in range(world.lanes):
         if state.residue[r, g, l, at] > state.free[r, l]:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
+from apexsim.engine.pace import tokens_after
 from apexsim.engine.types import BARE, DECODE, FIRST, SLOPE, Costs, World
 
 
@@ -41,7 +42,7 @@ def decode_attention(world: World, r: int, g: int, l: int, s: int) -> float:
         return 0.0
     y = 0.0
     for w in range(world.windows):
-        m = (state.context[r, g, l, w] + state.growing[r, g, l, w]) / d
+        m = (state.context[r, g, l, w] + tokens_after(state.growing[r, g, l, w])) / d
         i = node_below(costs, m)
         a, b = costs.nodes[i], costs.nodes[i + 1]
         row = costs.decode[s, w, d]
@@ -80,7 +81,7 @@ def _lane_line(world: World, r: int, g: int, l: int, s: int, most: int) -> tuple
     n = most
     last = costs.nodes.shape[0] - 2
     for w in range(world.windows):
-        up, x = state.growing[r, g, l, w], state.context[r, g, l, w]
+        up, x = tokens_after(state.growing[r, g, l, w]), state.context[r, g, l, w]
         m = (x + up) / d
         i = node_below(costs, m)
         a, b = costs.nodes[i], costs.nodes[i + 1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner
-from apexsim.engine.types import FCFS, FRONT_FREE, NOBODY, TIE, Rules, World
+from apexsim.engine.types import FCFS, FRONT_FREE, INFINITY, NOBODY, TIE, Rules, World
 
 
 @inner
@@ -23,6 +25,36 @@ def send(world: World, r: int, i: int, t: float) -> None:
         work.next[state.tail[r]] = i
     state.tail[r] = i
     state.outstanding[r] += 1
+
+
+@inner
+def waits(world: World) -> bool:
+    """Does any request wait for another one to finish?"""
+    return world.req.after.shape[0] > 0
+
+
+@inner
+def call_next(world: World, r: int, i: int, t: float) -> None:
+    """Request i has finished on replica r at t: a closed-loop user sends its next one, and those that waited for i are due."""
+    req, work, state = world.req, world.work, world.state
+    if req.users > 0:
+        n = state.unsent[r]
+        if n < req.prompt.shape[0]:
+            state.unsent[r] = n + min(world.replicas, req.users)
+            send(world, r, n, t + req.think)
+    elif waits(world):
+        j = np.int64(work.heir[i])
+        while j >= 0:
+            push(work.due, work.due_req, work.due_size[0], t + req.delay[j], j)
+            work.due_size[0] += 1
+            j = np.int64(work.next[j])
+
+
+@inner
+def next_due(world: World) -> float:
+    """When the first of those is sent that waited for another one [s]."""
+    work = world.work
+    return work.due[0] if work.due_size[0] > 0 else INFINITY
 
 
 @inner

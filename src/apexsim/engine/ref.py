@@ -16,8 +16,7 @@ import numba.core.types
 from llvmlite import ir
 from numba.core import cgutils
 from numba.core.datamodel import models
-from numba.core.typing import signature
-from numba.core.typing.templates import AttributeTemplate
+from numba.core.typing.templates import AttributeTemplate, signature
 from numba.extending import infer_getattr, lower_builtin, lower_getattr_generic, register_model, type_callable
 from numba.np import arrayobj
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apexsim.engine.jit import inner
 from apexsim.engine.notes import note_decodes, note_run, note_seconds
+from apexsim.engine.pace import due, next_due, steps_for, sum_after, tokens_after
 from apexsim.engine.price import decode_attention, decode_size, least, slowest
 from apexsim.engine.types import (
     ADMIT_RESERVE,
@@ -57,7 +58,7 @@ def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
     log.sums[r, S_SAMPLED] += sampled
     log.sums[r, S_PTOKENS] += prompts
     if decodes:
-        log.sums[r, S_DTOKENS] += decoded
+        log.sums[r, S_DTOKENS] += tokens_after(decoded)
         note_run(world, r, g, end - t0, 0.0, 1, t0)
         advance_context(world, r, g, 1)
     state.phase[r, g, SINCE_READ] = 0 if kind == PROMPT else (state.phase[r, g, SINCE_READ] + 1) % world.rules.poll
@@ -97,14 +98,14 @@ def _stage(world: World, r: int, g: int, s: int, at: float, size: tuple[int, int
 
 @inner
 def advance_context(world: World, r: int, g: int, n: int) -> None:
-    """Every decoding sequence of the group gains n tokens (no window fills before the last of them)."""
+    """Every decoding sequence of the group gains the tokens of n steps (no window fills before the last of them)."""
     state, log = world.state, world.log
     state.steps[r, g] += n
     for l in range(world.lanes):
         for w in range(world.windows):
             up = state.growing[r, g, l, w]
-            log.read[r, DECODE, w] += n * float(state.context[r, g, l, w]) + 0.5 * up * n * (n + 1)
-            state.context[r, g, l, w] += up * n
+            log.read[r, DECODE, w] += n * float(state.context[r, g, l, w]) + up * sum_after(n)
+            state.context[r, g, l, w] += up * tokens_after(n)
 
 
 @inner
@@ -114,16 +115,17 @@ def kv_limit(world: World, r: int, g: int, l: int, steps: int, k: int) -> int:
     d = state.decoding[r, g, l]
     if rules.admission == ADMIT_RESERVE or d == 0:
         return k
+    cycle = steps_for(rules.block)  # steps in which each of them needs one block
     cycles = state.free[r, l] // d
-    if cycles * rules.block >= k:
+    if cycles * cycle >= k:
         return k
     left = state.free[r, l] - cycles * d
-    at = (-steps) % rules.block
-    for j in range(rules.block):
+    at = due(steps, rules.block)
+    for j in range(cycle):
         left -= state.residue[r, g, l, at]
         if left < 0:
-            return min(k, cycles * rules.block + j)
-        at = at - 1 if at > 0 else rules.block - 1
+            return min(k, cycles * cycle + j)
+        at = next_due(at, rules.block)
     return k
 
 
@@ -133,12 +135,13 @@ def take_blocks(world: World, r: int, g: int, l: int, steps: int, k: int) -> Non
     state, rules = world.state, world.rules
     if rules.admission == ADMIT_RESERVE or k <= 0:
         return
-    cycles = k // rules.block
+    cycle = steps_for(rules.block)
+    cycles = k // cycle
     need = cycles * state.decoding[r, g, l]
-    at = (-steps) % rules.block
-    for _j in range(k - cycles * rules.block):
+    at = due(steps, rules.block)
+    for _j in range(k - cycles * cycle):
         need += state.residue[r, g, l, at]
-        at = at - 1 if at > 0 else rules.block - 1
+        at = next_due(at, rules.block)
     state.free[r, l] -= need
 
 

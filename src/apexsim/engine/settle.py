@@ -6,6 +6,7 @@ from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import decodes_in, finish, leave
 from apexsim.engine.notes import note_gap
+from apexsim.engine.pace import cohort, steps_for
 from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, SINCE, World
 
 
@@ -86,11 +87,11 @@ def _join(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """Request i, its prompt computed and a token sampled at t, starts to decode in group g."""
     work, state = world.work, world.state
     steps, context = state.steps[r, g], work.computed[i]
-    ends = steps + world.req.output[i] - work.made[i]
+    ends = steps + steps_for(world.req.output[i] - work.made[i])
     work.group[i], work.finish[i], work.ends[i] = g, t, ends
     push(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], ends, i)
     state.heap_size[r, g, l] += 1
-    state.residue[r, g, l, (context - steps) % world.rules.block] += 1
+    state.residue[r, g, l, cohort(context, steps, world.rules.block)] += 1
     for w in range(world.windows):
         _join_window(world, r, g, l, w, i)
     state.decoding[r, g, l] += 1
@@ -114,7 +115,7 @@ def _join_window(world: World, r: int, g: int, l: int, w: int, i: int) -> None:
     if context >= window:
         return
     state.growing[r, g, l, w] += 1
-    full = state.steps[r, g] + window - context
+    full = state.steps[r, g] + steps_for(window - context)
     if full <= work.ends[i]:  # it will fill the window
         push(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w], full, i)
         state.cross_size[r, g, l, w] += 1

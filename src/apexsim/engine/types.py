@@ -90,14 +90,25 @@ class Costs(NamedTuple):
     hop_token: F8  # [S] s per token
 
 
-class Requests(NamedTuple):
-    """The workload.  Closed loop: the first `users` of each replica start at 0, the rest when one finishes."""
+NONE: I8 = np.zeros(0, np.int64)
+NO_DELAY: F8 = np.zeros(0)
 
-    arrive: F8  # [R] s
+
+class Requests(NamedTuple):
+    """The workload: who is sent when, how much it asks, and what of it is known already.
+
+    A request is sent at its arrival or, where it names another one, `delay` after that has finished.  Closed loop: the first
+    `users` start at 0, the rest when one finishes.
+    """
+
+    arrive: F8  # [R] s, ascending
     prompt: I8  # [R]
     output: I8  # [R]
-    users: int  # 0 = open loop or offline; else concurrency over all replicas
-    think: float  # s between a finish and the next request of the same user
+    users: int = 0  # 0 = open loop or offline; else concurrency over all replicas
+    think: float = 0.0  # s between a finish and the next request of the same user
+    cached: I8 = NONE  # [R] tokens of the prompt that need not be computed, fewer than it has; empty: none of any
+    after: I8 = NONE  # [R] the request that must have finished, NOBODY; empty: nobody waits for another
+    delay: F8 = NO_DELAY  # [R] s from that finish on
 
 
 class Work(NamedTuple):
@@ -109,13 +120,17 @@ class Work(NamedTuple):
     first: F8  # [R] s, first token
     finish: F8  # [R] s, last token; until then, where it joined or was thrown out: the last one before that
     made: I4  # [R] tokens generated before the current stay
-    computed: I4  # [R] prompt tokens computed in the current stay; they are its context when it joins
+    computed: I4  # [R] prompt tokens that are known in the current stay: cached or computed; its context when it joins
     ends: I4  # [R] decode step count of its group at which it finishes, NOT_DECODING, LEAVING
     preempted: I4  # [R] times
-    next: I4  # [R] linked list of the waiting queue
+    next: I4  # [R] linked list of the waiting queue; before it is sent: of those that wait for the same request
     replica: I4  # [R]
     group: I2  # [R]
     lane: I2  # [R]
+    heir: I4  # [R] the first that waits for it, NOBODY; empty: nobody waits for another
+    due: F8  # [R] s, heap of those that are sent once what they waited for has finished
+    due_req: I8  # [R]
+    due_size: I8  # [1]
 
 
 # Columns of State.front: front end is free | requests seen by then have been read from the queue | last step began.
@@ -155,7 +170,7 @@ class State(NamedTuple):
     cross_key: I8  # [N, G, L, W, cap] step at which it fills the window
     cross_req: I8  # [N, G, L, W, cap]
     cross_size: I8  # [N, G, L, W]
-    residue: I8  # [N, G, L, block] sequences by (context − steps) mod block
+    residue: I8  # [N, G, L, block] sequences by their cohort (pace.cohort)
     stack: I8  # [N, G, L, 2·cap] decoding sequences, oldest first, with stale entries
     stack_size: I8  # [N, G, L]
     fresh: I8  # [N, G, L, 2, cap] see FRESH

@@ -1,0 +1,140 @@
+"""Clients and their router: which request is sent when, and to which replica (floor E).  Modified in place.
+
+One loop for every way of coming: arrivals, users of a closed loop, requests that wait for others.  Replicas do not see each
+other.  They work on until somebody has to look at them: a route that asks what they have to do, or a request that may be
+sent by what another one has finished.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from apexsim.engine.heap import pop
+from apexsim.engine.jit import inner
+from apexsim.engine.leave import let_go
+from apexsim.engine.loop import advance, pick
+from apexsim.engine.queue import next_due, send, waits
+from apexsim.engine.types import IDLE, INFINITY, NOBODY, OK, ROUND_ROBIN, TIE, World
+
+ROUNDING = 1e-15  # of a time
+
+
+@inner
+def serve(world: World, begin: int, margin: int) -> tuple[int, int]:
+    """Send every request when and where it is due.  Returns the status, and the first request not yet sent by itself."""
+    looks = waits(world) or (world.route != ROUND_ROBIN and world.replicas > 1 and world.req.users == 0)
+    while True:
+        i, t = _next(world, begin)
+        if looks or i < 0:
+            status = _together(world, t, margin) if waits(world) else _apart(world, t, margin)
+            if status != OK:
+                return status, begin
+            i, t = _next(world, begin)  # what has finished may have called another one
+        if i < 0:
+            for r in range(world.replicas):
+                let_go(world, r)
+            return OK, begin
+        begin = _send(world, begin, i, t)
+
+
+# ---- who, when, where ----------------------------------------------------------------------------------------------
+
+
+@inner
+def _next(world: World, begin: int) -> tuple[int, float]:
+    """The request that is sent next, and when; (NOBODY, INFINITY) where none is known.
+
+    begin: the first of those that come by themselves: all that wait for no other, or the first ones of the users.
+    """
+    req = world.req
+    i, t = np.int64(NOBODY), INFINITY
+    if req.users > 0:
+        if begin < min(req.users, req.prompt.shape[0]):
+            i, t = begin, 0.0
+    elif begin < req.prompt.shape[0]:
+        i, t = begin, req.arrive[begin]
+    if next_due(world) < t:
+        i, t = world.work.due_req[0], next_due(world)
+    return i, t
+
+
+@inner
+def _route(world: World, i: int) -> int:
+    """The replica of request i: in turn, or the one with the fewest outstanding requests (lowest number wins ties).
+
+    Users belong to replicas in turn; with fewer users than replicas the others stay empty.
+    """
+    if world.req.users > 0:
+        return i % min(world.replicas, world.req.users)
+    if world.route == ROUND_ROBIN:
+        return i % world.replicas
+    outstanding = world.state.outstanding
+    best = 0
+    for r in range(1, world.replicas):
+        if outstanding[r] < outstanding[best]:
+            best = r
+    return best
+
+
+@inner
+def _send(world: World, begin: int, i: int, t: float) -> int:
+    """Send request i at t; returns the first that has yet to come by itself."""
+    req, work = world.req, world.work
+    r = _route(world, i)
+    send(world, r, i, t)
+    if req.users > 0:
+        world.state.unsent[r] = i + min(world.replicas, req.users)
+    if i != begin:
+        pop(work.due, work.due_req, work.due_size[0])
+        work.due_size[0] -= 1
+        return begin
+    begin += 1
+    while waits(world) and begin < req.prompt.shape[0] and req.after[begin] >= 0:
+        begin += 1
+    return begin
+
+
+# ---- replicas work -------------------------------------------------------------------------------------------------
+
+
+@inner
+def _apart(world: World, until: float, margin: int) -> int:
+    """Replicas that do not depend on each other, one after the other, until what is sent at `until` would be seen."""
+    for r in range(world.replicas):
+        status = advance(world, r, until, margin)
+        if status != OK:
+            return status
+    return OK
+
+
+@inner
+def _together(world: World, until: float, margin: int) -> int:
+    """All replicas in order of time, until what is sent at `until`, or what one of them has called, would be seen: what one
+    finishes may be sent to any other."""
+    while True:
+        until = min(until, next_due(world))
+        best, first, second = np.int64(NOBODY), INFINITY, INFINITY
+        for r in range(world.replicas):
+            when = _stirs(world, r)
+            if when < first:
+                best, first, second = r, when, first
+            else:
+                second = min(second, when)
+        if best < 0 or first > until:
+            return OK
+        soon = first * (1.0 + ROUNDING) + TIE  # of several that start together one goes first, for one step
+        status = advance(world, best, min(until, max(second, soon)), margin)
+        if status != OK or _stirs(world, best) == first:  # its step would start within TIE of `until`
+            return status
+
+
+@inner
+def _stirs(world: World, r: int) -> float:
+    """When replica r acts next [s]: results are known, or, TIE later, a step starts; INFINITY where it has nothing to do."""
+    state = world.state
+    lands = INFINITY
+    for g in range(world.stages):
+        if state.flying[r, g] > IDLE:
+            lands = min(lands, state.ready[r, g])
+    g, t0 = pick(world, r)
+    return lands if g < 0 or lands <= t0 else t0 + TIE
