@@ -1,0 +1,101 @@
+"""Speeds of kernels that were fitted on served runs, where nobody timed single kernels (floor 3).
+
+    t = pace · (launch + max(FLOP / (share · peak), bytes / (share · bandwidth)))         of products, experts, attention, small kernels
+    t = pace · (launches · launch + bytes of a ring / (0.75 · link))                      of a collective inside a node
+    a step that holds a prompt takes at least prompt_launch for each of the model's launches
+
+The numbers stand in `data/fitted.toml`, by architecture of the GPU; `scripts/fit_rocm.py` fits them.  The pace is a property of a release
+of an engine (kernels are rewritten from month to month): its own where the release was measured, else the mean of all, with a wide bar.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from apexsim.cost.ring import LINK_SHARE, MOVES, Wire
+from apexsim.cost.roofline import STATED, Array, Speed
+from apexsim.engine_file import order
+from apexsim.engines import EngineRow
+from apexsim.units import US
+
+import numpy as np  # isort: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What was fitted for one architecture.
+
+    speeds: by family of kernels; collective_launches: kernels that a collective counts for; gap: of a small kernel [s]; prompt_launch: floor
+    and prompt_add: addition of a step that holds a prompt, per launch [s]; paces: (engine, first release, narrow weights, factor).
+    """
+
+    arch: str
+    speeds: Mapping[str, Speed]
+    collective_launches: float
+    gap: float
+    prompt_launch: float
+    prompt_add: float
+    paces: tuple[tuple[str, str, str, float], ...]
+
+    def speed(self, family: str) -> Speed:
+        """What kernels of a family reach."""
+        return self.speeds.get(family, STATED)
+
+    def collective(self, kind: str, nbytes: ArrayLike, gpus: int, wire: Wire) -> Array:
+        """Seconds of a collective of `gpus` ranks inside a node."""
+        share, _ = MOVES[kind](float(max(gpus, 2)))
+        fixed = self.collective_launches * self.speed("small").launch
+        return np.asarray(fixed + share * np.asarray(nbytes, float) / (LINK_SHARE * wire.bandwidth), float)
+
+    def pace(self, engine: EngineRow, fmt: str) -> float:
+        """Time of kernels over that of the mean release: of the newest measured release that is no newer, for weights of this format;
+        1 where no release of the engine was measured."""
+        rows = [(order(first), factor) for name, first, narrow, factor in self.paces if name == engine.name and narrow in ("", fmt)]
+        asked = order(engine.spoken)
+        known = [factor for first, factor in rows if first <= asked]
+        return known[-1] if known else 1.0
+
+    def hosted(self, engine: EngineRow) -> EngineRow:
+        """An engine's row with the host's constants of this software stack."""
+        return replace(
+            engine, gap_s=self.gap, prompt_factor=1.0, prompt_floor_launch_s=self.prompt_launch, prompt_eager_launch_s=self.prompt_launch,
+            prompt_add_launch_s=self.prompt_add,
+        )  # fmt: skip
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return tomllib.loads((files("apexsim") / "data/fitted.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def fitted_for(arch: str) -> Fitted | None:
+    """What was fitted for an architecture; None where nothing was."""
+    data = _data()
+    name = data["stands_for"].get(arch, arch)
+    if name not in data["arch"]:
+        return None
+    row, common = data["arch"][name], data["common"]
+    slower = float(row["slower"])
+    launch = common["launch_us"] * US * slower
+    speeds = {family: Speed(launch, each["flop"] * row.get("flop", 1.0), each["bytes"]) for family, each in common["families"].items()}
+    paces = tuple((p["engine"], p["since"], p.get("weights", ""), float(p["pace"])) for p in row.get("paces", ()))
+    return Fitted(arch, speeds, common["collective_launches"], common["gap_us"] * US * slower, common["prompt_launch_us"] * US * slower,
+                  common["prompt_add_us"] * US * slower, paces)  # fmt: skip
+
+
+def uncertainty(engine: EngineRow, fitted: Fitted, fmt: str) -> float:
+    """Log spread of TPOT: within a measured release, or over all of them."""
+    data = _data()["spread"]
+    return float(data["known"] if fitted.pace(engine, fmt) != 1.0 else data["unknown"])
+
+
+__all__ = ["Fitted", "fitted_for", "math", "uncertainty"]
