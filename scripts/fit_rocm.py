@@ -124,13 +124,12 @@ def now() -> Numbers:
     data = home._data()
     found = {key: float(value) for key, value in data["common"].items() if not isinstance(value, dict)}
     found |= {f"{family}.{key}": float(v) for family, each in data["common"]["families"].items() for key, v in each.items()}
-    return found | {f"{arch}.{key}": float(v) for arch, row in data["arch"].items() for key, v in row.items() if key != "paces"}
+    return found | {f"{arch}.{key}": float(v) for arch, row in data["arch"].items() for key, v in row.items()}
 
 
 def paceless() -> None:
     """Take the paces of releases out of force."""
-    for row in home._data()["arch"].values():
-        row["paces"] = []
+    home._data()["pace"] = []
     put({})
 
 
@@ -187,11 +186,11 @@ def paces(runs: list[Run]) -> dict[tuple[str, str], float]:
         mine = [r for r in runs if load_gpu(r.group[0]).arch == arch and r.group[2].split("-")[0] == version]
         pace = 1.0
         for _ in range(3):
-            home._data()["arch"][arch]["paces"] = [{"engine": "sglang", "since": "0.0.0", "pace": pace}]
+            home._data()["pace"] = [{"engine": "sglang", "since": "0.0.0", "factor": pace}]
             put({})
             pace *= math.exp(-float(np.median(errors(mine)[:, 0])))
         found[arch, version] = pace
-        print(f'    {{ engine = "sglang", since = "{version}", pace = {pace:.2f} }},  # {arch}, {len(mine)} runs', flush=True)
+        print(f"sglang {version} on {arch}: {pace:.2f} ({len(mine)} runs)", flush=True)
     return found
 
 

@@ -4,13 +4,13 @@
     t = pace · (launches · launch + bytes of a ring / (0.75 · link))                      of a collective inside a node
     a step that holds a prompt takes at least prompt_launch for each of the model's launches
 
-The numbers stand in `data/fitted.toml`, by architecture of the GPU; `scripts/fit_rocm.py` fits them.  The pace is a property of a release
-of an engine (kernels are rewritten from month to month): its own where the release was measured, else the mean of all, with a wide bar.
+The numbers stand in `data/fitted.toml`; `scripts/fit_rocm.py` fits them on half of the groups of GPU, format and release and judges them on
+the other.  Architectures differ in how long a kernel's fixed part is (`slower`).  The pace is a property of a release of an engine, whose
+kernels are rewritten from month to month.
 """
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from apexsim.cost.ring import LINK_SHARE, MOVES, Wire
@@ -26,15 +27,13 @@ from apexsim.engine_file import order
 from apexsim.engines import EngineRow
 from apexsim.units import US
 
-import numpy as np  # isort: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """What was fitted for one architecture.
 
     speeds: by family of kernels; collective_launches: kernels that a collective counts for; gap: of a small kernel [s]; prompt_launch: floor
-    and prompt_add: addition of a step that holds a prompt, per launch [s]; paces: (engine, first release, narrow weights, factor).
+    and prompt_add: addition of a step that holds a prompt, per launch [s]; paces: (engine, first release, factor), oldest first.
     """
 
     arch: str
@@ -43,7 +42,7 @@ class Fitted:
     gap: float
     prompt_launch: float
     prompt_add: float
-    paces: tuple[tuple[str, str, str, float], ...]
+    paces: tuple[tuple[str, str, float], ...]
 
     def speed(self, family: str) -> Speed:
         """What kernels of a family reach."""
@@ -55,13 +54,15 @@ class Fitted:
         fixed = self.collective_launches * self.speed("small").launch
         return np.asarray(fixed + share * np.asarray(nbytes, float) / (LINK_SHARE * wire.bandwidth), float)
 
-    def pace(self, engine: EngineRow, fmt: str) -> float:
-        """Time of kernels over that of the mean release: of the newest measured release that is no newer, for weights of this format;
-        1 where no release of the engine was measured."""
-        rows = [(order(first), factor) for name, first, narrow, factor in self.paces if name == engine.name and narrow in ("", fmt)]
+    def pace(self, engine: EngineRow) -> float:
+        """Time of kernels over that of the releases the rest was fitted on: of the newest measured release that is no newer, else 1."""
         asked = order(engine.spoken)
-        known = [factor for first, factor in rows if first <= asked]
+        known = [factor for name, first, factor in self.paces if name == engine.name and order(first) <= asked]
         return known[-1] if known else 1.0
+
+    def measured(self, engine: EngineRow) -> bool:
+        """Whether a release of this engine was measured that is no newer."""
+        return any(name == engine.name and order(first) <= order(engine.spoken) for name, first, _ in self.paces)
 
     def hosted(self, engine: EngineRow) -> EngineRow:
         """An engine's row with the host's constants of this software stack."""
@@ -87,15 +88,11 @@ def fitted_for(arch: str) -> Fitted | None:
     slower = float(row["slower"])
     launch = common["launch_us"] * US * slower
     speeds = {family: Speed(launch, each["flop"] * row.get("flop", 1.0), each["bytes"]) for family, each in common["families"].items()}
-    paces = tuple((p["engine"], p["since"], p.get("weights", ""), float(p["pace"])) for p in row.get("paces", ()))
+    paces = tuple((p["engine"], p["since"], float(p["factor"])) for p in data["pace"])
     return Fitted(arch, speeds, common["collective_launches"], common["gap_us"] * US * slower, common["prompt_launch_us"] * US * slower,
                   common["prompt_add_us"] * US * slower, paces)  # fmt: skip
 
 
-def uncertainty(engine: EngineRow, fitted: Fitted, fmt: str) -> float:
-    """Log spread of TPOT: within a measured release, or over all of them."""
-    data = _data()["spread"]
-    return float(data["known"] if fitted.pace(engine, fmt) != 1.0 else data["unknown"])
-
-
-__all__ = ["Fitted", "fitted_for", "math", "uncertainty"]
+def spread(fitted: Fitted, engine: EngineRow) -> float:
+    """Log standard deviation of predicted over measured: of a release that was measured, or of one that was not."""
+    return float(_data()["spread"]["known" if fitted.measured(engine) else "unknown"])

@@ -239,7 +239,7 @@ def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engi
         prefill=_stacked([table for table, _ in prefill]), stride=STRIDE, prompt_base=np.asarray([b for _, b in prefill]),
         floor=floor, captured=engine.max_capture, add=add, add_seq=float(engine.sequence_s), hop=hop, hop_token=hop_token,
     )  # fmt: skip
-    return _paced(costs, fitted.pace(engine, plan.precision.weight("experts"))) if fitted else costs
+    return _paced(costs, fitted.pace(engine)) if fitted else costs
 
 
 def _paced(costs: Costs, pace: float) -> Costs:
