@@ -4,8 +4,8 @@
     python scripts/fit_rocm.py FILE --fit      the numbers that are best on half of the groups, judged on the other half
     python scripts/fit_rocm.py FILE --paces    the pace of every release
 
-FILE: closed-loop rows of InferenceX on AMD (figures of the Apache-2.0 benchmark SemiAnalysisAI/InferenceX), one a configuration: the columns of
-validation/closed_loop.csv with medians.  A group is GPU, weight format and release.
+FILE: closed-loop rows of InferenceX on AMD (figures of the Apache-2.0 benchmark SemiAnalysisAI/InferenceX), one a configuration: the
+columns of validation/closed_loop.csv with medians.  A group is GPU, weight format and release.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import numpy as np
 
 from apexsim.cost import fitted as home
 from apexsim.cost.bank import _BANKS
-from apexsim.cost.fitted import Fitted
 from apexsim.engines import EngineRow, closest, override, settled
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster, load_gpu

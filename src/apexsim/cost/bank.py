@@ -155,7 +155,9 @@ class Bank:
         if own:
             return priced
         here = bounds(*surface.kind.work(shape, *sizes), surface.peaks, surface.kind.compute)
-        seconds = carry(priced.seconds, surface.launch, here, bounds(*work(shape, *sizes), self.reach(surface.peaks), compute), self.stretch)
+        seconds = carry(
+            priced.seconds, surface.launch, here, bounds(*work(shape, *sizes), self.reach(surface.peaks), compute), self.stretch
+        )
         return Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
 
 
@@ -178,7 +180,18 @@ def load_bank(gpu: GpuLike, source: str = "vllm", root: Path = ROOT) -> Bank:
     link = getattr(gpu, "link", None)
     links = tuple(getattr(x, name, None) for x, name in ((link, "bandwidth"), (link, "latency"), (link, "launch"), (gpu, "link_share"),
                                                          (gpu, "network")))  # fmt: skip
-    key = (gpu.name, gpu.kernels, gpu.borrow, tuple(sorted(gpu.flops.items())), gpu.memory_bandwidth, links, str(getattr(gpu, "held", "")), getattr(gpu, "streamed", 1.0), source, root)
+    key = (
+        gpu.name,
+        gpu.kernels,
+        gpu.borrow,
+        tuple(sorted(gpu.flops.items())),
+        gpu.memory_bandwidth,
+        links,
+        str(getattr(gpu, "held", "")),
+        getattr(gpu, "streamed", 1.0),
+        source,
+        root,
+    )
     if key not in _BANKS:
         _BANKS[key] = Bank(gpu, source, root)
     return _BANKS[key]

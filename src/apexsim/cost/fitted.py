@@ -25,6 +25,7 @@ from apexsim.cost.ring import LINK_SHARE, MOVES, Wire
 from apexsim.cost.roofline import STATED, Array, Speed
 from apexsim.engine_file import order
 from apexsim.engines import EngineRow
+from apexsim.gpu import Gpu
 from apexsim.units import US
 
 
@@ -32,8 +33,8 @@ from apexsim.units import US
 class Fitted:
     """What was fitted for one architecture.
 
-    speeds: by family of kernels; collective_launches: kernels that a collective counts for; gap: of a small kernel [s]; prompt_launch: floor
-    and prompt_add: addition of a step that holds a prompt, per launch [s]; paces: (engine, first release, factor), oldest first.
+    speeds: by family of kernels; collective_launches: kernels that a collective counts for; gap: of a small kernel [s];
+    prompt_launch: floor and prompt_add: addition of a step that holds a prompt, per launch [s]; paces: (engine, first release, factor), oldest first.
     """
 
     arch: str
@@ -59,10 +60,6 @@ class Fitted:
         asked = order(engine.spoken)
         known = [factor for name, first, factor in self.paces if name == engine.name and order(first) <= asked]
         return known[-1] if known else 1.0
-
-    def measured(self, engine: EngineRow) -> bool:
-        """Whether a release of this engine was measured that is no newer."""
-        return any(name == engine.name and order(first) <= order(engine.spoken) for name, first, _ in self.paces)
 
     def hosted(self, engine: EngineRow) -> EngineRow:
         """An engine's row with the host's constants of this software stack."""
@@ -93,6 +90,6 @@ def fitted_for(arch: str) -> Fitted | None:
                   common["prompt_add_us"] * US * slower, paces)  # fmt: skip
 
 
-def spread(fitted: Fitted, engine: EngineRow) -> float:
-    """Log standard deviation of predicted over measured: of a release that was measured, or of one that was not."""
-    return float(_data()["spread"]["known" if fitted.measured(engine) else "unknown"])
+def guessed(gpu: Gpu) -> str:
+    """Where kernel times of a GPU come from of which no kernel was timed and that borrows none: fitted, or roofline."""
+    return "fitted" if fitted_for(gpu.arch) else "roofline"
