@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from apexsim import hardware
+from apexsim.cost.fitted import fitted_for
 from apexsim.engine_file import bundled
 from apexsim.errors import InputError
 from apexsim.gpu_file import TABLES, part_of
@@ -215,7 +216,7 @@ def test_figures_are_in_si_and_sourced(gpu) -> None:
     assert gpu.flops.get("fp8", 1e99) >= gpu.flops["bf16"] and gpu.flops.get("fp4", 1e99) >= 1.9 * gpu.flops["bf16"]
     assert all(1e9 < x.bandwidth < 1e12 and 1e-7 < x.latency < 5e-5 for x in (gpu.link, gpu.nic, gpu.host))
     assert {"peaks", "memory", "link", "nic", "host"} <= set(gpu.sources)
-    assert gpu.kernels or gpu.borrow or gpu.arch in UNLIKE
+    assert gpu.kernels or gpu.borrow or gpu.arch in UNLIKE or fitted_for(gpu.arch)
     assert {gpu.kernels, gpu.borrow} - {""} <= set(MEASURED)
     assert math.isnan(gpu.idle_w) or gpu.idle_w < gpu.tdp_w
     assert bool(gpu.prices) <= ("price" in gpu.sources)

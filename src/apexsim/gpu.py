@@ -69,6 +69,8 @@ class Gpu:
     notes: tuple[str, ...]
     clock_mhz: float = math.nan  # highest SM clock
     clock: float = 1.0  # SM clock over that
+    held: float = math.nan  # share of its peaks that it holds under its power limit (`sustained`)
+    streamed: float = 1.0  # share of its bandwidth that ECC leaves
     profile: str = ""  # of a MIG slice
     slot: float = 1.0  # bandwidth of the PCIe slot over the card's own
     network: float = 1.0  # bandwidth of the network over the assumed one

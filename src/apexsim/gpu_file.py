@@ -23,6 +23,7 @@ TOP = {"name", "base", "vendor", "arch", "kernels", "borrow", "aliases", "notes"
 TABLES: dict[str, set[str]] = {
     "tflops": set(PEAKS),
     "memory": {"total_gib", "nominal_gb", "bandwidth_gb_s", "cache_mb"},
+    "sustained": {"bf16"},
     "link": {"name", "bandwidth_gb_s", "latency_us", "launch_us", "span", "multi_node"},
     "nic": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
     "host": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
@@ -54,6 +55,8 @@ def changed(base: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict
         made["borrow"] = base["kernels"]
     if isinstance(own.get("memory"), dict) and "total_gib" in own["memory"]:  # the base's label is not this card's
         made["memory"] = {key: value for key, value in base["memory"].items() if key != "nominal_gb"}
+    if {"tflops", "tdp_w"} & own.keys():  # what the base was measured to hold is not this card's
+        made.pop("sustained", None)
     for key, value in own.items():
         both = isinstance(made.get(key), dict) and isinstance(value, dict)
         made[key] = {**made[key], **value} if both else value

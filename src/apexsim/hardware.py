@@ -27,6 +27,7 @@ from apexsim.files import own_folder, read_text
 from apexsim.gpu import Gpu, Link
 from apexsim.gpu_file import changed, differences, known_keys, number_at, part_of, table_at, text_at, texts_at
 from apexsim.slices import SPELLED, sliced, spelled
+from apexsim.sustained import held_share, streamed_share
 from apexsim.units import GB, TFLOPS, US, GiB
 
 DEVICE_FILE = "device.toml"  # describes the accelerator of a device folder
@@ -100,6 +101,17 @@ def _link(data: Mapping[str, Any], key: str, where: str) -> Link:
     )
 
 
+def _held(data: Mapping[str, Any], where: str, tdp: float, peak: float) -> float:
+    """Share of its peaks that a GPU holds: as its file says was measured, else by the law of `sustained`."""
+    stated = table_at(data, "sustained", where, False)
+    if not stated:
+        return held_share(data["arch"], tdp, peak * TFLOPS)
+    found = number_at(stated, "bf16", f"{where} [sustained]")
+    if found > peak:
+        raise InputError(f"'bf16' is {found:g}, above the peak of {peak:g}", f"{where} [sustained]", "TFLOP/s that large products reach")
+    return found / peak
+
+
 def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
     """A Gpu from one parsed TOML file; every complaint names the key."""
     if "base" in data:
@@ -111,6 +123,8 @@ def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
     prices, sources = table_at(data, "price_usd_h", where, False), table_at(data, "sources", where, False)
     at = f"{where} [memory]"
     total = number_at(memory, "total_gib", at) * GiB
+    nominal = number_at(memory, "nominal_gb", at, total / GiB) * GiB
+    tdp, peak = number_at(data, "tdp_w", where, math.nan), number_at(peaks, "bf16", f"{where} [tflops]")
     return Gpu(
         name=text_at(data, "name", where),
         aliases=texts_at(data, "aliases", where),
@@ -118,19 +132,21 @@ def _gpu(data: Mapping[str, Any], where: str) -> Gpu:
         arch=text_at(data, "arch", where),
         flops=MappingProxyType({key: number_at(peaks, key, f"{where} [tflops]") * TFLOPS for key in peaks}),
         memory_bytes=total,
-        memory_nominal_bytes=number_at(memory, "nominal_gb", at, total / GiB) * GiB,
+        memory_nominal_bytes=nominal,
         memory_bandwidth=number_at(memory, "bandwidth_gb_s", at) * GB,
         cache_bytes=number_at(memory, "cache_mb", at, 0.0) * 1e6,
         link=_link(data, "link", where),
         nic=_link(data, "nic", where),
         host=_link(data, "host", where),
-        tdp_w=number_at(data, "tdp_w", where, math.nan),
+        tdp_w=tdp,
         idle_w=number_at(data, "idle_w", where, math.nan),
         prices=MappingProxyType({key: number_at(prices, key, f"{where} [price_usd_h]") for key in prices}),
         kernels=text_at(data, "kernels", where, False),
         borrow=text_at(data, "borrow", where, False),
         sources=MappingProxyType({key: text_at(sources, key, f"{where} [sources]") for key in sources}),
         notes=texts_at(data, "notes", where),
+        held=_held(data, where, tdp, peak),
+        streamed=streamed_share(data["arch"], total, nominal),
         clock_mhz=number_at(data, "clock_mhz", where, math.nan),
     )
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from apexsim.cost.bank import Bank, Found
 from apexsim.cost.grid import bridged, continued, convex_minorant
 from apexsim.cost.kernels import Table
-from apexsim.cost.roofline import LAUNCH, Array, Peaks, Priced, Provenance, flat, ideal, labelled, possible, worst
+from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, flat, ideal, labelled, possible, worst
 from apexsim.cost.shapes import ATTENTION, KV_BYTES, Heads, area
 from apexsim.cost.surface import Kind, Match, Surface
 
@@ -162,7 +162,7 @@ def _price(bank: Bank, ask: Ask, b: Array, s: Array) -> Priced:
     """A kernel whose window, if any, was timed."""
     found = find(bank, ask)
     compute = found.surface.kind.compute if found is not None else "bf16"
-    return possible(bank.price(found, ask.heads, (b, s), ask.demand, compute), *ask.least(b, s), bank.peaks, ask.fastest)
+    return possible(bank.price(found, ask.heads, (b, s), ask.demand, compute, "attention"), *ask.least(b, s), bank.peaks, ask.fastest)
 
 
 # ---- prompts in a batch that fills the GPU ---------------------------------------------------------------------------
@@ -203,12 +203,13 @@ def _saturated(bank: Bank, ask: Ask) -> tuple[Array, Provenance]:
         beyond = np.interp(window, DENSE, full) + _slope(full, window) * (DENSE - window)
         return _convex(np.where(window >= DENSE, full, beyond)), Provenance.TRANSFERRED
     if found is None:
-        return _convex(flat(*ask.demand(ask.heads, one, DENSE), bank.peaks, "bf16") - LAUNCH), Provenance.ROOFLINE
+        speed = bank.speed("attention")
+        return _convex(flat(*ask.demand(ask.heads, one, DENSE), bank.peaks, "bf16", speed) - speed.launch), Provenance.ROOFLINE
     surface, match, own = found
     cost = in_full_batches(surface, ask.heads, match)
     if own:
         return cost, Provenance.TRANSFERRED if match.distance > 0 else Provenance.INTERPOLATED
-    there = ideal(*ask.demand(ask.heads, one, DENSE), bank.peaks, surface.kind.compute)
+    there = ideal(*ask.demand(ask.heads, one, DENSE), bank.reach(surface.peaks), surface.kind.compute)
     return _convex(cost * there / surface.best(ask.heads, one, DENSE)), Provenance.TRANSFERRED
 
 

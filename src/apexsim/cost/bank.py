@@ -11,7 +11,9 @@ broadcast shape.  Times are those of one device, alone and warm; nothing here kn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os.path import isabs
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -20,10 +22,12 @@ from numpy.typing import ArrayLike
 
 from apexsim.clock import stretch
 from apexsim.cost.device import DeviceTables, refuse
+from apexsim.cost.fitted import fitted_for
 from apexsim.cost.kernels import ROOT, Table, Tables
-from apexsim.cost.roofline import Peaks, Priced, Provenance, bounds, carry, flat, labelled, worst
+from apexsim.cost.roofline import STATED, Peaks, Priced, Provenance, Speed, bounds, carry, flat, labelled, worst
 from apexsim.cost.surface import SAME, Demand, Match, Surface
 from apexsim.errors import InputError, nearest
+from apexsim.sustained import against
 
 ENGINES = ("vllm", "sglang", "trtllm")
 T = TypeVar("T")
@@ -72,9 +76,27 @@ class Bank:
         self.homes = tuple(Home(_tables(s, root), s == gpu.kernels) for s in (gpu.kernels, gpu.borrow) if s)
         stated = Peaks(gpu.flops, gpu.memory_bandwidth, float(getattr(self.link, "bandwidth", 0.0)))
         self.peaks = self.homes[0].tables.peaks if gpu.kernels else stated
+        self.held, self.streamed = float(getattr(gpu, "held", math.nan)), float(getattr(gpu, "streamed", 1.0))
         self.stretch = stretch(getattr(gpu, "clock", 1.0))
         self.link_share, self.network = getattr(gpu, "link_share", 1.0), getattr(gpu, "network", 1.0)  # stated over assumed bandwidths
+        self.fitted = None if self.homes else fitted_for(getattr(gpu, "arch", ""))
         self._kept: dict[Any, Any] = {}
+
+    def reach(self, peaks: Peaks) -> Peaks:
+        """Peaks to which times measured at `peaks` are carried: rates as this GPU holds them against the one that was measured."""
+        system = next((home.tables.system for home in self.homes if not home.native and home.tables.peaks is peaks), "")
+        flop, nbytes = against(self.held, self.streamed, system)
+        if (flop, nbytes) == (1.0, 1.0):
+            return self.peaks
+        flops = {name: rate * flop for name, rate in self.peaks.flops.items()}
+        return replace(self.peaks, flops=flops, bandwidth=self.peaks.bandwidth * nbytes)
+
+    def speed(self, family: str) -> Speed:
+        """What kernels of a family reach where there is no table of them."""
+        if self.fitted:
+            return self.fitted.speed(family)
+        flop = min(STATED.flop, self.held) if self.held > 0 else STATED.flop
+        return replace(STATED, flop=flop, nbytes=STATED.nbytes * self.streamed)
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker elsewhere builds its surfaces anew: they hold functions, which do not travel."""
@@ -120,17 +142,22 @@ class Bank:
                 return other
         return near
 
-    def price(self, found: Found | None, shape: Any, sizes: tuple[ArrayLike, ...], work: Demand, compute: str = "bf16") -> Priced:
+    def price(
+        self, found: Found | None, shape: Any, sizes: tuple[ArrayLike, ...], work: Demand, compute: str = "bf16", family: str = ""
+    ) -> Priced:
         """Seconds of a kernel that demands such work of such units: what its own surface holds; else, labelled transferred, those of
-        another GPU, clock or format carried to this one's peaks; else, where nobody timed it, the stated roofline."""
+        another GPU, clock or format carried to this one's peaks; else, where nobody timed it, the stated roofline, or what was
+        fitted for kernels of its family."""
         if found is None:
-            return labelled(flat(*work(shape, *sizes), self.peaks, compute), Provenance.ROOFLINE)
+            return labelled(flat(*work(shape, *sizes), self.peaks, compute, self.speed(family)), Provenance.ROOFLINE)
         surface, match, own = found
         priced = surface.price(match, shape, *sizes)
         if own:
             return priced
         here = bounds(*surface.kind.work(shape, *sizes), surface.peaks, surface.kind.compute)
-        seconds = carry(priced.seconds, surface.launch, here, bounds(*work(shape, *sizes), self.peaks, compute), self.stretch)
+        seconds = carry(
+            priced.seconds, surface.launch, here, bounds(*work(shape, *sizes), self.reach(surface.peaks), compute), self.stretch
+        )
         return Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
 
 
@@ -153,7 +180,18 @@ def load_bank(gpu: GpuLike, source: str = "vllm", root: Path = ROOT) -> Bank:
     link = getattr(gpu, "link", None)
     links = tuple(getattr(x, name, None) for x, name in ((link, "bandwidth"), (link, "latency"), (link, "launch"), (gpu, "link_share"),
                                                          (gpu, "network")))  # fmt: skip
-    key = (gpu.name, gpu.kernels, gpu.borrow, tuple(sorted(gpu.flops.items())), gpu.memory_bandwidth, links, source, root)
+    key = (
+        gpu.name,
+        gpu.kernels,
+        gpu.borrow,
+        tuple(sorted(gpu.flops.items())),
+        gpu.memory_bandwidth,
+        links,
+        str(getattr(gpu, "held", "")),
+        getattr(gpu, "streamed", 1.0),
+        source,
+        root,
+    )
     if key not in _BANKS:
         _BANKS[key] = Bank(gpu, source, root)
     return _BANKS[key]

@@ -104,6 +104,8 @@ def price(bank: Bank, kind: str, nbytes: ArrayLike, gpus: int, way: Way = USUAL,
     wire = link or bank.link
     if wire is None:
         raise InputError("no link to price a collective on", bank.gpu.name, "give the link's bandwidth and latency")
+    if bank.fitted and link is None:
+        return labelled(bank.fitted.collective(kind, size, gpus, wire), Provenance.ROOFLINE)
     return labelled(collective_formula(kind, size, gpus, wire.bandwidth, wire.latency, wire.launch), Provenance.ROOFLINE)
 
 

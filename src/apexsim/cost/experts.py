@@ -97,7 +97,7 @@ def _price(bank: Bank, t: Array, layer: Layer, name: str, load: str) -> Priced:
     found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
     if found is not None:
         found = found._replace(match=under(found.surface, found.match, LOADS[load]))
-    return bank.price(found, layer, (t,), _work(KERNELS[name]), KERNELS[name].compute)
+    return bank.price(found, layer, (t,), _work(KERNELS[name]), KERNELS[name].compute, "experts")
 
 
 def _format(bank: Bank, kernel: str) -> str:

@@ -16,9 +16,7 @@ from apexsim.cost.bank import Bank, Found
 from apexsim.cost.grid import fill
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import (
-    FLOP_SHARE,
     KERNELS,
-    LAUNCH,
     Array,
     Kernel,
     Peaks,
@@ -92,7 +90,7 @@ def _price(bank: Bank, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
     found = bank.kept(("gemm", kernel), lambda: _find(bank, kernel))
     if found is None:
         return _formula(bank, np.asarray(m, float), n, k, kernel)
-    return bank.price(found, None, (m, n, k), _work(KERNELS[kernel]), KERNELS[kernel].compute)
+    return bank.price(found, None, (m, n, k), _work(KERNELS[kernel]), KERNELS[kernel].compute, "gemm")
 
 
 def _find(bank: Bank, kernel: str) -> Found | None:
@@ -112,13 +110,14 @@ def _formula(bank: Bank, m: Array, n: int, k: int, kernel: str) -> Priced:
     """
     row = KERNELS[kernel]
     if kernel == "bf16" or (bank.peaks.has(row.compute) and not row.weight_only):
-        return labelled(flat(*gemm_work(m, n, k, row), bank.peaks, row.compute), Provenance.ROOFLINE)
+        return labelled(flat(*gemm_work(m, n, k, row), bank.peaks, row.compute, bank.speed("gemm")), Provenance.ROOFLINE)
     base = price(bank, m, n, k, "bf16")
     flop, bytes16 = gemm_work(m, n, k, KERNELS["bf16"])
     nbytes = bytes16 - n * k * (2.0 - row.weight_bytes)
-    fixed = np.minimum(LAUNCH, base.seconds)
+    speed = bank.speed("gemm")
+    fixed = np.minimum(speed.launch, base.seconds)
     stored = (base.seconds - fixed) * nbytes / bytes16
-    seconds = fixed + np.maximum(stored, flop / (FLOP_SHARE * bank.peaks.rate("bf16")))
+    seconds = fixed + np.maximum(stored, flop / (speed.flop * bank.peaks.rate("bf16")))
     cap = base.seconds if row.weight_bytes <= 2.0 else np.inf
     return Priced(np.minimum(cap, seconds), worst(base.provenance, Provenance.TRANSFERRED))
 
@@ -136,5 +135,5 @@ QUANTISE = Kind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill
 def quantise(bank: Bank, m: Array, k: int, kernel: str) -> Priced:
     """Seconds of quantising x[m, k] for a GEMM kernel, with a static scale."""
     found = bank.first("quantise", [("static",)], partial(Surface, kind=QUANTISE))
-    priced = bank.price(found, None, (m, k), _numbers)
+    priced = bank.price(found, None, (m, k), _numbers, family="small")
     return priced if kernel == "fp8" else Priced(priced.seconds, worst(priced.provenance, Provenance.TRANSFERRED))

@@ -3,7 +3,8 @@
     ideal    = max(FLOP / peak, bytes / bandwidth)                          the speed of light of one kernel
     transfer = launch + (t - launch) · ideal_there / ideal_here             another shape: utilisation stays, and so does the launch
     carry    = latency + (t - latency) · ideal_there / ideal_here           another GPU, latency >= launch
-    flat     = 2 µs + max(FLOP / (0.65 · peak), bytes / (0.8 · bandwidth))  a kernel nobody measured
+    flat     = 2 µs + max(FLOP / (0.65 · peak), bytes / (0.8 · bandwidth))  a kernel nobody measured; of GPUs whose served runs
+               were fitted, with their own three numbers (`fitted`)
 
 The launch floor of a kernel (2.4-8 µs from first block to last store) is set by the driver and the clock, not by the
 memory, so it is kept apart when a surface moves.  On another GPU more than that stays: what a memory-bound kernel takes beyond
@@ -35,6 +36,18 @@ STREAMING = 0.9  # of the bandwidth that a kernel reaches on bytes alone
 FLOP_SHARE = 0.65  # of the peak that an unmeasured compute-bound kernel is given
 BYTE_SHARE = 0.8  # of the bandwidth that an unmeasured memory-bound kernel is given
 LAUNCH = 2e-6  # [s] fixed part of an unmeasured kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What kernels that nobody timed one by one reach: fixed part [s], shares of the peak and of the bandwidth."""
+
+    launch: float = LAUNCH
+    flop: float = FLOP_SHARE
+    nbytes: float = BYTE_SHARE
+
+
+STATED = Speed()
 
 
 class Provenance(IntEnum):
@@ -145,10 +158,10 @@ def possible(priced: Priced, flop: ArrayLike, nbytes: ArrayLike, peaks: Peaks, c
     return Priced(np.maximum(priced.seconds, least), label.astype(np.int8))
 
 
-def flat(flop: ArrayLike, nbytes: ArrayLike, peaks: Peaks, compute: str) -> Array:
-    """The stated roofline [s]: 2 µs + max(FLOP / 65 % of peak, bytes / 80 % of bandwidth)."""
-    busy = np.asarray(flop, float) / (FLOP_SHARE * peaks.rate(compute))
-    return LAUNCH + np.maximum(busy, np.asarray(nbytes, float) / (BYTE_SHARE * peaks.bandwidth))
+def flat(flop: ArrayLike, nbytes: ArrayLike, peaks: Peaks, compute: str, speed: Speed = STATED) -> Array:
+    """The stated roofline [s]: 2 µs + max(FLOP / 65 % of peak, bytes / 80 % of bandwidth), or with what was fitted."""
+    busy = np.asarray(flop, float) / (speed.flop * peaks.rate(compute))
+    return speed.launch + np.maximum(busy, np.asarray(nbytes, float) / (speed.nbytes * peaks.bandwidth))
 
 
 def transfer(seconds: Array, launch: float, here: Array, there: Array) -> Array:

@@ -49,7 +49,7 @@ def price(bank: Bank, kind: str, phase: str, batch: ArrayLike, length: ArrayLike
     if found is not None:
         found = found._replace(match=match_of(found.surface, state))
     nbytes = scan_work(phase, b, s, state)[1] if phase == "decode" else 0.0
-    return possible(bank.price(found, state, (b, s), _work(phase)), 0.0, nbytes, bank.peaks, "bf16")
+    return possible(bank.price(found, state, (b, s), _work(phase), family="small"), 0.0, nbytes, bank.peaks, "bf16")
 
 
 def _product(_: None, heads: Array, tokens: Array) -> Work:
@@ -65,6 +65,8 @@ def absorbed(bank: Bank, tokens: ArrayLike, heads: int) -> Priced:
     """Both absorbed products of latent attention in decode, in 16 bit: queries into the latent, and the latent into values."""
     t, many = np.asarray(tokens, float), np.asarray(float(heads))
     flop, nbytes = bmm_work(t, many)
-    parts = [bank.price(bank.first("mla_bmm", [(op, "bf16")], product_of), None, (many, t), _product) for op in ("pre", "post")]
+    parts = [
+        bank.price(bank.first("mla_bmm", [(op, "bf16")], product_of), None, (many, t), _product, family="gemm") for op in ("pre", "post")
+    ]
     both = Priced(parts[0].seconds + parts[1].seconds, np.maximum(parts[0].provenance, parts[1].provenance))
     return possible(both, 2.0 * flop, 2.0 * nbytes, bank.peaks, "bf16")

@@ -214,6 +214,8 @@ def _locate(nodes: Array) -> NDArray[np.int64]:
 
 def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engine: EngineRow, axes: Axes, hidden: int) -> Costs:
     """The engine's tables for one plan."""
+    fitted = pricer.bank.fitted
+    engine = fitted.hosted(engine) if fitted else engine
     size, attention = axes.tokens + 1, _attention_ops(stages)
     windows = sorted({_window(op) for ops in attention for op, _ in ops}, reverse=True) or [FULL]
     nodes = axes.nodes()
@@ -231,12 +233,19 @@ def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engi
     decode = _each(attention, lambda ops: _decode_table(ops, windows, pricer, axes, nodes))
     floor, add = _host_terms(stages, pricer, engine)
     hop, hop_token = _hops(len(stages), plan, pricer, hidden)
-    return Costs(
+    costs = Costs(
         lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),
         nodes=nodes, locate=_locate(nodes), windows=np.asarray(windows, np.int64),
         prefill=_stacked([table for table, _ in prefill]), stride=STRIDE, prompt_base=np.asarray([b for _, b in prefill]),
         floor=floor, captured=engine.max_capture, add=add, add_seq=float(engine.sequence_s), hop=hop, hop_token=hop_token,
     )  # fmt: skip
+    return _paced(costs, fitted.pace(engine)) if fitted else costs
+
+
+def _paced(costs: Costs, pace: float) -> Costs:
+    """All that kernels take, times the pace of a release; what the host takes stays."""
+    scaled = {name: getattr(costs, name) * pace for name in ("lane", "total", "sample", "decode", "prefill", "prompt_base")}
+    return costs._replace(**scaled)
 
 
 def _each(items: Iterable[K], make: Callable[[K], T]) -> list[T]:

@@ -134,6 +134,31 @@ def request_blocks(pool: Pool, length: int, engine: EngineRow) -> int:
     return need
 
 
+def steady_blocks(pool: Pool, context: float) -> float:
+    """Blocks that a decoding request holds at a context: windowed groups let go what has slid out of their window."""
+    need = float(pool.state_blocks)
+    for group in pool.groups:
+        kept = min(group.reach, context) if group.reach else context
+        need += max(1.0, kept / group.block_tokens) + group.spare
+    return need
+
+
+def served_blocks(pool: Pool, count: int, context: float, longest: int, engine: EngineRow) -> int:
+    """Blocks of one group's size that `count` blocks are worth to requests of a mean `context`, which is what the simulated engine counts.
+
+    One chunk of a prompt is in flight, whose windowed blocks are not let go yet; the rest is held as `steady_blocks` says.  The engine's
+    own line counts every request as one in the middle of its prompt at full length (`request_blocks`), three times as much for gpt-oss.
+    Never less than the `longest` request needs, where the pool holds that.
+    """
+    if pool.uniform:
+        return count
+    flying = sum(ceil(engine.max_num_batched_tokens / group.block_tokens) for group in pool.groups if group.reach)
+    whole = context / pool.block_tokens
+    worth = max(count - flying, 0) * whole / steady_blocks(pool, context)
+    least = min(1.0, count / request_blocks(pool, longest, engine)) * ceil(longest / pool.block_tokens)
+    return int(max(worth, least))
+
+
 def concurrency(pool: Pool, count: int, length: int, engine: EngineRow) -> float:
     """Requests of `length` tokens that `count` blocks hold at once: the engine's "Maximum concurrency"."""
     return count / request_blocks(pool, length, engine)

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.cost.books import typed, usual_book
+from apexsim.cost.fitted import guessed
 from apexsim.engines import (
     changes,
     engine_aliases,
@@ -95,7 +96,7 @@ def gpus_json(text: str = "") -> Rows:
                 "link": joined.name,
                 "link_bandwidth_bytes_s": joined.bandwidth,
                 "link_span": gpu.link.span if gpu.has_scale_up else 1,
-                "kernels": "measured" if gpu.kernels else (f"from {gpu.borrow}" if gpu.borrow else "roofline"),
+                "kernels": "measured" if gpu.kernels else (f"from {gpu.borrow}" if gpu.borrow else guessed(gpu)),
                 "price_usd_h": dict(gpu.prices),
                 "aliases": list(gpu.aliases),
                 "notes": list(gpu.notes),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from os.path import isabs
 
+from apexsim.cost.fitted import guessed
 from apexsim.engines import EngineRow, flags_of, our_flag
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
@@ -68,7 +69,7 @@ def kernels_of(cluster: Cluster) -> str:
     gpu = cluster.gpu
     if isabs(gpu.kernels):  # a device folder, which may hold few operators
         return f"from its folder, else {f'transferred from {gpu.borrow}' if gpu.borrow else 'roofline'}"
-    return "measured" if gpu.kernels else (f"transferred from {gpu.borrow}" if gpu.borrow else "roofline")
+    return "measured" if gpu.kernels else (f"transferred from {gpu.borrow}" if gpu.borrow else guessed(gpu))
 
 
 def workload_line(work: Workload) -> str:

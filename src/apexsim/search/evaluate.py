@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
@@ -14,6 +14,7 @@ from apexsim.plan.limits import started
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
+from apexsim.plan.pool import served_blocks
 from apexsim.search.setting import Setting
 from apexsim.workload.trace import Workload
 
@@ -46,13 +47,22 @@ def _seats(setting: Setting, found: Room) -> int:
     return min(setting.workload.size, int(found.max_concurrency)) if crossed else setting.workload.size
 
 
+def _as_served(found: Room, engine: EngineRow, work: Workload) -> Room:
+    """The room with the blocks that its pool is worth to this workload: requests are in flight for about as long as they decode, at
+    contexts from their prompt to their end."""
+    held = work.output.astype(float)
+    context = float((held * (work.prompt + 0.5 * work.output)).sum() / held.sum())
+    count = int(found.kv_bytes // found.pool.block_bytes)
+    return replace(found, blocks=served_blocks(found.pool, count, context, work.longest, engine))
+
+
 def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan."""
     setting = setting.at(plan.clock)
     start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(start, Rejected):
         return start
-    engine, found = start
+    engine, found = start[0], _as_served(start[1], start[0], setting.workload)
     stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
     axes = axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)

@@ -205,6 +205,9 @@ def _funnel(space: Space | None, fitting: list[Assessed], rejected: list[Rejecte
     return (*rows, Step("simulated", len(fitting)))
 
 
+FITTED = "speeds fitted on served runs of DeepSeek-R1 on MI300X and MI355X with SGLang (docs/devices.md); two runs of your own tell more"
+
+
 def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
     work, notes = setting.workload, list(setting.model.notes)
     notes += work.notes
@@ -215,6 +218,7 @@ def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
         notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
     if not gpu.kernels:
         where = f"times transferred from {gpu.borrow} to its own peaks" if gpu.borrow else "all from the stated roofline"
+        where = FITTED if setting.pricer.bank.fitted else where
         notes.append(f"no measured kernels for {gpu.name}: {where}")
     notes += [f"{gpu.name}: {note}" for note in gpu.notes]
     return tuple(dict.fromkeys(notes))
