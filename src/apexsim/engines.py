@@ -279,6 +279,17 @@ def facts(name: str) -> dict[str, Any]:
     return {"engine": name} | {key: value for key, value in _file(name).items() if key != "row"}
 
 
+def fitted(name: str, file: str) -> list[tuple[str, str, float, str]]:
+    """Constants that rows of an engine have from `apexsim fit-host FILE`: (version, constant, value, source), oldest row first."""
+    ours = {key for key, text in _file(name).get("sources", {}).items() if text.startswith(f"apexsim fit-host validation/{file} ")}
+    return [
+        (row["version"], constant, value, source)
+        for row in _file(name)["row"]
+        for constant, (value, source) in row.get("host", {}).items()
+        if source in ours and value > 0
+    ]
+
+
 def engine_aliases() -> dict[str, str]:
     """Other spellings of engines: {"trtllm": "tensorrt-llm", …}."""
     return dict(_aliases(tuple(shelf().items())))

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from apexsim.cost import collectives
 from apexsim.cost.price import Pricer, quantised_apart
+from apexsim.cost.roofline import BYTE_SHARE
 from apexsim.engine.types import AHEAD, BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
-from apexsim.cost.roofline import BYTE_SHARE
 from apexsim.model.ops import ACT, Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op, Stream
 from apexsim.plan.lower import GREEDY_BYTES, StageOps
 from apexsim.plan.plan import Plan
@@ -36,6 +36,8 @@ Readers = tuple[tuple[Reader, int], ...]  # with how often they occur
 K = TypeVar("K")
 T = TypeVar("T")
 STRIDE = 16  # tokens between two points of the prompt attention table
+# Full tiles of products: the tables hold this many rows and one more.  Graphs are captured at such sizes, and budgets end there.
+EDGES = np.concatenate([np.arange(32.0, 128.0, 16.0), np.arange(128.0, 256.0, 32.0), np.arange(256.0, 4353.0, 256.0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Axes:
     lanes: int
 
     def token_points(self) -> Array:
-        """Token counts at which dense ops are priced: every one up to 32, then 6 % apart."""
+        """Token counts at which dense ops are priced: every one up to 32, then 6 % apart, and both sides of a full tile."""
         return _token_points(max(self.tokens, 33))
 
     def batch_points(self) -> Array:
@@ -63,7 +65,8 @@ class Axes:
 @lru_cache(maxsize=64)
 def _token_points(top: int) -> Array:
     steps = np.arange(0, np.log(top / 32) / np.log(1.06) + 1)
-    return np.unique(np.minimum(np.concatenate([np.arange(1, 33), np.round(32 * 1.06**steps)]), top))
+    edges = EDGES[top > EDGES]
+    return np.unique(np.minimum(np.concatenate([np.arange(1, 33), np.round(32 * 1.06**steps), edges, edges + 1.0]), top))
 
 
 @lru_cache(maxsize=64)
