@@ -97,8 +97,10 @@ class NaiveCosts:
         decodes = [sum(x.lane == i for x in step.decodes) for i in range(lanes)]
         ends = [sum(c.last and c.sequence.lane == i for c in step.chunks) for i in range(lanes)]
         device = self.dense(stage, busiest, step.tokens, prompt, stretch) + self.head(stage, max(d + e for d, e in zip(decodes, ends)))
-        device += max(self._attention(step, stage, i) for i in range(lanes))
-        return max(device, self.floor(stage, prompt, busiest)) + self.added(stage, s, prompt, len(step.decodes) + len(step.chunks))
+        most = max(sum(c.tokens for c in step.chunks if c.sequence.lane == i) for i in range(lanes))
+        part = min(1.0, most / self.engine.prompt_full_tokens)
+        device += max(self._attention(step, stage, i, 1.0 + part * self.engine.prompt_decode_share) for i in range(lanes))
+        return max(device, self.floor(stage, prompt, busiest)) + self.added(stage, s, part, len(step.decodes) + len(step.chunks))
 
     def dense(self, stage: StageOps, busiest: int, tokens: int, prompt: bool, stretch: float = 1.0) -> float:
         """Seconds of all that grows with tokens, of the busiest lane or of all, small kernels and the factor of prompts included."""
@@ -155,15 +157,16 @@ class NaiveCosts:
             return 0.0  # a graph holds the step
         return max(each, engine.bare_launch_s) * self._units(stage, False)
 
-    def added(self, stage: StageOps, s: int, prompt: bool, sequences: int) -> float:
-        """What the host adds: launches of a prompt step on every stage, the scheduler and its sequences on the first."""
+    def added(self, stage: StageOps, s: int, prompt: float, sequences: int) -> float:
+        """What the host adds: launches of a prompt step (prompt: how much of one it is) on every stage, the scheduler on the first."""
         engine = self.engine
-        time = engine.prompt_add_launch_s * self._units(stage, True) if prompt else 0.0
-        return time + (engine.step_s + engine.sequence_s * sequences if s == 0 else 0.0)
+        time = engine.prompt_add_launch_s * self._units(stage, True) * prompt
+        serial = s == 0 and engine.lag != 2  # else the host works while the step before runs
+        return time + (engine.step_s + engine.sequence_s * sequences if serial else 0.0)
 
     # --- attention -----------------------------------------------------------------------------------------------
 
-    def _attention(self, step: Step, stage: StageOps, lane: int) -> float:
+    def _attention(self, step: Step, stage: StageOps, lane: int, longer: float) -> float:
         contexts = [x.context + 1 for x in step.decodes if x.lane == lane]
         chunks = [c for c in step.chunks if c.sequence.lane == lane]
         time = 0.0
@@ -172,7 +175,7 @@ class NaiveCosts:
                 continue
             if contexts:
                 mean = sum(min(c, window(op)) for c in contexts) / len(contexts)
-                time += count * self.decode(op, len(contexts), mean)
+                time += longer * count * self.decode(op, len(contexts), mean)
             if chunks:
                 time += count * self.launch(op)
             for c in chunks:

@@ -34,14 +34,15 @@ def stage_time(step: Step, s: int, busiest: int, costs: Costs, lanes: int) -> fl
     sampled = max(sum(x.lane == i for x in step.decodes) + sum(c.last and c.sequence.lane == i for c in step.chunks) for i in range(lanes))
     batch = len(step.decodes) + len(step.chunks)
     device = float(costs.lane[s, kind, busiest] + costs.total[s, kind, step.tokens] + costs.sample[s, sampled])
-    device += max(attention(step, s, i, costs) for i in range(lanes))
-    host = float(costs.add[s, kind]) + (costs.add_seq * batch if s == 0 else 0.0)
+    share = min(1.0, max(prompt_tokens(step, i) for i in range(lanes)) / costs.ramp)
+    device += max(attention(step, s, i, costs, 1.0 + costs.beside * share) for i in range(lanes))
+    host = float(costs.add[s, 0] + (costs.add[s, 1] - costs.add[s, 0]) * share) + (costs.add_seq * batch if s == 0 else 0.0)
     outside = kind == DECODE and busiest > costs.captured
     return max(device, float(costs.floor[s, BARE if outside else kind])) + host
 
 
-def attention(step: Step, s: int, lane: int, costs: Costs) -> float:
-    """Attention of one lane on a stage [s]."""
+def attention(step: Step, s: int, lane: int, costs: Costs, longer: float) -> float:
+    """Attention of one lane on a stage [s]; longer: the factor of its decodes."""
     contexts = [x.context + 1 for x in step.decodes if x.lane == lane]
     chunks = [c for c in step.chunks if c.sequence.lane == lane]
     time = float(costs.prompt_base[s]) if chunks else 0.0
@@ -49,7 +50,7 @@ def attention(step: Step, s: int, lane: int, costs: Costs) -> float:
         nodes = [float(x) for x in costs.nodes]
         for w, span in enumerate(costs.windows):
             mean = sum(min(c, int(span)) for c in contexts) / len(contexts)
-            time += interpolate(nodes, [float(y) for y in costs.decode[s, w, len(contexts)]], mean)
+            time += longer * interpolate(nodes, [float(y) for y in costs.decode[s, w, len(contexts)]], mean)
     return time + sum(prefill(s, c.done + c.tokens, costs) - prefill(s, c.done, costs) for c in chunks)
 
 

@@ -43,6 +43,9 @@ class Toy:
     captured: int = 1 << 30
     add: float = 1e-3
     add_seq: float = 0.0
+    prompt_add: float = 0.0  # more for a step of `ramp` prompt tokens
+    ramp: float = 1.0
+    beside: float = 0.0
     hop: float = 1e-5
     hop_token: float = 1e-9
     uneven: float = 0.0  # how much slower each further stage is
@@ -83,10 +86,12 @@ def costs(toy: Toy) -> Costs:
         prompt_base=np.full(toy.stages, 1e-5),
         floor=np.tile([toy.floor, toy.floor, max(toy.floor, toy.bare)], (toy.stages, 1)),
         captured=toy.captured,
-        add=np.full((toy.stages, 2), toy.add),
+        add=np.tile([toy.add, toy.add + toy.prompt_add], (toy.stages, 1)),
         add_seq=toy.add_seq,
         hop=toy.hop * first,
         hop_token=toy.hop_token * first,
+        ramp=toy.ramp,
+        beside=toy.beside,
     )
 
 
@@ -95,7 +100,7 @@ def plain(stages: int = 1, step: float = 1.0, kinds: tuple[float, float] = (1.0,
     toy = costs(Toy(stages=stages, max_seqs=max_seqs, tokens=tokens))
     flat = {name: np.zeros_like(getattr(toy, name)) for name in _TIMED}
     flat["total"] += step * np.array(kinds)[None, :, None]
-    return toy._replace(**flat, add_seq=0.0)
+    return toy._replace(**flat, add_seq=0.0, beside=0.0)
 
 
 _TIMED = ("lane", "total", "sample", "decode", "prefill", "prompt_base", "floor", "add", "hop", "hop_token")

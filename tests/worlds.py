@@ -109,6 +109,7 @@ def tables(draw: st.DrawFn, stages: int = 1) -> Costs:
         floor=draw(st.sampled_from([0.0, 2e-2])) * draw(seconds), bare=draw(st.sampled_from([0.0, 2e-2])) * draw(seconds),
         captured=draw(st.sampled_from([0, 2, 5, 1 << 30])), add_seq=3e-4 * draw(seconds),
         uneven=draw(st.sampled_from([0.0, 0.3])) * draw(seconds), hop=1e-3 * draw(seconds),
+        prompt_add=2e-3 * draw(seconds), ramp=draw(st.sampled_from([1.0, 7.0, 90.0])), beside=draw(st.sampled_from([0.0, 1.2])),
     ))  # fmt: skip
 
 

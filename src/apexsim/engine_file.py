@@ -285,9 +285,10 @@ def _line(row: list[str], where: str) -> None:
 # ---- what a constant may be ------------------------------------------------------------------------------------------
 
 
-COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
+COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget", "prompt_full_tokens"}
 CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
-CHOICES = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency")}
+CHOICES = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency"),
+           "sampling": ("greedy", "top-p", "penalties")}  # fmt: skip
 LARGEST = 2**53  # of a constant
 SIZES = re.compile(r"[1-9]\d{0,5}(:[1-9]\d{0,5}:[1-9]\d{0,5})?")
 
@@ -323,6 +324,8 @@ def wrong(key: str, value: Any, kind: str) -> str:
 def unsound(key: str, value: Any) -> str:
     """Why a number cannot be that of a setting; "" where it can."""
     whole = isinstance(value, int)
+    if key in CHOICES and value not in CHOICES[key]:
+        return f"expected {' or '.join(CHOICES[key])}, got {value!r}"
     if key in COUNTS and (not whole or value < 1):
         return f"expected a positive whole number, got {value!r}"
     if key in CODES and (not whole or not 0 <= value <= CODES[key]):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.engine_file import (
+    CHOICES,
     DEFAULT_ENGINE,
     TABLES,
     Engine,
@@ -103,8 +104,8 @@ class EngineRow:
     prompt_factor: float  # x tabulated kernels of such a step
     tokenise_s: float  # per prompt token, one front-end process, serial
     request_s: float  # per request, serial
-    step_s: float  # synchronous scheduler: per step
-    sequence_s: float  # … per sequence in the batch
+    step_s: float  # per step, where steps are not formed ahead …
+    sequence_s: float  # … and per sequence in the batch
     # memory
     memory_fraction: float
     memory: MemoryRules
@@ -120,6 +121,11 @@ class EngineRow:
     seqs_in_budget: int = 0  # 1: the engine will not start with more sequences than its token budget
     prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt …
     prompt_eager_launch_s: float = 0.0  # … whose floor per launch unit is then this
+    sampling: str = "greedy"  # "greedy", "top-p" (with or without top-k) or "penalties" (of repetition, beside top-p)
+    logit_sort_bytes: int = 0  # that choosing among logits by top-k and top-p moves, per entry of the vocabulary and sequence
+    logit_penalty_bytes: int = 0  # … and penalties
+    prompt_full_tokens: int = 1  # prompt tokens of a lane from which a step has the whole addition; with fewer a share of it
+    prompt_decode_share: float = 0.0  # … and decode attention beside them takes this much longer
     spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
     # the row itself
     released: str = ""  # day of `version`, "" where it is no release
@@ -154,6 +160,12 @@ class EngineRow:
         """Batches that a decode step is priced at.  An eager one is not padded, but its kernels are not joined either, which nobody
         has measured: it is never taken to be shorter than the graph that would have held it."""
         return self.pad or self.spare
+
+    @property
+    def logit_bytes(self) -> int:
+        """Bytes per entry of the vocabulary and sequence that sampling moves beyond what greedy sampling does."""
+        sorts, punishes = self.sampling != "greedy", self.sampling == "penalties"
+        return sorts * self.logit_sort_bytes + punishes * self.logit_penalty_bytes
 
     @property
     def max_capture(self) -> int:
@@ -267,6 +279,17 @@ def facts(name: str) -> dict[str, Any]:
     return {"engine": name} | {key: value for key, value in _file(name).items() if key != "row"}
 
 
+def fitted(name: str, file: str) -> list[tuple[str, str, float, str]]:
+    """Constants that rows of an engine have from `apexsim fit-host FILE`: (version, constant, value, source), oldest row first."""
+    ours = {key for key, text in _file(name).get("sources", {}).items() if text.startswith(f"apexsim fit-host validation/{file} ")}
+    return [
+        (row["version"], constant, value, source)
+        for row in _file(name)["row"]
+        for constant, (value, source) in row.get("host", {}).items()
+        if source in ours and value > 0
+    ]
+
+
 def engine_aliases() -> dict[str, str]:
     """Other spellings of engines: {"trtllm": "tensorrt-llm", …}."""
     return dict(_aliases(tuple(shelf().items())))
@@ -361,6 +384,8 @@ def _check(row: EngineRow, key: str, value: Any) -> None:
     if key not in _ROW:
         raise InputError(f"engine {row.label} has no setting '{key}'", flag, nearest(key, _ROW))
     told = unsound(key, value)
+    if told and key in CHOICES:
+        raise InputError(told, flag, nearest(str(value), CHOICES[key]))
     if told:
         raise InputError(told, flag, "0.9 means 90 % of the GPU" if key == "memory_fraction" else "")
 

@@ -259,7 +259,7 @@ def test_floors_and_additions_are_launches_and_the_scheduler(at: int, pad: tuple
     """A decode that a graph holds has no floor; one that none holds launches its own kernels, not those of a prompt."""
     it = scene(at, **({} if pad is None else {"pad": pad}))
     engine, costs = it.twin.engine, it.costs
-    assert costs.captured == max(engine.pad, default=0) and costs.add_seq == engine.sequence_s
+    assert costs.captured == max(engine.pad, default=0) and costs.add_seq == (engine.sequence_s if engine.lag < 2 else 0.0)
     for s, stage in enumerate(it.twin.stages):
         assert costs.floor[s, DECODE] == 0.0 == it.twin.floor(stage, False, min(engine.pad, default=0))
         assert costs.floor[s, PROMPT] == pytest.approx(it.twin.floor(stage, True, 1))
@@ -271,7 +271,7 @@ def test_floors_and_additions_are_launches_and_the_scheduler(at: int, pad: tuple
 @pytest.mark.parametrize("name", HOST)
 @pytest.mark.parametrize("at", [0, 4])
 def test_each_host_constant_reaches_the_steps_it_is_for(name: str, at: int) -> None:
-    (floors, adds, where), zero = HOST[name], dict.fromkeys(HOST, 0.0) | FAST
+    (floors, adds, where), zero = HOST[name], dict.fromkeys(HOST, 0.0) | FAST | {"lag": 1}
     less, more = (scene(at, **{**zero, name: value}).costs for value in (0.0, LAUNCHED))
     for s in range(len(less.hop)):
         on = where == "each" or s == 0
@@ -280,6 +280,27 @@ def test_each_host_constant_reaches_the_steps_it_is_for(name: str, at: int) -> N
             assert [g > 0 for g in grown] == [bool(floors[kind]) and on, bool(adds[kind]) and on]
             assert where == "each" or grown[1] == pytest.approx(LAUNCHED * adds[kind] * on)
         assert more.floor[s, BARE] >= less.floor[s, BARE]
+
+
+def test_the_scheduler_hides_behind_the_gpu_where_steps_are_formed_ahead() -> None:
+    """Its time per step and per sequence is added only where the GPU waits for it."""
+    in_turn, ahead = (scene(0, lag=lag, step_s=LAUNCHED, sequence_s=LAUNCHED).costs for lag in (1, 2))
+    assert in_turn.add_seq == LAUNCHED and ahead.add_seq == 0.0
+    assert in_turn.add[0] - ahead.add[0] == pytest.approx([LAUNCHED, LAUNCHED])
+
+
+def test_choosing_among_logits_grows_with_the_vocabulary_and_not_with_the_plan() -> None:
+    """Every rank sorts whole rows of logits: bytes per entry over the bandwidth that streams reach."""
+    for at in (0, 1):
+        row = engine_of(at, logit_sort_bytes=350, logit_penalty_bytes=100)
+        greedy, sorts, punishes = (scene(at, **_sampled(row, how)).costs.sample[0] for how in ("greedy", "top-p", "penalties"))
+        entries = load_model(SCENES[at][0]).vocab / (0.8 * pricer_of(at).bank.peaks.bandwidth)
+        n = np.arange(len(greedy))
+        assert sorts - greedy == pytest.approx(350 * entries * n) and punishes - sorts == pytest.approx(100 * entries * n)
+
+
+def _sampled(row: EngineRow, how: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("logit_sort_bytes", "logit_penalty_bytes")} | {"sampling": how}
 
 
 def test_gaps_are_charged_once_per_step_and_kind() -> None:

@@ -1,7 +1,9 @@
 """From ops to the engine's tables (floor 3).
 
     decode step:  Σ dense ops(padded n) + gap·gaps + head(s) + decode attention, outside captured graphs at least floor·launches
-    prompt step:  factor·(Σ dense ops(n) + gap·gaps) + head(s) + attention, at least floor·launches, plus add·launches
+    prompt step:  factor·(Σ dense ops(n) + gap·gaps) + head(s) + prompt attention + (1 + beside·r)·decode attention,
+                  at least floor·launches, plus add·launches·r with r = min(1, prompt tokens of a lane / ramp)
+    both:         plus step + sequence·s on the host, where steps are not formed ahead; head(s) holds the choice of tokens
 
 Tokens are those that one device meets: of its lane, or of all lanes where a cell gathers them; graphs are captured for a lane's tokens.
 Host terms come from the engine's row.  Every op is priced on a few hundred token counts and spread linearly onto the
@@ -21,10 +23,11 @@ from numpy.typing import NDArray
 
 from apexsim.cost import collectives
 from apexsim.cost.price import Pricer, quantised_apart
-from apexsim.engine.types import BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
+from apexsim.cost.roofline import BYTE_SHARE
+from apexsim.engine.types import AHEAD, BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
-from apexsim.model.ops import ACT, Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op
-from apexsim.plan.lower import StageOps
+from apexsim.model.ops import ACT, Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op, Stream
+from apexsim.plan.lower import GREEDY_BYTES, StageOps
 from apexsim.plan.plan import Plan
 
 Array = NDArray[np.float64]
@@ -33,6 +36,8 @@ Readers = tuple[tuple[Reader, int], ...]  # with how often they occur
 K = TypeVar("K")
 T = TypeVar("T")
 STRIDE = 16  # tokens between two points of the prompt attention table
+# Full tiles of products: the tables hold this many rows and one more.  Graphs are captured at such sizes, and budgets end there.
+EDGES = np.concatenate([np.arange(32.0, 128.0, 16.0), np.arange(128.0, 256.0, 32.0), np.arange(256.0, 4353.0, 256.0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Axes:
     lanes: int
 
     def token_points(self) -> Array:
-        """Token counts at which dense ops are priced: every one up to 32, then 6 % apart."""
+        """Token counts at which dense ops are priced: every one up to 32, then 6 % apart, and both sides of a full tile."""
         return _token_points(max(self.tokens, 33))
 
     def batch_points(self) -> Array:
@@ -60,7 +65,8 @@ class Axes:
 @lru_cache(maxsize=64)
 def _token_points(top: int) -> Array:
     steps = np.arange(0, np.log(top / 32) / np.log(1.06) + 1)
-    return np.unique(np.minimum(np.concatenate([np.arange(1, 33), np.round(32 * 1.06**steps)]), top))
+    edges = EDGES[top > EDGES]
+    return np.unique(np.minimum(np.concatenate([np.arange(1, 33), np.round(32 * 1.06**steps), edges, edges + 1.0]), top))
 
 
 @lru_cache(maxsize=64)
@@ -223,7 +229,8 @@ def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engi
     sample = np.zeros((len(stages), axes.sequences + 2))
     for s, stage in enumerate(stages):
         seconds, _ = _dense(stage, pricer, axes.token_points(), Axis.SEQUENCE, DECODE)
-        sample[s] = np.interp(np.arange(sample.shape[1]), axes.token_points(), seconds)
+        count = np.arange(sample.shape[1])
+        sample[s] = np.interp(count, axes.token_points(), seconds) + count * _choosing(stage, pricer, engine)
         sample[s, 0] = 0.0
     own = axes.tokens // axes.lanes + 1  # tokens of one lane
     lane = [np.zeros((2, size))] * len(stages)
@@ -232,12 +239,14 @@ def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engi
     total = _each(stages, lambda stage: _token_table(stage, pricer, engine, axes, Axis.TOTAL, size))
     decode = _each(attention, lambda ops: _decode_table(ops, windows, pricer, axes, nodes))
     floor, add = _host_terms(stages, pricer, engine)
+    each = engine.sequence_s if in_turn(engine) else 0.0
     hop, hop_token = _hops(len(stages), plan, pricer, hidden)
     costs = Costs(
         lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),
         nodes=nodes, locate=_locate(nodes), windows=np.asarray(windows, np.int64),
         prefill=_stacked([table for table, _ in prefill]), stride=STRIDE, prompt_base=np.asarray([b for _, b in prefill]),
-        floor=floor, captured=engine.max_capture, add=add, add_seq=float(engine.sequence_s), hop=hop, hop_token=hop_token,
+        floor=floor, captured=engine.max_capture, add=add, add_seq=float(each),
+        hop=hop, hop_token=hop_token, ramp=float(engine.prompt_full_tokens), beside=float(engine.prompt_decode_share),
     )  # fmt: skip
     return _paced(costs, fitted.pace(engine)) if fitted else costs
 
@@ -246,6 +255,12 @@ def _paced(costs: Costs, pace: float) -> Costs:
     """All that kernels take, times the pace of a release; what the host takes stays."""
     scaled = {name: getattr(costs, name) * pace for name in ("lane", "total", "sample", "decode", "prefill", "prompt_base")}
     return costs._replace(**scaled)
+
+
+def _choosing(stage: StageOps, pricer: Pricer, engine: EngineRow) -> float:
+    """Seconds per sequence of choosing among its logits otherwise than greedily: a sort and masks over the vocabulary, in many passes."""
+    logits = sum(op.bytes_per_token for op in stage.head if isinstance(op, Stream) and op.label == "sample") / GREEDY_BYTES
+    return engine.logit_bytes * logits / (BYTE_SHARE * pricer.bank.peaks.bandwidth)
 
 
 def _each(items: Iterable[K], make: Callable[[K], T]) -> list[T]:
@@ -257,6 +272,11 @@ def _each(items: Iterable[K], make: Callable[[K], T]) -> list[T]:
 def _stacked(tables: list[Array]) -> Array:
     """Tables of all stages; no copy of a single one."""
     return tables[0][None] if len(tables) == 1 else np.stack(tables)
+
+
+def in_turn(engine: EngineRow) -> bool:
+    """Whether the host forms a step while the GPU waits for it; where steps are formed ahead, that work hides behind the GPU."""
+    return engine.lag < AHEAD
 
 
 def _host_terms(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow) -> tuple[Array, Array]:
@@ -271,7 +291,7 @@ def _host_terms(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow)
     floor[:, PROMPT] = max(prompt, least) * launches
     floor[:, BARE] = max(prompt, least, engine.bare_launch_s) * decodes
     add[:, PROMPT] = engine.prompt_add_launch_s * launches
-    add[0] += engine.step_s
+    add[0] += engine.step_s if in_turn(engine) else 0.0
     return floor, add
 
 

@@ -34,13 +34,14 @@ from apexsim.engine.types import (
 def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
     """Push one step of group g through the stages; sets when its results are known."""
     state, log = world.state, world.log
-    total = widest = prompts = decoded = sampled = most_sampled = seqs = 0
+    total = widest = prompts = longest = decoded = sampled = most_sampled = seqs = 0
     for l in range(world.lanes):
         tokens, ends = state.tokens[r, l], state.fresh_size[r, g, l, FRESH]
         d = state.decoding[r, g, l] if decodes else 0
         total += d + tokens
         widest = max(widest, d + tokens)
         prompts += tokens
+        longest = max(longest, tokens)
         decoded += d
         sampled += d + ends
         most_sampled = max(most_sampled, d + ends)
@@ -49,8 +50,9 @@ def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
     if world.rules.pad_lanes == 1 and kind == DECODE:  # only captured graphs need lanes of equal size
         total = widest * world.lanes
     end = t0
+    share = min(longest / world.costs.ramp, 1.0)
     for s in range(world.stages):
-        end = _stage(world, r, g, s, end, (kind, total, widest, most_sampled, seqs), decodes)
+        end = _stage(world, r, g, s, end, (kind, total, widest, most_sampled, seqs), share, decodes)
     log.hist[r, kind, total] += 1
     if world.lanes > 1:
         log.hist_lane[r, kind, widest] += 1
@@ -68,23 +70,24 @@ def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
 
 
 @inner
-def _stage(world: World, r: int, g: int, s: int, at: float, size: tuple[int, int, int, int, int], decodes: bool) -> float:
+def _stage(world: World, r: int, g: int, s: int, at: float, size: tuple[int, int, int, int, int], share: float, decodes: bool) -> float:
     """Push the step through stage s, which it reaches at `at`; returns when it leaves it [s].
 
-    size: kind, tokens of all lanes, of the busiest lane, sequences sampled in the lane that samples most, in the batch.
+    size: kind, tokens of all lanes, of the busiest lane, sequences sampled in the lane that samples most, in the batch; share: how much of
+    a prompt step it is, by its prompt tokens.
     """
     state, costs = world.state, world.costs
     kind, total, widest, sampled, seqs = size
     attention = decode_s = 0.0
     for l in range(world.lanes):
-        y = decode_attention(world, r, g, l, s) if decodes else 0.0
+        y = decode_attention(world, r, g, l, s) * (1.0 + costs.beside * share) if decodes else 0.0
         base = costs.prompt_base[s] if state.tokens[r, l] > 0 else 0.0
         both = y + state.attention[r, s, l] + base if kind == PROMPT else y
         if both > attention:
             attention, decode_s = both, y
     sample = costs.sample[s, sampled]
     device = costs.lane[s, kind, widest] + costs.total[s, kind, total] + sample + attention
-    host = costs.add[s, kind] + (costs.add_seq * seqs if s == 0 else 0.0)
+    host = costs.add[s, DECODE] * (1.0 - share) + costs.add[s, PROMPT] * share + (costs.add_seq * seqs if s == 0 else 0.0)
     hop = costs.hop[s] + costs.hop_token[s] * total
     took = max(device, least(costs, s, kind, widest)) + host
     end = max(at + hop, state.avail[r, s]) + took

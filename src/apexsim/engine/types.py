@@ -84,10 +84,12 @@ class Costs(NamedTuple):
     prompt_base: F8  # [S] s, launch of the prompt attention kernels of a step
     floor: F8  # [S, K + 1] s, a step takes at least this; last: a decode step that no graph holds
     captured: int  # tokens of the busiest lane up to which a graph holds a decode step
-    add: F8  # [S, K] s, added to every step
+    add: F8  # [S, K] s, added to every step; of one with few prompt tokens a share between those of both kinds, see `ramp`
     add_seq: float  # s per sequence of the batch, on the first stage
     hop: F8  # [S] s, fixed cost of handing activations to this stage (0 for the first)
     hop_token: F8  # [S] s per token
+    ramp: float = 1.0  # prompt tokens of the lane with most, from which a step is a prompt's in full; with less its share is less
+    beside: float = 0.0  # decode attention in the same step as prompts takes this much longer, times that share
 
 
 NONE: I8 = np.zeros(0, np.int64)

@@ -20,6 +20,7 @@ from apexsim.plan.reshard import expected_copies, layer_collectives
 from apexsim.plan.space import cell_split, stage_layers
 from apexsim.plan.templates import ffn_template
 
+GREEDY_BYTES = 10.0  # per entry of the vocabulary: logits read, written as fp32, read again
 DOMAIN = 8  # GPUs joined by a scale-up link where the caller does not say
 
 
@@ -163,7 +164,7 @@ def _entry(model: Model, plan: Plan) -> tuple[Op, ...]:
 
 
 def _head(model: Model, ctx: Context) -> tuple[Op, ...]:
-    """LM head, gathering of logits and greedy sampling (logits read, written as fp32, read again)."""
+    """LM head, gathering of logits and greedy sampling."""
     if not model.has_head:
         return ()
     tp = ctx.plan.attention.tp
@@ -172,7 +173,7 @@ def _head(model: Model, ctx: Context) -> tuple[Op, ...]:
     kernel, size = kernel_for(dict(ctx.plan.precision.weights).get("head", "bf16"), "auto", ctx.flops)
     ops: list[Op] = [
         Gemm("head", n, model.hidden, kernel, size, Axis.SEQUENCE),
-        Stream("sample", 10.0 * model.vocab, Axis.SEQUENCE),
+        Stream("sample", GREEDY_BYTES * model.vocab, Axis.SEQUENCE),
     ]
     if tp > 1:
         ops.append(Collective("all_gather", "all_gather", ACT * model.vocab, tp, 1, Axis.SEQUENCE))

@@ -32,9 +32,8 @@ from apexsim.workload.trace import Workload
 
 PROMPT = {"gpqa": 250, "lm-arena-chat": 200, "sourcegraph-fim": 800}  # tokens, assumed
 BENCHMARK = "random "  # beginning of tasks of the serving benchmark: "random 8192/1024"
-# Servers of the leaderboard sample as the model's generation_config says (top-k, top-p): vLLM 0.11.1 sorts all logits of every sequence
-# for that [s per vocabulary entry].  Fitted on throughput, see docs/power.md; the serving benchmark samples greedily.
-SORT = 0.3e-9
+# Servers of the leaderboard sample as the model's generation_config says, with top-k and top-p but for these, which state neither.
+UNSORTED = ("gpt-oss", "Nemotron")
 WAVES = 6  # times that each slot of a saturated server is refilled
 GIANTS = ("235B", "480B")  # whose FP8 rows draw more than any law says: a class of its own
 # Number formats: the family whose checkpoints are made alike.
@@ -163,14 +162,15 @@ def energy_row(row: Row, where: Path) -> Case | Skipped:
     return run if isinstance(run, Skipped) else case_of(run)
 
 
-def case_of(run: Run, sort: float = SORT) -> Case:
-    """The run as a case; `sort` [s per vocabulary entry and sequence] as SORT."""
+def case_of(run: Run, sort: int = -1) -> Case:
+    """The run as a case; `sort` [bytes per vocabulary entry and sequence], -1: as the engine is known to."""
     row = run.row
     cluster, work = Cluster(run.gpu, run.plan.devices), _saturated(run) if run.steady else _benchmark(run)
     engine = _engine(row["engine"], "0.11.1" if run.steady else "", {}, cluster, work.longest)
     if run.steady:
-        engine = replace(engine, max_num_seqs=-(-run.load // run.plan.lanes), tokenise_s=0.0, request_s=0.0,
-                         sequence_s=engine.sequence_s + sort * run.model.vocab)  # fmt: skip
+        sampling = "greedy" if any(name in row["model"] for name in UNSORTED) else "top-p"
+        engine = replace(engine, max_num_seqs=-(-run.load // run.plan.lanes), tokenise_s=0.0, request_s=0.0, sampling=sampling,
+                         logit_sort_bytes=engine.logit_sort_bytes if sort < 0 else sort)  # fmt: skip
     measured = {"power_w_per_gpu": number(row, "power_w_per_gpu"), "j_per_out_token": number(row, "J_per_out_token"),
                 "out_tok_s_per_gpu": number(row, "out_tok_s_per_gpu")}  # fmt: skip
     known: dict[str, dict[str, float]] = {}

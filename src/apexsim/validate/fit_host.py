@@ -3,25 +3,28 @@
     apexsim fit-host validation/open_loop.csv --engine vllm --leave-out workload
 
 Least squares on log(predicted / measured) of mean TTFT (weight 1/2), ITL or TPOT (weight 1), with a soft-L1 loss; every constant moves as a
-factor of its present value, so it stays positive.  Nothing is written: the report is meant to be read before a constant is changed.
+factor of its present value, so it stays positive.  Of a shipped file those constants move that have their source in it, and the lines
+for data/engines/*.toml are printed; of any other file all.  Nothing is written: the report is meant to be read before a constant is changed.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apexsim.engines import fitted, server_named
 from apexsim.errors import InputError, Rejected, nearest
 from apexsim.search.evaluate import evaluate
 from apexsim.validate.cases import Case
 from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import Bench, predicted_ms
 
-CONSTANTS = ("gap_s", "prompt_factor", "prompt_add_launch_s", "prompt_floor_launch_s", "prompt_eager_launch_s", "tokenise_s", "request_s",
-             "step_s", "sequence_s")  # fmt: skip
+CONSTANTS = ("gap_s", "prompt_factor", "prompt_add_launch_s", "prompt_floor_launch_s", "prompt_eager_launch_s",
+             "prompt_decode_share", "tokenise_s", "request_s", "step_s", "sequence_s")  # fmt: skip
 WEIGHTS = {"ttft_mean_ms": 0.5, "tpot_mean_ms": 1.0, "itl_mean_ms": 1.0}
 Array = NDArray[np.float64]
 
@@ -104,15 +107,31 @@ def wanted(only: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return given or names
 
 
+def fitted_names(file: str, engine: str) -> tuple[str, ...]:
+    """The constants that rows of an engine have from this file; all of CONSTANTS where none does."""
+    found = {constant for _, constant, _, _ in fitted(server_named(engine), Path(file).name)}
+    return tuple(name for name in CONSTANTS if name in found or not found)
+
+
+def lines(file: str, engine: str, factors: dict[str, float]) -> list[str]:
+    """What goes into the engine's file: each constant from this measured file, times its factor."""
+    told = []
+    for version, constant, value, source in fitted(server_named(engine), Path(file).name):
+        if constant in factors:
+            told.append(f'  [[row]] {version}: {constant} = [{value * factors[constant]:.3g}, "{source}"]')
+    return told
+
+
 def tell(file: str, engine: str, leave_out: str, where: str, only: str) -> None:
     """Fit, print constants, errors in sample and with each group left out; raises InputError."""
     cases = chosen([c for c in read_cases(file)[1] if isinstance(c, Case)], engine, where, leave_out, file)
-    names = wanted(only, tuple(n for n in CONSTANTS if cases and getattr(cases[0].engine, n) > 0))
+    names = wanted(only, tuple(n for n in fitted_names(file, engine) if any(getattr(c.engine, n) > 0 for c in cases)))
     bench = Bench()
     factors = fit(cases, bench, names)
     print(f"{len(cases)} runs; constants:")
     for n, f in zip(names, factors):
         print(f"  {n:22s} {getattr(cases[0].engine, n) * f:.4g}  (was {getattr(cases[0].engine, n):.4g})")
+    print("\n".join(lines(file, engine, dict(zip(names, factors)))))
     print(report(log_errors(cases, bench, names, factors), "in sample"))
     groups = sorted({c.labels.get(leave_out, "") for c in cases})
     left = []

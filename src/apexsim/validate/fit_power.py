@@ -31,7 +31,7 @@ from apexsim.validate.rows import Skipped, number
 Array = NDArray[np.float64]
 SCALE = 0.1  # of the soft-L1 loss: errors beyond it count linearly
 JUDGED = "primary"
-SORTS = tuple(1e-9 * s for s in (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5))  # s per vocabulary entry and sequence
+SORTS = (0, 100, 200, 300, 350, 400, 500, 800)  # bytes per vocabulary entry and sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def left_out(points: Points, start: PowerLaw) -> tuple[Array, dict[str, PowerLaw
     return made / points.watts - 1.0, laws
 
 
-def simulated(runs: list[Run], sort: float) -> tuple[Points, Array]:
+def simulated(runs: list[Run], sort: int) -> tuple[Points, Array]:
     """Runs with the rates that the simulation gives, and its output tokens per s and GPU [n]."""
     bench, rates, speed = Bench(), [], []
     for run in runs:
@@ -125,12 +125,12 @@ def simulated(runs: list[Run], sort: float) -> tuple[Points, Array]:
     return points_of(runs, rates), np.array(speed)
 
 
-def judge_simulated(runs: list[Run], laws: dict[str, PowerLaw]) -> tuple[Array, Array, dict[str, float]]:
+def judge_simulated(runs: list[Run], laws: dict[str, PowerLaw]) -> tuple[Array, Array, dict[str, int]]:
     """Errors of W and of J per output token [n], each model with constants of the others, and the cost of sampling each got."""
     trials = {sort: simulated(runs, sort) for sort in SORTS}
     truth = np.array([number(run.row, "out_tok_s_per_gpu") for run in runs])
     joules = np.array([number(run.row, "J_per_out_token") for run in runs])
-    watts, per_token, chosen = np.empty(len(runs)), np.empty(len(runs)), {}
+    watts, per_token, chosen = np.empty(len(runs)), np.empty(len(runs)), dict[str, int]()
     for name, law in laws.items():
         mine = np.array([run.labels["model"] == name for run in runs])
         off = {sort: float(np.median(np.abs(np.log(speed / truth))[~mine])) for sort, (_, speed) in trials.items()}
@@ -185,5 +185,5 @@ def tell(file: str, prompt_scale: float, simulate: bool) -> None:
     print(report(share / points.watts - 1.0, "a constant share of TDP"))
     if simulate:
         watts, joules, chosen = judge_simulated(runs, laws)
-        print(f"sampling [ns per vocabulary entry]: {', '.join(f'{1e9 * s:.2f}' for s in sorted(set(chosen.values())))}")
+        print(f"sampling [bytes per vocabulary entry]: {', '.join(map(str, sorted(set(chosen.values()))))}")
         print(report(watts, "W simulated, left out") + "\n" + report(joules, "J/token simulated, left out"))
