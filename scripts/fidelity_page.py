@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import picks
 
+import picks
 from apexsim.doubt import LEVELS, Doubt
 from apexsim.errors import Rejected
 from apexsim.search.error import certainty
