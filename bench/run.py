@@ -29,7 +29,7 @@ from apexsim.engine.types import Costs, Host, Requests, Rules
 from apexsim.model.families import load_model
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
-from apexsim.workload.stream import read_requests
+from apexsim.workload.stream import read_trace
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACE = str(ROOT / "examples" / "creation_05.jsonl")
@@ -176,7 +176,7 @@ def trace_rows() -> float:
         path = Path(folder) / "t.csv"
         rows = "".join(map("%d.25,%d,7\n".__mod__, zip(range(count), range(1, count + 1))))
         path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows, encoding="utf-8")
-        return count / best(lambda: read_requests(path), 3)
+        return count / best(lambda: read_trace(path), 3)
 
 
 def config_ms() -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.workload.stream import read_requests
+from apexsim.workload.stream import read_trace
 
 Floats = NDArray[np.float64]
 LEVELS = (0, 1, *range(5, 100, 5), 97, 98, 99, 99.5, 99.9, 100)
@@ -77,7 +77,7 @@ def trace(name: str) -> Callable[[Path], Figures]:
     """The figures of a trace in any format that apexsim reads."""
 
     def read(folder: Path) -> Figures:
-        found = read_requests(folder / name)
+        found = read_trace(folder / name)
         return of_pairs(found.prompt.astype(float), found.output.astype(float))
 
     return read

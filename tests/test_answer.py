@@ -417,9 +417,9 @@ def test_with_fewer_than_two_requests_per_user_nothing_is_left_out_and_it_is_sai
 
 
 def test_a_measured_run_keeps_the_burst_that_was_measured() -> None:
-    from apexsim.workload.synth import synthetic
+    from apexsim.workload.synth import Coming, synthetic
 
-    work = synthetic(200, 20, 60, concurrency=8)
+    work = synthetic(200, 20, 60, Coming(concurrency=8))
     found = api.simulate("llama-3.1-8b", "TP1", gpu="h100-sxm", gpus=1, trace=work)
     assert found.setting.workload.warmup == 0 and work.warmup == 0
 

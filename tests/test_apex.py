@@ -30,7 +30,7 @@ from apexsim.plan.plan import parse_plan
 from apexsim.search.chain import Part, Question, chained
 from apexsim.search.goal import Goal
 from apexsim.units import GiB
-from apexsim.workload.synth import synthetic
+from apexsim.workload.synth import Coming, synthetic
 
 CREATION = str(Path(__file__).parent.parent / "examples/creation_05.jsonl")
 FEW = ["--num-requests", "8"]
@@ -179,7 +179,7 @@ def test_the_parts_are_the_whole(name: str) -> None:
 
 def chain(name: str, gpus: int = 2, rate: float | None = None, output: int = 12) -> tuple[Part, ...]:
     cluster = Cluster(load_gpu("h100-sxm"), gpus)
-    work = synthetic(200, output, 60, rate, spread=0.5)
+    work = synthetic(200, output, 60, Coming(rate), spread=0.5)
     goal = Goal(parse_objective("e2e", ()))
     model = load_model(name)
     return chained(model, cluster, work, Question(precision_of(model, "half", "half", "half"), goal, "apex", 256))
@@ -193,7 +193,7 @@ def test_no_token_before_its_encoding_ends(name: str, rate: float | None) -> Non
     for ranked in decoder.study.ranked:
         assert (ranked.outcome.start >= encoded - 1e-9).all()
     assert (decoder.study.setting.workload.arrive >= decoder.sent).all()
-    assert sorted(decoder.study.setting.workload.output) == sorted(synthetic(200, 12, 60, rate, spread=0.5).output)
+    assert sorted(decoder.study.setting.workload.output) == sorted(synthetic(200, 12, 60, Coming(rate), spread=0.5).output)
 
 
 @pytest.mark.parametrize("gpus", [1, 4, 8])

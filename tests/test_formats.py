@@ -12,6 +12,7 @@ from apexsim.errors import InputError
 from apexsim.workload.columns import ideal_hit
 from apexsim.workload.formats import FORMATS, fit_lengths
 from apexsim.workload.stream import read_trace
+from apexsim.workload.trace import Workload, chains_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -87,7 +88,7 @@ def test_every_format(tmp_path: Path, row, asked: bool) -> None:
     load = read_trace(write(tmp_path, SAMPLES[row.name]), row.name if asked else "auto")
     start = 0.0 if row.zero or row.name == "trie" else 1.5
     assert load.arrive == pytest.approx([start, start + 1.5] if row.arrive else [0, 0], abs=1e-6)
-    assert (load.prompt.tolist(), load.output.tolist(), load.hash_block) == ([7, 9], [3, 4], row.block)
+    assert (load.prompt.tolist(), load.output.tolist(), load.block) == ([7, 9], [3, 4], row.block)
     assert load.mode == ("open" if row.arrive else "offline")
 
 
@@ -206,12 +207,12 @@ def test_ideal_hit_by_hand() -> None:
     # blocks of 4: 6 tokens (none known); 9 tokens, 1 block known; 6 tokens, both known, the last holds 2 tokens;
     # 4 tokens whose block follows an unseen one: a chain ends at the first miss
     prompt = np.array([6, 9, 6, 8])
-    chains = ((1, 2), (1, 3, 4), (1, 2), (9, 2))
-    assert ideal_hit(prompt, chains, 4) == pytest.approx((0 + 4 + 6 + 0) / 29)
+    work = Workload("t", np.zeros(4), prompt, prompt, prefix=chains_of(((1, 2), (1, 3, 4), (1, 2), (9, 2))), block=4)
+    assert ideal_hit(work) == pytest.approx((0 + 4 + 6 + 0) / 29)
 
 
 def test_ideal_hit_of_the_mooncake_slice() -> None:
-    assert read_trace(EXAMPLES / "mooncake_conversation.jsonl").ideal_hit == pytest.approx(0.2885, abs=1e-4)
+    assert ideal_hit(read_trace(EXAMPLES / "mooncake_conversation.jsonl")) == pytest.approx(0.2885, abs=1e-4)
 
 
 def test_too_long_is_told_with_lines(tmp_path: Path) -> None:
@@ -234,8 +235,8 @@ def test_too_long_dropped_and_clipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("policy", ["drop", "clip"])
 def test_prefixes_follow_the_lengths(policy: str) -> None:
     load = fit_lengths(read_trace(EXAMPLES / "mooncake_conversation.jsonl"), 8192, policy)
-    blocks = [len(h) for h in load.prefix_hashes]
-    assert len(blocks) == load.size and np.all(np.array(blocks) <= -(-load.prompt // 512)) and 0 < load.ideal_hit < 1
+    blocks = [len(h) for h in load.prefix]
+    assert len(blocks) == load.size and np.all(np.array(blocks) <= -(-load.prompt // 512)) and 0 < ideal_hit(load) < 1
 
 
 def test_fitting_requests_stay_as_they_are() -> None:

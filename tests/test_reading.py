@@ -17,7 +17,7 @@ import pytest
 from apexsim.cli.main import main
 from apexsim.errors import InputError
 from apexsim.workload import stream
-from apexsim.workload.stream import read_requests, read_trace
+from apexsim.workload.stream import read_trace
 
 Capture = pytest.CaptureFixture[str]
 ALIVE = re.compile(r"^apexsim: .* is running …\n", re.MULTILINE)  # a slow machine's sign of life, beside the one line
@@ -128,7 +128,7 @@ def test_a_file_without_ends_of_lines_is_read_in_proportion(tmp_path: Path, monk
     sizes: list[int] = []
     monkeypatch.setattr(stream, "_outside_quotes", lambda data, cut: sizes.append(len(data)) or 0)
     with pytest.raises(InputError):
-        read_requests(tmp_path / "t")
+        read_trace(tmp_path / "t")
     assert sum(sizes) < 4 << 20 and len(sizes) < 20
 
 

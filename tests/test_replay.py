@@ -25,7 +25,7 @@ from apexsim.replay.run import Patience, replay
 from apexsim.replay.wire import Target, receive
 from apexsim.report.replaypage import _notes
 from apexsim.workload.stream import read_trace
-from apexsim.workload.trace import Workload
+from apexsim.workload.trace import Workload, chains_of
 
 FIRST, GAP = 0.05, 0.01  # s of the server's first token and between tokens
 PLAN = ["--plan", "TP1", "--gpu", "l4", "--gpus", "1"]
@@ -165,7 +165,7 @@ def test_prompts_have_the_length_of_the_trace_and_are_reproducible() -> None:
 
 
 def test_common_prefixes_of_the_trace_are_common_prefixes_of_the_prompts() -> None:
-    work = stream(2, prompt=20, prefix_hashes=((5, 6, 7), (5, 6, 9)), hash_block=8)
+    work = stream(2, prompt=20, prefix=chains_of(((5, 6, 7), (5, 6, 9))), block=8)
     a, b = (Prompts(work).of(i) for i in (0, 1))
     assert len(a) == len(b) == 20 and a[:16] == b[:16] and a[16:] != b[16:]
     a, b = (Prompts(work, unique=True).of(i) for i in (0, 1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apexsim.errors import InputError
-from apexsim.workload.synth import inferencex_population, synthetic
+from apexsim.workload.synth import Coming, inferencex_population, synthetic
 
 POPULATION = [  # concurrency, sum of inputs, sum of outputs of 10 × concurrency requests at 8192/1024
     (1, 73973, 9303),
@@ -24,19 +24,19 @@ def test_inferencex_population(concurrency: int, inputs: int, outputs: int) -> N
 
 
 def test_open_loop_lasts_as_asked() -> None:
-    load = synthetic(100, 20, 500, request_rate=4.0)
+    load = synthetic(100, 20, 500, Coming(4.0))
     assert load.mode == "open" and load.arrive[0] > 0 and load.arrive[-1] == pytest.approx(125.0)
 
 
 @pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
 def test_burstiness_is_the_gamma_shape(burstiness: float) -> None:
-    gaps = np.diff(synthetic(10, 10, 20_000, request_rate=3.0, burstiness=burstiness).arrive)
+    gaps = np.diff(synthetic(10, 10, 20_000, Coming(3.0, burstiness)).arrive)
     # squared coefficient of variation of a gamma variable = 1 / shape; its standard error here is below 5 %
     assert gaps.var() / gaps.mean() ** 2 == pytest.approx(1 / burstiness, rel=0.15)
 
 
 def test_closed_and_offline() -> None:
-    closed = synthetic(100, 20, 64, concurrency=8, think=0.5, warmup=16, spread=0.2)
+    closed = synthetic(100, 20, 64, Coming(concurrency=8, think=0.5, warmup=16), spread=0.2)
     assert (closed.mode, closed.concurrency, closed.think, closed.warmup) == ("closed", 8, 0.5, 16)
     assert synthetic(100, 20, 64).mode == "offline" and not closed.arrive.any()
 
@@ -54,18 +54,18 @@ def test_spread_never_gives_empty_requests() -> None:
 
 
 def test_seed_decides_everything() -> None:
-    first, again, other = (synthetic(100, 20, 64, request_rate=1.0, spread=0.5, seed=s) for s in (3, 3, 4))
+    first, again, other = (synthetic(100, 20, 64, Coming(1.0), spread=0.5, seed=s) for s in (3, 3, 4))
     assert np.array_equal(first.arrive, again.arrive) and np.array_equal(first.prompt, again.prompt)
     assert not np.array_equal(first.arrive, other.arrive) and not np.array_equal(first.prompt, other.prompt)
 
 
 def test_rate_does_not_change_the_requests() -> None:
-    slow, fast = (synthetic(100, 20, 64, request_rate=r, spread=0.5) for r in (1.0, 8.0))
+    slow, fast = (synthetic(100, 20, 64, Coming(r), spread=0.5) for r in (1.0, 8.0))
     assert np.array_equal(slow.prompt, fast.prompt) and slow.arrive == pytest.approx(8 * fast.arrive)
 
 
 def test_constant_closed_loop_is_warned_of() -> None:
-    assert "lockstep" in synthetic(100, 20, concurrency=8).notes[0] and not synthetic(100, 20, request_rate=1.0).notes
+    assert "lockstep" in synthetic(100, 20, coming=Coming(concurrency=8)).notes[0] and not synthetic(100, 20, coming=Coming(1.0)).notes
 
 
 FAULTS = [
@@ -94,5 +94,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("change", "told"), FAULTS)
 def test_faults_are_named(change: dict, told: str) -> None:
+    own = {name: change[name] for name in ("prompt_len", "output_len", "num_requests", "seed", "spread") if name in change}
+    change = {name: value for name, value in change.items() if name not in own}
     with pytest.raises(InputError, match=told):
-        synthetic(**{"prompt_len": 100, "output_len": 20, **change})
+        synthetic(**{"prompt_len": 100, "output_len": 20, **own}, coming=Coming(**change))

@@ -16,11 +16,12 @@ from apexsim.cli import main
 from apexsim.errors import InputError
 from apexsim.workload import texts
 from apexsim.workload.describe import describe
-from apexsim.workload.stream import Requests, read_requests
+from apexsim.workload.stream import read_trace
 from apexsim.workload.talks import Wish
 from apexsim.workload.texts import read_texts
 from apexsim.workload.tokenize import Bounds, Pace, tokenized
 from apexsim.workload.tokens import Counter, by_chars, by_tokenizer, by_words
+from apexsim.workload.trace import Workload
 
 CHATS = Path(__file__).parents[1] / "examples/conversations.json"
 WORDS, FIRST = by_words(1.0), Wish()
@@ -234,7 +235,7 @@ def test_arrivals_are_those_of_a_seed_and_a_rate(tmp_path: Path) -> None:
     assert known.rate == pytest.approx(4.0, rel=1e-3) and known.burstiness == pytest.approx(1.0, rel=0.1)
 
 
-def sessions(folder: Path, block: int = 4) -> Requests:
+def sessions(folder: Path, block: int = 4) -> Workload:
     path = file_of(folder, [{"messages": chat(TALK)}, {"messages": chat(TALK)}])
     return tokenized(path, WORDS, Wish(every=True), Bounds(), Pace(1.0, gap=3.0), block)
 
@@ -244,7 +245,7 @@ def test_turns_come_one_after_the_other_and_share_their_blocks(tmp_path: Path) -
     assert sorted(found.prompt.tolist()) == [3, 3, 6, 6] and np.all(np.diff(found.arrive) >= 0)
     later = found.arrive[found.prompt == 6] - found.arrive[found.prompt == 3]
     assert later == pytest.approx([3.0, 3.0])
-    assert len(set(found.hashes.tolist())) == len(found.hashes) == 6  # a block that is not full is nobody else's
+    assert len(set(found.prefix.ids.tolist())) == len(found.prefix.ids) == 6  # a block that is not full is nobody else's
     assert describe(sessions(tmp_path, 1)).ideal_hit == pytest.approx(6 / 18)  # the first turn of each in the second
 
 
@@ -333,7 +334,7 @@ def test_the_command_writes_a_trace(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "t.csv"
     words = ["trace", "tokenize", str(CHATS), "--tokens-per-word", "1", "--request-rate", "2", "--to", "vidur", "-o", str(out)]
     assert main(words) == 0 and capsys.readouterr() == ("", "apexsim: lengths are estimates: 1 tokens per word\n")
-    found = read_requests(out)
+    found = read_trace(out)
     assert (found.size, found.fmt, found.arrive[-1]) == (8, "vidur", 4.0)
 
 

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from apexsim.cli import main
 from apexsim.errors import InputError
 from apexsim.workload import stream
+from apexsim.workload.columns import ideal_hit
 from apexsim.workload.convert import WRITERS, Limits, filtered, scaled, written
 from apexsim.workload.describe import describe
 from apexsim.workload.formats import FORMATS
-from apexsim.workload.made import made
-from apexsim.workload.stream import Requests, only, read_requests, read_trace
+from apexsim.workload.made import Spread, made
+from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import SHAPES, spread_lengths
+from apexsim.workload.trace import Workload
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CREATION, MOONCAKE = EXAMPLES / "creation_05.jsonl", EXAMPLES / "mooncake_conversation.jsonl"
@@ -35,15 +37,15 @@ def file_of(folder: Path, text: str | bytes, name: str = "t") -> Path:
     return path
 
 
-def same(a: Requests, b: Requests, within: float = 0.0) -> bool:
+def same(a: Workload, b: Workload, within: float = 0.0) -> bool:
     """Whether two traces hold the same requests, times within so many seconds."""
-    exact = all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("prompt", "output", "hashes", "first"))
+    exact = all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("prompt", "output")) and a.prefix == b.prefix
     return exact and a.size == b.size and bool(np.all(np.abs(a.arrive - b.arrive) <= within))
 
 
-def stamped(count: int, **more: object) -> Requests:
+def stamped(count: int, **more: object) -> Workload:
     """A made trace of some length."""
-    return made(count, request_rate=2.0, prompt_len=300, output_len=50, prompt_cv=1.0, output_cv=0.5, **more)  # type: ignore[arg-type]
+    return made(count, Spread(300, 50, 1.0, 0.5), 2.0, **more)  # type: ignore[arg-type]
 
 
 # ---- streamed reading ----------------------------------------------------------------------------------------------
@@ -53,23 +55,23 @@ def stamped(count: int, **more: object) -> Requests:
 @pytest.mark.parametrize("path", [CREATION, MOONCAKE, AZURE], ids=lambda p: p.name)
 def test_blocks_of_any_size_read_what_the_whole_file_reads(path: Path, block: int, monkeypatch) -> None:
     monkeypatch.setattr(stream, "BLOCK", 1 << 30)
-    whole = read_requests(path)
+    whole = read_trace(path)
     monkeypatch.setattr(stream, "BLOCK", block)
-    assert same(read_requests(path), whole) and whole.size > 100
+    assert same(read_trace(path), whole) and whole.size > 100
 
 
 @pytest.mark.parametrize("quoted", ['"a\nb"', '"x, y"', '"say ""hi"""'])
 def test_quoted_cells_are_never_cut(tmp_path: Path, quoted: str, monkeypatch) -> None:
     text = "Timestamp,Model,Request tokens,Response tokens\n" + "".join(f"{i},{quoted},{7 + i},3\n" for i in range(40))
     monkeypatch.setattr(stream, "BLOCK", 64)
-    found = read_requests(file_of(tmp_path, text))
+    found = read_trace(file_of(tmp_path, text))
     assert found.prompt.tolist() == [*range(7, 47)] and found.arrive.tolist() == [*range(40)]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_gzip_byte_order_mark_and_line_ends(tmp_path: Path, end: str) -> None:
     text = "\ufeffarrived_at,num_prefill_tokens,num_decode_tokens\r\n1.5,7,3\r\n3,9,4" + end
-    found = read_requests(file_of(tmp_path, gzip.compress(text.encode()), "t.csv.gz"))
+    found = read_trace(file_of(tmp_path, gzip.compress(text.encode()), "t.csv.gz"))
     assert (found.arrive.tolist(), found.prompt.tolist(), found.fmt) == ([1.5, 3.0], [7, 9], "vidur")
 
 
@@ -77,7 +79,7 @@ BROKEN = "".join(GOOD % (i * 10**9) for i in range(3)) + "{oops\n" + GOOD % 5e9 
 
 
 def test_lines_that_cannot_be_used_are_passed_over_and_named(tmp_path: Path) -> None:
-    found = read_requests(file_of(tmp_path, BROKEN + GOOD % 9e9), skip=3)
+    found = read_trace(file_of(tmp_path, BROKEN + GOOD % 9e9), skip=3)
     assert (found.size, found.skipped, found.arrive[-1]) == (5, 3, 9.0)
     assert [fault.split(":")[1] for fault in found.faults] == ["4", "6", "7"]
 
@@ -85,19 +87,19 @@ def test_lines_that_cannot_be_used_are_passed_over_and_named(tmp_path: Path) -> 
 @pytest.mark.parametrize(("skip", "told"), [(0, "t:4: not JSON.*--skip-bad N"), (2, "t:7: more than 2 lines cannot be used")])
 def test_more_broken_lines_than_allowed_name_the_next_one(tmp_path: Path, skip: int, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        read_requests(file_of(tmp_path, BROKEN), skip=skip)
+        read_trace(file_of(tmp_path, BROKEN), skip=skip)
 
 
 def test_failed_requests_of_burstgpt_are_passed_over(tmp_path: Path) -> None:
     rows = "".join(f"{i},ChatGPT,7,{0 if i % 3 == 0 else 5},12,API log\n" for i in range(300))
     path = file_of(tmp_path, "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n" + rows)
-    found = read_requests(path, skip=1000)
+    found = read_trace(path, skip=1000)
     assert (found.size, found.skipped, found.fmt) == (200, 100, "burstgpt")
 
 
 def test_a_line_is_counted_once_whatever_else_its_block_holds(tmp_path: Path) -> None:
     rows = "1,7,3\n2,7,0\n3,-1,3\n4,7,3\n5,0,3\n6,x,3\n7,7\n8,7,3\n"
-    found = read_requests(file_of(tmp_path, "arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows), skip=5)
+    found = read_trace(file_of(tmp_path, "arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows), skip=5)
     assert (found.arrive.tolist(), found.skipped) == ([1.0, 4.0, 8.0], 5)
     assert sorted(fault.split(":")[1] for fault in found.faults) == ["3", "4", "6", "7", "8"]
 
@@ -108,7 +110,7 @@ def test_exactly_the_good_lines_are_read(tmp_path_factory, good: list[bool], blo
     path = file_of(tmp_path_factory.mktemp("g"), "".join(GOOD % (i * 10**9) if g else "{]\n" for i, g in enumerate(good)))
     usual, stream.BLOCK = stream.BLOCK, block
     try:
-        arrive = read_requests(path, skip=len(good)).arrive.tolist() if any(good) else []
+        arrive = read_trace(path, skip=len(good)).arrive.tolist() if any(good) else []
     finally:
         stream.BLOCK = usual
     assert arrive == pytest.approx([float(i) for i, g in enumerate(good) if g])
@@ -124,25 +126,25 @@ def weka(marker: float, inner: float) -> str:
 
 @pytest.mark.parametrize(("inner", "at"), [(3.0, 13.0), (13.0, 13.0)])
 def test_times_of_sub_agents_are_relative_or_absolute(tmp_path: Path, inner: float, at: float) -> None:
-    assert read_requests(file_of(tmp_path, weka(10.0, inner))).arrive.tolist() == [0.0, at]
+    assert read_trace(file_of(tmp_path, weka(10.0, inner))).arrive.tolist() == [0.0, at]
 
 
 def test_hashes_of_two_conversations_do_not_mix(tmp_path: Path) -> None:
-    found = read_requests(file_of(tmp_path, weka(10.0, 3.0) + "\n" + weka(10.0, 3.0)))
-    assert len(set(found.hashes.tolist())) == 4 and describe(found).ideal_hit == pytest.approx(128 / 328)
+    found = read_trace(file_of(tmp_path, weka(10.0, 3.0) + "\n" + weka(10.0, 3.0)))
+    assert len(set(found.prefix.ids.tolist())) == 4 and describe(found).ideal_hit == pytest.approx(128 / 328)
 
 
 def test_a_session_of_tools_grows_by_what_was_said(tmp_path: Path) -> None:
     record = {"num_turns": 2, "input_prompt_length": 100, "assistant_response_length": [10, 20],
               "tool_call_output_length": [5, 6], "tool_call_latency": [1.0, 2.0], "final_assistant_response_length": 30}  # fmt: skip
-    found = read_requests(file_of(tmp_path, json.dumps(record)))
+    found = read_trace(file_of(tmp_path, json.dumps(record)))
     assert (found.prompt.tolist(), found.output.tolist()) == ([100, 115, 141], [10, 20, 30])
     assert found.arrive.tolist() == [0.0, 1.0, 3.0] and "earliest" in found.notes[0]
 
 
 def test_sub_requests_follow_each_other(tmp_path: Path) -> None:
     parts = [{"input_toks": 5, "output_toks": 2, "tool_duration_ns": 10**9}, {"input_toks": 9, "output_toks": 3}]
-    found = read_requests(file_of(tmp_path, json.dumps({"session_id": 1, "arrival_time_ns": 10**9, "sub_requests": parts})))
+    found = read_trace(file_of(tmp_path, json.dumps({"session_id": 1, "arrival_time_ns": 10**9, "sub_requests": parts})))
     assert (found.arrive.tolist(), found.prompt.tolist()) == ([1.0, 2.0], [5, 9])
 
 
@@ -150,24 +152,24 @@ def test_text_is_no_tokens_unless_asked(tmp_path: Path) -> None:
     talk = [{"from": "human", "value": "x" * 400}, {"from": "gpt", "value": "y" * 41}]
     path = file_of(tmp_path, json.dumps([{"id": "a", "conversations": talk}, {"id": "b", "conversations": talk[:1]}]))
     with pytest.raises(InputError, match="--chars-per-token"):
-        read_requests(path)
+        read_trace(path)
     with pytest.raises(InputError, match="tokenizer"):
         read_trace(path)
-    found = read_requests(path, chars_per_token=4)
+    found = read_trace(path, chars_per_token=4)
     assert (found.prompt.tolist(), found.output.tolist(), found.timed) == ([100], [10], False)
     assert "estimates" in " ".join(found.notes)
 
 
 def test_a_nested_record_that_lacks_a_key_names_its_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="t:2: 'requests' cannot be laid out"):
-        read_requests(file_of(tmp_path, weka(1.0, 0.5) + '\n{"id": "b", "requests": [{"t": 1}]}\n'))
+        read_trace(file_of(tmp_path, weka(1.0, 0.5) + '\n{"id": "b", "requests": [{"t": 1}]}\n'))
 
 
 # ---- statistics ----------------------------------------------------------------------------------------------------
 
 
 def test_statistics_are_those_of_numpy() -> None:
-    load = read_requests(AZURE)
+    load = read_trace(AZURE)
     found = describe(load)
     gaps = np.diff(load.arrive)
     assert found.prompt.cv == pytest.approx(load.prompt.std() / load.prompt.mean(), rel=1e-12)
@@ -180,13 +182,13 @@ def test_statistics_are_those_of_numpy() -> None:
 
 @pytest.mark.parametrize("shape", [0.25, 1.0, 4.0])
 def test_burstiness_of_a_gamma_stream_is_found_again(shape: float) -> None:
-    found = describe(made(40_000, 3.0, shape, prompt_len=10, output_len=10)).arrivals
+    found = describe(made(40_000, Spread(10, 10), 3.0, shape)).arrivals
     assert found is not None and found.burstiness == pytest.approx(shape, rel=0.06)
     assert found.rate == pytest.approx(3.0, rel=1e-3)  # the generator's last request is at n / rate, its first one gap after 0
 
 
 def test_a_poisson_stream_has_dispersion_one_at_every_width() -> None:
-    found = describe(made(40_000, 3.0, prompt_len=10, output_len=10)).arrivals
+    found = describe(made(40_000, Spread(10, 10), 3.0)).arrivals
     assert found is not None
     for w in found.windows:
         windows = 40_000 / 3.0 / w.width
@@ -194,7 +196,7 @@ def test_a_poisson_stream_has_dispersion_one_at_every_width() -> None:
 
 
 def test_prefix_reuse_is_that_of_the_reader() -> None:
-    assert describe(read_requests(MOONCAKE)).ideal_hit == read_trace(MOONCAKE).ideal_hit
+    assert describe(read_trace(MOONCAKE)).ideal_hit == ideal_hit(read_trace(MOONCAKE))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -210,12 +212,12 @@ def test_the_smallest_traces_are_described(count: int, tmp_path: Path, capsys: C
 @pytest.mark.parametrize("source", [CREATION, MOONCAKE, AZURE], ids=lambda p: p.name)
 def test_a_written_trace_is_read_again(fmt: str, source: Path, tmp_path: Path) -> None:
     """All of it, up to the resolution of the format and the moment its clock starts at."""
-    load = read_requests(source)
+    load = read_trace(source)
     parts, losses = written(load, fmt)
-    again = read_requests(file_of(tmp_path, "".join(parts)))
+    again = read_trace(file_of(tmp_path, "".join(parts)))
     writer = WRITERS[fmt]
     start = float(np.rint(load.arrive[0] / writer.step) * writer.step) if writer.zero else 0.0
-    kept = load if writer.block == load.block else replace(load, hashes=load.hashes[:0], first=load.first[:0])
+    kept = load if writer.block == load.block else load.without_prefixes()
     assert again.fmt == fmt and same(replace(kept, arrive=kept.arrive - start), again, max(0.51 * writer.step, 1e-9))
     assert any("left out" in loss for loss in losses) == (load.block not in (0, writer.block))
     assert any("earlier" in loss for loss in losses) == (start > 0)
@@ -233,16 +235,16 @@ def test_the_page_names_every_format_and_says_which_are_written() -> None:
 
 
 def test_rows_are_written_in_parts_without_a_seam(monkeypatch) -> None:
-    whole = "".join(written(read_requests(MOONCAKE), "mooncake")[0])
+    whole = "".join(written(read_trace(MOONCAKE), "mooncake")[0])
     monkeypatch.setattr("apexsim.workload.convert.ROWS", 7)
-    assert "".join(written(read_requests(MOONCAKE), "mooncake")[0]) == whole
+    assert "".join(written(read_trace(MOONCAKE), "mooncake")[0]) == whole
 
 
 def test_choosing_requests_keeps_their_prefixes() -> None:
-    load = read_requests(MOONCAKE)
-    chains = list(load.chains())
+    load = read_trace(MOONCAKE)
+    chains = list(load.prefix)
     at = np.array([5, 0, 1700])
-    assert list(only(load, at).chains()) == [chains[i] for i in at]
+    assert list(load.only(at).prefix) == [chains[i] for i in at]
 
 
 # ---- filtered and scaled -------------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ def test_scaled_rate_and_lengths() -> None:
 
 
 def test_prefixes_go_when_prompts_change() -> None:
-    changed = scaled(read_requests(MOONCAKE), prompt=0.5)
+    changed = scaled(read_trace(MOONCAKE), prompt=0.5)
     assert changed.block == 0 and "prefix blocks are left out" in changed.notes[-1]
 
 
@@ -294,7 +296,7 @@ def test_lengths_have_the_mean_and_spread_asked_for(shape: str) -> None:
 
 
 def test_a_trace_like_another_keeps_pairs_rate_and_burstiness() -> None:
-    like = read_requests(AZURE)
+    like = read_trace(AZURE)
     found, twin = describe(like), describe(made(20_000, like=like))
     assert twin.prompt.stats.mean == pytest.approx(found.prompt.stats.mean, rel=0.03)
     assert twin.correlation == pytest.approx(found.correlation, abs=0.03)
@@ -303,7 +305,7 @@ def test_a_trace_like_another_keeps_pairs_rate_and_burstiness() -> None:
 
 
 def test_the_same_seed_gives_the_same_lengths_at_every_rate() -> None:
-    slow, fast = stamped(100, seed=3), made(100, 9.0, None, 3, 300, 50, 1.0, 0.5)
+    slow, fast = stamped(100, seed=3), made(100, Spread(300, 50, 1.0, 0.5), 9.0, None, 3)
     assert np.array_equal(slow.prompt, fast.prompt) and np.allclose(slow.arrive * 2, fast.arrive * 9)
 
 

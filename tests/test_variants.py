@@ -15,7 +15,8 @@ import pytest
 
 from apexsim.cli.main import main
 from apexsim.errors import InputError
-from apexsim.workload.stream import Requests, read_requests
+from apexsim.workload.stream import read_trace
+from apexsim.workload.trace import Workload
 
 TIMES, PROMPTS, OUTPUTS = (0.0, 1.5, 3.0), (100, 101, 1102), (20, 21, 22)
 EPOCH = 1_764_000_000
@@ -182,12 +183,12 @@ UNTIMED = {
 READ: dict[str, str | bytes] = {**SHAPES, **CLOCKS, **TOOLS}
 
 
-def read(folder: Path, text: str | bytes) -> Requests:
+def read(folder: Path, text: str | bytes) -> Workload:
     path = folder / "t.txt"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return read_requests(path)
+        return read_trace(path)
 
 
 @pytest.mark.parametrize("kind", READ)

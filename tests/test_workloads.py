@@ -13,7 +13,7 @@ from apexsim.cli.main import main
 from apexsim.errors import InputError
 from apexsim.workload.made import made
 from apexsim.workload.presets import drawn, preset_of, presets
-from apexsim.workload.stream import read_requests
+from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import Coming, like
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -46,7 +46,7 @@ def test_every_preset_says_where_it_is_from() -> None:
 
 @pytest.mark.parametrize(("name", "file"), [("summary", "summarization_05.jsonl"), ("writing", "creation_05.jsonl")])
 def test_a_preset_has_the_statistics_of_its_trace(name: str, file: str) -> None:
-    found, preset = read_requests(EXAMPLES / file), presets()[name]
+    found, preset = read_trace(EXAMPLES / file), presets()[name]
     for kind, lengths in (("prompt", found.prompt), ("output", found.output)):
         assert preset.mean(kind) == pytest.approx(lengths.mean(), rel=0.01)
         assert [preset.at(kind, p) for p in (5, 50, 95)] == pytest.approx(np.percentile(lengths, (5, 50, 95)), rel=0.02)

@@ -10,7 +10,7 @@ import pytest
 from apexsim import api
 from apexsim.report.text import render
 from apexsim.workload.describe import describe
-from apexsim.workload.stream import read_requests, read_trace
+from apexsim.workload.stream import read_trace
 
 SMALL, LARGE = 20_000, 80_000
 MOST = 180.0  # byte of a request: 1.8 GB of ten million, beside 0.12 GB of the program
@@ -73,8 +73,8 @@ def test_a_trace_of_equal_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_trace_that_is_read(tmp_path: Path) -> None:
-    assert per_request(read_requests, tmp_path) < 48.0
-    assert per_request(lambda path: describe(read_requests(path)), tmp_path) < 90.0
+    assert per_request(read_trace, tmp_path) < 48.0
+    assert per_request(lambda path: describe(read_trace(path)), tmp_path) < 90.0
 
 
 def test_prefix_blocks_are_held_as_one_array(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from apexsim.replay.wire import Target
 from apexsim.workload.convert import scaled
 from apexsim.workload.describe import describe
 from apexsim.workload.load import mean_rate, paced
-from apexsim.workload.stream import NO_HASHES, Requests, read_requests
+from apexsim.workload.stream import read_trace
 from apexsim.workload.trace import Workload
 
 F8 = NDArray[np.float64]
@@ -88,7 +88,7 @@ def test_simulated_written_and_sent_are_one_load(fmt: str, first: float, tmp_pat
     work = _workload(str(path), given_)
     session = Session(work, Target("http://localhost:1", "m"), Prompts(work, "ids"), Patience(), lambda *_: None)
     sent = np.array([request.due for request in session.sent])
-    requests = read_requests(str(path))
+    requests = read_trace(str(path))
     written = scaled(requests, rate=5.0)
     assert mean_rate(simulated) == pytest.approx(5.0) and np.array_equal(simulated, sent)
     assert np.allclose(simulated, written.arrive, atol=1e-6) and describe(written).arrivals.rate == pytest.approx(5.0)  # type: ignore[union-attr]
@@ -125,5 +125,5 @@ def test_no_load_of_a_trace_is_lost_in_the_note_or_in_an_infinite_rate() -> None
 
 
 def test_a_described_rate_is_that_of_the_gaps() -> None:
-    late = Requests(np.arange(61.0) + 1000.0, np.full(61, 9), np.full(61, 3), NO_HASHES, NO_HASHES)
+    late = Workload("late", np.arange(61.0) + 1000.0, np.full(61, 9), np.full(61, 3))
     assert describe(late).arrivals.rate == 1.0  # type: ignore[union-attr]

@@ -107,6 +107,8 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
 
 def _workload(given: dict[str, Any], model: Any) -> Any:
     """Requests of a trace, or all alike and at once; a recording is as many as it has windows."""
+    import numpy as np
+
     from apexsim.model.parts import audio_windows
     from apexsim.workload.stream import read_trace
     from apexsim.workload.synth import synthetic
@@ -121,9 +123,7 @@ def _workload(given: dict[str, Any], model: Any) -> Any:
     if each * work.size > MOST_WINDOWS:
         told = f"{work.size:,} recordings of {each:,} windows are more than {MOST_WINDOWS:,} requests"
         raise InputError(told, "--audio-seconds", "fewer requests, or shorter ones")
-    line = None if work.line is None else work.line.repeat(each)
-    return replace(work, arrive=work.arrive.repeat(each), prompt=work.prompt.repeat(each), output=work.output.repeat(each),
-                   line=line, prefix_hashes=())  # fmt: skip
+    return work.without_prefixes().only(np.arange(work.size).repeat(each))
 
 
 def _notes(model: Any, work: Any) -> list[str]:

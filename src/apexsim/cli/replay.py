@@ -107,6 +107,8 @@ def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run
 
 
 def _workload(path: str, given: dict[str, Any]) -> Workload:
+    import numpy as np
+
     from apexsim.workload.asked import Asked, columns_of, reloaded
     from apexsim.workload.stream import read_trace
 
@@ -115,9 +117,7 @@ def _workload(path: str, given: dict[str, Any]) -> Workload:
         return Asked(**{name: given[name] for name in said}).requests()
     work = read_trace(path, columns=columns_of(given["map"]), time_unit=given["time_unit"] or "")
     head = min(given["num_requests"] or work.size, work.size)
-    hashes = work.prefix_hashes[:head]
-    work = replace(work, arrive=work.arrive[:head], prompt=work.prompt[:head], output=work.output[:head],
-                   line=None, prefix_hashes=hashes, warmup=given["warmup"])  # fmt: skip
+    work = replace(work.only(np.arange(head)), warmup=given["warmup"])
     if given["warmup"] >= work.size:
         raise InputError(f"{work.size} requests, {given['warmup']} of them warm-up: nothing to measure", "--warmup")
     return reloaded(work, given["request_rate"], given["concurrency"], given["seed"] or 0)

@@ -13,9 +13,10 @@ from apexsim.cli.outside import STDOUT, page_size, present, say, write_atomic
 from apexsim.errors import InputError
 
 if TYPE_CHECKING:
+    from apexsim.workload.made import Spread
     from apexsim.workload.presets import Preset
-    from apexsim.workload.stream import Requests
     from apexsim.workload.tokens import Counter
+    from apexsim.workload.trace import Workload
 
 ABOUT = "Describe, convert, make, filter and scale request traces of any size and format; make them of texts."
 DESCRIBE_HELP = """What a trace is like: lengths, arrivals, burstiness, rate over time, prefix reuse.
@@ -106,20 +107,25 @@ def synth(**given: Any) -> None:
     from apexsim.workload.made import made
 
     given = _begun("trace synth", given)
-    like: Requests | Preset | None = None
-    if given["like"]:
-        from apexsim.workload.stream import read_requests
+    wanted = ("num_requests", "request_rate", "burstiness", "seed", "max_length")
+    _write(made(like=_like(given), **{name: given[name] for name in wanted}), given)
 
-        like = read_requests(given["like"])
-    elif given["workload"]:
+
+def _like(given: dict[str, Any]) -> Spread | Workload | Preset:
+    """Where the lengths of a made-up trace come from."""
+    if given["like"]:
+        from apexsim.workload.stream import read_trace
+
+        return read_trace(given["like"])
+    if given["workload"]:
         from apexsim.workload.presets import preset_of
 
-        like = preset_of(given["workload"])
-    elif given["prompt_len"] is None or given["output_len"] is None:
+        return preset_of(given["workload"])
+    if given["prompt_len"] is None or given["output_len"] is None:
         raise InputError("no lengths", "", "give --workload NAME, --prompt-len N and --output-len N, or --like FILE")
-    wanted = ("num_requests", "request_rate", "burstiness", "seed", "prompt_len", "output_len", "prompt_cv", "output_cv",
-              "lengths", "max_length")  # fmt: skip
-    _write(made(like=like, **{name: given[name] for name in wanted}), given)
+    from apexsim.workload.made import Spread
+
+    return Spread(given["prompt_len"], given["output_len"], given["prompt_cv"], given["output_cv"], given["lengths"])
 
 
 @with_options("trace filter")
@@ -198,17 +204,17 @@ def _begun(command: str, given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _read(file: str, given: dict[str, Any]) -> Requests:
+def _read(file: str, given: dict[str, Any]) -> Workload:
     from apexsim.workload.asked import columns_of
-    from apexsim.workload.stream import read_requests
+    from apexsim.workload.stream import read_trace
 
-    return read_requests(
+    return read_trace(
         file, given["format"], columns_of(given["map"]), given["time_unit"] or "", given["skip_bad"],
         given["chars_per_token"] or 0.0,
     )  # fmt: skip
 
 
-def _write(requests: Requests, given: dict[str, Any]) -> None:
+def _write(requests: Workload, given: dict[str, Any]) -> None:
     """The trace to where it was asked for; what there is to say about it beside."""
     from apexsim.report.tracepage import skipped
     from apexsim.workload.convert import written

@@ -54,10 +54,10 @@ class Prompts:
         return ids if self.kind == "ids" else " ".join(WORDS[i % len(WORDS)] for i in ids)
 
     def _ids(self, request: int, length: int) -> list[int]:
-        hashes = () if self.unique or not self.work.prefix_hashes else self.work.prefix_hashes[request]
+        hashes = self.work.prefix[request] if self.work.block and not self.unique else ()
         ids: list[int] = []
-        for value in hashes[: -(-length // max(self.work.hash_block, 1))]:
-            ids += self._drawn((self.seed, 1, value & (2**63 - 1)), self.work.hash_block)
+        for value in hashes[: -(-length // max(self.work.block, 1))]:
+            ids += self._drawn((self.seed, 1, value & (2**63 - 1)), self.work.block)
         return ids[:length] + self._drawn((self.seed, 0, request), max(0, length - len(ids)))
 
     @staticmethod

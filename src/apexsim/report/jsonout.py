@@ -32,6 +32,7 @@ from apexsim.search.error import doubt_of
 from apexsim.search.setting import Setting
 from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Study
+from apexsim.workload.columns import ideal_hit
 
 
 def study_json(study: Study) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def _understood(setting: Setting) -> dict[str, Any]:
             "output_tokens_mean": float(work.output.mean()),
             "output_tokens_max": int(work.output.max()),
             "last_arrival_s": float(work.arrive[-1]),
-            "ideal_hit": work.ideal_hit,
+            "ideal_hit": ideal_hit(work),
         },
         "engine": {
             "name": row.name,

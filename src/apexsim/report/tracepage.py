@@ -12,7 +12,7 @@ from apexsim.report.picture import figure, picture, titled
 from apexsim.stats import plain
 from apexsim.units import format_count, format_seconds
 from apexsim.workload.describe import Arrivals, Description, Lengths
-from apexsim.workload.stream import Requests
+from apexsim.workload.trace import Workload
 
 FORMAT = "apexsim.trace/1"
 BAR = 24  # characters of the longest bar
@@ -20,7 +20,7 @@ PERCENTILES = ("median", "p75", "p90", "p95", "p99", "max")
 KINDS = ("prompt", "output", "context")
 
 
-def skipped(requests: Requests) -> tuple[str, ...]:
+def skipped(requests: Workload) -> tuple[str, ...]:
     """Lines that were passed over, if any, in one sentence."""
     if not requests.skipped:
         return ()
@@ -32,7 +32,7 @@ def skipped(requests: Requests) -> tuple[str, ...]:
 # ---- plain values -------------------------------------------------------------------------------------------------
 
 
-def describe_json(requests: Requests, found: Description) -> dict[str, Any]:
+def describe_json(requests: Workload, found: Description) -> dict[str, Any]:
     """Everything that is known about the trace; times in seconds, lengths in tokens."""
     return {
         "format": FORMAT, "source": requests.source, "trace_format": requests.fmt, "requests": found.requests,
@@ -60,7 +60,7 @@ def _arrivals_json(arrivals: Arrivals) -> dict[str, Any]:
 # ---- text ---------------------------------------------------------------------------------------------------------
 
 
-def describe_text(requests: Requests, found: Description, color: bool = False) -> str:
+def describe_text(requests: Workload, found: Description, color: bool = False) -> str:
     """The trace on a page."""
     told = f"{requests.source} ({requests.fmt})"
     head = [("requests", f"{found.requests:,}"), ("span", format_seconds(found.span) if requests.timed else "no times")]
@@ -133,7 +133,7 @@ def _arrival_rows(found: Description, arrivals: Arrivals) -> list[tuple[str, str
 # ---- picture ------------------------------------------------------------------------------------------------------
 
 
-def drawn(requests: Requests, found: Description, path: str) -> bytes:
+def drawn(requests: Workload, found: Description, path: str) -> bytes:
     """Lengths, gaps and rate over time as a picture; its kind follows from the name of the file."""
     drawing = figure(path)
     axes = drawing.subplots(2, 2)

@@ -108,7 +108,4 @@ def _encoded(work: Workload, part: Part, encoder: Model) -> tuple[Workload, I8]:
     done = outcome_of(part.study.setting, first).finish
     order = np.argsort(done, kind="stable")
     prompt = work.prompt if encoder.decoder.source_length else np.ones(work.size, np.int64)
-    line = None if work.line is None else work.line[order]
-    found = replace(work, arrive=done[order], prompt=prompt[order], output=work.output[order], mode="open", line=line,
-                    prefix_hashes=())  # fmt: skip
-    return found, order
+    return replace(work, arrive=done, prompt=prompt, mode="open").without_prefixes().only(order), order

@@ -37,7 +37,7 @@ class Evaluation:
 def requests_of(workload: Workload) -> Requests:
     """The workload as the engine takes it."""
     users = workload.concurrency if workload.mode == "closed" else 0
-    return Requests(workload.arrive, workload.prompt, workload.output, users, workload.think)
+    return Requests(workload.arrive, workload.prompt, workload.output, users, workload.think, after=workload.after, delay=workload.delay)
 
 
 def _seats(setting: Setting, found: Room) -> int:

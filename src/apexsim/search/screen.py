@@ -38,9 +38,8 @@ def sample(work: Workload, plans: int) -> Workload | None:
     begin = _typical(work) if work.arrive[-1] > work.arrive[0] else None
     if begin is None:
         return None
-    part = slice(begin, begin + WINDOW)
-    arrive = work.arrive[part] - work.arrive[begin]
-    return replace(work, arrive=arrive, prompt=work.prompt[part], output=work.output[part], warmup=0, line=None, prefix_hashes=())
+    part = work.without_prefixes().only(np.arange(begin, begin + WINDOW))
+    return replace(part, arrive=part.arrive - work.arrive[begin], warmup=0)
 
 
 def _typical(work: Workload) -> int | None:

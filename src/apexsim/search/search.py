@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from apexsim.errors import Infeasible, Rejected
 from apexsim.hardware import Cluster
 from apexsim.objective import Objective
@@ -27,6 +25,7 @@ from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server, others
 from apexsim.search.study import Interrupted, Step, Study
 from apexsim.slo import LATENCIES
+from apexsim.workload.columns import ideal_hit
 
 Progress = Callable[[int, int, str], None]
 Unranked = Callable[[Assessed], bool]
@@ -211,8 +210,8 @@ FITTED = "speeds fitted on served runs of DeepSeek-R1 on MI300X and MI355X with 
 def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
     work, notes = setting.workload, list(setting.model.notes)
     notes += work.notes
-    if not np.isnan(work.ideal_hit):
-        notes.append(f"prefix reuse ignored; ideal hit rate {work.ideal_hit:.1%}")
+    if work.block:
+        notes.append(f"prefix reuse ignored; ideal hit rate {ideal_hit(work):.1%}")
     gpu = setting.cluster.gpu
     if clocked:
         notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")

@@ -87,8 +87,11 @@ class Asked:
             return self._of_trace(self.trace)
         if self.workload is None:
             return self._made_up()
-        coming = Coming(finite(self.request_rate), self.irregular, self.concurrency, 0.0, self.warmup or 0)
-        return like(preset_of(self.workload), self.count, coming, self.seed or 0)
+        return like(preset_of(self.workload), self.count, self._coming(), self.seed or 0)
+
+    def _coming(self) -> Coming:
+        """How requests that are made up come."""
+        return Coming(finite(self.request_rate), self.irregular, self.concurrency, 0.0, self.warmup or 0)
 
     def _of_trace(self, trace: str | Workload | TraceFile) -> Workload:
         if self.prompt_len is not None or self.output_len is not None:
@@ -106,10 +109,7 @@ class Asked:
             raise InputError("no workload", "", "give --workload NAME, --trace FILE, or --prompt-len N and --output-len N")
         users = self.concurrency is not None
         spread = self.length_spread if self.length_spread is not None else CLOSED_SPREAD if users else 0.0
-        made = synthetic(
-            self.prompt_len, self.output_len, self.count, finite(self.request_rate), self.irregular, self.concurrency, self.seed or 0,
-            spread, 0.0, self.warmup or 0,
-        )  # fmt: skip
+        made = synthetic(self.prompt_len, self.output_len, self.count, self._coming(), self.seed or 0, spread)
         if spread == CLOSED_SPREAD and users:
             note = f"lengths drawn within ±{CLOSED_SPREAD:.0%} (--length-spread 0 keeps them constant, in lockstep)"
             return replace(made, notes=(*made.notes, note))

@@ -1,18 +1,16 @@
-"""Columns of a trace that may hold ten million requests: arrays that grow in place, chains of ids in one array (floor 2)."""
+"""Columns of a trace that may hold ten million requests: arrays that grow in place, and what is found in chains of ids (floor 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import Any, overload
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Chain = tuple[int, ...]
+from apexsim.workload.trace import SLICE, Chains, Ints, Workload
+
 GROWTH = 1.125  # of an array that is full: what is moved is its page table, and little is touched in vain
-SLICE = 4096  # requests whose chains are Python numbers at once
 
 
 class Column:
@@ -41,71 +39,17 @@ class Column:
         return whole
 
 
-class Chains(Sequence[Chain]):
-    """Prefix block ids of each request, from one array of all; those of request r are ids[first[r] : first[r + 1]]."""
-
-    __slots__ = ("first", "ids")
-
-    def __init__(self, ids: NDArray[Any], first: Ints) -> None:
-        self.ids, self.first = ids, first
-
-    def __len__(self) -> int:
-        return max(0, len(self.first) - 1)
-
-    @overload
-    def __getitem__(self, at: int) -> Chain: ...
-    @overload
-    def __getitem__(self, at: slice) -> Chains: ...
-    def __getitem__(self, at: int | slice) -> Chain | Chains:
-        if isinstance(at, slice):
-            return self.only(np.arange(*at.indices(len(self))))
-        r = range(len(self))[at]
-        return tuple(self.ids[self.first[r] : self.first[r + 1]].tolist())
-
-    def __iter__(self) -> Iterator[Chain]:
-        for start in range(0, len(self), SLICE):
-            edges = self.first[start : start + SLICE + 1].tolist()
-            some = self.ids[edges[0] : edges[-1]].tolist()
-            for a, b in pairwise(edges):
-                yield tuple(some[a - edges[0] : b - edges[0]])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(a == tuple(b) for a, b in zip(self, other))
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def only(self, at: NDArray[Any]) -> Chains:
-        """The chains of the requests at some positions, in that order."""
-        size = np.diff(self.first)[at]
-        begin = np.concatenate(([0], np.cumsum(size)))
-        return Chains(self.ids[np.repeat(self.first[:-1][at] - begin[:-1], size) + np.arange(begin[-1])], begin)
-
-    def cut(self, most: NDArray[Any]) -> Chains:
-        """The first ids of each chain, at most so many."""
-        size = np.minimum(np.diff(self.first), most)
-        begin = np.concatenate(([0], np.cumsum(size)))
-        return Chains(self.ids[np.repeat(self.first[:-1] - begin[:-1], size) + np.arange(begin[-1])], begin)
-
-
-def chains_of(chains: Sequence[Chain]) -> Chains:
-    """Chains as one array of ids."""
-    if isinstance(chains, Chains):
-        return chains
-    first = np.cumsum([0, *map(len, chains)])
-    return Chains(np.fromiter((i for chain in chains for i in chain), np.int64, int(first[-1])), first)
-
-
-def ideal_hit(prompt: Ints, hashes: Sequence[Chain], block: int) -> float:
-    """Share of prompt tokens that an unlimited prefix cache holds when each request comes.
+def ideal_hit(work: Workload) -> float:
+    """Share of prompt tokens that an unlimited prefix cache holds when each request comes; NaN where prefixes are not known.
 
     A hit ends at the first unseen block; a last block that the prompt fills in part counts by its tokens.
     """
-    chains = chains_of(hashes)
+    if not work.block:
+        return float("nan")
     hit = 0
-    for start, known in _known(chains):
-        hit += int(np.minimum(known * block, prompt[start : start + len(known)]).sum())
-    return hit / max(1, int(prompt.sum()))
+    for start, known in _known(work.prefix):
+        hit += int(np.minimum(known * work.block, work.prompt[start : start + len(known)]).sum())
+    return hit / max(1, int(work.prompt.sum()))
 
 
 def _known(chains: Chains) -> Iterator[tuple[int, Ints]]:

@@ -13,7 +13,7 @@ import numpy as np
 from apexsim.errors import InputError, nearest
 from apexsim.workload.formats import SPAN_HIGH
 from apexsim.workload.load import paced
-from apexsim.workload.stream import NO_HASHES, Requests, only
+from apexsim.workload.trace import Workload
 
 ROWS = 50_000  # rows written at once
 TOLD = 1e-6  # [s] coarser times are worth a note
@@ -21,7 +21,7 @@ LONGEST = 1 << 40  # tokens that no request reaches
 
 # ---- formats that are written -------------------------------------------------------------------------------------
 
-Rows = Callable[[Requests, int, int], Iterator[str]]
+Rows = Callable[[Workload, int, int], Iterator[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,20 @@ class Writer:
 def _templated(template: str, scale: float) -> Rows:
     """Rows of whole times and two lengths."""
 
-    def rows(requests: Requests, a: int, b: int) -> Iterator[str]:
+    def rows(requests: Workload, a: int, b: int) -> Iterator[str]:
         when = np.rint(requests.arrive[a:b] * scale).astype(np.int64)
         return map(template.__mod__, zip(when.tolist(), requests.prompt[a:b].tolist(), requests.output[a:b].tolist()))
 
     return rows
 
 
-def _seconds(requests: Requests, a: int, b: int) -> Iterator[str]:
+def _seconds(requests: Workload, a: int, b: int) -> Iterator[str]:
     """Rows of CSV with the shortest decimals that give the same float."""
     arrive, prompt, output = (x[a:b].tolist() for x in (requests.arrive, requests.prompt, requests.output))
     return map("%r,%d,%d\n".__mod__, zip(arrive, prompt, output))
 
 
-def _clock(requests: Requests, a: int, b: int) -> Iterator[str]:
+def _clock(requests: Workload, a: int, b: int) -> Iterator[str]:
     """Rows of CSV with dates from the first of January 2000 on, seven decimals as in the published traces."""
     ticks = np.rint(requests.arrive[a:b] * 1e7).astype(np.int64) * 100
     stamps = np.datetime_as_string(np.datetime64("2000-01-01", "ns") + ticks.astype("timedelta64[ns]"))
@@ -66,12 +66,12 @@ def _clock(requests: Requests, a: int, b: int) -> Iterator[str]:
 _MOONCAKE = '{"timestamp":%d,"input_length":%d,"output_length":%d'
 
 
-def _mooncake(requests: Requests, a: int, b: int) -> Iterator[str]:
+def _mooncake(requests: Workload, a: int, b: int) -> Iterator[str]:
     """Rows of JSON, with prefix blocks where there are some."""
     plain = _templated(_MOONCAKE, 1e3)(requests, a, b)
     if not requests.block:
         return (row + "}\n" for row in plain)
-    chains = only(requests, np.arange(a, b)).chains()
+    chains = requests.prefix[a:b]
     return (f'{row},"hash_ids":{json.dumps(chain, separators=(",", ":"))}}}\n' for row, chain in zip(plain, chains))
 
 
@@ -94,7 +94,7 @@ def writer_of(fmt: str) -> Writer:
     return WRITERS[fmt]
 
 
-def written(requests: Requests, fmt: str) -> tuple[Iterator[str], tuple[str, ...]]:
+def written(requests: Workload, fmt: str) -> tuple[Iterator[str], tuple[str, ...]]:
     """The text of a trace file in parts, and what the format cannot hold of this trace."""
     writer = writer_of(fmt)
     _check(requests)
@@ -105,13 +105,13 @@ def written(requests: Requests, fmt: str) -> tuple[Iterator[str], tuple[str, ...
         losses.append(f"{fmt} counts time from the first request, {requests.arrive[0]:g} s earlier than here")
     if requests.block and writer.block != requests.block:
         losses.append(f"prefix blocks of {requests.block} tokens are left out: {fmt} holds {writer.block or 'none'}")
-        requests = without_hashes(requests)
+        requests = requests.without_prefixes()
     if not requests.timed:
         losses.append("the trace has no times: every request is written at 0")
     return _parts(requests, writer), tuple(losses)
 
 
-def _check(requests: Requests) -> None:
+def _check(requests: Workload) -> None:
     """Refuse what no reader would take: changed lengths or times that are out of all proportion."""
     longest = int(max(requests.prompt.max(), requests.output.max())) if requests.size else 0
     if longest > LONGEST:
@@ -122,16 +122,11 @@ def _check(requests: Requests) -> None:
         raise InputError(told, requests.source, f"readers take {SPAN_HIGH / 31_536_000.0:g} at most")
 
 
-def _parts(requests: Requests, writer: Writer) -> Iterator[str]:
+def _parts(requests: Workload, writer: Writer) -> Iterator[str]:
     if writer.head:
         yield writer.head
     for a in range(0, requests.size, ROWS):
         yield "".join(writer.rows(requests, a, min(a + ROWS, requests.size)))
-
-
-def without_hashes(requests: Requests) -> Requests:
-    """The same requests without prefix blocks."""
-    return replace(requests, hashes=NO_HASHES, first=NO_HASHES, block=0)
 
 
 # ---- fewer requests -----------------------------------------------------------------------------------------------
@@ -153,7 +148,7 @@ class Limits:
     share: float = 1.0
 
 
-def filtered(requests: Requests, limits: Limits, seed: int = 0) -> Requests:
+def filtered(requests: Workload, limits: Limits, seed: int = 0) -> Workload:
     """The requests within the limits; time then counts from `since`.
 
     A random share thins the stream: each request stays with that probability, so that a Poisson stream stays one.
@@ -173,14 +168,14 @@ def filtered(requests: Requests, limits: Limits, seed: int = 0) -> Requests:
         longest = int((prompt + output).max())
         told = f"no request of {requests.size} is left (longest {longest} tokens, last at {arrive[-1]:g} s)"
         raise InputError(told, requests.source, "widen the limits")
-    kept = only(requests, keep, f"{count} of {requests.size} requests kept")
+    kept = requests.only(keep, f"{count} of {requests.size} requests kept")
     return replace(kept, arrive=kept.arrive - limits.since) if limits.since > 0 else kept
 
 
 # ---- another load -------------------------------------------------------------------------------------------------
 
 
-def scaled(requests: Requests, factor: float = 1.0, rate: float | None = None, prompt: float = 1.0, output: float = 1.0) -> Requests:
+def scaled(requests: Workload, factor: float = 1.0, rate: float | None = None, prompt: float = 1.0, output: float = 1.0) -> Workload:
     """The trace at another load: arrivals `factor` times as fast, or at a mean `rate` [1/s]; lengths times a number.
 
     The pattern of the arrivals stays, time is stretched; lengths are rounded and at least 1 token.
@@ -192,6 +187,6 @@ def scaled(requests: Requests, factor: float = 1.0, rate: float | None = None, p
         if by != 1.0:
             made[name] = np.clip(np.rint(getattr(requests, name) * by), 1, 2 * LONGEST).astype(np.int64)
     if requests.block and prompt != 1.0:
-        requests = without_hashes(requests)
+        requests = requests.without_prefixes()
         made["notes"] = (*requests.notes, "prefix blocks are left out: prompts have changed")
     return replace(requests, **made)

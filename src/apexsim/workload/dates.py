@@ -54,7 +54,8 @@ def stamps(table: Table, key: str, order: str) -> NDArray[np.datetime64]:
         raise InputError(f"'{key}' is not a date and time: {cells[row]!r}", table.at(row), ISO)
     if np.isnat(found).any():
         raise InputError(f"'{key}' is not a date and time", table.at(int(np.argmax(np.isnat(found)))))
-    return found - np.asarray(shift, dtype="timedelta64[s]")
+    shifted: NDArray[np.datetime64] = found - np.asarray(shift, dtype="timedelta64[s]")
+    return shifted
 
 
 def ordered(cells: Sequence[Any]) -> str:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apexsim.stats import Stats, stats_of
 from apexsim.workload.columns import ideal_hit
 from apexsim.workload.load import mean_rate
-from apexsim.workload.stream import Requests
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from apexsim.workload.trace import Floats, Ints, Workload
 
 WINDOWS = (1.0, 10.0, 60.0, 600.0, 3600.0)  # [s] over which arrivals are counted
 FEWEST, MOST = 10, 5_000_000  # windows in the trace, for the counts to say something and to fit into memory
@@ -86,13 +82,12 @@ class Description:
     arrivals: Arrivals | None
 
 
-def describe(requests: Requests, parts: int = 60) -> Description:
+def describe(requests: Workload, parts: int = 60) -> Description:
     """Everything there is to say about a trace; `parts`: into how many the rate over time is cut."""
-    hit = ideal_hit(requests.prompt, requests.chains(), requests.block) if requests.block else NAN
     known = requests.timed and requests.span > 0
     return Description(
         requests.size, requests.span, _lengths(requests.prompt), _lengths(requests.output),
-        _lengths(requests.prompt + requests.output), _correlation(requests.prompt, requests.output), hit,
+        _lengths(requests.prompt + requests.output), _correlation(requests.prompt, requests.output), ideal_hit(requests),
         _arrivals(requests.arrive, parts) if known else None,
     )  # fmt: skip
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from apexsim.errors import InputError, nearest
 from apexsim.units import TIME_UNITS, format_seconds
 from apexsim.workload.cells import floats, lengths
-from apexsim.workload.columns import chains_of, ideal_hit
 from apexsim.workload.containers import Table
 from apexsim.workload.dates import stamps
 from apexsim.workload.meaning import (
@@ -31,10 +30,7 @@ from apexsim.workload.meaning import (
     prefix_of,
     ungrouped,
 )
-from apexsim.workload.trace import Workload
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from apexsim.workload.trace import NO_CHAINS, NO_INTS, Chains, Floats, Ints, Workload, chains_of
 
 MANY = 100  # requests from which on a mean rate says something
 RATE_HIGH = {True: 1e4, False: 1e6}  # [requests/s] many requests, few requests: above this the unit is wrong
@@ -329,10 +325,10 @@ def _unit_guess(raw: Floats) -> str:
 # ---- prefixes -----------------------------------------------------------------------------------------------------
 
 
-def hashes_of(table: Table, row: Format, prompt: Ints) -> tuple[tuple[int, ...], ...]:
-    """Prefix block ids of each request; () where the file has none."""
+def hashes_of(table: Table, row: Format, prompt: Ints) -> Chains:
+    """Prefix block ids of each request; chains of none where the file has none."""
     if not row.hashes or row.hashes not in table.columns:
-        return ()
+        return Chains(NO_INTS, np.zeros(len(prompt) + 1, np.int64))
     cells = table.column(row.hashes)
     for i, (cell, tokens) in enumerate(zip(cells, prompt.tolist())):
         if not isinstance(cell, list) or any(type(h) is not int for h in cell):
@@ -340,21 +336,15 @@ def hashes_of(table: Table, row: Format, prompt: Ints) -> tuple[tuple[int, ...],
         if len(cell) > -(-tokens // row.block):
             told = f"{len(cell)} prefix blocks of {row.block} tokens for a prompt of {tokens}"
             raise InputError(told, table.at(i), "the file may be of another format: --format")
-    return tuple(map(tuple, cells))
+    try:
+        return chains_of(cells)
+    except OverflowError:
+        raise InputError(f"'{row.hashes}' holds numbers of more than 64 bits", table.at(0)) from None
 
 
 # ---- lengths against a limit --------------------------------------------------------------------------------------
 
 POLICIES = ("error", "drop", "clip")
-
-
-def _subset(workload: Workload, keep: NDArray[np.bool_]) -> Workload:
-    hashes = chains_of(workload.prefix_hashes).only(np.flatnonzero(keep)) if workload.prefix_hashes else ()
-    return replace(
-        workload, arrive=workload.arrive[keep], prompt=workload.prompt[keep], output=workload.output[keep],
-        line=None if workload.line is None else workload.line[keep], prefix_hashes=hashes,
-        warmup=int(keep[: workload.warmup].sum()),
-    )  # fmt: skip
 
 
 def fit_lengths(workload: Workload, max_length: int, policy: str = "error") -> Workload:
@@ -373,22 +363,14 @@ def fit_lengths(workload: Workload, max_length: int, policy: str = "error") -> W
         return workload
     told = f"{count} of {workload.size} requests are longer than {max_length} tokens (longest {workload.longest})"
     if policy == "error":
-        lines = [] if workload.line is None else [n for n in workload.line[long].tolist() if n][:3]
+        lines = [n for n in workload.line[long].tolist() if n][:3] if len(workload.line) else []
         told += f", first on line{'s' * (len(lines) > 1)} {', '.join(map(str, lines))}" if lines else ""
         raise InputError(told, workload.source or workload.name, "--too-long drop|clip, or a larger --max-model-len")
     if policy == "drop":
         if count == workload.size:
             raise InputError(f"no request is left: {told}", workload.source or workload.name, "--too-long clip")
-        fitted = replace(_subset(workload, ~long), notes=(*workload.notes, f"{told}: dropped"))
-    else:
-        prompt = np.minimum(workload.prompt, max_length - 1)
-        hashes = workload.prefix_hashes
-        if hashes:
-            hashes = chains_of(hashes).cut(-(-prompt // workload.hash_block))
-        fitted = replace(
-            workload, prompt=prompt, output=np.minimum(workload.output, max_length - prompt), prefix_hashes=hashes,
-            notes=(*workload.notes, f"{told}: clipped, output first"),
-        )  # fmt: skip
-    if fitted.prefix_hashes:
-        return replace(fitted, ideal_hit=ideal_hit(fitted.prompt, fitted.prefix_hashes, fitted.hash_block))
-    return fitted
+        return workload.only(~long, f"{told}: dropped")
+    prompt = np.minimum(workload.prompt, max_length - 1)
+    prefix = workload.prefix.cut(-(-prompt // workload.block)) if workload.block else NO_CHAINS
+    notes = (*workload.notes, f"{told}: clipped, output first")
+    return replace(workload, prompt=prompt, output=np.minimum(workload.output, max_length - prompt), prefix=prefix, notes=notes)

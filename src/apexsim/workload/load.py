@@ -32,8 +32,10 @@ def paced(arrive: F8, rate: float, seed: int | None = None) -> F8:
         told = f"{len(arrive)} requests would last {len(arrive) / rate / 31_536_000.0:.3g} years"
         raise InputError(told, "--request-rate", "give requests per second")
     if arrive[-1] > arrive[0]:
-        return (arrive - arrive[0]) * (mean_rate(arrive) / rate)
+        stretched: F8 = (arrive - arrive[0]) * (mean_rate(arrive) / rate)
+        return stretched
     if seed is None:
         raise InputError("the trace has no arrival times to scale", "--request-rate", "give it a rate: trace synth --like")
     drawn = arrivals(len(arrive), rate, 1.0, np.random.default_rng(seed))
-    return drawn - drawn[0]
+    begun: F8 = drawn - drawn[0]
+    return begun

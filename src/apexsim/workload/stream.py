@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apexsim.errors import InputError
 from apexsim.files import BLOCK, DOCUMENT, LINE, blocks, opened
 from apexsim.workload.cells import lengths
-from apexsim.workload.columns import Chains, Column, ideal_hit
+from apexsim.workload.columns import Column
 from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
 from apexsim.workload.dates import ordered
 from apexsim.workload.formats import (
@@ -31,87 +30,10 @@ from apexsim.workload.formats import (
     prompts,
     raw_times,
 )
-from apexsim.workload.trace import Workload
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from apexsim.workload.trace import NO_CHAINS, Chains, Workload
 
 WHAT = "trace file"
 NAMED = 5  # faults that are kept in words
-
-
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """A trace as columns.
-
-    arrive: [R] s, ascending; prompt, output: [R] tokens; hashes: prefix block ids of all requests one after the other,
-    those of request r are hashes[first[r] : first[r + 1]], one per `block` prompt tokens (both empty where there are
-    none); timed: whether the file has arrival times; skipped: lines passed over, faults: the first of them in words.
-    """
-
-    arrive: Floats
-    prompt: Ints
-    output: Ints
-    hashes: Ints
-    first: Ints
-    block: int = 0
-    timed: bool = True
-    fmt: str = ""
-    source: str = ""
-    notes: tuple[str, ...] = ()
-    skipped: int = 0
-    faults: tuple[str, ...] = ()
-    line: NDArray[Any] = field(default_factory=lambda: NO_HASHES)  # [R] line of each in its file, empty where there is none
-
-    @property
-    def size(self) -> int:
-        """Number of requests."""
-        return len(self.prompt)
-
-    @property
-    def span(self) -> float:
-        """From the first arrival to the last [s]."""
-        return float(self.arrive[-1] - self.arrive[0]) if self.size else 0.0
-
-    def chains(self) -> Chains:
-        """Prefix block ids of each request in turn."""
-        return Chains(self.hashes, self.first)
-
-
-NO_HASHES: Ints = np.zeros(0, dtype=np.int64)
-
-
-def only(requests: Requests, index: NDArray[Any], note: str = "") -> Requests:
-    """The requests that `index` (a mask or positions) selects, in that order."""
-    at = np.flatnonzero(index) if index.dtype == np.bool_ else index
-    chains = requests.chains().only(at) if len(requests.first) else requests.chains()
-    notes = (*requests.notes, note) if note else requests.notes
-    return replace(
-        requests, arrive=requests.arrive[at], prompt=requests.prompt[at], output=requests.output[at],
-        hashes=chains.ids, first=chains.first, notes=notes, line=requests.line[at] if len(requests.line) else requests.line,
-    )  # fmt: skip
-
-
-def workload_of(requests: Requests, name: str = "") -> Workload:
-    """The columns as a workload of the simulator."""
-    chains = requests.chains() if requests.block else ()
-    return Workload(
-        name, requests.arrive, requests.prompt, requests.output, "open" if requests.timed else "offline",
-        line=requests.line if len(requests.line) else None, prefix_hashes=chains, hash_block=requests.block,
-        ideal_hit=ideal_hit(requests.prompt, chains, requests.block) if chains else float("nan"), source=requests.source,
-        notes=requests.notes,
-    )  # fmt: skip
-
-
-def read_trace(
-    path: str | Path, fmt: str = "auto", columns: Mapping[str, str] | None = None, time_unit: str = "", name: str = ""
-) -> Workload:
-    """The requests of a trace file as a workload, ascending by arrival.
-
-    fmt: a name in `FORMATS` or "auto"; columns: {"arrive", "prompt", "output", "shared": column} for other files;
-    time_unit: ns, us, ms, s, or clock, mdy, dmy for dates, instead of what the format or the times say.
-    """
-    return workload_of(read_requests(path, fmt, columns, time_unit), name or Path(path).name.split(".")[0])
 
 
 # ---- blocks of lines ----------------------------------------------------------------------------------------------
@@ -217,18 +139,14 @@ def _take(reading: _Reading, table: Table) -> None:
     if row.chars:
         prompt, output = (np.maximum(1, np.rint(n / reading.chars)).astype(np.int64) for n in (prompt, output))
     chains = hashes_of(table, row, prompt)
-    try:
-        flat = np.fromiter(chain.from_iterable(chains), dtype=np.int64)
-    except OverflowError:
-        raise InputError(f"'{row.hashes}' holds numbers of more than 64 bits", table.at(0)) from None
     _pass_over(reading, places)
     reading.raw.add(raw)
     reading.line.add(np.asarray(table.line, dtype=np.uint32))  # more lines than that are more than any memory
     reading.prompt.add(prompt)
     reading.output.add(output)
     if row.hashes:
-        reading.hashes.add(flat)
-        reading.counts.add(np.fromiter(map(len, chains), np.int64) if chains else np.zeros(len(prompt), np.int64))
+        reading.hashes.add(chains.ids)
+        reading.counts.add(np.diff(chains.first))
 
 
 def _dated(reading: _Reading, row: Format, table: Table) -> Format:
@@ -304,12 +222,18 @@ def _middle(text: str) -> int:
     return cut if 0 < cut < len(text) else 0
 
 
-def read_requests(
-    path: str | Path, fmt: str = "auto", columns: Mapping[str, str] | None = None, time_unit: str = "",
-    skip: int = 0, chars_per_token: float = 0.0,
-) -> Requests:  # fmt: skip
-    """The requests of a trace file of any size, ascending by arrival; arguments as `read_trace`.
+def read_trace(
+    path: str | Path,
+    fmt: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    time_unit: str = "",
+    skip: int = 0,
+    chars_per_token: float = 0.0,
+) -> Workload:
+    """The requests of a trace file of any size, ascending by arrival.
 
+    fmt: a name in `FORMATS` or "auto"; columns: {"arrive", "prompt", "output", "shared": column} for other files;
+    time_unit: ns, us, ms, s, or clock, mdy, dmy for dates, instead of what the format or the times say;
     skip: lines that may be passed over; chars_per_token: how lengths are estimated from files that hold text.  Memory
     is about 60 bytes per request, besides its prefix blocks; a file that is one JSON document is read as a whole.
     """
@@ -364,7 +288,7 @@ def _is_lines(text: str) -> bool:
     return isinstance(record, dict) and not is_whole(record)
 
 
-def _settled(reading: _Reading) -> Requests:
+def _settled(reading: _Reading) -> Workload:
     """All pieces as one, sorted by arrival."""
     row = reading.row
     if row is None:
@@ -377,15 +301,27 @@ def _settled(reading: _Reading) -> Requests:
     if reading.dates == "open":
         notes += (f"'{row.arrive}' is read with the month first (--time-unit dmy reads the day first)",)
     prompt, output = reading.prompt.taken(), reading.output.taken()
-    hashes = reading.hashes.taken() if reading.hashes.size else NO_HASHES
-    first = np.concatenate(([0], np.cumsum(reading.counts.taken()))) if len(hashes) else NO_HASHES
+    prefix = NO_CHAINS
+    if reading.hashes.size:
+        prefix = Chains(reading.hashes.taken(), np.concatenate(([0], np.cumsum(reading.counts.taken()))))
     if row.chars:
         notes += (f"lengths are estimates: characters over {reading.chars:g}",)
-    found = Requests(
-        arrive, prompt, output, hashes, first, row.block if len(hashes) else 0, bool(row.arrive), row.name,
-        reading.where, notes, reading.skipped, tuple(reading.faults), reading.line.taken(),
-    )  # fmt: skip
+    found = Workload(
+        Path(reading.where).name.split(".")[0],
+        arrive,
+        prompt,
+        output,
+        "open" if row.arrive else "offline",
+        prefix=prefix,
+        block=row.block if len(prefix) else 0,
+        line=reading.line.taken(),
+        source=reading.where,
+        notes=notes,
+        fmt=row.name,
+        skipped=reading.skipped,
+        faults=tuple(reading.faults),
+    )
     if np.all(arrive[1:] >= arrive[:-1]):
         return found
     order = np.argsort(arrive, kind="stable")
-    return only(found, order, "" if row.name in ("weka", "trie") else "arrivals were not in order: sorted")
+    return found.only(order, "" if row.name in ("weka", "trie") else "arrivals were not in order: sorted")

@@ -6,13 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apexsim.errors import InputError
 from apexsim.workload.presets import PREFIXES, Preset, drawn
-from apexsim.workload.trace import Workload
+from apexsim.workload.trace import Floats, Ints, Workload
 
-Ints = NDArray[np.int64]
 LONGEST_RUN = 1e11  # [s] of made-up requests; beyond, differences of times lose their meaning
 
 
@@ -41,7 +39,7 @@ def lengths(mean: int, spread: float, count: int, rng: np.random.Generator) -> I
     return rng.integers(mean - reach, mean + reach + 1, count, dtype=np.int64)
 
 
-def arrivals(count: int, rate: float, burstiness: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def arrivals(count: int, rate: float, burstiness: float, rng: np.random.Generator) -> Floats:
     """Arrival times [s] at `rate` [requests/s]: gamma gaps of shape `burstiness`, rescaled to last count / rate.
 
     Shape 1 is a Poisson process, below 1 is burstier, above 1 more even.  The first request comes after the first
@@ -54,7 +52,8 @@ def arrivals(count: int, rate: float, burstiness: float, rng: np.random.Generato
     times = np.cumsum(gaps)
     if not times[-1] > 0 or not math.isfinite(times[-1]):
         raise InputError(f"no arrival pattern comes of burstiness {burstiness:g}", "--burstiness", "use 0.01 to 100")
-    return times * (count / rate / times[-1])
+    scaled: Floats = times * (count / rate / times[-1])
+    return scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +99,21 @@ def _arranged(name: str, prompt: Ints, output: Ints, coming: Coming, rng: np.ran
 
 
 def synthetic(
-    prompt_len: int, output_len: int, num_requests: int = 1024, request_rate: float | None = None,
-    burstiness: float = 1.0, concurrency: int | None = None, seed: int = 0, spread: float = 0.0, think: float = 0.0,
-    warmup: int = 0, name: str = "",
-) -> Workload:  # fmt: skip
-    """Random requests: open loop at `request_rate` [1/s], closed loop at `concurrency`, or all at once.
+    prompt_len: int, output_len: int, num_requests: int = 1024, coming: Coming = Coming(), seed: int = 0, spread: float = 0.0
+) -> Workload:
+    """Random requests: open loop, closed loop, or all at once.
 
-    spread: half width of the uniform lengths as a share of their mean (0 = constant); think [s]: pause of a user in a
-    closed loop; warmup: requests at the start that metrics leave out.  Lengths are drawn before arrivals, so that the
-    same seed gives the same requests at every rate.
+    spread: half width of the uniform lengths as a share of their mean (0 = constant).  Lengths are drawn before arrivals, so
+    that the same seed gives the same requests at every rate.
     """
     prompt_len = _whole(prompt_len, 1, "the prompt length", "--prompt-len")
     output_len = _whole(output_len, 1, "the output length", "--output-len")
     count = _whole(num_requests, 1, "the number of requests", "--num-requests")
     rng = np.random.default_rng(_whole(seed, 0, "the seed", "--seed"))
     spread = _real(spread, 0.0, "the spread of lengths", "--spread", strict=False, most=1.0)
-    coming = Coming(request_rate, burstiness, concurrency, think, warmup)
     _check(coming, count)
     prompt, output = lengths(prompt_len, spread, count, rng), lengths(output_len, spread, count, rng)
-    made = _arranged(name or f"{prompt_len}+{output_len}", prompt, output, coming, rng)
+    made = _arranged(f"{prompt_len}+{output_len}", prompt, output, coming, rng)
     lockstep = made.mode == "closed" and not spread and made.concurrency > 1
     note = "constant lengths keep users in lockstep, real traffic does not: use a spread"
     return replace(made, notes=(note,)) if lockstep else made
@@ -137,18 +132,18 @@ def like(preset: Preset, num_requests: int = 1024, coming: Coming = Coming(), se
 # ---- lengths of a given spread ------------------------------------------------------------------------------------
 
 
-def _lognormal(mean: float, cv: float, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _lognormal(mean: float, cv: float, count: int, rng: np.random.Generator) -> Floats:
     """exp of a normal with σ² = ln(1 + cv²) and μ = ln(mean) − σ²/2."""
     var = math.log1p(cv * cv)
     return rng.lognormal(math.log(mean) - var / 2.0, math.sqrt(var), count)
 
 
-def _gamma(mean: float, cv: float, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _gamma(mean: float, cv: float, count: int, rng: np.random.Generator) -> Floats:
     """Gamma of shape 1/cv² and scale mean·cv²; cv 1 is the exponential."""
     return rng.gamma(1.0 / (cv * cv), mean * cv * cv, count)
 
 
-def _uniform(mean: float, cv: float, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _uniform(mean: float, cv: float, count: int, rng: np.random.Generator) -> Floats:
     """Uniform within mean·(1 ± √3·cv)."""
     reach = math.sqrt(3.0) * cv
     if reach > 1.0:
@@ -169,7 +164,8 @@ def spread_lengths(mean: float, cv: float, count: int, rng: np.random.Generator,
     if shape not in SHAPES:
         raise InputError(f"unknown distribution of lengths '{shape}'", "--lengths", f"use {', '.join(SHAPES)}")
     drawn = SHAPES[shape](mean, cv, count, rng) if cv > 0 else np.full(count, float(mean))
-    return np.clip(np.rint(drawn), 1, longest).astype(np.int64)
+    whole: Ints = np.clip(np.rint(drawn), 1, longest).astype(np.int64)
+    return whole
 
 
 def inferencex_population(isl: int, osl: int, num_prompts: int) -> tuple[Ints, Ints]:

@@ -15,11 +15,12 @@ import numpy as np
 
 from apexsim.errors import InputError
 from apexsim.examples import located
-from apexsim.workload.stream import NAMED, NO_HASHES, Ints, Requests, only
+from apexsim.workload.stream import NAMED
 from apexsim.workload.synth import arrivals
 from apexsim.workload.talks import KNOWN, LONGEST, NoAnswer, Talk, Wish, talk_of
 from apexsim.workload.texts import Dataset, read_texts
 from apexsim.workload.tokens import Counter
+from apexsim.workload.trace import NO_CHAINS, Chains, Ints, Workload
 
 TEXTS, CHARS = 4096, 1 << 22  # a batch: texts, or characters, at most (one text may be longer)
 Told = Callable[[int, int, str], None]
@@ -61,7 +62,7 @@ class _Found:
 
 def tokenized(
     path: str | Path, counter: Counter, wish: Wish, bounds: Bounds, pace: Pace, block: int = 0, told: Told | None = None
-) -> Requests:
+) -> Workload:
     """The requests of a dataset as lengths [tokens].
 
     block: tokens of a prefix block where turns of a conversation shall share them, 0 for none; told: called with the
@@ -135,7 +136,7 @@ def _count(found: _Found, batch: list[Talk], counter: Counter, wish: Wish, bound
 # ---- the trace ----------------------------------------------------------------------------------------------------
 
 
-def _requests(found: _Found, where: str, kind: str, counter: Counter, wish: Wish, bounds: Bounds, pace: Pace, block: int) -> Requests:
+def _requests(found: _Found, where: str, kind: str, counter: Counter, wish: Wish, bounds: Bounds, pace: Pace, block: int) -> Workload:
     if not found.prompt:
         told = f"{found.silent} records without an answer, {found.long} longer than {bounds.context} tokens, "
         told += f"{found.skipped} that cannot be used"
@@ -143,21 +144,21 @@ def _requests(found: _Found, where: str, kind: str, counter: Counter, wish: Wish
         raise InputError(f"no request is left: {told}", where, hint)
     prompt, output, talk = (np.array(x, dtype=np.int64) for x in (found.prompt, found.output, found.talk))
     turn = np.arange(len(talk)) - np.searchsorted(talk, talk)  # of each request in its conversation
-    hashes, first = _shared(prompt, talk, block) if block and wish.every else (NO_HASHES, NO_HASHES)
+    prefix = _shared(prompt, talk, block) if block and wish.every else NO_CHAINS
     arrive, timed = np.zeros(len(prompt)), pace.rate is not None and math.isfinite(pace.rate)
     if timed:
         begins = int(talk[-1]) + 1
         rng = np.random.default_rng(pace.seed)
         assert pace.rate is not None
         arrive = arrivals(begins, pace.rate * begins / len(talk), pace.burstiness, rng)[talk] + turn * pace.gap
-    made = Requests(
-        arrive, prompt, output, hashes, first, block if len(hashes) else 0, timed, kind, where,
-        _notes(found, counter, bounds, pace if timed and wish.every else None), found.skipped, tuple(found.faults),
-    )  # fmt: skip
-    return only(made, np.argsort(arrive, kind="stable"))
+    notes = _notes(found, counter, bounds, pace if timed and wish.every else None)
+    name, mode, block = Path(where).name.split(".")[0], "open" if timed else "offline", block if len(prefix) else 0
+    made = Workload(name, arrive, prompt, output, mode, prefix=prefix, block=block, source=where, notes=notes, fmt=kind,
+                    skipped=found.skipped, faults=tuple(found.faults))  # fmt: skip
+    return made.only(np.argsort(arrive, kind="stable"))
 
 
-def _shared(prompt: Ints, talk: Ints, block: int) -> tuple[Ints, Ints]:
+def _shared(prompt: Ints, talk: Ints, block: int) -> Chains:
     """Prefix blocks of conversations that grow: full blocks are those of all later turns, a last one that is not full is
     of its turn alone."""
     full, size = prompt // block, -(-prompt // block)
@@ -167,7 +168,7 @@ def _shared(prompt: Ints, talk: Ints, block: int) -> tuple[Ints, Ints]:
     hashes = np.repeat(talk, size) * longest + at
     partial = at >= np.repeat(full, size)
     hashes[partial] = (int(talk[-1]) + 1) * longest + np.arange(int(partial.sum()))
-    return hashes, first
+    return Chains(hashes, first)
 
 
 def _notes(found: _Found, counter: Counter, bounds: Bounds, spread: Pace | None) -> tuple[str, ...]:

@@ -1,40 +1,112 @@
-"""A stream of requests (floor 1)."""
+"""A stream of requests as columns (floor 1)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Chain = tuple[int, ...]
+NO_INTS: Ints = np.zeros(0, np.int64)
+NO_FLOATS: Floats = np.zeros(0)
+SLICE = 4096  # requests whose chains are Python numbers at once
+
+
+class Chains(Sequence[Chain]):
+    """Prefix block ids of each request, from one array of all; those of request r are ids[first[r] : first[r + 1]]."""
+
+    __slots__ = ("first", "ids")
+
+    def __init__(self, ids: NDArray[Any], first: Ints) -> None:
+        self.ids, self.first = ids, first
+
+    def __len__(self) -> int:
+        return max(0, len(self.first) - 1)
+
+    @overload
+    def __getitem__(self, at: int) -> Chain: ...
+    @overload
+    def __getitem__(self, at: slice) -> Chains: ...
+    def __getitem__(self, at: int | slice) -> Chain | Chains:
+        if isinstance(at, slice):
+            return self.only(np.arange(*at.indices(len(self))))
+        r = range(len(self))[at]
+        return tuple(self.ids[self.first[r] : self.first[r + 1]].tolist())
+
+    def __iter__(self) -> Iterator[Chain]:
+        for start in range(0, len(self), SLICE):
+            edges = self.first[start : start + SLICE + 1].tolist()
+            some = self.ids[edges[0] : edges[-1]].tolist()
+            for a, b in pairwise(edges):
+                yield tuple(some[a - edges[0] : b - edges[0]])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(a == tuple(b) for a, b in zip(self, other))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def only(self, at: NDArray[Any]) -> Chains:
+        """The chains of the requests at some positions, in that order."""
+        return self._cut(self.first[:-1][at], np.diff(self.first)[at])
+
+    def cut(self, most: NDArray[Any]) -> Chains:
+        """The first ids of each chain, at most so many."""
+        return self._cut(self.first[:-1], np.minimum(np.diff(self.first), most))
+
+    def _cut(self, start: Ints, size: Ints) -> Chains:
+        """`size` ids from each `start` on."""
+        begin = np.concatenate(([0], np.cumsum(size)))
+        return Chains(self.ids[np.repeat(start - begin[:-1], size) + np.arange(begin[-1])], begin)
+
+
+NO_CHAINS = Chains(NO_INTS, NO_INTS)
+
+
+def chains_of(chains: Sequence[Chain]) -> Chains:
+    """Chains as one array of ids."""
+    first = np.cumsum([0, *map(len, chains)])
+    return Chains(np.fromiter((i for chain in chains for i in chain), np.int64, int(first[-1])), first)
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests and how they come.
+    """Requests and how they come.  Columns that nothing is known of are empty.
 
     arrive: [R] s from the first moment of the trace, ascending (all 0 for closed and offline);
     prompt, output: [R] tokens, ≥ 1; mode: "open" (arrivals given), "closed" (`concurrency` users, each sends its
     next request `think` s after the last one finished) or "offline" (all queued at once);
-    warmup: requests at the start that metrics leave out; line: [R] line number in the source file (0 = synthetic);
-    ideal_hit: share of prompt tokens that an unlimited prefix cache would hold, NaN when unknown.
+    warmup: requests at the start that metrics leave out;
+    after: [R] the request, one that stands before it, that must have finished `delay` [R] s before this one is sent, −1 = none;
+    prefix: block ids of each prompt, one per `block` tokens of it, equal where prompts begin equally;
+    line: [R] line in the source file (0 = synthetic); fmt: the format of that file; skipped: lines of it that were passed
+    over, faults: the first of them in words.
     """
 
     name: str
-    arrive: NDArray[np.float64]
-    prompt: NDArray[np.int64]
-    output: NDArray[np.int64]
+    arrive: Floats
+    prompt: Ints
+    output: Ints
     mode: str = "open"
     concurrency: int = 0
     think: float = 0.0
     warmup: int = 0
-    line: NDArray[np.integer[Any]] | None = None
-    prefix_hashes: Sequence[tuple[int, ...]] = ()
-    hash_block: int = 0
-    ideal_hit: float = float("nan")
+    after: Ints = field(default_factory=lambda: NO_INTS)
+    delay: Floats = field(default_factory=lambda: NO_FLOATS)
+    prefix: Chains = NO_CHAINS
+    block: int = 0
+    line: NDArray[np.integer[Any]] = field(default_factory=lambda: NO_INTS)
     source: str = ""
     notes: tuple[str, ...] = ()
+    fmt: str = ""
+    skipped: int = 0
+    faults: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -45,3 +117,40 @@ class Workload:
     def longest(self) -> int:
         """Longest prompt + output [tokens]."""
         return int((self.prompt + self.output).max())
+
+    @property
+    def timed(self) -> bool:
+        """Whether requests have times of their own."""
+        return self.mode == "open"
+
+    @property
+    def span(self) -> float:
+        """From the first arrival to the last [s]."""
+        return float(self.arrive[-1] - self.arrive[0]) if self.size else 0.0
+
+    def only(self, index: NDArray[Any], note: str = "") -> Workload:
+        """The requests that `index` (a mask or positions) selects, in that order."""
+        at = np.flatnonzero(index) if index.dtype == np.bool_ else index
+        chosen = {name: column[at] for name in ("arrive", "prompt", "output", "delay", "line") if len(column := getattr(self, name))}
+        return replace(
+            self,
+            **chosen,
+            after=_renumbered(self.after, at),
+            prefix=self.prefix.only(at) if self.block else NO_CHAINS,
+            warmup=int((at < self.warmup).sum()),
+            notes=(*self.notes, note) if note else self.notes,
+        )
+
+    def without_prefixes(self) -> Workload:
+        """The same requests, whose prompts have nothing in common."""
+        return replace(self, prefix=NO_CHAINS, block=0)
+
+
+def _renumbered(after: Ints, at: NDArray[Any]) -> Ints:
+    """Whom the requests at some positions wait for, by their new places; nobody where that one is left out."""
+    if not len(after):
+        return after
+    place = np.full(len(after) + 1, -1)  # the last is that of nobody
+    place[at] = np.arange(len(at))
+    found: Ints = place[after[at]]
+    return found
