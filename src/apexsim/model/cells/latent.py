@@ -10,7 +10,6 @@ from apexsim.model.cells.attention import AT
 from apexsim.model.cells.indexer import NO_INDEXER, Indexer
 from apexsim.model.ops import ACT, Mla, Op, Stream
 
-
 BLOCK, OF_WINDOW, SCALES = 256, 64, 8  # tokens of a block, and of the window's; bytes of a latent's scales
 
 
