@@ -34,7 +34,8 @@ class Fitted:
     """What was fitted for one architecture.
 
     speeds: by family of kernels; collective_launches: kernels that a collective counts for; gap: of a small kernel [s];
-    prompt_launch: floor and prompt_add: addition of a step that holds a prompt, per launch [s]; paces: (engine, first release, factor), oldest first.
+    prompt_launch: floor and prompt_add: addition of a step that holds a prompt, per launch [s];
+    paces: (engine, first release, factor), oldest first.
     """
 
     arch: str

@@ -93,6 +93,14 @@ def portion(parts: int, whole: int) -> str:
     return f"{-(-whole // parts):,} of {whole:,}" if parts > 1 else f"{whole:,}"
 
 
+class Cache(NamedTuple):
+    """One of the caches of a layer: tokens of a block, tokens looked back (0 = all), bytes of a block's page."""
+
+    block: int
+    window: int
+    page: int
+
+
 class Cell(ABC):
     """One part of a layer.  `name` is what pages call it, `place` which layout of a plan divides it: that of "attention", of
     "ffn", or of "experts", which may be divided as whole experts too."""
@@ -181,6 +189,10 @@ class Cell(ABC):
         """(tokens looked back, spare blocks), both 0 without a window: a window may straddle one more block."""
         window = self.kv_window()
         return (window - 1, 1) if window else (0, 0)
+
+    def caches(self) -> tuple[Cache, ...]:
+        """The caches of a layer that keeps several of different lengths; () where there is one of `kv_bytes`."""
+        return ()
 
     def state_bytes(self, tp: int = 1) -> float:
         """State per sequence and device, whatever its length [byte]."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from math import ceil
 
 from apexsim.engines import EngineRow
-from apexsim.model.cell import Cell
+from apexsim.model.cell import Cache, Cell
 from apexsim.model.dtypes import dtype
 from apexsim.plan.plan import Plan
 from apexsim.plan.weights import Stage
 
+ALIGN = 576  # [byte] to which pages of latents are rounded up
 MERGE = 1.25  # kinds whose numbers of layers differ by less form one size of group (vLLM kv_cache_utils)
 
 
@@ -41,8 +42,9 @@ class Pool:
 
     @property
     def block_tokens(self) -> int:
-        """Tokens of the smallest block."""
-        return min((group.block_tokens for group in self.groups), default=1)
+        """Tokens of the smallest block of a group that keeps everything, or of all where none does."""
+        whole = [group.block_tokens for group in self.groups if not group.reach]
+        return min(whole or [group.block_tokens for group in self.groups], default=1)
 
     @property
     def uniform(self) -> bool:
@@ -69,6 +71,8 @@ def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
     as fill one layer's state.  Before that version every layer is charged with the whole context, state on top.
     """
     kinds, state, recurrent = _kinds(plan, stage, engine)
+    if engine.memory.kv_pool == "groups" and any(cell.caches() for block, _ in stage.layers for cell in block.cells):
+        return _packed(stage, engine)
     row = sum(each * n for (_, _, each), n in kinds.items())
     tokens = engine.block_size
     if not kinds:
@@ -106,6 +110,38 @@ def _grouped(kinds: Counter[Kind], state: float, recurrent: int, engine: EngineR
     held = ceil(recurrent / size)
     per_group = engine.memory.state_blocks + engine.draft_tokens
     return Pool(tokens * largest * size, groups, held, held * per_group)
+
+
+def _packed(stage: Stage, engine: EngineRow) -> Pool:
+    """The pool of layers that keep several caches each (compressed latents): one block holds a page of every cache of the full group.
+
+    Caches that keep everything are one group, those with a window one of each (block, window), cut into groups of as many layers as pad
+    least (vLLM 0.25 kv_cache_utils, _get_kv_cache_groups_uniform_groups).  A page of a window group takes the place of a full one's, so
+    every group's block has the bytes of the whole: a request costs several GiB whatever its length.
+    """
+    pages: Counter[Cache] = Counter()
+    for block, n in stage.layers:
+        for cell in block.cells:
+            pages.update(dict.fromkeys(cell.caches(), n))
+    if stage.mtp and engine.draft_tokens:
+        pages[next(c for c in pages if c.window)] += 1  # the draft layer looks at a window alone
+    full = {cache: n for cache, n in pages.items() if not cache.window}
+    windows: dict[tuple[int, int], int] = {}
+    for cache, n in pages.items():
+        if cache.window:
+            windows[cache.block, cache.window] = max(windows.get((cache.block, cache.window), 0), n)
+    slots = _least_padding([max(full.values(), default=1), *windows.values()])
+    sizes = sorted({ceil(cache.page / ALIGN) * ALIGN for cache in full}, reverse=True) or [max(cache.page for cache in pages)]
+    share = {size: min(slots, sum(n for cache, n in full.items() if ceil(cache.page / ALIGN) * ALIGN == size)) for size in sizes}
+    share[sizes[0]] = slots  # a window group fills the places of the largest pages
+    groups = [Group(max(cache.block for cache in full) if full else engine.block_size)]
+    groups += [Group(block, window - 1, 1) for (block, window), n in sorted(windows.items()) for _ in range(ceil(n / slots))]
+    return Pool(float(sum(size * n for size, n in share.items())), tuple(groups))
+
+
+def _least_padding(counts: list[int]) -> int:
+    """Layers in a group, no fewer than the first count, with which rounding all counts up pads least; of several the most."""
+    return max(range(counts[0], max(counts) + 1), key=lambda n: (-sum(-count % n for count in counts), n), default=counts[0])
 
 
 def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], float, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
+from apexsim.model.cell import Cache, Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.cells.attention import AT
 from apexsim.model.cells.indexer import NO_INDEXER, Indexer
 from apexsim.model.ops import ACT, Mla, Op, Stream
+
+BLOCK, OF_WINDOW, SCALES = 256, 64, 8  # tokens of a block, and of the window's; bytes of a latent's scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,25 @@ class LatentAttention(Cell):
     def kv_window(self) -> int:
         """Its window; where older tokens are compressed the window counts in `state_bytes`."""
         return 0 if self.compress else self.window
+
+    def caches(self) -> tuple[Cache, ...]:
+        """Of a latent that is its own key and value: the window, the compressed latents and index keys, and what the compressors keep.
+
+        Pages as in vLLM 0.25: a latent in 8 bit with a 16-bit rotary part and its scales, blocks of BLOCK tokens, and of OF_WINDOW in the
+        window; a compressor keeps keys and gates of its window in 32 bit, two windows where they overlap (ratio 4)."""
+        if not self.shared_kv or not self.window:
+            return ()
+        entry, found = self.kv_rank + 2 * self.rope_dim + SCALES, [Cache(OF_WINDOW, self.window, 0)]
+        found[0] = found[0]._replace(page=OF_WINDOW * entry)
+        if not self.compress:
+            return tuple(found)
+        overlap, kept = (2, 4) if self.index.top_k else (1, 8)  # windows of a compressor, tokens of a block of what it keeps
+        sizes = [(entry, self.latent_width())]
+        sizes += [(self.index.dim + 4, self.index.dim)] if self.index.top_k else []
+        for stored, width in sizes:
+            found += [Cache(BLOCK, 0, BLOCK // self.compress * stored)]
+            found += [Cache(kept, overlap * self.compress, kept * 2 * overlap * width * 4)]
+        return tuple(found)
 
     def state_bytes(self, tp: int = 1) -> float:
         """The uncompressed recent window, in 16 bit."""
