@@ -8,8 +8,13 @@ from importlib.resources import files
 
 import pytest
 
-from apexsim.engines import closest, engine_names, engine_versions, load_engine, newest_version, override, settled
+from apexsim.engines import EngineRow, closest, differences, engine_names, engine_versions, load_engine, newest_version, override, settled
 from apexsim.errors import InputError
+from apexsim.gpu import Gpu
+from apexsim.hardware import load_gpu
+from apexsim.model.families import load_model
+from apexsim.plan.limits import prompts_captured
+from apexsim.plan.plan import parse_plan
 from apexsim.units import GiB
 
 H100, A100, L4 = (79.19 * GiB, "h100-sxm"), (79.15 * GiB, "a100-sxm-80gb"), (22.03 * GiB, "l4")
@@ -161,3 +166,41 @@ def test_policies_differ_where_their_papers_do() -> None:
     orca, sarathi = load_engine("orca"), load_engine("sarathi")
     assert (orca.chunk, orca.mix, orca.admission, orca.preempt) == (0, 1, 2, 0)
     assert (sarathi.chunk, sarathi.mix, sarathi.max_num_batched_tokens) == (1, 1, 512)
+
+
+def on(row: EngineRow, gpu: Gpu) -> EngineRow:
+    return settled(row, gpu.memory_bytes, gpu.name, 4096)
+
+
+def test_constants_of_some_gpus_hold_there_and_not_against_the_users_own() -> None:
+    b200, b300, h100, rtx = (load_gpu(name) for name in ("b200-sxm", "b300-sxm", "h100-sxm", "rtx-4090"))
+    new, old = load_engine("vllm@0.28.0"), load_engine("vllm@0.27.0")
+    assert on(new, b200).max_num_batched_tokens == 16384 and on(old, b200).max_num_batched_tokens == 8192
+    assert on(new, b200).max_capture == 1024 and on(new, h100).max_capture == 512 and not on(new, b200).here
+    assert on(override(new, max_num_batched_tokens=4096), b200).max_num_batched_tokens == 4096
+    assert on(load_engine("sglang"), rtx).max_num_batched_tokens == 2048
+    assert on(load_engine("sglang"), b300).prompt_add_launch_s == 0.0 < on(load_engine("sglang"), b200).prompt_add_launch_s
+
+
+@pytest.mark.parametrize("model, plan, captured", [
+    ("llama-3.1-8b", "TP1", True), ("llama-3.1-8b", "PP2", False), ("qwen3-30b-a3b", "DEP2", False),
+    ("deepseek-r1", "TP8", False), ("deepseek-ai--deepseek-v3.2", "TP8", False), ("qwen3-next-80b-a3b", "TP2", False),
+])  # fmt: skip
+def test_prompt_steps_are_captured_where_model_and_plan_allow_it(model: str, plan: str, captured: bool) -> None:
+    row = load_engine("sglang@0.5.10")
+    assert (prompts_captured(load_model(model), parse_plan(plan), row).prompt_add_launch_s == 0.0) == captured
+    assert prompts_captured(load_model(model), parse_plan(plan), load_engine("sglang@0.5.9")) == load_engine("sglang@0.5.9")
+
+
+@pytest.mark.parametrize("spec, rising", [("vllm@0.11.0", 350), ("vllm@0.17.0", 55), ("vllm@0.21.0", 30)])
+def test_sampling_costs_by_release_and_only_where_it_is_asked_for(spec: str, rising: int) -> None:
+    row = load_engine(spec)
+    assert row.logit_bytes == 0 and override(row, sampling="top-p").logit_bytes == rising
+    assert override(row, sampling="penalties").logit_bytes == rising + row.logit_penalty_bytes
+    with pytest.raises(InputError, match="greedy or top-p or penalties"):
+        override(row, sampling="beam")
+
+
+def test_an_upgrade_tells_what_it_changes() -> None:
+    before, now = (on(load_engine(spec), load_gpu("b200-sxm")) for spec in ("vllm@0.25", "vllm@0.33"))
+    assert ("max_num_batched_tokens", 8192, 16384) in differences(before, now) and differences(now, now) == []

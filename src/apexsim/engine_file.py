@@ -150,12 +150,13 @@ KINDS = {
     "a table": lambda value: isinstance(value, dict),
     "a table of texts": lambda value: isinstance(value, dict) and _texts(list(value.values())) and all(map(str.strip, value.values())),
     "a list of tables": lambda value: isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value),
+    "a number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "a list of rows of texts": lambda value: isinstance(value, list) and all(map(_texts, value)),
 }
 HEAD = {
     "about": "a text", "engine": "a text", "through": "a text", "kernels": "a text", "aliases": "a list of texts",
     **dict.fromkeys(("quantises_apart", "flags", "sources"), "a table of texts"), "server": "a table", "log": "a table",
-    "row": "a list of tables",
+    "row": "a list of tables", "here": "a list of tables",
 }  # fmt: skip
 SERVER = {
     "program": "a list of texts", "dialect": "a text", "router": "a list of texts", "vendors": "a list of texts",
@@ -170,6 +171,7 @@ LOG = {
 
 ROW = {"version": "a text", "released": "a text", "inherits": "a text", "rules": "a table", "host": "a table", "memory": "a table"}
 TABLES = ("rules", "host", "memory")
+HERE = {"gpus": "a text", "least_gib": "a number", "below_gib": "a number", "since": "a text", "until": "a text"}  # of constants by GPU
 
 
 def keys(table: Mapping[str, Any], known: Mapping[str, str], where: str, needed: tuple[str, ...] = ()) -> None:
@@ -202,6 +204,8 @@ def _checked(data: Mapping[str, Any], where: str) -> None:
     for setting in data.get("flags", {}):
         among(setting, SETTINGS, "setting", f"{where} [flags]")
     _versions(data, where)
+    for table in data.get("here", ()):
+        _here(table, list(data.get("sources", {})), f"{where} [[here]]")
     for alias in data.get("aliases", ()):
         _typed(alias, f"{where} aliases")
     for fmt, at in data.get("quantises_apart", {}).items():
@@ -267,6 +271,17 @@ def _versions(data: Mapping[str, Any], where: str) -> None:
         raise InputError(f"rules hold to {data['through']}, but there are newer ones", f"{where} through")
 
 
+def _here(table: Mapping[str, Any], sources: list[str], where: str) -> None:
+    """Constants that hold on some GPUs only, each with its source."""
+    for key, value in table.items():
+        if key in HERE and not KINDS[HERE[key]](value):
+            raise InputError(f"key '{key}' must be {HERE[key]}, got {str(value)[:40]!r}", where)
+        if key in ("since", "until"):
+            order(value, where=where)
+        if key not in HERE and (not isinstance(value, list) or len(value) != 2 or value[1] not in sources):
+            raise InputError(f"constant '{key}' must be [value, a source of [sources]], got {str(value)[:60]}", where)
+
+
 def _line(row: list[str], where: str) -> None:
     if not 3 <= len(row) <= 4:
         raise InputError(f"a line of a log is [name, max or min, wording, unit], or without its unit, got {row}", where)
@@ -286,7 +301,7 @@ def _line(row: list[str], where: str) -> None:
 
 
 COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget", "prompt_full_tokens"}
-CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
+CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 2}
 CHOICES = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency"),
            "sampling": ("greedy", "top-p", "penalties")}  # fmt: skip
 LARGEST = 2**53  # of a constant

@@ -13,14 +13,17 @@ Defaults that an engine takes from the GPU or the model length stand as pairs (p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from apexsim.engine_file import (
     CHOICES,
     DEFAULT_ENGINE,
+    HERE,
     TABLES,
     Engine,
     among,
@@ -34,6 +37,7 @@ from apexsim.engine_file import (
     wrong,
 )
 from apexsim.errors import InputError, nearest
+from apexsim.units import GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,20 @@ class MemoryRules:
     kv_low_bytes: float  # independent logs lay from here …
     kv_high_bytes: float  # … to here around the KV memory predicted
     budget: str  # what the memory fraction is a fraction of: "total", "static" or "free" (see `plan.memory`)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Constants that hold on some GPUs: those whose name holds `gpus`, with `least` to `below` bytes of memory."""
+
+    gpus: str
+    least: float
+    below: float
+    constants: tuple[tuple[str, Any], ...]
+
+    def holds(self, gpu_name: str, gpu_memory: float) -> bool:
+        """Whether a GPU is one of them."""
+        return self.gpus in gpu_name.lower() and self.least <= gpu_memory < self.below
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +137,17 @@ class EngineRow:
     balance_wait: int = 0  # attention data parallel: steps to wait for a prompt on each lane
     fused_all_reduce: str = ""  # GPU architectures on which all-reduces add residual and norm, one kernel for both
     seqs_in_budget: int = 0  # 1: the engine will not start with more sequences than its token budget
-    prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt …
-    prompt_eager_launch_s: float = 0.0  # … whose floor per launch unit is then this
+    prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt; 2: whole prompt steps are, where …
+    prompt_eager_launch_s: float = 0.0  # … model and plan allow it (`plan.limits.prompts_captured`); 0: floor per launch unit
     sampling: str = "greedy"  # "greedy", "top-p" (with or without top-k) or "penalties" (of repetition, beside top-p)
     logit_sort_bytes: int = 0  # that choosing among logits by top-k and top-p moves, per entry of the vocabulary and sequence
     logit_penalty_bytes: int = 0  # … and penalties
     prompt_full_tokens: int = 1  # prompt tokens of a lane from which a step has the whole addition; with fewer a share of it
     prompt_decode_share: float = 0.0  # … and decode attention beside them takes this much longer
     spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
+    prompt_experts_arch: str = ""  # GPU architectures on which prompt steps with routed experts launch more than their layers say …
+    prompt_experts_factor: float = 1.0  # … so many times the floor
+    here: tuple[Here, ...] = ()  # constants of some GPUs, until `settled` knows the GPU
     # the row itself
     released: str = ""  # day of `version`, "" where it is no release
     asked: str = ""  # version that the user named, where it lies between two rows and has the earlier one's rules
@@ -174,7 +195,7 @@ class EngineRow:
 
 
 _MEMORY = {f.name: f for f in fields(MemoryRules)}
-_ROW = {f.name: f for f in fields(EngineRow) if f.name not in ("name", "version", "server", "memory", "spare", "released", "asked")}
+_ROW = {f.name: f for f in fields(EngineRow) if f.name not in ("name", "version", "server", "memory", "spare", "here", "released", "asked")}
 _CONSTANTS = {**_ROW, **_MEMORY}
 
 
@@ -274,6 +295,13 @@ def changes(name: str, version: str) -> list[tuple[str, Any, Any]]:
     return [(key, before.get(key), value) for key, value in now.items() if before.get(key) != value]
 
 
+def differences(before: EngineRow, now: EngineRow) -> list[tuple[str, Any, Any]]:
+    """What differs between two rows as they serve: (constant, before, now), each pair of `large_…` defaults once."""
+    found = [(key, getattr(before, key), getattr(now, key)) for key in _ROW if not key.startswith("large_")]
+    found += [(key, getattr(before.memory, key), getattr(now.memory, key)) for key in _MEMORY]
+    return [each for each in found if each[1] != each[2]]
+
+
 def facts(name: str) -> dict[str, Any]:
     """What an engine's file says of the engine itself: about, engine, through, sources."""
     return {"engine": name} | {key: value for key, value in _file(name).items() if key != "row"}
@@ -353,7 +381,24 @@ def _made(name: str, version: str, path: Path) -> EngineRow:
     memory = MemoryRules(**{k: v for k, v in constants.items() if k in _MEMORY})
     rest = {k: v for k, v in constants.items() if k in _ROW}
     released = next(r for r in _file(name)["row"] if r["version"] == version).get("released", "")
-    return EngineRow(name=name, version=version, server=engine_facts(name), memory=memory, released=released, **rest)
+    here = tuple(_here(name, version))
+    return EngineRow(name=name, version=version, server=engine_facts(name), memory=memory, released=released, here=here, **rest)
+
+
+def _here(name: str, version: str) -> Iterator[Here]:
+    """What a version has on some GPUs only."""
+    where = f"{shelf()[name]} [[here]]"
+    for table in _file(name).get("here", ()):
+        if order(table.get("since", "0")) <= order(version) and not ("until" in table and order(table["until"]) <= order(version)):
+            constants = {key: value[0] for key, value in table.items() if key not in HERE}
+            for key, value in constants.items():
+                among(key, _ROW, "constant", where)
+                if told := wrong(key, value, str(_ROW[key].type)):
+                    raise InputError(f"constant '{key}': {told}", where)
+            if "pad" in constants:
+                constants["pad"] = sizes(constants["pad"])
+            least, below = (GiB * table.get(key, end) for key, end in (("least_gib", 0.0), ("below_gib", inf)))
+            yield Here(table.get("gpus", ""), least, below, tuple(constants.items()))
 
 
 def override(row: EngineRow, **settings: Any) -> EngineRow:
@@ -375,7 +420,8 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
         changes["spare"] = () if changes["pad"] else row.sizes
     if "max_num_batched_tokens" in given and row.length_budget:
         changes["length_budget"] = 2
-    return replace(row, **changes)
+    kept = tuple(replace(one, constants=tuple(c for c in one.constants if c[0] not in changes)) for one in row.here)
+    return replace(row, here=kept, **changes)
 
 
 def _check(row: EngineRow, key: str, value: Any) -> None:
@@ -393,10 +439,12 @@ def _check(row: EngineRow, key: str, value: Any) -> None:
 def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int) -> EngineRow:
     """The row with the defaults that depend on GPU and model length decided.
 
-    Large GPUs (`large_gpu_bytes` and up, e.g. H100, H200; not A100) get larger budgets.  Where prompts are not chunked,
+    Constants that hold on some GPUs only are taken first.  Large GPUs (`large_gpu_bytes` and up, e.g. H100, H200; not A100) get larger budgets.  Where prompts are not chunked,
     the budget grows to hold the longest request, or the user's own smaller one is refused.  Sequences stay within the
     budget where the engine wants that.
     """
+    found = {key: value for one in row.here if one.holds(gpu_name, gpu_memory) for key, value in one.constants}
+    row = replace(row, here=(), **found)
     large = gpu_memory >= row.large_gpu_bytes and not (row.large_gpu_excludes and row.large_gpu_excludes in gpu_name.lower())
     tokens = row.large_max_num_batched_tokens if large else row.max_num_batched_tokens
     sequences = row.large_max_num_seqs if large else row.max_num_seqs

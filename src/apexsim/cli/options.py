@@ -176,6 +176,7 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
         "max_num_batched_tokens": asked.pop("max_num_batched_tokens"),
         "memory_fraction": asked.pop("gpu_memory_utilization"),
         "block_size": asked.pop("block_size"),
+        "sampling": asked.pop("sampling"),
         "chunk": int(chunk) if chunk or whole else None,
         "pad": () if eager else None,
     }

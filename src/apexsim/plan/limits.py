@@ -20,6 +20,7 @@ from apexsim.plan.pool import concurrency, request_blocks
 from apexsim.plan.space import runnable
 
 LEAST = 0.5  # of the predicted cache: the low end is never taken to be less
+LATENT_GRAPHS = 2048  # tokens up to which SGLang captures prompt steps of latent attention; longer ones run as they are
 ROUND = 1024  # a length that the cache decides is rounded down to this
 TABLE_SHARE = 0.02  # of a GPU's memory: what the table of every request's blocks may take
 TABLE_BYTES = 4  # of one entry (32-bit block numbers; vLLM BlockTable, SGLang ReqToTokenPool)
@@ -46,11 +47,24 @@ def most_sequences(found: Room, engine: EngineRow) -> int:
     return engine.max_num_seqs
 
 
+def prompts_captured(model: Model, plan: Plan, engine: EngineRow) -> EngineRow:
+    """The engine with its prompt steps in graphs, where it captures them and can for this model and plan: they wait for no launches."""
+    if engine.prompt_graphs != 2 or not engine.pad:
+        return engine
+    cells = [cell for block in model.decoder.blocks for cell in block.cells]
+    apart = any(cell.recurrent or cell.index_bytes() > 0.0 for cell in cells)
+    short = any(cell.latent_width() for cell in cells) and engine.max_num_batched_tokens > LATENT_GRAPHS
+    if plan.lanes > 1 or plan.stages > 1 or model.vision is not None or apart or short:
+        return engine
+    return replace(engine, prompt_add_launch_s=0.0, prompt_floor_launch_s=0.0)
+
+
 def started(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int) -> tuple[EngineRow, Room] | Rejected:
     """The engine as it can be started with a plan, and the plan's room; or why it cannot.  `engine` must be settled.
 
     Fewer sequences need a smaller sampler buffer and fewer graphs, so the room of the second look is never smaller.
     """
+    engine = prompts_captured(model, plan, engine)
     found = room(model, plan, cluster, engine, max_model_len)
     if isinstance(found, Rejected):
         return found

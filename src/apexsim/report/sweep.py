@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from rich.console import RenderableType
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from apexsim.api import defaults
 from apexsim.cost.books import told
+from apexsim.engines import EngineRow, differences
 from apexsim.report.draw import sig
 from apexsim.report.figures import bare_with_error, listed, objective_short, reached, scale_for, sentence, unit_for
 from apexsim.report.jsonout import margin_json
@@ -30,7 +32,7 @@ TOP = 40  # combinations shown of a scenario
 TITLES = {
     "model": "model", "gpu": "GPU", "gpus": "GPUs\nper node", "nodes": "nodes", "engine": "engine", "max_num_seqs": "sequences",
     "max_num_batched_tokens": "batched\ntokens", "memory_fraction": "memory\nfraction", "block_size": "block", "kv_dtype": "KV",
-    "weight_dtype": "weights", "route": "route", "tp": "TP", "pp": "PP", "dp": "DP", "ep": "EP", "request_rate": "requests/s",
+    "weight_dtype": "weights", "sampling": "sampling", "route": "route", "tp": "TP", "pp": "PP", "dp": "DP", "ep": "EP", "request_rate": "requests/s",
     "concurrency": "users", "prompt_len": "prompt", "output_len": "output", "num_requests": "requests", "burstiness": "burstiness",
 }  # fmt: skip
 
@@ -51,7 +53,7 @@ def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[R
             shown = group if everything else group[:top]
             made = _fitting(sweep, group, shown, width)
             yield columns([(c.title, c.side) for c in made], list(zip(*(c.cells for c in made))), bold=0)
-            yield labelled([*_legend(sweep, group, shown), *_worth(sweep, group)], width)
+            yield labelled([*_legend(sweep, group, shown), *_worth(sweep, group), *_releases(sweep, group)], width)
         missing = [p for p in sweep.points if p.study is None and _load_of(sweep, p) == load]
         yield labelled(
             [("no room" if not i else "", ": ".join(filter(None, (_words(sweep, p), p.why)))) for i, p in enumerate(missing)], width
@@ -272,6 +274,30 @@ def _legend(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> lis
     found += [("$", told(book))] if math.isfinite(usd) else []
     hidden = len(group) - len(shown)
     return [*found, ("…", f"{hidden} more with --all")] if hidden else found
+
+
+def _releases(sweep: Sweep, group: Sequence[Point]) -> list[tuple[str, str]]:
+    """What differs between the releases of one engine that were asked for, each against the one before."""
+    where = next((i for i, axis in enumerate(sweep.axes) if axis.name == "engine"), -1)
+    if where < 0:
+        return []
+    rows = {str(p.values[where]): _study(p).setting.engine for p in group}
+    asked = [str(value) for value in sweep.axes[where].values if str(value) in rows]
+    pairs = [(a, b) for a, b in pairwise(asked) if rows[a].name == rows[b].name]
+    said = [f"{a} → {b}  {_differing(rows[a], rows[b])}" for a, b in pairs]
+    return [("releases" if not i else "", text) for i, text in enumerate(said)]
+
+
+def _differing(before: EngineRow, now: EngineRow) -> str:
+    found = [f"{name} {_short(a)} → {_short(b)}" for name, a, b in differences(before, now)]
+    return "; ".join(found) or "nothing that is known"
+
+
+def _short(value: Any) -> str:
+    """1 2 4 … 512 of sizes; other constants as they are."""
+    if isinstance(value, tuple):
+        return f"up to {value[-1]} in {len(value)} sizes" if value else "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if isinstance(value, float) else str(value) or "none"
 
 
 def _worth(sweep: Sweep, group: Sequence[Point]) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from apexsim.search.study import Study
 
 LOADS = ("request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "burstiness")
 CHOICES = ("model", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "block_size",
-           "kv_dtype", "weight_dtype", "route", "tp", "pp", "dp", "ep")  # fmt: skip
+           "kv_dtype", "weight_dtype", "sampling", "route", "tp", "pp", "dp", "ep")  # fmt: skip
 MOST = 512  # combinations
 Value = str | int | float
 

@@ -58,7 +58,8 @@ def measured_ms(row: Row, pairs: Mapping[str, str], scale: float = 1.0) -> dict[
 # ---- closed loop --------------------------------------------------------------------------------------------------------
 
 # First releases after which a rule set held, for rows that do not say their version: (date, version), newest last.
-RELEASED = {"vllm": (("2025-07-24", "0.10.0"), ("2025-10-02", "0.11.0"), ("2025-12-03", "0.12.0"), ("2026-03-06", "0.17.0"))}
+RELEASED = {"vllm": (("2025-07-24", "0.10.0"), ("2025-10-02", "0.11.0"), ("2025-12-03", "0.12.0"), ("2026-03-06", "0.17.0")),
+            "sglang": (("2025-12-03", "0.5.6"), ("2026-04-05", "0.5.10"))}  # fmt: skip
 LONGEST_MS = 1e9  # of a measured latency
 
 # What was really served, by model family and label: formats of the parts; anything not named is `default`.  Other pairs take them from the
