@@ -120,6 +120,7 @@ class EngineRow:
     seqs_in_budget: int = 0  # 1: the engine will not start with more sequences than its token budget
     prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt …
     prompt_eager_launch_s: float = 0.0  # … whose floor per launch unit is then this
+    half_batches: int = 0  # 1: a step is two half batches, of which one computes while the other's tokens travel to their experts
     spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
     # the row itself
     released: str = ""  # day of `version`, "" where it is no release
