@@ -36,6 +36,7 @@ FAMILIES: dict[str, Callable[[Path, str], Iterator[Table]]] = {
     "comm": dense.comm,
     "quantise": dense.quantise,
     "moe": layers.moe,
+    "local": layers.local,
     "mla": layers.mla,
     "mla_bmm": layers.mla_bmm,
     "encoder": layers.encoder,

@@ -42,7 +42,9 @@ WIRED = 0.4  # of the bus bandwidth that other numbers of ranks reach on the sam
 # The lesser GPU of the same family: the same kernels on no more bandwidth, and no more FLOP.
 LESSER = {"h200_sxm": "h100_sxm", "b300_sxm": "b200_sxm", "gb300": "gb200"}
 LESSER_EXPERTS = {**LESSER, "b200_sxm": "h200_sxm"}
-UPWARD = {"attention": (1, 2), "mla": (1, 2), "encoder": (1, 2), "moe": (2,), "mla_bmm": (0, 1), "scan": (1, 2), "dispatch": (1,)}
+UPWARD = {
+    "attention": (1, 2), "mla": (1, 2), "encoder": (1, 2), "moe": (2,), "local": (2,), "mla_bmm": (0, 1), "scan": (1, 2), "dispatch": (1,),
+}  # fmt: skip
 
 
 @dataclass

@@ -101,6 +101,13 @@ MOE_VARIANTS = {"moe_torch_flow_min_latency": "trtllm-gen"}
 # Kernels that are not what an engine runs by default: TensorRT-LLM multiplies block FP8 experts with trtllm-gen on data
 # centre Blackwell (MoeConfig.backend), but DeepGEMM was timed; the tables of SGLang and vLLM hold that kernel there.
 MOE_LEFT_OUT = ("deepgemm",)
+# Experts of a rank that only gets the tokens sent to it (wide expert parallelism): engine -> folder, file by phase.  TensorRT-LLM's
+# with as many slots as experts; "eplb" (copies dealt by load) stands for an even load there, which it has no table of.
+LOCAL = {
+    "sglang": ("sglang/0.5.10", {"decode": "wideep_generation_moe_perf", "prefill": "wideep_context_moe_perf"}),
+    "trtllm": ("trtllm/1.3.0rc10", {"decode": "wideep_moe_perf", "prefill": "wideep_moe_perf"}),
+}
+LOCAL_LOADS = {"uniform": 0, "power_law_1.01_eplb": 0, "power_law_1.01": 101, "power_law_1.2": 120}
 # Experts without a gate: by kernel, and by the layers of models that have them.
 NONGATED_TOP_K, NONGATED_INNER = 22, 1856
 

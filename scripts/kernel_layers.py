@@ -50,6 +50,24 @@ def _moe_tables(frame: pd.DataFrame, engine: str) -> Iterator[Table]:
                     set(rows.kernel_source))  # fmt: skip
 
 
+def local(root: Path, system: str) -> Iterator[Table]:
+    """Experts of a rank that gets its own tokens [layer, load, tokens of all ranks]; key (phase, format, engine)."""
+    for engine, (folder, files) in choose.LOCAL.items():
+        for phase, name in files.items():
+            file = root / system / "moe" / folder / f"{name}.parquet"
+            if not file.exists():
+                continue
+            frame = pd.read_parquet(file)
+            frame = frame[frame.distribution.isin(choose.LOCAL_LOADS)]
+            if "num_slots" in frame:
+                frame = frame[frame.num_slots == frame.num_experts]
+            frame = frame.assign(load=frame.distribution.map(choose.LOCAL_LOADS), gated=1)
+            for dtype, rows in frame.groupby("moe_dtype"):
+                grid, (layers, load, tokens) = shaped(rows, [*LAYER, "gated"], ["load", "num_tokens"], "latency")
+                axes = {"shape": layers, "load": load, "tokens": tokens}
+                yield Table((phase, choose.MOE_NAMES[dtype], engine), grid * MS, axes, f"moe/{folder}", set(rows.kernel_source))
+
+
 def newest(folder: Path, name: str) -> Path | None:
     """The newest release of a folder that holds a file."""
     found = sorted(folder.glob(f"*/{name}.parquet"), key=lambda f: version(f.parent.name))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from apexsim.engines import EngineRow
 from apexsim.gpu import Link
 from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
+from apexsim.model.ops import Layer as Layered
 from apexsim.plan.lower import StageOps
 from apexsim.plan.plan import Plan
 from naive_records import Step
@@ -106,11 +107,26 @@ class NaiveCosts:
         """Seconds of all that grows with tokens, of the busiest lane or of all, small kernels and the factor of prompts included."""
         time = self.engine.gap_s * sum(layer.gaps * count for layer, count in stage.layers)
         for op, count in ops_of(stage):
-            if isinstance(op, Attend | Cross | Index) or op.axis is Axis.SEQUENCE or not self._runs(op, prompt):
+            if isinstance(op, Attend | Cross | Index) or op.axis is Axis.SEQUENCE or goes(op) or not self._runs(op, prompt):
                 continue
             n, lanes = (busiest, 1) if op.axis is Axis.LANE else (tokens, self.plan.lanes)
             time += count * self.at(op, stretch * self._met(op, n, lanes, prompt), not prompt)
-        return time * (self.engine.prompt_factor if prompt else 1.0)
+        return time * (self.engine.prompt_factor if prompt else 1.0) + sum(
+            count * self.away(layer, tokens, prompt, stretch) for layer, count in stage.layers
+        )
+
+    def away(self, layer: Layered, tokens: int, prompt: bool, stretch: float) -> float:
+        """Seconds that a layer's tokens are on the way to their experts and back, less what runs beside: with two half batches half of
+        the shorter of this and of what else grows with tokens."""
+        n = stretch * self._padded(tokens, self.plan.lanes, prompt)
+        sent = sum(self.at(op, n, not prompt) for op in layer.ops if goes(op))
+        if not sent or not self.engine.half_batches:
+            return sent
+        rest = 0.0
+        for op in layer.ops:
+            if not isinstance(op, Attend | Cross | Index) and op.axis is not Axis.SEQUENCE and not goes(op) and self._runs(op, prompt):
+                rest += self.at(op, ceil(n / self.plan.lanes) if op.axis is Axis.LANE else n, not prompt)
+        return sent - 0.5 * min(sent, rest * (self.engine.prompt_factor if prompt else 1.0))
 
     def head(self, stage: StageOps, sampled: int) -> float:
         """Seconds of logits and sampling."""
@@ -125,15 +141,18 @@ class NaiveCosts:
 
     def _met(self, op: Op, n: int, lanes: int, prompt: bool) -> float:
         """Tokens that a step of n is priced at: a captured graph has a size, and its empty rows choose no experts of their own."""
+        at = self._padded(n, lanes, prompt)
         if prompt:
-            return float(n)
-        each = ceil(n / lanes)
-        fitting = [size for size in (self.engine.pad or self.engine.spare) if size >= each]
-        at = min(fitting) * lanes if fitting else n
+            return at
         if not isinstance(op, Grouped):
             return float(at)
         missed = (1.0 - op.top_k / max(op.experts, op.top_k + 1)) ** (n / op.split)
         return n + (at - n) * (1.0 - missed)
+
+    def _padded(self, n: int, lanes: int, prompt: bool) -> float:
+        each = ceil(n / lanes)
+        fitting = [size for size in (self.engine.pad or self.engine.spare) if size >= each and not prompt]
+        return float(min(fitting) * lanes if fitting else n)
 
     # --- host ----------------------------------------------------------------------------------------------------
 
@@ -249,7 +268,11 @@ class NaiveCosts:
             case Grouped():
                 load = "balanced" if op.top_k == 1 else "power_law_1.2"
                 layer = Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
-                time = experts.price(bank, n, layer, op.kernel, load).seconds
+                if op.sent:  # a rank meets its own pairs; the busiest has 15 % more for each doubling of the ranks, of decodes
+                    most = 1.0 + 0.15 * log2(op.ep) if captured else 1.0
+                    time = experts.local(bank, n * most, layer, op.kernel, "decode" if captured else "prefill").seconds
+                else:
+                    time = experts.price(bank, n, layer, op.kernel, load).seconds
                 beside = [self.raw(g, np.ceil(n * op.split / g.split), captured) for g in op.beside if captured]
                 return np.maximum(time, sum(beside))
             case Scan():
@@ -266,7 +289,7 @@ class NaiveCosts:
         bank, cluster, nbytes = self.bank, self.cluster, n * op.bytes_per_token
         link = cluster.link(op.group, op.stride)
         if op.route is not None:
-            return self._dispatch(op, np.ceil(n / op.group), link, captured)
+            return self._dispatch(op, np.ceil(n / op.group), captured)
         if link is not cluster.gpu.nic:
             fused = self.engine.fuses(cluster.gpu.arch)
             return collectives.price(bank, op.kind, nbytes, op.group, Way(nccl=not self.custom, fused=fused)).seconds
@@ -279,16 +302,38 @@ class NaiveCosts:
         time = ring(op.kind, nbytes / share, outside, link)
         return time + sum(collectives.price(bank, kind, nbytes, inside).seconds for kind in within if inside > 1)
 
-    def _dispatch(self, op: Collective, tokens: Array, link: Link, captured: bool) -> Array:
+    def _dispatch(self, op: Collective, tokens: Array, captured: bool) -> Array:
+        """Both ways: 3 bytes a number, out of the domain at 85 % of the network and inside it at 60 % of the link at once."""
         assert op.route is not None
-        nodes = max(1, op.group * op.stride // self.cluster.per_node)
-        timed = collectives.dispatch(self.bank, tokens, Route(*op.route), op.group, nodes, captured)
+        cluster, route = self.cluster, Route(*op.route)
+        nodes = max(1, op.group * op.stride // cluster.per_node)
+        timed = collectives.dispatch(self.bank, tokens, route, op.group, nodes, captured)
         if timed is not None:
             return timed.seconds
-        return 2 * ring("all_to_all", tokens * op.bytes_per_token, op.group, link)
+        domains = ceil(op.group * op.stride / domain_of(cluster))
+        away = near = float(route.top_k)
+        if not captured:
+            away = min(distinct(route.top_k, domains), route.kept or domains)
+            near = distinct(route.top_k, op.group)
+        each, gpu = 3.0 * route.hidden * tokens, cluster.gpu
+        leave = each * away * (domains - 1) / domains / (0.85 * gpu.nic.bandwidth)
+        inside = cluster.link(2) if domains < op.group else gpu.nic
+        stay = each * near * (1 - domains / op.group) / (domains if captured else 1) / (0.6 * inside.bandwidth)
+        fixed = 30e-6 if captured else 45e-6 if domains == 1 else 100e-6
+        return np.maximum(leave, stay) + 2 * fixed
 
     def apart(self, op: Op) -> bool:
         return isinstance(op, Gemm) and op.after in APART.get((self.source, op.kernel), ())
+
+
+def goes(op: Op) -> bool:
+    """Whether an op carries tokens to their experts."""
+    return isinstance(op, Collective) and op.route is not None
+
+
+def distinct(draws: int, places: int) -> float:
+    """Mean number of places that some of so many draws fall on."""
+    return places * (1.0 - (1.0 - 1.0 / places) ** draws)
 
 
 def one(priced: object) -> float:

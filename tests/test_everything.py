@@ -153,5 +153,5 @@ def test_what_engines_can_run(model: str, plan: str, engine: str, reason: str) -
 def test_bounds_are_declared_with_numbers() -> None:
     space = candidates(load_model(MOE), Cluster(GPU, 8, 16))
     reasons = {r.rule: r.reason for r in space.rejected}
-    assert reasons["no more lanes than the bound"] == "attention DP128 has more than 64 lanes"
+    assert any(plan.lanes == 128 for plan in space.plans)  # no bound on lanes
     assert "span nodes" in reasons["experts split both ways stay in a node"]

@@ -89,7 +89,7 @@ def test_tokens_are_gathered_inside_a_domain_and_sent_beyond_it() -> None:
     far = [op for op, _ in ops_of("deepseek-ai--deepseek-v3", "DEP16") if isinstance(op, Collective)]
     assert {op.kind for op in near} == {"all_gather", "reduce_scatter"}
     sent = [op for op in far if op.route]
-    assert sent and all(op.kind == "all_to_all" and op.route == (7168, 8, 256) for op in sent)
+    assert sent and all(op.kind == "all_to_all" and op.route == (7168, 8, 256, 4) for op in sent)
     assert sent[0].bytes_per_token == pytest.approx(2 * 7168 * expected_copies(256, 8, 16))
 
 

@@ -144,6 +144,7 @@ class EngineRow:
     logit_penalty_bytes: int = 0  # … and penalties
     prompt_full_tokens: int = 1  # prompt tokens of a lane from which a step has the whole addition; with fewer a share of it
     prompt_decode_share: float = 0.0  # … and decode attention beside them takes this much longer
+    half_batches: int = 0  # 1: a step is two half batches, of which one computes while the other's tokens travel to their experts
     spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
     prompt_experts_arch: str = ""  # GPU architectures on which prompt steps with routed experts launch more than their layers say …
     prompt_experts_factor: float = 1.0  # … so many times the floor

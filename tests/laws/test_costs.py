@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from apexsim.plan.plan import parse_plan
 from apexsim.search.evaluate import Evaluation, evaluate, requests_of
 from apexsim.search.setting import Setting
 from apexsim.workload.trace import Workload
-from naive_costs import NaiveCosts, domain_of, ring
+from naive_costs import NaiveCosts, domain_of
 from naive_records import Chunk, Sequence, Step
 
 SOURCE = {"vllm": "vllm", "sglang": "sglang", "tensorrt-llm": "trtllm"}
@@ -364,8 +365,33 @@ def test_tables_are_as_long_as_the_longest_step(requests: int, lanes: int, longe
 
 @pytest.mark.parametrize(("gpu", "group"), [("l40s", 8), ("l40s", 2), ("h200-sxm", 4), ("a100-sxm", 8)])
 def test_tokens_whose_way_nobody_timed_travel_to_their_experts_and_back(gpu: str, group: int) -> None:
-    cluster, op = Cluster(load_gpu(gpu), 8), Collective("dispatch", "all_to_all", 8.0 * 7168, group, route=(7168, 8, 256))
+    cluster, op = Cluster(load_gpu(gpu), 8), Collective("dispatch", "all_to_all", 8.0 * 7168, group, route=(7168, 8, 256, 0))
     tokens = np.array([1.0, 64.0, 1000.0])
     told = Pricer(load_bank(cluster.gpu, "vllm"), cluster).dense(op, tokens, True).seconds
-    there = ring("all_to_all", np.ceil(tokens / group) * op.bytes_per_token, group, cluster.link(group, 1))
-    assert told == pytest.approx(2.0 * there, rel=1e-12)
+    copies = np.ceil(tokens / group) * 8 * (1 - 1 / group)  # of every rank's tokens, one for each expert elsewhere
+    assert told == pytest.approx(2 * 30e-6 + copies * 7168 * 3 / (0.6 * cluster.link(2).bandwidth), rel=1e-12)
+
+
+@pytest.mark.parametrize("captured", [True, False])
+@pytest.mark.parametrize("gpu", ["h100-sxm", "gb200", "mi300x"])
+def test_an_exchange_grows_with_the_ranks_to_a_plateau(gpu: str, captured: bool) -> None:
+    found = []
+    for ranks in (24, 48, 72, 144, 288):  # none of which was timed
+        cluster = Cluster(load_gpu(gpu), 8, ranks // 8)
+        op = Collective("dispatch", "all_to_all", 8.0 * 7168, ranks, route=(7168, 8, 256, 4))
+        found.append(float(Pricer(load_bank(cluster.gpu, "sglang"), cluster).dense(op, np.array([256.0 * ranks]), captured).seconds[0]))
+    across = 256 * 7168 * 3 * 8 / (0.85 * cluster.gpu.nic.bandwidth)
+    assert all(a <= b * 1.0001 for a, b in pairwise(found)) and found[-1] < across + 201e-6
+    assert gpu == "gb200" or found[-1] < 1.1 * found[-2]  # there the rack is the domain, and the last step doubles the racks
+
+
+def test_no_more_domains_than_the_kept_groups_are_sent_a_token_of_a_prompt() -> None:
+    cluster = Cluster(load_gpu("h100-sxm"), 8, 18)
+    price = Pricer(load_bank(cluster.gpu, "sglang"), cluster).dense
+
+    def sent(kept: int, captured: bool) -> float:
+        return float(
+            price(Collective("x", "all_to_all", 1.0, 144, route=(7168, 8, 256, kept)), np.array([144.0 * 4096]), captured).seconds[0]
+        )
+
+    assert sent(4, False) < 0.7 * sent(0, False) and sent(4, True) == sent(0, True) and sent(0, False) < sent(0, True)

@@ -1,8 +1,11 @@
 """Collectives, and the dispatch of tokens to experts: measured curves within a node, a formula elsewhere (floor 3).
 
 `nbytes` is what `ring` says.  Curves are linear in bytes or tokens, held below the smallest message, at the rate of the largest above.
-Dispatch and combine (DeepEP): tables hold 8 ranks a node, 1 to 8 nodes; a route that was not timed is scaled by its bytes.  Ignored:
-uneven load of the ranks.
+Dispatch and combine (DeepEP): tables hold 8 ranks a node, 1 to 8 nodes; a route that was not timed is scaled by its bytes.  For any other
+number of ranks `exchange` takes, both ways together,
+    seconds = 2 · fixed + max(bytes that leave the domain / (85 % of the network), bytes inside / (60 % of the link))
+with 3 bytes a number (8 bit out, 16 bit back).  Decode steps send a copy for every expert; prompts one to every domain that a token needs
+and there one to every rank.  Ignored: uneven load of the ranks.
 """
 
 from __future__ import annotations
@@ -16,12 +19,16 @@ from apexsim.cost.bank import ENGINES, Bank
 from apexsim.cost.kernels import Table
 from apexsim.cost.ring import MOVES, Wire, collective_formula, lent
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, Work, labelled, transfer, worst
-from apexsim.cost.shapes import Route, volume
+from apexsim.cost.shapes import COPY_BYTES, Route, met, volume
 from apexsim.cost.surface import Kind, Match, Surface, in_proportion
 from apexsim.errors import InputError
 
 RANKS = 8  # of one node in the tables of dispatch
 HOP = 2.0**24  # bytes: activations and residual of a thousand tokens
+# Of a dispatch or a combine: decodes on 16 to 48 GPUs of a rack (DeepSeek-R1, truth of 150 configurations), prompts inside a node (DeepEP's
+# normal kernels on 8 GPUs take 80 to 90 µs both ways), prompts across nodes (four published layouts of DeepSeek-V3).
+EXCHANGE_DECODE, EXCHANGE_PROMPT, EXCHANGE_ACROSS = 30e-6, 45e-6, 100e-6
+NETWORK_SHARE, DOMAIN_SHARE = 0.85, 0.6  # of the network's and of the scale-up link's peak that large exchanges reach
 UNIT = Peaks({"bf16": 1.0}, 1.0)  # of a curve's ideal, which is its size
 
 
@@ -39,6 +46,15 @@ class Way(NamedTuple):
 
 
 USUAL = Way()
+
+
+class Reach(NamedTuple):
+    """Where the ranks of an exchange lie: how many, in how many domains of a scale-up link, that link, and what joins the domains."""
+
+    ranks: int
+    domains: int
+    inside: Wire
+    across: Wire
 
 
 class Curve(NamedTuple):
@@ -62,7 +78,7 @@ def surface_of(table: Table, peaks: Peaks = UNIT) -> Surface:
 def routes_of(table: Table, peaks: Peaks = UNIT) -> Surface:
     """Measured times of dispatch and combine over (route, tokens of a rank)."""
     del peaks
-    return Surface(table, UNIT, Kind(("tokens",), _size, shape=Route._make, beyond=in_proportion))
+    return Surface(table, UNIT, Kind(("tokens",), _size, shape=lambda row: Route(*row), beyond=in_proportion))
 
 
 def _row(surface: Surface, gpus: int) -> int:
@@ -160,7 +176,7 @@ def dispatch(bank: Bank, tokens: ArrayLike, route: Route, gpus: int, nodes: int,
     home = next((home for home in bank.homes if home.native and key in home.tables.keys("dispatch")), None)
     if gpus != RANKS * nodes or home is None:
         return None
-    surface = bank.surface(home, "dispatch", key, routes_of)
+    surface, route = bank.surface(home, "dispatch", key, routes_of), route._replace(kept=0)
     sizes = np.log([volume(near, gpus) for near in surface.shapes])
     row = int(np.abs(sizes - np.log(volume(route, gpus))).argmin())
     priced, near = surface.price(Match((row,)), route, tokens), surface.shapes[row]
@@ -169,3 +185,14 @@ def dispatch(bank: Bank, tokens: ArrayLike, route: Route, gpus: int, nodes: int,
             seconds = transfer(priced.seconds, surface.launch, np.ones(1), np.asarray(ratio))
             priced = Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
     return priced
+
+
+def exchange(tokens: ArrayLike, route: Route, reach: Reach, low_latency: bool) -> Priced:
+    """Tokens of a rank to their experts and back, by formula (see above)."""
+    each, many = np.asarray(tokens, float) * route.hidden * COPY_BYTES, reach.domains
+    reached = min(met(route.top_k, many), float(route.kept or many))  # domains that a token of a prompt is sent to
+    away, near = (route.top_k, route.top_k) if low_latency else (reached, met(route.top_k, reach.ranks))
+    leave = each * away * (1.0 - 1.0 / many) / (NETWORK_SHARE * reach.across.bandwidth)
+    stay = each * near * (1.0 / many if low_latency else 1.0) * (1.0 - many / reach.ranks) / (DOMAIN_SHARE * reach.inside.bandwidth)
+    fixed = EXCHANGE_DECODE if low_latency else EXCHANGE_PROMPT if many == 1 else EXCHANGE_ACROSS
+    return labelled(2.0 * fixed + np.maximum(leave, stay), Provenance.ROOFLINE)

@@ -3,6 +3,11 @@
 The tables hold the slowest rank under a load that is balanced or follows a power law.  Time is linear in t between
 grid points.  A layer that was not timed takes the nearest one that was, at equal tokens per expert; the ideal times of
 both account for the rest.  Ignored there: that another E makes another imbalance.
+
+Engines time a rank either on all tokens of its group, of which it leaves out the foreign ones (`price`), or on those alone that were
+sent to it (`local`): wide expert parallelism has tables of its own for that.  Where they are missing
+    local = launch + (seconds of the whole layer on one rank - launch) / ep
+and a rank with fewer of the experts and as many tokens of its own is never slower: the least over the wider shares counts.
 """
 
 from __future__ import annotations
@@ -13,13 +18,14 @@ from numpy.typing import ArrayLike
 from apexsim.cost.bank import Bank, Found
 from apexsim.cost.grid import bridged
 from apexsim.cost.kernels import Table
-from apexsim.cost.roofline import KERNELS, Array, Kernel, Peaks, Priced, Provenance, possible, worst
+from apexsim.cost.roofline import KERNELS, LAUNCH, Array, Kernel, Peaks, Priced, Provenance, possible, worst
 from apexsim.cost.shapes import LOADS, Layer, expert_least, expert_work, pairs
 from apexsim.cost.surface import Demand, Kind, Match, Surface, held
 from apexsim.errors import InputError, nearest
 
 WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
 FEW = 8.0  # tokens an expert up to which 4- and 8-bit weights are read in no more time than 16-bit ones
+LEAST_RANKS = 4  # of the shares that a rank's own experts are held against: no table has fewer
 OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to this one's nearest layer
 # A format that was not timed -> formats whose utilisation it takes, best first; "bf16" serves every other one.
 SURROGATES = {
@@ -35,7 +41,7 @@ def _work(kernel: Kernel) -> Demand:
 
 def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one engine's grouped GEMM over (layer, load, tokens)."""
-    kernel = KERNELS[table.key[0]]
+    kernel = KERNELS[next(word for word in table.key if word in KERNELS)]
 
     def complete(seconds: Array, best: Array, along: Array) -> Array:
         return held(bridged(seconds, along), best, along)
@@ -82,6 +88,37 @@ def price(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, load: str = 
     return possible(priced, *expert_least(t, layer, row), bank.peaks, row.compute)
 
 
+def local(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, phase: str, load: str = "balanced") -> Priced:
+    """Seconds of a rank's own experts, which only gets the tokens sent to it.
+
+    tokens: of the whole layer, all ep ranks together; phase: "decode" (batches of a fixed shape) or "prefill"; load: as in `price`.
+    """
+    name, t = _format(bank, kernel), np.asarray(tokens, float)
+    wider = [layer._replace(ep=layer.ep >> i) for i in range(layer.ep.bit_length()) if layer.ep >> i >= LEAST_RANKS or i == 0]
+    each = [_local(bank, t * share.ep / layer.ep, share, name, phase, load) for share in wider]
+    best = np.argmin([priced.seconds for priced in each], axis=0)
+    seconds, label = (np.choose(best, [getattr(priced, part) for priced in each]) for part in ("seconds", "provenance"))
+    row = KERNELS[name]
+    return possible(Priced(seconds, label), *expert_least(t, layer, row), bank.peaks, row.compute)
+
+
+def _local(bank: Bank, t: Array, layer: Layer, name: str, phase: str, load: str) -> Priced:
+    found = bank.kept(("local", phase, name, layer), lambda: _find(bank, name, layer, "local", (phase,)))
+    work, compute = _work(KERNELS[name]), KERNELS[name].compute
+    if found is not None:
+        return bank.price(found._replace(match=under(found.surface, found.match, LOADS[load])), layer, (t,), work, compute)
+    whole = layer._replace(ep=1)
+    priced, launch = _price(bank, t, whole, name, load), _launch(bank, whole, name)
+    fixed = np.minimum(launch, priced.seconds)
+    return Priced(fixed + (priced.seconds - fixed) / layer.ep, worst(priced.provenance, Provenance.TRANSFERRED))
+
+
+def _launch(bank: Bank, layer: Layer, name: str) -> float:
+    """Seconds of a layer's kernels beside their work."""
+    found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
+    return found.surface.launch if found is not None else LAUNCH
+
+
 def _no_slower(priced: Priced, whole: Priced, each: Array) -> Priced:
     """Experts in few bits, no slower than in 16 bit as long as reading weights is what takes the time.
 
@@ -110,14 +147,14 @@ def _format(bank: Bank, kernel: str) -> str:
     return kernel
 
 
-def _find(bank: Bank, kernel: str, layer: Layer) -> Found | None:
-    """The nearest measured layer, in this format before others, by this engine before others."""
+def _find(bank: Bank, kernel: str, layer: Layer, family: str = "moe", head: tuple[str, ...] = ()) -> Found | None:
+    """The nearest measured layer of a family's tables, in this format before others, by this engine before others."""
     units = bank.peaks.has(KERNELS[kernel].compute)
     for home in bank.homes:
         for name in dict.fromkeys((kernel, *SURROGATES.get(kernel, ()), "bf16")):
             own = home.native and name == kernel
             if own or units or KERNELS[name].compute == "bf16":
-                near = bank.nearest(home, "moe", (name,), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE)
+                near = bank.nearest(home, family, (*head, name), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE)
                 if near is not None:
                     return Found(*near, own)
     return None

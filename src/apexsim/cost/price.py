@@ -98,6 +98,23 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
 
     Ignored: that engines do so only up to some batch (256 tokens in vLLM); beyond it the routed experts are far longer.
     """
+    priced = _sent(pricer, op, n, captured) if op.sent else _gathered(pricer, op, n)
+    if captured and op.beside:
+        own = [np.ceil(n * op.split / product.split) for product in op.beside]
+        other = np.sum([pricer.dense(g, m, captured).seconds for g, m in zip(op.beside, own, strict=True)], axis=0)
+        return Priced(np.maximum(priced.seconds, other), priced.provenance)
+    return priced
+
+
+def _sent(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
+    """Experts of the rank that is sent most."""
+    name, more = pricer.load.sent(op.experts, op.ep, captured)
+    priced = experts.local(pricer.bank, n * more, _layer(op), op.kernel, "decode" if captured else "prefill", name)
+    return Priced(rising(priced.seconds), priced.provenance)
+
+
+def _gathered(pricer: Pricer, op: Grouped, n: Array) -> Priced:
+    """Experts of a rank that is handed the tokens of all."""
     load = pricer.load
     name, more, lean = load.timed(op.top_k), load.imbalance(op.experts, op.ep), load.lean(op.experts, op.top_k)
     priced = _experts(pricer, op, n * (load.capacity or 1.0), name)
@@ -107,10 +124,6 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
     elif lean and op.ep == 1:
         uneven = rising(_experts(pricer, op, n, STEEPEST).seconds)
         seconds = seconds + lean * np.maximum(uneven - seconds, 0.0)
-    if captured and op.beside:
-        own = [np.ceil(n * op.split / product.split) for product in op.beside]
-        other = np.sum([pricer.dense(g, m, captured).seconds for g, m in zip(op.beside, own, strict=True)], axis=0)
-        seconds = np.maximum(seconds, other)
     return Priced(seconds, priced.provenance)
 
 
@@ -125,8 +138,11 @@ _SIZES = np.unique(np.concatenate([np.arange(1.0, 65.0), *np.outer(2.0 ** np.ara
 
 
 def _experts(pricer: Pricer, op: Grouped, n: Array, load: str) -> Priced:
-    layer = Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
-    return experts.price(pricer.bank, n, layer, op.kernel, load)
+    return experts.price(pricer.bank, n, _layer(op), op.kernel, load)
+
+
+def _layer(op: Grouped) -> Layer:
+    return Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
 
 
 def _scan(pricer: Pricer, op: Scan, n: Array, captured: bool) -> Priced:
@@ -164,17 +180,17 @@ def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Pri
 
 
 def _dispatch(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Priced:
-    """Tokens to their experts and back: as measured for 8 GPUs a node, else an all-to-all each way on the slowest link."""
+    """Tokens to their experts and back: as measured for 8 GPUs a node, else by formula on the links that they cross."""
     assert op.route is not None
-    nodes = max(1, op.group * op.stride // pricer.cluster.per_node)
+    cluster, route = pricer.cluster, Route(*op.route)
     tokens = np.ceil(n / op.group)
-    timed = collectives.dispatch(pricer.bank, tokens, Route(*op.route), op.group, nodes, captured)
+    nodes = max(1, op.group * op.stride // cluster.per_node)
+    timed = collectives.dispatch(pricer.bank, tokens, route, op.group, nodes, captured)
     if timed is not None:
         return timed
-    link = pricer.cluster.link(op.group, op.stride)
-    sent = tokens * op.bytes_per_token
-    both = [collective_formula("all_to_all", sent, op.group, link.bandwidth, link.latency, link.launch) for _ in range(2)]
-    return labelled(both[0] + both[1], Provenance.ROOFLINE)
+    domains = -(-op.group * op.stride // cluster.domain)
+    reach = collectives.Reach(op.group, domains, cluster.link(2) if domains < op.group else cluster.gpu.nic, cluster.gpu.nic)
+    return collectives.exchange(tokens, route, reach, captured)
 
 
 DENSE: dict[type, Callable[[Pricer, Any, Array, bool], Priced]] = {

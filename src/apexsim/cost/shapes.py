@@ -186,11 +186,17 @@ def bmm_work(tokens: Array, heads: Array, weight_bytes: float = 2.0) -> tuple[Ar
 
 
 class Route(NamedTuple):
-    """Hidden size, experts per token, experts of the layer."""
+    """Hidden size, experts per token, experts of the layer, and groups of these that a token's experts lie in (0 = any)."""
 
     hidden: int
     top_k: int
     experts: int
+    kept: int = 0
+
+
+def met(top_k: int, places: int) -> float:
+    """Mean number of `places` that hold any of a token's experts, which lie anywhere: places · (1 - (1 - 1/places)^k)."""
+    return float(places * -np.expm1(top_k * np.log1p(-1.0 / places))) if places > 1 else 1.0
 
 
 def volume(route: Route, ranks: int) -> float:

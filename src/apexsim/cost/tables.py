@@ -1,11 +1,13 @@
 """From ops to the engine's tables (floor 3).
 
     decode step:  Σ dense ops(padded n) + gap·gaps + head(s) + decode attention, outside captured graphs at least floor·launches
-    prompt step:  factor·(Σ dense ops(n) + gap·gaps) + head(s) + prompt attention + (1 + beside·r)·decode attention,
+    prompt step:  factor·(Σ dense ops(n) + gap·gaps) + exchanges(n) + head(s) + prompt attention + (1 + beside·r)·decode attention,
                   at least floor·launches, plus add·launches·r with r = min(1, prompt tokens of a lane / ramp)
     both:         plus step + sequence·s on the host, where steps are not formed ahead; head(s) holds the choice of tokens
 
 Tokens are those that one device meets: of its lane, or of all lanes where a cell gathers them; graphs are captured for a lane's tokens.
+Of two half batches (`half_batches`) HIDDEN of the shorter of computation and exchange of a layer runs beside the longer; attention over
+the context is not counted there, so that less is hidden where the exchange is the longer.
 Host terms come from the engine's row.  Every op is priced on a few hundred token counts and spread linearly onto the
 dense axis; equal layers are priced once and multiplied.
 """
@@ -26,7 +28,7 @@ from apexsim.cost.price import Pricer, quantised_apart
 from apexsim.cost.roofline import BYTE_SHARE
 from apexsim.engine.types import AHEAD, BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
-from apexsim.model.ops import ACT, Attend, Axis, Cross, Gemm, Grouped, Index, Mla, Op, Stream
+from apexsim.model.ops import ACT, Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Layer, Mla, Op, Stream
 from apexsim.plan.lower import GREEDY_BYTES, StageOps
 from apexsim.plan.plan import Plan
 
@@ -35,6 +37,7 @@ Reader = Attend | Cross | Mla | Index  # ops that grow with the context
 Readers = tuple[tuple[Reader, int], ...]  # with how often they occur
 K = TypeVar("K")
 T = TypeVar("T")
+HIDDEN = 0.5  # of the shorter of compute and exchange; four published layouts of DeepSeek-V3, leaving one out: 0.5 to 0.6
 STRIDE = 16  # tokens between two points of the prompt attention table
 # Full tiles of products: the tables hold this many rows and one more.  Graphs are captured at such sizes, and budgets end there.
 EDGES = np.concatenate([np.arange(32.0, 128.0, 16.0), np.arange(128.0, 256.0, 32.0), np.arange(256.0, 4353.0, 256.0)])
@@ -111,11 +114,11 @@ def seen_tokens(op: Op, points: Array) -> Array:
 
 
 def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int) -> tuple[Array, dict[Grouped, Array]]:
-    """Seconds [n] of all ops of a stage that grow with `axis`; routed experts apart."""
+    """Seconds [n] of all ops of a stage that grow with `axis`, without exchanges (`_travel`); routed experts apart."""
     total, routed = np.zeros_like(points), dict[Grouped, Array]()
     for ops, count in [(layer.ops, n) for layer, n in stage.layers] + [(stage.entry, 1), (stage.head, 1)]:
         for op in ops:
-            if isinstance(op, (Attend, Cross, Index)) or op.axis is not axis or not runs(op, kind):
+            if isinstance(op, (Attend, Cross, Index)) or op.axis is not axis or travels(op) or not runs(op, kind):
                 continue
             seconds = count * pricer.dense(op, seen_tokens(op, points), kind == DECODE).seconds
             if isinstance(op, Grouped):
@@ -123,6 +126,34 @@ def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int
             else:
                 total += seconds
     return total, routed
+
+
+def _travel(stage: StageOps, pricer: Pricer, points: Array, engine: EngineRow, lanes: int, kind: int) -> Array:
+    """Seconds [n] that tokens on the way to their experts and back keep a stage busy; of two half batches HIDDEN of the shorter of
+    computation and exchange runs beside the longer."""
+    total, factor = np.zeros_like(points), engine.prompt_factor if kind == PROMPT else 1.0
+    for layer, count in stage.layers:
+        sent = np.sum([pricer.dense(op, points, kind == DECODE).seconds for op in layer.ops if travels(op)], axis=0)
+        if engine.half_batches and np.any(sent):
+            sent = sent - HIDDEN * np.minimum(sent, factor * _computed(layer, pricer, points, lanes, kind))
+        total += count * sent
+    return total
+
+
+def _computed(layer: Layer, pricer: Pricer, points: Array, lanes: int, kind: int) -> Array:
+    """Seconds [n] of the ops of a layer that grow with tokens and do not travel."""
+    total = np.zeros_like(points)
+    for op in layer.ops:
+        if isinstance(op, (Attend, Cross, Index)) or op.axis is Axis.SEQUENCE or travels(op) or not runs(op, kind):
+            continue
+        n = np.ceil(points / lanes) if op.axis is Axis.LANE else points
+        total += pricer.dense(op, seen_tokens(op, n), kind == DECODE).seconds
+    return total
+
+
+def travels(op: Op) -> bool:
+    """Whether an op carries tokens to their experts and back."""
+    return isinstance(op, Collective) and op.route is not None
 
 
 def met(op: Op, n: NDArray[np.int64], at: NDArray[np.int64]) -> Array:
@@ -165,6 +196,8 @@ def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes,
         for op, each in routed.items():
             seconds += np.interp(met(op, n, at), points, each)
         table[kind] = seconds * (engine.prompt_factor if kind == PROMPT else 1.0)
+        if axis is Axis.TOTAL and axes.lanes > 1:
+            table[kind] += np.interp(at, points, _travel(stage, pricer, points, engine, axes.lanes, kind))
     table[:, 0] = 0.0
     return table
 

@@ -28,7 +28,7 @@ class Share:
     tp, ep: devices that divide the cell; axis, split: its tokens, and the replicas of it that divide these; own: parts that
     the tokens between two cells lie in (what is done to a device's own tokens, before these are gathered or sent);
     attention_tp: devices that divide the attention, and with it shared experts; kernel: part -> (GEMM kernel, bytes per
-    weight); kv: format of the KV cache.
+    weight); kv: format of the KV cache; sent: tokens travel to their experts instead of all being gathered.
     """
 
     hidden: int
@@ -40,6 +40,7 @@ class Share:
     attention_tp: int
     kernel: Callable[[str], tuple[str, float]]
     kv: str
+    sent: bool = False
 
     def gemm(self, label: str, part: str, n: int, k: int, split: int = 0, only: str = "", after: str = "norm") -> Gemm:
         """A product with the weights of a part; `split` where it is not the cell's, `after`: what wrote its input."""
@@ -212,7 +213,7 @@ class Cell(ABC):
         """Inner activations of a token on one device, held while the cell runs."""
         return 0.0
 
-    def route(self, hidden: int) -> tuple[int, int, int] | None:
+    def route(self, hidden: int) -> tuple[int, int, int, int] | None:
         """(hidden size, experts per token, experts) of a cell whose tokens go to experts."""
         return None
 

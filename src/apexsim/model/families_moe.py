@@ -27,7 +27,8 @@ def experts(c: Config, inner: int = 0, **changes: Any) -> Experts:
     inner = inner or c.count("moe_intermediate_size", *INNER)
     shared = c.count("n_shared_experts", "num_shared_experts", default=0, low=0) * inner
     bias = c.text("topk_method") == "noaux_tc" or c.flag("use_routing_bias") or c.flag("use_moe_router_bias")
-    return Experts(count, top_k, inner, **{"shared_inner": shared, "router_bias": bias, **changes})
+    kept = c.count("topk_group", default=0, low=0) if c.count("n_group", default=1, low=0) > 1 else 0
+    return Experts(count, top_k, inner, **{"shared_inner": shared, "router_bias": bias, "kept": kept, **changes})
 
 
 def is_moe(c: Config) -> list[bool]:

@@ -105,7 +105,8 @@ class Index:
 class Grouped:
     """Routed experts of one device: grouped GEMMs over the experts it holds.
 
-    beside: the shared experts, which captured steps run on a second stream: the longer of both counts, not the sum.
+    beside: the shared experts, which captured steps run on a second stream: the longer of both counts, not the sum;
+    sent: tokens travel to their experts, so that a device meets its own pairs alone.
     """
 
     label: str
@@ -121,6 +122,7 @@ class Grouped:
     axis: Axis = Axis.TOTAL
     split: int = 1
     beside: tuple[Gemm, ...] = ()
+    sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,8 @@ class Stream:
 class Collective:
     """One collective of `group` devices `stride` apart; `bytes_per_token` of the full (gathered) tensor.
 
-    route: (hidden size, experts per token, experts) where tokens travel to their experts and back in one call.
+    route: (hidden size, experts per token, experts, groups of these that a token's lie in or 0) where tokens travel to their experts and
+    back in one call.
     """
 
     label: str
@@ -161,7 +164,7 @@ class Collective:
     stride: int = 1
     axis: Axis = Axis.TOTAL
     split: int = 1
-    route: tuple[int, int, int] | None = None
+    route: tuple[int, int, int, int] | None = None
 
 
 Op = Gemm | Attend | Cross | Mla | Index | Grouped | Scan | Stream | Collective

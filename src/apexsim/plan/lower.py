@@ -61,7 +61,9 @@ class Context:
         """One device's share of a cell."""
         plan, (tp, ep), own = self.plan, cell_split(cell, self.plan), own_parts(self.plan)
         axis, split = (lane_axis(plan), 1) if cell.place == "attention" else (Axis.TOTAL, plan.ffn.dp)
-        return Share(self.hidden, tp, ep, axis, split, own, plan.attention.tp, self.kernel, plan.precision.kv)
+        split = plan.lanes if cell.place == "ffn" and plan.wide else split
+        sent = exchanges(plan, self.domain)
+        return Share(self.hidden, tp, ep, axis, split, own, plan.attention.tp, self.kernel, plan.precision.kv, sent)
 
     def kernel(self, part: str) -> tuple[str, float]:
         """(GEMM kernel, bytes per weight) that weight format, activations and GPU lead to for a part of the model."""
@@ -80,8 +82,8 @@ def own_parts(plan: Plan) -> int:
 
 def exchanges(plan: Plan, domain: int) -> bool:
     """Whether tokens travel to their experts.  Engines gather all tokens instead (vLLM's allgather_reducescatter,
-    SGLang and TensorRT-LLM without an all-to-all library) as long as a fast link joins the group."""
-    return plan.lanes > 1 and plan.ffn.ep > 1 and plan.stage_devices > domain
+    SGLang and TensorRT-LLM without an all-to-all library) as long as a fast link joins a group that is not `wide`."""
+    return plan.wide or (plan.lanes > 1 and plan.ffn.ep > 1 and plan.stage_devices > domain)
 
 
 UNPACKED = {"mxfp4": "w4a16_mxfp4", "nvfp4": "w4a16_nvfp4"}  # formats whose scales are their own, unpacked too
@@ -119,17 +121,18 @@ def _collectives(block: Block, ctx: Context) -> tuple[Collective, ...]:
     if len(block.cells) == 1:  # a mixer or an FFN alone: one reduction
         whole = plan.attention if route is None else Layout(tp=plan.ffn.devices)
         return layer_collectives(whole, whole, True, nbytes)
-    ffn = plan.ffn if route else Layout(plan.ffn.dp, plan.ffn.tp * plan.ffn.ep)
+    dense = plan.attention if plan.wide else Layout(plan.ffn.dp, plan.ffn.tp * plan.ffn.ep)
+    ffn = plan.ffn if route else dense
     sent = route if exchanges(plan, ctx.domain) else None
     feed, copies = ffn_template(plan.ffn, route is not None, sent is not None), 1.0
     if sent:
-        _, top_k, experts = sent
+        _, top_k, experts, _ = sent
         copies = expected_copies(experts, top_k, plan.ffn.ep)
     moves = layer_collectives(plan.attention, ffn, block.parallel, nbytes, feed=feed, copies=copies)
     return _routed(moves, sent) if sent else moves
 
 
-def _routed(moves: tuple[Collective, ...], route: tuple[int, int, int]) -> tuple[Collective, ...]:
+def _routed(moves: tuple[Collective, ...], route: tuple[int, int, int, int]) -> tuple[Collective, ...]:
     """Dispatch and combine joined into one call that knows its route, as libraries are measured."""
     found = [move if move.kind != "all_to_all" else replace(move, route=route) for move in moves]
     return tuple(move for i, move in enumerate(found) if move.route is None or i == found.index(move))

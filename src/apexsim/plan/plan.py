@@ -67,6 +67,9 @@ def quantised(precision: Precision, name: str) -> Precision:
     return replace(precision, weights=(), default=dtype(name, "--quant").name, tag=name.lower())
 
 
+GATHERED = 8  # GPUs up to which engines gather all tokens everywhere, where a fast link joins them: the widest groups timed so
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One way of serving a stack: `replicas` copies, each of `stages` pipeline stages of attention.devices GPUs.
@@ -99,6 +102,12 @@ class Plan:
     def lanes(self) -> int:
         """Attention lanes: independent KV caches inside one replica."""
         return self.attention.dp
+
+    @property
+    def wide(self) -> bool:
+        """Whether experts are spread over more GPUs than engines gather all tokens on: tokens travel to them, and what is dense stays with
+        the attention's lanes (DeepEP modes; SGLang's --moe-dense-tp-size 1)."""
+        return self.lanes > 1 and self.ffn.ep > 1 and self.stage_devices > GATHERED
 
     @property
     def shorthand(self) -> str:

@@ -7,7 +7,7 @@ TP n, TEP n (attention TP), DEP n (attention DP) and what lies between; inside a
 (TP8/TP2EP4).  `runnable` says which of these an engine can be told to run.
 
 Not enumerated: plans that leave GPUs idle, replicas of unequal shape, expert parallel groups smaller than a stage, and,
-as two declared bounds, expert splits of both kinds across nodes and more than LANES attention lanes.
+as a declared bound, expert splits of both kinds across nodes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from apexsim.model.cell import Cell, Place
 from apexsim.model.model import Block, Model
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan, Precision
-
-LANES = 64  # attention lanes of one replica; the largest deployments described run 144 (DeepSeek-V3 report, 3.4)
 
 
 def divisors(n: int) -> tuple[int, ...]:
@@ -70,13 +68,14 @@ def blocks(model: Model) -> tuple[Block, ...]:
 
 SPLITS: dict[Place, Callable[[Plan], tuple[int, int]]] = {
     "attention": lambda plan: (plan.attention.tp, 1),
-    "ffn": lambda plan: (plan.ffn.tp * plan.ffn.ep, 1),
+    "ffn": lambda plan: (plan.attention.tp if plan.wide else plan.ffn.tp * plan.ffn.ep, 1),
     "experts": lambda plan: (plan.ffn.tp, plan.ffn.ep),
 }
 
 
 def cell_split(cell: Cell, plan: Plan) -> tuple[int, int]:
-    """(tp, ep) that divide a cell; a dense FFN beside expert parallel ones is divided over the whole group."""
+    """(tp, ep) that divide a cell; a dense FFN beside expert parallel ones is divided over the whole group, or in a wide plan as the
+    attention is."""
     return SPLITS[cell.place](plan)
 
 
@@ -102,10 +101,6 @@ def _splits(*places: Place) -> Callable[[Plan, Scene], str | None]:
     return why
 
 
-def _lanes(plan: Plan, scene: Scene) -> str | None:
-    return f"attention DP{plan.lanes} has more than {LANES} lanes" if plan.lanes > LANES else None
-
-
 def _mixed(plan: Plan, scene: Scene) -> str | None:
     both = plan.ffn.ep > 1 and plan.ffn.tp > 1
     if both and plan.stage_devices > scene.cluster.per_node:
@@ -121,7 +116,6 @@ def _alone(plan: Plan, scene: Scene) -> str | None:
 RULES = (
     Rule("a MIG slice serves alone", _alone),
     Rule("cell replicas are coprime", _coprime),
-    Rule("no more lanes than the bound", _lanes),
     Rule("experts split both ways stay in a node", _mixed),
     Rule("a layer for every stage", _stages),
     Rule("attention divides", _splits("attention")),

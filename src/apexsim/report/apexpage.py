@@ -98,7 +98,7 @@ def _schedule(part: Part, ranked: Assessed, wanted: Wanted) -> dict[str, Any]:
 
 
 BUILD_RULES = (
-    "cell replicas are coprime", "no more lanes than the bound", "experts split both ways stay in a node",
+    "cell replicas are coprime", "experts split both ways stay in a node",
     "a layer for every stage", "attention divides", "feed-forward divides",
 )  # fmt: skip
 NOTES = (

@@ -126,7 +126,6 @@ REPEATS = "cell replicas are coprime"
 # rule -> what it turns away, of one and of several layouts
 PLAIN = {
     REPEATS: ("repeats another layout", "repeat other layouts"),
-    "no more lanes than the bound": ("has more attention lanes than are looked at", "have more attention lanes than are looked at"),
     "experts split both ways stay in a node": ("splits experts both ways across nodes", "split experts both ways across nodes"),
     "a layer for every stage": ("has more stages than layers", "have more stages than layers"),
     "a MIG slice serves alone": ("joins MIG slices", "join MIG slices"),

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
-from apexsim.model.cells.ffn import AT, DOWN, GATE, UP, fused, products, streams
-from apexsim.model.ops import Axis, Gemm, Grouped, Op
+from apexsim.model.cells.ffn import AT, DOWN, GATE, UP, fused, products
+from apexsim.model.ops import ACT, Axis, Gemm, Grouped, Op, Stream
 
 SHARED = Kernels(2, 3, 3)
 EXPERTS_AT = {  # family -> the path of routed experts, where it is not the usual one
@@ -38,6 +38,7 @@ class Experts(Cell):
     capacity: float = 0.0  # 0 = no capacity factor
     latent: int = 0  # routed experts work in this width between two projections; 0 = hidden
     extra: int = 0
+    kept: int = 0  # groups of experts that a token's may lie in; 0 = any
 
     def widths(self, hidden: int, tp: int) -> tuple[int, int]:
         """Outer and inner width of one expert on one device."""
@@ -96,9 +97,9 @@ class Experts(Cell):
         ops: list[Op] = [
             Gemm("router", self.experts, share.hidden, "bf16", 2.0, Axis.TOTAL, share.own),
             Grouped("experts", width, self.inner, self.experts, self.top_k, share.tp, share.ep, self.gated, kernel, size,
-                    Axis.TOTAL, share.split, beside=tuple(shared)),
+                    Axis.TOTAL, share.split, tuple(shared), share.sent),
             *shared,
-            *streams(share, 4.0 * share.hidden, self.top_k * 2 * width / share.ep),
+            Stream("elementwise", ACT * 4.0 * share.hidden, Axis.TOTAL, share.own),  # pairs: in the experts' times
         ]  # fmt: skip
         if self.latent:
             pairs = ((self.latent, share.hidden), (share.hidden, self.latent))
@@ -118,8 +119,8 @@ class Experts(Cell):
         """Columns of the experts that a token passes through."""
         return (self.top_k * self.inner + self.shared_inner) / (tp * ep)
 
-    def route(self, hidden: int) -> tuple[int, int, int] | None:
-        return hidden, self.top_k, self.experts
+    def route(self, hidden: int) -> tuple[int, int, int, int] | None:
+        return hidden, self.top_k, self.experts, self.kept
 
     def words(self, tp: int, ep: int) -> str:
         columns = f", {portion(tp, self.inner)} columns of each" if tp > 1 else ""
