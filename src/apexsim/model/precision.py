@@ -48,7 +48,7 @@ def formats(outer: Config, inner: Config, model: Model) -> Formats:
     """The formats that a configuration states, else those that its name does."""
     row = outer.sub("quantization_config") or inner.sub("quantization_config") or outer.sub("compression_config")
     if row is None or not row.data:
-        return _from_name(outer.name, model)
+        return formats_from_name(outer.name, model)
     scheme = scheme_of(row)
     if scheme.unread:
         return Formats(unread=f"{row.where}: {scheme.unread} is not known", unread_kv=_unknown(row, scheme))
@@ -104,7 +104,8 @@ def format_in_name(name: str) -> str:
     return "fp8_block" if found == "fp8" and BLOCK_FP8.match(name.lower()) else found
 
 
-def _from_name(name: str, model: Model) -> Formats:
+def formats_from_name(name: str, model: Model) -> Formats:
+    """The formats that a checkpoint's name states, by the usual recipe of each."""
     found = format_in_name(name)
     if not found:
         return Formats()

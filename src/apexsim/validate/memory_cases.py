@@ -26,6 +26,8 @@ from apexsim.plan.pool import kv_pool, token_line
 from apexsim.plan.space import routed
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
+from apexsim.validate.cases import labels_of
+from apexsim.validate.facts import suspect
 from apexsim.validate.rows import WIDEST, Answered, Row, Skipped, flag, model_named, number, whole
 
 KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
@@ -154,9 +156,9 @@ def _add(metrics: dict[str, Any], name: str, measured: float, predicted: float) 
 
 def memory_row(row: Row, where: Path) -> Answered | Skipped:
     """A start-up log's row, answered."""
-    labels = {"engine": row["engine"], "gpu": row["gpu"], "model": row["config"], "quant": row.get("quant") or "-"}
+    labels = labels_of(row, row["engine"], row["gpu"], quant=row.get("quant") or "-", suspect=suspect(row))
     if not row["config"]:
-        return Skipped(row["id"], "the row names no bundled model", labels)
+        return Skipped(row["id"], "the row names no model that is known", labels)
     it = server(row)
     metrics: dict[str, Any] = {}
     weights = max(stage_weights(it.model, it.plan, s, it.engine) for s in stages_of(it.model, it.plan.stages))
