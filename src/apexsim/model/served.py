@@ -40,7 +40,8 @@ STANDS_FOR: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 SAME = {"fp8-block": "fp8_block", "fp8_blockwise": "fp8_block", "nvfp4/fp4": "nvfp4", "w4a16": "int4", "gptq": "int4", "mxfp4/fp4": "mxfp4"}
 FEWER = 1.5  # times: bits of scales and unquantised layers make no other format
-MADE = ("fp8", "fp4", "nvfp4", "mxfp4")  # labels of which a vendor's checkpoints follow one recipe
+FOUR_BIT = ("fp4", "nvfp4", "mxfp4")
+MADE = ("fp8", *FOUR_BIT)  # labels of which a vendor's checkpoints follow one recipe
 VENDORS = {"NVIDIA": ("nvidia", "NVFP4"), "AMD": ("amd", "MXFP4")}  # of a GPU: owner of its checkpoints, and their 4-bit format
 
 
@@ -53,10 +54,10 @@ class Served:
 
 
 @lru_cache(maxsize=512)
-def served(config: str, label: str, vendor: str = "NVIDIA") -> Served:
+def served(config: str, label: str, vendor: str = "NVIDIA", maker: str = "") -> Served:
     """The model of a configuration as a run with this precision label served it; raises InputError where nothing tells.
 
-    vendor: of the GPU, since 4-bit floating point checkpoints are made for one.
+    vendor: of the GPU, since 4-bit floating point checkpoints are made for one; maker: owner of the checkpoints, where it is known.
     """
     model, word = _named(config), _word(label)
     if not word:
@@ -68,12 +69,20 @@ def served(config: str, label: str, vendor: str = "NVIDIA") -> Served:
     formats = STANDS_FOR[word][vendor != "NVIDIA"]
     if _carries(model, formats):
         return Served(model)
-    alike = next((name for name in _alike(config) if _carries(_named(name), formats)), "")
+    others = (name for name in _alike(config) if maker in ("", _owner(name)))
+    alike = next((name for name in others if _carries(_named(name), formats)), "")
     if alike:
         return Served(_as(model, _named(alike)))
     if _narrower(model, formats):
         return Served(model, f"{label} taken as {_spelled(model)}, all that its own checkpoint has")
-    return _made(model, config, word, formats, vendor)
+    return _made(model, config, word, formats, (maker,) if maker else _makers(config, word, vendor))
+
+
+def _makers(config: str, word: str, vendor: str) -> tuple[str, ...]:
+    """Who makes checkpoints of a model in a format, first choice first."""
+    if word in FOUR_BIT:
+        return (VENDORS.get(vendor, VENDORS["NVIDIA"])[0],)
+    return tuple(dict.fromkeys((_owner(config), "nvidia"))) if word in MADE else (_owner(config),)
 
 
 def _word(label: str) -> str:
@@ -90,8 +99,15 @@ def _plain(fmt: str) -> str:
     return fmt.partition("~")[0]
 
 
+def _main(model: Model) -> str:
+    """The format of most of a checkpoint's quantised weights; "" where all are in 16 bit."""
+    counted, stated = model_parameters(model), dict(model.weight_dtypes)
+    there = [part for part in _parts(model) if part in stated]
+    return _plain(stated[max(there, key=lambda part: counted[part])]) if there else ""
+
+
 def _carries(model: Model, formats: tuple[str, ...]) -> bool:
-    return any(_plain(fmt) in formats for _, fmt in model.weight_dtypes)
+    return _main(model) in formats
 
 
 def _narrower(model: Model, formats: tuple[str, ...]) -> bool:
@@ -115,10 +131,9 @@ def _parts(model: Model) -> tuple[str, ...]:
 
 
 def _as(model: Model, other: Model) -> Model:
-    """The model in another one's formats; parts that the other has not take the format of most of its parts."""
+    """The model in another one's formats; parts that the other has not take the format of most of its weights."""
     stated, there = dict(other.weight_dtypes), _parts(other)
-    usual = Counter(stated[part] for part in there if part in stated).most_common(1)
-    chosen = {part: stated.get(part, "") if part in there else _plain(usual[0][0]) if usual else "" for part in _parts(model)}
+    chosen = {part: stated.get(part, "") if part in there else _main(other) for part in _parts(model)}
     return _in(model, {part: fmt for part, fmt in chosen.items() if fmt}, other.kv_dtype)
 
 
@@ -145,31 +160,24 @@ def _published(maker: str, formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(stem for stem in model_names() if _owner(stem) == maker and _carries(_named(stem), formats))
 
 
-def _made(model: Model, config: str, word: str, formats: tuple[str, ...], vendor: str) -> Served:
-    """The formats of the maker's checkpoints of other models."""
-    name, four_bit = VENDORS.get(vendor, VENDORS["NVIDIA"])
-    wide = "fp8" in formats or "fp8_block" in formats
-    makers = dict.fromkeys((_owner(config), "nvidia") if wide else (name,) if "fp4" in word else (_owner(config),))
+def _made(model: Model, config: str, word: str, formats: tuple[str, ...], makers: tuple[str, ...]) -> Served:
+    """The formats of the makers' checkpoints of other models, else as the last of them names and makes them."""
+    none = f"no {word} checkpoint of {core(config)} is known"
     for maker in makers:
-        near = [stem for stem in _published(maker, formats) if _line(stem) == _line(config)]
+        published = _published(maker, formats)
+        near = [stem for stem in published if _line(stem) == _line(config)]
         if near:
             closest = max(near, key=lambda stem: (_named(stem).family == model.family, _likeness(stem, config), stem))
-            return Served(_as(model, _named(closest)), f"no {word} checkpoint of {core(config)} is known: formats as in {closest}")
-        if _published(maker, formats) and maker == _owner(config):
-            usual = Counter(_usual(stem) for stem in _published(maker, formats)).most_common(1)[0][0]
-            told = f"no {word} checkpoint of {core(config)} is known: {usual}, as in {maker}'s others"
-            return Served(_in(model, dict.fromkeys(_parts(model), usual), ""), told)
+            return Served(_as(model, _named(closest)), f"{none}: formats as in {closest}")
+        if published and maker == _owner(config):
+            usual = Counter(_main(_named(stem)) for stem in published).most_common(1)[0][0]
+            return Served(_in(model, dict.fromkeys(_parts(model), usual), ""), f"{none}: {usual}, as in {maker}'s others")
     if word not in MADE:
         raise InputError(f"the number formats of {config} in {word} are not known: no such checkpoint of it or its maker", "")
-    spelled = "FP8" if wide else {"nvfp4": "NVFP4", "mxfp4": "MXFP4"}.get(word, four_bit)
-    found = formats_from_name(f"{'nvidia' if wide else name}/{core(config)}-{spelled}", model)
-    told = f"no {word} checkpoint of {core(config)} is known: {spelled} as {'nvidia' if wide else name} makes it"
-    return Served(_in(model, dict(found.weights), found.kv), told)
-
-
-def _usual(stem: str) -> str:
-    """The format of most of a checkpoint's parts."""
-    return Counter(_plain(fmt) for _, fmt in _named(stem).weight_dtypes).most_common(1)[0][0]
+    spelled = word.upper() if word != "fp4" else next((name for owner, name in VENDORS.values() if owner == makers[-1]), "NVFP4")
+    found = formats_from_name(f"{makers[-1]}/{core(config)}-{spelled}", model)
+    parts = {part: fmt for part, fmt in found.weights if part in _parts(model)}
+    return Served(_in(model, parts, found.kv), f"{none}: {spelled} as {makers[-1]} makes it")
 
 
 def _likeness(a: str, b: str) -> float:

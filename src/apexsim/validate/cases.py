@@ -19,7 +19,7 @@ from apexsim.model.parts import routed
 from apexsim.model.served import served
 from apexsim.plan.choose import precision_of
 from apexsim.plan.plan import Layout, Plan, Precision
-from apexsim.validate.facts import cache_of, spelled
+from apexsim.validate.facts import cache_of, maker_of, spelled
 from apexsim.validate.rows import WIDEST, Row, number, whole
 from apexsim.workload.trace import Workload
 
@@ -63,7 +63,7 @@ def formats(row: Row, config: str, label: str, gpu: Gpu, cache: str = "") -> tup
 
     cache: the KV cache that the row states; else it is what is known of such rows, else the checkpoint's.
     """
-    found = served(config, label, gpu.vendor)
+    found = served(config, label, gpu.vendor, maker_of(row))
     stated = cache.strip().lower()
     wanted = None if stated in ("", "auto", "none") else stated
     precision = precision_of(found.model, None, None, wanted or (None if stated else cache_of(row) or None))

@@ -64,6 +64,11 @@ def cache_of(row: Row) -> str:
     return next((fact["kv"] for fact in reversed(tuple(known("cache", row)))), "")
 
 
+def maker_of(row: Row) -> str:
+    """Who made the checkpoint that a row served; "" where nothing is known."""
+    return next((fact["maker"] for fact in known("checkpoint", row)), "")
+
+
 def network(row: Row) -> str | None:
     """The network of a run across nodes; None where nothing is known."""
     return next((fact["nic"] for fact in known("network", row)), None)
