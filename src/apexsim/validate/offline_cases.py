@@ -18,7 +18,7 @@ from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, formats, labels_of
 from apexsim.validate.facts import suspect
-from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
+from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
 from apexsim.workload.trace import Workload
 
 OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
@@ -27,6 +27,7 @@ CAPTURED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192) 
 
 def offline(row: Row, where: Path) -> Case | Skipped:
     """One row of maximum offline throughput."""
+    row = Cells({"mode": "offline", **row})  # what is known of such runs holds for files without the column too
     stages = max(1, whole(row, "pp", 1, most=WIDEST))
     labels = labels_of(row, "trtllm", row["gpu"], layout="PP" if stages > 1 else "TP", suspect=suspect(row))
     if not row["config"]:

@@ -17,6 +17,7 @@ from apexsim.validate.cases import Case, engine_for, formats, labels_of, measure
 from apexsim.validate.facts import network, spelled, suspect
 from apexsim.validate.rows import MOST, WIDEST, Cells, Row, Skipped, flag, number, whole
 from apexsim.workload.stream import read_trace
+from apexsim.workload.synth import spread_lengths
 from apexsim.workload.trace import Workload
 
 NAMELESS = "the row names no model that is known"
@@ -98,7 +99,10 @@ def _request_run(name: str, members: list[Row]) -> Case | Skipped:
 
 RATED = {"itl_mean_ms": "itl_ms_mean", "out_tok_s_per_gpu": "out_tok_s"}  # TTFT holds the client's own time
 ACROSS = {"ttft_mean_ms": "ttft_ms", "tpot_mean_ms": "tpot_ms", "req_s": "req_s"}
-NO_ENGINE, NO_LENGTHS = "engine not stated: vLLM", "only mean lengths are known: all requests have them"
+NO_ENGINE = "engine not stated: vLLM"
+CHAT = 0.9  # standard deviation over mean of the answers of LMSYS requests (validation/open_loop_requests/llama_lmsys_*)
+DRAWN = f"only mean lengths are known: drawn about them as chats are (standard deviation {CHAT} of the mean)"
+LONGEST = 2048  # tokens: longer ones are left out of ShareGPT by vLLM's benchmark
 NIGHTLY = "0.8.0"  # vLLM, by the note of the rows
 
 
@@ -127,7 +131,7 @@ def rated(row: Row, where: Path) -> Case | Skipped:
 
 
 def across(row: Row, where: Path) -> Case | Skipped:
-    """Pipeline stages across nodes, at a Poisson rate; lengths by their means."""
+    """Pipeline stages across nodes, at a Poisson rate."""
     labels = labels_of(row, "vllm", row["gpu"], layout=f"TP{spelled(row, 'tp')}PP{spelled(row, 'pp')}", suspect=suspect(row))
     found = measured(row, ACROSS)
     if not found:
@@ -137,10 +141,11 @@ def across(row: Row, where: Path) -> Case | Skipped:
     width, count = Layout(tp=whole(row, "tp", 1, 1, WIDEST)), whole(row, "requests", 1, 1)
     plan = Plan(1, whole(row, "pp", 1, 1, WIDEST), width, width, precision)
     rate = math.inf if spelled(row, "request_rate") == "inf" else number(row, "request_rate")
-    isl, osl = (whole(row, key, 1, 1) for key in ("prompt_mean", "output_mean"))
-    work = Workload(row["id"], _arrivals(rate, count), np.full(count, isl), np.full(count, osl))
+    rng = np.random.default_rng(SEED)
+    isl, osl = (spread_lengths(whole(row, key, 1, 1), CHAT, count, rng, longest=LONGEST) for key in ("prompt_mean", "output_mean"))
+    work = Workload(row["id"], _arrivals(rate, count), isl, osl)
     rules, _ = rules_of("vllm", NIGHTLY)
     engine = engine_for(rules, {}, gpu, work.longest)
     cluster = with_links(Cluster(gpu, plan.devices // nodes, nodes), nic=network(row))
     return Case(row["id"], model, cluster, engine, plan, work, work.longest, found, labels,
-                notes=(NO_LENGTHS, f"version not stated: rules of {rules.label}", *assumed))  # fmt: skip
+                notes=(DRAWN, f"version not stated: rules of {rules.label}", *assumed))  # fmt: skip

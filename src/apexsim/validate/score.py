@@ -71,6 +71,17 @@ def by_metric(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {name: score(pairs) for name, pairs in found.items() if any(p["measured"] > 0 for p in pairs) or name in YES_OR_NO}
 
 
+def within(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """metric -> level [%] -> share of rows whose measured value lies in the interval that was stated for it."""
+    held: dict[str, dict[str, list[bool]]] = {}
+    for row in rows:
+        for name, bar in row.get("interval", {}).items():
+            value = row["metrics"][name]["measured"]
+            for level, (low, high) in bar.items():
+                held.setdefault(name, {}).setdefault(level, []).append(low <= value <= high)
+    return {name: {level: sum(hits) / len(hits) for level, hits in bar.items()} for name, bar in sorted(held.items())}
+
+
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Coverage and scores: of the rows to judge by in all and by each label, of those that stand apart by what sets them apart."""
     ok = [r for r in rows if r["status"] == "ok"]
@@ -85,5 +96,6 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for row in rows:
         if row["status"] != "ok":
             reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-    return {"rows": len(rows), "predicted": len(ok), "apart": len(ok) - len(judged), "coverage": len(ok) / len(rows) if rows else 0.0,
-            "skipped": reasons, "metrics": by_metric(judged), "by": groups}  # fmt: skip
+    share = len(ok) / len(rows) if rows else 0.0
+    return {"rows": len(rows), "predicted": len(ok), "apart": len(ok) - len(judged), "coverage": share,
+            "skipped": reasons, "metrics": by_metric(judged), "within": within(judged), "by": groups}  # fmt: skip

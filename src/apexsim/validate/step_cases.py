@@ -151,7 +151,7 @@ def scheduler_step(row: Row, where: Path) -> Steps | Skipped:
     chunk = -(-tokens // prompts) if prompts else 0
     if max(mean, chunk) > LONGEST or decodes + prompts > MOST_STEPS:
         return Skipped(row["id"], f"beyond {MOST_STEPS} sequences or {LONGEST:,} tokens", labels)
-    batch = Batch(decodes, mean, prompts if tokens else 0, chunk, max(0, round(mean) - chunk))
+    batch = Batch(decodes, mean, prompts, chunk, max(0, round(mean) - chunk)) if tokens else Batch(decodes, mean)
     return Steps(row["id"], machine, batch, "step_ms", number(row, "period_us") / 1e3, labels, notes=(STEP_NOTE, *machine.notes))
 
 
