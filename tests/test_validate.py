@@ -45,12 +45,13 @@ BENCH = {"config": "gpt-oss-20b MXFP4, vLLM 0.22.0, 1xH200 (x), TP1, max-num-bat
          "backend": "vllm", "num_prompts": "8", "max_concurrency": "4", "mean_ttft_ms": "40", "median_ttft_ms": "35", "mean_e2el_ms": "300",
          "label": "l", "set": "results_exp"}  # fmt: skip
 QUEUED = {"model": "llama-3.1-8b-instruct", "kind": "output", "run": "_1", "max_num_seqs": "8", "engine": "vllm_0.8.5.sif",
-          "num_prompts": "16", "total_input_tokens": "1600", "total_output_tokens": "320", "mean_ttft_ms": "50", "mean_tpot_ms": "9"}  # fmt: skip
+          "num_prompts": "16", "total_input_tokens": "1600", "total_output_tokens": "320", "mean_ttft_ms": "50",
+          "mean_tpot_ms": "9"}  # fmt: skip
 RATED = {"gpu": "a10", "model": "phi-4-mini-instruct", "strategy": "poisson@4.00", "n": "20", "duration_s": "8", "itl_ms_mean": "20",
          "prompt_tokens_mean": "100", "output_tokens_mean": "20"}  # fmt: skip
 ACROSS = {"id": "p", "config": "meta-llama--Llama-3.3-70B-Instruct", "gpu": "a100_pcie_80gb", "tp": "2", "pp": "2", "nodes": "2",
-          "link": "ethernet", "requests": "8", "prompt_mean": "64", "output_mean": "8", "request_rate": "inf", "req_s": "3", "ttft_ms": "300",
-          "tpot_ms": "60"}  # fmt: skip
+          "link": "ethernet", "requests": "8", "prompt_mean": "64", "output_mean": "8", "request_rate": "inf", "req_s": "3",
+          "ttft_ms": "300", "tpot_ms": "60"}  # fmt: skip
 FILES = {"closed loop": CLOSED, "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
          "serving benchmark": BENCH, "queued at once": QUEUED, "rated open loop": RATED, "pipeline across nodes": ACROSS}  # fmt: skip
 

@@ -101,6 +101,12 @@ def test_a_cache_without_a_word_is_the_checkpoints(stated: str, kv: str) -> None
     assert case(**row, launch_kv_dtype=stated).plan.precision.kv == kv
 
 
+@pytest.mark.parametrize(("name", "kv"), [("nvidia/Llama-3.1-8B-NVFP4", "fp8"), ("unsloth/Llama-3.1-8B-NVFP4", "fp8"),
+                                          ("RedHatAI/Llama-3.1-8B-NVFP4", ""), ("meta-llama/Llama-3.1-8B", "")])  # fmt: skip
+def test_only_modelopts_nvfp4_checkpoints_state_an_fp8_cache(name: str, kv: str) -> None:
+    assert load_model(name).kv_dtype == kv
+
+
 @pytest.mark.parametrize(("date", "plan"), [("2025-11-02", "TEP2"), ("2025-12-15", "TP2")])
 def test_gpt_oss_ran_expert_parallel_whatever_rows_of_2025_11_say(date: str, plan: str) -> None:
     assert case(measured_date=date).plan.shorthand == plan

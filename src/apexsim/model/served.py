@@ -42,6 +42,7 @@ SAME = {"fp8-block": "fp8_block", "fp8_blockwise": "fp8_block", "nvfp4/fp4": "nv
 FEWER = 1.5  # times: bits of scales and unquantised layers make no other format
 FOUR_BIT = ("fp4", "nvfp4", "mxfp4")
 MADE = ("fp8", *FOUR_BIT)  # labels of which a vendor's checkpoints follow one recipe
+METHODS = {"fp8_block": "FP8-block", "awq": "AWQ", "w8a8": "W8A8", "w4a8": "W4A8"}  # labels that are a recipe of their own
 VENDORS = {"NVIDIA": ("nvidia", "NVFP4"), "AMD": ("amd", "MXFP4")}  # of a GPU: owner of its checkpoints, and their 4-bit format
 
 
@@ -172,12 +173,13 @@ def _made(model: Model, config: str, word: str, formats: tuple[str, ...], makers
         if published and maker == _owner(config):
             usual = Counter(_main(_named(stem)) for stem in published).most_common(1)[0][0]
             return Served(_in(model, dict.fromkeys(_parts(model), usual), ""), f"{none}: {usual}, as in {maker}'s others")
-    if word not in MADE:
+    if word not in MADE and word not in METHODS:
         raise InputError(f"the number formats of {config} in {word} are not known: no such checkpoint of it or its maker", "")
-    spelled = word.upper() if word != "fp4" else next((name for owner, name in VENDORS.values() if owner == makers[-1]), "NVFP4")
+    four_bit = next((name for owner, name in VENDORS.values() if owner == makers[-1]), "NVFP4")
+    spelled = METHODS.get(word) or (four_bit if word == "fp4" else word.upper())
     found = formats_from_name(f"{makers[-1]}/{core(config)}-{spelled}", model)
     parts = {part: fmt for part, fmt in found.weights if part in _parts(model)}
-    return Served(_in(model, parts, found.kv), f"{none}: {spelled} as {makers[-1]} makes it")
+    return Served(_in(model, parts, found.kv), f"{none}: {spelled} as " + (f"{makers[-1]} makes it" if word in MADE else "usual"))
 
 
 def _likeness(a: str, b: str) -> float:

@@ -69,7 +69,7 @@ def _kind(columns: str, read: Reader, metrics: str) -> Kind:
 
 TIMES = "ttft_mean_ms ttft_median_ms tpot_mean_ms tpot_median_ms e2e_mean_ms e2e_median_ms"
 KINDS: dict[str, Kind] = {
-    "closed loop": _kind("id backend system concurrency attn_tp ttft_mean_ms", _each(closed_loop), TIMES),
+    "closed loop": _kind("id backend system concurrency attn_tp len_dist", _each(closed_loop), TIMES),
     "open loop": _kind("id engine requests_file ttft_mean_s itl_mean_s", _each(open_loop), "ttft_mean_ms itl_mean_ms e2e_mean_ms"),
     "request level": _kind("hw request_id arrival_s isl osl ttft_s", request_level, TIMES),
     "offline throughput": _kind("id config isl osl num_requests out_tok_s_per_gpu pp tp", _each(offline), "out_tok_s_per_gpu"),
