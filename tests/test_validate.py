@@ -190,3 +190,8 @@ def test_files_of_no_kind_name_the_columns_that_there_are(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="no known kind") as told:
         read_rows(written(tmp_path / "rows.csv", {"a": "1"}))
     assert "period_us" in str(told.value.hint) or "period_us" in told.value.line()
+
+
+def test_the_page_lists_every_kind_and_metric() -> None:
+    page = (Path(__file__).parent.parent / "docs/validation.md").read_text(encoding="utf-8")
+    assert [name for name in KINDS if f"| {name} |" not in page] == []
