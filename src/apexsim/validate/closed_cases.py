@@ -72,7 +72,10 @@ def _captured(most: int) -> tuple[int, ...]:
 
 
 def _launched(row: Row, lanes: int) -> dict[str, Any]:
-    """Engine settings that were in force: columns `launch_*` and, where defaults were resolved, `eff_*`; then what is known beside."""
+    """Engine settings that were in force: columns `launch_*` and, where defaults were resolved, `eff_*`; then what is known beside.
+
+    `launch_decode_steps` changes nothing: SGLang took the loop of several decode steps out in November 2024.
+    """
     fraction, backend = number(row, "launch_gpu_mem_frac"), row["backend"]
     found: dict[str, Any] = {
         "max_num_batched_tokens": whole(row, "launch_chunked_prefill_size") or whole(row, "eff_token_budget") or None,
@@ -82,8 +85,7 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
     if backend == "vllm" and row.get("launch_async_sched") == "True":
         found["lag"] = AHEAD
     if backend == "sglang":
-        # both say how many decode steps go by before the queue is looked at again
-        found["poll_interval"] = whole(row, "launch_sched_recv_interval") or whole(row, "launch_decode_steps") or None
+        found["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
         found["prefill_limit"] = whole(row, "launch_max_prefill_tokens") or None
     if backend in ("sglang", "trtllm"):
         found["pad"] = _captured(whole(row, "launch_cudagraph")) or None
