@@ -109,7 +109,8 @@ Examples:
 """
 VALIDATE_HELP = """Replay measured systems and report the errors of the predictions.
 
-Takes files with the columns of closed-loop, open-loop or per-request measurements; docs/fidelity.md describes them.
+Takes files of closed loops, open loops, single requests, steps, offline throughput, energy and start-up memory, known by their columns:
+docs/validation.md lists them.
 
 Examples:
 

@@ -29,6 +29,9 @@ IN_NAME = (  # words of a checkpoint's name -> format; the first row whose words
     ("5bit", "int5"), ("w4", "int4"), ("w8", "int8"),
 )  # fmt: skip
 CACHE = re.compile(r"fp8-kv\b|kv-?fp8")  # names of checkpoints that state the format of the cache too
+# Whose NVFP4 checkpoints are made by ModelOpt, which states FP8 keys and values (no owner: NVIDIA's); llm-compressor leaves them alone.
+# Start-up logs: unsloth's Qwen3.8 holds twice what 16 bit gives, RedHatAI's Gemma 4 and Qwen3.6 and poolside's Laguna hold just that.
+MODELOPT = re.compile(r"(nvidia|unsloth)/|[^/]*$")
 FOUR_BIT = ("nvfp4", "mxfp4")  # ModelOpt's and OpenAI's recipes leave the attention of expert models in 16 bit
 BLOCK_FP8 = re.compile(r"^(qwen/qwen3|deepseek-ai/|xiaomimimo/|zai-org/glm-5|minimaxai/)")  # owners whose "-FP8" is block-wise
 
@@ -48,7 +51,7 @@ def formats(outer: Config, inner: Config, model: Model) -> Formats:
     """The formats that a configuration states, else those that its name does."""
     row = outer.sub("quantization_config") or inner.sub("quantization_config") or outer.sub("compression_config")
     if row is None or not row.data:
-        return _from_name(outer.name, model)
+        return formats_from_name(outer.name, model)
     scheme = scheme_of(row)
     if scheme.unread:
         return Formats(unread=f"{row.where}: {scheme.unread} is not known", unread_kv=_unknown(row, scheme))
@@ -104,14 +107,17 @@ def format_in_name(name: str) -> str:
     return "fp8_block" if found == "fp8" and BLOCK_FP8.match(name.lower()) else found
 
 
-def _from_name(name: str, model: Model) -> Formats:
+def formats_from_name(name: str, model: Model) -> Formats:
+    """The formats that a checkpoint's name states, by the usual recipe of each."""
     found = format_in_name(name)
     if not found:
         return Formats()
     experts = bool(model_parameters(model).get("experts"))
     parts = [p for p in LINEAR if p != "attention"] if experts and found in FOUR_BIT else LINEAR
     note = f"number format {found} taken from the checkpoint's name, the config does not state it"
-    return Formats(tuple((p, found) for p in sorted(parts)), "fp8" if found == "nvfp4" or CACHE.search(name.lower()) else "", (note,))
+    own = name.replace("--", "/", 1).lower()
+    cache = CACHE.search(own) or (found == "nvfp4" and MODELOPT.match(own))
+    return Formats(tuple((p, found) for p in sorted(parts)), "fp8" if cache else "", (note,))
 
 
 def refuse(unread: str, option: str) -> None:

@@ -411,12 +411,18 @@ _RECORD = obj("a file of measured runs", {
     "format": const("apexsim.validation/1"), "kind": text("kind of file"), "file": text("its name"),
     "summary": obj("scores", {
         "rows": count("rows"), "predicted": count("rows that could be"), "coverage": num("their share"),
+        "apart": count("predicted rows that are suspect or of another harness: in no score but those by what sets them apart"),
+        "within": by_name(by_name(num("share of rows"), "by level [%]"), "measured values inside of the stated intervals, by metric"),
         "skipped": by_name(count("rows"), "the others, by reason"), "metrics": by_name(ref("scores"), "by metric"),
         "by": by_name(by_name(by_name(ref("scores"), "by metric"), "by value"), "by label, value and metric"),
     }),
     "rows": many(obj("a row", {
         "id": text("its id"), "status": text("ok or skipped"), "reason": text("why skipped, or a note"),
-        "metrics": by_name(obj("a metric", {"measured": num("measured"), "predicted": num("predicted")}), "by metric"),
+        "suspect": text("why the measurement is known to be off; empty = it is not"),
+        "metrics": by_name(obj("a metric", {"measured": num("measured"), "predicted": num("predicted"),
+                                            "error": num("predicted / measured − 1", True)}), "by metric"),
+        "interval": by_name(by_name(many(num("low, high"), "the interval"), "by probability [%]: 68, 80, 95"),
+                            "where the measured value is expected, by metric"),
         "labels": by_name({}, "what it is grouped by"), "provenance": text("of its kernel times"),
     }, optional=("provenance",)), "every row"),
 })  # fmt: skip

@@ -68,7 +68,7 @@ def assess(setting: Setting, goal: Goal, plan: Plan) -> Assessed | Rejected:
     metrics = _metrics(setting, goal.slos, found)
     course = series(found.outcome, setting.workload, POINTS, blocks=found.room.blocks * plan.lanes)
     spent = _account(setting, found, found.outcome, metrics)
-    limits = goal.limits(metrics, partial(doubt_of, setting=setting, spent=spent))
+    limits = goal.limits(metrics, partial(doubt_of, system=setting, spent=spent))
     key, value = goal.key(metrics, limits, plan.shorthand), goal.objective.value(metrics)
     return Assessed(
         plan, found.room, found.stages, _light(found.outcome, setting.workload), course, metrics, spent, limits, key, value, why

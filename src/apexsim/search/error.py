@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 from apexsim.cost.account import Account
 from apexsim.cost.power import power_spread
-from apexsim.doubt import SIGMA, Doubt
+from apexsim.doubt import SIGMA, Doubt, intervals
+from apexsim.engines import EngineRow
 from apexsim.gpu import Gpu
+from apexsim.hardware import Cluster
 from apexsim.model.model import Model
-from apexsim.search.setting import Setting
 
 KIND = {
     "ttft": "ttft",
@@ -33,9 +35,29 @@ KIND = {
     "energy": "e2e",
     "wall-energy": "e2e",
 }
+MEASURED = {  # first word of a measured metric's name -> what it is an instance of
+    "ttft": "ttft", "tpot": "tpot", "itl": "itl", "step": "tpot", "e2e": "e2e", "out": "throughput", "req": "throughput",
+    "tok": "throughput", "power": "power", "j": "energy",
+}  # fmt: skip
 OF_POWER = ("energy", "wall-energy")
 LENDER = "NVIDIA"  # vendor of the GPUs whose tables are lent
 NEWS = {"model": "models", "gpu": "gpus", "release": "releases"}  # what may be new -> where what was seen is listed
+
+
+class System(Protocol):
+    """What is served, on what, by what: of a question or of a measured run."""
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+
+    @property
+    def cluster(self) -> Cluster:
+        """The GPUs."""
+
+    @property
+    def engine(self) -> EngineRow:
+        """The engine's row."""
 
 
 @cache
@@ -49,29 +71,41 @@ def signature(model: Model) -> str:
     return f"{model.family} {sum(len(stack.layers) for stack in model.stacks)}x{model.hidden}"
 
 
-def news(setting: Setting) -> tuple[str, ...]:
+def news(system: System) -> tuple[str, ...]:
     """What about a question no fit has seen: "model", "gpu", "release"; all of them for an engine without measured runs."""
-    seen = certainty()["seen"].get(setting.engine.server.name)
+    seen = certainty()["seen"].get(system.engine.server.name)
     if seen is None:
         return tuple(NEWS)
-    of = {"model": signature(setting.model), "gpu": setting.cluster.gpu.name, "release": setting.engine.spoken}
+    of = {"model": signature(system.model), "gpu": system.cluster.gpu.name, "release": system.engine.spoken}
     return tuple(what for what, where in NEWS.items() if of[what] not in seen[where])
 
 
-def doubt_of(name: str, setting: Setting, spent: Account) -> Doubt:
+def doubt_of(name: str, system: System, spent: Account) -> Doubt:
+    """How far a prediction of a metric or objective may be off, by what its time was spent on (`doubt_by`)."""
+    return doubt_by(name, system, dict(spent.provenance))
+
+
+def doubt_by(name: str, system: System, shares: Mapping[str, float]) -> Doubt:
     """How far a prediction of a metric or objective may be off; wider where something is new and where kernels were not measured.
 
-    The offset of kernels that were borrowed or come from a roofline counts by their share of the time."""
+    shares: of the time by provenance; the offset of kernels that were borrowed or come from a roofline counts by theirs."""
     if name == "power":
         return Doubt(0.0, power_spread()[0] / SIGMA)
-    kind, gpu = KIND.get(name, "e2e"), setting.cluster.gpu
-    row, new = _row(setting.engine.server.name, kind), news(setting)
+    kind, gpu = KIND.get(name, "e2e"), system.cluster.gpu
+    row, new = _row(system.engine.server.name, kind), news(system)
     squares = row["known"] ** 2 + sum(max(0.0, row[what] ** 2 - row["known"] ** 2) for what in new)
     squares += certainty()["added"]["unseen"][kind] ** 2 if new else 0.0
-    shares = dict(spent.provenance)
     guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
     far = certainty()["added"]["foreign" if _foreign(gpu) else "transferred"][kind]
     return Doubt(math.sqrt(squares), row["rest"]).wider(far * guessed, _power(name)[0] / SIGMA)
+
+
+def interval(metric: str, value: float, system: System, shares: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Where the measured value lies with a probability of 68, 80 and 95 %.
+
+    metric: as `validate` names it ("ttft_mean_ms"); {} for those without a recorded spread, and where nothing is predicted."""
+    name = MEASURED.get(metric.partition("_")[0], "")
+    return intervals(value, doubt_by(name, system, shares)) if name and value > 0.0 else {}
 
 
 def _foreign(gpu: Gpu) -> bool:
@@ -88,9 +122,9 @@ def _row(engine: str, kind: str) -> dict[str, float]:
     return {what: max(row[what] for row in rows) for what in rows[0]}
 
 
-def error_of(name: str, setting: Setting, spent: Account) -> float:
+def error_of(name: str, system: System, spent: Account) -> float:
     """The error bar of a prediction: half the 68 % interval, relative."""
-    return doubt_of(name, setting, spent).half
+    return doubt_of(name, system, spent).half
 
 
 def comparison_error(name: str) -> float:

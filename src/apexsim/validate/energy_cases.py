@@ -18,15 +18,16 @@ from apexsim.cost.power import PowerLaw, gpu_watts
 from apexsim.cost.roofline import Peaks
 from apexsim.cost.work import Demand, done
 from apexsim.engine.types import FULL
-from apexsim.engines import server_named
+from apexsim.engines import EngineRow, server_named
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Model
 from apexsim.model.parts import routed
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Layout, Plan
-from apexsim.validate.cases import Case, _engine, served_precision
-from apexsim.validate.rows import WIDEST, Row, Skipped, model_named, number, whole
+from apexsim.validate.cases import Case, engine_for, formats, labels_of, rules_of
+from apexsim.validate.facts import suspect
+from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -34,10 +35,9 @@ PROMPT = {"gpqa": 250, "lm-arena-chat": 200, "sourcegraph-fim": 800}  # tokens, 
 BENCHMARK = "random "  # beginning of tasks of the serving benchmark: "random 8192/1024"
 # Servers of the leaderboard sample as the model's generation_config says, with top-k and top-p but for these, which state neither.
 UNSORTED = ("gpt-oss", "Nemotron")
+LEADERBOARD = "0.11.1"  # vLLM of ML.ENERGY v3
 WAVES = 6  # times that each slot of a saturated server is refilled
 GIANTS = ("235B", "480B")  # whose FP8 rows draw more than any law says: a class of its own
-# Number formats: the family whose checkpoints are made alike.
-ALIKE = {"glm5": "dsr1", "minimaxm2.5": "minimax", "minimaxm3": "minimax", "qwen3.5": "qwen3.5"}
 UNRELIABLE = "power derived and UNRELIABLE"  # words of a row's quality: only its J per token is measured
 
 
@@ -53,6 +53,7 @@ class Run:
     load: int  # sequences at a time
     prompt: float
     output: float
+    assumed: tuple[str, ...] = ()
 
     @property
     def steady(self) -> bool:
@@ -76,19 +77,18 @@ def quality(row: Row) -> str:
 
 def understand(row: Row, prompt_scale: float = 1.0) -> Run | Skipped:
     """A row as a run, or why it cannot be predicted.  `prompt_scale` multiplies assumed prompt lengths."""
-    labels = {"engine": row["engine"], "gpu": row["gpu"], "model": row["config"], "quality": quality(row), "task": row["task"]}
+    labels = labels_of(row, row["engine"], row["gpu"], quality=quality(row), task=row["task"], suspect=suspect(row))
     if reason := _obstacle(row):
         return Skipped(row["id"], reason, labels)
-    model, gpu = model_named(row["config"]), load_gpu(row["gpu"])
-    family = next((v for k, v in ALIKE.items() if row["model"].startswith(k)), "qwen3")
-    label = {"bfloat16": "bf16"}.get(row["precision"], row["precision"])
+    gpu = load_gpu(row["gpu"])
+    model, precision, assumed = formats(row, row["config"], row["precision"], gpu)
     gpus, dp, ep = whole(row, "gpus", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST)), max(1, whole(row, "ep", 1, most=WIDEST))
     ffn = Layout(1, gpus // ep, ep) if routed(model) else Layout(1, gpus)
-    plan = Plan(1, 1, Layout(dp, gpus // dp), ffn, served_precision(family, label, ""))
+    plan = Plan(1, 1, Layout(dp, gpus // dp), ffn, precision)
     prompt = number(row, "isl_mean")
     if math.isnan(prompt):
         prompt = PROMPT[row["task"]] * prompt_scale
-    return Run(row, labels, model, gpu, plan, whole(row, "load"), prompt, number(row, "osl_mean"))
+    return Run(row, labels, model, gpu, plan, whole(row, "load"), prompt, number(row, "osl_mean"), assumed)
 
 
 def _obstacle(row: Row) -> str:
@@ -98,7 +98,7 @@ def _obstacle(row: Row) -> str:
         (row["quality_class"].endswith("spec"), "speculative decoding with unknown acceptance"),
         ("weak" in row["quality_class"], "measured too weakly to judge by"),
         ((row.get("spec") or "none") != "none", "speculative decoding is not modelled"),
-        (not row["config"], "the row names no bundled model"),
+        (not row["config"], "the row names no model that is known"),
         (not server_named(row["engine"]), f"no rules for the engine {row['engine']}"),
         (math.isnan(number(row, "load")) or math.isnan(number(row, "osl_mean")), "settings and lengths are not recorded"),
         (math.isnan(number(row, "isl_mean")) and row["task"] not in PROMPT, "the prompt length is not recorded"),
@@ -166,11 +166,10 @@ def case_of(run: Run, sort: int = -1) -> Case:
     """The run as a case; `sort` [bytes per vocabulary entry and sequence], -1: as the engine is known to."""
     row = run.row
     cluster, work = Cluster(run.gpu, run.plan.devices), _saturated(run) if run.steady else _benchmark(run)
-    engine = _engine(row["engine"], "0.11.1" if run.steady else "", {}, cluster, work.longest)
+    rules, note = rules_of(row["engine"], LEADERBOARD if run.steady else "")
+    engine = engine_for(rules, {}, run.gpu, work.longest)
     if run.steady:
-        sampling = "greedy" if any(name in row["model"] for name in UNSORTED) else "top-p"
-        engine = replace(engine, max_num_seqs=-(-run.load // run.plan.lanes), tokenise_s=0.0, request_s=0.0, sampling=sampling,
-                         logit_sort_bytes=engine.logit_sort_bytes if sort < 0 else sort)  # fmt: skip
+        engine = replace(leaderboard(engine, row["model"], sort), max_num_seqs=-(-run.load // run.plan.lanes))
     measured = {"power_w_per_gpu": number(row, "power_w_per_gpu"), "j_per_out_token": number(row, "J_per_out_token"),
                 "out_tok_s_per_gpu": number(row, "out_tok_s_per_gpu")}  # fmt: skip
     known: dict[str, dict[str, float]] = {}
@@ -179,7 +178,15 @@ def case_of(run: Run, sort: int = -1) -> Case:
     elif measured["out_tok_s_per_gpu"] > 0:
         known["power_w_per_gpu_throughput_given"] = {"measured": measured["power_w_per_gpu"], "predicted": given_watts(run)}
     measured = {name: value for name, value in measured.items() if value > 0}
-    return Case(row["id"], run.model, cluster, engine, run.plan, work, work.longest, measured, run.labels, known=known)
+    return Case(row["id"], run.model, cluster, engine, run.plan, work, work.longest, measured, run.labels,
+                notes=run.assumed + note, known=known)  # fmt: skip
+
+
+def leaderboard(engine: EngineRow, model: str, sort: int = -1) -> EngineRow:
+    """The engine as the leaderboard drives it: token ids sent, sampling as the model asks; sort [bytes] as in `case_of`."""
+    sampling = "greedy" if any(name in model for name in UNSORTED) else "top-p"
+    moved = engine.logit_sort_bytes if sort < 0 else sort
+    return replace(engine, tokenise_s=0.0, request_s=0.0, sampling=sampling, logit_sort_bytes=moved)
 
 
 def _saturated(run: Run) -> Workload:

@@ -15,17 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.validate.replay import run
-from apexsim.validate.score import YES_OR_NO, score
+from apexsim.validate.score import YES_OR_NO, counts, score
 from apexsim.validate.words import render
 
 FILES = ("open_loop.csv", "request_level.csv", "closed_loop.csv", "start_up.csv", "energy.csv", "offline.csv")
 SLACK = 0.005
-APART = {"suspect": ("",), "origin": ("", "inferencex"), "quality": ("", "primary")}  # label -> classes that count; others stand apart
-
-
-def counts(row: dict[str, Any]) -> bool:
-    """Whether a replayed row is one to judge by."""
-    return row["status"] == "ok" and all((row["labels"].get(label) or "") in usual for label, usual in APART.items())
 
 
 def key_figures(record: dict[str, Any]) -> dict[str, float]:

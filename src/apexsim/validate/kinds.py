@@ -1,45 +1,95 @@
-"""Files of measured systems: the kinds, each known by its columns, and their readers (floor 5)."""
+"""Files of measured systems: one row of `KINDS` for each kind, which its columns give away (floor 5)."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from apexsim.errors import InputError
 from apexsim.files import lines
-from apexsim.validate.cases import Case, closed_loop, open_loop, request_level
+from apexsim.validate.cases import Case
+from apexsim.validate.closed_cases import closed_loop, described
 from apexsim.validate.energy_cases import energy_row
 from apexsim.validate.memory_cases import memory_row
 from apexsim.validate.offline_cases import offline
+from apexsim.validate.open_cases import across, open_loop, rated, request_level
 from apexsim.validate.rows import Answered, Cells, Row, Skipped
+from apexsim.validate.step_cases import Steps, batch_gap, cold_prompt, queued, scheduler_step, wide
 
-Reader = Callable[[list[Row], Path], Iterator[Case | Answered | Skipped]]
+Asked = Case | Steps | Answered | Skipped
+Reader = Callable[[list[Row], Path], Iterator[Asked]]
 
 
-def _each(reader: Callable[[Row, Path], Case | Answered | Skipped]) -> Reader:
-    def read(rows: list[Row], where: Path) -> Iterator[Case | Answered | Skipped]:
-        for row in rows:
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of file: what its columns are called, how its rows are read, the metrics that they may measure."""
+
+    columns: frozenset[str]
+    read: Reader
+    metrics: tuple[str, ...]
+
+
+def _told(row: Row, id: str, error: InputError) -> Skipped:
+    labels = {"engine": row.get("backend") or row.get("engine") or "", "gpu": row.get("system") or row.get("gpu") or "",
+              "model": row.get("config") or row.get("model") or ""}  # fmt: skip
+    return Skipped(id, error.line(), labels)
+
+
+def _each(reader: Callable[[Row, Path], Asked]) -> Reader:
+    """Row by row; one that cannot be read says why and spoils no other."""
+
+    def read(rows: list[Row], where: Path) -> Iterator[Asked]:
+        for at, row in enumerate(rows):
             try:
                 yield reader(row, where)
-            except (InputError, KeyError) as error:
-                told = error.line() if isinstance(error, InputError) else f"the row has no '{error.args[0]}'"
-                yield Skipped(row["id"], told, {"engine": row.get("backend", row.get("engine", "")), "gpu": "", "model": ""})
+            except InputError as error:
+                yield _told(row, row.get("id") or str(at), error)
 
     return read
 
 
-KINDS: dict[str, tuple[frozenset[str], Reader]] = {
-    "closed loop": (frozenset({"id", "backend", "system", "concurrency", "attn_tp", "ttft_mean_ms"}), _each(closed_loop)),
-    "open loop": (frozenset({"id", "engine", "requests_file", "ttft_mean_s", "itl_mean_s"}), _each(open_loop)),
-    "request level": (frozenset({"hw", "request_id", "arrival_s", "isl", "osl", "ttft_s"}), request_level),
-    "offline throughput": (frozenset({"id", "config", "isl", "osl", "num_requests", "out_tok_s_per_gpu", "pp", "tp"}), _each(offline)),
-    "energy": (
-        frozenset({"id", "quality_class", "gpu", "config", "load", "osl_mean", "power_w_per_gpu", "J_per_out_token"}),
-        _each(energy_row),
-    ),
-    "start-up memory": (frozenset({"id", "engine", "gpu_known", "weights_gib", "kv_tokens", "kv_gib", "outcome"}), _each(memory_row)),
-}
+def _counted(reader: Callable[[Row, int, Path], Asked]) -> Reader:
+    """Row by row, where rows have no id but their number."""
+
+    def read(rows: list[Row], where: Path) -> Iterator[Asked]:
+        for at, row in enumerate(rows):
+            try:
+                yield reader(row, at, where)
+            except InputError as error:
+                yield _told(row, str(at), error)
+
+    return read
+
+
+def _kind(columns: str, read: Reader, metrics: str) -> Kind:
+    return Kind(frozenset(columns.split()), read, tuple(metrics.split()))
+
+
+TIMES = "ttft_mean_ms ttft_median_ms tpot_mean_ms tpot_median_ms e2e_mean_ms e2e_median_ms"
+KINDS: dict[str, Kind] = {
+    "closed loop": _kind("id backend system concurrency attn_tp len_dist", _each(closed_loop), TIMES),
+    "open loop": _kind("id engine requests_file ttft_mean_s itl_mean_s", _each(open_loop), "ttft_mean_ms itl_mean_ms e2e_mean_ms"),
+    "request level": _kind("hw request_id arrival_s isl osl ttft_s", request_level, TIMES),
+    "offline throughput": _kind("id config isl osl num_requests out_tok_s_per_gpu pp tp", _each(offline), "out_tok_s_per_gpu"),
+    "energy": _kind("id quality_class gpu config load osl_mean power_w_per_gpu J_per_out_token", _each(energy_row),
+                    "power_w_per_gpu j_per_out_token out_tok_s_per_gpu power_w_per_gpu_throughput_given"),
+    "start-up memory": _kind("id engine gpu_known weights_gib kv_tokens kv_gib outcome", _each(memory_row),
+                             "weights_gib kv_tokens kv_tokens_given_kv_gib kv_gib kv_in_interval fits"),
+    "scheduler steps": _kind("id config gpu engine tp batch_decode_tokens batch_prefill_tokens period_us", _each(scheduler_step),
+                             "step_ms"),
+    "cold prompts": _kind("id config gpu tp engine prompt_tokens ttft_ms", _each(cold_prompt), "ttft_ms"),
+    "wide expert parallelism": _kind("id config gpu phase ep prompt_tokens batch_per_gpu tok_s_per_node", _each(wide), "tok_s_per_node"),
+    "gaps at a batch": _kind("model task gpu_model avg_batch_size median_itl_ms weight_precision", _counted(batch_gap), "itl_median_ms"),
+    "serving benchmark": _kind("config backend num_prompts max_concurrency mean_ttft_ms mean_e2el_ms", _counted(described), TIMES),
+    "queued at once": _kind("model kind run max_num_seqs num_prompts total_input_tokens mean_ttft_ms engine", _counted(queued),
+                            "ttft_mean_ms ttft_median_ms tpot_mean_ms tpot_median_ms"),
+    "rated open loop": _kind("gpu model strategy n duration_s itl_ms_mean prompt_tokens_mean", _each(rated),
+                             "itl_mean_ms out_tok_s_per_gpu"),
+    "pipeline across nodes": _kind("id config gpu tp pp nodes link request_rate ttft_ms tpot_ms", _each(across),
+                                   "ttft_mean_ms tpot_mean_ms req_s"),
+}  # fmt: skip
 
 
 def _cells(path: str | Path) -> Iterator[Row]:
@@ -62,14 +112,14 @@ def read_rows(path: str | Path, kind: str = "") -> tuple[str, list[Row]]:
     if not rows:
         raise InputError("holds no rows", str(path), "give a file of measured runs")
     wanted = {kind: KINDS[kind]} if kind else KINDS
-    for name, (needed, _) in wanted.items():
-        if needed <= set(rows[0]):
+    for name, known in wanted.items():
+        if known.columns <= set(rows[0]):
             return name, rows
-    columns = "; ".join(f"{name}: {', '.join(sorted(needed))}" for name, (needed, _) in wanted.items())
+    columns = "; ".join(f"{name}: {', '.join(sorted(known.columns))}" for name, known in wanted.items())
     raise InputError("has the columns of no known kind", str(path), f"expected one of {columns}")
 
 
-def read_cases(path: str | Path) -> tuple[str, list[Case | Answered | Skipped]]:
+def read_cases(path: str | Path) -> tuple[str, list[Asked]]:
     """(kind, cases) of a file; raises InputError when it cannot be read or no kind has its columns."""
     kind, rows = read_rows(path)
-    return kind, list(KINDS[kind][1](rows, Path(path)))
+    return kind, list(KINDS[kind].read(rows, Path(path)))

@@ -19,13 +19,15 @@ from apexsim.errors import InputError, Rejected
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Model
-from apexsim.model.precision import LINEAR, format_in_name
+from apexsim.model.precision import LINEAR, format_in_name, formats_from_name
 from apexsim.plan.memory import Room, room, size
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.plan.pool import kv_pool, token_line
 from apexsim.plan.space import routed
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
+from apexsim.validate.cases import labels_of
+from apexsim.validate.facts import suspect
 from apexsim.validate.rows import WIDEST, Answered, Row, Skipped, flag, model_named, number, whole
 
 KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
@@ -67,6 +69,14 @@ def formats_of(row: Row, model: Model) -> tuple[tuple[str, str], ...]:
     given = (row.get("quant") or "").strip()
     wanted = QUANT.get(given) or (dict.fromkeys(LINEAR, named) if named else None)
     return model.weight_dtypes if wanted is None else tuple(sorted(wanted.items()))
+
+
+def cache_of(row: Row, model: Model) -> str:
+    """Number format of the KV cache: the row's, else that of the checkpoint that its id names."""
+    stated = (row.get("kv_dtype") or "").strip()
+    if stated not in ("", "auto"):
+        return "fp8" if stated.startswith("fp8") else "bf16"
+    return formats_from_name(row["model_id"], model).kv or "bf16"
 
 
 def gpu_of(row: Row) -> Gpu | None:
@@ -119,8 +129,7 @@ def server(row: Row) -> Server:
     model, gpu = model_named(row["config"]), gpu_of(row)
     if any(word in row["model_id"].lower() for word in HEADLESS):
         model = replace(model, has_head=False)
-    cache = (row.get("kv_dtype") or "").strip()
-    precision = Precision(formats_of(row, model), "bf16", "auto", "fp8" if cache.startswith("fp8") else "bf16")
+    precision = Precision(formats_of(row, model), "bf16", "auto", cache_of(row, model))
     length = whole(row, "max_model_len") or model.max_length
     unknown = gpu is None
     gpu = gpu or load_gpu("h100-sxm")
@@ -154,9 +163,9 @@ def _add(metrics: dict[str, Any], name: str, measured: float, predicted: float) 
 
 def memory_row(row: Row, where: Path) -> Answered | Skipped:
     """A start-up log's row, answered."""
-    labels = {"engine": row["engine"], "gpu": row["gpu"], "model": row["config"], "quant": row.get("quant") or "-"}
+    labels = labels_of(row, row["engine"], row["gpu"], quant=row.get("quant") or "-", suspect=suspect(row))
     if not row["config"]:
-        return Skipped(row["id"], "the row names no bundled model", labels)
+        return Skipped(row["id"], "the row names no model that is known", labels)
     it = server(row)
     metrics: dict[str, Any] = {}
     weights = max(stage_weights(it.model, it.plan, s, it.engine) for s in stages_of(it.model, it.plan.stages))

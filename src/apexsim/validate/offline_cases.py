@@ -3,8 +3,7 @@
 The rows state no engine settings, so the engine's defaults for offline runs are assumed and said: as many sequences as the cache
 holds up to OFFLINE_SEQS per lane, and the largest default budget.  Lengths are constant by construction of the measurement.
 Where a row of a model with experts names no expert parallel size, it is that of its tensor parallel one with attention data
-parallel, and gpt-oss keeps a 16-bit cache on Hopper: so the commands say that are published with these figures (NVIDIA/TensorRT-LLM,
-perf-overview.md at 00f37686 and 03e27c7d).
+parallel: so the commands say that are published with these figures (NVIDIA/TensorRT-LLM, perf-overview.md at 00f37686 and 03e27c7d).
 """
 
 from __future__ import annotations
@@ -17,28 +16,26 @@ from apexsim.engines import load_engine, override, settled
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan
-from apexsim.validate.cases import Case, served_precision
-from apexsim.validate.rows import WIDEST, Row, Skipped, model_named, number, whole
+from apexsim.validate.cases import Case, formats, labels_of
+from apexsim.validate.facts import suspect
+from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
 from apexsim.workload.trace import Workload
 
 OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
 CAPTURED = (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)  # batches of CUDA graphs that the guide's options name
-# The longest common prefix of a row's config that names a family of number formats.
-FAMILY = {"meta-llama--Meta-Llama": "llama", "openai--gpt-oss": "gptoss", "deepseek": "dsr1"}
 
 
 def offline(row: Row, where: Path) -> Case | Skipped:
     """One row of maximum offline throughput."""
+    row = Cells({"mode": "offline", **row})  # what is known of such runs holds for files without the column too
     stages = max(1, whole(row, "pp", 1, most=WIDEST))
-    labels = {"engine": "trtllm", "gpu": row["gpu"], "model": row["config"], "layout": "PP" if stages > 1 else "TP"}
+    labels = labels_of(row, "trtllm", row["gpu"], layout="PP" if stages > 1 else "TP", suspect=suspect(row))
     if not row["config"]:
-        return Skipped(row["id"], "the row names no bundled model", labels)
-    model, gpu = model_named(row["config"]), load_gpu(row["gpu"])
+        return Skipped(row["id"], "the row names no model that is known", labels)
+    gpu = load_gpu(row["gpu"])
+    model, precision, assumed = formats(row, row["config"], row["precision"], gpu)
     attention, ffn = layouts(row, routed(model))
-    family = next((f for prefix, f in FAMILY.items() if row["config"].startswith(prefix)), "modelopt")
-    label = "fp4" if family == "gptoss" else row["precision"].lower()  # gpt-oss has MXFP4 experts whatever the label says
-    kv = "bf16" if family == "gptoss" and gpu.arch == "hopper" else "fp8"
-    plan = Plan(1, stages, attention, ffn, served_precision(family, label, kv))
+    plan = Plan(1, stages, attention, ffn, precision)
     if plan.devices != whole(row, "gpus", plan.devices):
         plan = Plan(whole(row, "gpus") // plan.devices, stages, attention, ffn, plan.precision)
     cluster = Cluster(gpu, plan.devices)
@@ -48,7 +45,7 @@ def offline(row: Row, where: Path) -> Case | Skipped:
     engine = override(load_engine("tensorrt-llm"), max_num_seqs=OFFLINE_SEQS, max_num_batched_tokens=budget, tokenise_s=0.0, pad=CAPTURED)
     engine = settled(engine, gpu.memory_bytes, gpu.name, isl + osl)
     measured = {"out_tok_s_per_gpu": number(row, "out_tok_s_per_gpu")}
-    return Case(row["id"], model, cluster, engine, plan, work, isl + osl, measured, labels)
+    return Case(row["id"], model, cluster, engine, plan, work, isl + osl, measured, labels, notes=assumed)
 
 
 def layouts(row: Row, mixture: bool) -> tuple[Layout, Layout]:

@@ -1,23 +1,34 @@
-"""Replay measured systems and score the predictions (floor 5)."""
+"""Replay measured systems and score the predictions (floor 5).
+
+What a row asks for decides how it is predicted (`PREDICT`): a run is simulated, a step is priced, some rows are answered as they are
+read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from apexsim.cost.account import account
 from apexsim.cost.price import Pricer, pricer_for
+from apexsim.engine.types import Costs
 from apexsim.errors import Rejected
 from apexsim.metrics import Times
 from apexsim.search.assess import energy_of
+from apexsim.search.error import System, interval
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting
 from apexsim.validate.cases import Case
-from apexsim.validate.kinds import read_cases
+from apexsim.validate.kinds import Asked, read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
+from apexsim.validate.step_cases import Machine, Steps, costs_of, step_seconds
 
 FORMAT = "apexsim.validation/1"
 
@@ -27,14 +38,22 @@ class Bench:
 
     def __init__(self) -> None:
         self.pricers: dict[tuple[Any, ...], Pricer] = {}
+        self.priced: dict[int, tuple[Machine, Costs]] = {}  # by the machine's identity
 
-    def pricer(self, case: Case) -> Pricer:
+    def pricer(self, case: Case | Machine) -> Pricer:
         """The pricer of a case."""
         server, fused = case.engine.server.name, case.engine.fuses(case.cluster.gpu.arch)
-        key = (case.cluster.gpu.name, server, case.cluster.per_node, case.cluster.nodes, case.custom_all_reduce, fused)
+        custom = case.custom_all_reduce if isinstance(case, Case) else True
+        key = (case.cluster.gpu.name, server, case.cluster.per_node, case.cluster.nodes, custom, fused)
         if key not in self.pricers:
-            self.pricers[key] = pricer_for(case.engine, case.cluster, custom_all_reduce=case.custom_all_reduce)
+            self.pricers[key] = pricer_for(case.engine, case.cluster, custom_all_reduce=custom)
         return self.pricers[key]
+
+    def costs(self, machine: Machine) -> Costs:
+        """The tables of a machine, made once for all of its steps."""
+        if id(machine) not in self.priced:
+            self.priced[id(machine)] = machine, costs_of(machine, self.pricer(machine))
+        return self.priced[id(machine)][1]
 
     def setting(self, case: Case) -> Setting:
         """What a case was measured on, as a question."""
@@ -52,16 +71,18 @@ class Bench:
 
 
 def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
-    """Means over requests [ms]: TTFT, TPOT (outputs of one token left out), ITL over all gaps, end to end; output tokens per s and GPU."""
+    """Means and medians over requests [ms]: TTFT, TPOT (outputs of one token left out), end to end; ITL over all gaps; rates per s."""
     o, output = found.outcome, case.workload.output
     times = Times(o.sent, o.first, o.finish, output)
-    many = times.several
+    tpot = times.tpot[times.several]
+    told = {"ttft": times.ttft, "tpot": tpot if len(tpot) else np.zeros(1), "e2e": times.e2e}
+    stats = (("mean", np.mean), ("median", np.median))
     return {
-        "ttft_mean_ms": 1e3 * float(times.ttft.mean()),
-        "tpot_mean_ms": 1e3 * float(times.tpot[many].mean()) if many.any() else 0.0,
+        **{f"{name}_{stat}_ms": 1e3 * float(how(values)) for name, values in told.items() for stat, how in stats},
+        "ttft_ms": 1e3 * float(times.ttft.mean()),
         "itl_mean_ms": 1e3 * float((o.finish - o.first).sum() / max(1, int((output - 1).sum()))),
-        "e2e_mean_ms": 1e3 * float(times.e2e.mean()),
         "out_tok_s_per_gpu": float(output.sum() / times.duration) / case.plan.devices,
+        "req_s": len(output) / times.duration,
     }
 
 
@@ -76,20 +97,57 @@ def predicted_energy(setting: Setting, found: Evaluation, case: Case) -> dict[st
     return dict(zip(ENERGY, (energy.watts, energy.per_output_token)))
 
 
-def _row(bench: Bench, case: Case | Answered | Skipped) -> dict[str, Any]:
-    if isinstance(case, Answered):
-        return {"id": case.id, "status": "ok", "reason": case.reason, "metrics": case.metrics, "labels": case.labels}
-    if isinstance(case, Skipped):
-        return {"id": case.id, "status": "skipped", "reason": case.reason, "metrics": {}, "labels": case.labels}
+def shares_of(setting: Setting, found: Evaluation) -> dict[str, float]:
+    """Shares of the priced time of a run by the provenance of its prices."""
+    duration = float(found.outcome.finish.max())
+    spent = account(found.stages, found.costs, found.outcome, setting.pricer, found.engine, found.axes, duration)
+    return dict(spent.provenance)
+
+
+def _run(bench: Bench, case: Case) -> dict[str, Any]:
+    """A simulated run."""
     found, notes = bench.predict(case)
     if isinstance(found, Rejected):
-        return {"id": case.id, "status": "skipped", "reason": found.reason, "metrics": {}, "labels": case.labels}
-    predicted = predicted_ms(found, case) | predicted_energy(bench.setting(case), found, case)
+        return _record(case, "skipped", found.reason)
+    setting = bench.setting(case)
+    predicted = predicted_ms(found, case) | predicted_energy(setting, found, case)
     metrics = case.known | {
         name: {"measured": value, "predicted": predicted[name]} for name, value in case.measured.items() if name in predicted
     }
-    return {"id": case.id, "status": "ok", "reason": "; ".join(notes), "metrics": metrics, "provenance": provenance(bench.pricer(case)),
-            "labels": case.labels}  # fmt: skip
+    shares = shares_of(setting, found)
+    record = _record(case, "ok", "; ".join((*case.notes, *notes)), metrics, shares, case)
+    return record | {"provenance": provenance(bench.pricer(case))}
+
+
+def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
+    """A priced step."""
+    machine = steps.machine
+    predicted = steps.value(step_seconds(bench.costs(machine), steps.batch, machine.plan.lanes))
+    told = "measured" if machine.cluster.gpu.kernels else "transferred"
+    metrics = {steps.metric: {"measured": steps.measured, "predicted": predicted}}
+    return _record(steps, "ok", "; ".join(steps.notes), metrics, {told: 1.0}, machine) | {"provenance": told}
+
+
+PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
+    Case: _run,
+    Steps: _step,
+    Answered: lambda bench, row: _record(row, "ok", row.reason, row.metrics),
+    Skipped: lambda bench, row: _record(row, "skipped", row.reason),
+}
+
+
+def _record(row: Asked, status: str, reason: str, metrics: dict[str, Any] | None = None, shares: Mapping[str, float] | None = None,
+            system: System | None = None) -> dict[str, Any]:  # fmt: skip
+    """A row of the record; intervals where the provenance of the time is known."""
+    found = {name: {**pair, "error": relative(pair)} for name, pair in (metrics or {}).items()}
+    bars = {name: interval(name, pair["predicted"], system, shares) for name, pair in found.items()} if shares and system else {}
+    return {"id": row.id, "status": status, "reason": reason, "suspect": row.labels.get("suspect", ""), "metrics": found,
+            "interval": {name: bar for name, bar in bars.items() if bar}, "labels": row.labels}  # fmt: skip
+
+
+def relative(pair: Mapping[str, float]) -> float:
+    """Predicted over measured − 1; NaN where nothing was measured."""
+    return pair["predicted"] / pair["measured"] - 1.0 if pair["measured"] else math.nan
 
 
 def provenance(pricer: Pricer) -> str:
@@ -104,9 +162,11 @@ def run(path: str | Path, *, workers: int = 0, progress: Callable[[int, int, str
     for case in cases:
         if isinstance(case, Case):
             bench.pricer(case)
+        elif isinstance(case, Steps):
+            bench.costs(case.machine)
     rows = []
     with ThreadPoolExecutor(workers or 2) as pool:
-        for row in pool.map(lambda c: _row(bench, c), cases):
+        for row in pool.map(lambda c: PREDICT[type(c)](bench, c), cases):
             rows.append(row)
             if progress:
                 progress(len(rows), len(cases), str(row["id"]))

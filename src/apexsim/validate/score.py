@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 YES_OR_NO = ("fits", "kv_in_interval")
+APART = {"suspect": ("",), "origin": ("", "inferencex"), "quality": ("", "primary")}  # label -> classes that count; others stand apart
 GROUPS = ("engine", "gpu", "model", "origin", "suspect", "workload", "layout", "quant", "quality")
 
 
@@ -58,6 +59,11 @@ def answers(measured: Array, predicted: Array) -> dict[str, float]:
     }
 
 
+def counts(row: dict[str, Any]) -> bool:
+    """Whether a predicted row is one to judge by."""
+    return row["status"] == "ok" and all((row["labels"].get(label) or "") in usual for label, usual in APART.items())
+
+
 def by_metric(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """metric -> scores over rows that have it."""
     names = sorted({name for row in rows for name in row["metrics"]})
@@ -65,17 +71,31 @@ def by_metric(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {name: score(pairs) for name, pairs in found.items() if any(p["measured"] > 0 for p in pairs) or name in YES_OR_NO}
 
 
+def within(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """metric -> level [%] -> share of rows whose measured value lies in the interval that was stated for it."""
+    held: dict[str, dict[str, list[bool]]] = {}
+    for row in rows:
+        for name, bar in row.get("interval", {}).items():
+            value = row["metrics"][name]["measured"]
+            for level, (low, high) in bar.items():
+                held.setdefault(name, {}).setdefault(level, []).append(low <= value <= high)
+    return {name: {level: sum(hits) / len(hits) for level, hits in bar.items()} for name, bar in sorted(held.items())}
+
+
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Coverage and scores, in all and by each label."""
+    """Coverage and scores: of the rows to judge by in all and by each label, of those that stand apart by what sets them apart."""
     ok = [r for r in rows if r["status"] == "ok"]
+    judged = [r for r in ok if counts(r)]
     groups: dict[str, Any] = {}
     for label in GROUPS:
-        values = sorted({r["labels"].get(label, "") for r in ok})
-        if len(values) > 1 or label in ("engine", "gpu", "model"):
-            groups[label] = {v or "-": by_metric([r for r in ok if r["labels"].get(label, "") == v]) for v in values}
+        mine = ok if label in APART else judged
+        values = sorted({r["labels"].get(label, "") for r in mine})
+        if len(values) > 1 or (mine and label in ("engine", "gpu", "model")) or (values not in ([], [""]) and label in APART):
+            groups[label] = {v or "-": by_metric([r for r in mine if r["labels"].get(label, "") == v]) for v in values}
     reasons: dict[str, int] = {}
     for row in rows:
         if row["status"] != "ok":
             reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-    return {"rows": len(rows), "predicted": len(ok), "coverage": len(ok) / len(rows) if rows else 0.0, "skipped": reasons,
-            "metrics": by_metric(ok), "by": groups}  # fmt: skip
+    share = len(ok) / len(rows) if rows else 0.0
+    return {"rows": len(rows), "predicted": len(ok), "apart": len(ok) - len(judged), "coverage": share,
+            "skipped": reasons, "metrics": by_metric(judged), "within": within(judged), "by": groups}  # fmt: skip

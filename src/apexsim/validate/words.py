@@ -22,13 +22,20 @@ def line(name: str, scores: dict[str, float]) -> str:
     )
 
 
+def held(shares: dict[str, float]) -> list[str]:
+    """How often intervals held, in a line; nothing where none were stated."""
+    told = ", ".join(f"{share:.0%} in that of {level} %" for level, share in shares.items())
+    return [f"  measured values inside of the stated intervals: {told}"] if told else []
+
+
 def render(record: dict[str, Any]) -> str:
     """Coverage, then median, p90 and mean absolute relative error, signed bias and rank correlation by metric and group."""
     summary = record["summary"]
     out = [f"{record['file']}: {record['kind']}, {summary['predicted']} of {summary['rows']} rows predicted ({summary['coverage']:.1%})"]
     out += [f"  skipped {n}: {reason}" for reason, n in summary["skipped"].items()]
+    out += [f"  {summary['apart']} of them stand apart (suspect, or of another harness): not in 'all'"] * (summary["apart"] > 0)
     for metric, scores in summary["metrics"].items():
-        out += ["", f"{metric}", HEAD, line("all", scores)]
+        out += ["", f"{metric}", HEAD, line("all", scores), *held(summary["within"].get(metric, {}))]
         for label, groups in summary["by"].items():
             for value, metrics in groups.items():
                 if metric in metrics:

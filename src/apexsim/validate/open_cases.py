@@ -1,0 +1,151 @@
+"""Open loops: requests that arrive at their own times (floor 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apexsim.errors import InputError
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.links import with_links
+from apexsim.plan.plan import Layout, Plan
+from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of
+from apexsim.validate.facts import network, spelled, suspect
+from apexsim.validate.rows import MOST, WIDEST, Cells, Row, Skipped, flag, number, whole
+from apexsim.workload.stream import read_trace
+from apexsim.workload.synth import spread_lengths
+from apexsim.workload.trace import Workload
+
+NAMELESS = "the row names no model that is known"
+OPEN = {"ttft_mean_ms": "ttft_mean_s", "itl_mean_ms": "itl_mean_s", "e2e_mean_ms": "e2e_mean_s"}
+SEED = 0  # of arrivals that were not recorded
+
+
+def open_loop(row: Row, where: Path) -> Case | Skipped:
+    """A row that names a file of timed requests; one replica of a deployment."""
+    labels = labels_of(row, row["engine"], row["gpu"], workload=row["workload"], rate=row["rate"], layout=f"{row['dp']}DP{row['tp']}TP",
+                       suspect=suspect(row))  # fmt: skip
+    if not row["config"]:
+        return Skipped(row["id"], NAMELESS, labels)
+    gpu, work = load_gpu(row["gpu"]), read_trace(str(where.parent / row["requests_file"]))
+    model, precision, assumed = formats(row, row["config"], row["weight_dtype"], gpu, row["kv_dtype"])
+    layout = Layout(tp=whole(row, "tp", 1, 1, WIDEST))
+    plan = Plan(1, whole(row, "pp", 1, 1, WIDEST), layout, layout, precision)
+    length, fraction = max(whole(row, "max_model_len"), work.longest), number(row, "memory_fraction")
+    settings: dict[str, Any] = {"memory_fraction": None if math.isnan(fraction) else fraction,
+                                "max_num_seqs": whole(row, "max_num_seqs") or None}  # fmt: skip
+    if flag(row, "chunked_prefill"):
+        settings |= {"chunk": 1, "max_num_batched_tokens": whole(row, "token_budget") or None}
+    rules, note = rules_of(row["engine"], row["engine_version"])
+    engine = engine_for(rules, settings, gpu, length)
+    return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, length, measured(row, OPEN, 1e3), labels,
+                flag(row, "custom_all_reduce"), notes=assumed + note)  # fmt: skip
+
+
+# ---- request level ------------------------------------------------------------------------------------------------------
+
+SETTINGS = ("hw", "model", "tp", "dp", "ep", "max_num_seqs", "max_num_batched_tokens", "vllm", "dtype", "config")
+
+
+def request_level(rows: list[Row], where: Path) -> Iterator[Case | Skipped]:
+    """Runs of single timed requests: rows of equal settings are one run."""
+    runs: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        runs.setdefault(tuple(row[k] for k in SETTINGS), []).append(row)
+    for key, members in runs.items():
+        yield _request_run("|".join(key[:-1]), members)
+
+
+def _needed(row: Row, key: str) -> float:
+    """A cell of a timed request; raises InputError where it is none that can be."""
+    value = number(row, key)
+    least = 1 if key in ("isl", "osl") else 0
+    if not least <= value <= MOST:
+        told = f"'{key}' must be a number from {least} to {MOST:,}, got '{row.get(key) or ''}'"
+        raise InputError(told, f"request {row.get('request_id') or ''}")
+    return value
+
+
+def _request_run(name: str, members: list[Row]) -> Case | Skipped:
+    row = members[0]
+    labels = labels_of(row, "vllm", row["hw"], suspect=suspect(row))
+    if not row["config"]:
+        return Skipped(name, NAMELESS, labels)
+    numbers = [{k: _needed(r, k) for k in ("arrival_s", "isl", "osl", "ttft_s", "tpot_ms", "latency_s")} for r in members]
+    numbers.sort(key=lambda cells: cells["arrival_s"])
+    column = {k: np.asarray([cells[k] for cells in numbers]) for k in numbers[0]}
+    work = Workload(name, column["arrival_s"], column["isl"].astype(np.int64), column["osl"].astype(np.int64))
+    gpu = load_gpu(row["hw"])
+    model, precision, assumed = formats(row, row["config"], row["dtype"], gpu)
+    tp, dp = whole(row, "tp", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST))
+    # with expert parallelism, data parallel ranks are the attention lanes of one machine, not servers of their own
+    own = Layout(tp=tp)
+    plan = Plan(1, 1, Layout(dp, tp), Layout(ep=dp * tp), precision) if flag(row, "ep") else Plan(dp, 1, own, own, precision)
+    settings = {key: whole(row, key) or None for key in ("max_num_seqs", "max_num_batched_tokens")}
+    length = max(model.max_length if model.max_length < work.longest * 4 else work.longest, work.longest)
+    rules, note = rules_of("vllm", row["vllm"])
+    engine = engine_for(rules, settings, gpu, length)
+    found = {f"{metric}_{stat}_ms": float(how(column[key]) * scale) for metric, key, scale in
+             (("ttft", "ttft_s", 1e3), ("tpot", "tpot_ms", 1.0), ("e2e", "latency_s", 1e3))
+             for stat, how in (("mean", np.mean), ("median", np.median))}  # fmt: skip
+    return Case(name, model, Cluster(gpu, plan.devices), engine, plan, work, length, found, labels, notes=assumed + note)
+
+
+# ---- arrivals drawn here, as the source says they were ---------------------------------------------------------------------
+
+RATED = {"itl_mean_ms": "itl_ms_mean", "out_tok_s_per_gpu": "out_tok_s"}  # TTFT holds the client's own time
+ACROSS = {"ttft_mean_ms": "ttft_ms", "tpot_mean_ms": "tpot_ms", "req_s": "req_s"}
+NO_ENGINE = "engine not stated: vLLM"
+CHAT = 0.9  # standard deviation over mean of the answers of LMSYS requests (validation/open_loop_requests/llama_lmsys_*)
+DRAWN = f"only mean lengths are known: drawn about them as chats are (standard deviation {CHAT} of the mean)"
+LONGEST = 2048  # tokens: longer ones are left out of ShareGPT by vLLM's benchmark
+NIGHTLY = "0.8.0"  # vLLM, by the note of the rows
+
+
+def _arrivals(rate: float, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Poisson arrivals [count] s; an endless rate is all at once."""
+    return np.zeros(count) if math.isinf(rate) else np.cumsum(np.random.default_rng(SEED).exponential(1.0 / rate, count))
+
+
+def rated(row: Row, where: Path) -> Case | Skipped:
+    """A benchmark at a Poisson rate with lengths that are all alike; the engine is not named: vLLM's newest rules."""
+    strategy, name = spelled(row, "strategy"), f"{row['gpu']}-{row['model']}-{row['strategy']}"
+    labels = labels_of(row, "vllm", row["gpu"], workload=strategy, suspect=suspect(row))
+    kind, _, rate = strategy.partition("@")
+    if kind != "poisson":
+        return Skipped(name, f"arrivals '{kind}' are not known", labels)
+    gpu, count = load_gpu(row["gpu"]), whole(row, "n", 1, 1)
+    model, precision, assumed = formats(row, row["model"], "", gpu)
+    isl, osl = (max(1, round(number(row, f"{key}_tokens_mean", 1.0))) for key in ("prompt", "output"))
+    work = Workload(name, _arrivals(number({"rate": rate}, "rate"), count), np.full(count, isl), np.full(count, osl))
+    rules, note = rules_of("vllm", "")
+    engine = engine_for(rules, {}, gpu, work.longest)
+    plan = Plan(1, 1, Layout(), Layout(), precision)
+    cells = Cells({**row, "out_tok_s": str(count * osl / number(row, "duration_s"))})
+    return Case(name, model, Cluster(gpu, 1), engine, plan, work, work.longest, measured(cells, RATED), labels,
+                notes=(NO_ENGINE, *assumed, *note))  # fmt: skip
+
+
+def across(row: Row, where: Path) -> Case | Skipped:
+    """Pipeline stages across nodes, at a Poisson rate."""
+    labels = labels_of(row, "vllm", row["gpu"], layout=f"TP{spelled(row, 'tp')}PP{spelled(row, 'pp')}", suspect=suspect(row))
+    found = measured(row, ACROSS)
+    if not found:
+        return Skipped(row["id"], "no times were measured", labels)
+    gpu, nodes = load_gpu(row["gpu"]), whole(row, "nodes", 1, 1, WIDEST)
+    model, precision, assumed = formats(row, row["config"], "", gpu)
+    width, count = Layout(tp=whole(row, "tp", 1, 1, WIDEST)), whole(row, "requests", 1, 1)
+    plan = Plan(1, whole(row, "pp", 1, 1, WIDEST), width, width, precision)
+    rate = math.inf if spelled(row, "request_rate") == "inf" else number(row, "request_rate")
+    rng = np.random.default_rng(SEED)
+    isl, osl = (spread_lengths(whole(row, key, 1, 1), CHAT, count, rng, longest=LONGEST) for key in ("prompt_mean", "output_mean"))
+    work = Workload(row["id"], _arrivals(rate, count), isl, osl)
+    rules, _ = rules_of("vllm", NIGHTLY)
+    engine = engine_for(rules, {}, gpu, work.longest)
+    cluster = with_links(Cluster(gpu, plan.devices // nodes, nodes), nic=network(row))
+    return Case(row["id"], model, cluster, engine, plan, work, work.longest, found, labels,
+                notes=(DRAWN, f"version not stated: rules of {rules.label}", *assumed))  # fmt: skip

@@ -1,0 +1,197 @@
+"""`validate`: every kind of measured file is known by its columns; each row says what was predicted, and how sure that is."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from apexsim.engines import load_engine, settled
+from apexsim.errors import InputError
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.families import load_model
+from apexsim.plan.plan import Layout, Plan
+from apexsim.search.error import LEVELS, interval
+from apexsim.search.evaluate import Evaluation
+from apexsim.validate import render, run
+from apexsim.validate.cases import Case
+from apexsim.validate.facts import facts, holds, scripted, settings, suspect
+from apexsim.validate.kinds import KINDS, read_cases, read_rows
+from apexsim.validate.replay import Bench
+from apexsim.validate.rows import Skipped
+from apexsim.validate.score import summarise
+from apexsim.validate.step_cases import Batch, Machine, Steps, costs_of, step_seconds
+from apexsim.workload.trace import Workload
+
+CLOSED = {"id": "a", "origin": "inferencex", "backend": "vllm", "backend_version": "0.12.0", "system": "h100_sxm", "precision": "bf16",
+          "config": "meta-llama--Meta-Llama-3.1-8B", "concurrency": "4", "num_prompts": "8", "isl": "128", "osl": "16", "len_dist": "",
+          "attn_tp": "1", "ttft_mean_ms": "20", "ttft_median_ms": "15", "tpot_mean_ms": "7", "suspect": ""}  # fmt: skip
+STEP = {"id": "s", "config": "codellama--CodeLlama-34b-hf", "gpu": "h100_sxm", "engine": "vllm 0.15.1", "tp": "2",
+        "batch_num_prefill_reqs": "0", "batch_num_decode_reqs": "8", "batch_prefill_tokens": "0", "batch_decode_tokens": "8",
+        "kv_blocks_total_gpu": "26602", "kv_blocks_free_gpu": "26202", "queue_running_depth": "8", "period_us": "22000"}  # fmt: skip
+COLD = {"id": "c", "config": "openai--gpt-oss-20b", "gpu": "h200_sxm", "tp": "1", "engine": "vllm 0.23", "prompt_tokens": "2048",
+        "ttft_ms": "60", "max_num_batched_tokens": "8192"}  # fmt: skip
+WIDE = {"id": "w", "config": "deepseek-ai--DeepSeek-V3", "gpu": "h100_sxm", "gpus_per_node": "8", "phase": "decode", "ep": "32",
+        "prompt_tokens": "2000", "batch_per_gpu": "64", "tok_s_per_node": "20000", "engine": "sglang 0.5.6"}  # fmt: skip
+GAP = {"model": "Qwen/Qwen3-8B", "task": "gpqa", "gpu_model": "H100", "avg_batch_size": "15.9", "avg_output_len": "2000",
+       "max_num_seqs": "16", "median_itl_ms": "8", "weight_precision": "bfloat16", "num_gpus": "1", "expert_parallel": "1",
+       "max_num_batched_tokens": ""}  # fmt: skip
+BENCH = {"config": "gpt-oss-20b MXFP4, vLLM 0.22.0, 1xH200 (x), TP1, max-num-batched-tokens 8192, ISL 800 OSL 50 x U[0.8,1]",
+         "backend": "vllm", "num_prompts": "8", "max_concurrency": "4", "mean_ttft_ms": "40", "median_ttft_ms": "35", "mean_e2el_ms": "300",
+         "label": "l", "set": "results_exp"}  # fmt: skip
+QUEUED = {"model": "llama-3.1-8b-instruct", "kind": "output", "run": "_1", "max_num_seqs": "8", "engine": "vllm_0.8.5.sif",
+          "num_prompts": "16", "total_input_tokens": "1600", "total_output_tokens": "320", "mean_ttft_ms": "50",
+          "mean_tpot_ms": "9"}  # fmt: skip
+RATED = {"gpu": "a10", "model": "phi-4-mini-instruct", "strategy": "poisson@4.00", "n": "20", "duration_s": "8", "itl_ms_mean": "20",
+         "prompt_tokens_mean": "100", "output_tokens_mean": "20"}  # fmt: skip
+ACROSS = {"id": "p", "config": "meta-llama--Llama-3.3-70B-Instruct", "gpu": "a100_pcie_80gb", "tp": "2", "pp": "2", "nodes": "2",
+          "link": "ethernet", "requests": "8", "prompt_mean": "64", "output_mean": "8", "request_rate": "inf", "req_s": "3",
+          "ttft_ms": "300", "tpot_ms": "60"}  # fmt: skip
+FILES = {"closed loop": CLOSED, "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
+         "serving benchmark": BENCH, "queued at once": QUEUED, "rated open loop": RATED, "pipeline across nodes": ACROSS}  # fmt: skip
+
+
+def written(path: Path, *rows: dict[str, str]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_is_known_by_its_columns_and_its_row_predicted(kind: str, tmp_path: Path) -> None:
+    found = run(written(tmp_path / "rows.csv", FILES[kind]))
+    [row] = found["rows"]
+    assert found["kind"] == kind and row["status"] == "ok", row["reason"]
+    assert row["metrics"] and set(row["metrics"]) <= set(KINDS[kind].metrics)
+    for name, pair in row["metrics"].items():
+        assert pair["predicted"] > 0 and pair["error"] == pytest.approx(pair["predicted"] / pair["measured"] - 1)
+        assert list(row["interval"][name]) == list(LEVELS)
+        assert all(low < pair["predicted"] < high for low, high in row["interval"][name].values())
+    assert found["file"] in render(found)
+
+
+def test_no_file_is_of_two_kinds(tmp_path: Path) -> None:
+    for kind, row in FILES.items():
+        assert read_rows(written(tmp_path / "rows.csv", row))[0] == kind
+        assert [name for name, known in KINDS.items() if known.columns <= set(row)] == [kind]
+
+
+def test_what_is_assumed_stands_in_the_reason(tmp_path: Path) -> None:
+    rows = [CLOSED | {"precision": "fp8"}, CLOSED | {"id": "b", "backend_version": ""}]
+    first, second = run(written(tmp_path / "rows.csv", *rows))["rows"]
+    assert "formats as in nvidia--Llama-3.1-70B-Instruct-FP8" in first["reason"] and "version not stated" in second["reason"]
+
+
+def test_a_row_that_cannot_be_read_spoils_no_other(tmp_path: Path) -> None:
+    bad = [CLOSED | {"id": "b", "concurrency": "x"}, CLOSED | {"id": "c", "config": ""}, CLOSED | {"id": "d", "precision": "fp6"}]
+    found = read_cases(written(tmp_path / "rows.csv", CLOSED, *bad))[1]
+    assert isinstance(found[0], Case) and [type(row) for row in found[1:]] == [Skipped] * 3
+    assert all(isinstance(row, Skipped) and row.reason for row in found[1:])
+
+
+def test_suspect_rows_are_predicted_and_score_apart(tmp_path: Path) -> None:
+    rows = [CLOSED, CLOSED | {"id": "b", "ttft_mean_ms": "5000", "suspect": "no_warmup"}]
+    found = run(written(tmp_path / "rows.csv", *rows))
+    assert [row["suspect"] for row in found["rows"]] == ["", "no_warmup"] and found["summary"]["apart"] == 1
+    assert found["summary"]["metrics"]["ttft_mean_ms"]["n"] == 1
+    assert found["summary"]["by"]["suspect"]["no_warmup"]["ttft_mean_ms"]["n"] == 1
+    assert "stand apart" in render(found)
+
+
+# ---- facts ----------------------------------------------------------------------------------------------------------------
+
+
+def test_facts_hold_where_their_patterns_match() -> None:
+    fact: dict[str, Any] = {"when": {"a": ["x*", "y"]}, "unless": {"b": "no"}, "least": {"n": 5}, "before": "2025-12"}
+    row = {"a": "xx", "b": "", "n": "5", "measured_date": "2025-11-30"}
+    assert holds(fact, row)
+    others: list[dict[str, str]] = [{"a": "z"}, {"b": "no"}, {"n": "4"}, {"measured_date": "2025-12-01"}, {"measured_date": ""}]
+    assert not any(holds(fact, row | other) for other in others)
+
+
+def test_facts_of_the_file_say_what_they_set() -> None:
+    assert set(facts()) == {"suspect", "layout", "setting", "cache", "checkpoint", "network"}
+    llama = {"backend": "trtllm", "origin": "inferencex", "launch_batch_wait": "20.0"}
+    assert settings(llama, 1, 8) == {"batch_wait_ratio": 0.9}
+    assert settings(llama | {"launch_batch_wait": "40.0"}, 2, 8) == {"batch_wait_ratio": 0.8, "balance_wait": 60}
+    other = {"backend": "trtllm", "origin": "nvidia-aic-gap-analysis", "config": "meta-llama--Meta-Llama-3.1-8B"}
+    assert settings(other, 1, 8) == {"tokenise_s": 0.0, "chunk": 1, "max_num_batched_tokens": 3072, "max_num_seqs": 7}
+    assert suspect({"config": "openai--gpt-oss-120b", "system": "h100_sxm", "concurrency": "512"}) == "client saturated"
+
+
+def test_launch_scripts_chose_layouts_by_length_and_users() -> None:
+    row = {"backend": "trtllm", "config": "deepseek-ai--DeepSeek-R1", "precision": "fp4", "system": "b200_sxm", "attn_tp": "8.0",
+           "measured_date": "2025-11-01", "isl": "1024", "osl": "1024"}  # fmt: skip
+    found = [scripted(row | {"concurrency": str(users)}, 8) for users in (8, 16, 256)]
+    assert found == [None, (Layout(tp=8), Layout(ep=8)), (Layout(8, 1), Layout(ep=8))]
+
+
+# ---- intervals and steps -----------------------------------------------------------------------------------------------------
+
+
+def test_intervals_widen_with_certainty_and_with_what_is_transferred() -> None:
+    gpu = load_gpu("h100-sxm")
+    near, far = (interval("ttft_mean_ms", 100.0, {kind: 1.0}, gpu) for kind in ("measured", "transferred"))
+    assert far["68"][0] < near["68"][0] < 100.0 < near["68"][1] < far["68"][1]
+    assert near["95"][0] < near["80"][0] < near["68"][0] and math.isclose(near["80"][0] * near["80"][1], 100.0**2)
+    assert interval("kv_tokens", 1.0, {}, gpu) == {} == interval("ttft_mean_ms", 0.0, {}, gpu)
+
+
+def test_scores_tell_how_often_intervals_held() -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "status": "ok",
+            "labels": {"engine": "vllm"},
+            "metrics": {"m": {"measured": m, "predicted": 1.0}},
+            "interval": {"m": {"80": [0.5, 2]}},
+        }
+        for m in (1.0, 1.5, 3.0, 0.1)
+    ]
+    assert summarise(rows)["within"] == {"m": {"80": 0.5}}
+
+
+@pytest.mark.parametrize(("layout", "lanes"), [(Layout(tp=2), 1), (Layout(dp=2), 2)])
+def test_a_priced_step_is_the_simulated_one(layout: Layout, lanes: int) -> None:
+    """Eight sequences a lane that decode one token, and one prompt by itself."""
+    model, gpu = load_model("qwen3-30b-a3b"), load_gpu("h100-sxm")
+    engine = replace(settled(load_engine("vllm@0.12.0"), gpu.memory_bytes, gpu.name, 4096), tokenise_s=0.0, request_s=0.0)
+    plan, cluster, bench, most = Plan(1, 1, layout, Layout(ep=2)), Cluster(gpu, 2), Bench(), 8 * lanes
+    machine = Machine(model, cluster, engine, plan, most, 2048)
+    costs = costs_of(machine, bench.pricer(machine))
+
+    def simulated(prompt: int, output: int, count: int) -> Any:
+        work = Workload("w", np.zeros(count), np.full(count, prompt), np.full(count, output), "offline")
+        found, _ = bench.predict(Case("a", model, cluster, engine, plan, work, 4096, {}, {}))
+        assert isinstance(found, Evaluation)
+        return found.outcome
+
+    run = simulated(512, 2, most)
+    assert float((run.finish - run.first).min()) == pytest.approx(step_seconds(costs, Batch(8, 513.0), lanes), rel=1e-3)
+    if lanes == 1:
+        assert float(simulated(1024, 1, 1).first[0]) == pytest.approx(step_seconds(costs, Batch(0, 0.0, 1, 1024), lanes), rel=1e-3)
+
+
+def test_a_step_is_read_as_its_batch(tmp_path: Path) -> None:
+    mixed = STEP | {"batch_num_prefill_reqs": "2", "batch_prefill_tokens": "100", "queue_running_depth": "10"}
+    decode, both = read_cases(written(tmp_path / "rows.csv", STEP, mixed))[1]
+    assert isinstance(decode, Steps) and isinstance(both, Steps) and decode.machine is both.machine
+    assert decode.batch == Batch(8, 800.0) and both.batch == Batch(8, 640.0, 2, 50, 590)
+    assert decode.measured == 22.0 and decode.value(0.02) == 20.0
+
+
+def test_files_of_no_kind_name_the_columns_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no known kind") as told:
+        read_rows(written(tmp_path / "rows.csv", {"a": "1"}))
+    assert "period_us" in str(told.value.hint) or "period_us" in told.value.line()
+
+
+def test_the_page_lists_every_kind_and_metric() -> None:
+    page = (Path(__file__).parent.parent / "docs/validation.md").read_text(encoding="utf-8")
+    assert [name for name in KINDS if f"| {name} |" not in page] == []
