@@ -239,7 +239,8 @@ MAY = {
     "report/dialects.py": "the one place with code per engine",
     "cost/collectives.py": "names of sources of kernel times", "cost/bank.py": "likewise",
     "cli/rows.py": "defaults of options, checked below",
-    "validate/cases.py": "facts of files of measured runs", "validate/memory_cases.py": "likewise",
+    "validate/closed_cases.py": "columns of files of measured runs", "validate/open_cases.py": "likewise",
+    "validate/step_cases.py": "likewise", "validate/memory_cases.py": "likewise",
     "validate/offline_cases.py": "likewise", "validate/fit_host.py": "likewise",
 }  # fmt: skip
 
