@@ -127,3 +127,16 @@ def test_no_load_of_a_trace_is_lost_in_the_note_or_in_an_infinite_rate() -> None
 def test_a_described_rate_is_that_of_the_gaps() -> None:
     late = Workload("late", np.arange(61.0) + 1000.0, np.full(61, 9), np.full(61, 3))
     assert describe(late).arrivals.rate == 1.0  # type: ignore[union-attr]
+
+
+def test_requests_that_wait_keep_whom_they_wait_for_when_some_are_left_out() -> None:
+    work = replace(trace(np.arange(5.0)), after=np.array([-1, 0, 1, -1, 3]), delay=np.full(5, 2.0))
+    kept = work.only(np.array([True, False, True, True, True]))
+    assert kept.after.tolist() == [-1, -1, -1, 2] and len(kept.delay) == 4
+
+
+def test_a_turn_is_sent_after_the_one_before_it() -> None:
+    work = replace(trace(np.zeros(4)), after=np.array([-1, 0, 1, 2]), delay=np.full(4, 0.5))
+    done = api.simulate("llama-3.1-8b", "TP1", gpu="h100:1", trace=work).ranked[0].outcome
+    assert done is not None
+    np.testing.assert_allclose(done.sent[1:], done.finish[:-1] + 0.5, rtol=1e-12)

@@ -1,7 +1,8 @@
-"""Encoder, then decoder: two plan searches chained by the completion times of the best encoder plan (floor 5).
+"""Pools that requests pass one after the other: encoder, then decoder (floor 5).
 
-An encoder's request is a prompt with one output, whose time is that of its encoding.  The decoder's requests arrive when
-they have been encoded, so no token comes before.  A model of decoders only is a chain of one part.
+Each pool has a plan search of its own; what its best plan finishes arrives at the next pool.  An encoder's request is a
+prompt with one output, whose time is that of its encoding.  The decoder's requests arrive when they have been encoded, so
+no token comes before.  A model of decoders only is a chain of one part.
 
 Where sources differ in length, cross-attention reads their mean, weighted by output.
 
@@ -30,7 +31,7 @@ from apexsim.search.goal import Goal
 from apexsim.search.search import Progress, search
 from apexsim.search.setting import Setting, setting_of
 from apexsim.search.study import Study
-from apexsim.workload.trace import Workload
+from apexsim.workload.trace import NO_FLOATS, NO_INTS, Workload
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -70,25 +71,55 @@ def setting_for(model: Model, cluster: Cluster, work: Workload, question: Questi
     return setting_of(model, cluster, row, work, work.longest, load=question.load)
 
 
-def chained(model: Model, cluster: Cluster, work: Workload, question: Question, *, encoder_cluster: Cluster | None = None,
-            progress: Progress | None = None) -> tuple[Part, ...]:  # fmt: skip
-    """The search of each part, encoder first; raises Infeasible when a part fits nowhere."""
-    parts: list[Part] = []
-    encoder = encoder_part(model)
-    sent, source = np.asarray(work.arrive, float), work.prompt
-    if encoder is not None:
-        length = encoder.decoder.source_length
-        source = np.full(work.size, length, np.int64) if length else work.prompt
-        coded = replace(work, prompt=source, output=np.ones(work.size, np.int64))
-        study = _searched(encoder, encoder_cluster or cluster, coded, question, progress)
-        parts.append(Part("encoder", study, sent, work.prompt, _apart(study, question)))
-    read = round(float(source @ work.output) / float(work.output.sum()))
-    decoder = decoder_part(model, read)
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Replicas that do one part of every request.  prompt, output: [R] tokens that requests ask of them."""
+
+    role: str
+    model: Model
+    cluster: Cluster
+    prompt: I8
+    output: I8
+
+
+def pools_of(model: Model, cluster: Cluster, work: Workload, encoder_cluster: Cluster | None = None) -> tuple[Pool, ...]:
+    """The pools that requests pass one after the other; the decoder of an encoder that reads prompts starts from one token."""
+    encoder, one = encoder_part(model), np.ones(work.size, np.int64)
+    length = 0 if encoder is None else encoder.decoder.source_length
+    read = np.full(work.size, length, np.int64) if length else work.prompt
+    decoder = decoder_part(model, round(float(read @ work.output) / float(work.output.sum())))
+    pools = [] if encoder is None else [Pool("encoder", encoder, encoder_cluster or cluster, read, one)]
     if decoder is not None:
-        waiting, order = (work, np.arange(work.size)) if encoder is None else _encoded(work, parts[0], encoder)
-        study = _searched(decoder, cluster, waiting, question, progress)
-        parts.append(Part("decoder", study, sent[order], work.prompt[order], _apart(study, question)))
+        pools.append(Pool("decoder", decoder, cluster, one if encoder is not None and not length else work.prompt, work.output))
+    return tuple(pools)
+
+
+def chained(
+    model: Model,
+    cluster: Cluster,
+    work: Workload,
+    question: Question,
+    *,
+    encoder_cluster: Cluster | None = None,
+    progress: Progress | None = None,
+) -> tuple[Part, ...]:
+    """The search of each pool in turn; raises Infeasible when a part fits nowhere."""
+    parts: list[Part] = []
+    coming, order = work, np.arange(work.size)
+    for pool in pools_of(model, cluster, work, encoder_cluster):
+        if parts:
+            coming, order = _handed_over(coming, order, parts[-1].study)
+        coming = replace(coming, prompt=pool.prompt[order], output=pool.output[order])
+        study = _searched(pool.model, pool.cluster, coming, question, progress)
+        parts.append(Part(pool.role, study, work.arrive[order], work.prompt[order], _apart(study, question)))
     return tuple(parts)
+
+
+def _handed_over(work: Workload, order: I8, study: Study) -> tuple[Workload, I8]:
+    """What a pool has finished arrives at the next one: the requests in that order, and where each stood at first."""
+    done = outcome_of(study.setting, study.ranked[0]).finish
+    sorted_ = np.argsort(done, kind="stable")
+    return replace(work, arrive=done, mode="open", after=NO_INTS, delay=NO_FLOATS).without_prefixes().only(sorted_), order[sorted_]
 
 
 def _searched(model: Model, cluster: Cluster, work: Workload, question: Question, progress: Progress | None) -> Study:
@@ -99,13 +130,3 @@ def _searched(model: Model, cluster: Cluster, work: Workload, question: Question
 
 def _apart(study: Study, question: Question) -> tuple[tuple[Account, ...], ...]:
     return tuple(apart(study.setting, run) for run in (study.ranked if question.everything else study.ranked[:1]))
-
-
-def _encoded(work: Workload, part: Part, encoder: Model) -> tuple[Workload, I8]:
-    """The requests as the decoder meets them, in the order in which they are encoded; where the encoder reads the prompt
-    the decoder starts from one token."""
-    first = part.study.ranked[0]
-    done = outcome_of(part.study.setting, first).finish
-    order = np.argsort(done, kind="stable")
-    prompt = work.prompt if encoder.decoder.source_length else np.ones(work.size, np.int64)
-    return replace(work, arrive=done, prompt=prompt, mode="open").without_prefixes().only(order), order

@@ -35,9 +35,10 @@ class Evaluation:
 
 
 def requests_of(workload: Workload) -> Requests:
-    """The workload as the engine takes it."""
+    """The workload as the engine takes it; users of a closed loop wait for nothing but their own last request."""
     users = workload.concurrency if workload.mode == "closed" else 0
-    return Requests(workload.arrive, workload.prompt, workload.output, users, workload.think, after=workload.after, delay=workload.delay)
+    asked = Requests(workload.arrive, workload.prompt, workload.output, users, workload.think)
+    return asked if users else asked._replace(after=workload.after, delay=workload.delay)
 
 
 def _seats(setting: Setting, found: Room) -> int:
