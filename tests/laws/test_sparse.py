@@ -43,9 +43,10 @@ def test_an_eight_bit_cache_is_padded_less_on_blackwell() -> None:
 
 # Milliseconds of a whole module (projections, indexer, attention) of SGLang 0.5.14 on one prompt, aiconfigurator-core 0.12.0 (Apache-2.0):
 # model, GPU, cache, heads of a device, tokens..
+V32 = "deepseek-ai/DeepSeek-V3.2"
 TIMED = (
-    ("deepseek-ai/DeepSeek-V3.2", "h200-sxm", "bf16", 16, 8192, 5.908), ("deepseek-ai/DeepSeek-V3.2", "h200-sxm", "bf16", 128, 8192, 12.052),
-    ("deepseek-ai/DeepSeek-V3.2", "b200-sxm", "fp8", 16, 8192, 2.781), ("deepseek-ai/DeepSeek-V3.2", "b200-sxm", "bf16", 128, 8192, 6.644),
+    (V32, "h200-sxm", "bf16", 16, 8192, 5.908), (V32, "h200-sxm", "bf16", 128, 8192, 12.052),
+    (V32, "b200-sxm", "fp8", 16, 8192, 2.781), (V32, "b200-sxm", "bf16", 128, 8192, 6.644),
 )  # fmt: skip
 
 

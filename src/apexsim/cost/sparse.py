@@ -11,9 +11,9 @@ work on 64 heads at least, on 128 where Blackwell reads a 16-bit cache.  Formula
 
 The shares are medians of the indexer kernels of SGLang 0.5.14 (DeepGEMM scores 0.37–0.44, fused top k 0.12–0.38) with more
 than 1e8 scores on H100, H200, B200 and B300, in aiconfigurator-core 0.12.0 (Apache-2.0).  Below 1e6 scores they take up to
-twice as long.  The padding and the 55 % come from the whole
-modules of DeepSeek-V3.2 there (4,096 to 8,192 tokens, 16 to 128 heads, H200 and B200; 46 to 63 % after its projections and indexer are
-taken off; a module of 16 heads on H200 takes 5.9 ms for 8,192 tokens, one of 64 heads 6.9, one of 128 12.1).  Ignored: gathering scattered pages, block granularity of the top k, other engines' kernels.
+twice as long.  The padding and the 55 % come from the whole modules of DeepSeek-V3.2 there (SGLang, 4,096 to 8,192 tokens, 16 to
+128 heads, H200 and B200; 46 to 63 % after projections and indexer are taken off): 8,192 tokens on H200 take 5.9 ms with 16 heads,
+6.9 with 64 and 12.1 with 128.  Ignored: gathering scattered pages, block granularity of the top k, other engines' kernels.
 """
 
 from __future__ import annotations
