@@ -266,7 +266,7 @@ class NaiveCosts:
                 cached = np.minimum(moved, self.cluster.gpu.cache_bytes)  # read three times as fast
                 return (moved - cached * 2 / 3) / (0.8 * bank.peaks.bandwidth)
             case Grouped():
-                load = "balanced" if op.top_k == 1 else "power_law_1.2"
+                load = "balanced" if op.top_k == 1 or op.experts <= 16 else "power_law_1.2"
                 layer = Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
                 if op.sent:  # a rank meets its own pairs; the busiest has 15 % more for each doubling of the ranks, of decodes
                     most = 1.0 + 0.15 * log2(op.ep) if captured else 1.0

@@ -255,7 +255,7 @@ def test_longer_sounds_take_longer(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_capacity_is_a_share_of_slots() -> None:
     load = Load(capacity=1.25)
-    assert (load.imbalance(8, 1), load.imbalance(8, 4), load.timed(2)) == (1.25, 1.25, "balanced")
+    assert (load.imbalance(8, 1), load.imbalance(8, 4), load.timed(2, 8)) == (1.25, 1.25, "balanced")
 
 
 def test_positions_of_sounds_and_images_are_not_tokenised() -> None:

@@ -226,7 +226,7 @@ def test_measured_counts_come_from_a_file(tmp_path) -> None:  # type: ignore[no-
     file = tmp_path / "counts.json"
     file.write_text("[9, 1, 1, 1]")
     load = read_load(str(file))
-    assert load.imbalance(4, 2) == pytest.approx(2 * 10 / 12) and load.timed(8) == "balanced"
+    assert load.imbalance(4, 2) == pytest.approx(2 * 10 / 12) and load.timed(8, 4) == "balanced"
     with pytest.raises(InputError, match="4 expert counts for a layer of 8"):
         load.imbalance(8, 2)
     with pytest.raises(InputError, match="unknown expert load 'power'"):

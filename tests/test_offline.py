@@ -39,5 +39,5 @@ def test_gpt_oss_keeps_a_16_bit_cache_on_hopper(gpu: str, kv: str) -> None:
 
 
 def test_one_expert_per_token_is_balanced_unless_a_load_is_named() -> None:
-    assert [Load().timed(k) for k in (1, 2, 8)] == ["balanced", "power_law_1.2", "power_law_1.2"]
-    assert Load("power_law_1.01").timed(1) == "power_law_1.01"
+    assert [Load().timed(k, 128) for k in (1, 2, 8)] == ["balanced", "power_law_1.2", "power_law_1.2"]
+    assert Load("power_law_1.01").timed(1, 16) == "power_law_1.01"

@@ -109,3 +109,10 @@ def test_time_does_not_grow_with_the_ranks_at_equal_tokens_each() -> None:
     engine = load_engine("sglang")
     found = [step("h100-sxm", ep, 128, 2000, engine, 2512) for ep in (24, 72, 144)]
     assert found[-1] < 1.15 * found[0]
+
+
+def test_few_experts_are_balanced_and_their_busiest_rank_carries_a_little_more() -> None:
+    assert [load.timed(2, 8) for load in (Load(), Load("power_law_1.2"))] == ["balanced", "power_law_1.2"]
+    assert Load().timed(2, 17) == "power_law_1.2"
+    assert Load().imbalance(8, 1) == 1.0 and 1.1 < Load().imbalance(8, 4) < Load().imbalance(8, 8) < 1.6
+    assert Load("balanced").imbalance(8, 8) == 1.0 and Load().imbalance(128, 8) == 1.0

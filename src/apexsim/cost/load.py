@@ -16,7 +16,9 @@ Experts lie on the ranks in order.  Redundancy keeps `copies` further experts: t
 load shared evenly over its copies, and experts are then dealt, busiest first, to the lightest rank with a free slot.
 Without a name: power_law_1.2, which serves measured systems best (docs/log.md), but balanced where each token goes to one expert:
 there the power law would send 28 % of all tokens to one of 128 experts, which no trained router does, while with several
-experts per token no expert can take more than 1 / top_k of the pairs.
+experts per token no expert can take more than 1 / top_k of the pairs.  Balanced, too, where there are FEW experts or fewer, of which a
+power law would leave most untouched (Mixtral): all are read at any batch, and between ranks that hold whole ones the busiest carries what
+popularities of 1 / i^MILD give it, the experts dealt round.
 
 Where tokens travel to their experts, the busiest rank gets SPREAD · log2(ep) more than an even share in decode steps, whose few tokens
 are not spread evenly, and an even share of prompts, unless the load is named or counted.  (Set with 30 µs an exchange on 150 served
@@ -40,6 +42,7 @@ from apexsim.files import read_json
 NAMES = ("balanced", "power_law_1.01", "power_law_1.2")
 STEEPEST, EXPONENT = "power_law_1.2", 1.2
 TIMED = 1024.0  # tokens whose law stands for all
+FEW, MILD = 16, 0.3  # experts; exponent of their popularity
 SPREAD = 0.15  # of an even share, per doubling of the ranks
 MOST, LARGEST, BYTES = 1 << 16, 1e18, 1 << 22  # counts of a file, a count, bytes of a file
 
@@ -53,17 +56,17 @@ class Load:
     copies: int = 0
     capacity: float = 0.0  # > 0: every expert has this x its even share of slots; further tokens are dropped, free ones padded
 
-    def timed(self, top_k: int) -> str:
-        """The distribution whose table is read for a layer of `top_k` experts per token."""
-        usual = "balanced" if top_k == 1 else STEEPEST
+    def timed(self, top_k: int, experts: int) -> str:
+        """The distribution whose table is read for a layer of `top_k` of `experts` per token."""
+        usual = "balanced" if top_k == 1 or experts <= FEW else STEEPEST
         return "balanced" if self.counts or self.capacity else self.name or usual
 
     def imbalance(self, experts: int, ep: int) -> float:
-        """Tokens of the busiest rank over an even share; 1 for named loads, whose tables hold it."""
+        """Tokens of the busiest rank over an even share; 1 for named loads and the usual one of many experts, whose tables hold it."""
         if self.capacity:
             return self.capacity
         if not self.counts:
-            return 1.0
+            return mild(experts, ep) if not self.name and experts <= FEW else 1.0
         self.check(experts)
         return 1.0 if ep == 1 else imbalance(np.asarray(self.counts), ep, self.copies)
 
@@ -128,6 +131,12 @@ def _packed(loads: list[float], ep: int) -> list[float]:
         else:
             heapq.heappush(ranks, (load + each, r, held + 1))
     return full + [load for load, _, _ in ranks]
+
+
+def mild(experts: int, ep: int) -> float:
+    """Pairs of the busiest of `ep` ranks over an even share, where few experts are of mildly different popularity."""
+    popular = np.arange(1.0, experts + 1.0) ** -MILD
+    return float(ep * popular[::ep].sum() / popular.sum())
 
 
 def read_load(text: str, copies: int = 0) -> Load:

@@ -116,10 +116,10 @@ def _sent(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
 def _gathered(pricer: Pricer, op: Grouped, n: Array) -> Priced:
     """Experts of a rank that is handed the tokens of all."""
     load = pricer.load
-    name, more, lean = load.timed(op.top_k), load.imbalance(op.experts, op.ep), load.lean(op.experts, op.top_k)
+    name, more, lean = load.timed(op.top_k, op.experts), load.imbalance(op.experts, op.ep), load.lean(op.experts, op.top_k)
     priced = _experts(pricer, op, n * (load.capacity or 1.0), name)
     seconds = rising(priced.seconds)
-    if load.counts and more > 1.0:
+    if more > 1.0 and not load.capacity:
         seconds = np.maximum(seconds, _busiest(pricer, op, n * more, name))
     elif lean and op.ep == 1:
         uneven = rising(_experts(pricer, op, n, STEEPEST).seconds)

@@ -70,13 +70,18 @@ class Room:
 def activations(model: Model, plan: Plan, engine: EngineRow, last: bool = True) -> float:
     """Peak of the engine's profiling run [byte]: the larger of the forward pass and, on the last stage, the sampler.
 
-    An FFN replica sees the tokens of attention.dp / ffn.dp lanes; the formulas were fitted on plans with one lane.
+    An FFN replica sees the tokens of attention.dp / ffn.dp lanes; the formulas were fitted on plans with one lane.  In a wide plan tokens
+    are sent: a GPU gets as many as it sends, at most top_k copies of its own, and dense layers see its own lane.
     """
     rules, tokens = engine.memory, engine.profile_tokens or engine.max_num_batched_tokens
     lanes = plan.attention.dp / plan.ffn.dp
-    cells = (cell for block in model.decoder.blocks for cell in block.cells)
-    inner = max((cell.token_width(*cell_split(cell, plan)) for cell in cells), default=0.0)
-    forward = rules.forward_factor * tokens * (4 * model.hidden * max(1.0, lanes) + 6 * inner * lanes)
+    cells = [cell for block in model.decoder.blocks for cell in block.cells]
+    inner = max(
+        (cell.token_width(*cell_split(cell, plan)) * (1 if plan.wide and cell.place == "ffn" else lanes) for cell in cells), default=0.0
+    )
+    if plan.wide:
+        lanes = min(lanes, max(way[1] for cell in cells if (way := cell.route(model.hidden))))
+    forward = rules.forward_factor * tokens * (4 * model.hidden * max(1.0, lanes) + 6 * inner)
     if not last or not model.has_head:
         return forward
     sampler = rules.sampler_factor * engine.max_num_seqs * model.vocab * 4 + rules.sampler_bytes

@@ -191,6 +191,8 @@ def _sglang(ask: Ask) -> Said:
         ("head of lanes", plan.lanes > 1),
         ("experts", plan.ffn.ep if plan.ffn.ep > 1 else None),
         ("all to all", ask.travel or None),
+        ("dense whole", 1 if plan.wide else None),
+        ("half batches", bool(row.half_batches)),
         ("length", ask.length),
         ("sequences", row.max_num_seqs * plan.lanes),
         ("tokens", row.max_num_batched_tokens * plan.lanes if row.chunk else -1),  # shared out to the lanes
