@@ -242,7 +242,8 @@ below are in sample for them; leaving whole groups out (median errors, same comm
 | TensorRT-LLM | each version | 7.5 % | 5.6 % |
 
 `request_level.csv` is outside the fit, with one exception: what decode attention takes longer beside long prompts of vLLM V1, on which
-closed loops have little hold, is what agrees with it. Out of sample for everything: offline maximum throughput of TensorRT-LLM (276 published figures, not
+closed loops have little hold, is what agrees with it.
+Out of sample for everything: offline maximum throughput of TensorRT-LLM (276 published figures, not
 shipped): median 9.7 % with tensor parallelism, 12.6 % with pipelines; Llama 3.1 70B 7.1 %, 8B 3.6 %; start-up memory
 (docs/memory.md). Kernel times come from other measurements (docs/kernels.md) and see none of these files."""
 
