@@ -440,7 +440,8 @@ def _check(row: EngineRow, key: str, value: Any) -> None:
 def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int) -> EngineRow:
     """The row with the defaults that depend on GPU and model length decided.
 
-    Constants that hold on some GPUs only are taken first.  Large GPUs (`large_gpu_bytes` and up, e.g. H100, H200; not A100) get larger budgets.  Where prompts are not chunked,
+    Constants that hold on some GPUs only are taken first.  Large GPUs (`large_gpu_bytes` and up, e.g. H100, H200; not A100) get
+    larger budgets.  Where prompts are not chunked,
     the budget grows to hold the longest request, or the user's own smaller one is refused.  Sequences stay within the
     budget where the engine wants that.
     """

@@ -103,7 +103,7 @@ ENGINE = (
     Opt("enable_chunked_prefill", bool, False, "Cut prompts into chunks, beside decodes. Default: the engine's."),
     Opt("no_enable_chunked_prefill", bool, False, "Process prompts whole."),
     Opt("enforce_eager", bool, False, "No CUDA graphs. SGLang: --disable-cuda-graph."),
-    Opt("sampling", str, None, "How tokens are chosen: greedy (default), top-p (with or without top-k) or penalties (beside top-p).", "HOW"),
+    Opt("sampling", str, None, "How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).", "HOW"),
     Opt("route", str, "round-robin", "How replicas share requests: round-robin or least-outstanding.", "HOW"),
 )  # fmt: skip
 PRECISION = (

@@ -32,7 +32,8 @@ TOP = 40  # combinations shown of a scenario
 TITLES = {
     "model": "model", "gpu": "GPU", "gpus": "GPUs\nper node", "nodes": "nodes", "engine": "engine", "max_num_seqs": "sequences",
     "max_num_batched_tokens": "batched\ntokens", "memory_fraction": "memory\nfraction", "block_size": "block", "kv_dtype": "KV",
-    "weight_dtype": "weights", "sampling": "sampling", "route": "route", "tp": "TP", "pp": "PP", "dp": "DP", "ep": "EP", "request_rate": "requests/s",
+    "weight_dtype": "weights", "sampling": "sampling", "route": "route", "tp": "TP", "pp": "PP", "dp": "DP", "ep": "EP",
+    "request_rate": "requests/s",
     "concurrency": "users", "prompt_len": "prompt", "output_len": "output", "num_requests": "requests", "burstiness": "burstiness",
 }  # fmt: skip
 

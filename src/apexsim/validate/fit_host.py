@@ -4,7 +4,7 @@
 
 Least squares on log(predicted / measured) of mean TTFT (weight 1/2), ITL or TPOT (weight 1), with a soft-L1 loss; every constant moves as a
 factor of its present value, so it stays positive.  Of a shipped file those constants move that have their source in it, and the lines
-for data/engines/*.toml are printed; of any other file all.  Nothing is written: the report is meant to be read before a constant is changed.
+for data/engines/*.toml are printed; of any other file all.  Nothing is written: the report is to be read before a constant is changed.
 """
 
 from __future__ import annotations
