@@ -79,7 +79,7 @@ every = pytest.mark.parametrize("name", QUESTIONS)
 @every
 def test_the_error_bar_is_that_of_the_plan_that_is_spoken_of(name: str) -> None:
     found = study(name)
-    own = error_of(found.goal.objective.name, found.ranked[0].account, found.setting.cluster.gpu)
+    own = error_of(found.goal.objective.name, found.setting, found.ranked[0].account)
     assert found.error[0] == own
 
 
@@ -237,10 +237,10 @@ def test_json_has_the_best_plan_the_verdict_and_the_rest_in_short(name: str) -> 
 def test_margins_are_those_of_the_metrics(name: str) -> None:
     here = study(name)
     first = here.ranked[0]
-    for margin in margins(first.metrics, here.goal.slos, here.goal.power_cap):
+    for margin in first.limits:
         measured = first.metrics.energy.watts if margin.metric == "power" else first.metrics.latency(margin.metric, margin.stat)
         assert margin.measured == measured and margin.kept == (measured <= margin.limit) == (margin.share >= 0)
-    assert first.keeps == all(m.kept for m in margins(first.metrics, here.goal.slos, here.goal.power_cap))
+    assert first.keeps == all(m.kept for m in first.limits)
 
 
 # ---- what is said ------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_the_answer_begins_with_no_plan_where_none_keeps_the_limits() -> None:
 
 def test_the_nearest_plan_is_the_one_that_misses_by_the_least() -> None:
     here = study("missed")
-    worst = [max(m.measured / m.limit for m in margins(r.metrics, here.goal.slos)) for r in here.ranked]
+    worst = [max(m.measured / m.limit for m in r.limits) for r in here.ranked]
     assert worst == sorted(worst) and here.ranked[0].plan.shorthand in verdict(here).sentences[0]
 
 

@@ -140,7 +140,7 @@ def ask(
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
-    power_cap: float | None = None, price: str | float | None = None, server_overhead: float | None = None, pue: float | None = None,
+    power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None, server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
@@ -161,7 +161,7 @@ def ask(
     work, patches, length = Asked.of(given).on(what)
     row = engine_of(engine, settings or {}, cluster, length)
     load = _load_of(what, expert_load, enable_expert_parallel)
-    goal = _goal_of(objective, slos, power_cap, cluster.gpu)
+    goal = _goal_of(objective, slos, power_cap, risk, cluster.gpu)
     inputs |= {"slos": tuple(map(str, goal.slos))} if goal.slos else {}
     rent = price_of(None if price is None else str(price), cluster.gpu)
     if goal.objective.name == "cost" and math.isnan(rent[0]):
@@ -184,14 +184,16 @@ def _load_of(model: Model, expert_load: str | None, expert_parallel: bool) -> Lo
     return load
 
 
-def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, gpu: Gpu) -> Goal:
+def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, risk: float, gpu: Gpu) -> Goal:
     """What counts."""
     limits = parse_slos(slos)
     if power_cap is not None and not power_cap > 0:
         raise InputError(f"expected a number above 0, got {power_cap}", "--power-cap")
     if power_cap is not None and not gpu.tdp_w > 0:
         raise InputError(f"the power of {gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
-    return Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap)
+    if not 0.0 <= risk <= 0.5:
+        raise InputError(f"expected a chance from 0 to 0.5, got {risk}", "--risk", "0.05 allows one run in twenty to miss a limit")
+    return Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap, risk)
 
 
 def _server_of(overhead: float | None, pue: float | None) -> Server:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from apexsim.doubt import Doubt
 from apexsim.errors import InputError, nearest
 from apexsim.metrics import Metrics
 from apexsim.slo import LATENCIES, STATS, Slo, canonical
@@ -102,13 +103,15 @@ def parse_objective(text: str = DEFAULT, slos: Sequence[Slo] = (), where: str = 
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """How one limit of a run fared.  limit and measured in SI units: s, or W of each GPU."""
+    """How one limit of a run fared.  limit, measured and reach in SI units: s, or W of each GPU."""
 
     name: str  # of the limit, as people type it
     metric: str  # one of `slo.LATENCIES`, or "power"
     stat: str
     limit: float
-    measured: float
+    measured: float  # in the simulated run
+    reach: float  # what a real run may come to at the risk allowed: the measured value where the median decides
+    chance: float  # that a real run keeps the limit
 
     @property
     def share(self) -> float:
@@ -118,26 +121,42 @@ class Margin:
     @property
     def kept(self) -> bool:
         """Is it kept?"""
-        return not self.measured > self.limit
+        return not self.reach > self.limit
 
 
-def margins(metrics: Metrics, constraints: Sequence[Slo], power_cap: float = math.inf) -> tuple[Margin, ...]:
-    """Every limit on a run: SLOs with a statistic, and the power of a GPU; per-request SLOs constrain nothing."""
-    found = [Margin(str(s), s.metric, s.stat, s.limit_s, metrics.latency(s.metric, s.stat)) for s in constraints if s.stat]
+Doubts = Callable[[str], Doubt]  # of a metric
+
+
+def certain(_metric: str) -> Doubt:
+    """No doubt: a measured run."""
+    return Doubt(0.0, 0.0)
+
+
+def margins(
+    metrics: Metrics, constraints: Sequence[Slo], power_cap: float = math.inf, doubts: Doubts = certain, risk: float = 0.0
+) -> tuple[Margin, ...]:
+    """Every limit on a run: SLOs with a statistic, and the power of a GPU; per-request SLOs constrain nothing.
+
+    risk: the chance of missing a limit that is allowed; 0 lets the median decide."""
+    asked = [(str(s), s.metric, s.stat, s.limit_s, metrics.latency(s.metric, s.stat)) for s in constraints if s.stat]
     if math.isfinite(power_cap):
-        found.append(Margin(f"power-cap={power_cap:g}W", "power", "mean", power_cap, metrics.energy.watts))
-    return tuple(found)
+        asked.append((f"power-cap={power_cap:g}W", "power", "mean", power_cap, metrics.energy.watts))
+    return tuple(_margin(*one, doubts(one[1]), risk) for one in asked)
+
+
+def _margin(name: str, metric: str, stat: str, limit: float, measured: float, doubt: Doubt, risk: float) -> Margin:
+    if not measured > 0.0:  # nothing to measure, or no wait at all
+        return Margin(name, metric, stat, limit, measured, measured, 1.0)
+    reach = measured * math.exp(doubt.quantile(1.0 - risk)) if risk else measured
+    return Margin(name, metric, stat, limit, measured, reach, doubt.chance(math.log(limit / measured)))
 
 
 def overrun(limits: Sequence[Margin]) -> float:
     """How many times over its limit the worst of them is; 0 where all are kept."""
-    return max((m.measured / m.limit for m in limits if not m.kept), default=0.0)
+    return max((m.reach / m.limit for m in limits if not m.kept), default=0.0)
 
 
-def rank_key(
-    metrics: Metrics, objective: Objective, constraints: Sequence[Slo] = (), shorthand: str = "", power_cap: float = math.inf
-) -> tuple[float, bool, float, str]:
+def rank_key(metrics: Metrics, objective: Objective, limits: Sequence[Margin] = (), shorthand: str = "") -> tuple[float, bool, float, str]:
     """Sorts plans, best first: those that keep every limit (0.0), the others by how far they miss; those that keep up with the
     load; then by the objective; ties in the order of their shorthand."""
-    over = overrun(margins(metrics, constraints, power_cap))
-    return over, metrics.saturated, objective.sign * objective.value(metrics), shorthand
+    return overrun(limits), metrics.saturated, objective.sign * objective.value(metrics), shorthand

@@ -14,6 +14,7 @@ import pytest
 import apexsim
 from apexsim.cost.account import Account
 from apexsim.cost.power import power_spread
+from apexsim.doubt import SIGMA
 from apexsim.errors import Infeasible
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.metrics import measure
@@ -21,7 +22,7 @@ from apexsim.model.families import load_model
 from apexsim.objective import OBJECTIVES, parse_objective
 from apexsim.plan.plan import parse_plan
 from apexsim.plan.space import candidates, heuristic_plan, stage_layers
-from apexsim.search.error import comparison_error, error_of, objective_error, residuals
+from apexsim.search.error import certainty, comparison_error, doubt_of, error_of, news, signature
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.study import Study
 
@@ -71,40 +72,51 @@ def spent(**shares: float) -> Account:
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_power_widens_the_bars_of_energy_and_of_nothing_else(name: str) -> None:
-    kind = {"ttft": "ttft", "queue": "ttft", "tpot": "tpot", "itl": "tpot"}.get(name, "e2e")
+    kind, setting = {"ttft": "ttft", "queue": "ttft", "tpot": "tpot", "itl": "tpot"}.get(name, "e2e"), study().setting
     run, pair = power_spread() if name in POWER else (0.0, 0.0)
-    assert objective_error(name, spent(measured=1.0)) == pytest.approx(math.hypot(residuals()[kind]["measured"], run))
-    assert comparison_error(name) == pytest.approx(math.hypot(residuals()[kind]["comparison"], pair))
+    usual, found = (
+        doubt_of({"e2e": "throughput"}.get(kind, kind), setting, spent(measured=1.0)),
+        doubt_of(name, setting, spent(measured=1.0)),
+    )
+    assert found.offset == usual.offset and found.rest == pytest.approx(math.hypot(usual.rest, run / SIGMA))
+    assert comparison_error(name) == pytest.approx(math.hypot(certainty()["comparison"][kind], pair))
 
 
 @pytest.mark.parametrize("name", ["ttft", "e2e", "energy"])
-@pytest.mark.parametrize("guess", ["transferred", "roofline"])
-def test_bars_widen_with_the_share_that_was_not_measured(name: str, guess: str) -> None:
-    row = residuals()["ttft" if name == "ttft" else "e2e"]
-    power = power_spread()[0] if name in POWER else 0.0
-    for share in (0.0, 0.3, 1.0):
-        shares = spent(measured=(1.0 - share) / 2, interpolated=(1.0 - share) / 2, **{guess: share})
-        for foreign, other in ((False, "transferred"), (True, "foreign")):
-            plain = row["measured"] * (1.0 - share) + row[other] * share
-            assert objective_error(name, shares, foreign) == pytest.approx(math.hypot(plain, power))
-    both = spent(measured=0.2, transferred=0.5, roofline=0.3)
-    assert objective_error(name, both) == pytest.approx(objective_error(name, spent(measured=0.2, roofline=0.8)))
+def test_bars_widen_with_the_share_that_was_not_measured(name: str) -> None:
+    setting = study().setting
+    bars = [error_of(name, setting, spent(measured=1.0 - share, transferred=share)) for share in (0.0, 0.3, 0.6, 1.0)]
+    assert bars == sorted(bars) and bars[0] < bars[-1]
+    both, one = spent(measured=0.2, transferred=0.5, roofline=0.3), spent(measured=0.2, roofline=0.8)
+    assert error_of(name, setting, both) == pytest.approx(error_of(name, setting, one))
 
 
-def test_only_cards_of_another_vendor_without_tables_have_the_widest_bars() -> None:
-    shares = spent(roofline=1.0)
-    widest, cards = objective_error("e2e", shares, True), ("h100-sxm", "rtx-4090", "mi300x")
-    wide = {gpu: error_of("e2e", shares, load_gpu(gpu)) == widest for gpu in cards}
-    assert wide["rtx-4090"] is False and wide["h100-sxm"] is False
-    mi = load_gpu("mi300x")
-    assert wide["mi300x"] == (not mi.kernels)
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+def test_bars_widen_with_everything_that_is_new(engine: str) -> None:
+    seen = certainty()["seen"][engine]
+    gpu, release = seen["gpus"][0], seen["releases"][-1]
+    known = apexsim.plan("llama-3.1-8b", gpu=gpu, gpus=2, engine=f"{engine}@{release}", **MADE).setting
+    assert news(known) == (("model",) if signature(known.model) not in seen["models"] else ())
+    other = replace(known, cluster=Cluster(load_gpu("rtx-4090"), 2))
+    assert set(news(other)) == {*news(known), "gpu"}
+    for name in ("ttft", "tpot", "e2e"):
+        assert doubt_of(name, other, spent(measured=1.0)).offset >= doubt_of(name, known, spent(measured=1.0)).offset
+        assert doubt_of(name, other, spent(measured=1.0)).rest == doubt_of(name, known, spent(measured=1.0)).rest
+
+
+def test_an_engine_that_nobody_measured_has_the_widest_bars() -> None:
+    setting = study().setting
+    other = replace(setting, engine=replace(setting.engine, server=replace(setting.engine.server, name="toy")))
+    assert set(news(other)) == {"model", "gpu", "release"}
+    for name in ("ttft", "tpot", "e2e"):
+        assert error_of(name, other, spent(measured=1.0)) >= error_of(name, setting, spent(measured=1.0))
 
 
 def test_a_study_shows_the_bar_of_its_objective() -> None:
     for name in ("e2e", "energy"):
         found = study(name)
         assert found.error[1] == comparison_error(name)
-        assert found.error[0] == error_of(name, found.ranked[0].account, found.setting.cluster.gpu)
+        assert found.error[0] == error_of(name, found.setting, found.ranked[0].account)
 
 
 # ---- limits -------------------------------------------------------------------------------------------------------------
@@ -118,6 +130,24 @@ def test_plans_that_miss_a_limit_stand_behind_those_that_keep_it() -> None:
     kept = [row.metrics.latency("tpot", "p95") <= limit for row in found.ranked]
     assert kept == sorted(kept, reverse=True) and {True, False} == set(kept)
     assert [row.keeps for row in found.ranked] == kept
+
+
+@pytest.mark.parametrize("risk", [0.01, 0.05, 0.2, 0.5])
+def test_a_risk_ranks_last_what_misses_its_limit_more_often(risk: float) -> None:
+    times = sorted(row.metrics.latency("tpot", "p95") for row in study().ranked)
+    found = study(slos=(f"tpot:p95={times[len(times) // 2] * 1.02e3:.6f}ms",), risk=risk)
+    for row in found.ranked:
+        assert row.keeps == (row.limits[0].chance >= 1.0 - risk - 1e-9), row.plan.shorthand
+    assert [row.keeps for row in found.ranked] == sorted((row.keeps for row in found.ranked), reverse=True)
+
+
+def test_less_risk_keeps_fewer_plans_and_none_lets_the_median_decide() -> None:
+    limit = (f"tpot:p95={sorted(row.metrics.latency('tpot', 'p95') for row in study().ranked)[-1] * 1.05e3:.6f}ms",)
+    keeping = [sum(row.keeps for row in study(slos=limit, risk=risk).ranked) for risk in (0.01, 0.1, 0.3, 0.5)]
+    assert keeping == sorted(keeping)
+    none = study(slos=limit)
+    assert all(row.keeps == (row.limits[0].measured <= row.limits[0].limit) for row in none.ranked)
+    assert keeping[-1] == sum(row.keeps for row in none.ranked), "half the runs lie under the median"
 
 
 # ---- what crosses from question to run ----------------------------------------------------------------------------------

@@ -140,6 +140,8 @@ GOAL = (
         "LIMIT ...", several=True),
     Opt("power_cap", float, None, "Mean power that each GPU may draw [W]; plans above it rank last, --clock offers slower ones.",
         "W", least=0, above=True),
+    Opt("risk", float, 0.0, "Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the "
+        "median decides.", "P", least=0, most=0.5),
     Opt("price", str, None, "Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' "
         "costs). Default: on-demand, for every GPU.", "PRICE"),
     Opt("server_overhead", float, None, "Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.", "W", least=0),

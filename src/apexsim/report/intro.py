@@ -113,7 +113,7 @@ def goal_line(study: Study) -> str:
     limits = f"; limits {', '.join(kept)}" if kept else ""
     return (
         f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; "
-        f"predictions ±{percent(study.error[0])} (one standard deviation against measured systems), differences between plans "
+        f"predictions ±{percent(study.error[0])} (two of three real runs{unmeasured(study.setting)}), differences between plans "
         f"under {percent(study.error[1])} are ties"
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from apexsim.cost.account import Account
 from apexsim.cost.books import books, typed
+from apexsim.doubt import intervals
 from apexsim.model.count import active_parameters, total_parameters
 from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
@@ -27,6 +28,7 @@ from apexsim.report.plain import clean
 from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
 from apexsim.search.assess import Assessed
+from apexsim.search.error import doubt_of
 from apexsim.search.setting import Setting
 from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Study
@@ -44,6 +46,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "value_unit": value_unit(study.goal.objective),
             "slos": [str(slo) for slo in study.goal.slos],
             "power_cap_w": study.goal.power_cap,
+            "risk": study.goal.risk,
             "heuristic": {"shorthand": study.heuristic, "note": study.heuristic_note},
             "error_bars": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
@@ -73,7 +76,7 @@ def margin_json(margin: Margin) -> dict[str, Any]:
     """One limit and how it fared."""
     unit, scale = ("W", 1.0) if margin.metric == "power" else ("ms", 1e3)
     return {"limit": margin.name, "kept": margin.kept, "margin": margin.share, "allowed": margin.limit * scale,
-            "measured": margin.measured * scale, "unit": unit}  # fmt: skip
+            "measured": margin.measured * scale, "chance": margin.chance, "unit": unit}  # fmt: skip
 
 
 def hypothetical_json(study: Study) -> dict[str, Any] | None:
@@ -173,6 +176,8 @@ def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         "ratio_to_heuristic": ranked.ratio,
         "keeps_constraints": ranked.keeps,
         "tie_with_best": ranked.tie,
+        "limits": [margin_json(margin) for margin in ranked.limits],
+        "intervals": intervals_json(setting, ranked),
         "room": room_json(ranked.room),
         "metrics": ranked.metrics.to_json(),
         "account": account_json(ranked.account),
@@ -184,6 +189,15 @@ def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         "launch_notes": list(started.notes),
         "series": ranked.series.to_json(),
     }
+
+
+def intervals_json(setting: Setting, ranked: Assessed) -> dict[str, Any]:
+    """Factors between which measured over predicted lies in 68, 80 and 95 of 100 runs, by metric, with the two parts of the doubt."""
+    found = {}
+    for name in ("ttft", "tpot", "itl", "e2e", "throughput", "energy"):
+        doubt = doubt_of(name, setting, ranked.account)
+        found[name] = {"offset": doubt.offset, "rest": doubt.rest, **intervals(1.0, doubt)}
+    return found
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from apexsim.search.study import Study
 from apexsim.slo import LATENCIES
 from apexsim.units import format_count
 
+CHANCE = "chance that a real run keeps the limits, of the likeliest to be missed"
 LIMITS = "✓ least margin, ✗ how far over the limit"
 SATURATED = "does not keep up with the load: its queue grows as long as requests come"
 STATS = ("mean", "p50", "p95", "p99")
@@ -130,7 +131,7 @@ def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: boo
         _column("#", "right", rows, lambda r: str(place[id(r)])),
         _column("plan", "left", rows, lambda r: r.plan.shorthand),
         _column("ratio", "right", rows, lambda r: times(r.ratio)),
-        *([_column("limits", "left", rows, lambda r: limit_cell(study, r))] if study.goal.limits(study.ranked[0].metrics) else []),
+        *([_column("limits", "left", rows, limit_cell), _column("sure", "right", rows, sure_cell)] if study.goal.limited else []),
         *([_column("meet\nlimits", "right", rows, lambda r: percent(r.metrics.attainment)),
            _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s))] if _counts(study) else []),
         *(_latency(study, metric, title, rows, choice.stats[metric]) for metric, title in SHOWN if metric in choice.stats),
@@ -156,15 +157,20 @@ def room_tokens(ranked: Assessed) -> int:
     return ranked.room.tokens * ranked.plan.lanes * ranked.plan.replicas
 
 
-def limit_cell(study: Study, ranked: Assessed) -> str:
+def limit_cell(ranked: Assessed) -> str:
     """✓ and the least margin, or ✗ and the worst overrun; with the limit's metric where there are several."""
-    limits = study.goal.limits(ranked.metrics)
+    limits = ranked.limits
     worst = min(limits, key=lambda m: m.share)
     name = f" {worst.metric}" if len(limits) > 1 else ""
     if not overrun(limits):
         return f"✓ {percent(worst.share)}{name}"
     ratio = worst.measured / worst.limit
     return f"✗ {f'{sig(ratio, 2)}×' if ratio >= 2 else f'+{percent(ratio - 1)}'}{name}"
+
+
+def sure_cell(ranked: Assessed) -> str:
+    """The chance that a real run keeps the limit that is likeliest to be missed."""
+    return percent(min(m.chance for m in ranked.limits))
 
 
 def _counts(study: Study) -> bool:
@@ -214,8 +220,8 @@ def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[Column]) -> l
     elif len(rows) > 1 and not math.isfinite(study.ranked[0].ratio):
         found.append(("ratio", f"none: {_no_base(study)}"))
     if "limits" in titles:
-        which = ", and of which" if len(study.goal.limits(rows[0].metrics)) > 1 else ""
-        found.append(("limits", f"{LIMITS}{which}"))
+        which = ", and of which" if len(rows[0].limits) > 1 else ""
+        found += [("limits", f"{LIMITS}{which}"), ("sure", CHANCE)]
     if "KV room\ntokens" in titles:
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
     used = {mark for r in rows for mark in marks(study, r)}

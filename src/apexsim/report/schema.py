@@ -10,6 +10,7 @@ from inspect import signature
 from typing import Any
 
 from apexsim.api import ask
+from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
 from apexsim.report import apexpage, devicepage, ledger, replaypage, sweep, tracepage
@@ -223,11 +224,21 @@ _SERIES = obj("the run over time, 60 means; kv_share is empty where nothing is c
         "kv_share": "share of the KV cache in use", "sequences": "sequences in a step", "prompt_tokens": "prompt tokens in a step",
     }.items()
 })  # fmt: skip
+_LIMITS = many(obj("a limit on the run", {
+    "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 where missed", True),
+    "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "chance": num("that a real run keeps it, 0 to 1"), "unit": text("ms or W"),
+}), "limits, with margins")  # fmt: skip
+_INTERVALS = obj("how far a value may be off: factors between which measured over predicted lies", {
+    "offset": num("scale of what all runs of the system share, in logs (Student t, three degrees of freedom)"),
+    "rest": num("scale of what differs from run to run"),
+    **{str(level): many(num("factor"), f"least and most in {level} of 100 cases") for level in LEVELS},
+})  # fmt: skip
 _RANKED = obj("a simulated plan", {
     "plan": _PLAN, "shorthand": text("its name, as --plan takes it"), "value": num("the objective, in value_unit"),
     "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing, or, of a latency, where it "
                               "does not keep up with the load", True),
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
+    "limits": _LIMITS, "intervals": by_name(_INTERVALS, "by metric"),
     "room": _ROOM, "metrics": _METRICS, "account": _ACCOUNT,
     "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
     "launch": text("all commands that start it, as a shell takes them; null where the engine cannot", True),
@@ -236,10 +247,6 @@ _RANKED = obj("a simulated plan", {
     "series": _SERIES,
 })  # fmt: skip
 SHARED["ranked"] = _RANKED
-_LIMITS = many(obj("a limit on the run", {
-    "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 where missed", True),
-    "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "unit": text("ms or W"),
-}), "limits, with margins")  # fmt: skip
 _VERDICT = obj("the answer", {
     "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
     "keeps": _plain("boolean", "it keeps every limit; exit code 4 where not; null where there are none", True),
@@ -260,6 +267,7 @@ _HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; nul
 STUDY = obj("`plan` and `simulate`", {
     "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
+    "risk": num("chance of missing a limit that is allowed; 0: the median decides"),
     "heuristic": obj("the usual plan", {"shorthand": text("its name"), "note": text("why it is missing, if it is")}),
     "error_bars": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of two plans: closer ones are ties")}),
     "verdict": _VERDICT,

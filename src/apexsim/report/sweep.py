@@ -18,7 +18,7 @@ from apexsim.report.jsonout import margin_json
 from apexsim.report.launch import again, launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
-from apexsim.report.ranking import LIMITS, SATURATED, Column, grammar, limit_cell
+from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, Column, grammar, limit_cell, sure_cell
 from apexsim.report.ranking import OTHERS as OF_PLANS
 from apexsim.report.verdict import sure
 from apexsim.search.assess import Assessed
@@ -80,7 +80,7 @@ def sentences(sweep: Sweep) -> list[str]:
         found.insert(0, "Interrupted after {} of {} combinations: a better one may be among the others.".format(*sweep.interrupted))
     best = sweep.best
     if best is not None and best.study is not None:
-        found.append(sure(best.study, best.first, best.study.goal.limits(best.first.metrics)))
+        found.append(sure(best.study, best.first, best.first.limits))
     return found
 
 
@@ -90,11 +90,11 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> li
     if not group:
         return [sentence(f"{head}nothing fits")]
     best = group[0]
-    limits = sweep.goal.limits(best.first.metrics)
+    limits = best.first.limits
     name = _named(sweep, best)
     reach = f"{objective_short(sweep.goal.objective)} {_value(best, error=True)}"
     if not best.first.keeps:
-        missed = f"no combination keeps {listed([m.name for m in limits])}; {name} comes nearest: {limit_cell(_study(best), best.first)}"
+        missed = f"no combination keeps {listed([m.name for m in limits])}; {name} comes nearest: {limit_cell(best.first)}"
         return [sentence(f"{head}{missed}")]
     if best.first.metrics.saturated:
         return [sentence(f"{head}no combination keeps up with the load; {name} is the fastest: {reach}")]
@@ -199,7 +199,7 @@ def _fitting(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point], width
 
 def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[Column]:
     choices = [(i, axis) for i, axis in enumerate(sweep.axes) if axis.name not in LOADS]
-    limited = bool(sweep.goal.limits(shown[0].first.metrics))
+    limited = sweep.goal.limited
     objective = sweep.goal.objective
     scale = unit_for(objective, max((p.first.value for p in shown if sweep.good(p)), default=shown[0].first.value))
 
@@ -215,7 +215,9 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
         made.append(column(TITLES[axis.name], side, partial(_value_of, i)))
     made.append(column("plan", "left", lambda p: p.first.plan.shorthand))
     made.append(column(f"{objective_short(objective)}\n[{scale.unit}]", "right", value))
-    made += [column("limits", "left", lambda p: limit_cell(_study(p), p.first))] if limited else []
+    made += (
+        [column("limits", "left", lambda p: limit_cell(p.first)), column("sure", "right", lambda p: sure_cell(p.first))] if limited else []
+    )
     for title, (name, cell) in _EXTRA.items():
         if name != objective.name:
             made.append(column(title, "right", cell))
@@ -261,8 +263,8 @@ def _mark(sweep: Sweep, point: Point, best: Point) -> str:
 
 def _legend(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[tuple[str, str]]:
     found = grammar([p.first.plan.shorthand for p in shown])
-    if sweep.goal.limits(shown[0].first.metrics):
-        found.append(("limits", LIMITS))
+    if sweep.goal.limited:
+        found += [("limits", LIMITS), ("sure", CHANCE)]
     marks = {_mark(sweep, p, group[0]) for p in shown}
     words = {"saturated": SATURATED,
              "≈ the first": "a tie: the difference is within the errors of the predictions"}  # fmt: skip
@@ -290,7 +292,7 @@ def _against(sweep: Sweep, point: Point | None, best: Point) -> str:
     if point is best:
         return "best"
     if not point.first.keeps and best.first.keeps:
-        return f"misses the limits ({limit_cell(_study(point), point.first)})"
+        return f"misses the limits ({limit_cell(point.first)})"
     if point.first.metrics.saturated and not best.first.metrics.saturated:
         return "does not keep up"
     if sweep.ties(point, best):
@@ -336,6 +338,6 @@ def _point(sweep: Sweep, point: Point, rank: int | None, best: bool, cheapest: b
         "values": values, "fits": True, "rank": rank, "best": best, "cheapest": cheapest, "plan": first.plan.shorthand,
         "gpu": study.setting.cluster.gpu.name, "gpus": first.metrics.devices, "engine": study.setting.engine.label,
         "value": first.value, "error": study.error[0], "keeps": first.keeps, "saturated": first.metrics.saturated,
-        "limits": [margin_json(m) for m in study.goal.limits(first.metrics)], "usd_per_hour": Sweep.rent(point),
+        "limits": [margin_json(m) for m in first.limits], "usd_per_hour": Sweep.rent(point),
         "metrics": first.metrics.to_json(), "launch_commands": list(launch(study.setting, first.plan).commands),
     }  # fmt: skip

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from apexsim.cost.books import told
-from apexsim.cost.power import power_spread
 from apexsim.objective import Margin
 from apexsim.report.draw import percent, sig
 from apexsim.report.figures import held, left, listed, objective_short, reached, scale_of, sentence
 from apexsim.search.assess import Assessed
-from apexsim.search.error import error_of
+from apexsim.search.error import error_of, news
+from apexsim.search.setting import Setting
 from apexsim.search.startable import has_server, others
 from apexsim.search.study import Study
 from apexsim.workload.load import mean_rate
 
-SURE = "two of three measured runs lay within ±{} of the prediction; models, GPUs and releases that nobody measured lie further off"
+SURE = "two of three real runs should lie within ±{} of the prediction{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Verdict:
 def verdict(study: Study) -> Verdict:
     """The answer of a study."""
     first = study.ranked[0]
-    limits = study.goal.limits(first.metrics)
+    limits = first.limits
     tell = _missed if not first.keeps else _saturated if first.metrics.saturated else _fine
     told_ = tuple(s for s in (*_how_it_comes(study), *tell(study, first, limits)) if s)
     return Verdict(told_, first.plan.shorthand, first.keeps if limits else None, first.metrics.saturated, limits)
@@ -178,7 +178,7 @@ def _among(study: Study, standing: str) -> str:
         return f"It is the only plan{who}: {standing}."
     many = (
         f"{'All' if len(keeping) == count else f'{len(keeping)} of'} {count} plans{who} keep{'s' * (len(keeping) == 1)} "
-        f"{'it' if len(study.goal.limits(study.ranked[0].metrics)) == 1 else 'them'}"
+        f"{'it' if len(study.ranked[0].limits) == 1 else 'them'}"
     )
     tied = _tied(study)
     return f"{many}; this one has the best {standing}{f', a tie with {tied}' if tied else ''}."
@@ -252,7 +252,7 @@ def sure(study: Study, ranked: Assessed, limits: tuple[Margin, ...]) -> str:
     """How far to believe it, and which limits are nearer than that."""
     error = _error_of(study, ranked)
     close = [m for m in limits if abs(m.share) < error(m.metric)]
-    text = SURE.format(percent(study.error[0]))
+    text = SURE.format(percent(study.error[0]), unmeasured(study.setting))
     if not close:
         return sentence(text)
     names = listed([m.name for m in close])
@@ -261,6 +261,12 @@ def sure(study: Study, ranked: Assessed, limits: tuple[Margin, ...]) -> str:
     return f"{nearer}: measure before you rely on it."
 
 
+def unmeasured(setting: Setting) -> str:
+    """What about a question stands outside the measurements behind the error bars: "; its model and GPU are in none of …"."""
+    names = {"model": "model", "gpu": "GPU", "release": "engine release"}
+    new = [names[what] for what in news(setting)]
+    return f"; the {listed(new)} {'is' if len(new) == 1 else 'are'} in none of the measurements behind it" if new else ""
+
+
 def _error_of(study: Study, ranked: Assessed) -> Callable[[str], float]:
-    gpu = study.setting.cluster.gpu
-    return lambda metric: power_spread()[0] if metric == "power" else error_of(metric, ranked.account, gpu)
+    return lambda metric: error_of(metric, study.setting, ranked.account)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,9 +19,11 @@ from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import I4
 from apexsim.errors import Rejected
 from apexsim.metrics import Metrics, Series, measure, series
+from apexsim.objective import Margin
 from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
+from apexsim.search.error import doubt_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.goal import Goal, Key
 from apexsim.search.setting import Setting
@@ -42,6 +45,7 @@ class Assessed:
     series: Series  # in POINTS bins
     metrics: Metrics
     account: Account
+    limits: tuple[Margin, ...]  # how each limit on the run fares
     key: Key  # sorts plans, best first
     value: float  # of the objective, in SI units
     blocked: str  # why the engine cannot be started with it; "" when it can
@@ -64,8 +68,11 @@ def assess(setting: Setting, goal: Goal, plan: Plan) -> Assessed | Rejected:
     metrics = _metrics(setting, goal.slos, found)
     course = series(found.outcome, setting.workload, POINTS, blocks=found.room.blocks * plan.lanes)
     spent = _account(setting, found, found.outcome, metrics)
-    return Assessed(plan, found.room, found.stages, _light(found.outcome, setting.workload), course, metrics, spent,
-                    goal.key(metrics, plan.shorthand), goal.objective.value(metrics), why)  # fmt: skip
+    limits = goal.limits(metrics, partial(doubt_of, setting=setting, spent=spent))
+    key, value = goal.key(metrics, limits, plan.shorthand), goal.objective.value(metrics)
+    return Assessed(
+        plan, found.room, found.stages, _light(found.outcome, setting.workload), course, metrics, spent, limits, key, value, why
+    )
 
 
 def outcome_of(setting: Setting, run: Assessed) -> Outcome:

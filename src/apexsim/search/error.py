@@ -1,8 +1,9 @@
 """Error bars from validation (floor 5).
 
-`data/residuals.toml` holds the spread (log standard deviation, robust) of predicted over measured values, by metric and by the
-provenance that dominates a result.  It is written by the validation gate from measured systems, never by hand.  Energy is power
-over throughput, so the spread of the power law is added to it in squares.
+`data/certainty.toml` is written by scripts/certainty.py from measured systems, never by hand: for each engine and metric the scale of
+the *rest*, and of the *offset* of a system that the fit saw, of one whose model, GPU or release it did not see, and of kernels that
+were borrowed.  What is new about a question adds its part in squares.  Energy is power over throughput, so the spread of the power
+law is added to it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from typing import Any
 
 from apexsim.cost.account import Account
 from apexsim.cost.power import power_spread
+from apexsim.doubt import SIGMA, Doubt
 from apexsim.gpu import Gpu
+from apexsim.model.model import Model
+from apexsim.search.setting import Setting
 
 KIND = {
     "ttft": "ttft",
@@ -31,33 +35,66 @@ KIND = {
 }
 OF_POWER = ("energy", "wall-energy")
 LENDER = "NVIDIA"  # vendor of the GPUs whose tables are lent
+NEWS = {"model": "models", "gpu": "gpus", "release": "releases"}  # what may be new -> where what was seen is listed
 
 
 @cache
-def residuals() -> dict[str, Any]:
+def certainty() -> dict[str, Any]:
     """The shipped table."""
-    return tomllib.loads((files("apexsim") / "data/residuals.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((files("apexsim") / "data/certainty.toml").read_text(encoding="utf-8"))
 
 
-def objective_error(name: str, spent: Account, foreign: bool = False) -> float:
-    """Relative half-width (one robust standard deviation) of a prediction, wider where kernels were not measured.
+def signature(model: Model) -> str:
+    """What tells one model from another whatever its name: architecture, layers and width."""
+    return f"{model.family} {sum(len(stack.layers) for stack in model.stacks)}x{model.hidden}"
 
-    foreign: the kernels are another vendor's, of which nothing was measured; the spread of a far relative's (A100) stands for it.
-    """
-    row = residuals()[KIND.get(name, "e2e")]
+
+def news(setting: Setting) -> tuple[str, ...]:
+    """What about a question no fit has seen: "model", "gpu", "release"; all of them for an engine without measured runs."""
+    seen = certainty()["seen"].get(setting.engine.server.name)
+    if seen is None:
+        return tuple(NEWS)
+    of = {"model": signature(setting.model), "gpu": setting.cluster.gpu.name, "release": setting.engine.spoken}
+    return tuple(what for what, where in NEWS.items() if of[what] not in seen[where])
+
+
+def doubt_of(name: str, setting: Setting, spent: Account) -> Doubt:
+    """How far a prediction of a metric or objective may be off; wider where something is new and where kernels were not measured.
+
+    The offset of kernels that were borrowed or come from a roofline counts by their share of the time."""
+    if name == "power":
+        return Doubt(0.0, power_spread()[0] / SIGMA)
+    kind, gpu = KIND.get(name, "e2e"), setting.cluster.gpu
+    row = _row(setting.engine.server.name, kind)
+    squares = row["known"] ** 2 + sum(max(0.0, row[what] ** 2 - row["known"] ** 2) for what in news(setting))
     shares = dict(spent.provenance)
     guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
-    return math.hypot(row["measured"] * (1.0 - guessed) + row["foreign" if foreign else "transferred"] * guessed, _power(name)[0])
+    far = certainty()["borrowed"]["foreign" if _foreign(gpu) else "transferred"][kind]
+    return Doubt(math.sqrt(squares), row["rest"]).wider(far * guessed, _power(name)[0] / SIGMA)
 
 
-def error_of(name: str, spent: Account, gpu: Gpu) -> float:
-    """The error bar of a prediction on a GPU."""
-    return objective_error(name, spent, not gpu.kernels and gpu.vendor != LENDER)
+def _foreign(gpu: Gpu) -> bool:
+    """Whether its kernels are priced from another vendor's, of which nothing was measured."""
+    return not gpu.kernels and gpu.vendor != LENDER
+
+
+def _row(engine: str, kind: str) -> dict[str, float]:
+    """The scales of an engine; of one without measured runs the widest."""
+    table = certainty()
+    if engine in table["seen"]:
+        return dict(table[engine][kind])
+    rows = [table[name][kind] for name in table["seen"]]
+    return {what: max(row[what] for row in rows) for what in rows[0]}
+
+
+def error_of(name: str, setting: Setting, spent: Account) -> float:
+    """The error bar of a prediction: half the 68 % interval, relative."""
+    return doubt_of(name, setting, spent).half
 
 
 def comparison_error(name: str) -> float:
-    """Relative difference below which two plans of one study cannot be told apart."""
-    return math.hypot(residuals()[KIND.get(name, "e2e")]["comparison"], _power(name)[1])
+    """Relative difference below which two plans of one study cannot be told apart: their offset is the same."""
+    return math.hypot(certainty()["comparison"][KIND.get(name, "e2e")], _power(name)[1])
 
 
 def tie(value: float, other: float, width: float) -> bool:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from apexsim.metrics import Metrics
-from apexsim.objective import Margin, Objective, margins, rank_key
+from apexsim.objective import Doubts, Margin, Objective, margins, rank_key
 from apexsim.slo import Slo
 
 Key = tuple[float, bool, float, str]  # limits missed, overload, objective, shorthand
@@ -19,14 +19,20 @@ class Goal:
     objective: Objective
     slos: tuple[Slo, ...] = ()
     power_cap: float = math.inf  # mean power of a GPU [W]
+    risk: float = 0.0  # chance of missing a limit that is allowed; 0: the median decides
 
-    def key(self, metrics: Metrics, shorthand: str) -> Key:
+    @property
+    def limited(self) -> bool:
+        """Whether there are limits on the run."""
+        return math.isfinite(self.power_cap) or any(not slo.per_request for slo in self.slos)
+
+    def key(self, metrics: Metrics, limits: tuple[Margin, ...], shorthand: str) -> Key:
         """Sorts plans, best first (`objective.rank_key`)."""
-        return rank_key(metrics, self.objective, self.slos, shorthand, self.power_cap)
+        return rank_key(metrics, self.objective, limits, shorthand)
 
-    def limits(self, metrics: Metrics) -> tuple[Margin, ...]:
+    def limits(self, metrics: Metrics, doubts: Doubts) -> tuple[Margin, ...]:
         """Every limit on a run, and how it fares."""
-        return margins(metrics, self.slos, self.power_cap)
+        return margins(metrics, self.slos, self.power_cap, doubts, self.risk)
 
     def behind(self, metrics: Metrics, other: Metrics) -> float:
         """How many times worse than another run one is; infinite where it reaches nothing."""

@@ -59,7 +59,7 @@ class Study:
     def error(self) -> tuple[float, float]:
         """Relative half-width of the error bar of the first plan's objective, and of a comparison of two plans."""
         name = self.goal.objective.name
-        return error_of(name, self.ranked[0].account, self.setting.cluster.gpu), comparison_error(name)
+        return error_of(name, self.setting, self.ranked[0].account), comparison_error(name)
 
     @property
     def single(self) -> bool:
