@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fidelity_page import BORROW, FAR, comparisons, grouped, logs, transferred
 from numpy.typing import NDArray
 
 from apexsim.doubt import LEVELS, SIGMA, Doubt
 from apexsim.validate.replay import run
+from fidelity_page import BORROW, FAR, comparisons, grouped, logs, transferred
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT, TABLE = ROOT / "validation/left_out.csv", ROOT / "src/apexsim/data/certainty.toml"

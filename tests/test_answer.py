@@ -19,7 +19,6 @@ from apexsim.cli.options import flags_of_command
 from apexsim.engines import servers
 from apexsim.errors import Infeasible, InputError
 from apexsim.model.families import load_model
-from apexsim.objective import margins
 from apexsim.plan.plan import parse_plan
 from apexsim.plan.space import candidates, runnable
 from apexsim.report.figures import scale_for, scale_of

@@ -75,7 +75,8 @@ def test_plans_that_miss_are_in_the_order_of_how_far_they_miss(metrics):
     limits = (parse_slo("ttft:max=1s"),)
     runs = {name: replace(metrics, ttft=Stats(max=worst), e2el=Stats(mean=e2e))
             for name, worst, e2e in (("far", 9.0, 1.0), ("near", 1.1, 5.0), ("kept", 0.9, 9.0))}  # fmt: skip
-    assert sorted(runs, key=lambda name: rank_key(runs[name], parse_objective(), margins(runs[name], limits), name)) == ["kept", "near", "far"]
+    order = sorted(runs, key=lambda name: rank_key(runs[name], parse_objective(), margins(runs[name], limits), name))
+    assert order == ["kept", "near", "far"]
 
 
 def test_a_margin_is_the_share_of_the_limit_that_is_left(metrics):

@@ -140,7 +140,8 @@ def ask(
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
-    power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None, server_overhead: float | None = None, pue: float | None = None,
+    power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
+    server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.

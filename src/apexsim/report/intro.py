@@ -16,6 +16,7 @@ from apexsim.plan.plan import Precision
 from apexsim.report.draw import percent, sig
 from apexsim.report.figures import objective_words
 from apexsim.report.page import Row
+from apexsim.report.verdict import unmeasured
 from apexsim.report.wiring import links_of
 from apexsim.search import screen
 from apexsim.search.setting import Setting

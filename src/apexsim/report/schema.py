@@ -226,7 +226,8 @@ _SERIES = obj("the run over time, 60 means; kv_share is empty where nothing is c
 })  # fmt: skip
 _LIMITS = many(obj("a limit on the run", {
     "limit": text("as typed"), "kept": flag("it holds"), "margin": num("share of it that is left; below 0 where missed", True),
-    "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "chance": num("that a real run keeps it, 0 to 1"), "unit": text("ms or W"),
+    "allowed": num("the limit, in `unit`"), "measured": num("what it limits, in `unit`", True), "unit": text("ms or W"),
+    "chance": num("that a real run keeps it, 0 to 1"),
 }), "limits, with margins")  # fmt: skip
 _INTERVALS = obj("how far a value may be off: factors between which measured over predicted lies", {
     "offset": num("scale of what all runs of the system share, in logs (Student t, three degrees of freedom)"),

@@ -215,9 +215,8 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
         made.append(column(TITLES[axis.name], side, partial(_value_of, i)))
     made.append(column("plan", "left", lambda p: p.first.plan.shorthand))
     made.append(column(f"{objective_short(objective)}\n[{scale.unit}]", "right", value))
-    made += (
-        [column("limits", "left", lambda p: limit_cell(p.first)), column("sure", "right", lambda p: sure_cell(p.first))] if limited else []
-    )
+    if limited:
+        made += [column("limits", "left", lambda p: limit_cell(p.first)), column("sure", "right", lambda p: sure_cell(p.first))]
     for title, (name, cell) in _EXTRA.items():
         if name != objective.name:
             made.append(column(title, "right", cell))
