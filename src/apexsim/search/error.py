@@ -58,19 +58,53 @@ def news(setting: Setting) -> tuple[str, ...]:
     return tuple(what for what, where in NEWS.items() if of[what] not in seen[where])
 
 
+def system_of(setting: Setting) -> dict[str, str]:
+    """What the runs of one offset have in common, by the names of NEWS."""
+    return {"model": signature(setting.model), "gpu": setting.cluster.gpu.name, "release": f"{setting.engine.name} {setting.engine.spoken}"}
+
+
+def strange(setting: Setting) -> tuple[str, ...]:
+    """What about a question is not that of its profile: "model", "gpu", "release"; nothing without a profile."""
+    kept = setting.profile.system if setting.profile else {}
+    return tuple(what for what, name in system_of(setting).items() if kept.get(what, name) != name)
+
+
+def calibrated_note(setting: Setting) -> str:
+    """What a profile changed, and why error bars stay as they are where it was measured on something else."""
+    profile = setting.profile
+    assert profile is not None
+    by = profile.factors
+    told = f"calibrated by '{profile.name}': decode × {by.decode:.2f}, prefill × {by.prefill:.2f}, launch × {by.launch:.2f}"
+    told += f", cache × {by.kv:.2f}" * (by.kv != 1.0) + f", power × {by.power:.2f}" * (by.power != 1.0)
+    other = strange(setting)
+    names = system_of(setting)
+    apart = ", ".join(f"{what} {names[what]}, not {profile.system.get(what, 'named')}" for what in other)
+    return f"{told}; error bars stay those of an uncalibrated system: {apart}" if other else told
+
+
+def rest_of(engine: str, name: str) -> float:
+    """The scale of what differs from run to run of one system, by engine and metric."""
+    return _row(engine, KIND.get(name, "e2e"))["rest"]
+
+
 def doubt_of(name: str, setting: Setting, spent: Account) -> Doubt:
     """How far a prediction of a metric or objective may be off; wider where something is new and where kernels were not measured.
 
-    The offset of kernels that were borrowed or come from a roofline counts by their share of the time."""
-    if name == "power":
-        return Doubt(0.0, power_spread()[0] / SIGMA)
+    The offset of kernels that were borrowed or come from a roofline counts by their share of the time.  Where the user's own runs of this
+    system were calibrated on, what they left is the doubt (`calibrate.profile`)."""
     kind, gpu = KIND.get(name, "e2e"), setting.cluster.gpu
+    own = setting.profile.left if setting.profile and not strange(setting) else {}
+    power = own["power"].offset if "power" in own else _power(name)[0] / SIGMA
+    if name == "power":
+        return own["power"] if "power" in own else Doubt(0.0, power_spread()[0] / SIGMA)
+    if kind in own:
+        return own[kind].wider(power if name in OF_POWER else 0.0)
     row = _row(setting.engine.server.name, kind)
     squares = row["known"] ** 2 + sum(max(0.0, row[what] ** 2 - row["known"] ** 2) for what in news(setting))
     shares = dict(spent.provenance)
     guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
     far = certainty()["borrowed"]["foreign" if _foreign(gpu) else "transferred"][kind]
-    return Doubt(math.sqrt(squares), row["rest"]).wider(far * guessed, _power(name)[0] / SIGMA)
+    return Doubt(math.sqrt(squares), row["rest"]).wider(far * guessed, power if name in OF_POWER else 0.0)
 
 
 def _foreign(gpu: Gpu) -> bool:

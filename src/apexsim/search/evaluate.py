@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
@@ -46,13 +46,21 @@ def _seats(setting: Setting, found: Room) -> int:
     return min(setting.workload.size, int(found.max_concurrency)) if crossed else setting.workload.size
 
 
+def _calibrated_room(found: Room, factor: float) -> Room:
+    """The room with as many blocks as the user's own server has; its ledger stays as predicted."""
+    if factor == 1.0:
+        return found
+    return replace(found, kv_bytes=found.kv_bytes * factor, blocks=max(1, round(found.blocks * factor)),
+                   tokens=round(found.tokens * factor), max_concurrency=found.max_concurrency * factor)  # fmt: skip
+
+
 def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan."""
     setting = setting.at(plan.clock)
     start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(start, Rejected):
         return start
-    engine, found = start
+    engine, found = start[0], _calibrated_room(start[1], setting.pricer.factors.kv)
     stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
     axes = axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)

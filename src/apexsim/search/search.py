@@ -19,7 +19,7 @@ from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
-from apexsim.search.error import comparison_error, tie
+from apexsim.search.error import calibrated_note, comparison_error, tie
 from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
 from apexsim.search.screen import Screened, keep_up, sample, screened
@@ -217,6 +217,7 @@ def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
         where = f"times transferred from {gpu.borrow} to its own peaks" if gpu.borrow else "all from the stated roofline"
         notes.append(f"no measured kernels for {gpu.name}: {where}")
     notes += [f"{gpu.name}: {note}" for note in gpu.notes]
+    notes += [calibrated_note(setting)] if setting.profile else []
     return tuple(dict.fromkeys(notes))
 
 
