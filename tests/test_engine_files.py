@@ -239,6 +239,7 @@ MAY = {
     "report/dialects.py": "the one place with code per engine",
     "cost/collectives.py": "names of sources of kernel times", "cost/bank.py": "likewise",
     "cli/rows.py": "defaults of options, checked below",
+    "calibrate/bench.py": "engines' own benchmark programs", "calibrate/read.py": "… and who writes which result file",
     "validate/cases.py": "facts of files of measured runs", "validate/memory_cases.py": "likewise",
     "validate/offline_cases.py": "likewise", "validate/fit_host.py": "likewise",
 }  # fmt: skip

@@ -75,16 +75,3 @@ def missing(shapes: Sequence[Shape], points: Sequence[Point]) -> list[Shape]:
 
 def _alike(one: float, other: float) -> bool:
     return 1.0 / ALIKE <= one / other <= ALIKE
-
-
-def bench_line(engine: str, model: str, shape: Shape) -> str:
-    """The command that measures a run with a running server of the engine."""
-    sizes = f"--dataset-name random --random-input-len {shape.prompt} --random-output-len {shape.output}"
-    load = f"--max-concurrency {shape.users} --num-prompts {shape.requests}"
-    name = f"run-{shape.prompt}-{shape.users}.json"
-    if engine == "sglang":  # its ratio is shortest over longest
-        return f"python -m sglang.bench_serving --backend sglang --model {model} {sizes} --random-range-ratio 1 {load} --output-file runs.jsonl"
-    return (
-        f"vllm bench serve --backend openai --model {model} {sizes} --random-range-ratio 0 --ignore-eos {load} "
-        f"--save-result --save-detailed --result-filename {name}"
-    )

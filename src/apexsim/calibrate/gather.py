@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +59,7 @@ def gather(paths: Sequence[str], wanted: Wanted) -> Gathered:
     asked = _Asked(wanted)
     for path in paths:
         if is_table(path):
-            found = [_wanted(each, wanted) for each in read_measured(path)]
+            found = read_measured(path, _keeper(wanted))
             points += [each for each in found if isinstance(each, Point)]
             passed += [each for each in found if isinstance(each, Passed)]
             continue
@@ -90,7 +90,7 @@ def is_table(path: str) -> bool:
 
 def _system(points: Sequence[Point], paths: Sequence[str]) -> dict[str, str]:
     """The one system of all points."""
-    groups = Counter(group_of(point) for point in points)
+    groups = Counter(group_of(point.setting, point.plan) for point in points)
     if len(groups) > 1:
         differ = [label for at, label in enumerate(LABELS) if len({group[at] for group in groups}) > 1]
         rows = "; ".join(f"{n} × {' '.join(group)}" for group, n in groups.most_common(4))
@@ -99,28 +99,27 @@ def _system(points: Sequence[Point], paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(LABELS, next(iter(groups))))
 
 
-def _wanted(point: Point | Passed, wanted: Wanted) -> Point | Passed | None:
-    """A row of a file of many systems, None where it was not asked for."""
-    if isinstance(point, Passed):
-        return point
-    setting, labels = point.setting, dict(zip(LABELS, group_of(point)))
+def _keeper(wanted: Wanted) -> Callable[[Setting, Plan], bool]:
+    """Which rows of a file of many systems were asked for; raises InputError for labels and names that nobody knows."""
     unknown = next((label for label in wanted.where if label not in LABELS), None)
     if unknown is not None:
         raise InputError(f"rows have no label '{unknown}'", "--where", nearest(unknown, LABELS))
-    gpu, engine = wanted.question.get("gpu"), wanted.question.get("engine")
-    keeps = (
-        not wanted.model or signature(load_model(wanted.model)) == signature(setting.model),
-        not gpu or cluster_of(str(gpu), None if ":" in str(gpu) or "x" in str(gpu)[:2] else 1, None).gpu.name == setting.cluster.gpu.name,
-        not engine or _engine_fits(str(engine), setting),
-        all(value.lower() in labels[label].lower() for label, value in wanted.where.items()),
-        not wanted.plan or parse_plan(wanted.plan).shorthand.partition("@")[0] == point.plan.shorthand.partition("@")[0],
-    )
-    return point if all(keeps) else None
+    gpu, engine = wanted.question.get("gpu"), str(wanted.question.get("engine") or "")
+    model = signature(load_model(wanted.model)) if wanted.model else ""
+    name = cluster_of(gpu, wanted.question.get("gpus") or (None if ":" in gpu else 1), None).gpu.name if gpu else ""
+    plan = parse_plan(wanted.plan).shorthand if wanted.plan else ""
+    row = closest(engine) if engine else None
 
+    def keeps(setting: Setting, own: Plan) -> bool:
+        labels = dict(zip(LABELS, group_of(setting, own)))
+        released = row is None or (row.name == setting.engine.name and ("@" not in engine or row.spoken == setting.engine.spoken))
+        return (
+            released and model in ("", signature(setting.model)) and name in ("", setting.cluster.gpu.name)
+            and plan in ("", own.shorthand.partition("@")[0])
+            and all(value.lower() in labels[label].lower() for label, value in wanted.where.items())
+        )  # fmt: skip
 
-def _engine_fits(text: str, setting: Setting) -> bool:
-    row = closest(text)
-    return row.name == setting.engine.name and ("@" not in text or row.spoken == setting.engine.spoken)
+    return keeps
 
 
 # ---- runs of a question --------------------------------------------------------------------------------------------------

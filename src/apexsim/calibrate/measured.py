@@ -5,6 +5,7 @@ The one place that uses the readers of `apexsim.validate`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from apexsim.calibrate.points import Key, Point
 from apexsim.calibrate.read import Passed
 from apexsim.errors import Rejected
 from apexsim.plan.limits import started
+from apexsim.plan.plan import Plan
 from apexsim.search.error import signature
 from apexsim.search.setting import Setting
 from apexsim.validate.cases import Case
@@ -25,13 +27,15 @@ KEYS: dict[str, Key] = {
 POWER = "power_w_per_gpu"
 
 
-def read_measured(path: str | Path, bench: Bench | None = None) -> list[Point | Passed]:
-    """Every row of a file that can be replayed; those that cannot say why."""
+def read_measured(path: str | Path, keep: Callable[[Setting, Plan], bool] = lambda setting, plan: True) -> list[Point | Passed]:
+    """Every row of a file that is kept and can be replayed; those that cannot say why."""
     kind, cases = read_cases(path)
-    bench, found = bench or Bench(), list[Point | Passed]()
+    bench, found = Bench(), list[Point | Passed]()
     for case in cases:
         where = f"{path}: {case.id}"
         if isinstance(case, Case):
+            if not keep(bench.setting(case), case.plan):
+                continue
             found.append(_point(case, bench, where))
         else:
             found.append(Passed(where, case.reason if isinstance(case, Skipped) else f"rows of {kind} measure no latencies"))
@@ -62,8 +66,8 @@ def startable(setting: Setting, case: Case) -> Setting | Rejected:
     return found if isinstance(found, Rejected) else wide
 
 
-def group_of(point: Point) -> tuple[str, ...]:
+def group_of(setting: Setting, plan: Plan) -> tuple[str, ...]:
     """What tells one system from another: engine, release, model, GPU, formats."""
-    setting, formats = point.setting, point.plan.precision
+    formats = plan.precision
     parts = "/".join(dict.fromkeys((formats.default, *(fmt for _, fmt in formats.weights))))
     return setting.engine.name, setting.engine.spoken, f"{setting.model.name} ({signature(setting.model)})", setting.cluster.gpu.name, parts

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from apexsim import api
-from apexsim.calibrate.corners import Shape, bench_line, designed, missing
+from apexsim.calibrate.bench import bench_line
+from apexsim.calibrate.corners import Shape, designed, missing
 from apexsim.calibrate.fit import NAMES, Fit, fit, told_by
 from apexsim.calibrate.gather import Gathered, Wanted, gather
 from apexsim.calibrate.points import STATS, Key, Point
