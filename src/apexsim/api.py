@@ -13,7 +13,7 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any
 
-from apexsim.calibrate.profile import load
+from apexsim.calibrate.profile import load_profile
 from apexsim.clock import at_clock
 from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
@@ -172,7 +172,7 @@ def ask(
         what, cluster, row, work, length, load=load, route=route, image_patches=patches, images=images, price=rent,
         server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
     )  # fmt: skip
-    setting = calibrated(setting, load(profile)) if profile else setting
+    setting = calibrated(setting, load_profile(profile)) if profile else setting
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 

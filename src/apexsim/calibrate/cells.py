@@ -27,8 +27,11 @@ class Cells:
     def __init__(self, value: Any) -> None:
         self.value: Mapping[str, Any] = value if isinstance(value, dict) else {}
 
-    def number(self, *names: str, absent: float = math.nan, least: float = -math.inf, most: float = MOST) -> float:
-        """The first of the names that has a value, as a number (infinity too, as text or not); raises Bad where it is none."""
+    def number(
+        self, *names: str, absent: float = math.nan, least: float = -math.inf, most: float = MOST, endless: bool = False
+    ) -> float:  # fmt: skip
+        """The first of the names that has a value, as a number within limits, with `endless` infinity too; raises Bad where it is none.
+        What has a `least` must be there, unless it is said what it is where it is `absent`."""
         name = next((each for each in names if self.value.get(each) is not None), "")
         value = self.value.get(name) if name else None
         if value is None:
@@ -39,9 +42,8 @@ class Cells:
             made = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
         except (ValueError, OverflowError):
             made = math.nan
-        limited = least > -math.inf
-        if made != made or made < max(least, 0.0) or (made > most and (limited or made != math.inf)):
-            raise Bad(f"'{name}' is {str(value)[:30]!r}, expected a number" + (f" from {least:g} to {most:g}" if limited else ""))
+        if made != made or made < max(least, 0.0) or (made > most and not (endless and made == math.inf)):
+            raise Bad(f"'{name}' is {str(value)[:30]!r}, expected a number from {max(least, 0.0):g} to {most:g}")
         return made
 
     def text(self, name: str) -> str:
@@ -82,7 +84,7 @@ def loaded(prompt: I8, output: I8, users: float, rate: float, burstiness: float 
         return Workload("measured", none, prompt, output, "closed", min(int(users), MOST_USERS))
     if not timed:
         return Workload("measured", none, prompt, output, "offline")
-    if not 0.0 < burstiness:
+    if not burstiness > 0.0:
         raise Bad(f"the burstiness is {burstiness:g}")
     gaps = np.random.default_rng(0).gamma(burstiness, 1.0, size) if burstiness < math.inf else np.ones(size)
     arrive = np.cumsum(gaps) - gaps[0]

@@ -16,7 +16,7 @@ from apexsim.calibrate.points import Point
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 
-NEAR = 0.05  # of the range: points so much farther from a corner than the nearest are as good
+NEAR = 0.05  # of the range: farther from a corner by so much than the nearest is as good
 SHORT, LONG, ANSWER = 1024, 8192, 256  # tokens of the designed points; answers as short as TPOT allows
 MOST_USERS, FEWEST = 128, 10  # of the highest load; requests of a run
 TURNS = 5  # requests of each user
@@ -38,7 +38,8 @@ class Shape:
 
 
 def corners(points: Sequence[Point]) -> list[Point]:
-    """The four points of a set that lie nearest to its corners, on different layouts where several are as near; fewer where they coincide."""
+    """The four points of a set that lie nearest to its corners, on
+    different layouts where several are as near; fewer where they coincide."""
     places = places_of(points)
     low, high = places.min(axis=0), places.max(axis=0)
     wide, taken = np.where(high > low, high - low, 1.0), list[int]()

@@ -89,7 +89,7 @@ def solved(slope: Array, base: Array, some: NDArray[np.bool_], noise: Array) -> 
     """Log factors where `base + slope · z` of some rows is least, and their standard deviations."""
     lever, rest = slope[some] / noise[some, None], base[some] / noise[some]
     z, prior = np.zeros(slope.shape[1]), np.diag(PRIOR**-2.0)
-    gram = prior
+    gram: Array = prior
     for _ in range(20):
         off = rest + lever @ z
         weight = (FREEDOM + 1.0) / (FREEDOM + off**2)

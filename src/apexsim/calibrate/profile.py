@@ -101,7 +101,7 @@ def save(profile: Profile, force: bool = False) -> Path:
     return path
 
 
-def load(name: str, flag: str = "--profile") -> Profile:
+def load_profile(name: str, flag: str = "--profile") -> Profile:
     """The profile of a name; raises InputError where there is none or its file was damaged."""
     path = place(name, flag)
     if not path.is_file():

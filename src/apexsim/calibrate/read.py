@@ -85,7 +85,9 @@ def _flat_work(doc: Cells, ratio: float) -> Workload:
     if prompt is None or output is None:
         means = [doc.number(f"total_{kind}_tokens", least=1) / size for kind in ("input", "output")]
         prompt, output = (lengths(mean, size, ratio, at) for at, mean in enumerate(means))
-    return loaded(prompt, output, doc.number("max_concurrency"), doc.number("request_rate"), doc.number("burstiness", absent=1.0))
+    return loaded(
+        prompt, output, doc.number("max_concurrency"), doc.number("request_rate", endless=True), doc.number("burstiness", absent=1.0)
+    )
 
 
 def _listed(doc: Cells, name: str, bad: list[int]) -> np.ndarray | None:
@@ -236,7 +238,7 @@ def _aiperf(docs: Docs, path: str, spread: float) -> Iterator[Run]:
         sizes = [doc.inner(f"{kind}_sequence_length").number("avg", least=1) for kind in ("input", "output")]
         prompt, output = (lengths(mean, size, (1 - spread) / (1 + spread), at) for at, mean in enumerate(sizes))
         load = doc.inner("input_config").inner("loadgen")
-        work = loaded(prompt, output, load.number("concurrency"), load.number("request_rate"))
+        work = loaded(prompt, output, load.number("concurrency"), load.number("request_rate", endless=True))
         failed = sum(int(Cells(each).number("count", absent=0.0)) for each in doc.items("error_summary") if isinstance(each, dict))
         names = doc.inner("input_config").inner("endpoint").items("model_names")
         about = {"model": str(names[0]) if names else "", "gpu": "", "date": doc.text("start_time")}
@@ -345,11 +347,11 @@ def read_results(path: str, spread: float = 0.0) -> list[Run | Passed]:
     for name, (_, reader) in READERS.items():
         mine = [doc for doc, kind in zip(docs, kinds) if kind == name]
         for part in [mine] if name in WHOLE and mine else [[doc] for doc in mine]:
-            found += _sound(reader, part, path, spread, len(docs))
+            found += _sound(reader, part, path, spread)
     return found
 
 
-def _sound(reader: Reader, docs: Docs, path: str, spread: float, size: int) -> list[Run | Passed]:
+def _sound(reader: Reader, docs: Docs, path: str, spread: float) -> list[Run | Passed]:
     """The runs of a part of a file; what is wrong with it is said, and never more than that."""
     where = docs[0][0]
     try:

@@ -16,7 +16,6 @@ from apexsim.calibrate.fit import NAMES, Fit, fit, told_by
 from apexsim.calibrate.gather import Gathered, Wanted, gather
 from apexsim.calibrate.points import STATS, Key, Point
 from apexsim.calibrate.profile import Profile, left_of, save
-from apexsim.calibrate.read import Passed
 from apexsim.cost.factors import Factors
 from apexsim.errors import InputError, Rejected, nearest
 from apexsim.plan.limits import started
@@ -30,7 +29,7 @@ USUAL = (0.6, 1.6)  # factors beyond these point at something else than scatter
 KINDS = {"ttft": ("ttft",), "tpot": ("tpot", "itl"), "e2e": ("e2e", "throughput", "tpot", "itl"), "power": ("power",)}  # doubts -> metrics
 MEANS = {  # factor -> what it usually means below and above the usual
     "decode": ("weights or cache are in a narrower format than asked, or drafts are verified (speculative decoding)",
-               "a power or clock limit, a slower card of the same name, CUDA graphs off, or another weight format or kernel build than asked"),
+               "a power or clock limit, a slower card of the same name, CUDA graphs off, or another format or kernel build than asked"),
     "prefill": ("prompts were found in the prefix cache, or are computed in a narrower format than asked",
                 "another attention backend or weight format than asked, or a power limit"),
     "launch": ("a newer release that overlaps host and GPU, or graphs of prompt steps",
@@ -165,10 +164,9 @@ def _profile(name: str, paths: Sequence[str], gathered: Gathered, factors: Facto
         score = next((by[metric] for metric in metrics if metric in by), None)
         if score and (len(score.after) > 1 or kind != "power"):
             left[kind] = left_of(score.after, rest_of(first.engine.server.name, "tpot" if kind == "power" else kind))
-    about = {
-        "files": list(paths), "dates": list(gathered.dates), "runs": len(gathered.points), **{f"of_{k}": v for k, v in gathered.system.items()},
-        "errors": {score.metric: {"before": middle(score.before), "after": middle(score.after)} for score in scores},
-    }  # fmt: skip
+    errors = {score.metric: {"before": middle(score.before), "after": middle(score.after)} for score in scores}
+    system = {f"of_{label}": value for label, value in gathered.system.items()}
+    about = {"files": list(paths), "dates": list(gathered.dates), "runs": len(gathered.points), **system, "errors": errors}
     return Profile(name, system_of(first), factors, left, about)
 
 

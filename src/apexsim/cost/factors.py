@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 from apexsim.engines import EngineRow
 
-HOST = ("prompt_add_launch_s", "prompt_floor_launch_s", "prompt_eager_launch_s", "bare_launch_s", "eager_launch_s", "tokenise_s", "request_s",
-        "step_s", "sequence_s")  # fmt: skip
+HOST = ("prompt_add_launch_s", "prompt_floor_launch_s", "prompt_eager_launch_s", "bare_launch_s", "eager_launch_s", "tokenise_s",
+        "request_s", "step_s", "sequence_s")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

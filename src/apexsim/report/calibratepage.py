@@ -14,8 +14,9 @@ from apexsim.calibrate.fit import NAMES
 from apexsim.calibrate.points import Point
 from apexsim.calibrate.profile import plain_of
 from apexsim.calibrate.run import FORMAT, Calibration, Score, best, middle
+from apexsim.doubt import Doubt
 from apexsim.plan.plan import Plan
-from apexsim.report.draw import percent, sig
+from apexsim.report.draw import percent
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.stats import plain
 
@@ -31,6 +32,7 @@ UNIT = {
     "throughput": ("_tok_s", 1.0),
     "power": ("_w", 1.0),
 }
+ENGINE = ("engine", "release", "formats")
 SHOWN = 8  # runs and reasons that are listed
 
 
@@ -44,12 +46,16 @@ def calibration_json(found: Calibration) -> dict[str, Any]:
         "format": FORMAT, "system": dict(gathered.system), "files": found.profile.about["files"], "dates": list(gathered.dates),
         "factors": {name: _factor(found, name) for name in ACTS},
         "errors": {score.metric: _score(score) for score in found.scores},
-        "error_bars": {name: {"offset": doubt.offset, "rest": doubt.rest, "half": doubt.half} for name, doubt in found.profile.left.items()},
+        "error_bars": {name: _doubt(doubt) for name, doubt in found.profile.left.items()},
         "runs": [_run(found, i, point) for i, point in enumerate(gathered.points)],
         "passed": [{"where": each.where, "reason": each.reason} for each in gathered.passed],
         "odd": dict(found.odd), "next": _shapes(found.wanted),
         "profile": plain_of(found.profile)["name"] or None,
     }  # fmt: skip
+
+
+def _doubt(doubt: Doubt) -> dict[str, float]:
+    return {"offset": doubt.offset, "rest": doubt.rest, "half": doubt.half}
 
 
 def _factor(found: Calibration, name: str) -> dict[str, Any]:
@@ -100,10 +106,11 @@ def suggestion_json(plan: Plan, wanted: Sequence[tuple[Shape, str]]) -> dict[str
 def calibration_text(found: Calibration, color: bool = False) -> str:
     """The page: factors, errors before and after, what is odd, what to measure next."""
     gathered, system = found.gathered, found.gathered.system
-    runs = len(gathered.points)
+    engine = " ".join(system[label] for label in ENGINE)
+    passed = [("passed", f"{n} × {reason}") for reason, n in Counter(each.reason for each in gathered.passed).most_common(SHOWN)]
     parts: list[RenderableType] = [
-        heading("calibrate", f"{runs} runs of {system['model']} on {system['gpu']}, {system['engine']} {system['release']}, {system['formats']}"),
-        labelled([("passed", f"{n} × {reason}") for reason, n in Counter(each.reason for each in gathered.passed).most_common(SHOWN)]),
+        heading("calibrate", f"{len(gathered.points)} runs of {system['model']} on {system['gpu']}, {engine}"),
+        labelled(passed),
         "", heading("factors", "measured over predicted; 1 changes nothing"), _factors(found),
         "", heading("errors", "median of |predicted / measured − 1|, of runs held back"), _errors(found.scores),
     ]  # fmt: skip
@@ -124,13 +131,17 @@ def _factors(found: Calibration) -> RenderableType:
     return columns([("", "left"), ("factor", "right"), ("± 1 sd", "right"), ("of", "left")], rows)
 
 
+def _bias(logs: Sequence[float]) -> str:
+    return f"{100.0 * float(np.median(np.expm1(logs))):+.1f}".replace("-", "−")
+
+
 def _shown(found: Calibration) -> dict[str, dict[str, Any]]:
     return {name: _factor(found, name) for name in ACTS if name in NAMES or getattr(found.factors, name) != 1.0}
 
 
 def _errors(scores: Sequence[Score]) -> RenderableType:
     rows = [(TITLES[s.metric], str(len(s.after)), percent(middle(s.before)), percent(middle(s.after)),
-             f"{sig(100 * float(np.median(np.expm1(s.before))))} → {sig(100 * float(np.median(np.expm1(s.after))))}") for s in scores]  # fmt: skip
+             f"{_bias(s.before)} → {_bias(s.after)}") for s in scores]  # fmt: skip
     return columns([("", "left"), ("runs", "right"), ("before", "right"), ("after", "right"), ("bias [%]", "right")], rows)
 
 

@@ -471,7 +471,8 @@ CALIBRATION = obj("`calibrate`", {
         "offset": num("shared by all runs of the system"), "rest": num("differs from run to run"), "half": num("half the 68 % interval"),
     }), "by metric, for the profile"),
     "runs": many(obj("a run", {
-        "where": text("file and place"), "plan": text("its plan"), "load": num("how many"), "load_is": text("users, req/s or requests at once"),
+        "where": text("file and place"), "plan": text("its plan"), "load": num("how many"),
+        "load_is": text("users, req/s or requests at once"),
         "requests": count("in all"), "prompt_mean": num("[tokens]"), "output_mean": num("[tokens]"),
         "values": many(obj("a metric", {"metric": text("name with its unit"), "stat": text("statistic"), "measured": num("", True),
                                         "before": num("predicted with all factors 1", True),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apexsim.calibrate.profile import Profile, load
+from apexsim.calibrate.profile import Profile, load_profile
 from apexsim.cost.price import Pricer, pricer_for
 from apexsim.errors import Rejected
 from apexsim.metrics import Times
@@ -105,7 +105,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Replay every row of a file that can be; the record that `render` and `--json` show.  profile: the name of a calibration."""
     kind, cases = read_cases(path)
-    bench = Bench(load(profile) if profile else None)
+    bench = Bench(load_profile(profile) if profile else None)
     for case in cases:
         if isinstance(case, Case):
             bench.pricer(case)
