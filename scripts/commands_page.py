@@ -30,6 +30,7 @@ ARGUMENTS = {
     "workloads": "[FILTER]",
     "schema": "[NAME]",
     "validate": "FILE...",
+    "calibrate": "[RESULT]...",
     "fit-host": "FILE",
     "fit-power": "FILE",
     "replay": "[TRACE]",

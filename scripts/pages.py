@@ -32,7 +32,7 @@ from rich.text import Text
 from apexsim.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/tutorial.md")
+PAGES = ("README.md", "docs/tutorial.md", "docs/calibrate.md")
 PICTURE = ROOT / "docs/images/answer.svg"
 PICTURED = "apexsim plan llama-3.1-70b-instruct --gpu h100:8 --trace example:azure \\\n    --slo ttft:p95=500ms --slo tpot:p95=30ms"
 PICTURED_PARTS = "apexsim, ranked, launch"

@@ -19,7 +19,7 @@ FLOORS = {
     "model": 2, "workload": 2, "plan/plan": 2, "plan/templates": 2, "plan/reshard": 2,
     "cost": 3, "plan": 3,
     "metrics": 4, "objective": 4,
-    "search": 5, "validate": 5, "api": 5, "replay": 5, "profile": 5,
+    "search": 5, "calibrate": 5, "validate": 5, "api": 5, "replay": 5, "profile": 5,
     "report": 6,
     "cli": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip

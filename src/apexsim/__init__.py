@@ -13,12 +13,14 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+import apexsim.calibrate as calibrate
 import apexsim.plan as plan
 
 TYPE_CHECKING = False  # as `typing` has it, which alone takes ten times as long to load as all of this
 if TYPE_CHECKING:
     from typing import Any
 
+    from apexsim.calibrate.run import Calibration
     from apexsim.search.study import Study
 
 __version__ = "0.1.0"
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 WHERE = {  # public noun or verb -> module it lives in
     "simulate": "apexsim.api",
     "sweep": "apexsim.api",
+    "suggest": "apexsim.calibrate.run",
     "render": "apexsim.report.text",
     "study_json": "apexsim.report.jsonout",
     "launch": "apexsim.report.launch",
@@ -49,7 +52,7 @@ WHERE = {  # public noun or verb -> module it lives in
     "Infeasible": "apexsim.errors",
     "Rejected": "apexsim.errors",
 }
-__all__ = ["__version__", "plan", *WHERE]
+__all__ = ["__version__", "calibrate", "plan", *WHERE]
 
 
 class _Verb(ModuleType):
@@ -61,7 +64,17 @@ class _Verb(ModuleType):
         return plan(model, **question)
 
 
+class _Calibrate(ModuleType):
+    """The package `apexsim.calibrate` is also the verb (see `apexsim.calibrate.run.calibrate`)."""
+
+    def __call__(self, results: str | list[str], **question: Any) -> Calibration:
+        from apexsim.calibrate.run import calibrate
+
+        return calibrate(results, **question)
+
+
 plan.__class__ = _Verb
+calibrate.__class__ = _Calibrate
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any
 
+from apexsim.calibrate.profile import load_profile
 from apexsim.clock import at_clock
 from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
@@ -33,7 +34,7 @@ from apexsim.plan.space import Scene, at_clocks, candidates, check, merged, rout
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
-from apexsim.search.setting import Setting, setting_of
+from apexsim.search.setting import Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import parse_slos
@@ -142,12 +143,12 @@ def ask(
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
     power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
-    hypothetical: bool = False,
+    hypothetical: bool = False, profile: str | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
-    restrict the plans.  What would do nothing is refused.
+    restrict the plans; profile: the name of a calibration (`calibrate.profile`).  What would do nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)
@@ -171,6 +172,7 @@ def ask(
         what, cluster, row, work, length, load=load, route=route, image_patches=patches, images=images, price=rent,
         server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
     )  # fmt: skip
+    setting = calibrated(setting, load_profile(profile)) if profile else setting
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 

@@ -256,8 +256,7 @@ def load_engine(spec: str = DEFAULT_ENGINE) -> EngineRow:
         beyond = "older" if wanted < order(first, spec) else "newer"
         ends = f"{name} is known from {first} to {last}" if first != last else f"{name} is known as {first}"
         raise InputError(f"{name} {version} is {beyond} than all that are known", "--engine", f"{ends} (see: apexsim engines {name})")
-    row = closest(spec)
-    return row if order(row.version, spec) == wanted else replace(row, asked=version.lstrip("v"))
+    return closest(spec)
 
 
 def closest(spec: str) -> EngineRow:
@@ -265,7 +264,8 @@ def closest(spec: str) -> EngineRow:
     name, _, version = _named(spec)
     rows = engine_versions(name)
     fitting = [v for v in rows if not version or order(v, spec) <= order(version, spec)]
-    return _row(name, fitting[-1] if fitting else rows[0])
+    row = _row(name, fitting[-1] if fitting else rows[0])
+    return replace(row, asked=version.lstrip("v")) if version and order(row.version, spec) != order(version, spec) else row
 
 
 def _named(spec: str) -> tuple[str, str, str]:

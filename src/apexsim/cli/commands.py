@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli import device, profile, replay, trace
+from apexsim.cli import calibrate, device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import STDOUT, Progress, deliver, page_size, present
@@ -117,6 +117,8 @@ Examples:
   apexsim validate measured.csv
 
   apexsim validate measured.csv --json errors.json
+
+  apexsim validate measured.csv --profile my-h200
 """
 Files = Annotated[list[str], typer.Argument(help="CSV files of measured systems.", metavar="FILE...", show_default=False)]
 MeasuredFile = Annotated[str, typer.Argument(help="CSV file of measured systems.", metavar="FILE", show_default=False)]
@@ -249,7 +251,7 @@ def validate(files: Files, **given: Any) -> None:
     from apexsim.report.plain import dumps
 
     with Progress() as progress:
-        results = [fidelity.run(path, progress=progress) for path in files]
+        results = [fidelity.run(path, progress=progress, profile=given["profile"] or "") for path in files]
     if given["json"] is not None:
         deliver(dumps(results[0] if len(results) == 1 else results), given["json"], "--json")
     if given["json"] != STDOUT or given["output"] is not None:
@@ -286,6 +288,7 @@ HELP = {
     "validate": VALIDATE_HELP,
     "fit-host": FIT_HOST_HELP,
     "fit-power": FIT_POWER_HELP,
+    **calibrate.HELP,
     **replay.HELP,
     **trace.HELP,
     **device.HELP,
@@ -294,5 +297,5 @@ HELP = {
 RUN = {"plan": plan, "simulate": simulate, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "engines": engines,
        "workloads": workloads,
        "schema": schema, "validate": validate,
-       "fit-host": fit_host, "fit-power": fit_power, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
+       "fit-host": fit_host, "fit-power": fit_power, **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

@@ -99,9 +99,10 @@ def _example(word: str) -> Path | None:
 
 def _kept() -> tuple[Path, ...]:
     """Folders that names, and not paths, lead into: the program's own data, kept devices, the hub's cache."""
+    from apexsim.calibrate.profile import profiles_folder
     from apexsim.hardware import devices_folder
 
-    return Path(str(resources.files("apexsim"))), devices_folder(), hub_cache()
+    return Path(str(resources.files("apexsim"))), devices_folder(), profiles_folder(), hub_cache()
 
 
 # ---- one compare of paths -----------------------------------------------------------------------------------------

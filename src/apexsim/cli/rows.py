@@ -130,6 +130,7 @@ AXES = (
     Opt("clock", str, None, "SM clocks to search [MHz], e.g. 810,1410,1980; the GPU's own is its highest.", "LIST"),
     Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
+PROFILE = Opt("profile", str, None, "Calibrated by your own runs: a profile that `apexsim calibrate --save NAME` kept.", "NAME")
 GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
         "wall-energy (of servers).", "WHAT"),
@@ -415,6 +416,32 @@ REPLAY_OUTPUT = (
 
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
+CALIBRATED = {**QUESTION, "Engine": (*ENGINE, PROFILE)}  # of commands that answer a question
+CALIBRATION: Groups = {
+    "Runs": (
+        Opt("model", str, None, "The model, where the files do not name it or apexsim knows it by another name.", "MODEL"),
+        Opt("plan", str, None, "The plan that was served, where the files do not say it: TP8, 2×TP4 …", "PLAN"),
+        Opt("where", list[str], [], "Rows of a file of many systems: engine, release, model, gpu or formats = (part of) a name. May be "
+            "repeated.", "LABEL=VALUE"),
+        Opt("length_spread", float, 0.0, "Half width of lengths over their mean, where a file has only means.", "X", least=0, most=0.99),
+        Opt("suggest", str, None, "Read nothing: print the commands that measure the four runs that tell most of this model.", "MODEL"),
+    ),
+    "Cluster": (
+        Opt("gpu", str, None, "GPU that was measured, e.g. h100-sxm (see: apexsim gpus); closed-loop CSVs name their own.", "NAME",
+            flags=("--gpu", "--device")),
+        Opt("gpus", int, None, "GPUs per node. Default: those of the plan.", "N", least=1, most=4096),
+        *CLUSTER[2:],
+    ),
+    "Engine": (
+        Opt("engine", str, None, "Engine that was measured, at a version if known: vllm@0.19.0. Default: the file's, else vllm.", "NAME"),
+        *(opt for opt in ENGINE if opt.name not in ("engine", "route")),
+    ),
+    "Precision": PRECISION,
+    "Profile": (
+        Opt("save", str, None, "Keep the result under a name, for --profile.", "NAME"),
+        Opt("force", bool, False, "Replace a profile of this name."),
+    ),
+}  # fmt: skip
 FITTING = (
     Opt("engine", str, "vllm", "Rows of this engine: vllm, sglang or trtllm.", "NAME"),
     Opt("leave_out", str, "model", "Label whose groups are left out in turn: model, gpu, version, workload, layout.", "LABEL"),
@@ -456,8 +483,8 @@ def _listed(groups: Groups) -> Groups:
 
 
 COMMANDS: dict[str, Groups] = {
-    "plan": _listed({**QUESTION, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
-    "simulate": {"Plan": PLAN, **QUESTION, "Output": OUTPUT},
+    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
+    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": OUTPUT},
     "fit": {
         "Cluster": CLUSTER,
         "Layout": (*WIDTHS, SIZED_PLAN),
@@ -472,7 +499,8 @@ COMMANDS: dict[str, Groups] = {
     "engines": {"Output": LIST_JSON},
     "workloads": {"Output": LIST_JSON},
     "schema": {"Output": (JSON_PAGE,)},
-    "validate": {"Output": OUTPUT},
+    "validate": {"Prediction": (PROFILE,), "Output": OUTPUT},
+    "calibrate": {**CALIBRATION, "Output": OUTPUT},
     "fit-host": {"Fit": FITTING},
     "fit-power": {"Fit": POWER_FITTING},
     "replay": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from apexsim.cost import attention, collectives, experts, gemm, scan, sparse
 from apexsim.cost.attention import bidirectional, causal
 from apexsim.cost.bank import Bank, load_bank
 from apexsim.cost.collectives import Way
+from apexsim.cost.factors import UNCHANGED, Factors
 from apexsim.cost.grid import rising, settled
 from apexsim.cost.load import STEEPEST, Load
 from apexsim.cost.ring import collective_formula
@@ -40,10 +42,21 @@ class Pricer:
     ) -> None:  # fmt: skip
         self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
         self.apart = dict(kernels_of(bank.source).quantises_apart if apart is None else apart)
+        self.factors = UNCHANGED
         self._seen: dict[tuple[Any, ...], Any] = {}
+
+    def scaled(self, factors: Factors) -> Pricer:
+        """The same prices times what a calibration found; what was priced before is not priced again."""
+        other = copy.copy(self)
+        other.factors = factors
+        return other
 
     def dense(self, op: Op, n: Array, captured: bool) -> Priced:
         """Seconds [n] of an op that grows with tokens, n ascending; `captured`: the step is replayed from a graph."""
+        return _times(self.as_timed(op, n, captured), self.factors.decode if captured else self.factors.prefill)
+
+    def as_timed(self, op: Op, n: Array, captured: bool) -> Priced:
+        """The same before any calibration."""
         key = (op, captured, len(n), float(n[-1]))
         if key not in self._seen:
             priced = DENSE[type(op)](self, op, n, captured)
@@ -56,14 +69,19 @@ class Pricer:
         if key not in self._seen:
             priced = ATTEND[type(op)][0](self.bank, op, batch[:, None], context[None, :])
             self._seen[key] = Priced(settled(settled(priced.seconds, 0), 1), priced.provenance)
-        return self._seen[key]
+        return _times(self._seen[key], self.factors.decode)
 
     def prefill(self, op: Attend | Cross | Mla | Index, length: Array) -> tuple[Priced, float]:
         """Marginal seconds [x] of one prompt of `length`, and the launch of the kernel [s]."""
         key = (op, "prefill", len(length), float(length[-1]))
         if key not in self._seen:
             self._seen[key] = ATTEND[type(op)][1](self.bank, op, length)
-        return self._seen[key]
+        priced, launch = self._seen[key]
+        return _times(priced, self.factors.prefill), launch * self.factors.prefill
+
+
+def _times(priced: Priced, factor: float) -> Priced:
+    return priced if factor == 1.0 else Priced(priced.seconds * factor, priced.provenance)
 
 
 def pricer_for(engine: EngineRow, cluster: Cluster, load: Load = USUAL, custom_all_reduce: bool = True) -> Pricer:
@@ -101,7 +119,7 @@ def _grouped(pricer: Pricer, op: Grouped, n: Array, captured: bool) -> Priced:
     priced = _sent(pricer, op, n, captured) if op.sent else _gathered(pricer, op, n)
     if captured and op.beside:
         own = [np.ceil(n * op.split / product.split) for product in op.beside]
-        other = np.sum([pricer.dense(g, m, captured).seconds for g, m in zip(op.beside, own, strict=True)], axis=0)
+        other = np.sum([pricer.as_timed(g, m, captured).seconds for g, m in zip(op.beside, own, strict=True)], axis=0)
         return Priced(np.maximum(priced.seconds, other), priced.provenance)
     return priced
 

@@ -13,7 +13,7 @@ from apexsim.api import ask
 from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
-from apexsim.report import apexpage, devicepage, ledger, replaypage, sweep, tracepage
+from apexsim.report import apexpage, calibratepage, devicepage, ledger, replaypage, sweep, tracepage
 from apexsim.search.study import FORMAT as STUDY_FORMAT
 from apexsim.stats import Stats
 
@@ -458,6 +458,39 @@ REPLAY = obj("`replay`: the keys of `vllm bench serve --save-result --save-detai
     "error": _ERROR,
 }, optional=(*_SUMMED, *(f"{stat}_{name}_ms" for name in _PAIR for stat in SHOWN), "error", "client_cpu_share", "date", "endpoint_type",
              "backend", "label", "url", "model_id", "tokenizer_id", "request_rate", "burstiness"))  # fmt: skip
+_SHAPES = many(obj("a run to measure", {
+    "prompt": count("[tokens]"), "output": count("[tokens]"), "users": count("at once"), "requests": count("in all"),
+    "command": text("that measures it"),
+}), "with a running server")  # fmt: skip
+_HELD = {when: {"$ref": "#/$defs/scores", "description": told} for when, told in (
+    ("before", "with all factors 1"), ("after", "with factors from the other runs"))}  # fmt: skip
+CALIBRATION = obj("`calibrate`", {
+    "format": const(calibratepage.FORMAT),
+    "system": by_name(text("name"), "engine, release, model, gpu and formats of all runs"),
+    "files": many(text("path"), "that were read"), "dates": many(text("day"), "that the files say"),
+    "factors": by_name(obj("a factor", {
+        "value": num("measured over predicted"), "low": num("a standard deviation below; null where it is not fitted", True),
+        "high": num("… and above", True), "told": flag("the runs say it; else it stays near 1"), "means": text("what it multiplies"),
+    }), "by cause: decode, prefill, launch, kv, power"),
+    "errors": by_name(obj("of a metric, over runs that were held back", _HELD), "by metric"),
+    "error_bars": by_name(obj("what is left, scales of Student's t in logs", {
+        "offset": num("shared by all runs of the system"), "rest": num("differs from run to run"), "half": num("half the 68 % interval"),
+    }), "by metric, for the profile"),
+    "runs": many(obj("a run", {
+        "where": text("file and place"), "plan": text("its plan"), "load": num("how many"),
+        "load_is": text("users, req/s or requests at once"),
+        "requests": count("in all"), "prompt_mean": num("[tokens]"), "output_mean": num("[tokens]"),
+        "values": many(obj("a metric", {"metric": text("name with its unit"), "stat": text("statistic"), "measured": num("", True),
+                                        "before": num("predicted with all factors 1", True),
+                                        "after": num("predicted with factors from the other runs", True)}), "that was measured"),
+    }), "that were used"),
+    "passed": many(obj("a run", {"where": text("file and place"), "reason": text("why")}), "that were not used"),
+    "odd": by_name(text("what it usually means"), "factors outside 0.6 to 1.6"), "next": _SHAPES,
+    "profile": text("name under which it was kept", True),
+})  # fmt: skip
+SUGGESTION = obj("`calibrate --suggest`", {
+    "format": const(calibratepage.SUGGESTED), "plan": text("that is served"), "runs": _SHAPES,
+})  # fmt: skip
 APEX = obj("`apex`", {
     "format": const(apexpage.FORMAT),
     "parts": many(obj("a search", {
@@ -476,7 +509,7 @@ ERROR = obj("a failure, of any command whose JSON goes to standard output; what 
 OUTPUTS: dict[str, Schema] = {
     "study": STUDY, "sweep": SWEEP, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
     "trace": TRACE, "device": DEVICE,
-    "validation": VALIDATION, "replay": REPLAY, "apex": APEX, "error": ERROR,
+    "validation": VALIDATION, "calibration": CALIBRATION, "suggestion": SUGGESTION, "replay": REPLAY, "apex": APEX, "error": ERROR,
 }  # fmt: skip
 
 

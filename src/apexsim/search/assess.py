@@ -120,4 +120,5 @@ def _metrics(setting: Setting, slos: tuple[Slo, ...], found: Evaluation) -> Metr
 def energy_of(setting: Setting, found: Evaluation) -> Energy:
     """Power and energy of the GPUs over a whole run."""
     used = usage(found.stages, found.costs, found.outcome, found.plan.lanes, setting.pricer.bank.peaks)
-    return run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, found.plan.devices)
+    energy = run_energy(setting.cluster.gpu, used, found.outcome, setting.workload, found.plan.devices)
+    return replace(energy, watts=energy.watts * setting.pricer.factors.power)

@@ -22,6 +22,7 @@ from apexsim.engines import EngineRow
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
+from apexsim.search.setting import Setting
 
 KIND = {
     "ttft": "ttft",
@@ -80,6 +81,41 @@ def news(system: System) -> tuple[str, ...]:
     return tuple(what for what, where in NEWS.items() if of[what] not in seen[where])
 
 
+def system_of(setting: Setting) -> dict[str, str]:
+    """What the runs of one offset have in common, by the names of NEWS."""
+    return {"model": signature(setting.model), "gpu": setting.cluster.gpu.name, "release": f"{setting.engine.name} {setting.engine.spoken}"}
+
+
+def strange(setting: Setting) -> tuple[str, ...]:
+    """What about a question is not that of its profile: "model", "gpu", "release"; nothing without a profile."""
+    kept = setting.profile.system if setting.profile else {}
+    return tuple(what for what, name in system_of(setting).items() if kept.get(what, name) != name)
+
+
+def calibrated_note(setting: Setting) -> str:
+    """What a profile changed, and why error bars stay as they are where it was measured on something else."""
+    profile = setting.profile
+    assert profile is not None
+    by = profile.factors
+    told = f"calibrated by '{profile.name}': decode × {by.decode:.2f}, prefill × {by.prefill:.2f}, launch × {by.launch:.2f}"
+    told += f", cache × {by.kv:.2f}" * (by.kv != 1.0) + f", power × {by.power:.2f}" * (by.power != 1.0)
+    other = strange(setting)
+    names = system_of(setting)
+    apart = ", ".join(f"{what} {names[what]}, not {profile.system.get(what, 'named')}" for what in other)
+    return f"{told}; error bars stay those of an uncalibrated system: {apart}" if other else told
+
+
+def rest_of(engine: str, name: str) -> float:
+    """The scale of what differs from run to run of one system, by engine and metric."""
+    return _row(engine, KIND.get(name, "e2e"))["rest"]
+
+
+def own_of(system: System) -> Mapping[str, Doubt]:
+    """What a calibration on runs of this very system left, by metric; {} without one."""
+    profile = system.profile if isinstance(system, Setting) and not strange(system) else None
+    return profile.left if profile else {}
+
+
 def doubt_of(name: str, system: System, spent: Account) -> Doubt:
     """How far a prediction of a metric or objective may be off, by what its time was spent on (`doubt_by`)."""
     return doubt_by(name, system, dict(spent.provenance))
@@ -88,16 +124,24 @@ def doubt_of(name: str, system: System, spent: Account) -> Doubt:
 def doubt_by(name: str, system: System, shares: Mapping[str, float]) -> Doubt:
     """How far a prediction of a metric or objective may be off; wider where something is new and where kernels were not measured.
 
-    shares: of the time by provenance; the offset of kernels that were borrowed or come from a roofline counts by theirs."""
+    shares: of the time by provenance; the offset of kernels that were borrowed or come from a roofline counts by theirs.  Where the
+    user's own runs of this system were calibrated on, what they left is the doubt (`calibrate.profile`)."""
+    own, kind = own_of(system), KIND.get(name, "e2e")
     if name == "power":
-        return Doubt(0.0, power_spread()[0] / SIGMA)
-    kind, gpu = KIND.get(name, "e2e"), system.cluster.gpu
+        return own.get("power", Doubt(0.0, power_spread()[0] / SIGMA))
+    power = own["power"].offset if "power" in own and name in OF_POWER else _power(name)[0] / SIGMA
+    return own[kind].wider(power) if kind in own else _usual(kind, system, shares).wider(0.0, power)
+
+
+def _usual(kind: str, system: System, shares: Mapping[str, float]) -> Doubt:
+    """The doubt without a calibration, less the power's."""
+    gpu = system.cluster.gpu
     row, new = _row(system.engine.server.name, kind), news(system)
     squares = row["known"] ** 2 + sum(max(0.0, row[what] ** 2 - row["known"] ** 2) for what in new)
     squares += certainty()["added"]["unseen"][kind] ** 2 if new else 0.0
     guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
     far = certainty()["added"]["foreign" if _foreign(gpu) else "transferred"][kind]
-    return Doubt(math.sqrt(squares), row["rest"]).wider(far * guessed, _power(name)[0] / SIGMA)
+    return Doubt(math.sqrt(squares), row["rest"]).wider(far * guessed)
 
 
 def interval(metric: str, value: float, system: System, shares: Mapping[str, float]) -> dict[str, tuple[float, float]]:

@@ -57,13 +57,22 @@ def _as_served(found: Room, engine: EngineRow, work: Workload) -> Room:
     return replace(found, blocks=served_blocks(found.pool, count, context, work.longest, engine))
 
 
+def _calibrated_room(found: Room, factor: float) -> Room:
+    """The room with as many blocks as the user's own server has; its ledger stays as predicted."""
+    if factor == 1.0:
+        return found
+    return replace(found, kv_bytes=found.kv_bytes * factor, blocks=max(1, round(found.blocks * factor)),
+                   tokens=round(found.tokens * factor), max_concurrency=found.max_concurrency * factor)  # fmt: skip
+
+
 def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan."""
     setting = setting.at(plan.clock)
     start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(start, Rejected):
         return start
-    engine, found = start[0], _as_served(start[1], start[0], setting.workload)
+    room = _calibrated_room(start[1], setting.pricer.factors.kv)
+    engine, found = start[0], _as_served(room, start[0], setting.workload)
     stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
     axes = axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest)
     costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)

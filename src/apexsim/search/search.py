@@ -17,7 +17,7 @@ from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
-from apexsim.search.error import comparison_error, tie
+from apexsim.search.error import calibrated_note, comparison_error, tie
 from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
 from apexsim.search.screen import Screened, keep_up, sample, screened
@@ -220,6 +220,7 @@ def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
         where = FITTED if setting.pricer.bank.fitted else where
         notes.append(f"no measured kernels for {gpu.name}: {where}")
     notes += [f"{gpu.name}: {note}" for note in gpu.notes]
+    notes += [calibrated_note(setting)] if setting.profile else []
     return tuple(dict.fromkeys(notes))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from apexsim.calibrate.profile import Profile
 from apexsim.clock import at_clock
 from apexsim.cost.bank import load_bank
 from apexsim.cost.load import Load
@@ -36,6 +37,7 @@ class Setting:
     price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is
     server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
     length_given: bool = False  # the user named max_model_len; else it is the longest request, rounded up
+    profile: Profile | None = None  # what the user's own runs said; its factors are in pricer and engine already
 
     def at(self, clock: int) -> Setting:
         """The setting in which plans of this SM clock [MHz] run; 0 is the GPUs' own."""
@@ -52,9 +54,15 @@ def setting_of(
     return Setting(model, cluster, engine, workload, pricer_for(engine, cluster, load), max_model_len, **more)
 
 
+def calibrated(setting: Setting, profile: Profile) -> Setting:
+    """A setting that has not been calibrated, with the factors of a profile."""
+    found = profile.factors
+    return replace(setting, pricer=setting.pricer.scaled(found), engine=found.on_host(setting.engine), profile=profile)
+
+
 @lru_cache(maxsize=CLOCKED)
 def _slowed(pricer: Pricer, clock: int) -> Pricer:
     """The same on GPUs at another SM clock [MHz], made once for all plans."""
     cluster = replace(pricer.cluster, gpu=at_clock(pricer.cluster.gpu, clock))
     bank, apart = load_bank(cluster.gpu, pricer.bank.source), tuple(pricer.apart.items())
-    return Pricer(bank, cluster, pricer.custom, pricer.load, pricer.fused, apart)
+    return Pricer(bank, cluster, pricer.custom, pricer.load, pricer.fused, apart).scaled(pricer.factors)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from apexsim.calibrate.profile import Profile, load_profile
 from apexsim.cost.account import account
 from apexsim.cost.price import Pricer, pricer_for
 from apexsim.engine.types import Costs
@@ -23,7 +24,7 @@ from apexsim.metrics import Times
 from apexsim.search.assess import energy_of
 from apexsim.search.error import System, interval
 from apexsim.search.evaluate import Evaluation, evaluate
-from apexsim.search.setting import Setting
+from apexsim.search.setting import Setting, calibrated
 from apexsim.validate.cases import Case
 from apexsim.validate.kinds import Asked, read_cases
 from apexsim.validate.rows import Answered, Skipped
@@ -36,7 +37,8 @@ FORMAT = "apexsim.validation/1"
 class Bench:
     """Pricers are shared between cases of equal GPU, engine and width."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: Profile | None = None) -> None:
+        self.profile = profile
         self.pricers: dict[tuple[Any, ...], Pricer] = {}
         self.priced: dict[int, tuple[Machine, Costs]] = {}  # by the machine's identity
 
@@ -57,7 +59,8 @@ class Bench:
 
     def setting(self, case: Case) -> Setting:
         """What a case was measured on, as a question."""
-        return Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len)
+        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len)
+        return calibrated(setting, self.profile) if self.profile else setting
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
         """The simulated run; one that measured fits though the sizing says no gets just enough memory, and a note."""
@@ -65,7 +68,7 @@ class Bench:
         found = evaluate(setting, case.plan)
         if isinstance(found, Evaluation):
             return found, ()
-        roomy = replace(case.engine, memory_fraction=1.0, max_num_seqs=min(case.engine.max_num_seqs, case.workload.size))
+        roomy = replace(setting.engine, memory_fraction=1.0, max_num_seqs=min(case.engine.max_num_seqs, case.workload.size))
         note = f"sized with the whole GPU, since the run existed: {found.reason}"
         return evaluate(replace(setting, engine=roomy, max_model_len=case.workload.longest), case.plan), (note,)
 
@@ -115,7 +118,7 @@ def _run(bench: Bench, case: Case) -> dict[str, Any]:
         name: {"measured": value, "predicted": predicted[name]} for name, value in case.measured.items() if name in predicted
     }
     shares = shares_of(setting, found)
-    record = _record(case, "ok", "; ".join((*case.notes, *notes)), metrics, shares, case)
+    record = _record(case, "ok", "; ".join((*case.notes, *notes)), metrics, shares, setting)
     return record | {"provenance": provenance(bench.pricer(case))}
 
 
@@ -155,10 +158,12 @@ def provenance(pricer: Pricer) -> str:
     return "measured" if pricer.cluster.gpu.kernels else "transferred"
 
 
-def run(path: str | Path, *, workers: int = 0, progress: Callable[[int, int, str], None] | None = None) -> dict[str, Any]:
-    """Replay every row of a file that can be; the record that `render` and `--json` show."""
+def run(
+    path: str | Path, *, workers: int = 0, progress: Callable[[int, int, str], None] | None = None, profile: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Replay every row of a file that can be; the record that `render` and `--json` show.  profile: the name of a calibration."""
     kind, cases = read_cases(path)
-    bench = Bench()
+    bench = Bench(load_profile(profile) if profile else None)
     for case in cases:
         if isinstance(case, Case):
             bench.pricer(case)

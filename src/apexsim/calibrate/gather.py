@@ -1,0 +1,210 @@
+"""Result files and a question as points of one system (floor 5)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from apexsim import api
+from apexsim.calibrate.cells import Bad
+from apexsim.calibrate.measured import group_of, read_measured
+from apexsim.calibrate.points import Point
+from apexsim.calibrate.read import Passed, Run, read_results
+from apexsim.cost.price import Pricer
+from apexsim.engines import DEFAULT_ENGINE, closest, server_named
+from apexsim.errors import InputError, Rejected, nearest
+from apexsim.files import opened
+from apexsim.hardware import cluster_of
+from apexsim.model.families import load_model
+from apexsim.model.model import Model
+from apexsim.plan.limits import started
+from apexsim.plan.plan import Plan, parse_plan
+from apexsim.plan.widths import Widths, plan_of
+from apexsim.search.error import signature
+from apexsim.search.setting import Setting
+
+LEAST = 2  # runs: one cannot be held against the others
+LABELS = ("engine", "release", "model", "gpu", "formats")
+ROOM = (1 / 3, 3.0)  # of the cache that a server states over the predicted one; beyond, it counts something else
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Points of one system, by LABELS, what was passed over, and the cache that the servers stated over the predicted one."""
+
+    points: tuple[Point, ...]
+    passed: tuple[Passed, ...]
+    system: Mapping[str, str]
+    dates: tuple[str, ...]
+    kv: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user says of the runs: model and plan ("" = the file's), which rows of a file of several systems, lengths' half width over
+    their mean where a file has only means, and keywords of `api.ask` for cluster, engine and precision."""
+
+    model: str
+    plan: str
+    where: Mapping[str, str]
+    spread: float
+    question: Mapping[str, Any]
+
+
+def gather(paths: Sequence[str], wanted: Wanted) -> Gathered:
+    """All points; raises InputError where none can be used, or they are of several systems."""
+    points, passed, dates, kv = list[Point](), list[Passed](), list[str](), list[float]()
+    asked = _Asked(wanted)
+    for path in paths:
+        if is_table(path):
+            found = read_measured(path, _keeper(wanted))
+            points += [each for each in found if isinstance(each, Point)]
+            passed += [each for each in found if isinstance(each, Passed)]
+            continue
+        for run in read_results(path, wanted.spread):
+            point = asked.point(run) if isinstance(run, Run) else run
+            if isinstance(point, Passed):
+                passed.append(point)
+                continue
+            points.append(point)
+            dates += [run.about["date"]] if isinstance(run, Run) and run.about.get("date") else []
+            kv += asked.cache(run, point) if isinstance(run, Run) else []
+    if len(points) < LEAST:
+        why = f"; {passed[0].where}: {passed[0].reason}" if passed else ""
+        raise asked.fault if asked.fault and not points else InputError(
+            f"{len(points)} run{'s' * (len(points) != 1)} can be used, expected at least {LEAST}{why}", ", ".join(paths),
+            "see: apexsim calibrate --suggest MODEL --gpu NAME",
+        )  # fmt: skip
+    room = sorted(kv)[len(kv) // 2] if kv else 1.0
+    return Gathered(tuple(points), tuple(passed), _system(points, paths), tuple(dict.fromkeys(dates)), room)
+
+
+def is_table(path: str) -> bool:
+    """Whether a file is no JSON of any kind."""
+    with opened(path, "result file") as file:
+        head = file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")
+    return bool(head) and head[:1] not in (b"{", b"[")
+
+
+def _system(points: Sequence[Point], paths: Sequence[str]) -> dict[str, str]:
+    """The one system of all points."""
+    groups = Counter(group_of(point.setting, point.plan) for point in points)
+    if len(groups) > 1:
+        differ = [label for at, label in enumerate(LABELS) if len({group[at] for group in groups}) > 1]
+        rows = "; ".join(f"{n} × {' '.join(group)}" for group, n in groups.most_common(4))
+        told = f"the runs are of {len(groups)} systems: {rows}{'; …' * (len(groups) > 4)}"
+        raise InputError(told, ", ".join(paths), f"choose one: --where {differ[0]}=…")
+    return dict(zip(LABELS, next(iter(groups))))
+
+
+def _keeper(wanted: Wanted) -> Callable[[Setting, Plan], bool]:
+    """Which rows of a file of many systems were asked for; raises InputError for labels and names that nobody knows."""
+    unknown = next((label for label in wanted.where if label not in LABELS), None)
+    if unknown is not None:
+        raise InputError(f"rows have no label '{unknown}'", "--where", nearest(unknown, LABELS))
+    gpu, engine = wanted.question.get("gpu"), str(wanted.question.get("engine") or "")
+    model = signature(load_model(wanted.model)) if wanted.model else ""
+    name = cluster_of(gpu, wanted.question.get("gpus") or (None if ":" in gpu else 1), None).gpu.name if gpu else ""
+    plan = parse_plan(wanted.plan).shorthand if wanted.plan else ""
+    row = closest(engine) if engine else None
+
+    def keeps(setting: Setting, own: Plan) -> bool:
+        labels = dict(zip(LABELS, group_of(setting, own)))
+        released = row is None or (row.name == setting.engine.name and ("@" not in engine or row.spoken == setting.engine.spoken))
+        return (
+            released and model in ("", signature(setting.model)) and name in ("", setting.cluster.gpu.name)
+            and plan in ("", own.shorthand.partition("@")[0])
+            and all(value.lower() in labels[label].lower() for label, value in wanted.where.items())
+        )  # fmt: skip
+
+    return keeps
+
+
+# ---- runs of a question --------------------------------------------------------------------------------------------------
+
+
+class _Asked:
+    """Turns runs into points; equal clusters share their prices.  fault: the first complaint about what the user gave."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.pricers: dict[tuple[Any, ...], Pricer] = {}
+        self.fault: InputError | None = None
+
+    def point(self, run: Run) -> Point | Passed:
+        """The run as a question and a plan."""
+        try:
+            setting, plan = self._setting(run)
+        except Bad as bad:
+            return Passed(run.where, str(bad))
+        except InputError as error:
+            self.fault = self.fault or error
+            return Passed(run.where, error.line())
+        start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
+        if isinstance(start, Rejected):
+            return Passed(run.where, f"{plan.shorthand} cannot be simulated: {start.reason}")
+        return Point(run.where, setting, plan, {key: value for key, value in run.measured.items() if value == value and value > 0.0})
+
+    def cache(self, run: Run, point: Point) -> list[float]:
+        """What the run's server said of its cache over the predicted one."""
+        start = started(point.setting.model, point.plan, point.setting.cluster, point.setting.engine, point.setting.max_model_len)
+        if isinstance(start, Rejected) or not run.kv_tokens:
+            return []
+        ratio = run.kv_tokens / (start[1].blocks * start[1].block_size)
+        return [ratio] if ROOM[0] < ratio < ROOM[1] and run.kv_tokens > point.setting.workload.longest else []
+
+    def _setting(self, run: Run) -> tuple[Setting, Plan]:
+        wanted = self.wanted
+        model, question = wanted.model or run.about.get("model", ""), dict(wanted.question)
+        if not model:
+            raise InputError("the file names no model", "--model", "give it, e.g. llama-3.1-8b")
+        if not question.get("gpu"):
+            raise InputError("missing option '--gpu'", "", "a result file does not say the GPU: give --gpu NAME")
+        self._agrees(run, question)
+        question["engine"] = question.get("engine") or run.about.get("engine") or DEFAULT_ENGINE
+        what = load_model(model)
+        if ":" not in question["gpu"] and not question.get("gpus"):
+            question["gpus"] = self._devices(run, what)
+        setting, precision, _, _ = api.ask(model, **question, trace=run.workload)
+        plan = self._plan(run, what, setting, precision)
+        if plan.devices != setting.cluster.size:
+            raise InputError(f"{plan.shorthand} takes {plan.devices} GPUs, the cluster has {setting.cluster.size}", "--plan", "drop --gpus")
+        key = (setting.cluster.gpu.name, setting.cluster.size, setting.cluster.per_node, setting.engine.server.name)
+        return replace(setting, pricer=self.pricers.setdefault(key, setting.pricer)), plan
+
+    def _agrees(self, run: Run, question: Mapping[str, Any]) -> None:
+        """Raise Bad where the file speaks of another engine or GPU than the user."""
+        engine, gpu = run.about.get("engine", ""), run.about.get("gpu", "")
+        asked = question.get("engine")
+        if engine and asked and server_named(str(asked).partition("@")[0]) not in ("", engine):
+            raise Bad(f"a run of {engine}, asked was {asked}")
+        named = str(question["gpu"]).lower()
+        if gpu and not named.endswith((".toml", "/")) and gpu.lower() not in named:
+            raise Bad(f"a run on {gpu}, asked was {question['gpu']}")
+
+    def _widths(self, run: Run) -> Widths:
+        if self.wanted.plan:
+            return Widths(plan=self.wanted.plan)
+        if run.widths is None:
+            raise InputError("the file does not say how the model was split", "--plan", "give it, e.g. TP1")
+        return run.widths
+
+    def _devices(self, run: Run, model: Model) -> int:
+        widths = self._widths(run)
+        return parse_plan(widths.plan).devices if widths.plan else max(1, widths.tp) * max(1, widths.pp) * max(1, widths.dp)
+
+    def _plan(self, run: Run, model: Model, setting: Setting, precision: Any) -> Plan:
+        widths = self._widths(run)
+        plan = parse_plan(widths.plan, precision) if widths.plan else plan_of(model, setting.cluster, widths, precision)
+        if (
+            self.wanted.plan
+            and run.widths
+            and run.widths.plan
+            and parse_plan(run.widths.plan).shorthand != parse_plan(self.wanted.plan).shorthand
+        ):
+            raise Bad(f"a run of {run.widths.plan}, asked was {self.wanted.plan}")
+        if self.wanted.plan and run.widths and run.widths.tp not in (0, plan.attention.tp):
+            raise Bad(f"a run with tp {run.widths.tp}, asked was {self.wanted.plan}")
+        return plan

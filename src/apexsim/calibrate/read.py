@@ -1,0 +1,425 @@
+"""Result files of benchmark programs as runs: one row of READERS for each (floor 5).
+
+| program | identified by | note |
+|---|---|---|
+| SGLang's bench_serving | mean_e2e_latency_ms | one run a line; `server_info` names the plan and the cache |
+| vLLM's bench serve, apexsim replay | mean_ttft_ms, or per-request lists | with --save-detailed: its own requests and arrivals |
+| GuideLLM | benchmarks | its TPOT holds the TTFT, so its ITL (one mean per request) is taken as TPOT; E2E in seconds |
+| aiperf | time_to_first_token, request_latency | calls TPOT `inter_token_latency` |
+| aiperf, per request | metadata, metrics | all lines of a file are one run |
+| InferenceX | hw, conc, isl, osl | seconds; lengths as its dataset draws them |
+
+What cannot be used is a `Passed` with its reason; a file of which nothing is known raises InputError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from apexsim.calibrate.cells import Bad, Cells, lengths, loaded, stats_of_all
+from apexsim.calibrate.points import STATS, Key
+from apexsim.engines import server_named
+from apexsim.errors import InputError
+from apexsim.files import DOCUMENT, read_text
+from apexsim.plan.widths import Widths
+from apexsim.replay.compare import sent_workload
+from apexsim.replay.record import measured as replayed
+from apexsim.replay.record import read_run
+from apexsim.workload.synth import inferencex_population
+from apexsim.workload.trace import Workload
+
+Docs = Sequence[tuple[str, Mapping[str, Any]]]  # where each stands, and what it holds
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A measured run.  about: what the file says of "model", "engine", "gpu", "date"; widths: of its plan, where it says them; kv_tokens:
+    what its server's cache holds, 0 where it does not say; sent, failed: requests."""
+
+    where: str
+    tool: str
+    workload: Workload
+    measured: Mapping[Key, float]
+    about: Mapping[str, str] = field(default_factory=dict)
+    widths: Widths | None = None
+    kv_tokens: float = 0.0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A run that is not used, and why."""
+
+    where: str
+    reason: str
+
+
+# ---- flat files of vLLM and SGLang ---------------------------------------------------------------------------------------
+
+FLAT = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2e": "e2el"}
+SGLANG = FLAT | {"e2e": "e2e_latency"}
+TABULAR = ("mean",)  # statistics of ITL that mean the same here: over all gaps
+
+
+def _flat(doc: Cells, stems: Mapping[str, str]) -> dict[Key, float]:
+    """Latencies [s], output throughput and power of a flat file."""
+    found = {}
+    for metric, stem in stems.items():
+        for stat in TABULAR if metric == "itl" else STATS:
+            found[(metric, stat)] = doc.number(f"{stat}_{stem}_ms") / 1e3
+    found[("throughput", "mean")] = doc.number("output_throughput")
+    found[("power", "mean")] = doc.number("gpu_avg_power_w", "avg_power_w")
+    return found
+
+
+def _flat_work(doc: Cells, ratio: float) -> Workload:
+    """The requests of a flat file: as listed, else of its mean lengths; ratio: shortest over longest length of random ones."""
+    good = [i for i, error in enumerate(doc.items("errors")) if error]
+    size = int(doc.number("completed", "num_prompts", least=1, most=2e6))
+    prompt, output = (_listed(doc, name, good) for name in ("input_lens", "output_lens"))
+    if prompt is None or output is None:
+        means = [doc.number(f"total_{kind}_tokens", least=1) / size for kind in ("input", "output")]
+        prompt, output = (lengths(mean, size, ratio, at) for at, mean in enumerate(means))
+    return loaded(
+        prompt, output, doc.number("max_concurrency"), doc.number("request_rate", endless=True), doc.number("burstiness", absent=1.0)
+    )
+
+
+def _listed(doc: Cells, name: str, bad: list[int]) -> np.ndarray | None:
+    """Lengths by request, without those that failed; None where the file has none."""
+    values = doc.items(name)
+    kept = [value for i, value in enumerate(values) if i not in set(bad)]
+    if not kept or not all(isinstance(value, int) and 0 < value < 1 << 30 for value in kept):
+        return None
+    return np.array(kept, np.int64)
+
+
+def _vllm(docs: Docs, path: str, spread: float) -> Iterator[Run]:
+    for where, value in docs:
+        doc = Cells(value)
+        about = {"model": doc.text("model_id"), "date": doc.text("date"), "gpu": ""}
+        widths = _widths(doc, ("tensor_parallel_size", "tp"), ("pipeline_parallel_size", "pp"), ("data_parallel_size", "dp"))
+        if doc.number("spec_decode_acceptance_length", absent=0.0) > 0:
+            raise Bad("speculative decoding is not modelled")
+        failed = int(doc.number("failed", absent=0.0))
+        if len(docs) == 1 and doc.items("ttfts") and doc.items("itls"):
+            run = read_run(path)
+            work, _ = sent_workload(run)
+            found = replayed(run)
+            stats: dict[Key, float] = {("throughput", "mean"): found.output_throughput, ("itl", "mean"): found.itl.mean}
+            for metric, name in (("ttft", "ttft"), ("tpot", "tpot"), ("e2e", "e2el")):
+                stats |= {(metric, stat): getattr(found, name).value(stat) for stat in STATS}
+            stats[("power", "mean")] = doc.number("gpu_avg_power_w", "avg_power_w")
+            yield Run(where, "detailed run", replace(work, warmup=0), stats, about, widths, failed=found.failed)
+        else:
+            if len(docs) == 1 and "mean_ttft_ms" not in value:
+                raise Bad("its per-request lists are empty")
+            yield Run(
+                where, "vllm bench serve", _flat_work(doc, (1 - spread) / (1 + spread)), _flat(doc, FLAT), about, widths, failed=failed
+            )
+
+
+def _sglang(docs: Docs, path: str, spread: float) -> Iterator[Run]:
+    for where, value in docs:
+        doc, info = Cells(value), Cells(value).inner("server_info")
+        about = {"model": info.text("model_path"), "engine": "sglang", "gpu": "", "date": doc.text("date")}
+        ratio = doc.number("random_range_ratio", absent=1.0) if doc.text("dataset_name").startswith("random") else 1.0
+        failed = max(0.0, len(doc.items("errors")) - doc.number("completed", absent=1e12))
+        if doc.number("accept_length", absent=0.0) > 1.0:
+            raise Bad("speculative decoding is not modelled")
+        tokens = info.number("max_total_num_tokens", absent=0.0)
+        yield Run(where, "sglang bench_serving", _flat_work(doc, ratio if 0 < ratio <= 1 else 1.0), _flat(doc, SGLANG), about,
+                  _sglang_widths(info), tokens, int(failed))  # fmt: skip
+
+
+def _widths(doc: Cells, *names: tuple[str, ...]) -> Widths | None:
+    """The widths that a file names, 0 where it does not; None where it names none."""
+    tp, pp, dp = (int(doc.number(*each, absent=0.0, most=4096)) for each in names)
+    return Widths(tp, pp, dp, bool(doc.value.get("enable_expert_parallel"))) if tp or pp or dp else None
+
+
+def _sglang_widths(info: Cells) -> Widths | None:
+    """SGLang counts lanes of attention inside tp, other copies beside it."""
+    tp, pp, dp, ep = (int(info.number(name, short, absent=1.0, least=1, most=4096)) for name, short in
+                      (("tp_size", "tp"), ("pp_size", "pp"), ("dp_size", "dp"), ("ep_size", "ep")))  # fmt: skip
+    if not info.value:
+        return None
+    return layout(tp, pp, dp if info.value.get("enable_dp_attention") else 1, ep, 1 if info.value.get("enable_dp_attention") else dp)
+
+
+def layout(tp: int, pp: int, lanes: int, ep: int, replicas: int = 1) -> Widths:
+    """A plan over tp GPUs a stage with lanes of attention and ep-fold experts inside; raises Bad where they do not divide."""
+    if tp % lanes or tp % ep:
+        raise Bad(f"its widths do not fit together (tp {tp}, attention lanes {lanes}, ep {ep})")
+    if lanes == 1 and ep == 1:
+        return Widths(plan=f"{replicas}×PP{pp}×TP{tp}" if pp > 1 else f"{replicas}×TP{tp}")
+    ffn = f"TP{tp // ep}EP{ep}" if 1 < ep < tp else f"EP{ep}" if ep > 1 else f"TP{tp}"
+    attention = f"DP{lanes}TP{tp // lanes}" if 1 < lanes < tp else f"DP{lanes}" if lanes > 1 else f"TP{tp}"
+    return Widths(plan=f"{replicas}×" + (f"PP{pp}×" if pp > 1 else "") + f"{attention}/{ffn}")
+
+
+# ---- GuideLLM ------------------------------------------------------------------------------------------------------------
+
+GUIDE = {"ttft": ("time_to_first_token_ms", 1e3), "tpot": ("inter_token_latency_ms", 1e3), "e2e": ("request_latency", 1.0)}
+
+
+def _guidellm(docs: Docs, path: str, spread: float) -> Iterator[Run | Passed]:
+    for where, value in docs:
+        for at, one in enumerate(value["benchmarks"] if isinstance(value["benchmarks"], list) else []):
+            place = f"{where} benchmark {at + 1}"
+            try:
+                yield _benchmark(Cells(one), Cells(value), place, (1 - spread) / (1 + spread))
+            except Bad as bad:
+                yield Passed(place, str(bad))
+
+
+def _benchmark(one: Cells, whole: Cells, where: str, ratio: float) -> Run:
+    metrics = one.inner("metrics")
+    found: dict[Key, float] = {}
+    for metric, (name, per) in GUIDE.items():
+        told = metrics.inner(name).inner("successful")
+        shares = told.inner("percentiles")
+        for stat in STATS:
+            found[(metric, stat)] = (told if stat in ("mean", "median") else shares).number(stat) / per
+    found[("throughput", "mean")] = metrics.inner("output_tokens_per_second").inner("successful").number("mean")
+    totals = metrics.inner("request_totals")
+    means = [metrics.inner(f"{kind}_token_count").inner("successful").number("mean", least=1) for kind in ("prompt", "output")]
+    _without_ttft(found, metrics, means[1])
+    size = int(totals.number("successful", least=1, most=2e6))
+    prompt, output = (lengths(mean, size, ratio, at) for at, mean in enumerate(means))
+    strategy = one.inner("config").inner("strategy") if one.inner("config").inner("strategy").value else one.inner("args").inner("strategy")
+    kind = strategy.text("type_")
+    users = 1.0 if kind == "synchronous" else strategy.number("streams", absent=0.0)
+    rate = strategy.number("rate") if kind in ("constant", "poisson", "async") else np.nan
+    if kind not in ("synchronous", "concurrent", "constant", "poisson", "async", "throughput"):
+        raise Bad(f"the load '{kind[:20]}' is not known")
+    work = loaded(prompt, output, users, rate, np.inf if kind == "constant" else 1.0)
+    about = {"model": whole.inner("args").text("model"), "gpu": "", "date": ""}
+    return Run(where, "guidellm", work, found, about, failed=int(totals.number("errored", absent=0.0)))
+
+
+def _without_ttft(found: dict[Key, float], metrics: Cells, output: float) -> None:
+    """Where only GuideLLM's TPOT is there, (TPOT · n − TTFT) / (n − 1) is what everybody else calls so."""
+    theirs = metrics.inner("time_per_output_token_ms").inner("successful").number("mean") / 1e3
+    if found[("tpot", "mean")] != found[("tpot", "mean")] and output > 1.5 and theirs == theirs:
+        found[("tpot", "mean")] = (theirs * output - found[("ttft", "mean")]) / (output - 1.0)
+
+
+# ---- aiperf --------------------------------------------------------------------------------------------------------------
+
+TAGS = {"ttft": "time_to_first_token", "tpot": "inter_token_latency", "e2e": "request_latency"}
+UNITS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "milliseconds": 1e-3, "us": 1e-6, "ns": 1e-9, "": 1e-3}
+AVERAGES = {"mean": "avg", "median": "p50"}
+
+
+def _seconds(block: Cells, key: str) -> float:
+    unit = block.text("unit").lower()
+    if unit not in UNITS:
+        raise Bad(f"the unit '{unit[:20]}' is not known")
+    return block.number(key) * UNITS[unit]
+
+
+def _aiperf(docs: Docs, path: str, spread: float) -> Iterator[Run]:
+    for where, value in docs:
+        doc = Cells(value)
+        if value.get("was_cancelled"):
+            raise Bad("the run was cancelled")
+        found: dict[Key, float] = {
+            (metric, stat): _seconds(doc.inner(tag), AVERAGES.get(stat, stat)) for metric, tag in TAGS.items() for stat in STATS
+        }
+        found[("throughput", "mean")] = doc.inner("output_token_throughput").number("avg")
+        found[("power", "mean")] = _telemetry(doc)
+        size = int(doc.inner("request_count").number("avg", least=1, most=2e6))
+        sizes = [doc.inner(f"{kind}_sequence_length").number("avg", least=1) for kind in ("input", "output")]
+        prompt, output = (lengths(mean, size, (1 - spread) / (1 + spread), at) for at, mean in enumerate(sizes))
+        load = doc.inner("input_config").inner("loadgen")
+        work = loaded(prompt, output, load.number("concurrency"), load.number("request_rate", endless=True))
+        failed = sum(int(Cells(each).number("count", absent=0.0)) for each in doc.items("error_summary") if isinstance(each, dict))
+        names = doc.inner("input_config").inner("endpoint").items("model_names")
+        about = {"model": str(names[0]) if names else "", "gpu": "", "date": doc.text("start_time")}
+        yield Run(where, "aiperf", work, found, about, failed=failed)
+
+
+def _telemetry(doc: Cells) -> float:
+    """Mean power of a GPU [W]; NaN where nobody looked."""
+    watts = [
+        Cells(gpu).inner("metrics").inner("gpu_power_usage").number("avg")
+        for host in doc.inner("telemetry_data").inner("endpoints").value.values() if isinstance(host, dict)
+        for gpu in Cells(host).inner("gpus").value.values() if isinstance(gpu, dict)
+    ]  # fmt: skip
+    return float(np.mean(watts)) if watts else np.nan
+
+
+def _aiperf_requests(docs: Docs, path: str, spread: float) -> Iterator[Run]:
+    """Per request: moments of sending are replayed as they were."""
+    rows, failed = [], 0
+    for _, value in docs:
+        doc = Cells(value)
+        metrics = doc.inner("metrics")
+        if value.get("error") or doc.inner("metadata").value.get("was_cancelled"):
+            failed += 1
+            continue
+        times = [_value(metrics, tag) for tag in ("time_to_first_token", "request_latency")]
+        sizes = [metrics.inner(f"{kind}_sequence_length").number("value", least=1) for kind in ("input", "output")]
+        rows.append((doc.inner("metadata").number("request_start_ns", least=0, most=1e20) * 1e-9, *times, *sizes))
+    if not rows:
+        raise Bad("no request finished")
+    start, ttft, e2e, prompt, output = np.array(sorted(rows)).T
+    if not np.isfinite(start).all() or not np.isfinite(ttft).all():
+        raise Bad("some requests have no moment of sending or no TTFT")
+    several = output > 1
+    found = stats_of_all("ttft", ttft) | stats_of_all("e2e", e2e)
+    if several.any():
+        found |= stats_of_all("tpot", ((e2e - ttft)[several]) / (output[several] - 1))
+    found[("throughput", "mean")] = float(output.sum() / max((start + e2e).max() - start.min(), 1e-9))
+    work = Workload("aiperf", start - start[0], prompt.astype(np.int64), output.astype(np.int64), "open")
+    yield Run(path, "aiperf records", work, found, {"model": "", "gpu": "", "date": ""}, failed=failed)
+
+
+def _value(metrics: Cells, tag: str) -> float:
+    return _seconds(metrics.inner(tag), "value")
+
+
+# ---- InferenceX ----------------------------------------------------------------------------------------------------------
+
+
+def _inferencex(docs: Docs, path: str, spread: float) -> Iterator[Run | Passed]:
+    for where, value in docs:
+        try:
+            yield _row(Cells(value), where)
+        except (Bad, InputError) as bad:
+            yield Passed(where, bad.what if isinstance(bad, InputError) else str(bad))
+
+
+def _row(doc: Cells, where: str) -> Run:
+    if doc.truth("disagg") or doc.truth("is_multinode") or doc.text("spec_decoding") not in ("", "none"):
+        raise Bad("disaggregated, multi-node and speculative runs are not read")
+    isl, osl, users = (int(doc.number(name, least=1, most=1 << 24)) for name in ("isl", "osl", "conc"))
+    prompt, output = inferencex_population(isl, osl, 10 * users)
+    found = {
+        (metric, stat): doc.number(f"{stat}_{stem}") for metric, stem in FLAT.items() for stat in (TABULAR if metric == "itl" else STATS)
+    }
+    found[("power", "mean")] = doc.number("avg_power_w")
+    tp, ep = int(doc.number("tp", least=1, most=4096)), int(doc.number("ep", absent=1.0, least=1, most=4096))
+    widths = layout(tp, int(doc.number("pp", absent=1.0, least=1, most=4096)), tp if doc.truth("dp_attention") else 1, ep)
+    about = {"model": doc.text("model"), "engine": server_named(doc.text("framework")) or doc.text("framework"),
+             "gpu": doc.text("hw").partition("-")[0], "date": doc.text("date")}  # fmt: skip
+    return Run(where, "InferenceX", loaded(prompt, output, users, np.nan), found, about, widths)
+
+
+# ---- the table -----------------------------------------------------------------------------------------------------------
+
+Reader = Callable[[Docs, str, float], Iterator[Any]]
+READERS: dict[str, tuple[tuple[frozenset[str], ...], Reader]] = {  # name -> (any of these sets of keys, how it is read)
+    "SGLang bench_serving": ((frozenset({"mean_ttft_ms", "mean_e2e_latency_ms"}),), _sglang),
+    "vLLM bench serve": (
+        (frozenset({"mean_ttft_ms", "total_output_tokens"}), frozenset({"input_lens", "output_lens", "ttfts", "itls"})),
+        _vllm,
+    ),
+    "GuideLLM": ((frozenset({"benchmarks"}),), _guidellm),
+    "aiperf": ((frozenset({"time_to_first_token", "request_latency"}),), _aiperf),
+    "aiperf records": ((frozenset({"metadata", "metrics"}),), _aiperf_requests),
+    "InferenceX": ((frozenset({"hw", "conc", "isl", "osl"}),), _inferencex),
+}
+WHOLE = ("aiperf records",)  # all documents of a file are one run
+
+
+def kind_of(value: Any) -> str:
+    """The program that wrote a document; "" where nobody knows."""
+    keys = set(value) if isinstance(value, dict) else set()
+    return next((name for name, (wanted, _) in READERS.items() if any(some <= keys for some in wanted)), "")
+
+
+def read_results(path: str, spread: float = 0.0) -> list[Run | Passed]:
+    """All runs of a file, sound or not; raises InputError where none is of a known kind.  spread: half width of lengths over their mean,
+    where the file has only means."""
+    docs = _documents(path)
+    kinds = [kind_of(value) for _, value in docs]
+    if not any(kinds):
+        told = "closed-loop CSV, " + ", ".join(READERS)
+        raise InputError("is no result file that is known", path, f"expected one of {told}")
+    found: list[Run | Passed] = [Passed(where, "has the keys of no known result") for (where, _), kind in zip(docs, kinds) if not kind]
+    for name, (_, reader) in READERS.items():
+        mine = [doc for doc, kind in zip(docs, kinds) if kind == name]
+        for part in [mine] if name in WHOLE and mine else [[doc] for doc in mine]:
+            found += _sound(reader, part, path, spread)
+    return found
+
+
+def _sound(reader: Reader, docs: Docs, path: str, spread: float) -> list[Run | Passed]:
+    """The runs of a part of a file; what is wrong with it is said, and never more than that."""
+    where = docs[0][0]
+    try:
+        return [fault(run) or run if isinstance(run, Run) else run for run in reader(docs, path, spread)]
+    except Bad as bad:
+        return [Passed(where, str(bad))]
+    except InputError as error:
+        return [Passed(where, error.what)]
+
+
+def _documents(path: str) -> list[tuple[str, Any]]:
+    """The JSON values of a file: one, a list of them, or one on each line."""
+    text = read_text(path, "result file", DOCUMENT)
+    try:
+        whole = json.loads(text)
+        return [(f"{path} item {at + 1}", value) for at, value in enumerate(whole)] if isinstance(whole, list) else [(path, whole)]
+    except RecursionError:
+        raise InputError("the result file is nested too deeply", path) from None
+    except ValueError as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        if len(lines) < 2:
+            raise InputError(f"the result file is neither JSON nor JSON lines ({str(error)[:80]})", path) from None
+    return [(f"{path}:{at + 1}", _line(line)) for at, line in enumerate(text.splitlines()) if line.strip()]
+
+
+def _line(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+# ---- is it sound? --------------------------------------------------------------------------------------------------------
+
+FEWEST = 8  # requests of a run
+ROUNDS = 2  # … and of each user
+LOST = 0.02  # share of requests that may have failed
+APART = 0.25  # relative: what may lie between E2E and TTFT + TPOT · (n - 1), of means over requests of unequal length
+CROWDED = 1.1  # requests in flight over users, at most
+
+
+def fault(run: Run) -> Passed | None:
+    """Why a run is not used; None where it is sound."""
+    told = {key: value for key, value in run.measured.items() if value == value and value > 0.0}
+    why = _short(run) or _contradiction(run.workload, told)
+    if not why and not any(metric in ("ttft", "tpot", "itl", "e2e", "throughput") for metric, _ in told):
+        why = "measures no latency and no throughput"
+    return Passed(run.where, why) if why else None
+
+
+def _short(run: Run) -> str:
+    work = run.workload
+    if run.failed > LOST * (work.size + run.failed):
+        return f"{run.failed} of {work.size + run.failed} requests failed"
+    least = max(FEWEST, ROUNDS * work.concurrency)
+    return f"too short: {work.size} requests, expected at least {least}" if work.size < least else ""
+
+
+def _contradiction(work: Workload, told: Mapping[Key, float]) -> str:
+    """Numbers of one run that cannot all be true."""
+    ttft, tpot, e2e, rate = (told.get((name, "mean")) for name in ("ttft", "tpot", "e2e", "throughput"))
+    steps = float(work.output.mean()) - 1.0
+    if ttft and e2e and ttft > 1.001 * e2e:
+        return f"contradicts itself: mean TTFT {ttft:.3g} s is beyond mean E2E {e2e:.3g} s"
+    if ttft and tpot and e2e and abs((ttft + tpot * steps) / e2e - 1.0) > APART:
+        return f"contradicts itself: TTFT + TPOT × {steps:.0f} is {ttft + tpot * steps:.3g} s, E2E {e2e:.3g} s"
+    if rate and e2e and work.mode == "closed":
+        flying = rate / (steps + 1.0) * e2e
+        if flying > CROWDED * work.concurrency:
+            return f"contradicts itself: {flying:.1f} requests in flight with {work.concurrency} users"
+    return ""
