@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from apexsim.engines import server_named
 from apexsim.errors import Rejected
-from apexsim.search.error import signature
+from apexsim.search.error import release_of, signature
 from apexsim.search.evaluate import evaluate
 from apexsim.validate.cases import Case
 from apexsim.validate.fit_host import CONSTANTS, fit
@@ -91,7 +91,7 @@ def errors(cases: list[Case], bench: Bench, names: tuple[str, ...], factors: Arr
             "engine": case.engine.server.name,
             "model": signature(case.model),
             "gpu": case.cluster.gpu.name,
-            "version": case.labels["version"],
+            "version": release_of(case.engine),
             "formats": "+".join(sorted({formats.default, *(fmt for _, fmt in formats.weights)})),
         }
         rows.append({**system, "left_out": left_out, "id": case.id, **{n: f"{off[n]:.4f}" if n in off else "" for n in METRICS}})

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from apexsim.doubt import LEVELS
 from apexsim.engines import load_engine, settled
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
 from apexsim.plan.plan import Layout, Plan
-from apexsim.search.error import LEVELS, interval
+from apexsim.search.error import interval
 from apexsim.search.evaluate import Evaluation
 from apexsim.validate import render, run
 from apexsim.validate.cases import Case
@@ -72,7 +73,7 @@ def test_a_file_is_known_by_its_columns_and_its_row_predicted(kind: str, tmp_pat
     assert row["metrics"] and set(row["metrics"]) <= set(KINDS[kind].metrics)
     for name, pair in row["metrics"].items():
         assert pair["predicted"] > 0 and pair["error"] == pytest.approx(pair["predicted"] / pair["measured"] - 1)
-        assert list(row["interval"][name]) == list(LEVELS)
+        assert list(row["interval"][name]) == [str(level) for level in LEVELS]
         assert all(low < pair["predicted"] < high for low, high in row["interval"][name].values())
     assert found["file"] in render(found)
 
@@ -137,11 +138,12 @@ def test_launch_scripts_chose_layouts_by_length_and_users() -> None:
 
 
 def test_intervals_widen_with_certainty_and_with_what_is_transferred() -> None:
-    gpu = load_gpu("h100-sxm")
-    near, far = (interval("ttft_mean_ms", 100.0, {kind: 1.0}, gpu) for kind in ("measured", "transferred"))
+    engine = settled(load_engine("vllm"), 80e9, "h100-sxm", 4096)
+    system = Machine(load_model("llama-3.1-8b"), Cluster(load_gpu("h100-sxm"), 1), engine, Plan(1, 1, Layout(), Layout()), 8, 4096)
+    near, far = (interval("ttft_mean_ms", 100.0, system, {kind: 1.0}) for kind in ("measured", "transferred"))
     assert far["68"][0] < near["68"][0] < 100.0 < near["68"][1] < far["68"][1]
     assert near["95"][0] < near["80"][0] < near["68"][0] and math.isclose(near["80"][0] * near["80"][1], 100.0**2)
-    assert interval("kv_tokens", 1.0, {}, gpu) == {} == interval("ttft_mean_ms", 0.0, {}, gpu)
+    assert interval("kv_tokens", 1.0, system, {}) == {} == interval("ttft_mean_ms", 0.0, system, {})
 
 
 def test_scores_tell_how_often_intervals_held() -> None:

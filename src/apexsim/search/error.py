@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from apexsim.cost.account import Account
 from apexsim.cost.power import power_spread
 from apexsim.doubt import SIGMA, Doubt, intervals
+from apexsim.engine_file import order
 from apexsim.engines import EngineRow
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster
@@ -72,12 +73,17 @@ def signature(model: Model) -> str:
     return f"{model.family} {sum(len(stack.layers) for stack in model.stacks)}x{model.hidden}"
 
 
+def release_of(engine: EngineRow) -> str:
+    """The release by its three numbers: candidates and post-releases count as it."""
+    return ".".join(map(str, order(engine.spoken)))
+
+
 def news(system: System) -> tuple[str, ...]:
     """What about a question no fit has seen: "model", "gpu", "release"; all of them for an engine without measured runs."""
     seen = certainty()["seen"].get(system.engine.server.name)
     if seen is None:
         return tuple(NEWS)
-    of = {"model": signature(system.model), "gpu": system.cluster.gpu.name, "release": system.engine.spoken}
+    of = {"model": signature(system.model), "gpu": system.cluster.gpu.name, "release": release_of(system.engine)}
     return tuple(what for what, where in NEWS.items() if of[what] not in seen[where])
 
 
