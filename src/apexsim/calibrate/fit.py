@@ -87,8 +87,9 @@ def folds_of(size: int) -> list[list[int]]:
 
 def solved(slope: Array, base: Array, some: NDArray[np.bool_], noise: Array) -> tuple[Array, Array]:
     """Log factors where `base + slope · z` of some rows is least, and their standard deviations."""
+    z: Array = np.zeros(slope.shape[1])
     lever, rest = slope[some] / noise[some, None], base[some] / noise[some]
-    z, prior = np.zeros(slope.shape[1]), np.diag(PRIOR**-2.0)
+    prior = np.diag(PRIOR**-2.0)
     gram: Array = prior
     for _ in range(20):
         off = rest + lever @ z
