@@ -388,12 +388,12 @@ def test_cache_and_power_are_taken_as_servers_state_them(folder: Path) -> None:
     for point in points(UNCHANGED):
         work, told = point.setting.workload, predicted(replace(point, setting=asked_of(point)), UNCHANGED)
         assert not isinstance(told, Rejected)
-        docs.append({
-            "completed": work.size, "request_rate": float("inf"), "max_concurrency": work.concurrency,
-            "total_input_tokens": int(work.prompt.sum()), "total_output_tokens": int(work.output.sum()), "mean_ttft_ms": 1e3 * told["ttft", "mean"],
-            "mean_tpot_ms": 1e3 * told["tpot", "mean"], "mean_e2e_latency_ms": 1e3 * told["e2e", "mean"], "gpu_avg_power_w": 1.25 * told["power", "mean"],
-            "server_info": {"tp_size": 1, "max_total_num_tokens": 200_000},
-        })  # fmt: skip
+        tokens = {"total_input_tokens": int(work.prompt.sum()), "total_output_tokens": int(work.output.sum())}
+        names = {"ttft": "mean_ttft_ms", "tpot": "mean_tpot_ms", "e2e": "mean_e2e_latency_ms"}
+        times = {name: 1e3 * told[metric, "mean"] for metric, name in names.items()}
+        load = {"completed": work.size, "request_rate": float("inf"), "max_concurrency": work.concurrency}
+        server = {"server_info": {"tp_size": 1, "max_total_num_tokens": 200_000}, "gpu_avg_power_w": 1.25 * told["power", "mean"]}
+        docs.append({**load, **tokens, **times, **server})
     found = apexsim.calibrate(written(folder, *docs), model="llama-3.1-8b", gpu="h100", engine="sglang")
     assert found.factors.power == pytest.approx(1.25, rel=0.02) and found.profile.left["power"].rest < 0.05
     assert 0.3 < found.factors.kv < 0.9 and found.told["kv"]

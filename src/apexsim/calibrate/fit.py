@@ -95,7 +95,7 @@ def solved(slope: Array, base: Array, some: NDArray[np.bool_], noise: Array) -> 
         off = rest + lever @ z
         weight = (FREEDOM + 1.0) / (FREEDOM + off**2)
         gram = lever.T @ (lever * weight[:, None]) + prior
-        z = np.linalg.solve(gram, -lever.T @ (weight * rest))
+        z = np.asarray(np.linalg.solve(gram, -lever.T @ (weight * rest)), np.float64)
     return z, np.sqrt(np.diag(np.linalg.inv(gram)))
 
 
