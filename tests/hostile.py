@@ -155,6 +155,8 @@ BASES: dict[str, tuple[tuple[str, ...], ...]] = {
              "--num-requests", "4"), ("apex", "--model", "clip", "--num-gpus-per-node", "1", "--num-requests", "4")),
     "models": (("models",),), "gpus": (("gpus",),), "engines": (("engines",),), "workloads": (("workloads",),), "schema": (("schema",),),
     "validate": (("validate", "m.csv"),),
+    "calibrate": (("calibrate", "run.json", "--model", "llama-3.1-8b", "--plan", "TP1", "--gpu", "h100"),
+                  ("calibrate", "--suggest", "llama-3.1-8b", "--gpu", "h100")),
     "fit-host": (("fit-host", "m.csv"),),
     "fit-power": (("fit-power", "m.csv"),),
     "replay": (("replay", "t.jsonl", "--url", "http://127.0.0.1:9", "--model", "llama-3.1-8b"),

@@ -47,6 +47,11 @@ def asked(users: int = 4, prompt: int = 512, count: int = 24, **more: Any) -> Se
     return api.ask("llama-3.1-8b", gpu="h100:1", trace=work, **more)[0]
 
 
+def asked_of(point: Point) -> Setting:
+    """The question of a point, to another engine."""
+    return api.ask("llama-3.1-8b", gpu="h100:1", trace=point.setting.workload, engine="sglang")[0]
+
+
 def points(factors: Factors = TRUE, odd: float = 1.0) -> list[Point]:
     """Four designed runs as a machine with these factors would measure them; the first one's TTFT is off by `odd`."""
     made, plan = [], parse_plan("TP1")
@@ -377,6 +382,24 @@ def test_the_example_in_python_and_on_the_command_line(folder: Path, capsys: Cap
     assert load_profile("my-h200").about["runs"] == 6 and load_profile("my-h200").system["release"] == "vllm 0.16.0"
 
 
+def test_cache_and_power_are_taken_as_servers_state_them(folder: Path) -> None:
+    """Files of a machine with a smaller cache that draws more: one is stated, the other a ratio, and neither moves the rest."""
+    docs = []
+    for point in points(UNCHANGED):
+        work, told = point.setting.workload, predicted(replace(point, setting=asked_of(point)), UNCHANGED)
+        assert not isinstance(told, Rejected)
+        tokens = {"total_input_tokens": int(work.prompt.sum()), "total_output_tokens": int(work.output.sum())}
+        names = {"ttft": "mean_ttft_ms", "tpot": "mean_tpot_ms", "e2e": "mean_e2e_latency_ms"}
+        times = {name: 1e3 * told[metric, "mean"] for metric, name in names.items()}
+        load = {"completed": work.size, "request_rate": float("inf"), "max_concurrency": work.concurrency}
+        server = {"server_info": {"tp_size": 1, "max_total_num_tokens": 200_000}, "gpu_avg_power_w": 1.25 * told["power", "mean"]}
+        docs.append({**load, **tokens, **times, **server})
+    found = apexsim.calibrate(written(folder, *docs), model="llama-3.1-8b", gpu="h100", engine="sglang")
+    assert found.factors.power == pytest.approx(1.25, rel=0.02) and found.profile.left["power"].rest < 0.05
+    assert 0.3 < found.factors.kv < 0.9 and found.told["kv"]
+    assert found.factors.decode == pytest.approx(1.0, abs=0.02)
+
+
 def test_suggestions_keep_their_schema_and_speak_the_engine(capsys: Capture) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     from apexsim.report.schema import schema_of
@@ -398,6 +421,9 @@ REFUSED = {
     "model": (["calibrate", EXAMPLE, "--gpu", "h200", "--model", "lama"], "lama"),
     "name": (["calibrate", EXAMPLE, "--gpu", "h200", "--save", "a/b"], "is no name of a profile"),
     "where": (["calibrate", EXAMPLE, "--gpu", "h200", "--where", "x"], "write LABEL=VALUE"),
+    "where of JSON": (["calibrate", EXAMPLE, "--gpu", "h200", "--where", "release=1"], "it has no effect"),
+    "force": (["calibrate", EXAMPLE, "--gpu", "h200", "--force"], "nothing is kept"),
+    "suggest": (["calibrate", "--suggest", "llama-3.1-8b", "--gpu", "h200", "--save", "x"], "nothing is read beside --suggest"),
     "no file": (["calibrate", "nowhere.json", "--gpu", "h200"], "does not exist"),
 }
 

@@ -378,7 +378,11 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "time_unit": "ms", "workload": "summary", "nodes": 2, "nic": "100Gb", "pcie": "x8", "ttft": "1", "tpot": "1", "goodput": "ttft:500",
 }  # fmt: skip
 ONLY_TEXT = {"gpu", "gpus", "top", "all", "json", "output", "workers", "ray", "trace", "plan"}  # how and where, not what is asked
-POLICIES = {"too_long", "enable_chunked_prefill"}  # what to do in a case that these questions do not meet, or what is the default
+POLICIES = {
+    "profile",
+    "too_long",
+    "enable_chunked_prefill",
+}  # a case that these questions do not meet, or the default; profiles: test_calibrate.py
 FLAGS_ONLY = {opt.name for opt in options_of("plan") if opt.type is bool} - ONLY_TEXT - POLICIES
 EXPERTS = ("expert_load", "ep")  # of experts
 

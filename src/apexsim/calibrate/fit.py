@@ -87,14 +87,14 @@ def folds_of(size: int) -> list[list[int]]:
 
 def solved(slope: Array, base: Array, some: NDArray[np.bool_], noise: Array) -> tuple[Array, Array]:
     """Log factors where `base + slope · z` of some rows is least, and their standard deviations."""
-    lever, rest = slope[some] / noise[some, None], base[some] / noise[some]
     z: Array = np.zeros(slope.shape[1])
-    prior: Array = np.diag(PRIOR**-2.0)
-    gram: Array = prior.astype(np.float64)
+    lever, rest = slope[some] / noise[some, None], base[some] / noise[some]
+    prior = np.diag(PRIOR**-2.0)
+    gram: Array = prior
     for _ in range(20):
         off = rest + lever @ z
         weight = (FREEDOM + 1.0) / (FREEDOM + off**2)
-        gram = np.asarray(lever.T @ (lever * weight[:, None]) + prior, np.float64)
+        gram = lever.T @ (lever * weight[:, None]) + prior
         z = np.asarray(np.linalg.solve(gram, -lever.T @ (weight * rest)), np.float64)
     return z, np.sqrt(np.diag(np.linalg.inv(gram)))
 

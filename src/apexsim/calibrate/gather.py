@@ -57,6 +57,8 @@ def gather(paths: Sequence[str], wanted: Wanted) -> Gathered:
     """All points; raises InputError where none can be used, or they are of several systems."""
     points, passed, dates, kv = list[Point](), list[Passed](), list[str](), list[float]()
     asked = _Asked(wanted)
+    if wanted.where and not any(map(is_table, paths)):
+        raise InputError("it has no effect: it chooses rows of a closed-loop CSV", "--where", "drop it")
     for path in paths:
         if is_table(path):
             found = read_measured(path, _keeper(wanted))

@@ -33,6 +33,7 @@ from apexsim.replay.record import read_run
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
+MOST_REQUESTS = 100_000  # of a run, which is simulated eight times
 Docs = Sequence[tuple[str, Mapping[str, Any]]]  # where each stands, and what it holds
 
 
@@ -80,7 +81,7 @@ def _flat(doc: Cells, stems: Mapping[str, str]) -> dict[Key, float]:
 def _flat_work(doc: Cells, ratio: float) -> Workload:
     """The requests of a flat file: as listed, else of its mean lengths; ratio: shortest over longest length of random ones."""
     good = [i for i, error in enumerate(doc.items("errors")) if error]
-    size = int(doc.number("completed", "num_prompts", least=1, most=2e6))
+    size = int(doc.number("completed", "num_prompts", least=1, most=MOST_REQUESTS))
     prompt, output = (_listed(doc, name, good) for name in ("input_lens", "output_lens"))
     if prompt is None or output is None:
         means = [doc.number(f"total_{kind}_tokens", least=1) / size for kind in ("input", "output")]
@@ -190,7 +191,7 @@ def _benchmark(one: Cells, whole: Cells, where: str, ratio: float) -> Run:
     totals = metrics.inner("request_totals")
     means = [metrics.inner(f"{kind}_token_count").inner("successful").number("mean", least=1) for kind in ("prompt", "output")]
     _without_ttft(found, metrics, means[1])
-    size = int(totals.number("successful", least=1, most=2e6))
+    size = int(totals.number("successful", least=1, most=MOST_REQUESTS))
     prompt, output = (lengths(mean, size, ratio, at) for at, mean in enumerate(means))
     strategy = one.inner("config").inner("strategy") if one.inner("config").inner("strategy").value else one.inner("args").inner("strategy")
     kind = strategy.text("type_")
@@ -234,7 +235,7 @@ def _aiperf(docs: Docs, path: str, spread: float) -> Iterator[Run]:
         }
         found[("throughput", "mean")] = doc.inner("output_token_throughput").number("avg")
         found[("power", "mean")] = _telemetry(doc)
-        size = int(doc.inner("request_count").number("avg", least=1, most=2e6))
+        size = int(doc.inner("request_count").number("avg", least=1, most=MOST_REQUESTS))
         sizes = [doc.inner(f"{kind}_sequence_length").number("avg", least=1) for kind in ("input", "output")]
         prompt, output = (lengths(mean, size, (1 - spread) / (1 + spread), at) for at, mean in enumerate(sizes))
         load = doc.inner("input_config").inner("loadgen")

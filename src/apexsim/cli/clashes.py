@@ -53,6 +53,11 @@ CLASHES: dict[str, tuple[Clash, ...]] = {
         Clash("burstiness", without("workload"), OWN_ARRIVALS, "see: apexsim trace synth --like"),
         Clash("burstiness", no_rate, NO_GAPS, "add --request-rate R"),
     ),
+    "calibrate": (
+        *(Clash(name, beside("suggest"), "nothing is read beside --suggest", "drop it")
+          for name in ("model", "where", "length_spread", "save", "force")),
+        Clash("force", without("save"), "nothing is kept", "add --save NAME"),
+    ),
     **{f"trace {verb}": FORMAT for verb in ("describe", "convert", "scale")},
     "trace filter": (*FORMAT, Clash("seed", without("share"), "nothing is drawn", "add --share X")),
     "trace synth": (
