@@ -50,7 +50,10 @@ def signature(model: Model) -> str:
 
 
 def news(setting: Setting) -> tuple[str, ...]:
-    """What about a question no fit has seen: "model", "gpu", "release"; all of them for an engine without measured runs."""
+    """What about a question no fit has seen: "model", "gpu", "release"; all of them for an engine without measured runs, nothing where it
+    was calibrated on the user's own runs of that system."""
+    if setting.profile and not strange(setting):
+        return ()
     seen = certainty()["seen"].get(setting.engine.server.name)
     if seen is None:
         return tuple(NEWS)
