@@ -27,7 +27,7 @@ from apexsim.errors import InputError, Rejected
 from apexsim.plan.plan import parse_plan
 from apexsim.report.calibratepage import calibration_json
 from apexsim.search.assess import assess
-from apexsim.search.error import doubt_of, strange, system_of
+from apexsim.search.error import doubt_of, news, strange, system_of
 from apexsim.search.setting import Setting, calibrated
 from apexsim.workload.trace import Workload
 
@@ -162,7 +162,7 @@ def test_a_profile_acts_anywhere_and_narrows_bars_where_it_was_measured() -> Non
     question: dict[str, Any] = {"gpu": "h100:1", "prompt_len": 256, "output_len": 16, "num_requests": 8}
     bare, own = (api.simulate("llama-3.1-8b", "TP1", **question, **more) for more in ({}, {"profile": "mine"}))
     assert own.ranked[0].metrics.tpot.mean > bare.ranked[0].metrics.tpot.mean
-    assert own.error[0] < bare.error[0] and any("calibrated by 'mine'" in note for note in own.notes)
+    assert own.error[0] < bare.error[0] and news(own.setting) == () and any("calibrated by 'mine'" in note for note in own.notes)
     for more in ({"gpu": "h200:1"}, {"engine": "sglang"}, {"engine": "vllm@0.11.0"}):
         bare, far = (api.simulate("llama-3.1-8b", "TP1", **{**question, **more}, **each) for each in ({}, {"profile": "mine"}))
         assert far.setting.engine.gap_s == pytest.approx(bare.setting.engine.gap_s * TRUE.decode)

@@ -79,7 +79,10 @@ def release_of(engine: EngineRow) -> str:
 
 
 def news(system: System) -> tuple[str, ...]:
-    """What about a question no fit has seen: "model", "gpu", "release"; all of them for an engine without measured runs."""
+    """What about a question no fit has seen: "model", "gpu", "release"; all of them for an engine without measured runs, nothing where
+    the user's own runs of this very system were calibrated on."""
+    if own_of(system):
+        return ()
     seen = certainty()["seen"].get(system.engine.server.name)
     if seen is None:
         return tuple(NEWS)
