@@ -18,19 +18,19 @@ from apexsim.clock import at_clock
 from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import Server, power_law
-from apexsim.engines import DEFAULT_ENGINE
+from apexsim.engine_file import DEFAULT_ENGINE
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
 from apexsim.hardware import cluster_of
 from apexsim.links import with_links
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
-from apexsim.model.parts import routed_experts
+from apexsim.model.parts import routed, routed_experts
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
-from apexsim.plan.space import Scene, at_clocks, candidates, check, merged, routed
+from apexsim.plan.space import Scene, at_clocks, candidates, check, merged
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one

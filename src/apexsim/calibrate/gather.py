@@ -13,7 +13,8 @@ from apexsim.calibrate.measured import group_of, read_measured
 from apexsim.calibrate.points import Point
 from apexsim.calibrate.read import Passed, Run, read_results
 from apexsim.cost.price import Pricer
-from apexsim.engines import DEFAULT_ENGINE, closest, server_named
+from apexsim.engine_file import DEFAULT_ENGINE
+from apexsim.engines import closest, server_named
 from apexsim.errors import InputError, Rejected, nearest
 from apexsim.files import opened
 from apexsim.hardware import cluster_of

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from apexsim.cli.files import STDOUT
 from apexsim.cli.options import checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, deliver, page_size, say
+from apexsim.cli.outside import Progress, deliver, page_size, say
 from apexsim.cli.rows import CALIBRATED, CALIBRATION
 from apexsim.errors import InputError
 

@@ -11,8 +11,9 @@ import typer
 
 from apexsim.cli import calibrate, device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
+from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, deliver, page_size, present
+from apexsim.cli.outside import Progress, deliver, page_size, present
 from apexsim.cli.sizing import FIT_HELP, fit
 from apexsim.examples import expanded
 

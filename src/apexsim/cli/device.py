@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apexsim.cli.files import STDOUT
 from apexsim.cli.options import checked, with_options
-from apexsim.cli.outside import STDOUT, present, say
+from apexsim.cli.outside import present, say
 from apexsim.errors import InputError
 from apexsim.examples import located
 

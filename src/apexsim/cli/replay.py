@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apexsim.cli.files import STDOUT
 from apexsim.cli.options import checked, question, with_options
-from apexsim.cli.outside import STDOUT, Progress, deliver, page_size, write_atomic
+from apexsim.cli.outside import Progress, deliver, page_size, write_atomic
 from apexsim.cli.rows import QUESTION
 from apexsim.errors import InputError, Stopped
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, with_options
-from apexsim.cli.outside import STDOUT, deliver, page_size, present
+from apexsim.cli.outside import deliver, page_size, present
 from apexsim.errors import Infeasible, InputError, Rejected
 
 FIT_HELP = """Does it fit? The memory of one GPU line by line, KV tokens and users, in the words of the engine's log.

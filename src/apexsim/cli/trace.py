@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apexsim.cli.files import STDOUT
 from apexsim.cli.options import checked, with_options
-from apexsim.cli.outside import STDOUT, page_size, present, say, write_atomic
+from apexsim.cli.outside import page_size, present, say, write_atomic
 from apexsim.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from apexsim.cli.names import MODEL, TOTAL, VERSION, check_word, name_of
 from apexsim.cli.options import flags_of_command, number
 from apexsim.cli.rows import RAY, Opt
-from apexsim.engines import DEFAULT_ENGINE
+from apexsim.engine_file import DEFAULT_ENGINE
 from apexsim.errors import InputError
 from apexsim.slo import ALIASES, LATENCIES
 

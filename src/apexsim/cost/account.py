@@ -23,8 +23,8 @@ from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Peaks, Provenance
 from apexsim.cost.tables import Axes, met, padded, runs, seen_tokens
 from apexsim.cost.work import Demand, Done, done
-from apexsim.engine.kernel import SUM_NAMES, Outcome
-from apexsim.engine.types import DECODE, PROMPT, Costs
+from apexsim.engine.kernel import Outcome
+from apexsim.engine.types import DECODE, PROMPT, SUM_NAMES, Costs
 from apexsim.engines import EngineRow
 from apexsim.gpu import Gpu
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op

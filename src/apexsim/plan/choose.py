@@ -10,10 +10,11 @@ from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Model
+from apexsim.model.parts import routed
 from apexsim.model.precision import refuse
 from apexsim.plan.fit import Widths, plan_of
 from apexsim.plan.plan import Plan, Precision
-from apexsim.plan.space import Space, routed
+from apexsim.plan.space import Space
 
 CACHES = ("bf16", "fp16", "fp32", "fp8", "int8")
 

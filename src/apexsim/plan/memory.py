@@ -21,9 +21,10 @@ from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
+from apexsim.model.parts import routed
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import Pool, concurrency, kv_pool, request_blocks, token_line
-from apexsim.plan.space import cell_split, routed
+from apexsim.plan.space import cell_split
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
 

@@ -9,9 +9,10 @@ from apexsim.engines import EngineRow
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
+from apexsim.model.parts import routed
 from apexsim.plan.limits import unstartable
 from apexsim.plan.plan import Layout, Plan, Precision, parse_plan
-from apexsim.plan.space import Scene, check, divisors, routed
+from apexsim.plan.space import Scene, check, divisors
 
 NODE = 8  # GPUs of the largest server whose GPUs are used as one although nothing but its own bus joins them
 

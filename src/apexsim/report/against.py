@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apexsim.engine_file import order
-from apexsim.engines import DEFAULT_ENGINE, EngineRow, closest, load_engine
+from apexsim.engine_file import DEFAULT_ENGINE, order
+from apexsim.engines import EngineRow, closest, load_engine
 from apexsim.errors import InputError
 from apexsim.model.dtypes import dtype
 from apexsim.plan.choose import CACHES

@@ -20,7 +20,7 @@ from apexsim.plan.plan import Plan
 from apexsim.plan.space import blocks
 from apexsim.report.checkpoint import Checkpoint
 from apexsim.report.servers import WIDTH, Command, Place, Shell, address
-from apexsim.search.evaluate import Setting
+from apexsim.search.setting import Setting
 
 Said = list[tuple[str, Any]]  # (meaning, value): None and False are left out, True is the word alone
 OPTIONS = "apexsim-trtllm.yaml"

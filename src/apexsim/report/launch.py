@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apexsim.engines import DEFAULT_ENGINE, flags_of, load_engine
+from apexsim.engine_file import DEFAULT_ENGINE
+from apexsim.engines import flags_of, load_engine
 from apexsim.errors import Rejected
 from apexsim.plan.flags import words_of
 from apexsim.plan.limits import at_full_length, served_length, started, unstartable

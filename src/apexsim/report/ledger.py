@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from apexsim.engines import DEFAULT_ENGINE, engine_facts, load_engine, servers
+from apexsim.engine_file import DEFAULT_ENGINE
+from apexsim.engines import engine_facts, load_engine, servers
 from apexsim.errors import Rejected
 from apexsim.plan.flags import words_of
 from apexsim.plan.levers import counted, flags_of_plan

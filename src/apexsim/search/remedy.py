@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 from apexsim.errors import InputError, Rejected
+from apexsim.model.parts import routed
 from apexsim.plan.plan import Plan, Precision, quantised
-from apexsim.plan.space import candidates, heuristic_plan, routed
+from apexsim.plan.space import candidates, heuristic_plan
 from apexsim.search.assess import assess
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting

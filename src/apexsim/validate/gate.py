@@ -19,7 +19,16 @@ from apexsim.validate.replay import run
 from apexsim.validate.score import YES_OR_NO, counts, score, within
 from apexsim.validate.words import render
 
-FILES = ("open_loop.csv", "request_level.csv", "closed_loop.csv", "new_systems.csv", "amd_closed_loop.csv", "start_up.csv", "energy.csv", "offline.csv")
+FILES = (
+    "open_loop.csv",
+    "request_level.csv",
+    "closed_loop.csv",
+    "new_systems.csv",
+    "amd_closed_loop.csv",
+    "start_up.csv",
+    "energy.csv",
+    "offline.csv",
+)
 SLACK = {"median": 0.005, "wrong": 0.005, "p90": 0.02, "interval": 0.02}  # by the last word of a figure
 LEVEL = "80"  # of the intervals that are held
 FEW = 20  # rows from which a 90th percentile and a share of intervals are held

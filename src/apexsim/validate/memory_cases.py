@@ -18,12 +18,13 @@ from apexsim.engines import EngineRow, closest, load_engine, override, settled
 from apexsim.errors import InputError, Rejected
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.cell import LINEAR
 from apexsim.model.model import Model
-from apexsim.model.precision import LINEAR, format_in_name, formats_from_name
+from apexsim.model.parts import routed
+from apexsim.model.precision import format_in_name, formats_from_name
 from apexsim.plan.memory import Room, room, size
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.plan.pool import kv_pool, token_line
-from apexsim.plan.space import routed
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
 from apexsim.validate.cases import labels_of
