@@ -225,7 +225,7 @@ CELLS = [
     ("replicas", "1e300", "'replicas' is no whole number"),
     ("isl", "many", "'isl' is no number: 'many'"),
     ("num_prompts", "inf", "'num_prompts' is no number: 'inf'"),
-    ("ttft_mean_ms", "-3", "'ttft_mean_ms' is no measured time: -3"),
+    ("ttft_mean_ms", "-3", "'ttft_mean_ms' is no measured value: -3"),
 ]
 
 

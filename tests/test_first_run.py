@@ -266,7 +266,7 @@ def test_a_file_of_ones_own_goes_before_the_example(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["creatoin", "", "../README.md", "README.md"])
 def test_a_wrong_name_lists_the_examples(name: str) -> None:
-    with pytest.raises(InputError, match="there are azure, conversations, creation, lmsys, mooncake"):
+    with pytest.raises(InputError, match="there are azure, conversations, creation, lmsys, minimax-h200-runs, mooncake"):
         examples.located(f"example:{name}")
 
 

@@ -196,7 +196,12 @@ def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, risk:
         raise InputError(f"the power of {gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     if not 0.0 <= risk <= 0.5:
         raise InputError(f"expected a chance from 0 to 0.5, got {risk}", "--risk", "0.05 allows one run in twenty to miss a limit")
-    return Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap, risk)
+    goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap, risk)
+    if risk and not goal.limited:
+        raise InputError(
+            "it has no effect without a limit on the run", "--risk", "give one: --ttft 500, --slo tpot:p95=20ms, --power-cap 500"
+        )
+    return goal
 
 
 def _server_of(overhead: float | None, pue: float | None) -> Server:

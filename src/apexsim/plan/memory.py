@@ -81,7 +81,7 @@ def activations(model: Model, plan: Plan, engine: EngineRow, last: bool = True) 
         (cell.token_width(*cell_split(cell, plan)) * (1 if plan.wide and cell.place == "ffn" else lanes) for cell in cells), default=0.0
     )
     if plan.wide:
-        lanes = min(lanes, max(way[1] for cell in cells if (way := cell.route(model.hidden))))
+        lanes = min(lanes, max((way[1] for cell in cells if (way := cell.route(model.hidden))), default=lanes))
     forward = rules.forward_factor * tokens * (4 * model.hidden * max(1.0, lanes) + 6 * inner)
     if not last or not model.has_head:
         return forward
