@@ -369,8 +369,9 @@ CONTEXTS = {
     "workload at a rate": {"workload": "code", "num_requests": 40, "request_rate": 4.0},
 }
 OTHERWISE: dict[str, Any] = {  # a value that is not the default
+    "risk": 0.05, "sampling": "top-p",
     "prompt_len": 70, "output_len": 9, "num_requests": 7, "length_spread": 0.3, "request_rate": 9.0, "burstiness": 0.4, "concurrency": 5,
-    "seed": 7, "risk": 0.05, "sampling": "top-p", "warmup": 2, "images": 2, "image_size": "512x512", "max_num_seqs": 3, "max_num_batched_tokens": 64,
+    "seed": 7, "warmup": 2, "images": 2, "image_size": "512x512", "max_num_seqs": 3, "max_num_batched_tokens": 64,
     "gpu_memory_utilization": 0.5, "max_model_len": 9000, "block_size": 32, "weight_dtype": "fp8", "activation_dtype": "fp8",
     "kv_dtype": "fp8", "dtype": "fp32", "objective": "throughput", "slo": "ttft:p95<1ms", "power_cap": 100.0, "price": "7",
     "server_overhead": 1.0, "pue": 2.0, "tp": 1, "pp": 1, "dp": 1, "ep": 1, "quant": "fp8", "clock": "1410", "expert_load": "balanced",
