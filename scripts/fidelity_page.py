@@ -252,7 +252,7 @@ Of vLLM 0.6.0, leaving each workload out: TTFT 3.7 %, ITL 0.8 %; each TP layout:
 AFTER = """
 `request_level.csv` is outside the fit, with one exception: what decode attention takes longer beside long prompts of vLLM V1, on which
 closed loops have little hold, is what agrees with it. Out of sample for everything: offline maximum throughput of TensorRT-LLM (276
-published figures): median 9.7 % with tensor parallelism, 12.6 % with pipelines; Llama 3.1 70B 7.1 %, 8B 3.6 %; start-up memory
+published figures): median 10.3 % (`apexsim validate validation/offline.csv`); start-up memory
 (docs/memory.md). Kernel times come from other measurements (docs/kernels.md) and see none of these files."""
 
 
