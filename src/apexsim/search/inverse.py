@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,15 +12,17 @@ from typing import Any
 from apexsim.api import ask, read_once, space_of
 from apexsim.cost.books import price_of
 from apexsim.errors import Infeasible, InputError
-from apexsim.hardware import load_gpu
+from apexsim.hardware import counted, load_gpu
 from apexsim.model.families import load_model
 from apexsim.search import size as sizes
 from apexsim.search.goal import Goal
+from apexsim.search.search import nearest_fit
 from apexsim.search.size import LOADS, Cluster, Found, Size, Trials, Wanted
 from apexsim.slo import parse_slos
 
 Value = Any
 BASE = {"request_rate": 1.0}  # of arrivals that are stretched to every rate
+LEAST = 1.0  # requests/s, or users
 
 
 def size(model: str, *, find: str | None = None, think: float = 0.0, share: float = sizes.SHARE, budget: float | None = None,
@@ -36,7 +39,11 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     if users is not None and rate is not None:
         raise InputError("--request-rate and --concurrency are both given", "", "use one of them")
     closed = users is not None or find == "users" or (find == "context" and rate is None)
-    wanted = Wanted(find or ("gpus" if not numbers else "users" if closed else "rate"), think, share, math.inf if budget is None else budget)
+    held = [counted(str(gpu))[1].get("gpus") for gpu in gpus]  # h100:8
+    if numbers and any(held):
+        raise InputError("the GPUs are counted twice", "--gpus", "drop it, or the counts of --gpu")
+    numbers_known = bool(numbers) or all(held)
+    wanted = Wanted(find or ("gpus" if not numbers_known else "users" if closed else "rate"), think, share, math.inf if budget is None else budget)
     asked = float(users if closed and users else rate or math.nan)
     _check(wanted, question, closed, asked)
     if rate == math.inf:
@@ -49,8 +56,9 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     inputs = {name: v for name, v in question.items() if v not in (None, (), [], {}, False)} | {"gpu": ",".join(gpus), "gpus": numbers or None}
     found, unmet, nearest = whole.smallest(gpus, clusters, progress) if wanted.find == "gpus" else whole.each(gpus, clusters, progress)
     if not found and not nearest and unmet:
-        raise Infeasible(f"none of the GPUs that were tried can serve {model}", unmet[-1])
-    return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, inputs)
+        raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
+    helps = () if found else whole.helps(nearest)
+    return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, helps, inputs)
 
 
 def _listed(value: Value, flag: str) -> list[Any]:
@@ -69,10 +77,9 @@ def _counted(number: int, question: Mapping[str, Any]) -> tuple[int, int | None]
 
 def _load(question: Mapping[str, Any], closed: bool, rate: float | None) -> dict[str, Any]:
     """The load that the requests are first made with: one user of a long list, or a rate that is then changed."""
-    if not closed:
-        return {"request_rate": rate or BASE["request_rate"]}
+    load = {"concurrency": 1} if closed else {"request_rate": rate or BASE["request_rate"]}
     given = question.get("trace") is not None or question.get("num_requests") is not None
-    return {"concurrency": 1, **({} if given else {"num_requests": sizes.MADE})}
+    return load if given else {**load, "num_requests": sizes.MADE if closed else sizes.COMING}
 
 
 def _check(wanted: Wanted, question: Mapping[str, Any], closed: bool, asked: float) -> None:
@@ -119,12 +126,12 @@ class _Question:
         near: list[Found] = []
         clusters = clusters or [(gpu, None, self.question.get("nodes")) for gpu in gpus]
         for done, (gpu, count, nodes) in enumerate(clusters):
-            if self.wanted.find == "context":
-                got = self._context(gpu, count, nodes)
-            else:
-                got = self._most(self.cluster(gpu, count, nodes), near)
+            first = {"prompt_len": 1} if self.wanted.find == "context" else {}
+            cluster = self.cluster(gpu, count, nodes, **first)
+            got = self._context(gpu, count, nodes) if first else self._most(cluster, near)
             if not got:
-                unmet.append(f"{count or ''} {gpu}: no plan keeps the limits under any load, or none fits".strip())
+                size = cluster.trials.setting.cluster
+                unmet.append(f"{size.size} × {size.gpu.name}: {'no plan keeps the limits' if cluster.nearest(self._near) else _why(cluster)}")
             found += got
             if progress:
                 progress(done + 1, len(clusters), gpu)
@@ -132,12 +139,16 @@ class _Question:
         found.sort(key=lambda one: sign * one.value)
         return found, unmet, min(near, key=lambda one: sizes.overrun(one.run, self.wanted.share), default=None)
 
+    @property
+    def _near(self) -> float:
+        """The load at which a miss is shown: the one asked about, else one that nobody can miss."""
+        return self.asked if self.asked > 0 else LEAST
+
     def _most(self, cluster: Cluster, near: list[Found]) -> list[Found]:
         trials, plans = cluster.trials, cluster.plans
         got = sizes.most_load(trials, plans) if self.wanted.find in LOADS else sizes.tightest(trials, plans, self.asked)
         if not got:
-            load = self.asked if self.asked > 0 else 1.0 if trials.closed else 0.05
-            one = cluster.nearest(load)
+            one = cluster.nearest(self._near)
             near += [one] if one else []
         return got
 
@@ -157,7 +168,7 @@ class _Question:
         near: list[Found] = []
         self._check_budget(gpus)
         for done, gpu in enumerate(gpus):
-            sized = sorted((int(n), nodes or 1) for name, n, nodes in clusters if name == gpu) or self._counts(gpu)
+            sized = self._asked_counts(gpu, clusters) or self._counts(gpu)
             asked = [partial(_or_none, partial(self.cluster, gpu, n, nodes if nodes > 1 else None)) for n, nodes in sized]
             one, nearest = sizes.fewest(asked, self.asked)
             found += [one] if one else []
@@ -170,9 +181,35 @@ class _Question:
         found.sort(key=lambda one: (one.rent if math.isfinite(one.rent) else math.inf, one.value))
         return found, unmet, min(near, key=lambda one: sizes.overrun(one.run, self.wanted.share), default=None)
 
+    def _asked_counts(self, gpu: str, clusters: Sequence[tuple[Any, ...]]) -> list[tuple[int, int]]:
+        """(GPUs of a node, nodes) that the question names for a GPU; none where they are what is asked."""
+        inside = counted(gpu)[1]
+        if "gpus" in inside:
+            return [(inside["gpus"], inside.get("nodes", 1))]
+        return sorted((int(n), nodes or 1) for name, n, nodes in clusters if name == gpu)
+
+    def helps(self, nearest: Found | None) -> tuple[str, ...]:
+        """What would help where nothing was found: 8-bit weights and more GPUs, simulated, and the limits that the nearest run keeps."""
+        if nearest is None or self.wanted.find not in LOADS:
+            return ()
+        gpu, size = nearest.setting.cluster.gpu.name, nearest.setting.cluster.size
+        tried: list[tuple[str, dict[str, Any]]] = [("fp8 weights", {"quant": "fp8"})]
+        more = [(n, m) for n, m in sizes.counts() if n * m in (2 * size, 4 * size)]
+        tried += [(f"{n * m} × {gpu}", {"gpus": n, "nodes": m if m > 1 else None}) for n, m in more]
+        here = {"gpus": nearest.setting.cluster.per_node, "nodes": nearest.setting.cluster.nodes}
+        found = []
+        for words, changes in tried:
+            with suppress(InputError, Infeasible):
+                cluster = self.cluster(**{"gpu": gpu, **here, **changes})
+                if sizes.most_load(cluster.trials, cluster.plans):
+                    found.append(words)
+                    if "gpus" in changes:
+                        break
+        return tuple(found)
+
     def _price(self, gpu: str) -> float:
         given = self.question.get("price")
-        return price_of(None if given is None else str(given), load_gpu(gpu))[0]
+        return price_of(None if given is None else str(given), load_gpu(counted(gpu)[0]))[0]
 
     def _counts(self, gpu: str) -> list[tuple[int, int]]:
         """Clusters that the budget pays for."""
@@ -190,6 +227,13 @@ class _Question:
         if prices[least] > self.wanted.budget:
             told = f"${self.wanted.budget:g} per hour pay for no GPU: the cheapest, {least}, costs ${prices[least]:g}"
             raise InputError(told, "--budget", "raise it, or name cheaper GPUs")
+
+
+def _why(cluster: Cluster) -> str:
+    """Why no plan of a cluster fits, and what would."""
+    setting = cluster.trials.setting
+    widest = max(cluster.plans, key=lambda p: (p.attention.tp * p.ffn.tp * p.stages, p.attention.tp))
+    return f"nothing fits: {nearest_fit(setting, widest)}"
 
 
 def _or_none(made: Callable[[], Cluster]) -> Cluster | None:

@@ -37,9 +37,12 @@ ABOVE = 4.0  # times what a plan serves of requests that all come at once: where
 REACH = 800  # … and its rates, a factor of 2,900
 SINGLE = 64  # users up to which every number is on the grid
 WIDER = 1.02  # from there on
-EACH = 4  # requests of a user at least: the first is left out
-FEWEST = 256  # requests of a closed loop
-MADE = 8192  # requests of a closed loop, where nothing else is said
+EACH = 8  # requests of a user at least: the first is left out
+FEWEST = 1024  # requests of a closed loop
+MADE = 16_384  # requests of a list for closed loops, where nothing else is said …
+COMING = 4096  # … and of requests that come at a rate: a quarter of them is up to a quarter too hopeful (docs/log.md)
+SETTLED = 6.0  # times the requests in flight: shorter runs end while the batch still fills
+WORTH = 0.5  # of the most load so far: plans that do not hold as much are not looked at further
 SIDES = (0.16, 0.84)  # of the 68 % interval
 SHARE = 0.95  # of the requests that must keep limits of each request
 NODE, MOST_GPUS = 8, 64
@@ -59,7 +62,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One answer: of a plan on some GPUs.  value, low, high: requests/s, users, GPUs, tokens or s, with the 68 % interval; open_end: the
+    """One answer: of a plan on some GPUs.  value, low, high: requests/s, users, GPUs, tokens or s, with the 68 % interval, NaN where it was not looked for; open_end: the
     grid ended before the limit was met; run: simulated there.  high is infinite where even the most that is tried does not suffice."""
 
     setting: Setting
@@ -91,6 +94,11 @@ class Found:
         return mean_rate(work.arrive) if work.mode == "open" else self.run.metrics.request_throughput_per_s
 
     @property
+    def short(self) -> bool:
+        """Whether the run is too short to be told from one in which the batch still fills."""
+        return self.setting.workload.mode == "open" and self.setting.workload.size < SETTLED * self.run.metrics.mean_concurrency
+
+    @property
     def dollars(self) -> dict[str, float]:
         """$ per million tokens: input alone, output alone, and of both."""
         work = self.setting.workload
@@ -110,6 +118,7 @@ class Size:
     unmet: tuple[str, ...] = ()
     nearest: Found | None = None
     asked: float = math.nan  # rate or users of the question
+    helps: tuple[str, ...] = ()  # changes that were simulated and suffice, where nothing was found
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -258,13 +267,17 @@ def overrun(run: Assessed, share: float) -> float:
 
 
 def most_load(trials: Trials, plans: Iterable[Plan]) -> list[Found]:
-    """The most load of every plan, best first; plans that hold nothing are left out.  The first one has its interval."""
-    found = []
-    for plan in plans:
-        grid = trials.grid(plan)
+    """The most load of every plan, best first; those that hold far less than another are left out.  The first has its interval."""
+    found: list[Found] = []
+    grids = {plan: trials.grid(plan) for plan in plans}
+    for plan in sorted(grids, key=lambda p: -max(grids[p], default=0)):
+        grid, least = grids[plan], WORTH * max((one.value for one in found), default=0.0)
+        worth = next((load for load in grid if load >= least), None)
+        if worth is None or (least and not trials.holds(plan, worth)):
+            continue
         at = most(len(grid), lambda k: trials.holds(plan, grid[k]))
         if at >= 0:
-            found.append(trials.found(plan, grid[at], grid[at], grid[at], grid[at], at == len(grid) - 1))
+            found.append(trials.found(plan, grid[at], math.nan, math.nan, grid[at], at == len(grid) - 1))
     found.sort(key=lambda one: (-one.value, one.run.key[2:]))
     return [with_interval(trials, one) if not i else one for i, one in enumerate(found)]
 
