@@ -43,7 +43,9 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     if numbers and any(held):
         raise InputError("the GPUs are counted twice", "--gpus", "drop it, or the counts of --gpu")
     numbers_known = bool(numbers) or all(held)
-    wanted = Wanted(find or ("gpus" if not numbers_known else "users" if closed else "rate"), think, share, math.inf if budget is None else budget)
+    wanted = Wanted(
+        find or ("gpus" if not numbers_known else "users" if closed else "rate"), think, share, math.inf if budget is None else budget
+    )
     asked = float(users if closed and users else rate or math.nan)
     _check(wanted, question, closed, asked)
     if rate == math.inf:
@@ -53,7 +55,10 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     question |= _load(question, closed, rate)
     whole = _Question(model, question, wanted, asked)
     clusters = [(gpu, *_counted(n, question)) for gpu in gpus for n in numbers] if numbers else []
-    inputs = {name: v for name, v in question.items() if v not in (None, (), [], {}, False)} | {"gpu": ",".join(gpus), "gpus": numbers or None}
+    inputs = {name: v for name, v in question.items() if v not in (None, (), [], {}, False)} | {
+        "gpu": ",".join(gpus),
+        "gpus": numbers or None,
+    }
     found, unmet, nearest = whole.smallest(gpus, clusters, progress) if wanted.find == "gpus" else whole.each(gpus, clusters, progress)
     if not found and not nearest and unmet:
         raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
@@ -131,7 +136,9 @@ class _Question:
             got = self._context(gpu, count, nodes) if first else self._most(cluster, near)
             if not got:
                 size = cluster.trials.setting.cluster
-                unmet.append(f"{size.size} × {size.gpu.name}: {'no plan keeps the limits' if cluster.nearest(self._near) else _why(cluster)}")
+                unmet.append(
+                    f"{size.size} × {size.gpu.name}: {'no plan keeps the limits' if cluster.nearest(self._near) else _why(cluster)}"
+                )
             found += got
             if progress:
                 progress(done + 1, len(clusters), gpu)
@@ -161,7 +168,9 @@ class _Question:
         one = sizes.longest_prompt(lambda length: _or_none(partial(self.cluster, gpu, count, nodes, prompt_len=length)), limit, self.asked)
         return [one] if one else []
 
-    def smallest(self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any) -> tuple[list[Found], list[str], Found | None]:
+    def smallest(
+        self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any
+    ) -> tuple[list[Found], list[str], Found | None]:
         """The fewest of each GPU, least rent first."""
         found: list[Found] = []
         unmet: list[str] = []

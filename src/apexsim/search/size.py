@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -275,7 +276,7 @@ def most_load(trials: Trials, plans: Iterable[Plan]) -> list[Found]:
         worth = next((load for load in grid if load >= least), None)
         if worth is None or (least and not trials.holds(plan, worth)):
             continue
-        at = most(len(grid), lambda k: trials.holds(plan, grid[k]))
+        at = most(len(grid), lambda k, plan=plan, grid=grid: trials.holds(plan, grid[k]))  # type: ignore[misc]
         if at >= 0:
             found.append(trials.found(plan, grid[at], math.nan, math.nan, grid[at], at == len(grid) - 1))
     found.sort(key=lambda one: (-one.value, one.run.key[2:]))
@@ -286,7 +287,7 @@ def with_interval(trials: Trials, one: Found) -> Found:
     """The answer with the loads that hold at both ends of the doubt."""
     grid, ends = trials.grid(one.plan), []
     for slower in sides(one.setting, trials.goal, one.run):
-        at = most(len(grid), lambda k: trials.holds(one.plan, grid[k], slower))
+        at = most(len(grid), lambda k, slower=slower: trials.holds(one.plan, grid[k], slower))  # type: ignore[misc]
         ends.append(grid[at] if at >= 0 else 0.0)
     high, low = ends
     return replace(one, low=min(low, one.value), high=max(high, one.value))
@@ -340,7 +341,7 @@ def fewest(clusters: Sequence[Callable[[], Cluster | None]], load: float) -> tup
 
     def first(side: int, start: int = 0) -> int | None:
         """The first cluster that holds at one end of the doubt."""
-        return next((i for i in range(start, len(clusters)) if (c := at(i)) and c.best(load, lambda run: _end(c, run, side))), None)
+        return next((i for i in range(start, len(clusters)) if (c := at(i)) and c.best(load, partial(_end, c, side=side))), None)
 
     index, plan = next(((i, p) for i in range(len(clusters)) if (c := at(i)) and (p := c.best(load))), (None, None))
     if index is None or plan is None:
@@ -381,10 +382,12 @@ def longest_prompt(cluster: Callable[[int], Cluster | None], longest: int, load:
     def plan_at(k: int, side: int | None = None) -> Plan | None:
         if k not in made:
             made[k] = cluster(grid[k])
-        found = made[k]
-        return found.best(load, None if side is None else lambda run: _end(found, run, side)) if found else None
+        here = made[k]
+        if here is None:
+            return None
+        return here.best(load) if side is None else here.best(load, partial(_end, here, side=side))
 
-    at, high, low = (most(len(grid), lambda k: plan_at(k, side) is not None) for side in (None, 0, 1))
+    at, high, low = (most(len(grid), lambda k, side=side: plan_at(k, side) is not None) for side in (None, 0, 1))  # type: ignore[misc]
     found, plan = (made[at], plan_at(at)) if at >= 0 else (None, None)
     if found is None or plan is None:
         return None
@@ -418,7 +421,7 @@ def check_wanted(wanted: Wanted, slos: Sequence[Slo], capped: bool, closed: bool
     """Raise InputError where the question has no answer."""
     metric, sign, stat = wanted.find.partition(":")
     if wanted.find not in FINDS and not (sign and metric in LATENCIES and stat in STATS):
-        raise InputError(f"nobody knows how to find '{wanted.find}'", "--find", f"use {', '.join(FINDS)}, or a statistic: ttft:p95, tpot:mean")
+        raise InputError(f"nobody knows how to find '{wanted.find}'", "--find", f"use {', '.join(FINDS)}, or ttft:p95 …")
     for one, other in pairwise(sorted(slos, key=lambda slo: (slo.metric, slo.stat))):
         if (one.metric, one.stat) == (other.metric, other.stat):
             raise InputError(f"{one} and {other} are two limits of one thing", "--slo", "drop one of both")
@@ -435,5 +438,6 @@ def startable(setting: Setting, plans: Iterable[Plan]) -> tuple[Plan, ...]:
     plans = tuple(plans)
     able = tuple(p for p in plans if not has_server(setting) or not blocked(setting, p))
     if not able:
-        raise Infeasible(f"{setting.engine.name} starts no plan of {setting.model.name} on {setting.cluster.size} × {setting.cluster.gpu.name}")
+        where = f"{setting.cluster.size} × {setting.cluster.gpu.name}"
+        raise Infeasible(f"{setting.engine.name} starts no plan of {setting.model.name} on {where}")
     return able
