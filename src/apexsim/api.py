@@ -88,7 +88,8 @@ def space_of(setting: Setting, precision: Precision, inputs: Mapping[str, Any]) 
     formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
     clocks, widths = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu), widths_of(inputs)
-    return at_clocks(merged([restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen]), clocks)
+    spaces = [restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen]
+    return at_clocks(merged(spaces), clocks)
 
 
 def simulate(model: str, plan: str = "", **question: Any) -> Study:

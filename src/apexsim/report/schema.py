@@ -300,7 +300,8 @@ _SIZED = obj("an answer", {
 _ANSWER = obj("null where something else was asked for, or nothing keeps the limits", _ENDS, null=True)
 SIZE = obj("`size`", {
     "format": const(sizepage.FORMAT), "model": text("as typed"), "find": text("what was asked for"), "unit": text("of value, low and high"),
-    "inputs": by_name({}, "the question"), "slos": many(text("limit"), "all limits"), "risk": num("chance of missing a limit that is allowed"),
+    "inputs": by_name({}, "the question"), "slos": many(text("limit"), "all limits"),
+    "risk": num("chance of missing a limit that is allowed"),
     "share": num("of the requests that must keep limits of each request"), "think_s": num("pause of a user [s]"),
     "budget_usd_h": num("most rent [$/h]", True), "asked": num("rate [1/s] or users of the question", True),
     "sentences": many(text("sentence"), "the answer"),
