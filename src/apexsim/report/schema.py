@@ -284,8 +284,11 @@ STUDY = obj("`plan` and `simulate`", {
     "notes": many(text("note"), "what the user should know"),
 })  # fmt: skip
 
-_ENDS = {"value": num("the answer"), "low": num("lower end of the 68 % interval", True),
-         "high": num("its upper end; null where even the most that was tried does not suffice, or of further answers", True)}
+_ENDS = {
+    "value": num("the answer"),
+    "low": num("lower end of the 68 % interval", True),
+    "high": num("its upper end; null where even the most that was tried does not suffice, or of further answers", True),
+}
 _SIZED = obj("an answer", {
     "gpu": text("its name"), "gpus": count("of all nodes"), "nodes": count("nodes"), "plan": text("its name"), **_ENDS,
     "open_end": flag("the limit was not met at the highest load that was tried: more may hold"),

@@ -63,7 +63,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One answer: of a plan on some GPUs.  value, low, high: requests/s, users, GPUs, tokens or s, with the 68 % interval, NaN where it was not looked for; open_end: the
+    """One answer: of a plan on some GPUs.  value, low, high: requests/s, users, GPUs, tokens or s, with the 68 % interval,
+    NaN where it was not looked for; open_end: the
     grid ended before the limit was met; run: simulated there.  high is infinite where even the most that is tried does not suffice."""
 
     setting: Setting
