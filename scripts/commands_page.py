@@ -22,6 +22,7 @@ tools are understood ([names.md](names.md)), and `--max_num_seqs` is read as `--
 ARGUMENTS = {
     "plan": "MODEL",
     "simulate": "MODEL",
+    "size": "MODEL",
     "fit": "MODEL",
     "apex": "[OPTIONS]",
     "models": "[FILTER]",

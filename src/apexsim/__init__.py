@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 WHERE = {  # public noun or verb -> module it lives in
     "simulate": "apexsim.api",
     "sweep": "apexsim.api",
+    "size": "apexsim.search.inverse",
     "suggest": "apexsim.calibrate.run",
     "render": "apexsim.report.text",
     "study_json": "apexsim.report.jsonout",
@@ -48,6 +49,7 @@ WHERE = {  # public noun or verb -> module it lives in
     "Metrics": "apexsim.metrics",
     "Study": "apexsim.search.study",
     "Sweep": "apexsim.search.sweep",
+    "Size": "apexsim.search.size",
     "InputError": "apexsim.errors",
     "Infeasible": "apexsim.errors",
     "Rejected": "apexsim.errors",

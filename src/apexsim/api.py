@@ -30,7 +30,7 @@ from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
-from apexsim.plan.space import Scene, at_clocks, candidates, check, merged
+from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merged
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
@@ -76,15 +76,20 @@ def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
 def _ranked(model: str, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:
     """Every plan ranked, nothing said of what would help."""
     setting, precision, goal, inputs = ask(model, **question)
-    formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
-    chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
-    clocks = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu)
-    widths = widths_of(inputs)
-    space = merged([restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen])
+    space = space_of(setting, precision, inputs)
     try:
-        return replace(search(setting, at_clocks(space, clocks), goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
+        return replace(search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
     except Interrupted as stop:
         raise Interrupted(replace(stop.study, inputs=inputs)) from None
+
+
+def space_of(setting: Setting, precision: Precision, inputs: Mapping[str, Any]) -> Space:
+    """The plans that a question is about: of its formats and clocks, restricted to its widths."""
+    formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
+    chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
+    clocks, widths = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu), widths_of(inputs)
+    spaces = [restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen]
+    return at_clocks(merged(spaces), clocks)
 
 
 def simulate(model: str, plan: str = "", **question: Any) -> Study:

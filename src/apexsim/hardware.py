@@ -265,22 +265,22 @@ _COUNTED = (
 
 def cluster_of(gpu: str | Path, gpus: int | None = None, nodes: int | None = None) -> Cluster:
     """The cluster of a GPU's name and counts; the name may hold the counts itself: h100:8, 8xh100, h100x8, 2x8xh100."""
-    name, counted = _counted(str(gpu))
+    name, inside = counted(str(gpu))
     given = {"gpus": gpus, "nodes": nodes}
-    for key, count in counted.items():
+    for key, count in inside.items():
         if given[key] not in (None, count):
             raise InputError(f"'{gpu}' says {count} {key}, --{key} says {given[key]}", f"--{key}", "drop one of both")
         if count > MOST:
             raise InputError(f"'{gpu}' says {count} {key}", "--gpu", f"at most {MOST:,} are simulated")
-    per_node = counted.get("gpus", gpus)
+    per_node = inside.get("gpus", gpus)
     if per_node is None and load_gpu(name).profile:
         per_node = 1
     if per_node is None:
         raise InputError("missing option '--gpus'", "", f"how many GPUs has each node? --gpus N, or --gpu {name.rstrip(': ')}:N")
-    return Cluster(load_gpu(name), per_node, counted.get("nodes", 1 if nodes is None else nodes))
+    return Cluster(load_gpu(name), per_node, inside.get("nodes", 1 if nodes is None else nodes))
 
 
-def _counted(text: str) -> tuple[str, dict[str, int]]:
+def counted(text: str) -> tuple[str, dict[str, int]]:
     """A GPU's name, and the counts that its spelling holds; a name that is known as it stands holds none."""
     if _is_gpu(text):
         return text, {}

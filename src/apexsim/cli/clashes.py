@@ -40,6 +40,13 @@ FORMAT = (Clash("format", beside("map"), "the columns are named", "drop one of b
 CLASHES: dict[str, tuple[Clash, ...]] = {
     "plan": (*QUESTION, *REPORT),
     "simulate": (*QUESTION, *NO_WIDTHS),
+    "size": (
+        *(clash for clash in QUESTION if clash.option not in ("burstiness", "seed")),
+        *(clash for clash in REPORT if clash.option == "top"),
+        Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
+        Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),
+        Clash("warmup", beside("concurrency"), "the first request of each user is left out", "drop it"),
+    ),
     "fit": (
         *NO_WIDTHS,
         *(Clash(name, beside("trace"), OWN_LENGTHS, "drop one of both") for name in ("prompt_len", "output_len", "workload")),

@@ -20,6 +20,7 @@ from apexsim.examples import expanded
 INTERRUPTED, MISSED = 130, 4
 
 if TYPE_CHECKING:
+    from apexsim.search.size import Size
     from apexsim.search.study import Study
     from apexsim.search.sweep import Sweep
 
@@ -48,6 +49,22 @@ Examples:
   apexsim simulate llama-3.1-70b --plan 2×TP4 --gpu h100-sxm --gpus 8 --trace examples/creation_05.jsonl
 
   apexsim simulate llama-3.1-8b --plan TP1 --gpu l4 --gpus 1 --prompt-len 512 --output-len 128 --request-rate 1
+"""
+SIZE_HELP = """How much load, how many GPUs, how long a context, how tight a limit: the question backwards.
+
+Without --gpus the fewest GPUs for the load (--request-rate, --users), the cheapest of the GPUs named; with --gpus the most load within
+the limits; --find asks for one of: rate, users, gpus, context, or the tightest limit (ttft:p95). With error bars, and $ per million
+tokens at the limit. Exit code 4: nothing keeps the limits.
+
+Examples:
+
+  apexsim size llama-3.1-70b --gpu h100-sxm --gpus 8 --workload chat --ttft 1s --tpot 40ms
+
+  apexsim size llama-3.1-70b --gpu h100-sxm,l40s,mi300x --request-rate 4 --prompt-len 1000 --output-len 300 --ttft 1s --tpot 40ms
+
+  apexsim size llama-3.1-8b --gpu l4 --users 50 --workload chat --ttft 2s --think 10
+
+  apexsim size llama-3.1-8b --gpu l40s:1 --find context --output-len 300 --ttft 5s
 """
 MODELS_HELP = """List the bundled models: parameters in all and per token, and the longest context.
 
@@ -181,13 +198,26 @@ def simulate(model: Model, **given: Any) -> None:
     _judge(study)
 
 
+@with_options("size")
+def size(model: Model, **given: Any) -> None:
+    """The question backwards."""
+    from apexsim.search.inverse import size as sized
+
+    given = checked("size", given)
+    with Progress() as progress:
+        found = sized(model, **question(given), **{name: given[name] for name in ("find", "think", "share", "budget")}, progress=progress)
+    _tell(found, given)
+    if found.best is None:
+        raise typer.Exit(MISSED)
+
+
 def _judge(study: Study) -> None:
     """No plan keeps the limits: an exit code of its own, for scripts."""
     if not study.keeps:
         raise typer.Exit(MISSED)
 
 
-def _tell(answer: Study | Sweep, given: dict[str, Any]) -> None:
+def _tell(answer: Study | Sweep | Size, given: dict[str, Any]) -> None:
     """The JSON and the page of an answer, each where it was asked for and only if it was."""
     from apexsim.report.renderers import Look, rendered
 
@@ -279,6 +309,7 @@ def fit_power(file: MeasuredFile, **given: Any) -> None:
 HELP = {
     "plan": PLAN_HELP,
     "simulate": SIMULATE_HELP,
+    "size": SIZE_HELP,
     "fit": FIT_HELP,
     "apex": APEX_HELP,
     "models": MODELS_HELP,
@@ -295,7 +326,7 @@ HELP = {
     **device.HELP,
     **profile.HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "engines": engines,
+RUN = {"plan": plan, "simulate": simulate, "size": size, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "engines": engines,
        "workloads": workloads,
        "schema": schema, "validate": validate,
        "fit-host": fit_host, "fit-power": fit_power, **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from apexsim.cli.options import flags_of_command
 from apexsim.errors import InputError
 
-COMMANDS = ("plan", "simulate", "fit", "replay")
+COMMANDS = ("plan", "simulate", "size", "fit", "replay")
 
 
 @dataclass(frozen=True, slots=True)

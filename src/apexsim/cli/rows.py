@@ -452,6 +452,14 @@ POWER_FITTING = (
     Opt("prompt_scale", float, 1.0, "Multiplies the prompt lengths that are assumed.", "X", least=0, above=True),
     Opt("simulated", bool, False, "Judge simulated runs too, not only measured throughput."),
 )
+SIZED = (
+    Opt("find", str, None, "What is asked for: rate, users, gpus, context (longest prompt), or a statistic, the tightest limit that holds: "
+        "ttft:p95. Default: gpus without --gpus, else the kind of load that is given, else rate.", "WHAT"),
+    Opt("think", float, 0.0, "Pause of a user between an answer and the next request [s].", "S", least=0),
+    Opt("share", float, 0.95, "Of the requests that must keep the limits of each request (--goodput).", "X", least=0, most=1, above=True),
+    Opt("budget", float, None, "Most rent of all GPUs together [$/h].", "USD", least=0, above=True),
+)  # fmt: skip
+UNSIZED = ("objective", "hypothetical")  # of a question: nothing is ranked by them where something is searched
 LISTS = (
     "gpu",
     "gpus",
@@ -477,14 +485,22 @@ LISTS = (
 )
 
 
-def _listed(groups: Groups) -> Groups:
-    """The same options, those of LISTS open to lists."""
-    return {name: tuple(replace(opt, axis=True) if opt.name in LISTS else opt for opt in group) for name, group in groups.items()}
+def _listed(groups: Groups, names: tuple[str, ...] = LISTS) -> Groups:
+    """The same options, those of some names open to lists."""
+    return {name: tuple(replace(opt, axis=True) if opt.name in names else opt for opt in group) for name, group in groups.items()}
+
+
+def _without(groups: Groups, names: tuple[str, ...]) -> Groups:
+    """The same options but for some."""
+    return {name: tuple(opt for opt in group if opt.name not in names) for name, group in groups.items()}
 
 
 COMMANDS: dict[str, Groups] = {
     "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
     "simulate": {"Plan": PLAN, **CALIBRATED, "Output": OUTPUT},
+    "size": _listed(
+        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT)}, UNSIZED), ("gpu", "gpus")
+    ),
     "fit": {
         "Cluster": CLUSTER,
         "Layout": (*WIDTHS, SIZED_PLAN),

@@ -13,7 +13,7 @@ from apexsim.api import ask
 from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
-from apexsim.report import apexpage, calibratepage, devicepage, ledger, replaypage, sweep, tracepage
+from apexsim.report import apexpage, calibratepage, devicepage, ledger, replaypage, sizepage, sweep, tracepage
 from apexsim.search.study import FORMAT as STUDY_FORMAT
 from apexsim.stats import Stats
 
@@ -284,6 +284,36 @@ STUDY = obj("`plan` and `simulate`", {
     "notes": many(text("note"), "what the user should know"),
 })  # fmt: skip
 
+_ENDS = {
+    "value": num("the answer"),
+    "low": num("lower end of the 68 % interval", True),
+    "high": num("its upper end; null where even the most that was tried does not suffice, or of further answers", True),
+}
+_SIZED = obj("an answer", {
+    "gpu": text("its name"), "gpus": count("of all nodes"), "nodes": count("nodes"), "plan": text("its name"), **_ENDS,
+    "open_end": flag("the limit was not met at the highest load that was tried: more may hold"),
+    "request_rate": num("served [1/s]"), "in_flight": num("mean number of requests in the system"),
+    "users": count("of a closed loop", True),
+    "usd_per_hour": num("of all GPUs", True),
+    "usd_per_million": obj("all the rent over the tokens of one kind, at the limit", {
+        "input": num("[$]", True), "output": num("[$]", True), "total": num("both together [$]", True)}),
+    "limits": _LIMITS, "attainment": num("share of requests that keep their own limits", True),
+    "launch": text("how to start it; null where it cannot be", True),
+})  # fmt: skip
+_ANSWER = obj("null where something else was asked for, or nothing keeps the limits", _ENDS, null=True)
+SIZE = obj("`size`", {
+    "format": const(sizepage.FORMAT), "model": text("as typed"), "find": text("what was asked for"), "unit": text("of value, low and high"),
+    "inputs": by_name({}, "the question"), "slos": many(text("limit"), "all limits"),
+    "risk": num("chance of missing a limit that is allowed"),
+    "share": num("of the requests that must keep limits of each request"), "think_s": num("pause of a user [s]"),
+    "budget_usd_h": num("most rent [$/h]", True), "asked": num("rate [1/s] or users of the question", True),
+    "sentences": many(text("sentence"), "the answer"),
+    "max_request_rate": _ANSWER, "max_users": _ANSWER, "min_gpus": _ANSWER, "max_prompt_len": _ANSWER, "tightest_s": _ANSWER,
+    "head_room": num("most load over what was asked", True),
+    "found": many(_SIZED, "every plan or GPU that does, best first"), "unmet": many(text("what and why"), "tried in vain"),
+    "nearest": either_null(_SIZED, "where nothing was found: what misses the limits by the least"),
+    "would_help": many(text("change"), "changes after which there is an answer, simulated"),
+})  # fmt: skip
 _VALUE: Schema = {"type": ["string", "number", "null"]}
 SWEEP = obj("`plan` with lists", {
     "format": const(sweep.FORMAT), "model": text("as typed"),
@@ -507,7 +537,7 @@ APEX = obj("`apex`", {
 })  # fmt: skip
 ERROR = obj("a failure, of any command whose JSON goes to standard output; what was found out before stands beside it", {"error": _ERROR})
 OUTPUTS: dict[str, Schema] = {
-    "study": STUDY, "sweep": SWEEP, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
+    "study": STUDY, "sweep": SWEEP, "size": SIZE, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
     "trace": TRACE, "device": DEVICE,
     "validation": VALIDATION, "calibration": CALIBRATION, "suggestion": SUGGESTION, "replay": REPLAY, "apex": APEX, "error": ERROR,
 }  # fmt: skip

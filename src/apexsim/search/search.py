@@ -83,14 +83,14 @@ def _startable(study: Study, space: Space, stopped: bool) -> Study:
         f"no plan of {setting.model.name} on {setting.cluster.size} × {setting.cluster.gpu.name} that {setting.engine.name} can start fits"
     )
     why = f"{first.plan.shorthand} fits, but {first.blocked} ({named} can start it): --hypothetical ranks it"
-    raise Infeasible(head, "; ".join([*([_nearest_fit(setting, able_plans[0])] if able_plans else []), why]))
+    raise Infeasible(head, "; ".join([*([nearest_fit(setting, able_plans[0])] if able_plans else []), why]))
 
 
 def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
     """One plan in full, with the heuristic plan beside it where that differs and fits."""
     found = assess(setting, goal, plan)
     if isinstance(found, Rejected):
-        raise Infeasible(f"{plan.shorthand} does not fit: {found.reason}", _nearest_fit(setting, plan))
+        raise Infeasible(f"{plan.shorthand} does not fit: {found.reason}", nearest_fit(setting, plan))
     heuristic = replace(heuristic_plan(setting.model, setting.cluster, plan.precision), clock=plan.clock)
     other = assess(setting, goal, heuristic) if heuristic != plan else found
     both = [found] if heuristic == plan or isinstance(other, Rejected) else [found, other]
@@ -233,14 +233,14 @@ def _why_nothing_fits(setting: Setting, space: Space, rejected: list[Rejected]) 
     reason = found.reason if isinstance(found, Rejected) else "no plan fits"
     gpu = setting.cluster.gpu
     head = f"{setting.model.name} fits on no plan of {setting.cluster.size} × {gpu.name}: {widest.shorthand}: {reason}"
-    return head, _nearest_fit(setting, widest)
+    return head, nearest_fit(setting, widest)
 
 
 def _examples(rejected: list[Rejected]) -> str:
     return "; ".join(f"{r.shorthand}: {r.reason}" for r in rejected[:2])
 
 
-def _nearest_fit(setting: Setting, plan: Plan) -> str:
+def nearest_fit(setting: Setting, plan: Plan) -> str:
     """The smallest change that would fit: 8- or 4-bit weights on the same GPUs, or more of them (doubling)."""
     found = []
     for fmt in ("fp8", "int4"):

@@ -1,0 +1,257 @@
+"""The questions of `apexsim size`, from names and numbers to answers (floor 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from apexsim.api import ask, read_once, space_of
+from apexsim.cost.books import price_of
+from apexsim.errors import Infeasible, InputError
+from apexsim.hardware import counted, load_gpu
+from apexsim.model.families import load_model
+from apexsim.search import size as sizes
+from apexsim.search.goal import Goal
+from apexsim.search.search import nearest_fit
+from apexsim.search.size import LOADS, Cluster, Found, Size, Trials, Wanted
+from apexsim.slo import parse_slos
+
+Value = Any
+BASE = {"request_rate": 1.0}  # of arrivals that are stretched to every rate
+LEAST = 1.0  # requests/s, or users
+
+
+def size(model: str, *, find: str | None = None, think: float = 0.0, share: float = sizes.SHARE, budget: float | None = None,
+         progress: Callable[[int, int, str], None] | None = None, **question: Any) -> Size:  # fmt: skip
+    """Answer the question backwards; further keywords are those of `ask`, where gpu and gpus may be lists and gpus may be missing.
+
+    find: "rate", "users", "gpus", "context" or a statistic ("ttft:p95").  Without it: the fewest GPUs where their number is not given,
+    else the most load of the kind that is given.  Raises InputError, and Infeasible where no model fits anywhere.
+    """
+    question = read_once(question)
+    gpus = _listed(question.pop("gpu", None), "--gpu")
+    numbers = _listed(question.pop("gpus", None), "--gpus")
+    users, rate = question.pop("concurrency", None), question.pop("request_rate", None)
+    if users is not None and rate is not None:
+        raise InputError("--request-rate and --concurrency are both given", "", "use one of them")
+    closed = users is not None or find == "users" or (find == "context" and rate is None)
+    held = [counted(str(gpu))[1].get("gpus") for gpu in gpus]  # h100:8
+    if numbers and any(held):
+        raise InputError("the GPUs are counted twice", "--gpus", "drop it, or the counts of --gpu")
+    numbers_known = bool(numbers) or all(held)
+    wanted = Wanted(
+        find or ("gpus" if not numbers_known else "users" if closed else "rate"), think, share, math.inf if budget is None else budget
+    )
+    asked = float(users if closed and users else rate or math.nan)
+    _check(wanted, question, closed, asked)
+    if rate == math.inf:
+        raise InputError("an infinite rate has no limit to find", "--request-rate", "give requests per second, or none")
+    if wanted.find == "context" and not asked > 0:
+        asked = 1.0
+    question |= _load(question, closed, rate)
+    whole = _Question(model, question, wanted, asked)
+    clusters = [(gpu, *_counted(n, question)) for gpu in gpus for n in numbers] if numbers else []
+    inputs = {name: v for name, v in question.items() if v not in (None, (), [], {}, False)} | {
+        "gpu": ",".join(gpus),
+        "gpus": numbers or None,
+    }
+    found, unmet, nearest = whole.smallest(gpus, clusters, progress) if wanted.find == "gpus" else whole.each(gpus, clusters, progress)
+    if not found and not nearest and unmet:
+        raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
+    helps = () if found else whole.helps(nearest)
+    return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, helps, inputs)
+
+
+def _listed(value: Value, flag: str) -> list[Any]:
+    """The values of a word that may have several."""
+    values = list(value) if isinstance(value, (list, tuple)) else value.split(",") if isinstance(value, str) else [value]
+    found = [v.strip() if isinstance(v, str) else v for v in values if v is not None and v != ""]
+    if not found and flag == "--gpu":
+        raise InputError("missing option '--gpu'", "", "name one GPU or several: --gpu h100-sxm,l40s")
+    return list(dict.fromkeys(found))
+
+
+def _counted(number: int, question: Mapping[str, Any]) -> tuple[int, int | None]:
+    """GPUs of a node, and nodes."""
+    return int(number), question.get("nodes")
+
+
+def _load(question: Mapping[str, Any], closed: bool, rate: float | None) -> dict[str, Any]:
+    """The load that the requests are first made with: one user of a long list, or a rate that is then changed."""
+    load = {"concurrency": 1} if closed else {"request_rate": rate or BASE["request_rate"]}
+    given = question.get("trace") is not None or question.get("num_requests") is not None
+    return load if given else {**load, "num_requests": sizes.MADE if closed else sizes.COMING}
+
+
+def _check(wanted: Wanted, question: Mapping[str, Any], closed: bool, asked: float) -> None:
+    """Raise InputError where the question has no answer."""
+    slos = parse_slos(question.get("slos") or ())
+    sizes.check_wanted(wanted, slos, question.get("power_cap") is not None, closed)
+    if not 0.0 < wanted.share <= 1.0:
+        raise InputError(f"expected a share above 0 and at most 1, got {wanted.share}", "--share")
+    if wanted.find == "gpus" and not asked > 0:
+        raise InputError("GPUs for which load?", "", "give --request-rate R or --users N, or --gpus N to find the most load")
+    if wanted.find not in (*LOADS, "gpus", "context") and not asked > 0:
+        raise InputError(f"{wanted.find} at which load?", "", "give --request-rate R or --users N")
+    if wanted.find == "users" and asked > 0 and not closed:
+        raise InputError("users are searched, and a rate is given", "--request-rate", "drop one of both")
+    if wanted.find == "rate" and closed:
+        raise InputError("a rate is searched, and users are given", "--users", "drop one of both")
+    if wanted.find == "context" and (question.get("prompt_len") is not None or question.get("output_len") is None):
+        raise InputError("the context is what is searched", "--find", "give --output-len N, and no --prompt-len, --trace or --workload")
+    if wanted.budget < math.inf and wanted.find != "gpus":
+        raise InputError("it has no effect: GPUs are not what is searched", "--budget", "add --find gpus")
+
+
+@dataclass(slots=True)
+class _Question:
+    """The question on one cluster after the other.  asked: its load, NaN without one."""
+
+    model: str
+    question: Mapping[str, Any]
+    wanted: Wanted
+    asked: float
+    goal: Goal = None  # type: ignore[assignment]  # of the first cluster
+
+    def cluster(self, gpu: str, gpus: int | None, nodes: int | None, **changes: Any) -> Cluster:
+        """A cluster with its plans; raises Infeasible or InputError where there are none."""
+        setting, precision, goal, inputs = ask(self.model, **{**self.question, "gpu": gpu, "gpus": gpus, "nodes": nodes, **changes})
+        self.goal = self.goal or goal
+        plans = sizes.startable(setting, space_of(setting, precision, inputs).plans)
+        return Cluster(Trials(setting, goal, self.wanted), plans)
+
+    def each(self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any) -> tuple[list[Found], list[str], Found | None]:
+        """The most load, the longest context or the tightest limit on each cluster, best first."""
+        found: list[Found] = []
+        unmet: list[str] = []
+        near: list[Found] = []
+        clusters = clusters or [(gpu, None, self.question.get("nodes")) for gpu in gpus]
+        for done, (gpu, count, nodes) in enumerate(clusters):
+            first = {"prompt_len": 1} if self.wanted.find == "context" else {}
+            cluster = self.cluster(gpu, count, nodes, **first)
+            got = self._context(gpu, count, nodes) if first else self._most(cluster, near)
+            if not got:
+                size = cluster.trials.setting.cluster
+                unmet.append(
+                    f"{size.size} × {size.gpu.name}: {'no plan keeps the limits' if cluster.nearest(self._near) else _why(cluster)}"
+                )
+            found += got
+            if progress:
+                progress(done + 1, len(clusters), gpu)
+        sign = -1.0 if self.wanted.find in (*LOADS, "context") else 1.0
+        found.sort(key=lambda one: sign * one.value)
+        return found, unmet, min(near, key=lambda one: sizes.overrun(one.run, self.wanted.share), default=None)
+
+    @property
+    def _near(self) -> float:
+        """The load at which a miss is shown: the one asked about, else one that nobody can miss."""
+        return self.asked if self.asked > 0 else LEAST
+
+    def _most(self, cluster: Cluster, near: list[Found]) -> list[Found]:
+        trials, plans = cluster.trials, cluster.plans
+        got = sizes.most_load(trials, plans) if self.wanted.find in LOADS else sizes.tightest(trials, plans, self.asked)
+        if not got:
+            one = cluster.nearest(self._near)
+            near += [one] if one else []
+        return got
+
+    def _context(self, gpu: str, count: int | None, nodes: int | None) -> list[Found]:
+        most = load_model(self.model).max_length - int(self.question["output_len"])
+        at = self.question.get("max_model_len")
+        limit = most if at is None else min(most, at - int(self.question["output_len"]))
+        if limit < 1:
+            raise InputError("the output alone is as long as the model allows", "--output-len", f"at most {most:,}")
+        one = sizes.longest_prompt(lambda length: _or_none(partial(self.cluster, gpu, count, nodes, prompt_len=length)), limit, self.asked)
+        return [one] if one else []
+
+    def smallest(
+        self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any
+    ) -> tuple[list[Found], list[str], Found | None]:
+        """The fewest of each GPU, least rent first."""
+        found: list[Found] = []
+        unmet: list[str] = []
+        near: list[Found] = []
+        self._check_budget(gpus)
+        for done, gpu in enumerate(gpus):
+            sized = self._asked_counts(gpu, clusters) or self._counts(gpu)
+            asked = [partial(_or_none, partial(self.cluster, gpu, n, nodes if nodes > 1 else None)) for n, nodes in sized]
+            one, nearest = sizes.fewest(asked, self.asked)
+            found += [one] if one else []
+            near += [nearest] if nearest else []
+            last = sized[-1][0] * sized[-1][1]
+            if not one:
+                unmet.append(f"up to {last} × {gpu}: {'no plan keeps the limits and the load' if nearest else 'none fits'}")
+            if progress:
+                progress(done + 1, len(gpus), gpu)
+        found.sort(key=lambda one: (one.rent if math.isfinite(one.rent) else math.inf, one.value))
+        return found, unmet, min(near, key=lambda one: sizes.overrun(one.run, self.wanted.share), default=None)
+
+    def _asked_counts(self, gpu: str, clusters: Sequence[tuple[Any, ...]]) -> list[tuple[int, int]]:
+        """(GPUs of a node, nodes) that the question names for a GPU; none where they are what is asked."""
+        inside = counted(gpu)[1]
+        if "gpus" in inside:
+            return [(inside["gpus"], inside.get("nodes", 1))]
+        return sorted((int(n), nodes or 1) for name, n, nodes in clusters if name == gpu)
+
+    def helps(self, nearest: Found | None) -> tuple[str, ...]:
+        """What would help where nothing was found: 8-bit weights and more GPUs, simulated, and the limits that the nearest run keeps."""
+        if nearest is None or self.wanted.find not in LOADS:
+            return ()
+        gpu, size = nearest.setting.cluster.gpu.name, nearest.setting.cluster.size
+        tried: list[tuple[str, dict[str, Any]]] = [("fp8 weights", {"quant": "fp8"})]
+        more = [(n, m) for n, m in sizes.counts() if n * m in (2 * size, 4 * size)]
+        tried += [(f"{n * m} × {gpu}", {"gpus": n, "nodes": m if m > 1 else None}) for n, m in more]
+        here = {"gpus": nearest.setting.cluster.per_node, "nodes": nearest.setting.cluster.nodes}
+        found = []
+        for words, changes in tried:
+            with suppress(InputError, Infeasible):
+                cluster = self.cluster(**{"gpu": gpu, **here, **changes})
+                if sizes.most_load(cluster.trials, cluster.plans):
+                    found.append(words)
+                    if "gpus" in changes:
+                        break
+        return tuple(found)
+
+    def _price(self, gpu: str) -> float:
+        given = self.question.get("price")
+        return price_of(None if given is None else str(given), load_gpu(counted(gpu)[0]))[0]
+
+    def _counts(self, gpu: str) -> list[tuple[int, int]]:
+        """Clusters that the budget pays for."""
+        every, price = sizes.counts(), self._price(gpu)
+        return [(n, m) for n, m in every if not n * m * price > self.wanted.budget] or every[:1]
+
+    def _check_budget(self, gpus: Sequence[str]) -> None:
+        if self.wanted.budget == math.inf:
+            return
+        prices = {gpu: self._price(gpu) for gpu in gpus}
+        unknown = [gpu for gpu, usd in prices.items() if math.isnan(usd)]
+        if unknown:
+            raise InputError(f"no price of {unknown[0]} is known", "--budget", "give --price")
+        least = min(prices, key=lambda gpu: prices[gpu])
+        if prices[least] > self.wanted.budget:
+            told = f"${self.wanted.budget:g} per hour pay for no GPU: the cheapest, {least}, costs ${prices[least]:g}"
+            raise InputError(told, "--budget", "raise it, or name cheaper GPUs")
+
+
+def _why(cluster: Cluster) -> str:
+    """Why no plan of a cluster fits, and what would."""
+    setting = cluster.trials.setting
+    widest = max(cluster.plans, key=lambda p: (p.attention.tp * p.ffn.tp * p.stages, p.attention.tp))
+    return f"nothing fits: {nearest_fit(setting, widest)}"
+
+
+def _or_none(made: Callable[[], Cluster]) -> Cluster | None:
+    """A cluster, or nothing where the model cannot be split or started there."""
+    try:
+        return made()
+    except Infeasible:
+        return None
+    except InputError as error:
+        if error.where == "--tp/--pp/--dp/--ep":  # widths that this many GPUs do not have
+            return None
+        raise
