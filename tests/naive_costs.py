@@ -31,6 +31,7 @@ from naive_records import Step
 
 Array = NDArray[np.float64]
 WHOLE = 1 << 40  # a window that never ends
+BATCHES, CONTEXTS = 64, 4112  # sequences of a lane and tokens of a context at most
 # What writes the activations of a product, where the engine quantises them in a kernel of its own, by engine and format.
 APART = {
     ("vllm", "nvfp4"): ("activation",),
@@ -70,6 +71,7 @@ class NaiveCosts:
 
     def __post_init__(self) -> None:
         self.at = lru_cache(maxsize=None)(self._at)
+        self.curves = lru_cache(maxsize=None)(self._curves)
 
     # --- between stages ------------------------------------------------------------------------------------------
 
@@ -204,26 +206,39 @@ class NaiveCosts:
         return time
 
     def decode(self, op: Op, batch: int, context: float) -> float:
-        """Seconds of one decode of `batch` sequences at a mean context."""
+        """Seconds of one decode of `batch` sequences at a mean context, linear between contexts 16 apart."""
+        contexts, seconds = self.curves(op)
+        return float(np.interp(context, contexts, seconds[batch - 1]))
+
+    def _curves(self, op: Op) -> tuple[Array, Array]:
+        """Contexts up to the window, and seconds [batch - 1, context] as timed but never falling along either: measured curves dip, and
+        who reads more is never done sooner."""
+        contexts = np.arange(0.0, min(window(op), CONTEXTS) + 1.0, 16.0)
+        timed = np.broadcast_to(self._timed(op, np.arange(1.0, BATCHES + 1.0)[:, None], contexts[None, :]), (BATCHES, len(contexts)))
+        return contexts, never_falling(never_falling(timed.T).T)
+
+    def _timed(self, op: Op, batch: Array, context: Array) -> Array:
+        """Seconds of decodes of `batch` sequences at mean contexts, as the kernels were timed."""
         bank = self.bank
         if isinstance(op, Attend):
             if not op.causal:
-                return 0.0
+                return 0.0 * context
             ask = causal("decode", op.heads, op.kv_heads, op.head_dim, op.window, op.kv_dtype)
-            return one(attention.price(bank, ask, batch, max(context, 1.0)))
+            return attention.price(bank, ask, batch, np.maximum(context, 1.0)).seconds
         if isinstance(op, Cross):
-            return one(attention.price(bank, causal("decode", op.heads, op.kv_heads, op.head_dim, 0, op.kv_dtype), batch, op.source))
+            ask = causal("decode", op.heads, op.kv_heads, op.head_dim, 0, op.kv_dtype)
+            return attention.price(bank, ask, batch, 0.0 * context + op.source).seconds
         if isinstance(op, Mla):
             ask = latent("decode", op.heads, op.kv_rank + op.rope_dim, op.kv_dtype)
-            return one(attention.price(bank, ask, batch, max(latents(op, context), 1.0)))
+            return attention.price(bank, ask, batch, np.maximum(latents(op, context), 1.0)).seconds
         assert isinstance(op, Index)
         return self.index(op, batch * context / op.compress, batch * context / op.compress * (op.dim + 4 + 4)) + 3.6e-6 + 4e-6
 
-    def index(self, op: Index, pairs: float, moved: float) -> float:
+    def index(self, op: Index, pairs: Array | float, moved: Array | float) -> Array:
         """Scores (arithmetic or keys, whichever is longer) and the top k among them, launches apart."""
         peaks = self.bank.peaks
         scores = 2.0 * op.heads * op.dim * pairs / (0.42 * peaks.rate("fp8"))
-        return max(scores, moved / (0.8 * peaks.bandwidth)) + 4.0 * pairs / (0.2 * peaks.bandwidth)
+        return np.maximum(scores, moved / (0.8 * peaks.bandwidth)) + 4.0 * pairs / (0.2 * peaks.bandwidth)
 
     def marginal(self, op: Op, length: int) -> float:
         """Seconds of attention of a prompt of so many tokens from nothing, launch apart."""
@@ -233,7 +248,7 @@ class NaiveCosts:
         if isinstance(op, Mla) and not op.direct and (not op.top_k or length <= op.top_k):
             return one(attention.marginal(bank, latent("prefill", op.heads, op.nope_dim + op.rope_dim, op.kv_dtype), at))
         if isinstance(op, Index):
-            return self.index(op, length * (length + 1) / 2 / op.compress, 0.0)
+            return float(self.index(op, length * (length + 1) / 2 / op.compress, 0.0))
         raise NotImplementedError(op)
 
     def launch(self, op: Op) -> float:
@@ -348,6 +363,12 @@ def ops_of(stage: StageOps) -> Iterator[tuple[Op, int]]:
     yield from ((op, 1) for op in (*stage.entry, *stage.head))
 
 
+def never_falling(seconds: Array) -> Array:
+    """Curves [n, …] halfway, in logarithms, between the smallest above that never falls along n and the largest such one below."""
+    below = np.minimum.accumulate(seconds[::-1])[::-1]
+    return np.sqrt(np.maximum.accumulate(seconds) * below)
+
+
 def window(op: Op) -> int:
     """Tokens of the context that an op reads at most."""
     if isinstance(op, Mla):
@@ -355,9 +376,9 @@ def window(op: Op) -> int:
     return op.window or WHOLE if isinstance(op, Attend) else WHOLE
 
 
-def latents(op: Mla, context: float) -> float:
+def latents(op: Mla, context: Array) -> Array:
     """Latents that a token reads: all, the best k, or a window and what compression leaves of the rest."""
     if op.compress:
         rest = context / op.compress
-        return min(context, op.window) + (min(rest, op.top_k) if op.top_k else rest)
-    return min(context, window(op))
+        return np.minimum(context, op.window) + (np.minimum(rest, op.top_k) if op.top_k else rest)
+    return np.minimum(context, window(op))

@@ -421,8 +421,14 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
         changes["spare"] = () if changes["pad"] else row.sizes
     if "max_num_batched_tokens" in given and row.length_budget:
         changes["length_budget"] = 2
-    kept = tuple(replace(one, constants=tuple(c for c in one.constants if c[0] not in changes)) for one in row.here)
-    return replace(row, here=kept, **changes)
+    return replace(row, here=tuple(_left(one, changes) for one in row.here), **changes)
+
+
+def _left(one: Here, changes: dict[str, Any]) -> Here:
+    """What holds on some GPUs beside the user's settings; where those ask for no graphs, the sizes of that GPU are the spare ones."""
+    eager = "pad" in changes and not changes["pad"]
+    named = ((("spare" if eager and key == "pad" else key), value) for key, value in one.constants)
+    return replace(one, constants=tuple((key, value) for key, value in named if key == "spare" or key not in changes))
 
 
 def _check(row: EngineRow, key: str, value: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apexsim.cost.bank import load_bank
-from apexsim.cost.load import LARGEST, MOST, Load, read_load
+from apexsim.cost.load import FEW, LARGEST, MOST, STEEPEST, Load, read_load
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
@@ -53,10 +53,16 @@ def test_even_counts_are_balanced_and_more_skew_is_never_faster(model: str, plan
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_load_as_skewed_as_the_usual_one_costs_tensor_parallel_plans_as_much(model: str) -> None:
-    usual, counted, even = (seconds(model, "TP2", "h100_sxm", load) for load in
-                            (Load(), skewed(experts_of(model), 1e9), Load("balanced")))  # fmt: skip
-    np.testing.assert_allclose(counted, np.maximum(np.maximum.accumulate(usual), even), rtol=1e-9)
+def test_a_load_as_skewed_as_the_steepest_law_costs_tensor_parallel_plans_as_much(model: str) -> None:
+    steepest, counted, even = (seconds(model, "TP2", "h100_sxm", load) for load in
+                               (Load(STEEPEST), skewed(experts_of(model), 1e9), Load("balanced")))  # fmt: skip
+    np.testing.assert_allclose(counted, np.maximum(np.maximum.accumulate(steepest), even), rtol=1e-9)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_usual_load_is_even_among_few_experts_and_steepest_among_many(model: str) -> None:
+    usual = "balanced" if experts_of(model) <= FEW else STEEPEST
+    np.testing.assert_allclose(seconds(model, "TP2", "h100_sxm", Load()), seconds(model, "TP2", "h100_sxm", Load(usual)), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
