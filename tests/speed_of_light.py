@@ -47,13 +47,14 @@ class Step:
     products: Array  # FLOP / peak
     prompt: Array  # [length]
     prompt_products: Array  # [length]
-    experts: Array  # [batch] routed experts of a decode step
+    experts: Array  # [batch] experts of a decode step, without kernels that quantise their activations apart
 
 
 @cache
-def _pricer(gpu: str, source: str, gpus: int) -> Pricer:
+def _pricer(gpu: str, source: str, gpus: int, apart: bool) -> Pricer:
+    """apart: activations are quantised in kernels of their own where the engine does so."""
     found = load_gpu(gpu)
-    return Pricer(load_bank(found, source), Cluster(found, gpus))
+    return Pricer(load_bank(found, source), Cluster(found, gpus), apart=None if apart else {})
 
 
 @cache
@@ -74,7 +75,7 @@ def _fastest(op: Op) -> str:
 
 def step(model: str, plan: str, gpu: str, source: str, weights: str) -> Step:
     """One model on one GPU with one engine's kernels; weights: a format, or auto for the checkpoint's own."""
-    pricer = _pricer(gpu, source, parse_plan(plan).stage_devices)
+    pricer, joined = (_pricer(gpu, source, parse_plan(plan).stage_devices, apart) for apart in (True, False))
     ops = _ops(model, plan, weights, tuple(sorted(load_gpu(gpu).flops.items())))
     decode, prompt, experts = np.zeros((len(BATCH), len(CONTEXT))), np.zeros(len(PROMPTS)), np.zeros(len(BATCH))
     for op, n in ops:
@@ -85,7 +86,8 @@ def step(model: str, plan: str, gpu: str, source: str, weights: str) -> Step:
         if not isinstance(op, (Attend, Cross, Index)):
             each = n * pricer.dense(op, BATCH, True).seconds * runs(op, DECODE)
             decode += each[:, None]
-            experts += each * isinstance(op, Grouped)
+            if isinstance(op, Grouped):
+                experts += n * joined.dense(op, BATCH, True).seconds
             prompt += n * pricer.dense(op, PROMPTS, False).seconds * runs(op, PROMPT)
     few = [[_least(ops, pricer.bank.peaks, b, c) for c in CONTEXT[::NTH]] for b in BATCH[::NTH]]
     moved, products = (np.array([[cell[i] for cell in row] for row in few]) for i in (0, 1))
