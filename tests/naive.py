@@ -145,7 +145,7 @@ class Replica:
         for x in step.decodes:
             x.context += 1
             x.times.append(t)
-        for x in [x for x in step.decodes if len(x.times) == x.output]:
+        for x in sorted((x for x in step.decodes if len(x.times) == x.output), key=lambda x: x.index):
             g.decoding.remove(x)
             self.finish(x, t)
         for x in [c.sequence for c in step.chunks if c.last]:

@@ -286,7 +286,7 @@ def _line(row: list[str], where: str) -> None:
 
 
 COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget"}
-CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1}
+CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 1, "reuse": 2, "rest_first": 1}
 CHOICES = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency")}
 LARGEST = 2**53  # of a constant
 SIZES = re.compile(r"[1-9]\d{0,5}(:[1-9]\d{0,5}:[1-9]\d{0,5})?")

@@ -27,9 +27,8 @@ class Missing:
 
 NOT_MODELLED = (
     Missing(
-        "prefix caching", "every prompt is computed in full",
-        "drop it; with a trace, `apexsim trace describe` tells the share that a cache could hold at best, and "
-        "`apexsim trace scale --prompt-factor` shortens the prompts by it",
+        "how blocks of a prefix are hashed and stored", "prefix caching is on, as in the engines, where requests name what they share",
+        "drop it: a trace with hash_ids shares prefixes, lengths alone share none; --no-enable-prefix-caching turns it off",
         ("--enable-prefix-caching", "--prefix-caching-*", "--enable-kv-cache-reuse", "--enable-block-reuse", "--prefix", "--prefix-len",
          "--enable-radix-cache", "--mamba-cache-mode"),
     ),

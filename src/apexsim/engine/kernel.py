@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, get_type_hints
 
@@ -88,7 +88,9 @@ class Outcome:
     sums: F8  # [N, SUMS], see SUM_NAMES
     read: F8
     timeline: F8
-    hit: I4  # [R] tokens of the prompt found in the cache when it first started; empty where no two share a prefix
+    hit: I4 = field(
+        default_factory=lambda: NO_POOL.first_hit
+    )  # [R] tokens of the prompt found in the cache when it first started; empty where no two share a prefix
 
     def total(self, name: str) -> float:
         """One of SUM_NAMES over all replicas."""
@@ -251,7 +253,9 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
     reuse = rules.reuse != NO_REUSE and len(requests.chain) > 0
     pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
-    world = World(requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump, pool, int(not reuse))
+    world = World(
+        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump, pool, int(not reuse)
+    )
     serve, world = _version(world)
     begin, status = 0, LOG_FULL
     while status == LOG_FULL:

@@ -209,7 +209,7 @@ def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
     work, notes = setting.workload, list(setting.model.notes)
     notes += work.notes
     if not np.isnan(work.ideal_hit):
-        notes.append(f"prefix reuse ignored; ideal hit rate {work.ideal_hit:.1%}")
+        notes.append(_reuse(setting))
     gpu = setting.cluster.gpu
     if clocked:
         notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
@@ -218,6 +218,14 @@ def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
         notes.append(f"no measured kernels for {gpu.name}: {where}")
     notes += [f"{gpu.name}: {note}" for note in gpu.notes]
     return tuple(dict.fromkeys(notes))
+
+
+def _reuse(setting: Setting) -> str:
+    """What becomes of common prefixes."""
+    ideal = f"an unlimited cache would hold {setting.workload.ideal_hit:.1%} of the prompt tokens"
+    if setting.engine.reuse and setting.workload.prefix_hashes:
+        return f"prefix caching is on: {ideal}"
+    return f"prefix reuse ignored; {ideal}"
 
 
 def _why_nothing_fits(setting: Setting, space: Space, rejected: list[Rejected]) -> tuple[str, str]:
