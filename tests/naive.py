@@ -7,6 +7,7 @@ them, or the page, is wrong.  It records every token and every step, so that law
 from __future__ import annotations
 
 import naive_price
+import naive_route
 import naive_rules
 from apexsim.engine.types import (
     ADMIT_RESERVE,
@@ -412,9 +413,7 @@ class World:
         """Where the router sends a request."""
         if self.requests.users:
             return self.replicas[x.index % min(len(self.replicas), self.requests.users)]
-        if self.route:
-            return min(self.replicas, key=lambda r: (r.outstanding, r.number))
-        return self.replicas[x.index % len(self.replicas)]
+        return naive_route.choose(self.route, self.replicas, x, self.requests)
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1,

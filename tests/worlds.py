@@ -121,7 +121,7 @@ def worlds(draw: st.DrawFn, stages: int = 1, most_lanes: int = 3, modes: tuple[s
     blocks = int(-(-longest // policy.block) * draw(st.sampled_from([1.0, 1.3, 2.0, 5.0, 50.0])))
     host = Host(1e-4 * draw(seconds), 1e-2 * draw(seconds)) if draw(st.booleans()) else toy.NO_HOST
     return World(asked, policy, host, draw(tables(stages)), blocks, draw(st.sampled_from([1, 1, 2, 3])),
-                 draw(st.integers(1, most_lanes)), draw(st.integers(0, 1)))  # fmt: skip
+                 draw(st.integers(1, most_lanes)), draw(st.integers(0, 5)))  # fmt: skip
 
 
 def tight(world: World) -> World:

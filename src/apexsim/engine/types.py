@@ -34,7 +34,7 @@ NO_REUSE, AT_ONCE, WHEN_COMPUTED = range(3)
 # Order of the waiting queue.
 FCFS, SHORTEST = 0, 1
 # Where an open-loop request goes.
-ROUND_ROBIN, LEAST_OUTSTANDING = 0, 1
+ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_WAITING, CACHE_AWARE, SAME_START = range(6)
 # Work.ends of what does not decode; LEAVING: it has finished, and still has its seat and blocks.
 NOT_DECODING, LEAVING = -1, -2
 # State.flying: nothing | a step without decodes | one with decodes | the group waits for another group's results.
@@ -280,7 +280,7 @@ class World(NamedTuple):
     stages: int  # and groups
     lanes: int
     windows: int
-    route: int  # ROUND_ROBIN, LEAST_OUTSTANDING
+    route: int  # ROUND_ROBIN …
     jump: bool  # False: every decode step by itself
     pool: Pool = NO_POOL
     plain: int | None = None  # 0: prompts share prefixes, and blocks are kept in the pool

@@ -14,7 +14,7 @@ from apexsim.plan.limits import started
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
-from apexsim.search.setting import Setting
+from apexsim.search.setting import ROUTES, Setting
 from apexsim.workload.prefixes import prefixes_of
 from apexsim.workload.trace import Workload
 
@@ -74,6 +74,6 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     rules = rules_for(engine, blocks, found.block_size * coarse, _seats(setting, found), plan.lanes)
     outcome = simulate(
         requests_of(setting.workload, reuse), rules, host_for(engine), costs, blocks, replicas=plan.replicas,
-        lanes=plan.lanes, route=int(setting.route == "least-outstanding"), gaps=setting.workload.size < GAP_LIMIT,
+        lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT,
     )  # fmt: skip
     return Evaluation(plan, engine, found, stages, axes, costs, outcome)
