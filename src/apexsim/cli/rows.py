@@ -104,7 +104,8 @@ ENGINE = (
     Opt("no_enable_chunked_prefill", bool, False, "Process prompts whole."),
     Opt("no_enable_prefix_caching", bool, False, "Compute every prompt in full. SGLang: --disable-radix-cache."),
     Opt("enforce_eager", bool, False, "No CUDA graphs. SGLang: --disable-cuda-graph."),
-    Opt("route", str, "round-robin", "How replicas share requests: round-robin, least-outstanding, power-of-two, vllm, cache-aware or prefix-hash.", "HOW"),
+    Opt("route", str, "round-robin", "How replicas share requests: round-robin, least-outstanding, power-of-two, vllm, cache-aware or "
+        "prefix-hash.", "HOW"),
 )  # fmt: skip
 PRECISION = (
     Opt(

@@ -237,7 +237,7 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
              route: int = 0, jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
-    blocks: KV blocks of one lane; route: ROUND_ROBIN or one that follows it in engine/types.py, but a closed-loop user stays with its replica;
+    blocks: KV blocks of one lane; route: ROUND_ROBIN or one that follows it, but a closed-loop user stays with its replica;
     jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
     Every request must fit: prompt + output ≤ blocks · block.  Raises AssertionError where it does not.
     """
