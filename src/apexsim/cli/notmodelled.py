@@ -89,7 +89,7 @@ NOT_MODELLED = (
     ),
 )  # fmt: skip
 # Nothing is asked for that is not simulated: they switch off what is not modelled.
-SWITCHED_OFF = ("--disable-radix-cache",)
+SWITCHED_OFF: tuple[str, ...] = ()
 WITHOUT_OPTION = (
     (
         "sessions",
@@ -134,7 +134,7 @@ def page() -> str:
         "# What is not modelled", "",
         "Written by `scripts/not_modelled_page.py` from `src/apexsim/cli/notmodelled.py`; a test keeps them equal.", "",
         "`plan`, `simulate`, `fit` and `replay` refuse an option that asks for one of these (exit code 2, in one line). What switches it",
-        f"off is taken, since that is what is simulated: `{SWITCHED_OFF[0]}`, `--no-enable-prefix-caching` and the like.", "",
+        "off is taken, since that is what is simulated: `--no-enable-lora` and the like.", "",
         "| not modelled | simulated instead | what to do | asked for by |", "|---|---|---|---|",
         *(f"| {row.name} | {row.instead} | {row.todo} | {', '.join(f'`{flag}`' for flag in row.flags)} |" for row in NOT_MODELLED), "",
         "Without an option of their own:", "",
