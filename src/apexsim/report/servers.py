@@ -131,7 +131,7 @@ def router(servers: Sequence[Place], cluster: Cluster, program: tuple[str, ...],
 
 
 def _nginx(servers: Sequence[Place], cluster: Cluster, route: str) -> tuple[Command, ...]:
-    rule = NGINX.get(route, "")  # vllm, prefix-hash: nearest is in turn
+    rule = NGINX.get(route, "")  # least-waiting, prefix-hash: nearest is in turn
     hosts = [f"NODE{place.nodes[0]}" if cluster.nodes > 1 else "127.0.0.1" for place in servers]
     each = "".join(f"    server {host}:{place.port} max_fails=0;\n" for host, place in zip(hosts, servers))
     conf = (
