@@ -105,8 +105,8 @@ ENGINE = (
     Opt("no_enable_prefix_caching", bool, False, "Compute every prompt in full. SGLang: --disable-radix-cache."),
     Opt("enforce_eager", bool, False, "No CUDA graphs. SGLang: --disable-cuda-graph."),
     Opt("sampling", str, None, "How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).", "HOW"),
-    Opt("route", str, "round-robin", "How replicas share requests: round-robin, least-outstanding, power-of-two, least-waiting, cache-aware or "
-        "prefix-hash.", "HOW"),
+    Opt("route", str, "round-robin", "How replicas share requests: round-robin, least-outstanding, power-of-two, least-waiting, "
+        "cache-aware or prefix-hash.", "HOW"),
 )  # fmt: skip
 PRECISION = (
     Opt(
