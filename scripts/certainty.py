@@ -122,7 +122,7 @@ def seen_by(rows: Rows, engine: str) -> dict[str, list[str]]:
     return {
         "models": sorted({row["model"] for row in rows}),
         "gpus": sorted({row["gpu"] for row in rows}),
-        "releases": sorted({row["version"] for row in rows} | set(SEEN_APART.get(engine, ()))),
+        "releases": sorted({row["version"] for row in rows if row["version"]} | set(SEEN_APART.get(engine, ()))),
     }
 
 

@@ -91,7 +91,7 @@ def errors(cases: list[Case], bench: Bench, names: tuple[str, ...], factors: Arr
             "engine": case.engine.server.name,
             "model": signature(case.model),
             "gpu": case.cluster.gpu.name,
-            "version": release_of(case.engine),
+            "version": release_of(case.engine) if case.labels["version"][:1].isdecimal() else "",
             "formats": "+".join(sorted({formats.default, *(fmt for _, fmt in formats.weights)})),
         }
         rows.append({**system, "left_out": left_out, "id": case.id, **{n: f"{off[n]:.4f}" if n in off else "" for n in METRICS}})

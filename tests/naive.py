@@ -7,10 +7,12 @@ them, or the page, is wrong.  It records every token and every step, so that law
 from __future__ import annotations
 
 import naive_price
+import naive_route
 import naive_rules
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
+    AT_ONCE,
     SHORTEST,
     TIE,
     Costs,
@@ -18,6 +20,7 @@ from apexsim.engine.types import (
     Requests,
     Rules,
 )
+from naive_prefix import Pool
 from naive_records import NEVER, Chunk, Group, Lane, Naive, Sequence, Step
 
 
@@ -29,6 +32,9 @@ class Replica:
         self.rules, self.costs = world.rules, world.costs
         self.groups = [Group(g) for g in range(stages)]
         self.lanes = [Lane(blocks) for _ in range(lanes)]
+        if self.rules.reuse and len(world.requests.chain):
+            for lane in self.lanes:
+                lane.pool = Pool(blocks, self.rules, world.requests)
         self.stage_free = [0.0] * stages
         self.waiting: list[Sequence] = []
         self.returned: list[Sequence] = []  # thrown out, go before the others
@@ -64,7 +70,15 @@ class Replica:
         """Seat and blocks of a finished request are free."""
         lane = self.lanes[x.lane]
         lane.leaving.remove(x)
+        self.give_back(x, x.prompt + x.output - 1, False)
+
+    def give_back(self, x: Sequence, known: int, again: bool) -> None:
+        """Its seat and blocks, which hold `known` tokens."""
+        lane = self.lanes[x.lane]
         lane.free += x.held
+        if lane.pool:
+            lane.pool.go(x, known, again)
+            lane.free = len(lane.pool.free)
         lane.admitted -= 1
         x.held = 0
 
@@ -132,12 +146,14 @@ class Replica:
         for x in step.decodes:
             x.context += 1
             x.times.append(t)
-        for x in [x for x in step.decodes if len(x.times) == x.output]:
+        for x in sorted((x for x in step.decodes if len(x.times) == x.output), key=lambda x: x.index):
             g.decoding.remove(x)
             self.finish(x, t)
         for x in [c.sequence for c in step.chunks if c.last]:
             x.times.append(t)
             x.context, x.joined = x.target, self.world.joined
+            if self.lanes[x.lane].pool:
+                self.lanes[x.lane].pool.name(x, x.computed)
             self.world.joined += 1
             if len(x.times) == x.output:
                 self.finish(x, t)
@@ -215,6 +231,8 @@ class Replica:
         if self.rules.mix:
             left -= len(g.decoding)
         for x in queue:
+            if lane.pool:
+                lane.pool.look(x)
             q = naive_rules.grant(self.rules, x, left, tokens, free, seats, seats == self.rules.max_seqs)
             left, free, seats, tokens = left - q, free - naive_rules.blocks_at_admission(self.rules, x, q), seats - 1, tokens + q
             if q < x.target - x.computed:
@@ -261,9 +279,8 @@ class Replica:
             lane.partial = None
         else:
             g.decoding.remove(x)
-        lane.free += x.held
-        lane.admitted -= 1
-        x.held, x.computed, x.context, x.target = 0, x.cached, 0, x.prompt + len(x.times)
+        self.give_back(x, x.context or x.computed, True)
+        x.computed, x.context, x.target = x.cached, 0, x.prompt + len(x.times)
         x.thrown += 1
         self.returned.insert(0, x)
 
@@ -272,6 +289,9 @@ class Replica:
         lane = self.lanes[x.lane]
         lane.free -= held - x.held
         x.held = held
+        if lane.pool:
+            lane.pool.take(x, held)
+            lane.free = len(lane.pool.free)
         assert lane.free >= 0
         self.world.lowest = min(self.world.lowest, lane.free)
 
@@ -289,6 +309,8 @@ class Replica:
                 continue
             q = min(x.target - x.computed, self.left(step, number))
             held = naive_rules.ceil_div(x.computed + q, self.rules.block) if naive_rules.by_chunk(self.rules) else x.held
+            if q > 0 and lane.pool:
+                lane.pool.name(x, x.computed)
             if q < 1 or held - x.held > lane.free:
                 closed.add(number)
                 if q > 0 and self.rules.mix:
@@ -304,6 +326,8 @@ class Replica:
         """Put a chunk into the step."""
         step.chunks.append(Chunk(x, x.computed, q))
         x.computed += q
+        if self.lanes[x.lane].pool and self.rules.reuse == AT_ONCE:
+            self.lanes[x.lane].pool.name(x, x.computed)
         self.lanes[x.lane].partial = x if x.computed < x.target else None
 
     def admit(self, step: Step, queue: list[Sequence], closed: set[int]) -> None:
@@ -314,6 +338,8 @@ class Replica:
             x = queue[0]
             lane, here = self.lanes[number], naive_price.prompt_tokens(step, number)
             seats = self.rules.max_seqs - lane.admitted
+            if lane.pool:
+                lane.pool.look(x)
             q = naive_rules.grant(self.rules, x, self.left(step, number), here, lane.free, seats, lane.admitted == 0)
             if q < 1:
                 closed.add(number)
@@ -322,6 +348,9 @@ class Replica:
             (self.returned if x in self.returned else self.waiting).remove(x)
             self.lanes[number].admitted += 1
             x.lane = number
+            if lane.pool:
+                lane.pool.join(x)
+                x.held, x.hit = len(x.blocks), x.computed if x.start == NEVER else x.hit
             self.take(x, naive_rules.blocks_at_admission(self.rules, x, q))
             self.compute(step, x, q)
             if x.computed < x.target:
@@ -384,9 +413,7 @@ class World:
         """Where the router sends a request."""
         if self.requests.users:
             return self.replicas[x.index % min(len(self.replicas), self.requests.users)]
-        if self.route:
-            return min(self.replicas, key=lambda r: (r.outstanding, r.number))
-        return self.replicas[x.index % len(self.replicas)]
+        return naive_route.choose(self.route, self.replicas, x, self.requests)
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from apexsim.engine.types import DECODE, PROMPT
 
@@ -29,6 +30,10 @@ class Sequence:
     lane: int = -1
     thrown: int = 0  # times
     joined: int = 0  # how many had their prompt computed before it
+    found: list[Any] = field(default_factory=list)  # naive_prefix: leading blocks that the lane has
+    shared: int = 0  # of them, that others hold
+    blocks: list[Any] = field(default_factory=list)  # that it has
+    hit: int = 0  # tokens found when it first started
 
 
 @dataclass(eq=False)
@@ -71,6 +76,7 @@ class Lane:
     admitted: int = 0
     partial: Sequence | None = None
     leaving: list[Sequence] = field(default_factory=list)  # finished, not yet let go
+    pool: Any = None  # naive_prefix.Pool, where prompts share prefixes
 
 
 @dataclass(eq=False)
@@ -104,6 +110,7 @@ class Naive:
             "finish": lambda x: x.times[-1],
             "preempted": lambda x: x.thrown,
             "replica": lambda x: x.replica,
+            "hit": lambda x: x.hit,
         }[name]
         return [of(x) for x in self.sequences]
 

@@ -29,10 +29,10 @@ def grant(rules: Rules, x: Sequence, left: int, tokens: int, free: int, seats: i
 
 
 def blocks_at_admission(rules: Rules, x: Sequence, q: int) -> int:
-    """KV blocks it holds from its admission on."""
+    """KV blocks it holds from its admission on, but for those that others hold too."""
     if rules.admission == ADMIT_RESERVE:
-        return ceil_div(x.prompt + x.output, rules.block)
-    return ceil_div(x.computed + q if by_chunk(rules) else x.target, rules.block)
+        return ceil_div(x.prompt + x.output, rules.block) - x.shared
+    return ceil_div(x.computed + q if by_chunk(rules) else x.target, rules.block) - x.shared
 
 
 def by_chunk(rules: Rules) -> bool:

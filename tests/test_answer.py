@@ -445,7 +445,7 @@ def test_what_is_not_modelled_says_so_in_one_line(command: str, flag: str, capsy
         assert told.count("\n") == 1 and f"{flag}: not modelled: " in told and "; drop it" in told
 
 
-@pytest.mark.parametrize("flag", [*SWITCHED_OFF, "--no-enable-prefix-caching", "--no-enable-lora", "--no-enable-eplb"])
+@pytest.mark.parametrize("flag", [*SWITCHED_OFF, "--no-enable-lora", "--no-enable-eplb"])
 def test_switching_off_what_is_not_modelled_is_taken(flag: str) -> None:
     assert modelled("plan", [*ASKED, flag]) == ASKED
 

@@ -93,8 +93,9 @@ def test_a_file_of_the_users_own_has_a_placeholder_or_its_folder(tmp_path: Path)
     "engine,off",
     [("vllm", "--no-enable-prefix-caching"), ("sglang", "--disable-radix-cache"), ("tensorrt-llm", "enable_block_reuse: false")],
 )
-def test_prefix_caching_is_off(engine: str, off: str) -> None:
-    assert off in started("qwen3-14b", "TP2", gpus=2, engine=engine)[1].script
+def test_prefix_caching_is_as_simulated(engine: str, off: str) -> None:
+    assert off not in started("qwen3-14b", "TP2", gpus=2, engine=engine)[1].script
+    assert off in started("qwen3-14b", "TP2", gpus=2, engine=engine, settings={"reuse": 0})[1].script
 
 
 def test_vllm_before_0_8_has_no_prefix_caching_to_switch_off() -> None:

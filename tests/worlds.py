@@ -122,7 +122,7 @@ def worlds(draw: st.DrawFn, stages: int = 1, most_lanes: int = 3, modes: tuple[s
     blocks = int(-(-longest // policy.block) * draw(st.sampled_from([1.0, 1.3, 2.0, 5.0, 50.0])))
     host = Host(1e-4 * draw(seconds), 1e-2 * draw(seconds)) if draw(st.booleans()) else toy.NO_HOST
     return World(asked, policy, host, draw(tables(stages)), blocks, draw(st.sampled_from([1, 1, 2, 3])),
-                 draw(st.integers(1, most_lanes)), draw(st.integers(0, 1)))  # fmt: skip
+                 draw(st.integers(1, most_lanes)), draw(st.integers(0, 5)))  # fmt: skip
 
 
 def tight(world: World) -> World:
@@ -131,3 +131,25 @@ def tight(world: World) -> World:
     late = ADMIT_CHUNK if world.rules.admission == ADMIT_RESERVE else world.rules.admission
     policy = world.rules._replace(admission=late, block=1, max_seqs=16)
     return World(world.requests, policy, world.host, world.costs, longest + 2, 1, world.lanes, world.route)
+
+
+@st.composite
+def stories(draw: st.DrawFn, stages: int = 1, modes: tuple[str, ...] = MODES) -> World:
+    """A world in which prompts, and answers where one goes on with another's, share prefixes."""
+    world = draw(worlds(stages, modes=modes, most_lanes=2))
+    policy = world.rules._replace(reuse=draw(st.integers(1, 2)), rest_first=draw(st.integers(0, 1)))
+    asked = world.requests._replace(cached=np.zeros_like(world.requests.prompt))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    unit, tellers = draw(st.sampled_from([1, 3, 4, 16, 24])), draw(st.sampled_from([1, 2, 4]))
+    known: dict[tuple[int, ...], int] = {}
+    chains, reach = [], []
+    for p, o in zip(asked.prompt, asked.output):
+        covers = int(rng.integers(0, p, endpoint=True)) if rng.random() < 0.3 else int(p + (o if rng.random() < 0.5 else 0))
+        turns = rng.random(-(-covers // unit)) < draw(st.sampled_from([0.02, 0.0]))
+        path = (int(rng.integers(tellers)), *np.cumsum(turns * rng.integers(1, 9)).tolist())
+        chains.append([known.setdefault(path[: n + 2], len(known)) for n in range(len(path) - 1)])
+        reach.append(covers)
+    at = np.cumsum([0, *map(len, chains)])[:-1]
+    flat = np.array([x for chain in chains for x in chain] or [0], np.int64)
+    asked = asked._replace(chain=flat, chain_at=at, reach=np.array(reach), unit=unit)
+    return World(asked, policy, world.host, world.costs, world.blocks, world.replicas, world.lanes, world.route)

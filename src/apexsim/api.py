@@ -34,7 +34,7 @@ from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merge
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
-from apexsim.search.setting import Setting, calibrated, setting_of
+from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import parse_slos
@@ -47,7 +47,6 @@ SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
     "hypothetical": "any plan can be simulated, also one that the engine cannot be started with",
 }
-ROUTES = ("round-robin", "least-outstanding")
 
 
 def plan(model: str, **question: Any) -> Study:
@@ -164,7 +163,7 @@ def ask(
     what = load_model(model)
     cluster = with_links(cluster_of(gpu, gpus, nodes), nic, pcie)
     if route not in ROUTES:
-        raise InputError(f"unknown routing '{route}'", "--route", f"use {' or '.join(ROUTES)}")
+        raise InputError(f"unknown routing '{route}'", "--route", f"use {', '.join(ROUTES)}")
     work, patches, length = Asked.of(given).on(what)
     row = engine_of(engine, settings or {}, cluster, length)
     load = _load_of(what, expert_load, enable_expert_parallel)

@@ -301,7 +301,7 @@ def _line(row: list[str], where: str) -> None:
 
 
 COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget", "prompt_full_tokens"}
-CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 2}
+CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 2, "reuse": 2, "rest_first": 1}
 CHOICES = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency"),
            "sampling": ("greedy", "top-p", "penalties")}  # fmt: skip
 LARGEST = 2**53  # of a constant

@@ -6,6 +6,7 @@ Policies are int codes, because the simulator is compiled:
     admission  0 optimistic, blocks chunk by chunk   1 the whole prompt at admission   2 input + output reserved
                3 chunk by chunk, where the whole prompt fits
     preempt    0 never                               1 recompute
+    reuse      0 every prompt is computed in full   1 prefix caching, found at allocation   2 found once computed
     order      0 first come, first served            1 shortest prompt first
 
 Defaults that an engine takes from the GPU or the model length stand as pairs (plain, `large_…`); `settled` decides.
@@ -128,6 +129,8 @@ class EngineRow:
     memory_fraction: float
     memory: MemoryRules
     # rules that most engines lack
+    reuse: int = 0  # 1: prompts find blocks that others have begun to compute, 2: … have computed
+    rest_first: int = 0  # 1: of the blocks given back those that are not full are taken first
     draft_tokens: int = 0  # proposed by the model's own multi-token-prediction layers each step (memory only)
     profile_tokens: int = 0  # tokens of the memory profile where the budget is no bound; 0 = the budget
     prefill_limit: int = 0  # tokens of whole prompts in one prefill batch; 0 = the budget

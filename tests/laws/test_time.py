@@ -25,7 +25,8 @@ def assert_in_order(world: World) -> None:
     work, _, _ = world.inside()
     costs, output = world.costs, world.requests.output
     assert (work.sent <= work.seen).all() and (work.seen <= work.start + TIE).all()
-    add = np.stack([costs.add[:, DECODE], costs.add.min(axis=1)], axis=1)  # a few prompt tokens are little of a prompt's step
+    add = costs.add.copy()
+    add[:, PROMPT] = add[:, DECODE] + (add[:, PROMPT] - add[:, DECODE]) * min(1.0, 1.0 / costs.ramp)  # a step of one prompt token
     least = (costs.total[:, :, 1] + add).sum(axis=0) + costs.hop.sum()  # s, one token through all stages
     assert (work.first - work.start >= least[PROMPT] * (1 - 1e-9)).all()
     assert (work.finish - work.first >= (output - 1) * least[DECODE] * (1 - 1e-9)).all()

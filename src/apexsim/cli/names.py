@@ -100,6 +100,7 @@ NAMES = (
     Name("--kv-cache-dtype", "kv_dtype", "vLLM, SGLang", CACHE),
     *(Name(flag, "weight_dtype", "vLLM, SGLang", _quantised) for flag in ("--quantization", "-q")),
     Name("--trace-file", "trace", "APEX+"),
+    Name("--disable-radix-cache", "no_enable_prefix_caching", "SGLang", lambda *_: {"no_enable_prefix_caching": ""}, True),
 )  # fmt: skip
 OF_ENGINES: Mapping[str, tuple[str, Read | None]] = {  # setting in data/engines -> (our option, how its values read)
     "memory_fraction": ("gpu_memory_utilization", None), "max_num_seqs": ("max_num_seqs", None),

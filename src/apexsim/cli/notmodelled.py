@@ -27,9 +27,8 @@ class Missing:
 
 NOT_MODELLED = (
     Missing(
-        "prefix caching", "every prompt is computed in full",
-        "drop it; with a trace, `apexsim trace describe` tells the share that a cache could hold at best, and "
-        "`apexsim trace scale --prompt-factor` shortens the prompts by it",
+        "how blocks of a prefix are hashed and stored", "prefix caching is on, as in the engines, where requests name what they share",
+        "drop it: a trace with hash_ids shares prefixes, lengths alone share none; --no-enable-prefix-caching turns it off",
         ("--enable-prefix-caching", "--prefix-caching-*", "--enable-kv-cache-reuse", "--enable-block-reuse", "--prefix", "--prefix-len",
          "--enable-radix-cache", "--mamba-cache-mode"),
     ),
@@ -90,7 +89,7 @@ NOT_MODELLED = (
     ),
 )  # fmt: skip
 # Nothing is asked for that is not simulated: they switch off what is not modelled.
-SWITCHED_OFF = ("--disable-radix-cache",)
+SWITCHED_OFF: tuple[str, ...] = ()
 WITHOUT_OPTION = (
     (
         "sessions",
@@ -135,7 +134,7 @@ def page() -> str:
         "# What is not modelled", "",
         "Written by `scripts/not_modelled_page.py` from `src/apexsim/cli/notmodelled.py`; a test keeps them equal.", "",
         "`plan`, `simulate`, `fit` and `replay` refuse an option that asks for one of these (exit code 2, in one line). What switches it",
-        f"off is taken, since that is what is simulated: `{SWITCHED_OFF[0]}`, `--no-enable-prefix-caching` and the like.", "",
+        "off is taken, since that is what is simulated: `--no-enable-lora` and the like.", "",
         "| not modelled | simulated instead | what to do | asked for by |", "|---|---|---|---|",
         *(f"| {row.name} | {row.instead} | {row.todo} | {', '.join(f'`{flag}`' for flag in row.flags)} |" for row in NOT_MODELLED), "",
         "Without an option of their own:", "",

@@ -169,6 +169,7 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
     names = {opt.name for group in (*CALIBRATED.values(), WIDTHS, AXES) for opt in group}
     asked = {name: value for name, value in given.items() if name in names}
     eager, chunk, whole = (asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill"))
+    off = asked.pop("no_enable_prefix_caching")
     if chunk and whole:
         raise InputError("chunked prefill is both enabled and disabled", "--enable-chunked-prefill", "drop one")
     asked["settings"] = {
@@ -179,6 +180,7 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
         "sampling": asked.pop("sampling"),
         "chunk": int(chunk) if chunk or whole else None,
         "pad": () if eager else None,
+        "reuse": 0 if off else None,
     }
     asked["settings"] = {name: value for name, value in asked["settings"].items() if value is not None}
     asked["slos"] = limits(asked)

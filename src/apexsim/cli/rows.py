@@ -102,9 +102,11 @@ ENGINE = (
     Opt("block_size", int, None, "Tokens of a KV block. SGLang: --page-size; TensorRT-LLM: --tokens-per-block.", "N", least=1),
     Opt("enable_chunked_prefill", bool, False, "Cut prompts into chunks, beside decodes. Default: the engine's."),
     Opt("no_enable_chunked_prefill", bool, False, "Process prompts whole."),
+    Opt("no_enable_prefix_caching", bool, False, "Compute every prompt in full. SGLang: --disable-radix-cache."),
     Opt("enforce_eager", bool, False, "No CUDA graphs. SGLang: --disable-cuda-graph."),
     Opt("sampling", str, None, "How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).", "HOW"),
-    Opt("route", str, "round-robin", "How replicas share requests: round-robin or least-outstanding.", "HOW"),
+    Opt("route", str, "round-robin", "How replicas share requests: round-robin, least-outstanding, power-of-two, least-waiting, "
+        "cache-aware or prefix-hash.", "HOW"),
 )  # fmt: skip
 PRECISION = (
     Opt(

@@ -98,7 +98,7 @@ def rules_for(engine: EngineRow, blocks: int, block_size: int, requests: int, la
         watermark=int(engine.watermark * blocks), admission=engine.admission, preempt=engine.preempt, order=engine.order,
         lag=engine.lag, poll=engine.poll_interval, pad_lanes=1 if lanes > 1 else 0,
         prefill_limit=engine.prefill_limit or FULL, wait=engine.balance_wait if lanes > 1 else engine.batch_wait_iters,
-        wait_tokens=math.ceil(engine.batch_wait_ratio * engine.max_num_batched_tokens),
+        wait_tokens=math.ceil(engine.batch_wait_ratio * engine.max_num_batched_tokens), reuse=engine.reuse, rest_first=engine.rest_first,
     )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import blocks_of, by_chunk, preempt
+from apexsim.engine.prefix import catch, come, matched, name, reuses, take_until
 from apexsim.engine.queue import peek, sort_visible, take
-from apexsim.engine.types import ADMIT_FIT, ADMIT_RESERVE, FCFS, FRESH, NOBODY, PROMPT, Costs, Rules, World
+from apexsim.engine.types import ADMIT_FIT, ADMIT_RESERVE, AT_ONCE, FCFS, FRESH, NOBODY, PROMPT, Costs, Rules, World
 
 NONE_VISIBLE, HELD, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
 
@@ -103,6 +104,8 @@ def _chunk(world: World, r: int, g: int, l: int, i: int, q: int) -> None:
     else:
         state.partial[r, l] = i
         state.closed[r, l] = 1
+    if reuses(world) and world.rules.reuse == AT_ONCE:
+        name(world, r, l, i, b)
 
 
 @inner
@@ -115,6 +118,9 @@ def _continue(world: World, r: int, g: int, l: int, mixed: bool) -> bool:
     if q <= 0:
         state.closed[r, l] = 1
         return True
+    if reuses(world):
+        catch(world, r, l)
+        name(world, r, l, i, a)
     if by_chunk(rules.admission):
         need = blocks_of(a + q, rules.block) - blocks_of(a, rules.block)
         if need > state.free[r, l]:
@@ -122,6 +128,8 @@ def _continue(world: World, r: int, g: int, l: int, mixed: bool) -> bool:
             if rules.mix == 1:
                 preempt(world, r, g, l)
             return rules.mix == 0
+        if reuses(world):
+            take_until(world, r, l, i, blocks_of(a + q, rules.block))
         state.free[r, l] -= need
     _chunk(world, r, g, l, i, q)
     return True
@@ -133,13 +141,18 @@ class Size(NamedTuple):
     rest: int  # it has to compute
     target: int  # it holds once it has: the rest and what is cached
     whole: int  # prompt + output
+    shared: int  # blocks that it finds and others hold
 
 
 @inner
-def size_of(world: World, i: int) -> Size:
-    """Request i as it waits."""
+def size_of(world: World, r: int, l: int, i: int) -> Size:
+    """Request i as it waits for lane l."""
     req, target = world.req, world.req.prompt[i] + world.work.made[i]
-    return Size(target - world.work.computed[i], target, req.prompt[i] + req.output[i])
+    known, shared = world.work.computed[i], 0
+    if reuses(world):
+        hit, shared = matched(world, r, l, i)
+        known = hit * world.rules.block
+    return Size(target - known, target, req.prompt[i] + req.output[i], shared)
 
 
 @inner
@@ -161,25 +174,43 @@ def grant(rules: Rules, size: Size, tokens: int, left: int, running: int, free: 
 
 @inner
 def first_blocks(rules: Rules, size: Size, q: int) -> int:
-    """KV blocks that a request takes when it is admitted with q tokens to compute: those of what is cached among them."""
+    """KV blocks that a request takes when it is admitted with q tokens to compute: those of what is cached among them, but for
+    those that others hold."""
+    held = size.whole if rules.admission == ADMIT_RESERVE else size.target
     if by_chunk(rules.admission):
-        return blocks_of(size.target - size.rest + q, rules.block)
-    return blocks_of(size.whole if rules.admission == ADMIT_RESERVE else size.target, rules.block)
+        held = size.target - size.rest + q
+    return blocks_of(held, rules.block) - size.shared
 
 
 @inner
 def _start(world: World, r: int, g: int, l: int, i: int, t0: float, mixed: bool) -> None:
     """Admit request i to lane l if seats, budget and blocks allow, else close the lane for this step."""
     work, state, rules = world.work, world.state, world.rules
-    size = size_of(world, i)
+    if state.running[r, l] >= rules.max_seqs:  # nobody looks for what it could find
+        state.closed[r, l] = 1
+        return
+    size = size_of(world, r, l, i)
     q = grant(rules, size, state.tokens[r, l], _left(world, r, g, l, mixed), state.running[r, l], state.free[r, l])
     if q == 0:
         state.closed[r, l] = 1
         return
     take(world, r)
+    if reuses(world):
+        _settle_in(world, r, l, i, size, q)
     state.free[r, l] -= first_blocks(rules, size, q)
     state.running[r, l] += 1
     work.group[i], work.lane[i] = g, l
     if work.start[i] < 0:
         work.start[i] = t0
     _chunk(world, r, g, l, i, q)
+
+
+@inner
+def _settle_in(world: World, r: int, l: int, i: int, size: Size, q: int) -> None:
+    """Request i takes what it has found, and the blocks of what it computes first."""
+    work, known = world.work, size.target - size.rest
+    if work.start[i] < 0:
+        world.pool.first_hit[i] = known
+    work.computed[i] = known
+    come(world, r, l, i, known // world.rules.block)
+    take_until(world, r, l, i, blocks_of(known + q if by_chunk(world.rules.admission) else size.target, world.rules.block))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, get_type_hints
 
@@ -25,6 +25,8 @@ from apexsim.engine.types import (
     I4,
     I8,
     LOG_FULL,
+    NO_POOL,
+    NO_REUSE,
     NOBODY,
     NOT_DECODING,
     OK,
@@ -40,6 +42,7 @@ from apexsim.engine.types import (
     State,
     Work,
     World,
+    pool_of,
 )  # fmt: skip
 
 MANY = 100_000  # requests of one workload from which a second compilation is worth while
@@ -63,6 +66,12 @@ def run_narrow(world: World, begin: int, margin: int) -> tuple[int, int]:
     return serve(ref(world), begin, margin)
 
 
+@outer
+def run_reuse(world: World, begin: int, margin: int) -> tuple[int, int]:
+    """`run` where prompts share prefixes."""
+    return serve(ref(world), begin, margin)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What happened: per request and in all.  Arrays as in `Work` and `Log`."""
@@ -79,6 +88,9 @@ class Outcome:
     sums: F8  # [N, SUMS], see SUM_NAMES
     read: F8
     timeline: F8
+    hit: I4 = field(
+        default_factory=lambda: NO_POOL.first_hit
+    )  # [R] tokens of the prompt found in the cache when it first started; empty where no two share a prefix
 
     def total(self, name: str) -> float:
         """One of SUM_NAMES over all replicas."""
@@ -171,7 +183,18 @@ def _complete(requests: Requests) -> Requests:
         assert not requests.users, "users of a closed loop wait for their own requests only"
         assert len(requests.delay) == size and (requests.delay >= 0.0).all(), "each request waits for 0 s or more"
         assert ((requests.after >= NOBODY) & (requests.after < np.arange(size))).all(), "a request waits for one that stands before it"
+    if len(requests.chain):
+        _check_chains(requests)
     return requests
+
+
+def _check_chains(requests: Requests) -> None:
+    """Compiled code would read behind their end in silence."""
+    size, end = len(requests.prompt), np.append(requests.chain_at[1:], len(requests.chain))
+    assert len(requests.chain_at) == len(requests.reach) == size and requests.unit > 0, "each request has a chain"
+    assert ((requests.reach >= 0) & (requests.reach <= (end - requests.chain_at) * requests.unit)).all(), "a chain ends before its reach"
+    assert requests.chain.min() >= 0 and requests.chain_at[0] == 0 and (end >= requests.chain_at).all(), "chains are out of order"
+    assert not requests.cached.any(), "what is cached is found, or given, not both"
 
 
 def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
@@ -190,6 +213,11 @@ def _version(world: World) -> tuple[Any, World]:
 
     `run` serves all shapes and is what a first search needs.  Nobody waits for a second compilation that does not pay.
     """
+    if not isinstance(run, Dispatcher):  # plain Python
+        return run, world
+    if world.plain == 0:
+        return run_reuse, world
+    world = world._replace(plain=None)
     if (world.stages, world.lanes) != (1, 1):
         return run, world
     narrow = world.windows == 1
@@ -202,8 +230,6 @@ def _version(world: World) -> tuple[Any, World]:
 def _pays(version: Any, size: int) -> bool:
     """Is the function's machine code at hand, or worth compiling for so many requests?"""
     file = f"kernel.{version.__name__}-*.code"
-    if not isinstance(version, Dispatcher):  # plain Python
-        return False
     return size >= MANY or bool(version.overloads) or cache.holds(file)
 
 
@@ -211,7 +237,7 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
              route: int = 0, jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
-    blocks: KV blocks of one lane; route: ROUND_ROBIN or LEAST_OUTSTANDING, where a closed-loop user stays with its replica;
+    blocks: KV blocks of one lane; route: ROUND_ROBIN or one that follows it, but a closed-loop user stays with its replica;
     jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
     Every request must fit: prompt + output ≤ blocks · block.  Raises AssertionError where it does not.
     """
@@ -225,7 +251,11 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     margin = state.cohort.shape[2] + rules.max_seqs * lanes + 64 * windows * max(lanes, 8) + 64
     margin += 2 * PATIENCE if stages > 1 else 0
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
-    world = World(requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump)
+    reuse = rules.reuse != NO_REUSE and len(requests.chain) > 0
+    pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
+    world = World(
+        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump, pool, int(not reuse)
+    )
     serve, world = _version(world)
     begin, status = 0, LOG_FULL
     while status == LOG_FULL:
@@ -236,5 +266,5 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     assert status == OK, STATUS[status]
     return Outcome(
         work.sent, work.start, work.first, work.finish, work.preempted, work.replica, log.gaps[: log.counts[GAPS]], log.hist,
-        log.hist_lane, log.sums, log.read, log.timeline[: log.counts[ROWS]],
+        log.hist_lane, log.sums, log.read, log.timeline[: log.counts[ROWS]], pool.first_hit,
     )  # fmt: skip

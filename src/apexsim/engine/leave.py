@@ -5,6 +5,7 @@ from __future__ import annotations
 from apexsim.engine.heap import drop
 from apexsim.engine.jit import inner
 from apexsim.engine.pace import cohort, due, steps_for, tokens_after
+from apexsim.engine.prefix import catch, go, reuses
 from apexsim.engine.queue import call_next, put_back
 from apexsim.engine.types import (
     ADMIT_CHUNK,
@@ -63,19 +64,24 @@ def leave(world: World, r: int, g: int, l: int, i: int) -> int:
 
 
 @inner
-def release(world: World, r: int, l: int, i: int, context: int) -> None:
-    """Its seat and blocks are free."""
+def release(world: World, r: int, l: int, i: int, context: int, known: int) -> None:
+    """Its seat is free, and the blocks of `context` tokens, `known` of which are in them."""
     req, state, rules = world.req, world.state, world.rules
     if rules.admission == ADMIT_RESERVE:
         context = req.prompt[i] + req.output[i]
-    state.free[r, l] += blocks_of(context, rules.block)
+    blocks = blocks_of(context, rules.block)
+    if reuses(world):
+        catch(world, r, l)
+        blocks = go(world, r, l, i, known, blocks, known < req.prompt[i] + req.output[i] - 1)
+    state.free[r, l] += blocks
     state.running[r, l] -= 1
 
 
 @inner
 def release_all(world: World, r: int, l: int, i: int) -> None:
     """Seat and blocks of a request that has finished are free; its last token was never cached."""
-    release(world, r, l, i, world.req.prompt[i] + world.req.output[i] - 1)
+    context = world.req.prompt[i] + world.req.output[i] - 1
+    release(world, r, l, i, context, context)
 
 
 @inner
@@ -140,14 +146,16 @@ def preempt(world: World, r: int, g: int, l: int) -> None:
     i = state.partial[r, l]
     if i >= 0:
         state.partial[r, l] = NOBODY
-        release(world, r, l, i, work.computed[i] if by_chunk(world.rules.admission) else req.prompt[i] + work.made[i])
+        held = work.computed[i] if by_chunk(world.rules.admission) else req.prompt[i] + work.made[i]
+        release(world, r, l, i, held, work.computed[i])
     else:
         i = _youngest(world, r, g, l)
         if work.ends[i] == LEAVING:
             work.ends[i] = NOT_DECODING
             release_all(world, r, l, i)
             return
-        release(world, r, l, i, leave(world, r, g, l, i))
+        context = leave(world, r, g, l, i)
+        release(world, r, l, i, context, context)
         _forget(world, r, g, l, i)
     world.log.sums[r, S_PREEMPT] += 1
     work.computed[i] = req.cached[i]

@@ -81,12 +81,12 @@ def _blocked(world: World, r: int) -> bool:
     """
     state, rules = world.state, world.rules
     i = state.head[r]
-    size = size_of(world, i)
     for g in range(world.stages):
         if state.busy[r, g] == 0:
             return False
         for l in range(world.lanes):
             left = rules.budget - (state.decoding[r, g, l] if rules.mix == 1 else 0)
+            size = size_of(world, r, l, i)
             if grant(rules, size, 0, left, state.running[r, l], state.free[r, l]) > 0:
                 return False
     return True

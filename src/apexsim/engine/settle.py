@@ -7,6 +7,7 @@ from apexsim.engine.jit import inner
 from apexsim.engine.leave import decodes_in, finish, leave
 from apexsim.engine.notes import note_gap
 from apexsim.engine.pace import cohort, steps_for
+from apexsim.engine.prefix import name, reuses
 from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, SINCE, World
 
 
@@ -69,6 +70,8 @@ def _end(world: World, r: int, g: int, l: int, t: float) -> None:
 def _first(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """A prompt is computed: its first token, or the next one after a preemption."""
     work = world.work
+    if reuses(world):
+        name(world, r, l, i, work.computed[i])
     if work.made[i] == 0:
         work.first[i] = t
     else:

@@ -29,10 +29,12 @@ NOBODY = -1  # where a request would stand
 # What a scheduling policy may do with blocks at admission.
 ADMIT_CHUNK, ADMIT_PROMPT, ADMIT_RESERVE, ADMIT_FIT = 0, 1, 2, 3
 AHEAD = 2  # lag: steps are formed while the one before them runs
+# From when on a block is found by others.
+NO_REUSE, AT_ONCE, WHEN_COMPUTED = range(3)
 # Order of the waiting queue.
 FCFS, SHORTEST = 0, 1
 # Where an open-loop request goes.
-ROUND_ROBIN, LEAST_OUTSTANDING = 0, 1
+ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_WAITING, CACHE_AWARE, SAME_START = range(6)
 # Work.ends of what does not decode; LEAVING: it has finished, and still has its seat and blocks.
 NOT_DECODING, LEAVING = -1, -2
 # State.flying: nothing | a step without decodes | one with decodes | the group waits for another group's results.
@@ -60,6 +62,8 @@ class Rules(NamedTuple):
     prefill_limit: int = FULL  # prompt tokens of one step and lane that whole prompts after the first stay below
     wait: int = 0  # steps for which decodes go on alone while prompts gather (0 = none)
     wait_tokens: int = 0  # one lane: tokens of a step at which prompts need not wait; several: a prompt on each lane
+    reuse: int = 0  # NO_REUSE, AT_ONCE or WHEN_COMPUTED: from when on others find a block
+    rest_first: int = 0  # 1: of the blocks given back, those that are not full are the first to be taken again
 
 
 class Host(NamedTuple):
@@ -111,6 +115,11 @@ class Requests(NamedTuple):
     cached: I8 = NONE  # [R] tokens of the prompt that need not be computed, fewer than it has; empty: none of any
     after: I8 = NONE  # [R] the request that must have finished, NOBODY; empty: nobody waits for another
     delay: F8 = NO_DELAY  # [R] s from that finish on
+    # Equal ids of a chain say: equal tokens from the first one of the request on, its output's among them.
+    chain: I8 = NONE  # ids ≥ 0 of all requests one after the other, one per `unit` tokens; empty: no two share a prefix
+    chain_at: I8 = NONE  # [R] where those of each begin
+    reach: I8 = NONE  # [R] tokens that they cover, as far as another request may have them
+    unit: int = 1
 
 
 class Work(NamedTuple):
@@ -200,6 +209,25 @@ class State(NamedTuple):
     segment: F8  # [N, G, 4] several stages: open row of the gap log, see FIRST
 
 
+class Pool(NamedTuple):
+    """KV blocks with what they hold, where prompts share prefixes; modified in place.  B blocks of a lane, K buckets."""
+
+    key: I8  # [N, L, B] what the block is found by, −1
+    younger: I4  # [N, L, B] next block in its bucket
+    bucket: I4  # [N, L, K] K a power of 2
+    held: I4  # [N, L, B] by so many requests
+    before: I4  # [N, L, B + 1] in the queue of free blocks, a ring; the last one closes it
+    behind: I4  # [N, L, B + 1]
+    size: I8  # [N, L] of the queue
+    own: I4  # [N, L, B] the block before it of the request that took it, or of those set aside
+    aside: I8  # [N, L] taken from the queue for decodes
+    tail: I4  # [R] last block that the request took, NOBODY
+    has: I4  # [R] blocks, those that it found among them
+    hit: I4  # [R] blocks that it found in its current stay
+    named: I4  # [R] leading blocks that others may find
+    first_hit: I4  # [R] tokens that it found when it first started
+
+
 class Log(NamedTuple):
     """What the run leaves behind besides the requests, modified in place."""
 
@@ -220,6 +248,25 @@ SUM_NAMES = (
  S_PREEMPT) = range(len(SUM_NAMES))  # fmt: skip
 
 
+def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
+    """All blocks free and empty."""
+    shape = (replicas, lanes, blocks)
+    ring = np.broadcast_to(np.arange(blocks + 1, dtype=np.int32), (replicas, lanes, blocks + 1))
+    buckets = 1 << max(1, 2 * blocks - 1).bit_length()
+    empty = np.full((replicas, lanes), NOBODY, np.int64)
+    each = np.zeros((5, requests), np.int32)
+    return Pool(
+        key=np.full(shape, NOBODY, np.int64), younger=np.full(shape, NOBODY, np.int32),
+        bucket=np.full((replicas, lanes, buckets), NOBODY, np.int32), held=np.zeros(shape, np.int32),
+        before=np.ascontiguousarray((ring - 1) % (blocks + 1)), behind=np.ascontiguousarray((ring + 1) % (blocks + 1)),
+        size=np.full((replicas, lanes), blocks, np.int64), own=np.full(shape, NOBODY, np.int32), aside=empty,
+        tail=each[0], has=each[1], hit=each[2], named=each[3], first_hit=each[4],
+    )  # fmt: skip
+
+
+NO_POOL = pool_of(0, 0, 0, 0)
+
+
 class World(NamedTuple):
     """All that a run needs: the one argument of nearly every function here (by reference, see engine/ref.py)."""
 
@@ -235,5 +282,7 @@ class World(NamedTuple):
     stages: int  # and groups
     lanes: int
     windows: int
-    route: int  # ROUND_ROBIN, LEAST_OUTSTANDING
+    route: int  # ROUND_ROBIN …
     jump: bool  # False: every decode step by itself
+    pool: Pool = NO_POOL
+    plain: int | None = None  # 0: prompts share prefixes, and blocks are kept in the pool

@@ -117,19 +117,21 @@ def url(place: Place, cluster: Cluster) -> str:
 # {random, round_robin, cache_aware, power_of_two, …}, --port; neither has a least-outstanding policy.  nginx:
 # ngx_http_upstream_module, `least_conn`.
 CONF = "apexsim-router.conf"
+POLICIES = {"round-robin": "round_robin", "power-of-two": "power_of_two", "cache-aware": "cache_aware"}
+NGINX = {"least-outstanding": "    least_conn;\n", "power-of-two": "    random two least_conn;\n"}
 
 
 def router(servers: Sequence[Place], cluster: Cluster, program: tuple[str, ...], route: str) -> tuple[Command, ...]:
     """What deals requests to several servers by the rule that was simulated, the engine's own where it can; it runs on node 0."""
-    if not program or route != "round-robin":
+    if not program or route not in POLICIES:
         return _nginx(servers, cluster, route)
     urls = tuple(url(place, cluster) for place in servers)
-    parts = (program, ("--worker-urls", urls[0]), *((u,) for u in urls[1:]), ("--policy", "round_robin"))
+    parts = (program, ("--worker-urls", urls[0]), *((u,) for u in urls[1:]), ("--policy", POLICIES[route]))
     return (Command((*parts, ("--host", "0.0.0.0"), ("--port", str(FIRST_PORT)), ("--worker-startup-timeout-secs", "3600"))),)
 
 
 def _nginx(servers: Sequence[Place], cluster: Cluster, route: str) -> tuple[Command, ...]:
-    rule = "" if route == "round-robin" else "    least_conn;\n"
+    rule = NGINX.get(route, "")  # least-waiting, prefix-hash: nearest is in turn
     hosts = [f"NODE{place.nodes[0]}" if cluster.nodes > 1 else "127.0.0.1" for place in servers]
     each = "".join(f"    server {host}:{place.port} max_fails=0;\n" for host, place in zip(hosts, servers))
     conf = (

@@ -15,9 +15,11 @@ from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import served_blocks
-from apexsim.search.setting import Setting
+from apexsim.search.setting import ROUTES, Setting
+from apexsim.workload.prefixes import prefixes_of
 from apexsim.workload.trace import Workload
 
+COARSE = 16  # tokens of a block that holds what others may find, at least
 GAP_LIMIT = 1_000_000  # requests from which single gaps are no longer recorded
 
 
@@ -34,11 +36,19 @@ class Evaluation:
     outcome: Outcome
 
 
-def requests_of(workload: Workload) -> Requests:
-    """The workload as the engine takes it; users of a closed loop wait for nothing but their own last request."""
+def requests_of(workload: Workload, reuse: bool = False) -> Requests:
+    """The workload as the engine takes it; users of a closed loop wait for nothing but their own last request; reuse: with the
+    prefixes that requests share."""
     users = workload.concurrency if workload.mode == "closed" else 0
     asked = Requests(workload.arrive, workload.prompt, workload.output, users, workload.think)
-    return asked if users else asked._replace(after=workload.after, delay=workload.delay)
+    asked = asked if users else asked._replace(after=workload.after, delay=workload.delay)
+    shared = prefixes_of(workload) if reuse else None
+    return asked if shared is None else asked._replace(chain=shared.chain, chain_at=shared.chain_at, reach=shared.reach, unit=shared.unit)
+
+
+def _coarse(block: int, reuse: bool) -> int:
+    """Blocks that are one in a simulation with prefixes: token by token it would take 16 times as long, and hit 1 % more."""
+    return COARSE // block if reuse and block < COARSE else 1
 
 
 def _seats(setting: Setting, found: Room) -> int:
@@ -79,9 +89,12 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     if setting.images:
         each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
         costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
-    rules = rules_for(engine, found.blocks, found.block_size, _seats(setting, found), plan.lanes)
+    reuse = engine.reuse > 0 and setting.workload.block > 0
+    coarse = _coarse(found.block_size, reuse)
+    blocks = max(found.blocks // coarse, -(-setting.workload.longest // (found.block_size * coarse))) if coarse > 1 else found.blocks
+    rules = rules_for(engine, blocks, found.block_size * coarse, _seats(setting, found), plan.lanes)
     outcome = simulate(
-        requests_of(setting.workload), rules, host_for(engine), costs, found.blocks, replicas=plan.replicas,
-        lanes=plan.lanes, route=int(setting.route == "least-outstanding"), gaps=setting.workload.size < GAP_LIMIT,
+        requests_of(setting.workload, reuse), rules, host_for(engine), costs, blocks, replicas=plan.replicas,
+        lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT,
     )  # fmt: skip
     return Evaluation(plan, engine, found, stages, axes, costs, outcome)

@@ -211,7 +211,7 @@ def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
     work, notes = setting.workload, list(setting.model.notes)
     notes += work.notes
     if work.block:
-        notes.append(f"prefix reuse ignored; ideal hit rate {ideal_hit(work):.1%}")
+        notes.append(_reuse(setting))
     gpu = setting.cluster.gpu
     if clocked:
         notes.append("speed and power at locked clocks are estimates, nothing measured (docs/power.md)")
@@ -222,6 +222,14 @@ def _notes(setting: Setting, clocked: bool) -> tuple[str, ...]:
     notes += [f"{gpu.name}: {note}" for note in gpu.notes]
     notes += [calibrated_note(setting)] if setting.profile else []
     return tuple(dict.fromkeys(notes))
+
+
+def _reuse(setting: Setting) -> str:
+    """What becomes of common prefixes."""
+    ideal = f"an unlimited cache would hold {ideal_hit(setting.workload):.1%} of the prompt tokens"
+    if setting.engine.reuse and setting.workload.block:
+        return f"prefix caching is on: {ideal}"
+    return f"prefix reuse ignored; {ideal}"
 
 
 def _why_nothing_fits(setting: Setting, space: Space, rejected: list[Rejected]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from apexsim.hardware import Cluster
 from apexsim.model.model import Model
 from apexsim.workload.trace import Workload
 
+ROUTES = ("round-robin", "least-outstanding", "power-of-two", "least-waiting", "cache-aware", "prefix-hash")  # in the order of engine.types
 CLOCKED = 64  # pricers at other clocks that are remembered
 
 
