@@ -23,6 +23,7 @@ ARGUMENTS = {
     "plan": "MODEL",
     "simulate": "MODEL",
     "size": "MODEL",
+    "fleet": "MODEL",
     "fit": "MODEL",
     "apex": "[OPTIONS]",
     "models": "[FILTER]",

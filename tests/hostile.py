@@ -150,6 +150,7 @@ BASES: dict[str, tuple[tuple[str, ...], ...]] = {
     "simulate": (("simulate", *EIGHT, "--plan", "TP1", *MADE), ("simulate", "mixtral-8x7b", "--gpu", "h200:2", "--tp", "2", *MADE),
                  ("simulate", *EIGHT, "--plan", "TP1", "--trace", "t.jsonl")),
     "size": (("size", *EIGHT, *MADE, "--ttft", "900"),),
+    "fleet": (("fleet", *EIGHT, "--trace", "t.jsonl", "--every", "1s", "--ttft", "900"),),
     "fit": (("fit", *EIGHT), ("fit", "deepseek-v3", "--gpu", "h200:8", "--tp", "8"), ("fit", "qwen3-30b-a3b", "--gpu", "h100:2",
         "--plan", "DEP2")),
     "apex": (("apex", "--model", "llama3-8b", "--num-gpus-per-node", "1", *MADE), ("apex", "--model", "whisper", "--num-gpus-per-node", "1",

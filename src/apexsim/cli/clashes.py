@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apexsim.cli.rows import COMMANDS
+from apexsim.cli.rows import COMMANDS, UNFOLLOWED
 from apexsim.workload.clashes import (
     NO_GAPS,
     NO_TRACE,
@@ -46,6 +46,10 @@ CLASHES: dict[str, tuple[Clash, ...]] = {
         Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
         Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),
         Clash("warmup", beside("concurrency"), "the first request of each user is left out", "drop it"),
+    ),
+    "fleet": (
+        *(clash for clash in QUESTION if clash.option not in UNFOLLOWED),
+        Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
     ),
     "fit": (
         *NO_WIDTHS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli import calibrate, device, profile, replay, trace
+from apexsim.cli import calibrate, device, fleet, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
@@ -320,6 +320,7 @@ HELP = {
     "validate": VALIDATE_HELP,
     "fit-host": FIT_HOST_HELP,
     "fit-power": FIT_POWER_HELP,
+    **fleet.HELP,
     **calibrate.HELP,
     **replay.HELP,
     **trace.HELP,
@@ -329,5 +330,6 @@ HELP = {
 RUN = {"plan": plan, "simulate": simulate, "size": size, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "engines": engines,
        "workloads": workloads,
        "schema": schema, "validate": validate,
-       "fit-host": fit_host, "fit-power": fit_power, **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
+       "fit-host": fit_host, "fit-power": fit_power, **fleet.RUN,
+       **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

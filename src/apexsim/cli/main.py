@@ -32,7 +32,7 @@ from apexsim.examples import packaged
 BAD_INPUT, INFEASIBLE = 2, 3
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # the parent of all complaints about usage, whoever supplies it
 
-SIMULATING = ("plan", "simulate", "size", "apex", "validate")  # always, where the input is sound
+SIMULATING = ("plan", "simulate", "size", "fleet", "apex", "validate")  # always, where the input is sound
 
 ABOUT = """Plan and predict LLM serving: every parallel plan, simulated request by request, ranked.
 

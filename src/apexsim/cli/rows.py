@@ -461,6 +461,18 @@ SIZED = (
     Opt("share", float, 0.95, "Of the requests that must keep the limits of each request (--goodput).", "X", least=0, most=1, above=True),
     Opt("budget", float, None, "Most rent of all GPUs together [$/h].", "USD", least=0, above=True),
 )  # fmt: skip
+FOLLOWED = (
+    Opt("every", str, "15min", "Length of an interval: 60s, 15min, 1h.", "TIME"),
+    Opt("policy", str, "all", "How replicas are asked for: instant (a bound), reactive, predictive, scheduled, fixed; several with commas.",
+        "LIST"),
+    Opt("start_up_time", str, None, "Until a replica that is asked for serves. Default: 60 s, and its weights at 2 GB/s.", "TIME"),
+    Opt("hold", int, 2, "Intervals for which a replica is kept that is no longer needed.", "N", least=0, most=10_000),
+    Opt("spare", float, 0.0, "Replicas on top of what is needed, as a share.", "X", least=0, most=10),
+    Opt("min_replicas", int, 1, "Replicas at any time.", "N", least=1, most=4096),
+    *(opt for opt in SIZED if opt.name == "share"),
+)  # fmt: skip
+UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "burstiness",
+              "concurrency", "seed", "warmup", "power_cap")  # of a question: a trace says them, or nothing is ranked by them  # fmt: skip
 UNSIZED = ("objective", "hypothetical")  # of a question: nothing is ranked by them where something is searched
 LISTS = (
     "gpu",
@@ -503,6 +515,7 @@ COMMANDS: dict[str, Groups] = {
     "size": _listed(
         _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT)}, UNSIZED), ("gpu", "gpus")
     ),
+    "fleet": _without({"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[1:2], *OUTPUT)}, UNFOLLOWED),
     "fit": {
         "Cluster": CLUSTER,
         "Layout": (*WIDTHS, SIZED_PLAN),

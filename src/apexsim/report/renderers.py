@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from apexsim.report import sizepage, sweep, text
+from apexsim.report import fleetpage, sizepage, sweep, text
 from apexsim.report.jsonout import study_json
 from apexsim.report.plain import dumps
+from apexsim.search.fleet import Fleet
 from apexsim.search.size import Size
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
@@ -30,11 +31,13 @@ RENDERERS: dict[str, dict[type, Renderer]] = {
         Study: lambda study, look: text.render(study, **_given(look)),
         Sweep: lambda found, look: sweep.render(found, **_given(look)),
         Size: lambda found, look: sizepage.render(found, **_given(look)),
+        Fleet: lambda found, look: fleetpage.render(found, **_given(look)),
     },
     "json": {
         Study: lambda study, look: dumps(study_json(study)),
         Sweep: lambda found, look: dumps(sweep.sweep_json(found)),
         Size: lambda found, look: dumps(sizepage.size_json(found)),
+        Fleet: lambda found, look: dumps(fleetpage.fleet_json(found)),
     },
 }
 
@@ -43,6 +46,6 @@ def _given(look: Look) -> dict[str, Any]:
     return {name: value for name, value in asdict(look).items() if value is not None}
 
 
-def rendered(answer: Study | Sweep | Size, form: str, look: Look) -> str:
+def rendered(answer: Study | Sweep | Size | Fleet, form: str, look: Look) -> str:
     """An answer in one of the forms."""
     return RENDERERS[form][type(answer)](answer, look)

@@ -14,7 +14,7 @@ from apexsim.calibrate.run import FORMAT as CALIBRATION_FORMAT
 from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
-from apexsim.report import apexpage, calibratepage, devicepage, ledger, replaypage, sizepage, sweep, tracepage
+from apexsim.report import apexpage, calibratepage, devicepage, fleetpage, ledger, replaypage, sizepage, sweep, tracepage
 from apexsim.search.study import FORMAT as STUDY_FORMAT
 from apexsim.stats import Stats
 
@@ -315,6 +315,31 @@ SIZE = obj("`size`", {
     "nearest": either_null(_SIZED, "where nothing was found: what misses the limits by the least"),
     "would_help": many(text("change"), "changes after which there is an answer, simulated"),
 })  # fmt: skip
+_COUNTS = many(count("replicas"), "in each interval")
+FLEET = obj("`fleet`", {
+    "format": const(fleetpage.FORMAT), "model": text("as typed"), "inputs": by_name({}, "the question"),
+    "slos": many(text("limit"), "all limits"), "share": num("of the requests that must keep limits of each request"),
+    "every_s": num("length of an interval [s]"), "start_up_s": num("until a replica that is asked for serves [s]"),
+    "hold": count("intervals for which a replica is kept that is no longer needed"), "spare": num("replicas on top, as a share"),
+    "min_replicas": count("at any time"), "sentences": many(text("sentence"), "the answer"),
+    "notes": many(text("note"), "what the figures rest on"), "gpu": text("GPU"), "plan": text("of one replica"),
+    "gpus_per_replica": count("GPUs"), "request_rate_per_replica": num("that one serves within the limits, at a steady load [1/s]"),
+    "launch": text("how to start a replica; null where it cannot be", True),
+    "intervals": many(obj("an interval", {
+        "begin_s": num("from the first request on [s]"), "requests": count("that come in it"),
+        "replicas": count("fewest that keep the limits")}), "in order"),
+    "policies": many(obj("a policy", {
+        "policy": text("name"), "mean_replicas": num("paid"), "peak_replicas": count("paid"), "gpu_hours": num("paid"),
+        "usd": num("rent of the whole time", True), "usd_per_day": num("rent [$/d]", True),
+        "kwh": num("of the GPUs, the whole time", True), "kwh_per_day": num("of the GPUs [kWh/d]", True),
+        "kept": num("share of intervals that keep the limits"),
+        "late_requests": num("share of requests that come in intervals that miss them"), "paid": _COUNTS, "serving": _COUNTS,
+    }), "as asked for"),
+    "one_replica_lost": obj("what the busiest interval does with one replica fewer; null where it needs one", {
+        "begin_s": num("of the interval [s]"), "replicas": num("that are left"),
+        "attainment": num("share of requests that keep their own limits", True), "ttft_p95_s": num("[s]"), "tpot_p95_s": num("[s]"),
+    }, null=True),
+})  # fmt: skip
 _VALUE: Schema = {"type": ["string", "number", "null"]}
 SWEEP = obj("`plan` with lists", {
     "format": const(sweep.FORMAT), "model": text("as typed"),
@@ -538,7 +563,8 @@ APEX = obj("`apex`", {
 })  # fmt: skip
 ERROR = obj("a failure, of any command whose JSON goes to standard output; what was found out before stands beside it", {"error": _ERROR})
 OUTPUTS: dict[str, Schema] = {
-    "study": STUDY, "sweep": SWEEP, "size": SIZE, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
+    "study": STUDY, "sweep": SWEEP, "size": SIZE, "fleet": FLEET,
+    "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
     "trace": TRACE, "device": DEVICE,
     "validation": VALIDATION, "calibration": CALIBRATION, "suggestion": SUGGESTION, "replay": REPLAY, "apex": APEX, "error": ERROR,
 }  # fmt: skip

@@ -1,0 +1,43 @@
+"""The command `fleet`: replicas over the time of a trace (floor 7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apexsim.cli.files import STDOUT
+from apexsim.cli.options import Model, checked, question, with_options
+from apexsim.cli.outside import Progress, deliver, page_size
+from apexsim.cli.rows import FOLLOWED
+
+FLEET_HELP = """Replicas over time: how many GPUs each interval of a trace needs, and what following the load costs and misses.
+
+A replica is the plan that serves most for its rent within the limits; --gpus are those of one replica (default: the best of 1, 2, 4, 8).
+Each interval is simulated with its own requests; policies that cannot see what comes ask for replicas and wait until they have started.
+
+Examples:
+
+  apexsim fleet llama-3.1-8b --gpu l4 --trace examples/azure_conversation.csv --every 5min --ttft 1s --tpot 60ms
+
+  apexsim fleet llama-3.1-8b --gpu l40s:1 --trace examples/azure_conversation.csv --every 1min --goodput ttft:1s --policy reactive,fixed
+"""
+
+
+@with_options("fleet")
+def fleet(model: Model, **given: Any) -> None:
+    """Replicas over the time of a trace."""
+    from apexsim.report.renderers import Look, rendered
+    from apexsim.search.follow import fleet as followed
+
+    given = checked("fleet", given)
+    with Progress() as progress:
+        found = followed(model, **question(given), **{opt.name: given[opt.name] for opt in FOLLOWED}, progress=progress)
+    columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
+    look = Look(columns, color, None, given["all"])
+    if given["json"] is not None:
+        deliver(rendered(found, "json", look), given["json"], "--json")
+    if given["json"] != STDOUT or given["output"] is not None:
+        deliver(rendered(found, "text", look), given["output"] or STDOUT, "--output")
+
+
+HELP = {"fleet": FLEET_HELP}
+RUN = {"fleet": fleet}

@@ -1,0 +1,302 @@
+"""How many replicas a load needs that changes over the day, what they cost, and what a policy makes of it (floor 5).
+
+A replica is the plan that serves most requests per dollar (per GPU where no price is known) within the limits.  The trace is cut into
+intervals.  Of each, the fewest replicas that keep the limits are found by simulating its own requests, led in by those that came just
+before; a policy then asks for replicas without knowing what comes (`search.policy`), and each interval is simulated with those that serve.
+
+Ignored: a backlog that outlives the lead-in, requests that move when a replica stops, and the time a replica takes to drain.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.cost.power import gpu_watts
+from apexsim.errors import Infeasible, InputError
+from apexsim.metrics import Metrics, measure
+from apexsim.plan.plan import Plan
+from apexsim.search.assess import energy_of
+from apexsim.search.evaluate import Evaluation, evaluate
+from apexsim.search.goal import Goal
+from apexsim.search.policy import DAY, POLICIES, Counts, Rule
+from apexsim.search.setting import Setting
+from apexsim.search.size import Cluster, Found, Trials, Wanted, most_load, startable
+from apexsim.workload.trace import Workload
+
+LEAD = 300.0  # s of requests before an interval that fill the batch, and are not measured
+SAMPLE = 4096  # requests that say how much one replica serves
+LOADED = 2.0e9  # byte/s at which weights come from a local disk or a fast network: a stated assumption
+STARTED = 60.0  # s for the process, compilation and the capture of graphs: a stated assumption
+MOST = 4096  # replicas
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """every: seconds of an interval; start_up: seconds until a replica serves; hold: intervals for which one is kept that is no longer
+    needed; spare: share of replicas on top; least: replicas at any time; share: of the requests that must keep limits of each request."""
+
+    every: float
+    start_up: float
+    hold: int
+    spare: float
+    least: int
+    share: float
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """begin [s]; requests; need: fewest replicas; idle: nobody asks."""
+
+    begin: float
+    requests: int
+    need: int
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a policy does.  paid, serving: replicas [T]; kept: intervals that keep the limits [T]; watts: of all GPUs [T].
+
+    late: requests of intervals that miss the limits, as a share."""
+
+    policy: str
+    paid: Counts
+    serving: Counts
+    kept: NDArray[np.bool_]
+    watts: NDArray[np.float64]
+    late: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The answer.  unit: one replica, simulated at the most load that it takes."""
+
+    model: str
+    unit: Found
+    asked: Asked
+    goal: Goal
+    intervals: tuple[Interval, ...]
+    courses: tuple[Course, ...]
+    lost: Mapping[str, float] = field(default_factory=dict)  # what the busiest interval does with one replica fewer
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def gpus(self) -> int:
+        """Of one replica."""
+        return self.unit.plan.devices
+
+    @property
+    def hours(self) -> float:
+        """Of an interval."""
+        return self.asked.every / 3600.0
+
+    def gpu_hours(self, course: Course) -> float:
+        """That are paid."""
+        return float(course.paid.sum()) * self.gpus * self.hours
+
+    def dollars(self, course: Course) -> float:
+        """Rent of the whole time; NaN where no price is known."""
+        return self.gpu_hours(course) * self.unit.setting.price[0]
+
+    def kwh(self, course: Course) -> float:
+        """Of the GPUs, over the whole time."""
+        return float(course.watts.sum()) * self.hours / 1000.0
+
+    @property
+    def days(self) -> float:
+        """That the trace lasts."""
+        return len(self.intervals) * self.asked.every / DAY
+
+
+# ---- one replica ---------------------------------------------------------------------------------------------------------
+
+
+def steady(work: Workload, seed: int = 0) -> Workload:
+    """A sample of the requests that come at random at one rate, whatever their own times."""
+    at = np.unique(np.linspace(0, work.size - 1, min(SAMPLE, work.size)).astype(np.int64))
+    sample = work.without_prefixes().only(at)
+    gaps = np.random.default_rng(seed).exponential(1.0, sample.size)
+    return replace(sample, arrive=np.cumsum(gaps) - gaps[0], warmup=0)
+
+
+def best_unit(clusters: Sequence[Cluster]) -> Found:
+    """The replica that serves most for its rent, or for its GPUs; raises Infeasible where none keeps the limits."""
+    found = [one for cluster in clusters for one in most_load(cluster.trials, cluster.plans)]
+    if not found:
+        raise Infeasible("one replica keeps the limits under no load", "allow more, or give more GPUs with --gpus")
+    return min(found, key=lambda one: (_per_request(one), one.gpus))
+
+
+def _per_request(one: Found) -> float:
+    return (one.rent if math.isfinite(one.rent) else one.gpus) / one.value
+
+
+def unit_cluster(setting: Setting, goal: Goal, plans: Sequence[Plan], share: float) -> Cluster:
+    """Plans of one replica on a cluster, under a steady load."""
+    single = tuple(plan for plan in startable(setting, plans) if plan.replicas == 1)
+    sampled = replace(setting, workload=steady(setting.workload))
+    return Cluster(Trials(sampled, goal, Wanted("rate", share=share)), single)
+
+
+def start_up(setting: Setting, plan: Plan) -> float:
+    """How long a replica takes to start [s]: the process and its graphs, and the weights of a node over its disk or network."""
+    found = evaluate(replace(setting, workload=steady(setting.workload).only(np.arange(1))), plan)
+    assert isinstance(found, Evaluation)
+    on_node = min(plan.replica_devices, setting.cluster.per_node)
+    return STARTED + dict(found.room.ledger)["weights"] * on_node / LOADED
+
+
+# ---- intervals ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Trace:
+    """The intervals of a trace, each simulated once with any number of replicas."""
+
+    setting: Setting
+    plan: Plan
+    goal: Goal
+    asked: Asked
+    rate: float  # 1/s that one replica serves
+    done: dict[tuple[int, int], tuple[bool, float, float]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Intervals, the last one whole."""
+        work = self.setting.workload
+        return max(1, math.ceil((float(work.arrive[-1]) + 1e-9) / self.asked.every))
+
+    def ends(self, t: int) -> tuple[int, int]:
+        """Requests of an interval: first, and first of the next."""
+        edges = np.searchsorted(self.setting.workload.arrive, [t * self.asked.every, (t + 1) * self.asked.every])
+        return int(edges[0]), int(edges[1])
+
+    def slice(self, t: int) -> Workload:
+        """The requests of an interval, led in by those before."""
+        work, begin = self.setting.workload, t * self.asked.every
+        first, last = self.ends(t)
+        lead = int(np.searchsorted(work.arrive, begin - min(LEAD, self.asked.every)))
+        part = work.only(np.arange(lead, last))
+        return replace(part, arrive=part.arrive - part.arrive[0], warmup=first - lead)
+
+    def with_replicas(self, t: int, count: int) -> tuple[bool, float, float]:
+        """Whether an interval keeps the limits with so many replicas; watts of all GPUs; share of requests that keep their own limits."""
+        if (t, count) not in self.done:
+            self.done[t, count] = self._simulated(t, count)
+        return self.done[t, count]
+
+    def _simulated(self, t: int, count: int) -> tuple[bool, float, float]:
+        setting, plan = replace(self.setting, workload=self.slice(t)), replace(self.plan, replicas=count)
+        found = evaluate(setting, plan)
+        assert isinstance(found, Evaluation)
+        metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=self.goal.slos)
+        watts = energy_of(setting.at(plan.clock), found).watts * plan.devices
+        return _kept(metrics, self.asked.share), watts, metrics.attainment
+
+    def need(self, t: int) -> int:
+        """Fewest replicas that keep the limits in an interval: from what a steady load needs, outwards, then by bisection."""
+        first, last = self.ends(t)
+        if first == last:
+            return self.asked.least
+        guess = max(1, math.ceil((last - first) / self.asked.every / self.rate))
+        low, high = (guess - 1, guess) if self.with_replicas(t, guess)[0] else (guess, 0)
+        step = 1
+        while not high:  # more, in growing steps
+            if low >= MOST:
+                raise Infeasible(f"no number of replicas keeps the limits in the interval from {t * self.asked.every:g} s", "allow more")
+            tried = min(low + step, MOST)
+            low, high = (low, tried) if self.with_replicas(t, tried)[0] else (tried, 0)
+            step *= 2
+        step = 1
+        while low >= 1 and self.with_replicas(t, low)[0]:  # fewer
+            low, high, step = max(0, low - step), low, 2 * step
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.with_replicas(t, middle)[0] else (middle, high)
+        return max(high, self.asked.least)
+
+
+def _kept(metrics: Metrics, share: float) -> bool:
+    attained = metrics.attainment
+    return all(fate.kept for fate in metrics.fates if not fate.slo.per_request) and (math.isnan(attained) or attained >= share)
+
+
+# ---- the whole time -----------------------------------------------------------------------------------------------------------
+
+
+def followed(trace: Trace, progress: Callable[[int, int, str], None] | None = None) -> tuple[tuple[Interval, ...], tuple[Course, ...]]:
+    """What every interval needs, and what each policy makes of it."""
+    asked, count = trace.asked, trace.count
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        need = []
+        for t, found in enumerate(pool.map(trace.need, range(count))):
+            need.append(found)
+            if progress:
+                progress(t + 1, count, "intervals")
+        intervals = tuple(Interval(t * asked.every, _size(trace, t), n) for t, n in enumerate(need))
+        wanted = np.array([math.ceil(n * (1.0 + asked.spare) - 1e-9) for n in need], np.int64)
+        rule = Rule(math.ceil(asked.start_up / asked.every), asked.hold, max(1, round(DAY / asked.every)),
+                    np.array([interval.requests for interval in intervals], np.int64))  # fmt: skip
+        courses = tuple(_course(trace, name, POLICIES[name](wanted, rule), intervals, rule, pool) for name in asked.policies)
+    return intervals, courses
+
+
+def _size(trace: Trace, t: int) -> int:
+    first, last = trace.ends(t)
+    return last - first
+
+
+def _course(trace: Trace, name: str, paid: Counts, intervals: Sequence[Interval], rule: Rule, pool: ThreadPoolExecutor) -> Course:
+    """A policy over the whole time; nobody waits for the replicas of `instant`."""
+    serving = paid if name == "instant" else rule.ready(paid)
+    devices = trace.plan.devices
+    idle_w = gpu_watts(trace.setting.cluster.gpu, 0.0, 0.0, active=0.0)
+
+    def of(t: int) -> tuple[bool, float]:
+        if not intervals[t].requests:
+            return True, idle_w * devices * int(paid[t])
+        kept, watts, _ = trace.with_replicas(t, int(serving[t]))
+        return kept, watts + idle_w * devices * int(paid[t] - serving[t])
+
+    found = list(pool.map(of, range(len(paid))))
+    kept = np.array([k for k, _ in found])
+    sizes = np.array([interval.requests for interval in intervals])
+    return Course(name, paid, serving, kept, np.array([w for _, w in found]), float(sizes[~kept].sum() / max(sizes.sum(), 1)))
+
+
+def one_fewer(trace: Trace, intervals: Sequence[Interval]) -> dict[str, float]:
+    """What the busiest interval does with one replica fewer than it needs, as when a node fails in it."""
+    t = max(range(len(intervals)), key=lambda i: (intervals[i].need, intervals[i].requests))
+    need = intervals[t].need
+    if need < 2 or not intervals[t].requests:
+        return {}
+    setting = replace(trace.setting, workload=trace.slice(t))
+    plan = replace(trace.plan, replicas=need - 1)
+    found = evaluate(setting, plan)
+    assert isinstance(found, Evaluation)
+    metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=trace.goal.slos)
+    return {"begin_s": intervals[t].begin, "replicas": float(need - 1), "attainment": metrics.attainment,
+            "ttft_p95_s": metrics.ttft.p95, "tpot_p95_s": metrics.tpot.p95}  # fmt: skip
+
+
+def check_asked(asked: Asked, work: Workload) -> None:
+    """Raise InputError where the question has no answer."""
+    unknown = [name for name in asked.policies if name not in POLICIES]
+    if unknown:
+        raise InputError(f"unknown policy '{unknown[0]}'", "--policy", f"use {', '.join(POLICIES)}")
+    if work.mode != "open" or not work.span > 0:
+        raise InputError("a fleet follows a load over time, and these requests have no times", "--trace", "give a trace with arrivals")
+    if len(work.after) and (work.after >= 0).any():
+        raise InputError("requests wait for others, and intervals cut them apart", "--trace", "give a trace of arrivals alone")
+    if asked.every > work.span:
+        raise InputError(f"one interval is longer than the trace, {work.span:g} s", "--every", "give less")
+    if work.span / asked.every > 100_000:
+        raise InputError(f"{work.span / asked.every:,.0f} intervals are more than 100,000", "--every", "give more")

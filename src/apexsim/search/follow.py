@@ -1,0 +1,74 @@
+"""The question of `apexsim fleet`, from names and numbers to an answer (floor 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from apexsim.api import ask, read_once, space_of
+from apexsim.errors import Infeasible, InputError
+from apexsim.hardware import counted
+from apexsim.search.fleet import Asked, Fleet, Trace, best_unit, check_asked, followed, one_fewer, start_up, unit_cluster
+from apexsim.search.policy import POLICIES
+from apexsim.search.size import SHARE, Cluster
+from apexsim.units import parse_duration
+
+UNITS = (1, 2, 4, 8)  # GPUs of a replica that are tried where none are given
+
+
+def fleet(model: str, *, every: str | float = "15min", policy: str = "all", start_up_time: str | float | None = None, hold: int = 2,
+          spare: float = 0.0, min_replicas: int = 1, share: float = SHARE,
+          progress: Callable[[int, int, str], None] | None = None, **question: Any) -> Fleet:  # fmt: skip
+    """Replicas over the time of a trace; further keywords are those of `ask`, where gpus are those of one replica and may be missing.
+
+    every, start_up_time: "15min", or seconds; policy: one of `POLICIES`, several with commas, or "all"; hold: intervals for which a replica
+    is kept that is no longer needed; spare: share of replicas on top.  Raises InputError, and Infeasible where no replica keeps the limits.
+    """
+    if question.get("trace") is None:
+        raise InputError("a fleet follows a load over time", "--trace", "give a trace with arrivals")
+    if not question.get("slos"):
+        raise InputError("without a limit any number of replicas will do", "", "give --ttft MS, --tpot MS, --slo or --goodput")
+    question = read_once(question)
+    counts = [None] if counted(str(question.get("gpu")))[1].get("gpus") or question.get("gpus") else list(UNITS)
+    clusters = _clusters(model, question, counts, share)
+    unit = best_unit(clusters)
+    setting, _, goal, inputs = ask(model, **{**question, "gpus": question.get("gpus") or (unit.gpus if counts[0] else None)})
+    start = 0.0 if start_up_time is None else _seconds(start_up_time, "--start-up-time", least=False)
+    asked = Asked(_seconds(every, "--every"), start, hold, spare, min_replicas, share, _policies(policy))
+    check_asked(asked, setting.workload)
+    asked = replace(asked, start_up=start_up(setting, unit.plan)) if start_up_time is None else asked
+    trace = Trace(setting, unit.plan, goal, asked, unit.value)
+    intervals, courses = followed(trace, progress)
+    return Fleet(model, unit, asked, goal, intervals, courses, one_fewer(trace, intervals), {**inputs, "gpus": unit.gpus})
+
+
+def _clusters(model: str, question: dict[str, Any], counts: Sequence[int | None], share: float) -> list[Cluster]:
+    """The clusters that one replica may stand on; raises Infeasible where the model fits on none."""
+    found: list[Cluster] = []
+    told: Infeasible | None = None
+    for count in counts:
+        try:
+            setting, precision, goal, inputs = ask(model, **{**question, **({"gpus": count} if count else {})})
+            found.append(unit_cluster(setting, goal, space_of(setting, precision, inputs).plans, share))
+        except Infeasible as error:
+            told = error
+        with suppress(IndexError):
+            found = found if found[-1].plans else found[:-1]
+    if not found:
+        raise told or Infeasible(f"no plan of {model} has one replica on these GPUs")
+    return found
+
+
+def _policies(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    return tuple(POLICIES) if names == ("all",) else names
+
+
+def _seconds(value: str | float, flag: str, least: bool = True) -> float:
+    seconds = parse_duration(value, "s", flag) if isinstance(value, str) else float(value)
+    if not (0.0 < seconds < math.inf or (seconds == 0.0 and not least)):
+        raise InputError(f"expected a time above 0, got {value}", flag, "write e.g. 15min")
+    return seconds

@@ -1,0 +1,160 @@
+"""A fleet over time: laws of need, of policies and of the page, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import apexsim
+from apexsim.cli.main import main
+from apexsim.errors import Infeasible, InputError
+from apexsim.report.fleetpage import fleet_json, render
+from apexsim.search.fleet import Fleet
+from apexsim.search.policy import POLICIES, Rule
+from apexsim.workload.trace import Workload
+
+NEEDS = st.lists(st.integers(1, 9), min_size=1, max_size=40)
+RULES = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 8))
+QUESTION: dict[str, Any] = {"gpu": "l4", "gpus": 1, "slos": ("ttft:p95=2s", "tpot:p95=80ms"), "every": 60.0}
+
+
+def wave(rate: float = 3.0, span: float = 600.0) -> Workload:
+    """Requests that come three times as fast in the middle as at the ends."""
+    rng = np.random.default_rng(3)
+    at = np.sort(np.concatenate([rng.uniform(0, span, int(rate * span / 2)), rng.uniform(span / 3, 2 * span / 3, int(rate * span / 2))]))
+    at -= at[0]
+    return Workload("wave", at, np.full(len(at), 400), np.full(len(at), 60), source="wave")
+
+
+@pytest.fixture(scope="module")
+def found() -> Fleet:
+    return apexsim.fleet("llama-3.1-8b", trace=wave(), **QUESTION)
+
+
+# ---- policies ------------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(need=NEEDS, other=NEEDS, rule=RULES)
+def test_policies_see_no_future_and_keep_their_words(need: list[int], other: list[int], rule: tuple[int, int, int]) -> None:
+    counts = np.array(need, np.int64)
+    made = Rule(*rule, load=10 * counts)
+    for policy in POLICIES.values():
+        paid = policy(counts, made)
+        assert paid.shape == counts.shape and (paid >= 1).all()
+        assert (made.ready(paid) <= paid).all()
+    assert (POLICIES["fixed"](counts, made) == counts.max()).all()
+    assert (POLICIES["instant"](counts, made) == counts).all()
+    assert (made.ready(POLICIES["scheduled"](counts, made)) >= counts).all()
+    cut = len(need) // 2 + 1
+    changed = np.array([*need[:cut], *other], np.int64)
+    other_rule = Rule(*rule, load=10 * changed)
+    for name in ("reactive", "predictive"):  # what is asked for in an interval depends on those before it alone
+        assert (POLICIES[name](counts, made)[:cut] == POLICIES[name](changed, other_rule)[:cut]).all(), name
+
+
+@given(need=NEEDS, rule=RULES)
+def test_holding_longer_never_asks_for_less(need: list[int], rule: tuple[int, int, int]) -> None:
+    counts, (lag, hold, day) = np.array(need, np.int64), rule
+    for name in ("reactive", "predictive"):
+        less, more = (POLICIES[name](counts, Rule(lag, h, day, counts)) for h in (hold, hold + 1))
+        assert (more >= less).all()
+
+
+# ---- needs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_more_requests_need_no_fewer_replicas(found: Fleet) -> None:
+    busy = max(found.intervals, key=lambda i: i.requests)
+    assert busy.need > min(i.need for i in found.intervals)  # the wave is seen
+    one = wave()
+    twice = Workload("twice", np.repeat(one.arrive, 2), np.repeat(one.prompt, 2), np.repeat(one.output, 2), source="twice")
+    more = apexsim.fleet("llama-3.1-8b", trace=twice, **QUESTION, policy="instant")
+    assert all(m.need >= i.need and m.requests == 2 * i.requests for m, i in zip(more.intervals, found.intervals, strict=True))
+    assert sum(i.requests for i in found.intervals) == one.size
+
+
+def test_an_interval_misses_with_one_replica_fewer(found: Fleet) -> None:
+    from apexsim.api import ask
+    from apexsim.search.fleet import Trace
+
+    question = {k: v for k, v in QUESTION.items() if k != "every"}
+    setting, _, goal, _ = ask("llama-3.1-8b", trace=wave(), **question)
+    trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value)
+    for t, interval in enumerate(found.intervals):
+        assert trace.with_replicas(t, interval.need)[0]
+        assert interval.need == 1 or not trace.with_replicas(t, interval.need - 1)[0]
+
+
+def test_a_tighter_limit_needs_no_fewer(found: Fleet) -> None:
+    tight = apexsim.fleet("llama-3.1-8b", trace=wave(), **{**QUESTION, "slos": ("ttft:p95=1s", "tpot:p95=75ms")}, policy="instant")
+    assert sum(i.need for i in tight.intervals) * tight.gpus >= sum(i.need for i in found.intervals) * found.gpus
+
+
+def test_the_bound_is_the_least_of_all_that_miss_nothing(found: Fleet) -> None:
+    by = {course.policy: course for course in found.courses}
+    assert by["instant"].kept.all() and by["fixed"].kept.all() and by["scheduled"].kept.all()
+    for course in found.courses:
+        assert found.gpu_hours(course) >= found.gpu_hours(by["instant"]) or not course.kept.all()
+        assert (course.serving <= course.paid).all()
+        assert course.kept[course.serving >= by["instant"].paid].all()
+    assert found.kwh(by["fixed"]) > found.kwh(by["instant"]) > 0.0
+
+
+# ---- the page and its doors -----------------------------------------------------------------------------------------------
+
+
+def test_page_and_json_say_the_same(found: Fleet) -> None:
+    told, page = fleet_json(found), render(found, width=100)
+    assert told["sentences"][0].split(":")[0] in " ".join(page.split())
+    assert [i["replicas"] for i in told["intervals"]] == [i.need for i in found.intervals]
+    assert {p["policy"] for p in told["policies"]} == set(POLICIES)
+    assert all(len(line) <= 100 for line in page.splitlines())
+    json.dumps(told, allow_nan=False)
+
+
+def test_every_interval_is_shown_where_all_is_asked(found: Fleet) -> None:
+    assert len(render(found, everything=True).splitlines()) - len(render(found).splitlines()) == len(found.intervals) + 1
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"every": "0s"}, "--every"), ({"every": "soon"}, "--every"), ({"every": "3h"}, "--every"), ({"every": 1e-4}, "--every"),
+    ({"policy": "magic"}, "--policy"), ({"start_up_time": "-3s"}, "--start-up-time"), ({"slos": ()}, "limit"),
+    ({"trace": None, "prompt_len": 100, "output_len": 10}, "--trace"),
+    ({"trace": Workload("x", np.zeros(9), np.full(9, 9), np.full(9, 9), mode="offline")}, "--trace"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "word"), WRONG, ids=lambda v: str(v)[:40])
+def test_what_makes_no_sense_is_refused(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(InputError) as error:
+        apexsim.fleet("llama-3.1-8b", **{**QUESTION, "trace": wave(), **change})
+    assert word in f"{error.value} {error.value.where}"
+
+
+def test_a_limit_that_no_replica_keeps_is_infeasible() -> None:
+    with pytest.raises(Infeasible):
+        apexsim.fleet("llama-3.1-8b", trace=wave(), **{**QUESTION, "slos": ("ttft:p95=1ms",)})
+
+
+@settings(max_examples=5, deadline=None)
+@given(spare=st.sampled_from([0.0, 0.2, 1.0]))
+def test_spare_replicas_come_on_top(found: Fleet, spare: float) -> None:
+    more = apexsim.fleet("llama-3.1-8b", trace=wave(), **QUESTION, spare=spare, policy="instant")
+    assert [int(x) for x in more.courses[0].paid] == [int(np.ceil(i.need * (1 + spare) - 1e-9)) for i in found.intervals]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["TIMESTAMP,ContextTokens,GeneratedTokens"]
+    lines += [f"2026-01-05 00:{int(t // 60):02}:{t % 60:09.6f},400,60" for t in wave(1.0, 300.0).arrive]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    words = ["fleet", "llama-3.1-8b", "--gpu", "l4:1", "--trace", str(tmp_path / "t.csv"), "--every", "1min", "--ttft", "2s", "--json"]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["format"] == "apexsim.fleet/1" and len(told["intervals"]) == 5
