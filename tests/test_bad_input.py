@@ -186,6 +186,7 @@ ASK = ["simulate", "llama-3.1-8b", "--plan", "TP1", *AXES, "--prompt-len", "100"
 ASKED = [
     ([*APEX, "--request-percentiles", "101"], "--request-percentiles: expected a whole number of at least 0 and at most 100"),
     ([*APEX, "--token-percentiles", "50", "500"], "--token-percentiles: expected a whole number of at least 0"),
+    ([*ASK, "--ttft", "500", "--risk", "0.7"], "--risk: expected a number of at least 0 and at most 0.5, got 0.7"),
     ([*APEX, "--trace-file", ""], "--trace-file: it is given without a value"),
     ([*APEX, "--kv-dtype", ""], "--kv-dtype: it is given without a value"),
     ([*APEX, "--prompt-len", "9" * 20], "at most 1,073,741,824"),

@@ -7,6 +7,7 @@ import csv
 import numpy as np
 import pytest
 
+from apexsim import api
 from apexsim.cost.account import account
 from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
@@ -114,6 +115,23 @@ def test_the_account_adds_up(name: str, gpus: int) -> None:
     assert sum(v for _, v in spent.seconds) == pytest.approx(spent.busy, rel=0.02)
     assert 0.0 < spent.mfu < 1.0 and 0.0 < spent.mbu < 1.0
     assert sum(share for _, share in spent.provenance) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+@pytest.mark.parametrize("gpu", ["h100-sxm", "b200-sxm", "l40s", "mi300x", "mi325x", "mi355x"])
+def test_the_account_adds_up_on_every_kind_of_gpu_and_engine(gpu: str, engine: str) -> None:
+    """Also where speeds, the host's constants and the pace of a release were fitted on served runs."""
+    for name, plan, size in (("qwen3-30b-a3b", "DEP2", 2), ("llama-3.1-8b", "PP2×TP1", 2)):
+        spent = api.simulate(name, plan, gpu=gpu, gpus=size, engine=engine, prompt_len=700, output_len=60, num_requests=40,
+                             request_rate=9.0).ranked[0].account  # fmt: skip
+        assert sum(v for _, v in spent.seconds) == pytest.approx(spent.busy, rel=1e-6)
+        assert sum(share for _, share in spent.provenance) == pytest.approx(1.0)
+
+
+def test_the_account_adds_up_where_exchanges_hide_behind_computation() -> None:
+    spent = api.simulate("deepseek-v3", "DEP16", gpu="h200-sxm", gpus=8, nodes=2, engine="sglang", prompt_len=2000, output_len=40,
+                         num_requests=200).ranked[0].account  # fmt: skip
+    assert sum(v for _, v in spent.seconds) == pytest.approx(spent.busy, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 from apexsim import api
 from apexsim.cli import main
 from apexsim.plan.plan import parse_plan
+from apexsim.report.again import again
 from apexsim.report.detail import gpu_seconds, layout_rows, memory_rows, rival_of
 from apexsim.report.draw import bar, change, percent, sig, sparkline, stacked
 from apexsim.report.intro import funnel_line, nearest_misses
 from apexsim.report.jsonout import study_json
-from apexsim.report.launch import again
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean, dumps
 from apexsim.report.ranking import ranking

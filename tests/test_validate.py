@@ -180,6 +180,27 @@ def test_a_priced_step_is_the_simulated_one(layout: Layout, lanes: int) -> None:
         assert float(simulated(1024, 1, 1).first[0]) == pytest.approx(step_seconds(costs, Batch(0, 0.0, 1, 1024), lanes), rel=1e-3)
 
 
+@pytest.mark.parametrize("tokens", [1, 16, 100, 1024])
+def test_a_priced_step_of_decodes_and_a_prompt_is_the_simulated_one(tokens: int) -> None:
+    """One sequence decodes; a prompt that asks for one token comes in between, and lengthens one step."""
+    model, gpu = load_model("qwen3-8b"), load_gpu("h100-sxm")
+    engine = replace(settled(load_engine("vllm@0.15.1"), gpu.memory_bytes, gpu.name, 4096), tokenise_s=0.0, request_s=0.0, reuse=0)
+    plan, cluster, bench = Plan(1, 1, Layout(), Layout()), Cluster(gpu, 1), Bench()
+    machine = Machine(model, cluster, engine, plan, 8, 4096)
+    costs = costs_of(machine, bench.pricer(machine))
+    assert costs.ramp > 1.0 and costs.beside > 0.0
+
+    def finish(arrive: list[float], prompt: list[int], output: list[int]) -> float:
+        work = Workload("w", np.array(arrive), np.array(prompt), np.array(output))
+        found, _ = bench.predict(Case("a", model, cluster, engine, plan, work, 4096, {}, {}))
+        assert isinstance(found, Evaluation)
+        return float(found.outcome.finish[0])
+
+    longer = finish([0.0, 0.3], [512, tokens], [100, 1]) - finish([0.0], [512], [100])
+    alone, both = (step_seconds(costs, batch, 1) for batch in (Batch(1, 560.0), Batch(1, 560.0, 1, tokens)))
+    assert longer == pytest.approx(both - alone, rel=0.01)
+
+
 def test_a_step_is_read_as_its_batch(tmp_path: Path) -> None:
     mixed = STEP | {"batch_num_prefill_reqs": "2", "batch_prefill_tokens": "100", "queue_running_depth": "10"}
     decode, both = read_cases(written(tmp_path / "rows.csv", STEP, mixed))[1]

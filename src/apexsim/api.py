@@ -38,7 +38,7 @@ from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import parse_slos
-from apexsim.typed import check_keywords
+from apexsim.typed import check_keywords, stated
 from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
@@ -156,7 +156,7 @@ def ask(
     """
     given = {**locals()}
     check_keywords(ask, given)
-    inputs = {k: v for k, v in given.items() if not (v is None or v is False or (isinstance(v, (tuple, list)) and not v))}
+    inputs = stated(given)
     if isinstance(trace, (Workload, TraceFile)):
         inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))

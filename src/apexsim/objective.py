@@ -140,7 +140,7 @@ def margins(
     risk: the chance of missing a limit that is allowed; 0 lets the median decide."""
     asked = [(str(s), s.metric, s.stat, s.limit_s, metrics.latency(s.metric, s.stat)) for s in constraints if s.stat]
     if math.isfinite(power_cap):
-        asked.append((f"power-cap={power_cap:g}W", "power", "mean", power_cap, metrics.energy.watts))
+        asked.append((f"power-cap={power_cap:.12g}W", "power", "mean", power_cap, metrics.energy.watts))
     return tuple(_margin(*one, doubts(one[1]), risk) for one in asked)
 
 

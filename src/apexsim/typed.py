@@ -37,6 +37,11 @@ def check_keywords(function: Any, given: Mapping[str, Any], least: int = 0) -> N
             raise InputError(f"expected {told}, got {_named(value)}", f"--{name}")
 
 
+def stated(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that say something: neither absent, nor off, nor empty.  Zero says something."""
+    return {name: v for name, v in question.items() if not (v is None or v is False or (isinstance(v, (tuple, list, Mapping)) and not v))}
+
+
 def _check_size(name: str, value: Any, least: int) -> None:
     most = MOST.get(name, USUAL_MOST)
     if value != value or value < least or (value > most and not (name in ENDLESS and value == math.inf)):

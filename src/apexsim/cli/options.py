@@ -17,6 +17,7 @@ from apexsim.cli.files import check_files, check_picture
 from apexsim.cli.rows import AXES, CALIBRATED, COMMANDS, REQUIRED, WIDTHS, Opt
 from apexsim.errors import InputError
 from apexsim.examples import expanded
+from apexsim.report.again import SETTINGS
 from apexsim.slo import parse_slo
 from apexsim.units import parse_count
 from apexsim.workload.clashes import refuse
@@ -143,8 +144,8 @@ def _check_number(opt: Opt, value: float) -> None:
     low = value <= opt.least if opt.above else value < opt.least
     if value != value or low or value > opt.most or (math.isinf(value) and not opt.endless):
         kind = "a whole number" if opt.type in (int, list[int]) else "a finite number" if math.isinf(value) else "a number"
-        least = f" {'above' if opt.above else 'of at least'} {opt.least:g}" if math.isfinite(opt.least) else ""
-        most = f" and at most {opt.most:,.0f}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
+        least = f" {'above' if opt.above else 'of at least'} {opt.least:,.12g}" if math.isfinite(opt.least) else ""
+        most = f" and at most {opt.most:,.12g}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
         raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
 
 
@@ -168,21 +169,10 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
     names = {opt.name for group in (*CALIBRATED.values(), WIDTHS, AXES) for opt in group}
     asked = {name: value for name, value in given.items() if name in names}
-    eager, chunk, whole = (asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill"))
-    off = asked.pop("no_enable_prefix_caching")
-    if chunk and whole:
+    if asked["enable_chunked_prefill"] and asked["no_enable_chunked_prefill"]:
         raise InputError("chunked prefill is both enabled and disabled", "--enable-chunked-prefill", "drop one")
-    asked["settings"] = {
-        "max_num_seqs": asked.pop("max_num_seqs"),
-        "max_num_batched_tokens": asked.pop("max_num_batched_tokens"),
-        "memory_fraction": asked.pop("gpu_memory_utilization"),
-        "block_size": asked.pop("block_size"),
-        "sampling": asked.pop("sampling"),
-        "chunk": int(chunk) if chunk or whole else None,
-        "pad": () if eager else None,
-        "reuse": 0 if off else None,
-    }
-    asked["settings"] = {name: value for name, value in asked["settings"].items() if value is not None}
+    said = [(row, value) for row in SETTINGS if (value := asked.pop(row.option)) not in (None, False)]
+    asked["settings"] = {row.setting: value if row.value is None else row.value for row, value in said}
     asked["slos"] = limits(asked)
     asked["columns"] = asked.pop("map")
     return asked

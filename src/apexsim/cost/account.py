@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from apexsim.cost.power import Energy, gpu_watts
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Peaks, Provenance
-from apexsim.cost.tables import Axes, met, padded, runs, seen_tokens
+from apexsim.cost.tables import Axes, hosted, met, padded, runs, seen_tokens, travel, travels
 from apexsim.cost.work import Demand, Done, done
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import DECODE, PROMPT, SUM_NAMES, Costs
@@ -62,29 +62,53 @@ class Account:
     bottleneck: Bottleneck
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Device-seconds by class and by provenance, added up op by op.
+
+    engine: the row with the host's constants of this GPU's software; pace: what all kernel times are multiplied by.
+    """
+
+    pricer: Pricer
+    engine: EngineRow
+    axes: Axes
+    pace: float
+    seconds: dict[str, float]
+    shares: Array
+
+    def dense(self, op: Op, count: int, kind: int, at: Array, steps: NDArray[np.int64]) -> None:
+        """Add what one op took in all steps of a kind: `steps` of them at (padded) token counts `at`."""
+        points = self.axes.token_points()
+        priced = self.pricer.dense(op, seen_tokens(op, points), kind == DECODE)
+        took = self.pace * count * self.factor(kind) * steps * np.interp(at, points, priced.seconds)
+        self.seconds["collectives" if isinstance(op, Collective) else op.label] += float(took.sum())
+        codes = priced.provenance[np.minimum(np.searchsorted(points, at), len(points) - 1)]
+        np.add.at(self.shares, codes, took)
+
+    def exchanges(self, stage: StageOps, kind: int, at: Array, steps: NDArray[np.int64]) -> None:
+        """Add what tokens on the way to their experts and back took of a stage, what computation hides left out."""
+        points, ops = self.axes.token_points(), [op for layer, _ in stage.layers for op in layer.ops if travels(op)]
+        if not ops:
+            return
+        each = travel(stage, self.pricer, points, self.engine, self.axes.lanes, kind)
+        took = self.pace * float((steps * np.interp(at, points, each)).sum())
+        self.seconds["collectives"] += took
+        self.shares[int(np.median(self.pricer.dense(ops[0], points, kind == DECODE).provenance))] += took
+
+    def factor(self, kind: int) -> float:
+        """What kernels of such steps take, over their own times."""
+        return self.engine.prompt_factor if kind == PROMPT else 1.0
+
+
 def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer: Pricer, engine: EngineRow, axes: Axes,
             duration: float) -> Account:  # fmt: skip
     """Break a run down.  `duration` [s]: from the first request to the last token."""
-    seconds: dict[str, float] = defaultdict(float)
-    shares = np.zeros(len(Provenance))
-    hist = outcome.hist.sum(axis=0)
-    lanes = {Axis.TOTAL: axes.lanes, Axis.LANE: 1}
-    lane_hist = outcome.hist_lane.sum(axis=0) if outcome.hist_lane.shape[2] > 1 else hist
-    came = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
+    row, pace = hosted(pricer, engine)
+    tally = Tally(pricer, row, axes, pace, defaultdict(float), np.zeros(len(Provenance)))
+    seconds, shares = tally.seconds, tally.shares
     used = usage(stages, costs, outcome, axes.lanes, pricer.bank.peaks)
-    for op, count in _ops(stages):
-        for kind in (DECODE, PROMPT):
-            if isinstance(op, (Attend, Cross, Index)) or not runs(op, kind):
-                continue
-            n, steps = came[op.axis][kind]
-            if len(n):
-                at = padded(engine.sizes, hist.shape[1], lanes[op.axis])[n] if kind == DECODE else n
-                _add(seconds, shares, op, count, kind, met(op, n, at), steps, pricer, engine, axes)
-    gaps = engine.gap_s * sum(stage.gaps for stage in stages)
-    for kind in (DECODE, PROMPT):
-        factor = engine.prompt_factor if kind == PROMPT else 1.0
-        seconds["small kernels"] += gaps * factor * float(hist[kind].sum())
-    _add_attention(seconds, shares, stages, outcome, pricer, axes)
+    _add_dense(tally, stages, outcome)
+    _add_attention(tally, stages, outcome)
     seconds["head and sampling"] += outcome.total("sample_s")
     seconds["host"] += outcome.total("host_s") + outcome.total("floor_s")
     busy = outcome.total("busy_s")
@@ -137,29 +161,40 @@ def _met(steps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return n, steps[n]
 
 
-def _add(seconds: dict[str, float], shares: Array, op: Op, count: int, kind: int, at: Array,
-         steps: NDArray[np.int64], pricer: Pricer, engine: EngineRow, axes: Axes) -> None:  # fmt: skip
-    """Add what one op took in all steps of a kind: `steps` of them at (padded) token counts `at`."""
-    points = axes.token_points()
-    priced = pricer.dense(op, seen_tokens(op, points), kind == DECODE)
-    factor = engine.prompt_factor if kind == PROMPT else 1.0
-    took = count * factor * steps * np.interp(at, points, priced.seconds)
-    label = "collectives" if isinstance(op, Collective) else op.label
-    seconds[label] += float(took.sum())
-    codes = priced.provenance[np.minimum(np.searchsorted(points, at), len(points) - 1)]
-    np.add.at(shares, codes, took)
+def _add_dense(tally: Tally, stages: tuple[StageOps, ...], outcome: Outcome) -> None:
+    """Ops that grow with tokens, and the gaps between kernels."""
+    hist = outcome.hist.sum(axis=0)
+    lane_hist = outcome.hist_lane.sum(axis=0) if outcome.hist_lane.shape[2] > 1 else hist
+    lanes = {Axis.TOTAL: tally.axes.lanes, Axis.LANE: 1}
+    came = {axis: [_met(h[kind]) for kind in (DECODE, PROMPT)] for axis, h in ((Axis.TOTAL, hist), (Axis.LANE, lane_hist))}
+
+    def priced_at(n: NDArray[np.int64], kind: int, axis: Axis) -> NDArray[np.int64]:
+        return padded(tally.engine.sizes, hist.shape[1], lanes[axis])[n] if kind == DECODE else n
+
+    for kind in (DECODE, PROMPT):
+        for op, count in _ops(stages):
+            if isinstance(op, (Attend, Cross, Index)) or travels(op) or not runs(op, kind):
+                continue
+            n, steps = came[op.axis][kind]
+            if len(n):
+                tally.dense(op, count, kind, met(op, n, priced_at(n, kind, op.axis)), steps)
+        n, steps = came[Axis.TOTAL][kind]
+        gaps = tally.pace * tally.engine.gap_s * tally.factor(kind) * float(steps.sum())
+        for stage in stages:
+            tally.seconds["small kernels"] += gaps * stage.gaps
+            if len(n):
+                tally.exchanges(stage, kind, priced_at(n, kind, Axis.TOTAL).astype(float), steps)
 
 
-def _add_attention(seconds: dict[str, float], shares: Array, stages: tuple[StageOps, ...], outcome: Outcome, pricer: Pricer,
-                   axes: Axes) -> None:  # fmt: skip
+def _add_attention(tally: Tally, stages: tuple[StageOps, ...], outcome: Outcome) -> None:
     decode, prefill = outcome.total("decode_attention_s"), outcome.total("prefill_attention_s")
-    seconds["decode attention"] += decode
-    seconds["prefill attention"] += prefill
+    tally.seconds["decode attention"] += decode
+    tally.seconds["prefill attention"] += prefill
     op = next((o for o, _ in _ops(stages[:1]) if isinstance(o, (Attend, Mla))), None)
     if op is not None:
-        nodes, points = axes.nodes(), axes.batch_points()
-        shares[int(np.median(pricer.decode(op, points, nodes).provenance))] += decode
-        shares[int(np.median(pricer.prefill(op, nodes)[0].provenance))] += prefill
+        nodes, points = tally.axes.nodes(), tally.axes.batch_points()
+        tally.shares[int(np.median(tally.pricer.decode(op, points, nodes).provenance))] += decode
+        tally.shares[int(np.median(tally.pricer.prefill(op, nodes)[0].provenance))] += prefill
 
 
 def _demand(outcome: Outcome, costs: Costs, hist: NDArray[np.int64], lanes: int) -> Demand:

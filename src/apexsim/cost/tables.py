@@ -114,7 +114,7 @@ def seen_tokens(op: Op, points: Array) -> Array:
 
 
 def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int) -> tuple[Array, dict[Grouped, Array]]:
-    """Seconds [n] of all ops of a stage that grow with `axis`, without exchanges (`_travel`); routed experts apart."""
+    """Seconds [n] of all ops of a stage that grow with `axis`, without exchanges (`travel`); routed experts apart."""
     total, routed = np.zeros_like(points), dict[Grouped, Array]()
     for ops, count in [(layer.ops, n) for layer, n in stage.layers] + [(stage.entry, 1), (stage.head, 1)]:
         for op in ops:
@@ -128,7 +128,7 @@ def _dense(stage: StageOps, pricer: Pricer, points: Array, axis: Axis, kind: int
     return total, routed
 
 
-def _travel(stage: StageOps, pricer: Pricer, points: Array, engine: EngineRow, lanes: int, kind: int) -> Array:
+def travel(stage: StageOps, pricer: Pricer, points: Array, engine: EngineRow, lanes: int, kind: int) -> Array:
     """Seconds [n] that tokens on the way to their experts and back keep a stage busy; of two half batches HIDDEN of the shorter of
     computation and exchange runs beside the longer."""
     total, factor = np.zeros_like(points), engine.prompt_factor if kind == PROMPT else 1.0
@@ -197,7 +197,7 @@ def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes,
             seconds += np.interp(met(op, n, at), points, each)
         table[kind] = seconds * (engine.prompt_factor if kind == PROMPT else 1.0)
         if axis is Axis.TOTAL and axes.lanes > 1:
-            table[kind] += np.interp(at, points, _travel(stage, pricer, points, engine, axes.lanes, kind))
+            table[kind] += np.interp(at, points, travel(stage, pricer, points, engine, axes.lanes, kind))
     table[:, 0] = 0.0
     return table
 
@@ -253,8 +253,7 @@ def _locate(nodes: Array) -> NDArray[np.int64]:
 
 def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engine: EngineRow, axes: Axes, hidden: int) -> Costs:
     """The engine's tables for one plan."""
-    fitted = pricer.bank.fitted
-    engine = fitted.hosted(engine) if fitted else engine
+    engine, pace = hosted(pricer, engine)
     size, attention = axes.tokens + 1, _attention_ops(stages)
     windows = sorted({_window(op) for ops in attention for op, _ in ops}, reverse=True) or [FULL]
     nodes = axes.nodes()
@@ -281,7 +280,13 @@ def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engi
         floor=floor, captured=engine.max_capture, add=add, add_seq=float(each),
         hop=hop, hop_token=hop_token, ramp=float(engine.prompt_full_tokens), beside=float(engine.prompt_decode_share),
     )  # fmt: skip
-    return _paced(costs, fitted.pace(engine)) if fitted else costs
+    return costs if pace == 1.0 else _paced(costs, pace)
+
+
+def hosted(pricer: Pricer, engine: EngineRow) -> tuple[EngineRow, float]:
+    """An engine's row with the host's constants of the GPU's software, and the pace of its release, where both were fitted on runs."""
+    fitted = pricer.bank.fitted
+    return (fitted.hosted(engine), fitted.pace(engine)) if fitted else (engine, 1.0)
 
 
 def _paced(costs: Costs, pace: float) -> Costs:

@@ -8,6 +8,7 @@ number alone.  All run as plain Python under NUMBA_DISABLE_JIT=1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 from numba import njit, types
@@ -28,6 +29,15 @@ def outer(function: F) -> F:
 def inner(function: F) -> F:
     """Called by compiled code."""
     return _declared(function, njit(**OPTIONS, **BARE, pipeline_class=CompilePart)(function), kept=False)
+
+
+def python_of(function: F) -> F:
+    """An inner function, and those that it calls, as Python runs them: for who prices one step outside of a run."""
+    plain = getattr(function, "py_func", None)
+    if plain is None:  # no compiled function
+        return function
+    below = {name: python_of(plain.__globals__[name]) for name in plain.__code__.co_names if name in plain.__globals__}
+    return cast(F, FunctionType(plain.__code__, plain.__globals__ | below, plain.__name__))
 
 
 def _declared(function: F, compiled: Any, kept: bool) -> F:

@@ -1,10 +1,10 @@
-"""What decode steps cost: as they stand now, and as a line over the next ones (floor E)."""
+"""What steps cost: one of a stated size, decodes as they stand now, and as a line over the next ones (floor E)."""
 
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
 from apexsim.engine.pace import tokens_after
-from apexsim.engine.types import BARE, DECODE, FIRST, SLOPE, Costs, World
+from apexsim.engine.types import BARE, DECODE, FIRST, PROMPT, SLOPE, Costs, World
 
 
 @inner
@@ -22,6 +22,31 @@ def node_below(costs: Costs, m: float) -> int:
 def least(costs: Costs, s: int, kind: int, widest: int) -> float:
     """What the host needs at least for a step on stage s [s]: graphs hold decode steps up to a size of the busiest lane."""
     return costs.floor[s, BARE if kind == DECODE and widest > costs.captured else kind]
+
+
+@inner
+def prompt_share(costs: Costs, tokens: int) -> float:
+    """How much of a prompt step a step is, by the prompt tokens of the lane with most."""
+    return min(tokens / costs.ramp, 1.0)
+
+
+@inner
+def beside_prompts(costs: Costs, share: float) -> float:
+    """How much longer decode attention takes in a step that is that share of a prompt step."""
+    return 1.0 + costs.beside * share
+
+
+@inner
+def stage_seconds(costs: Costs, s: int, size: tuple[int, int, int, int, int], share: float, attention: float) -> tuple[float, float, float]:
+    """What the device, what the host adds and what both take for a step on stage s [s].
+
+    size: kind, tokens of all lanes, of the busiest lane, sequences sampled in the lane that samples most, in the batch; share: see
+    `prompt_share`; attention: of the lane that needs longest [s].
+    """
+    kind, total, widest, sampled, seqs = size
+    device = costs.lane[s, kind, widest] + costs.total[s, kind, total] + costs.sample[s, sampled] + attention
+    host = costs.add[s, DECODE] * (1.0 - share) + costs.add[s, PROMPT] * share + (costs.add_seq * seqs if s == 0 else 0.0)
+    return device, host, max(device, least(costs, s, kind, widest)) + host
 
 
 @inner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from apexsim.engine.jit import inner
 from apexsim.engine.notes import note_decodes, note_run, note_seconds
 from apexsim.engine.pace import due, next_due, steps_for, sum_after, tokens_after
-from apexsim.engine.price import decode_attention, decode_size, least, slowest
+from apexsim.engine.price import beside_prompts, decode_attention, decode_size, least, prompt_share, slowest, stage_seconds
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
@@ -50,7 +50,7 @@ def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
     if world.rules.pad_lanes == 1 and kind == DECODE:  # only captured graphs need lanes of equal size
         total = widest * world.lanes
     end = t0
-    share = min(longest / world.costs.ramp, 1.0)
+    share = prompt_share(world.costs, longest)
     for s in range(world.stages):
         end = _stage(world, r, g, s, end, (kind, total, widest, most_sampled, seqs), share, decodes)
     log.hist[r, kind, total] += 1
@@ -71,28 +71,21 @@ def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
 
 @inner
 def _stage(world: World, r: int, g: int, s: int, at: float, size: tuple[int, int, int, int, int], share: float, decodes: bool) -> float:
-    """Push the step through stage s, which it reaches at `at`; returns when it leaves it [s].
-
-    size: kind, tokens of all lanes, of the busiest lane, sequences sampled in the lane that samples most, in the batch; share: how much of
-    a prompt step it is, by its prompt tokens.
-    """
+    """Push the step through stage s, which it reaches at `at`; returns when it leaves it [s].  size, share: see `stage_seconds`."""
     state, costs = world.state, world.costs
-    kind, total, widest, sampled, seqs = size
+    kind, total, _, sampled, _ = size
     attention = decode_s = 0.0
     for l in range(world.lanes):
-        y = decode_attention(world, r, g, l, s) * (1.0 + costs.beside * share) if decodes else 0.0
+        y = decode_attention(world, r, g, l, s) * beside_prompts(costs, share) if decodes else 0.0
         base = costs.prompt_base[s] if state.tokens[r, l] > 0 else 0.0
         both = y + state.attention[r, s, l] + base if kind == PROMPT else y
         if both > attention:
             attention, decode_s = both, y
-    sample = costs.sample[s, sampled]
-    device = costs.lane[s, kind, widest] + costs.total[s, kind, total] + sample + attention
-    host = costs.add[s, DECODE] * (1.0 - share) + costs.add[s, PROMPT] * share + (costs.add_seq * seqs if s == 0 else 0.0)
+    device, host, took = stage_seconds(costs, s, size, share, attention)
     hop = costs.hop[s] + costs.hop_token[s] * total
-    took = max(device, least(costs, s, kind, widest)) + host
     end = max(at + hop, state.avail[r, s]) + took
     state.avail[r, s] = end
-    note_seconds(world.log, r, (decode_s, attention - decode_s, sample, host, took - host - device, hop, took))
+    note_seconds(world.log, r, (decode_s, attention - decode_s, costs.sample[s, sampled], host, took - host - device, hop, took))
     return end
 
 

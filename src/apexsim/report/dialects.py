@@ -75,7 +75,7 @@ def _plain(ask: Ask) -> Said:
         ("length", ask.length),
         ("sequences", row.max_num_seqs),
         ("tokens", row.max_num_batched_tokens),
-        ("memory", f"{row.memory_fraction:g}"),
+        ("memory", f"{row.memory_fraction:.12g}"),
         ("block", row.block_size),
         ("chunked", bool(row.chunk and not usual.chunk)),
         ("not chunked", bool(usual.chunk and not row.chunk)),
@@ -114,7 +114,7 @@ def _vllm(ask: Ask) -> Said:
         ("length", ask.length),
         ("sequences", row.max_num_seqs),
         ("tokens", row.max_num_batched_tokens),
-        ("memory", f"{row.memory_fraction:g}"),
+        ("memory", f"{row.memory_fraction:.12g}"),
         ("block", row.block_size if row.block_size != usual.block_size else None),
         ("chunked", bool(row.chunk and not usual.chunk)),
         ("not chunked", bool(usual.chunk and not row.chunk)),
@@ -198,7 +198,7 @@ def _sglang(ask: Ask) -> Said:
         ("tokens", row.max_num_batched_tokens * plan.lanes if row.chunk else -1),  # shared out to the lanes
         ("prompt tokens", row.prefill_limit or row.max_num_batched_tokens),
         ("mixed", bool(row.mix)),
-        ("memory", f"{row.memory_fraction:g}"),
+        ("memory", f"{row.memory_fraction:.12g}"),
         ("block", row.block_size),
         ("no prefix cache", not row.reuse),
         ("eager", not row.pad),
@@ -223,7 +223,7 @@ def _tensorrt_llm(ask: Ask) -> Said:
         ("length", ask.length),
         ("sequences", row.max_num_seqs),
         ("tokens", row.max_num_batched_tokens),
-        ("memory", f"{row.memory_fraction:g}"),
+        ("memory", f"{row.memory_fraction:.12g}"),
         ("options", OPTIONS),
         ("all to all", ask.travel if ask.travel == "deepep" else None),
     ]
@@ -242,7 +242,7 @@ def _options(ask: Ask) -> str:
         f"{word('graph sizes')}{graphs}",
         word("cache"),
         f"  enable_block_reuse: {str(bool(row.reuse)).lower()}",
-        f"  free_gpu_memory_fraction: {row.memory_fraction:g}",
+        f"  free_gpu_memory_fraction: {row.memory_fraction:.12g}",
     ]
     lines += [f"  {word('kv')}: {ask.words.value('kv', ask.kv)}"] if ask.kv else []
     lines += [f"  tokens_per_block: {row.block_size}"] if row.block_size != ask.usual.block_size else []

@@ -92,7 +92,7 @@ def engine_line(setting: Setting) -> str:
     row = setting.engine
     figures = {
         "max_model_len": f"{setting.max_model_len:,}", "max_num_seqs": f"{row.max_num_seqs:,}",
-        "max_num_batched_tokens": f"{row.max_num_batched_tokens:,}", "memory_fraction": f"{row.memory_fraction:g}",
+        "max_num_batched_tokens": f"{row.max_num_batched_tokens:,}", "memory_fraction": f"{row.memory_fraction:.12g}",
     }  # fmt: skip
     own = flags_of(row.name)
     told = ", ".join(f"{own.get(name, our_flag(name)).removeprefix('--')} {value}" for name, value in figures.items())
@@ -111,7 +111,7 @@ def _batching(row: EngineRow) -> str:
 def goal_line(study: Study) -> str:
     """Objective, limits and error bar."""
     goal, objective = study.goal, study.goal.objective
-    kept = [*map(str, goal.slos), *([f"power-cap={goal.power_cap:g}W"] if math.isfinite(goal.power_cap) else [])]
+    kept = [*map(str, goal.slos), *([f"power-cap={goal.power_cap:.12g}W"] if math.isfinite(goal.power_cap) else [])]
     limits = f"; limits {', '.join(kept)}" if kept else ""
     return (
         f"{'lowest' if objective.better == 'lower' else 'highest'} {objective_words(objective)}{limits}; "

@@ -6,14 +6,9 @@ A plan's servers stand side by side behind a router; what each is told is said b
 from __future__ import annotations
 
 import math
-import re
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from apexsim.engine_file import DEFAULT_ENGINE
-from apexsim.engines import flags_of, load_engine
 from apexsim.errors import Rejected
 from apexsim.plan.flags import words_of
 from apexsim.plan.limits import at_full_length, served_length, started, unstartable
@@ -159,37 +154,3 @@ def _length_note(ask: Ask) -> str:
     if length == setting.model.max_length:
         return f"longest simulated request {setting.workload.longest:,} tokens; {limit}, {held}"
     return f"longest simulated request {setting.workload.longest:,} tokens; {limit}, this server {length:,}, {held}"
-
-
-# ---- the same question again ---------------------------------------------------------------------------------------
-
-FLAGS = {"slos": "--slo", "columns": "--map"}
-ALONE = ("enable_expert_parallel", "hypothetical")  # flags without a value
-
-
-def again(verb: str, inputs: dict[str, Any], defaults: dict[str, Any], **changes: Any) -> str:
-    """The command line that asks the question of `inputs`, with changes; defaults are left out."""
-    asked = {**inputs, **dict(inputs.get("settings") or {}), **changes}
-    own = flags_of(load_engine(str(asked.get("engine") or DEFAULT_ENGINE)).name)
-    words = ["apexsim", verb, shlex.quote(str(asked.pop("model", "")))]
-    for name, value in asked.items():
-        if name == "settings" or value is None or value == defaults.get(name):
-            continue
-        words += _option(name, value, own)
-    return " ".join(words)
-
-
-def _option(name: str, value: Any, own: dict[str, str]) -> list[str]:
-    if name == "chunk":
-        return ["--enable-chunked-prefill" if value else "--no-enable-chunked-prefill"]
-    if name == "pad":
-        return [own.get("enforce_eager", "--enforce-eager")] if not value else []
-    if name in ALONE:
-        return ["--" + name.replace("_", "-")]
-    flag = FLAGS.get(name) or own.get(name) or "--" + name.replace("_", "-")
-    values: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
-    if name == "slos":  # limits and plans in the form that a shell leaves alone
-        values = [re.sub("<=?", "=", str(limit)) for limit in values]
-    if name == "plan":
-        values = [str(value).replace("×", "x")]
-    return [word for v in values for word in (flag, shlex.quote(f"{v:g}" if isinstance(v, float) else str(v)))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +19,7 @@ from apexsim.errors import shown
 PROSE_WIDTH = 120  # columns at which sentences wrap
 LEAST = 60  # columns of the narrowest page
 ENDLESS = 1000  # columns of a table: it is never cut
+WORD = re.compile(r"""(?:'[^']*'|"[^"]*"|[^\s'"])+""")  # of a command line, what is quoted whole
 Row = tuple[str, str]
 
 
@@ -37,9 +39,11 @@ def labelled(rows: Iterable[Row], width: float = PROSE_WIDTH, indent: int = 2) -
 def pasted(command: str, width: float = PROSE_WIDTH, margin: int = 14) -> str:
     """A command on as many lines as the page needs, so that it can be pasted: broken before options, with backslashes."""
     most = max(40, min(width, PROSE_WIDTH) - margin)
-    parts = [part for part in re.split(r" (?=-)", command) if part]
-    lines = [parts[0]]
-    for part in parts[1:]:
+    words: list[str] = WORD.findall(command)
+    at = [0, *(i for i, word in enumerate(words) if i and word.startswith("-")), len(words)]
+    first, *rest = (" ".join(words[i:j]) for i, j in pairwise(at))
+    lines = [first]
+    for part in rest:
         if len(lines[-1]) + 1 + len(part) + 2 <= most:
             lines[-1] += f" {part}"
         else:

@@ -60,8 +60,8 @@ def _question(size: Size) -> str:
 
 
 def _limits(size: Size) -> str:
-    slos = [f"{slo}{f' ({size.wanted.share:.0%} of requests)' * slo.per_request}" for slo in size.goal.slos]
-    cap = [f"{size.goal.power_cap:g} W per GPU"] if math.isfinite(size.goal.power_cap) else []
+    slos = [f"{slo}{f' ({100 * size.wanted.share:.10g}% of requests)' * slo.per_request}" for slo in size.goal.slos]
+    cap = [f"{size.goal.power_cap:.12g} W per GPU"] if math.isfinite(size.goal.power_cap) else []
     return listed([*slos, *cap])
 
 
@@ -93,7 +93,7 @@ def _load(size: Size) -> str:
     """The load of the question."""
     one = size.best or size.nearest
     closed = one is not None and one.setting.workload.mode == "closed"
-    return f"{size.asked:,.0f} user{'s' * (size.asked > 1)}" if closed else f"{size.asked:g} requests/s"
+    return f"{size.asked:,.0f} user{'s' * (size.asked > 1)}" if closed else f"{size.asked:.12g} requests/s"
 
 
 def sentences(size: Size) -> list[str]:
@@ -113,7 +113,7 @@ def _head(size: Size, best: Found) -> str:
     if size.wanted.find not in UNITS:
         return f"{name} keeps {size.wanted.find}={value.replace(' ', '')}{ends} with {_load(size)}{_within(size)}."
     least = "at least " if best.open_end else "up to "
-    room = f": {sig(best.value / size.asked, 2)} times the {size.asked:g} asked about" if size.asked > 0 else ""
+    room = f": {sig(best.value / size.asked, 2)} times the {size.asked:.12g} asked about" if size.asked > 0 else ""
     return f"{name} serves {least}{value} {UNITS[size.wanted.find]}{ends}{_within(size)}{room}."
 
 

@@ -14,10 +14,11 @@ from rich.text import Text
 from apexsim.api import defaults
 from apexsim.cost.books import told
 from apexsim.engines import EngineRow, differences
+from apexsim.report.again import again
 from apexsim.report.draw import sig
 from apexsim.report.figures import bare_with_error, listed, objective_short, reached, scale_for, sentence, unit_for
 from apexsim.report.jsonout import margin_json
-from apexsim.report.launch import again, launch
+from apexsim.report.launch import launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
 from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, Column, grammar, limit_cell, sure_cell
@@ -70,7 +71,7 @@ def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[R
     yield labelled([("", note) for note in started.notes], width)
     yield Text()
     yield heading("next", width=width)
-    yield labelled([("then", pasted(_alone(sweep, best), width))], width)
+    yield labelled([("then", pasted(line, width)) for line in [_alone(sweep, best)] if line], width)
 
 
 # ---- the answer -------------------------------------------------------------------------------------------------------

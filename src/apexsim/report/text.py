@@ -9,12 +9,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.api import defaults
+from apexsim.plan.plan import Plan
+from apexsim.report.again import again
 from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.figures import objective_short, objective_words, reached
 from apexsim.report.intro import funnel_line, funnel_rows, understood
-from apexsim.report.launch import again, launch
+from apexsim.report.launch import launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
@@ -51,7 +53,7 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     yield Text()
     yield from _launch(study, width)
     yield heading("next", width=width)
-    yield labelled([("then", pasted(line, width)) for line in _suggestions(study)], width)
+    yield labelled([("then", pasted(line, width)) for line in _suggestions(study) if line], width)
 
 
 def _ranked(study: Study, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
@@ -110,14 +112,21 @@ def _suggestions(study: Study) -> list[str]:
     """Two or three commands that look further."""
     inputs = {k: v for k, v in study.inputs.items() if k != "plan"}
     if study.single:
-        widths = dict.fromkeys(("tp", "pp", "dp", "ep", "enable_expert_parallel"))
-        return [again("plan", inputs, defaults(), **widths), again("plan", inputs, defaults(), **widths, json="study.json")]
+        searched = _searched(study.ranked[0].plan)
+        return [again("plan", inputs, defaults(), **searched), again("plan", inputs, defaults(), **searched, json="study.json")]
     lines = [again("plan", inputs, defaults(), **remedy.changes) for remedy in study.remedies[:2]]
     second = next((r.plan.shorthand for r in study.ranked[1:] if not r.blocked), None)
     if second and not lines:  # the plan names its own format and clock
         lines.append(again("simulate", inputs, defaults(), plan=second, quant=None, clock=None, hypothetical=None))
     lines += [again("plan", inputs, defaults(), **change) for change in _further(study)]
-    return [*lines, again("plan", inputs, defaults(), json="study.json") + " --all"]
+    return [*lines, again("plan", inputs, defaults(), json="study.json", all=True)]
+
+
+def _searched(plan: Plan) -> dict[str, object]:
+    """The question that ranks others beside a plan: any widths, in the format and at the clock that it names."""
+    widths = dict.fromkeys(("tp", "pp", "dp", "ep", "enable_expert_parallel"))
+    tag = {"quant": plan.precision.tag, "weight_dtype": None} if plan.precision.tag else {}
+    return widths | tag | ({"clock": str(plan.clock)} if plan.clock else {})
 
 
 def _further(study: Study) -> list[dict[str, object]]:

@@ -19,6 +19,7 @@ from apexsim.search.goal import Goal
 from apexsim.search.search import nearest_fit
 from apexsim.search.size import LOADS, Cluster, Found, Size, Trials, Wanted
 from apexsim.slo import parse_slos
+from apexsim.typed import stated
 
 Value = Any
 BASE = {"request_rate": 1.0}  # of arrivals that are stretched to every rate
@@ -55,10 +56,7 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     question |= _load(question, closed, rate)
     whole = _Question(model, question, wanted, asked)
     clusters = [(gpu, *_counted(n, question)) for gpu in gpus for n in numbers] if numbers else []
-    inputs = {name: v for name, v in question.items() if v not in (None, (), [], {}, False)} | {
-        "gpu": ",".join(gpus),
-        "gpus": numbers or None,
-    }
+    inputs = stated(question) | {"gpu": ",".join(gpus), "gpus": numbers or None}
     found, unmet, nearest = whole.smallest(gpus, clusters, progress) if wanted.find == "gpus" else whole.each(gpus, clusters, progress)
     if not found and not nearest and unmet:
         raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
@@ -234,7 +232,7 @@ class _Question:
             raise InputError(f"no price of {unknown[0]} is known", "--budget", "give --price")
         least = min(prices, key=lambda gpu: prices[gpu])
         if prices[least] > self.wanted.budget:
-            told = f"${self.wanted.budget:g} per hour pay for no GPU: the cheapest, {least}, costs ${prices[least]:g}"
+            told = f"${self.wanted.budget:,.12g} per hour pay for no GPU: the cheapest, {least}, costs ${prices[least]:g}"
             raise InputError(told, "--budget", "raise it, or name cheaper GPUs")
 
 

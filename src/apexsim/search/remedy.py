@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from apexsim.errors import InputError, Rejected
+from apexsim.hardware import counted
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates, heuristic_plan
@@ -145,7 +146,7 @@ def _larger(study: Study) -> Iterator[tuple[int, int]]:
 def _gpus(study: Study, asked: Asked) -> Remedy | str:
     """More of the same GPUs."""
     first, cluster = study.ranked[0].plan, study.setting.cluster
-    name = study.inputs["gpu"] if "gpus" in study.inputs else cluster.gpu.name  # else it may hold the counts
+    name = counted(str(study.inputs["gpu"]))[0]
     tried = 0
     for per_node, nodes in _larger(study):
         tried = per_node * nodes

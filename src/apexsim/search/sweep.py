@@ -23,6 +23,7 @@ from apexsim.search.error import tie
 from apexsim.search.goal import Goal
 from apexsim.search.search import Progress
 from apexsim.search.study import Study
+from apexsim.typed import stated
 
 LOADS = ("request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "burstiness")
 CHOICES = ("model", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "block_size",
@@ -181,8 +182,7 @@ def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[A
         if stopped:
             raise KeyboardInterrupt
         raise Infeasible(f"none of {len(points)} combinations fits: {points[-1].why}", "larger or more GPUs")
-    inputs = {name: value for name, value in question.items() if value not in (None, (), [], {}, False)}
-    found = Sweep(model if isinstance(model, str) else ",".join(model), inputs, axes, tuple(points), goal)
+    found = Sweep(model if isinstance(model, str) else ",".join(model), stated(question), axes, tuple(points), goal)
     if stopped:
         raise SweepInterrupted(replace(found, interrupted=(len(points), len(every))))
     return found

@@ -11,7 +11,9 @@ import numpy as np
 
 from apexsim.cost.price import Pricer
 from apexsim.cost.tables import axes_for, compile_costs
-from apexsim.engine.types import BARE, DECODE, PROMPT, Costs
+from apexsim.engine.jit import python_of
+from apexsim.engine.price import beside_prompts, prompt_share, stage_seconds
+from apexsim.engine.types import DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.gpu import Gpu
@@ -28,6 +30,8 @@ from apexsim.validate.energy_cases import PROMPT as PROMPTS
 from apexsim.validate.facts import suspect
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.trace import Workload
+
+PROMPT_SHARE, BESIDE_PROMPTS, STAGE_SECONDS = python_of(prompt_share), python_of(beside_prompts), python_of(stage_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +90,22 @@ def costs_of(machine: Machine, pricer: Pricer) -> Costs:
 
 def step_seconds(costs: Costs, batch: Batch, lanes: int) -> float:
     """Seconds of one step that holds the same batch on each lane, all stages after each other (docs/mechanisms.md)."""
-    kind = PROMPT if batch.prompts else DECODE
-    own = batch.decodes + batch.prompts * batch.chunk
+    prompt_tokens, sequences = batch.prompts * batch.chunk, batch.decodes + batch.prompts
+    kind, own, share = PROMPT if batch.prompts else DECODE, batch.decodes + prompt_tokens, PROMPT_SHARE(costs, prompt_tokens)
+    size = (kind, own * lanes, own, sequences, sequences * lanes)
     total = 0.0
     for s in range(len(costs.floor)):
-        device = costs.lane[s, kind, own] if lanes > 1 else 0.0
-        device += costs.total[s, kind, own * lanes] + costs.sample[s, batch.decodes + batch.prompts] + _attention(costs, s, batch)
-        least = costs.floor[s, BARE if kind == DECODE and own > costs.captured else kind]
-        host = costs.add[s, kind] + (costs.add_seq * (batch.decodes + batch.prompts) * lanes if s == 0 else 0.0)
-        total += max(device, least) + host + costs.hop[s] + costs.hop_token[s] * own * lanes
+        took = STAGE_SECONDS(costs, s, size, share, _attention(costs, s, batch, BESIDE_PROMPTS(costs, share)))[2]
+        total += took + costs.hop[s] + costs.hop_token[s] * own * lanes
     return float(total)
 
 
-def _attention(costs: Costs, s: int, batch: Batch) -> float:
-    """Attention of one lane on a stage [s]."""
+def _attention(costs: Costs, s: int, batch: Batch, longer: float) -> float:
+    """Attention of one lane on a stage [s]; longer: the factor of its decodes."""
     found = 0.0
     if batch.decodes:
         for w, window in enumerate(costs.windows):
-            found += float(np.interp(min(batch.context, float(window)), costs.nodes, costs.decode[s, w, batch.decodes]))
+            found += longer * float(np.interp(min(batch.context, float(window)), costs.nodes, costs.decode[s, w, batch.decodes]))
     if batch.prompts:
         at = costs.stride * np.arange(costs.prefill.shape[1])
         low, high = np.interp([batch.done, batch.done + batch.chunk], at, costs.prefill[s])

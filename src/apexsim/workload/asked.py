@@ -169,7 +169,7 @@ def reloaded(work: Workload, rate: float | None, concurrency: int | None, seed: 
     made = paced(work.arrive, rate, seed)
     how = "of the trace stretched to" if timed else "drawn at random (the trace has no times) at"
     notes = tuple(note for note in work.notes if timed or note != ALL_AT_ONCE)
-    return replace(work, arrive=made, mode="open", notes=(*notes, f"arrivals {how} {rate:g} requests/s"))
+    return replace(work, arrive=made, mode="open", notes=(*notes, f"arrivals {how} {rate:.12g} requests/s"))
 
 
 def lengths_of(model: Model, work: Workload, max_model_len: int | None, too_long: str) -> tuple[Workload, int]:
