@@ -12,7 +12,7 @@ import shlex
 from typing import Any
 
 from apexsim.engines import flags_of
-from apexsim.errors import InputError
+from apexsim.errors import InputError, Rejected
 from apexsim.report.emit.deployment import Deployment, File
 from apexsim.report.launch import again_options, asked
 from apexsim.report.launch import server as server_commands
@@ -24,6 +24,8 @@ from apexsim.workload.trace import Workload
 SYSTEM = ("gpu", "gpus", "nodes", "nic", "pcie", "engine", "settings", "max_model_len", "route", "weight_dtype", "activation_dtype",
           "kv_dtype", "dtype", "expert_load")  # fmt: skip # of a question: what a comparison must know of the server
 LONGEST_SWEEP = 12  # plans of a sweep
+TEACH = "# apexsim calibrate measured.json --save NAME: from then on --profile NAME predicts with what was measured\n"
+AFTER = "who waits for whose answer is not sent: requests go out at the times of the trace"
 SCRIPT = """#!/usr/bin/env bash
 {head}{losses}# Measures this workload on a running server: ./bench.sh [URL], then says how far the prediction was off.
 set -euo pipefail
@@ -40,12 +42,12 @@ def bench_files(made: Deployment) -> list[File]:
     fmt = "mooncake" if work.block else "request-log"
     name = "trace.jsonl" if work.block else "trace.csv"
     text, losses = written(work, fmt)
-    lost = [*losses, *(["who waits for whose answer is not sent: requests go out when they did in the prediction"] if len(work.after) else [])]
+    lost = [*losses, *([AFTER] if len(work.after) else [])]
     lost += ["users do not pause: --think was simulated"] if work.think else []
     served = shlex.quote(made.started.ask.weights.name)
     script = SCRIPT.format(
         head=made.head, losses="".join(f"# {line}\n" for line in lost), port=FIRST_PORT,
-        replay=_replay(work, name, served), compare=_compare(made, "measured.json"), more=_own_bench(made),
+        replay=_replay(work, name, served), compare=_compare(made, "measured.json"), more=_own_bench(made) + TEACH,
     )  # fmt: skip
     return [File("bench.sh", script, True), File(name, "".join(text))]
 
@@ -102,7 +104,8 @@ def sweep_files(made: Deployment) -> list[File]:
         raise InputError("vllm bench sweep starts vLLM alone", "--emit", "ask with --engine vllm, or use bench")
     line = _vllm_bench(made)
     if not line:
-        raise InputError("vllm bench serve cannot make this workload's lengths", "--emit", "give --prompt-len and --output-len, or use bench")
+        told = "vllm bench serve cannot make this workload's lengths"
+        raise InputError(told, "--emit", "give --prompt-len and --output-len, or use bench")
     served = [found for run in made.study.ranked for found in _flags(made, run)][:LONGEST_SWEEP]
     if not served:
         raise InputError("no plan of the study is one server on one node", "--emit", "use run.sh and bench")
@@ -121,7 +124,7 @@ def _flags(made: Deployment, run: Any) -> list[dict[str, Any]]:
     """What vLLM is told of a plan, by keys of a sweep; none where it is more than one server, or on more than one node."""
     ask = asked(made.setting, run.plan)
     cluster = made.setting.cluster
-    if run.blocked or run.plan.replicas > 1 or cluster.nodes > 1 or not hasattr(ask, "weights"):
+    if run.blocked or run.plan.replicas > 1 or cluster.nodes > 1 or isinstance(ask, Rejected):
         return []
     here = Place(0, (0,), tuple(range(cluster.per_node)), True, FIRST_PORT)
     (command,) = server_commands(ask, here, [])
@@ -141,5 +144,3 @@ def _number(value: Any) -> Any:
     except ValueError:
         return value
     return int(number) if number.is_integer() and value.lstrip("-").isdigit() else number if math.isfinite(number) else value
-
-

@@ -7,6 +7,7 @@ from typing import Any
 from apexsim.data_files import table
 from apexsim.errors import InputError
 from apexsim.report.emit.deployment import Deployment, File
+from apexsim.report.emit.known import checked
 from apexsim.report.emit.yaml import yaml
 from apexsim.report.servers import CONF, FIRST_PORT, nginx_conf
 
@@ -28,23 +29,28 @@ def compose_files(made: Deployment) -> list[File]:
         files = [File(CONF, nginx_conf(hosts, made.setting.route) + "\n")]
     else:
         services["server-0"]["ports"] = [f"{FIRST_PORT}:{FIRST_PORT}"]
-    text = made.head + "# docker compose up; HF_TOKEN and HF_HOME are taken from the environment\n"
-    return [File("compose.yaml", text + yaml({"name": made.name, "services": services})), *files]
+    text = made.head + made.dealt + "# docker compose up; HF_TOKEN and HF_HOME are taken from the environment\n"
+    return [File("compose.yaml", text + yaml(checked("compose", {"name": made.name, "services": services}))), *files]
 
 
 def _server(made: Deployment, at: int) -> dict[str, Any]:
+    image = made.image  # refuses GPUs for which none is known
     driver = table("deploy.toml")["driver"][made.setting.cluster.gpu.vendor][0]
     gpus = [str(gpu) for gpu in made.started.where[at].gpus]
     pod = made.pod
     return {
-        "image": made.image,
+        "image": image,
         "entrypoint": [_escaped(pod.words[0])],
         "command": [_escaped(word) for word in pod.words[1:]],
         "environment": {"HF_TOKEN": "${HF_TOKEN:-}"} | {name: _escaped(value) for name, value in pod.env},
         "volumes": [CACHE],
         "ipc": "host",
         "deploy": {"resources": {"reservations": {"devices": [{"driver": driver, "device_ids": gpus, "capabilities": ["gpu"]}]}}},
-        "healthcheck": {"test": ["CMD", "curl", "--fail", f"http://localhost:{FIRST_PORT}/health"], "interval": "10s", "start_period": "1h"},
+        "healthcheck": {
+            "test": ["CMD", "curl", "--fail", f"http://localhost:{FIRST_PORT}/health"],
+            "interval": "10s",
+            "start_period": "1h",
+        },
     }
 
 
@@ -60,5 +66,3 @@ def _router(servers: dict[str, Any]) -> dict[str, Any]:
 def _escaped(word: str) -> str:
     """A word in which compose puts no variables."""
     return word.replace("$", "$$")
-
-

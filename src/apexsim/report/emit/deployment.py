@@ -14,7 +14,7 @@ from apexsim.errors import InputError, shown
 from apexsim.plan.plan import Plan
 from apexsim.report.dialects import Said
 from apexsim.report.launch import Started, server
-from apexsim.report.servers import FIRST_PORT, Command, Place, Shell, script
+from apexsim.report.servers import FIRST_PORT, NGINX, Command, Place, Shell, script
 from apexsim.search.assess import Assessed
 from apexsim.search.setting import Setting
 from apexsim.search.study import Study
@@ -116,6 +116,13 @@ class Deployment:
         if len(commands) == 1 and not any(isinstance(word, Shell) for word in words):
             return tuple(words)
         return ("/bin/bash", "-c", script(commands, nodes))
+
+    @property
+    def dealt(self) -> str:
+        """A comment where nginx deals otherwise than was simulated."""
+        route = self.setting.route
+        alike = self.servers == 1 or route == "round-robin" or route in NGINX
+        return "" if alike else f"# nginx deals requests in turn; {route} was simulated\n"
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from apexsim.data_files import table
 from apexsim.errors import InputError
 from apexsim.report.emit.deployment import Deployment, File
+from apexsim.report.emit.known import checked
 from apexsim.report.emit.yaml import documents
 from apexsim.report.servers import CONF, FIRST_PORT, nginx_conf
 
@@ -18,6 +19,7 @@ Manifest = dict[str, Any]
 TOKEN = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf-token", "key": "token", "optional": True}}}
 PATIENT = {"httpGet": {"path": "/health", "port": FIRST_PORT}, "periodSeconds": 10, "failureThreshold": 720}  # loading may take two hours
 SECRET = "# kubectl create secret generic hf-token --from-literal=token=$HF_TOKEN, where the model asks for it\n"
+FABRIC = "# add what your cluster needs for its network between nodes: RDMA resources, hostNetwork, capabilities\n"
 
 
 def k8s_files(made: Deployment) -> list[File]:
@@ -32,7 +34,7 @@ def k8s_files(made: Deployment) -> list[File]:
                  "template": {"metadata": {"labels": {"app": made.name}}, "spec": pod_spec(made)}},
     }  # fmt: skip
     parts = [_headless(made.name), servers, *_front(made, {"app": made.name})]
-    return [File("k8s.yaml", made.head + SECRET + documents(parts))]
+    return [File("k8s.yaml", made.head + made.dealt + SECRET + _told(parts))]
 
 
 def lws_files(made: Deployment) -> list[File]:
@@ -46,7 +48,15 @@ def lws_files(made: Deployment) -> list[File]:
             "size": made.pod.nodes, "restartPolicy": "RecreateGroupOnPodRestart", "workerTemplate": template}},
     }  # fmt: skip
     leaders = {"app": made.name, "leaderworkerset.sigs.k8s.io/worker-index": "0"}
-    return [File("lws.yaml", made.head + SECRET + documents([servers, *_front(made, leaders)]))]
+    fabric = FABRIC if made.pod.nodes > 1 else ""
+    return [File("lws.yaml", made.head + made.dealt + SECRET + fabric + _told([servers, *_front(made, leaders)]))]
+
+
+def _told(parts: list[Manifest]) -> str:
+    """Manifests as text, each of whose fields is known."""
+    for part in parts:
+        checked("lws" if part["kind"] == "LeaderWorkerSet" else part["kind"], part)
+    return documents(parts)
 
 
 def container(made: Deployment, name: str = "server") -> Manifest:
@@ -73,7 +83,8 @@ def _at_rank(made: Deployment) -> tuple[str, ...]:
     if made.pod.nodes == 1:
         return words
     here = 'export NODE_RANK="$LWS_WORKER_INDEX" NODE0="$LWS_LEADER_ADDRESS"\n'
-    return (*words[:2], here + words[2])
+    text = "\n".join(line for line in words[2].splitlines() if not line.startswith("#"))
+    return (*words[:2], here + text)
 
 
 def _headless(name: str) -> Manifest:

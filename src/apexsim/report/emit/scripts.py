@@ -22,7 +22,7 @@ ready() {{ # ready HOST:PORT: wait until a server answers
   done
 }}
 """
-END = """echo "ready: http://{host}:{port}"
+END = """echo {ready}
 wait -n
 echo "a server has ended: see logs/" >&2
 exit 1
@@ -47,10 +47,11 @@ def _script(made: Deployment, node: int, what: str) -> str:
         lines += [f"ready {_address(made, i)}" for i in range(made.servers)]
         lines += [_beside(c, "router") for c in router]
     body = "\n".join(lines) + "\n"
-    named = sorted({int(n) for n in re.findall(r"\$\{?NODE(\d+)", body)})
+    named = sorted({int(n) for n in re.findall(r"\$NODE(\d+)", body)} | ({0} if node == 0 and made.setting.cluster.nodes > 1 else set()))
     needs = "".join(f': "${{NODE{n}:?set NODE{n} to the address of node {n}}}"\n' for n in named)
-    host = "127.0.0.1" if made.setting.cluster.nodes == 1 else "$NODE0" if 0 in named else "NODE0"
-    return START.format(head=made.head, what=what, needs=needs) + body + END.format(host=host, port=FIRST_PORT)
+    host = "127.0.0.1" if made.setting.cluster.nodes == 1 else "$NODE0"
+    ready = "started" if node else f'"ready: http://{host}:{FIRST_PORT}"'
+    return START.format(head=made.head, what=what, needs=needs) + body + END.format(ready=ready)
 
 
 def _servers(commands: Sequence[Command]) -> list[str]:
@@ -67,5 +68,4 @@ def _beside(command: Command, name: str) -> str:
 def _address(made: Deployment, at: int) -> str:
     """Where a server answers."""
     place = made.started.where[at]
-    host = f'"$NODE{place.nodes[0]}:{place.port}"' if made.setting.cluster.nodes > 1 else f"127.0.0.1:{place.port}"
-    return host
+    return f'"$NODE{place.nodes[0]}:{place.port}"' if made.setting.cluster.nodes > 1 else f"127.0.0.1:{place.port}"

@@ -9,6 +9,7 @@ from apexsim.data_files import table
 from apexsim.errors import InputError
 from apexsim.report.emit.deployment import Deployment, File
 from apexsim.report.emit.kubernetes import SECRET, container, pod_spec
+from apexsim.report.emit.known import checked
 from apexsim.report.emit.yaml import yaml
 from apexsim.report.servers import FIRST_PORT
 
@@ -25,7 +26,7 @@ def kserve_files(made: Deployment) -> list[File]:
         "metadata": {"name": made.name, "annotations": {"serving.kserve.io/deploymentMode": "Standard"}},
         "spec": {"predictor": {"minReplicas": made.servers, "maxReplicas": made.servers, "containers": [main], "volumes": spec["volumes"]}},
     }  # fmt: skip
-    return [File("kserve.yaml", _head(made, "KServe") + yaml(service))]
+    return [File("kserve.yaml", _head(made, "KServe") + yaml(checked("kserve", service)))]
 
 
 def llmd_files(made: Deployment) -> list[File]:
@@ -47,7 +48,7 @@ def llmd_files(made: Deployment) -> list[File]:
         "prefill": {"create": False},
     }  # fmt: skip
     how = "# helm install NAME llm-d-modelservice/llm-d-modelservice -f llm-d-values.yaml\n"
-    return [File("llm-d-values.yaml", _head(made, "llm-d") + how + yaml(values))]
+    return [File("llm-d-values.yaml", _head(made, "llm-d") + how + yaml(checked("llm-d", values)))]
 
 
 def dynamo_files(made: Deployment) -> list[File]:
@@ -74,7 +75,7 @@ def dynamo_files(made: Deployment) -> list[File]:
     graph = {"apiVersion": "nvidia.com/v1alpha1", "kind": "DynamoGraphDeployment", "metadata": {"name": made.name},
              "spec": {"services": {"Frontend": front, "worker": worker}}}  # fmt: skip
     tag = f"# put a release of Dynamo for YOUR_TAG, one whose {engine} is {made.setting.engine.spoken}\n"
-    return [File("dynamo.yaml", _head(made, "Dynamo") + tag + yaml(graph))]
+    return [File("dynamo.yaml", _head(made, "Dynamo") + tag + yaml(checked("dynamo", graph)))]
 
 
 def _head(made: Deployment, who: str) -> str:
@@ -84,11 +85,11 @@ def _head(made: Deployment, who: str) -> str:
 
 def _one_node(made: Deployment, what: str) -> None:
     if made.pod.nodes > 1:
-        raise InputError(f"a server of {made.plan.shorthand} spans {made.pod.nodes} nodes, {what} starts one", "--emit", "use lws or run.sh")
+        told = f"a server of {made.plan.shorthand} spans {made.pod.nodes} nodes, {what} starts one"
+        raise InputError(told, "--emit", "use lws or run.sh")
 
 
 def _without_address(words: list[str]) -> list[str]:
     """Without host and port: workers do not listen for users."""
     drop = {at for i, word in enumerate(words) if word in ("--host", "--port") for at in (i, i + 1)}
     return [word for i, word in enumerate(words) if i not in drop]
-

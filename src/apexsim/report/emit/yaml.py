@@ -15,6 +15,7 @@ from apexsim.report.plain import ESCAPED
 PLAIN = re.compile(r"[A-Za-z_/][\w./-]*(?::(?!//)[\w./-]+)*")  # needs no quotes, unless it is one of …
 WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"))
 STEP = "  "
+WIDTH = 80  # columns of a list on one line
 
 
 def yaml(value: Any) -> str:
@@ -52,7 +53,18 @@ def _entry(head: str, inner: Any) -> list[str]:
         return [f"{head} |{'' if inner.endswith(chr(10)) else '-'}", *(STEP + line if line else "" for line in inner.splitlines())]
     if not inner or not isinstance(inner, (Mapping, list, tuple)):
         return [f"{head} {scalar(inner)}"]
+    flow = _flow(inner)
+    if flow:
+        return [f"{head} {flow}"]
     return [head, *(STEP + line for line in _block(inner))]
+
+
+def _flow(inner: Any) -> str:
+    """A short list of single values on one line; "" where it is none."""
+    if isinstance(inner, Mapping) or any(isinstance(v, (Mapping, list, tuple)) for v in inner):
+        return ""
+    text = f"[{', '.join(scalar(v) for v in inner)}]"
+    return text if len(text) <= WIDTH and len(inner) > 1 else ""
 
 
 def _item(inner: Any) -> list[str]:
