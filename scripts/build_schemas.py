@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 INNER = (
-    r"containers|volumes", r"containers\[\](\.\w+)?", r"containers\[\]\.env\[\](\.\w+)?", r"containers\[\]\.env\[\]\.valueFrom\.secretKeyRef(\.\w+)?",
+    r"containers|volumes", r"containers\[\](\.\w+)?",
+    r"containers\[\]\.env\[\](\.\w+)?", r"containers\[\]\.env\[\]\.valueFrom\.secretKeyRef(\.\w+)?",
     r"containers\[\]\.ports\[\](\.\w+)?", r"containers\[\]\.resources\.\w+(\.\*)?", r"containers\[\]\.volumeMounts\[\](\.\w+)?",
     r"containers\[\]\.(startup|readiness|liveness)Probe(\.\w+)?", r"containers\[\]\.(startup|readiness|liveness)Probe\.httpGet(\.\w+)?",
     r"containers\[\]\.(args|command)\[\]",
@@ -70,6 +71,12 @@ def at(prefix: str, found: dict[str, str]) -> dict[str, str]:
     return {f"{prefix}{path}": kind for path, kind in found.items()}
 
 
+def _json(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        found: dict[str, Any] = json.load(file)
+    return found
+
+
 def build(lws: str, kserve: str, llmd: str, compose: str) -> dict[str, Any]:
     """All schemas."""
     lws_all = dict(paths(crd(lws, "v1")))
@@ -84,16 +91,16 @@ def build(lws: str, kserve: str, llmd: str, compose: str) -> dict[str, Any]:
     flat = {p: k for p, k in predictor.items() if re.fullmatch(r"\w+", p)}
     values = {
         p: k
-        for p, k in paths(json.load(open(llmd, encoding="utf-8")))
+        for p, k in paths(_json(llmd))
         if p.split(".")[0] in ("modelArtifacts", "routing", "decode", "multinode") or re.fullmatch(r"prefill(\.\w+)?", p)
     }
     values |= at("decode.", pod) | {"decode.containers[].modelCommand": "string", "decode.containers[].mountModelVolume": "boolean"}
-    spec = json.load(open(compose, encoding="utf-8"))
+    spec = _json(compose)
     service = {p: k for p, k in paths(spec["definitions"]["service"]) if re.fullmatch(r"\w+", p)}
     return {
         "lws": entry("https://github.com/kubernetes-sigs/lws config/crd/bases, commit 060ab4d (after v0.10.0)", "Apache-2.0",
                      {**META, **outer, **inside}),
-        "kserve": entry("https://github.com/kserve/kserve config/crd/full/serving.kserve.io_inferenceservices.yaml, commit aaac4e2 (v0.20.0)",
+        "kserve": entry(KSERVE,
                         "Apache-2.0", {**META, "spec": "object", "spec.predictor": "object",
                                        **at("spec.predictor.", {**flat, **of_pods(predictor)})}),
         "llm-d": entry("https://github.com/llm-d-incubation/llm-d-modelservice charts/llm-d-modelservice/values.schema.json, "
@@ -118,6 +125,7 @@ def main(pod: dict[str, str]) -> dict[str, str]:
     return {path.removeprefix("containers[]."): kind for path, kind in pod.items() if path.startswith("containers[].")}
 
 
+KSERVE = "https://github.com/kserve/kserve config/crd/full/serving.kserve.io_inferenceservices.yaml, commit aaac4e2 (v0.20.0)"
 K8S = "https://github.com/kubernetes-client/python kubernetes/docs/V1*.md, commit 02124c4; pods: as in the LeaderWorkerSet's schema"
 BY_HAND = {  # of a compose service: what its schema says by reference (definitions deployment, healthcheck, command, list_or_dict)
     "environment.*": "any", "entrypoint[]": "string", "command[]": "string", "volumes[]": "any", "ports[]": "any", "deploy": "object",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from apexsim.data_files import table
 from apexsim.errors import InputError
 from apexsim.report.emit.deployment import Deployment, File
-from apexsim.report.emit.kubernetes import SECRET, container, pod_spec
 from apexsim.report.emit.known import checked
+from apexsim.report.emit.kubernetes import SECRET, container, pod_spec
 from apexsim.report.emit.yaml import yaml
 from apexsim.report.servers import FIRST_PORT
 
