@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src/apexsim"
 ENGINE = 0.5  # knows numpy and numba only, but floor 0 may be read by everyone
 FLOORS = {
-    "units": 0, "errors": 0, "examples": 0, "stats": 0, "files": 0, "typed": 0, "doubt": 0,
+    "units": 0, "errors": 0, "examples": 0, "stats": 0, "files": 0, "data_files": 0, "typed": 0, "doubt": 0,
     "engine": ENGINE,
     "gpu": 1, "clock": 1, "gpu_file": 1, "slices": 1, "sustained": 1, "hardware": 1, "links": 1,
     "engine_file": 1, "engines": 1, "slo": 1, "model/ops": 1, "model/cell": 1, "model/model": 1, "model/dtypes": 1, "workload/trace": 1,

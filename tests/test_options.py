@@ -384,7 +384,20 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "engine": "sglang", "route": "least-outstanding", "map": "time=StartTimeOffset,in=ContextTokens,out=GeneratedTokens",
     "time_unit": "ms", "workload": "summary", "nodes": 2, "nic": "100Gb", "pcie": "x8", "ttft": "1", "tpot": "1", "goodput": "ttft:500",
 }  # fmt: skip
-ONLY_TEXT = {"gpu", "gpus", "top", "all", "json", "output", "workers", "ray", "trace", "plan"}  # how and where, not what is asked
+ONLY_TEXT = {
+    "gpu",
+    "gpus",
+    "top",
+    "all",
+    "json",
+    "output",
+    "emit",
+    "force",
+    "workers",
+    "ray",
+    "trace",
+    "plan",
+}  # how and where, not what is asked
 POLICIES = {
     "profile",
     "too_long",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from typing import Any
 
 import pytest
 
 import apexsim
+from apexsim import api
 from apexsim.cli import main
-from apexsim.errors import InputError
+from apexsim.errors import Infeasible, InputError
 from apexsim.search import size as sizes
 
 ASKED: dict[str, Any] = {"gpu": "l40s", "gpus": 1, "prompt_len": 500, "output_len": 100, "num_requests": 300}
@@ -67,3 +70,85 @@ def test_nothing_that_keeps_the_limits_is_exit_code_4(capsys: pytest.CaptureFixt
 def test_questions_without_an_answer_are_refused(more: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         apexsim.size("llama-3.1-8b", **{**ASKED, **more})
+
+
+# ---- held against trying everything --------------------------------------------------------------------------------------------
+
+RANDOM = random.Random(20)
+WORLDS = [
+    {"model": RANDOM.choice(("llama-3.1-8b", "qwen3-8b", "mixtral-8x7b")), "gpu": RANDOM.choice(("l4", "l40s", "h100-sxm")),
+     "request_rate": RANDOM.choice((0.5, 2.0, 6.0, 15.0)), "prompt_len": RANDOM.choice((200, 1500)), "output_len": RANDOM.choice((40, 150)),
+     "num_requests": 60, "slos": RANDOM.choice((("ttft:p95=300ms",), ("tpot:p95=15ms",), ("tpot:p90=30ms", "ttft:mean=500ms"), ("e2e:p95=3s",),
+                                               ("ttft=400ms",)))}
+    for _ in range(30)
+]  # fmt: skip
+
+
+def everything(world: dict[str, Any]) -> float:
+    """The fewest GPUs by simulating every plan of every cluster."""
+    asked = {name: value for name, value in world.items() if name not in ("model", "gpu")}
+    for gpus, nodes in sizes.counts():
+        if gpus * nodes > MOST:
+            break
+        try:
+            setting, precision, goal, inputs = api.ask(world["model"], gpu=world["gpu"], gpus=gpus, nodes=nodes, **asked)
+            plans = sizes.startable(setting, api.space_of(setting, precision, inputs).plans)
+        except Infeasible:
+            continue
+        trials = sizes.Trials(setting, goal, sizes.Wanted("gpus"))
+        if any(trials.holds(plan, world["request_rate"]) for plan in plans):
+            return gpus * nodes
+    return math.inf
+
+
+MOST = 8  # GPUs that are tried: more takes minutes
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=str)
+def test_the_fewest_gpus_are_those_of_trying_everything(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "MOST_GPUS", MOST)
+    monkeypatch.setattr(sizes.counts, "__defaults__", (sizes.NODE, MOST))
+    try:
+        found = apexsim.size(**world).best
+    except Infeasible:
+        found = None
+    assert (found.value if found else math.inf) == everything(world)
+
+
+@pytest.mark.parametrize("limit", ["ttft:p95=150ms", "tpot:p95=30ms", "e2e:p90=5s", "tpot:mean=25ms", "itl:p99=100ms"])
+def test_no_rate_above_the_answer_holds(limit: str) -> None:
+    """Of every plan of a cluster, on every rate of the grid from the answer to twice it."""
+    asked = {**ASKED, "gpus": 2, "num_requests": 80, "slos": (limit,)}
+    whole = apexsim.size("llama-3.1-8b", **asked)
+    assert whole.best is not None
+    setting, precision, goal, inputs = api.ask("llama-3.1-8b", **{**asked, "request_rate": 1.0})
+    trials = sizes.Trials(setting, goal, sizes.Wanted("rate"))
+    for plan in sizes.startable(setting, api.space_of(setting, precision, inputs).plans):
+        above = [rate for rate in trials.grid(plan) if 1.05 * whole.best.value < rate < 2.0 * whole.best.value][::4]
+        assert not any(trials.holds(plan, rate) for rate in above), plan.shorthand
+
+
+def test_more_load_never_needs_fewer_gpus_and_more_gpus_never_serve_less() -> None:
+    asked = {name: value for name, value in ASKED.items() if name != "gpus"} | {"slos": ("ttft:p95=300ms", "tpot:p95=40ms")}
+    needed = [apexsim.size("llama-3.1-8b", **asked, request_rate=rate).best for rate in (2.0, 8.0, 20.0)]
+    values = [one.value for one in needed if one is not None]
+    assert len(values) == 3 and values == sorted(values)
+    served = [apexsim.size("llama-3.1-8b", **asked, gpus=gpus).best for gpus in (1, 2, 4)]
+    rates = [one.value for one in served if one is not None]
+    assert len(rates) == 3 and rates == sorted(rates)
+
+
+def test_reruns_with_other_seeds_lie_in_the_interval() -> None:
+    first = best(slos=("ttft:p95=400ms",), num_requests=1500)
+    again = [best(slos=("ttft:p95=400ms",), num_requests=1500, seed=seed).value for seed in (1, 2, 3, 4)]
+    assert all(first.low <= value <= first.high for value in again)
+
+
+def test_a_plan_that_is_too_slow_alone_is_not_simulated_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+    whole = sizes.assess
+    monkeypatch.setattr(sizes, "assess", lambda setting, goal, plan: runs.append(setting.workload.size) or whole(setting, goal, plan))
+    found = apexsim.size(
+        "llama-3.1-8b", gpu="l4", request_rate=1.0, prompt_len=500, output_len=50, num_requests=400, slos=("tpot:p95=2ms",)
+    )
+    assert not found.found and runs.count(400) < len(runs) / 2

@@ -21,7 +21,7 @@ from apexsim.workload.clashes import (
 
 
 def _all_to_stdout(given: Given) -> bool:
-    return given.get("json") == "-" and "output" not in given
+    return given.get("json") == "-" and ("output" not in given or "emit" in given)
 
 
 REPORT = tuple(Clash(name, _all_to_stdout, "no report is written beside --json -", "add --output FILE") for name in ("top", "all"))
@@ -37,9 +37,11 @@ PREDICTED = _replay("Prediction", "Engine", "Precision", apart=("plan", "compare
 PROFILE = (Clash("budget", beside("dry_run"), "a dry run measures nothing", "drop one of both"),)
 FORMAT = (Clash("format", beside("map"), "the columns are named", "drop one of both"),)
 
+FORCE = Clash("force", without("emit"), "no files are written", "add --emit run.sh -o DIR")
+
 CLASHES: dict[str, tuple[Clash, ...]] = {
-    "plan": (*QUESTION, *REPORT),
-    "simulate": (*QUESTION, *NO_WIDTHS),
+    "plan": (*QUESTION, *REPORT, FORCE),
+    "simulate": (*QUESTION, *NO_WIDTHS, FORCE),
     "size": (
         *(clash for clash in QUESTION if clash.option not in ("burstiness", "seed")),
         *(clash for clash in REPORT if clash.option == "top"),

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli import calibrate, device, fleet, profile, replay, trace
+from apexsim.cli import calibrate, device, emitting, fleet, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import Progress, deliver, page_size, present
 from apexsim.cli.sizing import FIT_HELP, fit
+from apexsim.errors import InputError
 from apexsim.examples import expanded
 
 INTERRUPTED, MISSED = 130, 4
@@ -154,16 +155,18 @@ def plan(model: Model, **given: Any) -> None:
     from apexsim.search.sweep import axes_of
 
     given = checked("plan", given)
-    asked = question(given)
+    forms, asked = emitting.check(given), question(given)
     models = model.split(",") if "," in model and not os.path.exists(expanded(model)) else model
     if axes_of(models, asked):
+        if forms:
+            raise InputError("several values are asked for, and files are of one plan", "--emit", "name one value of each option")
         return _sweep(models, asked, given)
     with Progress() as progress:
         try:
             study = api.plan(model, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
         except Interrupted as stop:
             study = stop.study
-    _tell(study, given)
+    _deliver(study, given, forms)
     if study.interrupted:
         raise typer.Exit(INTERRUPTED)
     _judge(study)
@@ -192,9 +195,10 @@ def simulate(model: Model, **given: Any) -> None:
     from apexsim import api
 
     given = checked("simulate", given)
+    forms = emitting.check(given)
     with Progress():
         study = api.simulate(model, given["plan"] or "", **question(given))
-    _tell(study, given)
+    _deliver(study, given, forms)
     _judge(study)
 
 
@@ -209,6 +213,13 @@ def size(model: Model, **given: Any) -> None:
     _tell(found, given)
     if found.best is None:
         raise typer.Exit(MISSED)
+
+
+def _deliver(study: Study, given: dict[str, Any], forms: tuple[str, ...]) -> None:
+    """The answer, and the files that start it where they were asked for."""
+    _tell(study, {**given, "output": None} if forms else given)
+    if forms:
+        emitting.emit(study, forms, given)
 
 
 def _judge(study: Study) -> None:

@@ -34,7 +34,7 @@ def check_files(opts: Sequence[Opt], given: Mapping[str, Any]) -> None:
     if len(named) > len(outputs) + 1:  # two of them are STDOUT
         raise InputError("standard output is taken by another output", named[-1].flag, "name a file for one of them")
     wanted = {opt.name: expanded(given[opt.name]) for opt in outputs}
-    read = [path for name, value in given.items() if name not in wanted for path in _named(value)] if outputs else []
+    read = [path for name, value in given.items() if name not in wanted for path in files_named(value)] if outputs else []
     for opt in outputs:
         text, target = given[opt.name], wanted[opt.name]
         (_check_folder if opt.folder else _check_writable)(text, target, opt.flag)
@@ -74,7 +74,7 @@ def _check_folder(text: str, target: Path, flag: str) -> None:
 # ---- what is read -------------------------------------------------------------------------------------------------
 
 
-def _named(value: Any) -> Iterator[Path]:
+def files_named(value: Any) -> Iterator[Path]:
     """The files and folders that a value names: as a whole, in a list with commas, before `@` (a clock) or `:` (a number)."""
     for text in value if isinstance(value, (list, tuple)) else [value]:
         if not isinstance(text, str):

@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -79,7 +80,7 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
 
         @functools.wraps(function)
         def run(*arguments: Any, **given: Any) -> None:
-            check_files(options_of(command), {**{p.name: a for p, a in zip(own, arguments)}, **given})
+            check_files(_as_given(options_of(command), given), {**{p.name: a for p, a in zip(own, arguments)}, **given})
             if given.get("plot"):
                 check_picture(given["plot"])
             function(*arguments, **given)
@@ -88,6 +89,11 @@ def with_options(command: str) -> Callable[[Callable[..., None]], Callable[..., 
         return run
 
     return decorate
+
+
+def _as_given(opts: list[Opt], given: Mapping[str, Any]) -> list[Opt]:
+    """The options as this command line means them: beside --emit, --output names a folder."""
+    return [replace(opt, folder=True) if opt.name == "output" and given.get("emit") is not None else opt for opt in opts]
 
 
 def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:

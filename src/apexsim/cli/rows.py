@@ -176,6 +176,13 @@ RAY = Opt(
     "[ADDRESS]",
     bare="local",
 )
+EMIT = (
+    JSON,
+    replace(OUTPUT[1], help="Write the report to a file instead of the screen; with --emit, the folder of its files."),
+    Opt("emit", str, None, "Write files that start the plan into the folder -o DIR: run.sh, compose, k8s, lws, kserve, llm-d, dynamo, "
+        "vllm-sweep, bench (docs/deploy.md).", "LIST"),
+    Opt("force", bool, False, "Replace files of these names in the folder of --emit."),
+)  # fmt: skip
 WORKERS = (Opt("workers", int, 0, "Threads, or tasks of Ray, at once; 0 takes the cores there are.", "N", least=0, most=1024), RAY)
 WIDTHS = (
     Opt("tp", int, None, "Tensor parallel width of attention; replicas fill the rest.", "T", least=1,
@@ -510,8 +517,8 @@ def _without(groups: Groups, names: tuple[str, ...]) -> Groups:
 
 
 COMMANDS: dict[str, Groups] = {
-    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
-    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": OUTPUT},
+    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *EMIT, *WORKERS)}),
+    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": EMIT},
     "size": _listed(
         _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT)}, UNSIZED), ("gpu", "gpus")
     ),

@@ -48,19 +48,26 @@ SETTINGS = (  # read by `cli.options` from the left, by `again` from the right
 def again(verb: str, inputs: Mapping[str, Any], defaults: Mapping[str, Any], **changes: Any) -> str:
     """The command line that asks the question of `inputs`, with changes; defaults are left out.  "" where it cannot be typed."""
     asked = {**inputs, **changes}
+    model = shlex.quote(str(asked.pop("model", "")))
+    words = options({name: value for name, value in asked.items() if value != defaults.get(name)})
+    return "" if words is None else " ".join(["apexsim", verb, model, *words])
+
+
+def options(asked: Mapping[str, Any]) -> list[str] | None:
+    """The options of a question as words of a command line, engine settings in the engine's own; None where some cannot be typed."""
+    asked = dict(asked)
     settings = dict(asked.pop("settings", None) or {})
     settings |= {said.setting: asked.pop(said.setting) for said in SETTINGS if said.setting in asked}  # a list's values stand beside
     own = flags_of(load_engine(str(asked.get("engine") or DEFAULT_ENGINE)).name)
-    words = ["apexsim", verb, shlex.quote(str(asked.pop("model", "")))]
+    words: list[str] = []
     for name, value in asked.items():
-        if value is not None and value != defaults.get(name):
-            words += _option(name, NAMES.get(name, _flag(name, own)), value)
+        words += [] if value is None else _option(name, NAMES.get(name, _flag(name, own)), value)
     for name, value in settings.items():
         found = [] if value is None else _setting(name, value, own)
         if found is None:
-            return ""
+            return None
         words += found
-    return " ".join(words)
+    return words
 
 
 def _flag(name: str, own: Mapping[str, str]) -> str:

@@ -44,38 +44,71 @@ class Launch:
 # ---- one server on one or several nodes ------------------------------------------------------------------------------
 
 
-def _server(ask: Ask, place: Place, servers: int) -> list[Command]:
-    """The commands of one server, on each of its nodes."""
-    server, cluster, words = ask.engine.server, ask.setting.cluster, ask.words
+def server(ask: Ask, place: Place, listens: Said) -> list[Command]:
+    """The commands of one server, on each of its nodes; listens: the address and port that it is told, if any."""
+    engine, cluster, words = ask.engine.server, ask.setting.cluster, ask.words
     model = (words.flag("model"), ask.weights.name) if words.has("model") else (ask.weights.name,)
-    far = cluster.nodes > 1 and servers > 1 and server.loopback
-    tail: Said = [("host", "0.0.0.0" if far else None), ("port", place.port if servers > 1 else None)]
-    dialect, made = SPOKEN[server.dialect], []
+    dialect, made = SPOKEN[engine.dialect], []
     for node in place.nodes:
-        flags, env = spoken(words, dialect.said(ask) + dialect.over_nodes(ask, place, node) + tail)
-        made.append(Command((server.program, model, *flags), node, (*seen(place, cluster), *env)))
+        flags, env = spoken(words, dialect.said(ask) + dialect.over_nodes(ask, place, node) + listens)
+        made.append(Command((engine.program, model, *flags), node, (*seen(place, cluster), *env)))
     return dialect.wrapped(ask, place, made)
+
+
+def _beside_others(ask: Ask, place: Place, servers: int) -> Said:
+    """What a server is told of its address where several share the nodes: its port, and all interfaces where the router is far."""
+    far = ask.setting.cluster.nodes > 1 and servers > 1 and ask.engine.server.loopback
+    return [("host", "0.0.0.0" if far else None), ("port", place.port if servers > 1 else None)]
 
 
 # ---- the whole launch -----------------------------------------------------------------------------------------------
 
 
-def launch(setting: Setting, plan: Plan) -> Launch:
-    """The commands that start a plan as it was simulated."""
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A plan as it is started: what goes before, the commands of each server at its place, and the router before several."""
+
+    ask: Ask
+    where: tuple[Place, ...]
+    before: tuple[Command, ...]
+    servers: tuple[tuple[Command, ...], ...]  # one each of `where`
+    router: tuple[Command, ...]
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """All of them, in order."""
+        return (*self.before, *_once(c for each in self.servers for c in each), *self.router)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the commands alone do not say."""
+        return tuple(_notes(self.ask, self.where))
+
+
+def start(setting: Setting, plan: Plan) -> Started | Rejected:
+    """How a plan is started as it was simulated, or why it cannot be."""
     if not setting.engine.has_server:
         why = f"{setting.engine.label} is a batching policy without a server of its own: no launch command"
-        return Launch(plan.shorthand, (), (why,))
+        return Rejected("server", why, plan.shorthand)
     why = unstartable(setting.model, plan, setting.cluster, setting.engine)
     if why:
-        return Launch(plan.shorthand, (), (why,))
+        return Rejected("server", why, plan.shorthand)
     ask = asked(setting, plan)
     if isinstance(ask, Rejected):
-        return Launch(plan.shorthand, (), (ask.reason,))
+        return ask
     where, cluster = places(plan, setting.cluster), setting.cluster
-    commands = [*locks(plan, cluster), *_once(c for place in where for c in _server(ask, place, len(where)))]
-    if len(where) > 1:
-        commands += router(where, cluster, setting.engine.server.router, setting.route)
-    return Launch(plan.shorthand, tuple(c.text(math.inf) for c in commands), tuple(_notes(ask, where)), script(commands, cluster.nodes))
+    servers = tuple(tuple(server(ask, place, _beside_others(ask, place, len(where)))) for place in where)
+    dealt = router(where, cluster, setting.engine.server.router, setting.route) if len(where) > 1 else ()
+    return Started(ask, where, locks(plan, cluster), servers, dealt)
+
+
+def launch(setting: Setting, plan: Plan) -> Launch:
+    """The commands that start a plan as it was simulated, as text."""
+    found = start(setting, plan)
+    if isinstance(found, Rejected):
+        return Launch(plan.shorthand, (), (found.reason,))
+    commands = found.commands
+    return Launch(plan.shorthand, tuple(c.text(math.inf) for c in commands), found.notes, script(commands, setting.cluster.nodes))
 
 
 def _once(commands: Iterable[Command]) -> list[Command]:

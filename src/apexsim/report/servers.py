@@ -131,20 +131,24 @@ def router(servers: Sequence[Place], cluster: Cluster, program: tuple[str, ...],
 
 
 def _nginx(servers: Sequence[Place], cluster: Cluster, route: str) -> tuple[Command, ...]:
-    rule = NGINX.get(route, "")  # least-waiting, prefix-hash: nearest is in turn
     hosts = [f"NODE{place.nodes[0]}" if cluster.nodes > 1 else "127.0.0.1" for place in servers]
-    each = "".join(f"    server {host}:{place.port} max_fails=0;\n" for host, place in zip(hosts, servers))
-    conf = (
-        f"events {{}}\nhttp {{\n  upstream servers {{\n{rule}{each}  }}\n  server {{\n    listen {FIRST_PORT};\n    location / {{\n"
-        "      proxy_pass http://servers;\n      proxy_http_version 1.1;\n      proxy_buffering off;\n"
-        "      proxy_read_timeout 1h;\n    }\n  }\n}"
-    )
+    conf = nginx_conf([f"{host}:{place.port}" for host, place in zip(hosts, servers)], route)
     write: tuple[tuple[str, ...], ...] = (("cat",), (Shell(">"), CONF))
     if cluster.nodes > 1:  # the addresses of the nodes are put in by the shell
         named = ";".join(f"s/NODE{node}:/$NODE{node}:/" for node in sorted({p.nodes[0] for p in servers}, reverse=True))
         write = (("sed", Shell(f'"{named}"')), (Shell(">"), CONF))
     start = Command((("nginx",), ("-c", Shell(f'"$PWD/{CONF}"')), ("-g", "daemon off;")))
     return (Command(write, document=conf, lasting=False), start)
+
+
+def nginx_conf(hosts: Iterable[str], route: str) -> str:
+    """nginx's configuration that deals requests to servers, host:port each; of a rule that nginx lacks the nearest, in turn."""
+    each = "".join(f"    server {host} max_fails=0;\n" for host in hosts)
+    return (
+        f"events {{}}\nhttp {{\n  upstream servers {{\n{NGINX.get(route, '')}{each}  }}\n  server {{\n    listen {FIRST_PORT};\n"
+        "    location / {\n      proxy_pass http://servers;\n      proxy_http_version 1.1;\n      proxy_buffering off;\n"
+        "      proxy_read_timeout 1h;\n    }\n  }\n}"
+    )
 
 
 # ---- the script -----------------------------------------------------------------------------------------------------

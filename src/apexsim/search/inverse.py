@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,7 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     numbers = _listed(question.pop("gpus", None), "--gpus")
     users, rate = question.pop("concurrency", None), question.pop("request_rate", None)
     if users is not None and rate is not None:
-        raise InputError("--request-rate and --concurrency are both given", "", "use one of them")
+        raise InputError("a rate and users are both given", "--request-rate", "use it, or --users")
     closed = users is not None or find == "users" or (find == "context" and rate is None)
     held = [counted(str(gpu))[1].get("gpus") for gpu in gpus]  # h100:8
     if numbers and any(held):
@@ -114,13 +114,14 @@ class _Question:
     wanted: Wanted
     asked: float
     goal: Goal = None  # type: ignore[assignment]  # of the first cluster
+    alone: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # what all clusters know of single requests
 
     def cluster(self, gpu: str, gpus: int | None, nodes: int | None, **changes: Any) -> Cluster:
         """A cluster with its plans; raises Infeasible or InputError where there are none."""
         setting, precision, goal, inputs = ask(self.model, **{**self.question, "gpu": gpu, "gpus": gpus, "nodes": nodes, **changes})
         self.goal = self.goal or goal
         plans = sizes.startable(setting, space_of(setting, precision, inputs).plans)
-        return Cluster(Trials(setting, goal, self.wanted), plans)
+        return Cluster(Trials(setting, goal, self.wanted, alone=self.alone), plans)
 
     def each(self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any) -> tuple[list[Found], list[str], Found | None]:
         """The most load, the longest context or the tightest limit on each cluster, best first."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +28,7 @@ from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server
 from apexsim.slo import LATENCIES, STATS, Slo
 from apexsim.workload.load import mean_rate
-from apexsim.workload.trace import Workload
+from apexsim.workload.trace import NO_FLOATS, NO_INTS, Workload
 
 LOADS = ("rate", "users")
 FINDS = (*LOADS, "gpus", "context")  # and a statistic of a latency: ttft:p95
@@ -44,6 +43,10 @@ MADE = 16_384  # requests of a list for closed loops, where nothing else is said
 COMING = 4096  # … and of requests that come at a rate: a quarter of them is up to a quarter too hopeful (docs/log.md)
 SETTLED = 6.0  # times the requests in flight: shorter runs end while the batch still fills
 WORTH = 0.5  # of the most load so far: plans that do not hold as much are not looked at further
+FIRST = 3  # plans of which the one that comes nearest is sought, where none holds
+SAMPLE = 48  # requests that stand for all, one by one …
+APART = 1e5  # … so many seconds apart …
+SLACK = 1.1  # … and their latencies may be so much above a limit: of a sample, and of a doubt that differs a little from run to run
 SIDES = (0.16, 0.84)  # of the 68 % interval
 SHARE = 0.95  # of the requests that must keep limits of each request
 NODE, MOST_GPUS = 8, 64
@@ -158,6 +161,16 @@ def with_users(work: Workload, users: int, think: float = 0.0) -> Workload:
     return replace(part, arrive=np.zeros(part.size), mode="closed", concurrency=users, think=think, warmup=warmup)
 
 
+def one_by_one(work: Workload) -> Workload:
+    """A sample of the requests, from each of SAMPLE equal shares by length the middle one, which never meet."""
+    order = np.argsort(work.prompt + work.output, kind="stable")
+    middles = ((np.arange(min(SAMPLE, work.size)) + 0.5) * work.size / min(SAMPLE, work.size)).astype(np.int64)
+    part = work.only(np.sort(order[middles]))
+    return replace(
+        part, arrive=np.arange(part.size) * APART, mode="open", concurrency=0, think=0.0, warmup=0, after=NO_INTS, delay=NO_FLOATS
+    )
+
+
 def at_once(work: Workload) -> Workload:
     """All requests at the same moment."""
     return replace(work, arrive=np.zeros(work.size), mode="offline", warmup=0)
@@ -207,6 +220,7 @@ class Trials:
     goal: Goal
     wanted: Wanted
     done: dict[tuple[Any, ...], Assessed | Rejected] = field(default_factory=dict)
+    alone: dict[tuple[Any, ...], Assessed | Rejected] = field(default_factory=dict)  # of a replica, for all clusters of one kind of node
 
     def run(self, plan: Plan, load: float, slower: Slower = USUAL) -> Assessed | Rejected:
         """A plan under a load (requests/s or users) on a system that may be slower."""
@@ -232,6 +246,30 @@ class Trials:
         """Whether all limits and the load are kept."""
         found = self.run(plan, load, slower)
         return not isinstance(found, Rejected) and kept(found, self.wanted.share)
+
+    def hopeless(self, plan: Plan, side: int | None = None) -> bool:
+        """Whether a plan misses a limit even with requests that never meet: none of them is faster beside others.
+
+        Replicas do not meet, so what one of them takes alone holds for every number of them."""
+        if self.setting.workload.block:  # what others computed shortens a prompt
+            return False
+        found = self.by_itself(plan)
+        if isinstance(found, Rejected):
+            return True
+        limits = self.goal.slos if side is None else self.end(found, side).goal(self.goal).slos
+        return any(slo.stat and found.metrics.latency(slo.metric, slo.stat) > SLACK * slo.limit_s for slo in limits)
+
+    def by_itself(self, plan: Plan) -> Assessed | Rejected:
+        """A plan with requests that never meet."""
+        cluster, work = self.setting.cluster, self.setting.workload
+        key = (cluster.gpu.name, cluster.per_node, work.size, int(work.prompt[0]), replace(plan, replicas=1))
+        if key not in self.alone:
+            self.alone[key] = assess(replace(self.setting, workload=one_by_one(work)), self.goal, plan)
+        return self.alone[key]
+
+    def end(self, run: Assessed, side: int) -> Slower:
+        """The fast (0) or the slow (1) end of what a run may be off."""
+        return sides(self.setting, self.goal, run)[side]
 
     def capacity(self, plan: Plan) -> float:
         """Requests/s of requests that all come at once; 0 where the plan does not fit."""
@@ -271,7 +309,7 @@ def overrun(run: Assessed, share: float) -> float:
 def most_load(trials: Trials, plans: Iterable[Plan]) -> list[Found]:
     """The most load of every plan, best first; those that hold far less than another are left out.  The first has its interval."""
     found: list[Found] = []
-    grids = {plan: trials.grid(plan) for plan in plans}
+    grids = {plan: trials.grid(plan) for plan in plans if not trials.hopeless(plan)}
     for plan in sorted(grids, key=lambda p: -max(grids[p], default=0)):
         grid, least = grids[plan], WORTH * max((one.value for one in found), default=0.0)
         worth = next((load for load in grid if load >= least), None)
@@ -309,22 +347,36 @@ class Cluster:
     trials: Trials
     plans: tuple[Plan, ...]
 
-    def best(self, load: float, slower: Callable[[Assessed], Slower] | None = None) -> Plan | None:
-        """The plan that keeps everything and is best by the objective; with a doubt the first that does at its end."""
+    def best(self, load: float, side: int | None = None) -> Plan | None:
+        """The plan that keeps everything and is best by the objective; with a side of the doubt the first that does at that end."""
         able = []
         for plan in self.plans:
+            if self.trials.hopeless(plan, side):
+                continue
             run = self.trials.run(plan, load)
             if isinstance(run, Rejected):
                 continue
-            if slower is None and kept(run, self.trials.wanted.share):
+            keeps = kept(run, self.trials.wanted.share)
+            if side is None and keeps:
                 able.append(run)
-            elif slower is not None and self.trials.holds(plan, load, slower(run)):
+            elif side is not None and self._at_end(run, load, keeps, side):
                 return plan
         return min(able, key=lambda run: run.key).plan if able else None
 
+    def _at_end(self, run: Assessed, load: float, keeps: bool, side: int) -> bool:
+        """Whether a plan keeps everything at an end of the doubt: what is slower keeps no more, what is faster no less."""
+        return keeps if keeps != bool(side) else self.trials.holds(run.plan, load, self.trials.end(run, side))
+
+    def _likely(self) -> list[Plan]:
+        """The plans that may come nearest: those that single requests do not rule out, else the FIRST by what these take."""
+        able = [plan for plan in self.plans if not self.trials.hopeless(plan)]
+        alone = [(run, plan) for plan in self.plans if isinstance(run := self.trials.by_itself(plan), Assessed)]
+        share = self.trials.wanted.share
+        return able or [plan for _, plan in sorted(alone, key=lambda pair: (overrun(pair[0], share), pair[0].key))[:FIRST]]
+
     def nearest(self, load: float) -> Found | None:
         """The plan that misses by the least."""
-        runs = [run for plan in self.plans if isinstance(run := self.trials.run(plan, load), Assessed)]
+        runs = [run for plan in self._likely() if isinstance(run := self.trials.run(plan, load), Assessed)]
         if not runs:
             return None
         run = min(runs, key=lambda r: (overrun(r, self.trials.wanted.share), r.key))
@@ -342,7 +394,7 @@ def fewest(clusters: Sequence[Callable[[], Cluster | None]], load: float) -> tup
 
     def first(side: int, start: int = 0) -> int | None:
         """The first cluster that holds at one end of the doubt."""
-        return next((i for i in range(start, len(clusters)) if (c := at(i)) and c.best(load, partial(_end, c, side=side))), None)
+        return next((i for i in range(start, len(clusters)) if (c := at(i)) and c.best(load, side)), None)
 
     index, plan = next(((i, p) for i in range(len(clusters)) if (c := at(i)) and (p := c.best(load))), (None, None))
     if index is None or plan is None:
@@ -355,10 +407,6 @@ def fewest(clusters: Sequence[Callable[[], Cluster | None]], load: float) -> tup
     one = chosen.trials.found(plan, float(plan.devices), 0.0, 0.0, load)
     sizes = [_size(at(i)) if i is not None else math.inf for i in (low, high)]
     return replace(one, low=min(sizes[0], one.value), high=max(sizes[1], one.value)), None
-
-
-def _end(cluster: Cluster, run: Assessed, side: int) -> Slower:
-    return sides(cluster.trials.setting, cluster.trials.goal, run)[side]
 
 
 def _size(cluster: Cluster | None) -> float:
@@ -386,7 +434,7 @@ def longest_prompt(cluster: Callable[[int], Cluster | None], longest: int, load:
         here = made[k]
         if here is None:
             return None
-        return here.best(load) if side is None else here.best(load, partial(_end, here, side=side))
+        return here.best(load, side)
 
     at, high, low = (most(len(grid), lambda k, side=side: plan_at(k, side) is not None) for side in (None, 0, 1))  # type: ignore[misc]
     found, plan = (made[at], plan_at(at)) if at >= 0 else (None, None)

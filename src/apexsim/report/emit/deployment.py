@@ -1,0 +1,130 @@
+"""What every form of deployment is made of: the plan as it is started, names, images, and the pods that its servers are (floor 6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import apexsim
+from apexsim.data_files import table
+from apexsim.errors import InputError, shown
+from apexsim.plan.plan import Plan
+from apexsim.report.dialects import Said
+from apexsim.report.launch import Started, server
+from apexsim.report.servers import FIRST_PORT, NGINX, Command, Place, Shell, script
+from apexsim.search.assess import Assessed
+from apexsim.search.setting import Setting
+from apexsim.search.study import Study
+
+LONGEST_NAME = 40  # of a resource: Kubernetes takes 63, and adds numbers and words
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to write; runs: it is a program."""
+
+    name: str
+    text: str
+    runs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One server in containers of its own, one on each of its nodes.  words: the program and its arguments; a shell's where they are
+    more than one command; env: its variables; gpus: of each node."""
+
+    words: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    nodes: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A plan of a study that can be started."""
+
+    study: Study
+    run: Assessed
+    started: Started
+
+    @property
+    def setting(self) -> Setting:
+        """Everything but the plan."""
+        return self.study.setting
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.run.plan
+
+    @property
+    def servers(self) -> int:
+        """How many there are, each a replica of the model."""
+        return len(self.started.where)
+
+    @cached_property
+    def name(self) -> str:
+        """Of the resources: letters, digits and hyphens."""
+        text = f"{self.setting.model.name.rpartition('/')[2]}-{self.plan.shorthand}".lower().replace("×", "x")
+        text = re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:LONGEST_NAME].strip("-")
+        return text if re.match("[a-z]", text) else f"m-{text}".rstrip("-")
+
+    @cached_property
+    def head(self) -> str:
+        """What stands above every file, as comments of a shell or of YAML."""
+        cluster = self.setting.cluster
+        where = f"{cluster.nodes} nodes of {cluster.per_node}" if cluster.nodes > 1 else f"{cluster.per_node}"
+        first = f"{self.setting.model.name} as {self.plan.shorthand} on {where} {cluster.gpu.name} by {self.setting.engine.label}"
+        lines = [f"apexsim {apexsim.__version__}: {first}", *self.started.notes]
+        return "".join(f"# {' '.join(shown(line).split())}\n" for line in lines)
+
+    @cached_property
+    def image(self) -> str:
+        """The container image of the engine in its version."""
+        row, vendor = self.setting.engine, self.setting.cluster.gpu.vendor
+        known = table("deploy.toml")["image"].get(row.server.name, {}).get(vendor)
+        if known is None:
+            raise InputError(f"no container image of {row.server.name} for {vendor} GPUs is known", "--emit", "use run.sh")
+        return str(known[0]).format(version=row.spoken)
+
+    @cached_property
+    def resource(self) -> str:
+        """The name by which Kubernetes counts the GPUs."""
+        gpu = self.setting.cluster.gpu
+        known = table("deploy.toml")["resource"].get(gpu.vendor)
+        if known is None:
+            raise InputError(f"no Kubernetes resource of {gpu.vendor} GPUs is known", "--emit", "use run.sh or compose")
+        return f"nvidia.com/mig-{gpu.profile}" if gpu.profile else str(known[0])
+
+    @cached_property
+    def pod(self) -> Pod:
+        """A server as it is told in a container: it sees its own GPUs alone, and listens on every interface."""
+        place = self.started.where[0]
+        alone = Place(0, tuple(range(len(place.nodes))), tuple(range(len(place.gpus))), True, FIRST_PORT)
+        ask = self.started.ask
+        listens: Said = [("host", "0.0.0.0" if ask.engine.server.loopback else None), ("port", str(FIRST_PORT))]
+        commands = server(ask, alone, listens)
+        env = () if len(commands) > 1 else tuple((k, v) for k, v in commands[0].env if not isinstance(v, Shell))
+        return Pod(self._words(commands, len(alone.nodes)), env, len(alone.nodes), len(alone.gpus))
+
+    def _words(self, commands: Sequence[Command], nodes: int) -> tuple[str, ...]:
+        """One command as its words; several, or on several nodes, as a script of a shell."""
+        words = [word for part in commands[0].parts for word in part]
+        if len(commands) == 1 and not any(isinstance(word, Shell) for word in words):
+            return tuple(words)
+        return ("/bin/bash", "-c", script(commands, nodes))
+
+    @property
+    def dealt(self) -> str:
+        """A comment where nginx deals otherwise than was simulated."""
+        route = self.setting.route
+        alike = self.servers == 1 or route == "round-robin" or route in NGINX
+        return "" if alike else f"# nginx deals requests in turn; {route} was simulated\n"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The question, as its keywords."""
+        return dict(self.study.inputs)
