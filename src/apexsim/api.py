@@ -13,6 +13,7 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any
 
+from apexsim.aims import Aim, parse_aims
 from apexsim.calibrate.profile import load_profile
 from apexsim.clock import at_clock
 from apexsim.cost.books import missing, price_of
@@ -37,7 +38,7 @@ from apexsim.search.search import search, simulate_one
 from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
-from apexsim.slo import parse_slos
+from apexsim.slo import Slo, parse_slos
 from apexsim.typed import check_keywords
 from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
@@ -45,6 +46,7 @@ from apexsim.workload.trace import Workload
 
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
+    "pareto": "see: apexsim plan --pareto",
     "hypothetical": "any plan can be simulated, also one that the engine cannot be started with",
 }
 
@@ -147,12 +149,13 @@ def ask(
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
     power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
-    hypothetical: bool = False, profile: str | None = None,
+    hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
-    restrict the plans; profile: the name of a calibration (`calibrate.profile`).  What would do nothing is refused.
+    restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`).  What would do
+    nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)
@@ -167,7 +170,7 @@ def ask(
     work, patches, length = Asked.of(given).on(what)
     row = engine_of(engine, settings or {}, cluster, length)
     load = _load_of(what, expert_load, enable_expert_parallel)
-    goal = _goal_of(objective, slos, power_cap, risk, cluster.gpu)
+    goal = _goal_of(objective, slos, power_cap, risk, pareto, cluster.gpu)
     inputs |= {"slos": tuple(map(str, goal.slos))} if goal.slos else {}
     rent = price_of(None if price is None else str(price), cluster.gpu)
     if goal.objective.name == "cost" and math.isnan(rent[0]):
@@ -191,7 +194,7 @@ def _load_of(model: Model, expert_load: str | None, expert_parallel: bool) -> Lo
     return load
 
 
-def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, risk: float, gpu: Gpu) -> Goal:
+def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, risk: float, pareto: str | None, gpu: Gpu) -> Goal:
     """What counts."""
     limits = parse_slos(slos)
     if power_cap is not None and not power_cap > 0:
@@ -200,12 +203,21 @@ def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, risk:
         raise InputError(f"the power of {gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     if not 0.0 <= risk <= 0.5:
         raise InputError(f"expected a chance from 0 to 0.5, got {risk}", "--risk", "0.05 allows one run in twenty to miss a limit")
-    goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap, risk)
-    if risk and not goal.limited:
+    aims = _aims(pareto, limits)
+    goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap, risk, aims)
+    if risk and not (goal.limited or aims):
         raise InputError(
             "it has no effect without a limit on the run", "--risk", "give one: --ttft 500, --slo tpot:p95=20ms, --power-cap 500"
         )
     return goal
+
+
+def _aims(pareto: str | None, slos: Sequence[Slo]) -> tuple[Aim, ...]:
+    """What a Pareto front is drawn over; () where none is asked for."""
+    found = parse_aims(pareto) if pareto else ()
+    if any(aim.name == "goodput" for aim in found) and not any(slo.per_request for slo in slos):
+        raise InputError("goodput counts requests that keep their limits, and none is given", "--pareto", "add --goodput ttft:500")
+    return found
 
 
 def _server_of(overhead: float | None, pue: float | None) -> Server:

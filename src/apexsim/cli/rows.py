@@ -130,6 +130,14 @@ PRECISION = (
 AXES = (
     Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
     Opt("clock", str, None, "SM clocks to search [MHz], e.g. 810,1410,1980; the GPU's own is its highest.", "LIST"),
+    Opt(
+        "pareto",
+        str,
+        None,
+        "Plans that no other beats in two or three goals, e.g. tok/s/user,tok/s/GPU; also $, $/h, W, J, throughput, "
+        "goodput, a latency (ttft:p99).",
+        "GOALS",
+    ),
     Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
 PROFILE = Opt("profile", str, None, "Calibrated by your own runs: a profile that `apexsim calibrate --save NAME` kept.", "NAME")
@@ -461,7 +469,7 @@ SIZED = (
     Opt("share", float, 0.95, "Of the requests that must keep the limits of each request (--goodput).", "X", least=0, most=1, above=True),
     Opt("budget", float, None, "Most rent of all GPUs together [$/h].", "USD", least=0, above=True),
 )  # fmt: skip
-UNSIZED = ("objective", "hypothetical")  # of a question: nothing is ranked by them where something is searched
+UNSIZED = ("objective", "hypothetical", "pareto")  # of a question: nothing is ranked by them where something is searched
 LISTS = (
     "gpu",
     "gpus",

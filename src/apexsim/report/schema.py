@@ -265,6 +265,18 @@ _HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; nul
     "keeps_constraints": flag("it keeps every limit"), "startable_by": many(text("engine"), "engines that can start it"),
     "reason": text("why this one cannot"),
 }, null=True)  # fmt: skip
+SHARED["pareto"] = obj("the Pareto front; null where none is asked for", {
+    "goals": many(obj("a goal", {"name": text("as --pareto takes it"), "title": text("in words"), "unit": text("of its values"),
+                                 "stat": text("statistic", True), "better": text("lower or higher")}), "in the order of the question"),
+    "risk": num("chance that a value is worse than `at_risk`; 0: the median competes"),
+    "members": many(obj("a plan that no other beats", {
+        "label": text("combination, of lists; else empty"), "plan": text("its name"),
+        "knee": flag("nearest to the best of every goal at once"), "values": many(num(""), "of each goal, in its unit"),
+        "low": many(num(""), "lower ends of the 68 % intervals"), "high": many(num(""), "upper ends"),
+        "at_risk": many(num(""), "what competes"),
+    }), "by the first goal"),
+    "beaten": count("plans that another beats in every goal"), "out": count("plans that miss a limit or do not keep up with the load"),
+}, null=True)  # fmt: skip
 STUDY = obj("`plan` and `simulate`", {
     "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
@@ -277,6 +289,7 @@ STUDY = obj("`plan` and `simulate`", {
                    "what became of the plans"),
     "ranked": many(ref("ranked"), "plans that the engine can be started with (with --hypothetical, and of policies without a server, all "
                    "plans), best first; of `simulate` the plan, then the heuristic one"),
+    "pareto": either_null(ref("pareto"), "of --pareto"),
     "hypothetical": _HYPOTHETICAL,
     "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
                      "plans that cannot be or do not fit"),
@@ -325,6 +338,7 @@ SWEEP = obj("`plan` with lists", {
     "sentences": many(text("sentence"), "the answer, as the report begins"),
     "keeps": flag("every scenario has a combination that keeps the limits; exit code 4 where not"),
     "interrupted": obj("how far a stopped sweep came", {"done": count("combinations"), "of": count("combinations")}, null=True),
+    "pareto": either_null(ref("pareto"), "of --pareto: of all combinations"),
     "points": many(obj("a combination, in the order of the question", {
         "values": by_name(_VALUE, "by axis"), "fits": flag("there is a plan"),
         "why": text("why there is none"), "rank": count("place in its scenario, from 1"), "best": flag("the best of its scenario"),

@@ -14,6 +14,7 @@ from rich.text import Text
 from apexsim.api import defaults
 from apexsim.cost.books import told
 from apexsim.engines import EngineRow, differences
+from apexsim.report import frontpage
 from apexsim.report.draw import sig
 from apexsim.report.figures import bare_with_error, listed, objective_short, reached, scale_for, sentence, unit_for
 from apexsim.report.jsonout import margin_json
@@ -24,6 +25,7 @@ from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, Column, grammar, l
 from apexsim.report.ranking import OTHERS as OF_PLANS
 from apexsim.report.verdict import sure
 from apexsim.search.assess import Assessed
+from apexsim.search.front import Front
 from apexsim.search.study import Study
 from apexsim.search.sweep import LOADS, Axis, Point, Sweep, Value
 
@@ -59,6 +61,8 @@ def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[R
         yield labelled(
             [("no room" if not i else "", ": ".join(filter(None, (_words(sweep, p), p.why)))) for i, p in enumerate(missing)], width
         )
+    if sweep.goal.aims:
+        yield from frontpage.parts(front_of(sweep), width)
     best = sweep.best
     if best is None or best.study is None:
         return
@@ -130,6 +134,11 @@ def _study(point: Point) -> Study:
 
 
 # ---- words of a combination -------------------------------------------------------------------------------------------
+
+
+def front_of(sweep: Sweep) -> Front:
+    """The Pareto front of all combinations, each with its words and its load."""
+    return sweep.front(lambda p: ", ".join(filter(None, (_words(sweep, p), _load_words(sweep, _load_of(sweep, p))))))
 
 
 def _axes_words(sweep: Sweep) -> str:
@@ -351,6 +360,7 @@ def sweep_json(sweep: Sweep) -> dict[str, Any]:
         "sentences": sentences(sweep),
         "keeps": sweep.keeps,
         "interrupted": dict(zip(("done", "of"), sweep.interrupted)) if sweep.interrupted else None,
+        "pareto": frontpage.front_json(front_of(sweep)) if sweep.goal.aims else None,
         "points": [_point(sweep, p, place.get(id(p)), id(p) in best, id(p) in cheap) for p in sweep.points],
     })  # fmt: skip
 

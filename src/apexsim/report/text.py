@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.api import defaults
+from apexsim.report import frontpage
 from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
@@ -19,6 +20,7 @@ from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
 from apexsim.search.assess import Assessed
+from apexsim.search.front import of_study
 from apexsim.search.study import Study
 from apexsim.workload.load import mean_rate
 
@@ -46,6 +48,8 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
         yield columns([("", "left"), ("", "left")], funnel_rows(study), width=min(width, WIDEST))
     yield Text()
     yield from _ranked(study, width, top, everything)
+    if study.goal.aims:
+        yield from frontpage.parts(of_study(study), width)
     yield Text()
     yield from _detail(study, study.ranked[0], width)
     yield Text()
@@ -115,7 +119,7 @@ def _suggestions(study: Study) -> list[str]:
     lines = [again("plan", inputs, defaults(), **remedy.changes) for remedy in study.remedies[:2]]
     second = next((r.plan.shorthand for r in study.ranked[1:] if not r.blocked), None)
     if second and not lines:  # the plan names its own format and clock
-        lines.append(again("simulate", inputs, defaults(), plan=second, quant=None, clock=None, hypothetical=None))
+        lines.append(again("simulate", inputs, defaults(), plan=second, quant=None, clock=None, hypothetical=None, pareto=None))
     lines += [again("plan", inputs, defaults(), **change) for change in _further(study)]
     return [*lines, again("plan", inputs, defaults(), json="study.json") + " --all"]
 
