@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from apexsim.cli import calibrate, device, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
-from apexsim.cli.outside import Progress, deliver, page_size, present
+from apexsim.cli.outside import Progress, deliver, page_size, present, write_atomic
 from apexsim.cli.sizing import FIT_HELP, fit
 from apexsim.examples import expanded
 
@@ -219,14 +220,28 @@ def _judge(study: Study) -> None:
 
 def _tell(answer: Study | Sweep | Size, given: dict[str, Any]) -> None:
     """The JSON and the page of an answer, each where it was asked for and only if it was."""
-    from apexsim.report.renderers import Look, rendered
+    from apexsim.report.renderers import Look, pictured, rendered
 
     columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
     look = Look(columns, color, given.get("top"), given.get("all", False))
     if given["json"] is not None:
         deliver(rendered(answer, "json", look), given["json"], "--json")
+    if given["html"] or given["plot"]:
+        answer = _with_curves(answer)
+    if given["html"]:
+        deliver(rendered(answer, "html", look), given["html"], "--html")
+    if given["plot"]:
+        write_atomic(given["plot"], pictured(answer, replace(look, file=given["plot"])), "--plot")
     if given["json"] != STDOUT or given["output"] is not None:
         deliver(rendered(answer, "text", look), given["output"] or STDOUT, "--output")
+
+
+def _with_curves(answer: Study | Sweep | Size) -> Study | Sweep | Size:
+    """The answer with what its charts need and its text does not."""
+    from apexsim.search.curve import with_curves
+    from apexsim.search.study import Study
+
+    return with_curves(answer) if isinstance(answer, Study) else answer
 
 
 @with_options("models")

@@ -176,6 +176,12 @@ OUTPUT = (
     JSON,
     Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o"), writes=True),
 )
+PICTURES = (
+    Opt("html", str, None, "Write the whole report as one file for a browser, offline, with charts.", "PATH", writes=True),
+    Opt("plot", str, None, "Draw latency against the load and the Pareto front into a picture (.svg, .png, .pdf); needs matplotlib.",
+        "PATH",
+        writes=True),
+)  # fmt: skip
 RAY = Opt(
     "ray",
     str,
@@ -506,10 +512,11 @@ def _without(groups: Groups, names: tuple[str, ...]) -> Groups:
 
 
 COMMANDS: dict[str, Groups] = {
-    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *WORKERS)}),
-    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": OUTPUT},
+    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *OUTPUT, *PICTURES, *WORKERS)}),
+    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": (*OUTPUT, *PICTURES)},
     "size": _listed(
-        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT)}, UNSIZED), ("gpu", "gpus")
+        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *PICTURES)}, UNSIZED),
+        ("gpu", "gpus"),
     ),
     "fit": {
         "Cluster": CLUSTER,

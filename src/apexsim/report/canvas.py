@@ -40,17 +40,19 @@ def scaled(values: Sequence[float], log: bool = False) -> Scaled:
     """An axis that holds some values; logarithmic only where all of them are above 0 and they span more than a factor of ten.  It starts
     at 0 where they are so close that a magnified difference would mislead."""
     low, high = min(values), max(values)
-    low = 0.0 if 0 < low and high < CLOSE * low else low
+    low = 0.0 if low > 0 and high < CLOSE * low else low
     wide = log and low > 0 and high > 10 * low
     return Scaled(low, high, wide)
 
 
-def picture(marks: Sequence[Mark], x_title: str, y_title: str, width: float = math.inf, log_y: bool = False) -> list[str]:
+def picture(
+    marks: Sequence[Mark], x_title: str, y_title: str, width: float = math.inf, log_x: bool = False, log_y: bool = False
+) -> list[str]:
     """The lines of a picture; none without two finite points."""
     points = [(x, y) for mark in marks for x, y in zip(mark.x, mark.y) if math.isfinite(x) and math.isfinite(y)]
     if len(points) < 2:
         return []
-    across, up = scaled([x for x, _ in points]), scaled([y for _, y in points], log_y)
+    across, up = scaled([x for x, _ in points], log_x), scaled([y for _, y in points], log_y)
     top, bottom = sig(up.high), sig(up.low)
     edge = max(len(top), len(bottom))
     wide = int(max(LEAST, min(WIDE, width - edge - 4)))
@@ -63,5 +65,6 @@ def picture(marks: Sequence[Mark], x_title: str, y_title: str, width: float = ma
     labels = {0: top, HIGH - 1: bottom}
     lines = [f"{labels.get(i, '').rjust(edge)} {'┤' if i in labels else '│'}{''.join(row)}".rstrip() for i, row in enumerate(grid)]
     left, right = sig(across.low), sig(across.high)
+    x_title += " (log)" * across.log
     under = f"{left}{x_title.center(max(0, wide - len(left) - len(right)))}{right}"
     return [f"{' ' * edge} {y_title}{' (log)' * up.log}", *lines, f"{' ' * edge} └{'─' * wide}", f"{' ' * edge}  {under}"]

@@ -297,6 +297,16 @@ STUDY = obj("`plan` and `simulate`", {
     "notes": many(text("note"), "what the user should know"),
 })  # fmt: skip
 
+SHARED["curve"] = obj("a plan under rising loads; null where none was looked at", {
+    "label": text("combination or plan"), "load": text("users or requests/s"),
+    "knee": num("load of most request_rate / e2e_mean_ms; null where that still rises at the last load", True),
+    "loads": many(obj("a load", {
+        "load": num("its size"), "request_rate": num("served [1/s]"), "goodput_req_s": num("null without limits of each request", True),
+        "ttft_p95_ms": num("", True), "tpot_p95_ms": num("", True), "e2e_mean_ms": num("", True),
+        "tok_s_user": num("1/TPOT, median", True), "tok_s_gpu": num("tokens of prompts and outputs per second and GPU"),
+        "keeps": flag("keeps every limit on the run"), "saturated": flag("does not keep up with the load"),
+    }), "ascending"),
+}, null=True)  # fmt: skip
 _ENDS = {
     "value": num("the answer"),
     "low": num("lower end of the 68 % interval", True),
@@ -326,6 +336,7 @@ SIZE = obj("`size`", {
     "found": many(_SIZED, "every plan or GPU that does, best first"), "unmet": many(text("what and why"), "tried in vain"),
     "nearest": either_null(_SIZED, "where nothing was found: what misses the limits by the least"),
     "would_help": many(text("change"), "changes after which there is an answer, simulated"),
+    "curve": either_null(ref("curve"), "of the answer's plan, where a load was searched"),
 })  # fmt: skip
 _VALUE: Schema = {"type": ["string", "number", "null"]}
 SWEEP = obj("`plan` with lists", {
@@ -339,6 +350,7 @@ SWEEP = obj("`plan` with lists", {
     "keeps": flag("every scenario has a combination that keeps the limits; exit code 4 where not"),
     "interrupted": obj("how far a stopped sweep came", {"done": count("combinations"), "of": count("combinations")}, null=True),
     "pareto": either_null(ref("pareto"), "of --pareto: of all combinations"),
+    "curves": many(ref("curve"), "of lists of rates or users: one for each combination of the rest"),
     "points": many(obj("a combination, in the order of the question", {
         "values": by_name(_VALUE, "by axis"), "fits": flag("there is a plan"),
         "why": text("why there is none"), "rank": count("place in its scenario, from 1"), "best": flag("the best of its scenario"),

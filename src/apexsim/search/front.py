@@ -17,7 +17,7 @@ from apexsim.search.error import doubt_of
 from apexsim.search.setting import Setting
 from apexsim.search.study import Study
 
-SIDES = (0.16, 0.84)  # of the 68 % interval
+HALF = 0.84  # the upper end of the 68 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ def front_of(aims: tuple[Aim, ...], risk: float, candidates: Iterable[Candidate]
 def member_of(aims: tuple[Aim, ...], risk: float, candidate: Candidate) -> Member:
     """A plan's place."""
     values = tuple(aim.value(candidate.run.metrics) for aim in aims)
-    low, high = (tuple(v * _factor(aim, candidate, side) for v, aim in zip(values, aims)) for side in SIDES)
-    bad = [1.0 - risk if aim.sign > 0 else risk for aim in aims]
-    at = tuple(v * _factor(aim, candidate, side) for v, aim, side in zip(values, aims, bad)) if risk else values
+    halves = [_factor(aim, candidate, HALF) for aim in aims]
+    low, high = (tuple(v * half**way for v, half in zip(values, halves)) for way in (-1, 1))
+    at = tuple(v * _factor(aim, candidate, 1.0 - risk) ** aim.sign for v, aim in zip(values, aims)) if risk else values
     return Member(candidate, values, low, high, at)
 
 
 def _factor(aim: Aim, candidate: Candidate, side: float) -> float:
-    """What a value may have to be multiplied with, at a quantile of its doubt."""
+    """What a value may have to be multiplied with, at a quantile of its doubt, which is as wide one way as the other."""
     if not aim.row.doubt:
         return 1.0
     return math.exp(doubt_of(aim.row.doubt, candidate.setting, candidate.run.account).quantile(side))
