@@ -63,8 +63,9 @@ def _table(found: Sweep, group: tuple[Point, ...]) -> Table:
     heads = ["#", "combination", "plan", objective_short(found.goal.objective), *(["limits", "sure"] if limited else []), "TTFT p95\n[ms]",
              "TPOT p95\n[ms]", "output\ntok/s", "tok/s/GPU\nin + out", "$ per\nhour", "$ per\n1M out", "J per\ntoken"]  # fmt: skip
     sides = ["right", "left", "left", "right", *(["left", "right"] if limited else []), *["right"] * 7]
+    legend = [("click", "a row for its launch lines, memory and time")] if group == found.scenarios[0][1] else []
     rows = [_row(found, i, point, limited) for i, point in enumerate(group)]
-    return Table(heads, sides, rows, [_key(found, p) for p in group], [("click", "a row for its launch lines, memory and time")])
+    return Table(heads, sides, rows, [_key(found, p) for p in group], legend)
 
 
 def _row(found: Sweep, i: int, point: Point, limited: bool) -> list[Cell]:

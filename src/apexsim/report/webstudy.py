@@ -41,9 +41,10 @@ FEWEST = 20  # requests: a distribution of fewer is none
 def page_of(study: Study) -> Page:
     """The whole report of a study."""
     best, setting = study.ranked[0], study.setting
+    started = best if study.single or study.best is None else study.best
     aside = also(study)
     sections = [
-        Section("launch", f"Launch {best.plan.shorthand}", [_launch(study, best)]),
+        Section("launch", f"Launch {started.plan.shorthand}", [_launch(study, started)]),
         Section("plans", f"Ranked by {objective_short(study.goal.objective)}", [_table(study)]),
         *_drawn(study),
         Section("layouts", funnel_line(study), [_heat(study), Rows(funnel_rows(study))]) if not study.single else None,
@@ -262,7 +263,7 @@ def _sources(study: Study, best: Assessed) -> list[tuple[str, str]]:
     """What went in, by what rules, and the command that repeats it."""
     row = study.setting.engine
     verb = "simulate" if study.single else "plan"
-    given = [(name.replace("_", " "), _said(value)) for name, value in explicit(study.inputs).items()]
+    given = [(name.replace("_", " "), _said(value)) for name, value in explicit(study.inputs).items() if value != {}]
     rules = f"{row.name} {row.spoken}, rules of {row.version}" + (f" ({row.released})" if row.released else "")
     shares = ", ".join(f"{percent(share)} {name}" for name, share in sorted(best.account.provenance, key=lambda p: -p[1]))
     return [*given, ("engine's rules", rules), ("kernel times", f"{shares} (shares of the GPU time)"),

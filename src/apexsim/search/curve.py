@@ -109,7 +109,9 @@ def bent(label: str, closed: bool, loads: Sequence[Load]) -> Curve:
 
 
 def curves_of(sweep: Sweep, words: Callable[[Point], str]) -> tuple[Curve, ...]:
-    """One curve for each combination of a list, of its best plan at each load; words: what tells a combination from others; none where only one load, or a list of lengths, is asked."""
+    """One curve for each combination of a list, of its best plan at each load; none where only one load, or a list of lengths, is asked.
+
+    words: what tells a combination from others."""
     name = next((axis.name for axis in sweep.axes if axis.name in BY and len(axis.values) > 1), "")
     if not name or any(axis.name in LOADS and axis.name not in BY for axis in sweep.axes):
         return ()

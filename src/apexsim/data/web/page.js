@@ -103,6 +103,18 @@ function range(spec, log, axis) {
     return [axis === "y" && spec.zero ? 0 : Math.max(low >= 0 ? 0 : -Infinity, low - room), high + 1.6 * room];
   };
 }
+function steps(log) {
+  if (!log) return {};
+  const splits = (u, axis, low, high) => {
+    const found = [];
+    for (let k = Math.floor(Math.log10(low)); k <= Math.ceil(Math.log10(high)); k++) for (const m of [1, 2, 5]) {
+      const at = m * 10 ** k;
+      if (at >= low && at <= high) found.push(at);
+    }
+    return found;
+  };
+  return {splits, filter: (u, ticks) => ticks};
+}
 function chart(box, spec) {
   const all = points(spec);
   if (!all.length) { box.replaceChildren(made("p", "nothing to draw", "note")); return; }
@@ -116,7 +128,8 @@ function chart(box, spec) {
     cursor: {drag: {x: false, y: false}, x: false, y: false, points: {show: false}},
     scales: {x: {time: false, distr: spec.log_x ? 3 : 1, range: range(spec, spec.log_x, "x")},
              y: {distr: spec.log_y ? 3 : 1, range: range(spec, spec.log_y, "y")}},
-    axes: [{...axis, label: spec.x, values, space: 60, size: 30}, {...axis, label: spec.y, values, size: 58}],
+    axes: [{...axis, ...steps(spec.log_x), label: spec.x, values, space: 60, size: 30},
+           {...axis, ...steps(spec.log_y), label: spec.y, values, size: (u, texts) => 16 + 7 * Math.max(3, ...(texts || []).map(t => t.length))}],
     series: [{}, ...spec.series.map((one, s) => ({
       label: one.name, stroke: shade(s), width: one.line ? 2 : 0, spanGaps: true, paths: one.line ? undefined : () => null,
       points: {show: one.labels.length > 0 || !one.line || one.x.length < 40, size: one.faint ? 5 : 8, fill: shade(s), stroke: shade(s)},
@@ -191,7 +204,7 @@ function across(u, spec) {
 }
 function names(u, spec, all, shade) {
   const c = u.ctx, r = devicePixelRatio, taken = [];
-  c.save(); c.font = 11 * r + "px system-ui, sans-serif"; c.textBaseline = "middle";
+  c.save(); c.font = 11 * r + "px system-ui, sans-serif"; c.textBaseline = "middle"; c.textAlign = "left";
   for (const p of all) {
     const one = spec.series[p.s];
     if (!one.named || !one.labels[p.i]) continue;
