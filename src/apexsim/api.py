@@ -35,15 +35,18 @@ from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merge
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
+from apexsim.search.sensitivity import sensitive
 from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
+from apexsim.search.tune import tuned
 from apexsim.slo import Slo, parse_slos
 from apexsim.typed import check_keywords
 from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
 
+FURTHER = {"tune": tuned, "sensitivity": sensitive}  # what more a search may look at, in this order
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
     "pareto": "see: apexsim plan --pareto",
@@ -54,13 +57,15 @@ SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
 def plan(model: str, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
-    workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
+    workers, ray, progress: how the search runs (`search.pool`); tune: walk the engine's settings too (`search.tune`); sensitivity: say what
+    would change the winner (`search.sensitivity`).  Ctrl-C raises Interrupted, which holds what was done."""
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
+    further = {name: bool(question.pop(name, False)) for name in FURTHER}
     question = read_once(question)
     several = axes_of(model, question)
     if several:
         raise InputError(f"{several[0].name} has several values", "", "apexsim.sweep takes lists")
-    return helped(_ranked(model, question, run), model, question)
+    return looked_further(helped(_ranked(model, question, run), model, question), model, question, further)
 
 
 def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
@@ -68,6 +73,8 @@ def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
 
     Ctrl-C raises SweepInterrupted, which holds the combinations that were done."""
     progress = question.pop("progress", None)
+    for name in (name for name in FURTHER if question.pop(name, False)):
+        raise InputError("one question is looked at further, and lists are given", f"--{name}", "drop it, or the lists")
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray") if name in question}
     question = read_once(question)
     axes = axes_of(model, question)
@@ -126,6 +133,14 @@ def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
 def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
     """The study with what would help, where its first plan does not keep limits and load."""
     return remedied(study, lambda changes: ask(model, **{**question, **changes}))
+
+
+def looked_further(study: Study, model: str, question: Mapping[str, Any], further: Mapping[str, bool]) -> Study:
+    """The study with what it was asked to look at beside."""
+    for name in (name for name in FURTHER if further[name]):
+        study = FURTHER[name](study, lambda changes: ask(model, **{**question, **changes}))
+        study = replace(study, inputs={**study.inputs, name: True})
+    return study
 
 
 def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:

@@ -161,7 +161,8 @@ def plan(model: Model, **given: Any) -> None:
         return _sweep(models, asked, given)
     with Progress() as progress:
         try:
-            study = api.plan(model, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+            further = {name: given[name] for name in api.FURTHER}
+            study = api.plan(model, **asked, **further, workers=given["workers"], ray=given["ray"], progress=progress)
         except Interrupted as stop:
             study = stop.study
     _tell(study, given)
@@ -177,7 +178,8 @@ def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]
 
     with Progress() as progress:
         try:
-            found = api.sweep(models, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+            further = {name: given[name] for name in api.FURTHER}
+            found = api.sweep(models, **asked, **further, workers=given["workers"], ray=given["ray"], progress=progress)
         except SweepInterrupted as stop:
             found = stop.sweep
     _tell(found, given)

@@ -172,6 +172,8 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
     off = asked.pop("no_enable_prefix_caching")
     if chunk and whole:
         raise InputError("chunked prefill is both enabled and disabled", "--enable-chunked-prefill", "drop one")
+    for name in ("tune", "sensitivity"):  # of the search, not of the question
+        asked.pop(name, None)
     asked["settings"] = {
         "max_num_seqs": asked.pop("max_num_seqs"),
         "max_num_batched_tokens": asked.pop("max_num_batched_tokens"),

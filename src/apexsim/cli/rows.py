@@ -138,6 +138,8 @@ AXES = (
         "goodput, a latency (ttft:p99).",
         "GOALS",
     ),
+    Opt("tune", bool, False, "Walk the engine's settings around the best plan: which are worth a flag, and why."),
+    Opt("sensitivity", bool, False, "Say what would change the winner: speeds, loads and lengths up to twice and half."),
     Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
 PROFILE = Opt("profile", str, None, "Calibrated by your own runs: a profile that `apexsim calibrate --save NAME` kept.", "NAME")
@@ -475,7 +477,13 @@ SIZED = (
     Opt("share", float, 0.95, "Of the requests that must keep the limits of each request (--goodput).", "X", least=0, most=1, above=True),
     Opt("budget", float, None, "Most rent of all GPUs together [$/h].", "USD", least=0, above=True),
 )  # fmt: skip
-UNSIZED = ("objective", "hypothetical", "pareto")  # of a question: nothing is ranked by them where something is searched
+UNSIZED = (
+    "objective",
+    "hypothetical",
+    "pareto",
+    "tune",
+    "sensitivity",
+)  # of a question: nothing is ranked by them where something is searched
 LISTS = (
     "gpu",
     "gpus",

@@ -23,6 +23,7 @@ from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
 from apexsim.report.frontpage import front_json
+from apexsim.report.further import tuned_json, turns_json
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
@@ -57,6 +58,8 @@ def study_json(study: Study) -> dict[str, Any]:
             "best": next((made for made, each in zip(ranked, study.ranked) if each is study.best), None),
             "ranked": ranked,
             "pareto": front_json(of_study(study)) if study.goal.aims else None,
+            "tuned": tuned_json(study),
+            "sensitivity": turns_json(study),
             "hypothetical": hypothetical_json(study),
             "rejected": rejected_rules(study),
             "interrupted": dict(zip(("done", "of"), study.interrupted)) if study.interrupted else None,

@@ -164,7 +164,7 @@ def _length_note(ask: Ask) -> str:
 # ---- the same question again ---------------------------------------------------------------------------------------
 
 FLAGS = {"slos": "--slo", "columns": "--map"}
-ALONE = ("enable_expert_parallel", "hypothetical")  # flags without a value
+ALONE = ("enable_expert_parallel", "hypothetical", "tune", "sensitivity")  # flags without a value
 
 
 def again(verb: str, inputs: dict[str, Any], defaults: dict[str, Any], **changes: Any) -> str:

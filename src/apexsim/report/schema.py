@@ -9,7 +9,7 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
-from apexsim.api import ask
+from apexsim.api import FURTHER, ask
 from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
@@ -116,7 +116,7 @@ _ERROR = obj("why the command failed", {
 _INPUTS: Schema = {
     "type": "object",
     "description": "the question as it was asked: keywords of the Python API; what is not here has its default",
-    "properties": {name: {"description": f"--{name.replace('_', '-')}"} for name in (*signature(ask).parameters, "plan")}
+    "properties": {name: {"description": f"--{name.replace('_', '-')}"} for name in (*signature(ask).parameters, "plan", *FURTHER)}
     | {"columns": {"description": "--map"}, "slos": {"description": "--slo"}, "settings": {"description": "of the engine, by our names"}},
     "additionalProperties": False,
 }
@@ -290,6 +290,22 @@ STUDY = obj("`plan` and `simulate`", {
     "ranked": many(ref("ranked"), "plans that the engine can be started with (with --hypothetical, and of policies without a server, all "
                    "plans), best first; of `simulate` the plan, then the heuristic one"),
     "pareto": either_null(ref("pareto"), "of --pareto"),
+    "tuned": obj("settings of the engine that are worth a flag (--tune); null where that was not asked for", {
+        "plan": text("the plan that was tuned"), "tried": count("combinations simulated"),
+        "value_before": num("the objective with the settings of the question, in value_unit"), "value": num("the same after all moves"),
+        "moves": many(obj("a setting that is worth a change", {
+            "setting": text("by our name"), "flag": text("the engine's word"), "before": num("its value"), "after": num("its new value"),
+            "why": text("what that does"), "value_without": num("the objective with all moves but this"),
+        }), "the fewest that are better than ties"),
+        "left_alone": many(text("setting"), "walked, and no value is better than a tie"),
+        "keeps_constraints": flag("keeps every limit"), "launch": text("commands with these settings", True), "metrics": _METRICS,
+    }, null=True),
+    "sensitivity": {"type": ["array", "null"], "description": "what would change the winner (--sensitivity); null where that was not asked",
+                    "items": obj("one thing changed", {
+                        "what": text("in words"), "factor": num("times as much: the smallest step after which another plan wins, else the "
+                                                                "largest that was tried"),
+                        "winner": text("the plan that then wins by more than a tie; null: none does", True),
+                        "gain": num("how many times better it is", True)})},
     "hypothetical": _HYPOTHETICAL,
     "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
                      "plans that cannot be or do not fit"),

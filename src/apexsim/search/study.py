@@ -64,6 +64,41 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """A setting of the engine that is worth changing: from one value to another, why, and the run without and with it."""
+
+    name: str
+    before: float
+    after: float
+    why: str
+    without: Assessed
+    found: Assessed
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The engine's settings walked around a plan (`search.tune`).  start: the run with the settings of the question; apart: settings that
+    were walked and are worth no change; tried: combinations simulated."""
+
+    setting: Setting
+    run: Assessed
+    start: Assessed
+    moves: tuple[Move, ...]
+    apart: tuple[str, ...]
+    tried: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A change of one thing and the plan that then wins by more than a tie, how many times better; "" where up to this factor none does."""
+
+    what: str
+    factor: float
+    winner: str
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """A question and its answer.
 
@@ -85,6 +120,8 @@ class Study:
     remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
     tried: tuple[str, ...] = ()  # … and what does not
     curves: tuple[Curve, ...] = ()  # against the load, where a picture needs them
+    turns: tuple[Turn, ...] = ()  # what would change the winner, where that was asked for
+    tuned: Tuned | None = None  # the engine's settings, where that was asked for
 
     @property
     def error(self) -> tuple[float, float]:
