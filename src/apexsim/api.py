@@ -165,12 +165,13 @@ def ask(
     power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
+    rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
-    restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`).  What would do
-    nothing is refused.
+    restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`);
+    the factors say what if arrivals were so many times as fast, lengths so many times as long.  What would do nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)

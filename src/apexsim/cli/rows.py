@@ -86,6 +86,9 @@ WORKLOAD = (
         "that leaves as many; else 0.", "N", least=0),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
     Opt("image_size", str, None, "Pixels of an image. Default: 1024x1024.", "WxH"),
+    Opt("rate_factor", float, None, "What if requests came so many times as fast.", "X", least=0, above=True),
+    Opt("prompt_factor", float, None, "What if prompts were so many times as long.", "X", least=0, above=True),
+    Opt("output_factor", float, None, "What if outputs were so many times as long.", "X", least=0, above=True),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
 )  # fmt: skip
 ENGINE = (
@@ -483,6 +486,7 @@ UNSIZED = (
     "pareto",
     "tune",
     "sensitivity",
+    "rate_factor",
 )  # of a question: nothing is ranked by them where something is searched
 LISTS = (
     "gpu",

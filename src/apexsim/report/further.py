@@ -93,13 +93,17 @@ def turn_rows(study: Study) -> list[Row]:
     """What changes it, and what does not."""
     if not study.turns:
         return [("", "nothing: it is the only plan")] if study.inputs.get("sensitivity") else []
-    rows = [(_step(turn), f"{turn.winner} wins, {times(turn.gain)} better") for turn in study.turns if turn.winner]
-    firm = [_step(turn) for turn in study.turns if not turn.winner]
-    return [*rows, *([("stays", f"it wins or ties up to {', '.join(firm)}")] if firm else [])]
+    rows = [(f"{turn.what} {_step(turn)}", f"{turn.winner} wins, {times(turn.gain)} better") for turn in study.turns if turn.winner]
+    firm: dict[str, list[str]] = {}
+    for turn in study.turns:
+        if not turn.winner:
+            firm.setdefault(turn.what, []).append(_step(turn))
+    told = ", ".join(f"{what} {' and '.join(steps)}" for what, steps in firm.items())
+    return [*rows, *([("stays", f"it wins or ties up to {told}")] if firm else [])]
 
 
 def _step(turn: Turn) -> str:
-    return f"{turn.what} {'+' if turn.factor > 1 else '−'}{abs(turn.factor - 1.0):.0%}"
+    return f"{'+' if turn.factor > 1 else '−'}{abs(turn.factor - 1.0):.0%}"
 
 
 # ---- JSON -------------------------------------------------------------------------------------------------------------------

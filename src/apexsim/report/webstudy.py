@@ -19,6 +19,7 @@ from apexsim.report.detail import PLAIN as KINDS
 from apexsim.report.draw import percent, sig
 from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.figures import TITLES, objective_short, reached
+from apexsim.report.further import tuned_rows, turn_rows
 from apexsim.report.intro import REPEATS, funnel_line, funnel_rows, understood
 from apexsim.report.launch import again, launch
 from apexsim.report.ranking import STATS, grammar, limit_cell, marks, room_tokens, sure_cell
@@ -48,6 +49,8 @@ def page_of(study: Study) -> Page:
         Section("plans", f"Ranked by {objective_short(study.goal.objective)}", [_table(study)]),
         *_drawn(study),
         Section("layouts", funnel_line(study), [_heat(study), Rows(funnel_rows(study))]) if not study.single else None,
+        Section("tuned", "Settings worth a flag", [Rows(rows)]) if (rows := tuned_rows(study)) else None,
+        Section("what if", "What would change the winner, by more than a tie", [Rows(rows)]) if (rows := turn_rows(study)) else None,
         Section("memory", "Memory of the tightest GPU, and where GPU time goes", [_memory(study), _time(study)]),
         Section("latency", f"Latencies of all requests, {best.plan.shorthand} and others", _distributions(study)),
         Section("course", f"{best.plan.shorthand} over time", _course(best)),
@@ -255,7 +258,7 @@ def _detail(study: Study, best: Assessed) -> list[tuple[str, str]]:
 
 
 def _launch(study: Study, best: Assessed) -> Code:
-    started = launch(study.setting, best.plan)
+    started = launch(study.tuned.setting if study.tuned else study.setting, best.plan)
     return Code(started.script or "it cannot be started with this engine", started.notes)
 
 

@@ -19,6 +19,7 @@ from apexsim.search.startable import has_server
 from apexsim.search.study import Study, Turn
 from apexsim.search.tune import beats
 from apexsim.workload.convert import scaled
+from apexsim.workload.formats import fit_lengths
 
 PLANS = 6  # the first of a study, and the heuristic one
 STEPS = (1.1, 1.25, 1.5, 2.0)
@@ -44,7 +45,8 @@ def _speed(name: str) -> Change:
 
 def _load(name: str) -> Change:
     def of(setting: Setting, factor: float) -> Setting:
-        return replace(setting, workload=scaled(setting.workload, **{name: factor}))
+        work = fit_lengths(scaled(setting.workload, **{name: factor}), max(setting.max_model_len, setting.model.max_length), "clip")
+        return replace(setting, workload=work, max_model_len=max(setting.max_model_len, work.longest))
 
     return of
 
