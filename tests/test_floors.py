@@ -18,7 +18,7 @@ FLOORS = {
     "engine_file": 1, "engines": 1, "slo": 1, "model/ops": 1, "model/cell": 1, "model/model": 1, "model/dtypes": 1, "workload/trace": 1,
     "model": 2, "workload": 2, "plan/plan": 2, "plan/templates": 2, "plan/reshard": 2,
     "cost": 3, "plan": 3,
-    "metrics": 4, "objective": 4,
+    "metrics": 4, "objective": 4, "aims": 4,
     "search": 5, "calibrate": 5, "validate": 5, "api": 5, "replay": 5, "profile": 5,
     "report": 6,
     "cli": 7, "__init__": 7, "__main__": 7,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any
 
+from apexsim.aims import Aim, parse_aims
 from apexsim.calibrate.profile import load_profile
 from apexsim.clock import at_clock
 from apexsim.cost.books import missing, price_of
@@ -34,17 +35,21 @@ from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merge
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
+from apexsim.search.sensitivity import sensitive
 from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
-from apexsim.slo import parse_slos
+from apexsim.search.tune import tuned
+from apexsim.slo import Slo, parse_slos
 from apexsim.typed import check_keywords, stated
 from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
 
+FURTHER = {"tune": tuned, "sensitivity": sensitive}  # what more a search may look at, in this order
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
+    "pareto": "see: apexsim plan --pareto",
     "hypothetical": "any plan can be simulated, also one that the engine cannot be started with",
 }
 
@@ -52,13 +57,15 @@ SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
 def plan(model: str, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
-    workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
+    workers, ray, progress: how the search runs (`search.pool`); tune: walk the engine's settings too (`search.tune`); sensitivity: say what
+    would change the winner (`search.sensitivity`).  Ctrl-C raises Interrupted, which holds what was done."""
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
+    further = {name: bool(question.pop(name, False)) for name in FURTHER}
     question = read_once(question)
     several = axes_of(model, question)
     if several:
         raise InputError(f"{several[0].name} has several values", "", "apexsim.sweep takes lists")
-    return helped(_ranked(model, question, run), model, question)
+    return looked_further(helped(_ranked(model, question, run), model, question), model, question, further)
 
 
 def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
@@ -66,6 +73,8 @@ def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
 
     Ctrl-C raises SweepInterrupted, which holds the combinations that were done."""
     progress = question.pop("progress", None)
+    for name in (name for name in FURTHER if question.pop(name, False)):
+        raise InputError("one question is looked at further, and lists are given", f"--{name}", "drop it, or the lists")
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray") if name in question}
     question = read_once(question)
     axes = axes_of(model, question)
@@ -126,6 +135,14 @@ def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
     return remedied(study, lambda changes: ask(model, **{**question, **changes}))
 
 
+def looked_further(study: Study, model: str, question: Mapping[str, Any], further: Mapping[str, bool]) -> Study:
+    """The study with what it was asked to look at beside."""
+    for name in (name for name in FURTHER if further[name]):
+        study = FURTHER[name](study, lambda changes: ask(model, **{**question, **changes}))
+        study = replace(study, inputs={**study.inputs, name: True})
+    return study
+
+
 def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
     """Raise InputError with the rule that the plan breaks."""
     broken = check(parse_plan(shorthand, precision), Scene(setting.model, setting.cluster))
@@ -147,12 +164,14 @@ def ask(
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
     power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
-    hypothetical: bool = False, profile: str | None = None,
+    hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
+    rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
-    restrict the plans; profile: the name of a calibration (`calibrate.profile`).  What would do nothing is refused.
+    restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`);
+    the factors say what if arrivals were so many times as fast, lengths so many times as long.  What would do nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)
@@ -167,7 +186,7 @@ def ask(
     work, patches, length = Asked.of(given).on(what)
     row = engine_of(engine, settings or {}, cluster, length)
     load = _load_of(what, expert_load, enable_expert_parallel)
-    goal = _goal_of(objective, slos, power_cap, risk, cluster.gpu)
+    goal = _goal_of(objective, slos, power_cap, risk, pareto, cluster.gpu)
     inputs |= {"slos": tuple(map(str, goal.slos))} if goal.slos else {}
     rent = price_of(None if price is None else str(price), cluster.gpu)
     if goal.objective.name == "cost" and math.isnan(rent[0]):
@@ -191,7 +210,7 @@ def _load_of(model: Model, expert_load: str | None, expert_parallel: bool) -> Lo
     return load
 
 
-def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, risk: float, gpu: Gpu) -> Goal:
+def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, risk: float, pareto: str | None, gpu: Gpu) -> Goal:
     """What counts."""
     limits = parse_slos(slos)
     if power_cap is not None and not power_cap > 0:
@@ -200,12 +219,21 @@ def _goal_of(objective: str, slos: Sequence[str], power_cap: float | None, risk:
         raise InputError(f"the power of {gpu.name} is not known", "--power-cap", "give a GPU file with tdp_w")
     if not 0.0 <= risk <= 0.5:
         raise InputError(f"expected a chance from 0 to 0.5, got {risk}", "--risk", "0.05 allows one run in twenty to miss a limit")
-    goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap, risk)
-    if risk and not goal.limited:
+    aims = _aims(pareto, limits)
+    goal = Goal(parse_objective(objective, limits), limits, math.inf if power_cap is None else power_cap, risk, aims)
+    if risk and not (goal.limited or aims):
         raise InputError(
             "it has no effect without a limit on the run", "--risk", "give one: --ttft 500, --slo tpot:p95=20ms, --power-cap 500"
         )
     return goal
+
+
+def _aims(pareto: str | None, slos: Sequence[Slo]) -> tuple[Aim, ...]:
+    """What a Pareto front is drawn over; () where none is asked for."""
+    found = parse_aims(pareto) if pareto else ()
+    if any(aim.name == "goodput" for aim in found) and not any(slo.per_request for slo in slos):
+        raise InputError("goodput counts requests that keep their limits, and none is given", "--pareto", "add --goodput ttft:500")
+    return found
 
 
 def _server_of(overhead: float | None, pue: float | None) -> Server:

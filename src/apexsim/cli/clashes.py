@@ -43,7 +43,7 @@ CLASHES: dict[str, tuple[Clash, ...]] = {
     "plan": (*QUESTION, *REPORT, FORCE),
     "simulate": (*QUESTION, *NO_WIDTHS, FORCE),
     "size": (
-        *(clash for clash in QUESTION if clash.option not in ("burstiness", "seed")),
+        *(clash for clash in QUESTION if clash.option not in ("burstiness", "seed", "rate_factor")),
         *(clash for clash in REPORT if clash.option == "top"),
         Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
         Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from apexsim.cli import calibrate, device, emitting, fleet, profile, replay, tra
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
-from apexsim.cli.outside import Progress, deliver, page_size, present
+from apexsim.cli.outside import Progress, deliver, page_size, present, write_atomic
 from apexsim.cli.sizing import FIT_HELP, fit
 from apexsim.errors import InputError
 from apexsim.examples import expanded
@@ -163,7 +164,8 @@ def plan(model: Model, **given: Any) -> None:
         return _sweep(models, asked, given)
     with Progress() as progress:
         try:
-            study = api.plan(model, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+            further = {name: given[name] for name in api.FURTHER}
+            study = api.plan(model, **asked, **further, workers=given["workers"], ray=given["ray"], progress=progress)
         except Interrupted as stop:
             study = stop.study
     _deliver(study, given, forms)
@@ -179,7 +181,8 @@ def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]
 
     with Progress() as progress:
         try:
-            found = api.sweep(models, **asked, workers=given["workers"], ray=given["ray"], progress=progress)
+            further = {name: given[name] for name in api.FURTHER}
+            found = api.sweep(models, **asked, **further, workers=given["workers"], ray=given["ray"], progress=progress)
         except SweepInterrupted as stop:
             found = stop.sweep
     _tell(found, given)
@@ -230,14 +233,28 @@ def _judge(study: Study) -> None:
 
 def _tell(answer: Study | Sweep | Size, given: dict[str, Any]) -> None:
     """The JSON and the page of an answer, each where it was asked for and only if it was."""
-    from apexsim.report.renderers import Look, rendered
+    from apexsim.report.renderers import Look, pictured, rendered
 
     columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
     look = Look(columns, color, given.get("top"), given.get("all", False))
     if given["json"] is not None:
         deliver(rendered(answer, "json", look), given["json"], "--json")
+    if given["html"] or given["plot"]:
+        answer = _with_curves(answer)
+    if given["html"]:
+        deliver(rendered(answer, "html", look), given["html"], "--html")
+    if given["plot"]:
+        write_atomic(given["plot"], pictured(answer, replace(look, file=given["plot"])), "--plot")
     if given["json"] != STDOUT or given["output"] is not None:
         deliver(rendered(answer, "text", look), given["output"] or STDOUT, "--output")
+
+
+def _with_curves(answer: Study | Sweep | Size) -> Study | Sweep | Size:
+    """The answer with what its charts need and its text does not."""
+    from apexsim.search.curve import with_curves
+    from apexsim.search.study import Study
+
+    return with_curves(answer) if isinstance(answer, Study) else answer
 
 
 @with_options("models")

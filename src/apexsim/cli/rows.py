@@ -86,6 +86,9 @@ WORKLOAD = (
         "that leaves as many; else 0.", "N", least=0),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
     Opt("image_size", str, None, "Pixels of an image. Default: 1024x1024.", "WxH"),
+    Opt("rate_factor", float, None, "What if requests came so many times as fast.", "X", least=0, above=True),
+    Opt("prompt_factor", float, None, "What if prompts were so many times as long.", "X", least=0, above=True),
+    Opt("output_factor", float, None, "What if outputs were so many times as long.", "X", least=0, above=True),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
 )  # fmt: skip
 ENGINE = (
@@ -130,6 +133,16 @@ PRECISION = (
 AXES = (
     Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
     Opt("clock", str, None, "SM clocks to search [MHz], e.g. 810,1410,1980; the GPU's own is its highest.", "LIST"),
+    Opt(
+        "pareto",
+        str,
+        None,
+        "Plans that no other beats in two or three goals, e.g. tok/s/user,tok/s/GPU; also $, $/h, W, J, throughput, "
+        "goodput, a latency (ttft:p99).",
+        "GOALS",
+    ),
+    Opt("tune", bool, False, "Walk the engine's settings around the best plan: which are worth a flag, and why."),
+    Opt("sensitivity", bool, False, "Say what would change the winner: speeds, loads and lengths up to twice and half."),
     Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
 PROFILE = Opt("profile", str, None, "Calibrated by your own runs: a profile that `apexsim calibrate --save NAME` kept.", "NAME")
@@ -168,6 +181,12 @@ OUTPUT = (
     JSON,
     Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o"), writes=True),
 )
+PICTURES = (
+    Opt("html", str, None, "Write the whole report as one file for a browser, offline, with charts.", "PATH", writes=True),
+    Opt("plot", str, None, "Draw latency against the load and the Pareto front into a picture (.svg, .png, .pdf); needs matplotlib.",
+        "PATH",
+        writes=True),
+)  # fmt: skip
 RAY = Opt(
     "ray",
     str,
@@ -479,8 +498,15 @@ FOLLOWED = (
     *(opt for opt in SIZED if opt.name == "share"),
 )  # fmt: skip
 UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "burstiness",
-              "concurrency", "seed", "warmup", "power_cap")  # of a question: a trace says them, or nothing is ranked by them  # fmt: skip
-UNSIZED = ("objective", "hypothetical")  # of a question: nothing is ranked by them where something is searched
+              "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity")  # of a question: a trace says them, or nothing is ranked by them  # fmt: skip
+UNSIZED = (
+    "objective",
+    "hypothetical",
+    "pareto",
+    "tune",
+    "sensitivity",
+    "rate_factor",
+)  # of a question: nothing is ranked by them where something is searched
 LISTS = (
     "gpu",
     "gpus",
@@ -517,10 +543,11 @@ def _without(groups: Groups, names: tuple[str, ...]) -> Groups:
 
 
 COMMANDS: dict[str, Groups] = {
-    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *EMIT, *WORKERS)}),
-    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": EMIT},
+    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *EMIT, *PICTURES, *WORKERS)}),
+    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": (*EMIT, *PICTURES)},
     "size": _listed(
-        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT)}, UNSIZED), ("gpu", "gpus")
+        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *PICTURES)}, UNSIZED),
+        ("gpu", "gpus"),
     ),
     "fleet": _without({"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[1:2], *OUTPUT)}, UNFOLLOWED),
     "fit": {

@@ -22,6 +22,8 @@ from apexsim.model.count import active_parameters, total_parameters
 from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
+from apexsim.report.frontpage import front_json
+from apexsim.report.further import tuned_json, turns_json
 from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
@@ -29,6 +31,7 @@ from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
 from apexsim.search.assess import Assessed
 from apexsim.search.error import doubt_of
+from apexsim.search.front import of_study
 from apexsim.search.setting import Setting
 from apexsim.search.startable import others
 from apexsim.search.study import FORMAT, Study
@@ -54,6 +57,9 @@ def study_json(study: Study) -> dict[str, Any]:
             "verdict": verdict_json(study),
             "best": next((made for made, each in zip(ranked, study.ranked) if each is study.best), None),
             "ranked": ranked,
+            "pareto": front_json(of_study(study)) if study.goal.aims else None,
+            "tuned": tuned_json(study),
+            "sensitivity": turns_json(study),
             "hypothetical": hypothetical_json(study),
             "rejected": rejected_rules(study),
             "interrupted": dict(zip(("done", "of"), study.interrupted)) if study.interrupted else None,

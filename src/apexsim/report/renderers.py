@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from apexsim.report import fleetpage, sizepage, sweep, text
+from apexsim.report import fleetpage, html, plot, sizepage, sweep, text, weblists, webstudy
+from apexsim.report.blocks import Page
 from apexsim.report.jsonout import study_json
 from apexsim.report.plain import dumps
 from apexsim.search.fleet import Fleet
@@ -17,15 +18,23 @@ from apexsim.search.sweep import Sweep
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How an answer is to look.  width: columns of the terminal, if any; top: rows shown, None: as many as usual; everything: every row."""
+    """How an answer is to look.  width: columns of the terminal, if any; top: rows shown, None: as many as usual; everything: every row;
+    file: where a picture goes, whose suffix says of which kind it is."""
 
     width: int | None = None
     color: bool = False
     top: int | None = None
     everything: bool = False
+    file: str = ""
 
 
+Answer = Study | Sweep | Size | Fleet
 Renderer = Callable[[Any, Look], str]
+PAGES: dict[type, Callable[[Any], Page]] = {
+    Study: webstudy.page_of,
+    Sweep: weblists.page_of_sweep,
+    Size: weblists.page_of_size,
+}
 RENDERERS: dict[str, dict[type, Renderer]] = {
     "text": {
         Study: lambda study, look: text.render(study, **_given(look)),
@@ -39,13 +48,19 @@ RENDERERS: dict[str, dict[type, Renderer]] = {
         Size: lambda found, look: dumps(sizepage.size_json(found)),
         Fleet: lambda found, look: dumps(fleetpage.fleet_json(found)),
     },
+    "html": {kind: lambda answer, look: html.page(PAGES[type(answer)](answer)) for kind in PAGES},
 }
 
 
 def _given(look: Look) -> dict[str, Any]:
-    return {name: value for name, value in asdict(look).items() if value is not None}
+    return {name: value for name, value in asdict(look).items() if value is not None and name != "file"}
 
 
-def rendered(answer: Study | Sweep | Size | Fleet, form: str, look: Look) -> str:
+def rendered(answer: Answer, form: str, look: Look) -> str:
     """An answer in one of the forms."""
     return RENDERERS[form][type(answer)](answer, look)
+
+
+def pictured(answer: Answer, look: Look) -> bytes:
+    """An answer as a picture of the kind of its file."""
+    return plot.drawn(PAGES[type(answer)](answer), look.file)

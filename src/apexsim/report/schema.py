@@ -9,7 +9,7 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
-from apexsim.api import ask
+from apexsim.api import FURTHER, ask
 from apexsim.calibrate.run import FORMAT as CALIBRATION_FORMAT
 from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
@@ -117,7 +117,7 @@ _ERROR = obj("why the command failed", {
 _INPUTS: Schema = {
     "type": "object",
     "description": "the question as it was asked: keywords of the Python API; what is not here has its default",
-    "properties": {name: {"description": f"--{name.replace('_', '-')}"} for name in (*signature(ask).parameters, "plan")}
+    "properties": {name: {"description": f"--{name.replace('_', '-')}"} for name in (*signature(ask).parameters, "plan", *FURTHER)}
     | {"columns": {"description": "--map"}, "slos": {"description": "--slo"}, "settings": {"description": "of the engine, by our names"}},
     "additionalProperties": False,
 }
@@ -266,6 +266,18 @@ _HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; nul
     "keeps_constraints": flag("it keeps every limit"), "startable_by": many(text("engine"), "engines that can start it"),
     "reason": text("why this one cannot"),
 }, null=True)  # fmt: skip
+SHARED["pareto"] = obj("the Pareto front; null where none is asked for", {
+    "goals": many(obj("a goal", {"name": text("as --pareto takes it"), "title": text("in words"), "unit": text("of its values"),
+                                 "stat": text("statistic", True), "better": text("lower or higher")}), "in the order of the question"),
+    "risk": num("chance that a value is worse than `at_risk`; 0: the median competes"),
+    "members": many(obj("a plan that no other beats", {
+        "label": text("combination, of lists; else empty"), "plan": text("its name"),
+        "knee": flag("nearest to the best of every goal at once"), "values": many(num(""), "of each goal, in its unit"),
+        "low": many(num(""), "lower ends of the 68 % intervals"), "high": many(num(""), "upper ends"),
+        "at_risk": many(num(""), "what competes"),
+    }), "by the first goal"),
+    "beaten": count("plans that another beats in every goal"), "out": count("plans that miss a limit or do not keep up with the load"),
+}, null=True)  # fmt: skip
 STUDY = obj("`plan` and `simulate`", {
     "format": const(STUDY_FORMAT), "inputs": _INPUTS, "understood": _UNDERSTOOD, "objective": text("what is ranked by"),
     "value_unit": text("unit of value"), "slos": many(text("limit"), "all limits"), "power_cap_w": num("limit of a GPU's power [W]", True),
@@ -278,6 +290,23 @@ STUDY = obj("`plan` and `simulate`", {
                    "what became of the plans"),
     "ranked": many(ref("ranked"), "plans that the engine can be started with (with --hypothetical, and of policies without a server, all "
                    "plans), best first; of `simulate` the plan, then the heuristic one"),
+    "pareto": either_null(ref("pareto"), "of --pareto"),
+    "tuned": obj("settings of the engine that are worth a flag (--tune); null where that was not asked for", {
+        "plan": text("the plan that was tuned"), "tried": count("combinations simulated"),
+        "value_before": num("the objective with the settings of the question, in value_unit"), "value": num("the same after all moves"),
+        "moves": many(obj("a setting that is worth a change", {
+            "setting": text("by our name"), "flag": text("the engine's word"), "before": num("its value"), "after": num("its new value"),
+            "why": text("what that does"), "value_without": num("the objective with all moves but this"),
+        }), "the fewest that are better than ties"),
+        "left_alone": many(text("setting"), "walked, and no value is better than a tie"),
+        "keeps_constraints": flag("keeps every limit"), "launch": text("commands with these settings", True), "metrics": _METRICS,
+    }, null=True),
+    "sensitivity": {"type": ["array", "null"], "description": "what would change the winner (--sensitivity); null where that was not asked",
+                    "items": obj("one thing changed", {
+                        "what": text("in words"), "factor": num("times as much: the smallest step after which another plan wins, else the "
+                                                                "largest that was tried"),
+                        "winner": text("the plan that then wins by more than a tie; null: none does", True),
+                        "gain": num("how many times better it is", True)})},
     "hypothetical": _HYPOTHETICAL,
     "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
                      "plans that cannot be or do not fit"),
@@ -285,6 +314,16 @@ STUDY = obj("`plan` and `simulate`", {
     "notes": many(text("note"), "what the user should know"),
 })  # fmt: skip
 
+SHARED["curve"] = obj("a plan under rising loads; null where none was looked at", {
+    "label": text("combination or plan"), "load": text("users or requests/s"),
+    "knee": num("load of most request_rate / e2e_mean_ms; null where that still rises at the last load", True),
+    "loads": many(obj("a load", {
+        "load": num("its size"), "request_rate": num("served [1/s]"), "goodput_req_s": num("null without limits of each request", True),
+        "ttft_p95_ms": num("", True), "tpot_p95_ms": num("", True), "e2e_mean_ms": num("", True),
+        "tok_s_user": num("1/TPOT, median", True), "tok_s_gpu": num("tokens of prompts and outputs per second and GPU"),
+        "keeps": flag("keeps every limit on the run"), "saturated": flag("does not keep up with the load"),
+    }), "ascending"),
+}, null=True)  # fmt: skip
 _ENDS = {
     "value": num("the answer"),
     "low": num("lower end of the 68 % interval", True),
@@ -314,6 +353,7 @@ SIZE = obj("`size`", {
     "found": many(_SIZED, "every plan or GPU that does, best first"), "unmet": many(text("what and why"), "tried in vain"),
     "nearest": either_null(_SIZED, "where nothing was found: what misses the limits by the least"),
     "would_help": many(text("change"), "changes after which there is an answer, simulated"),
+    "curve": either_null(ref("curve"), "of the answer's plan, where a load was searched"),
 })  # fmt: skip
 _COUNTS = many(count("replicas"), "in each interval")
 FLEET = obj("`fleet`", {
@@ -351,6 +391,8 @@ SWEEP = obj("`plan` with lists", {
     "sentences": many(text("sentence"), "the answer, as the report begins"),
     "keeps": flag("every scenario has a combination that keeps the limits; exit code 4 where not"),
     "interrupted": obj("how far a stopped sweep came", {"done": count("combinations"), "of": count("combinations")}, null=True),
+    "pareto": either_null(ref("pareto"), "of --pareto: of all combinations"),
+    "curves": many(ref("curve"), "of lists of rates or users: one for each combination of the rest"),
     "points": many(obj("a combination, in the order of the question", {
         "values": by_name(_VALUE, "by axis"), "fits": flag("there is a plan"),
         "why": text("why there is none"), "rank": count("place in its scenario, from 1"), "best": flag("the best of its scenario"),

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from apexsim.report import curvepage
 from apexsim.report.draw import UNKNOWN, sig
 from apexsim.report.figures import listed
 from apexsim.report.jsonout import margin_json
@@ -30,14 +31,15 @@ def render(size: Size, *, width: int | None = None, color: bool = False, top: in
 
 
 def _parts(size: Size, width: float, top: int) -> Iterator[RenderableType]:
-    yield heading("apexsim", f"{size.model}: {_question(size)}", width=width)
+    yield heading("apexsim", f"{size.model}: {question(size)}", width=width)
     yield labelled([("answer", " ".join(sentences(size)))], width)
     if size.found:
         yield Text()
-        yield heading("at the limit", _limits(size) or "where the load is just kept up with", width=width)
+        yield heading("at the limit", limits(size) or "where the load is just kept up with", width=width)
         heads, rows = table(size, size.found[:top])
         yield columns(heads, rows, bold=0)
         yield labelled(_legend(size, top), width)
+    yield from curvepage.parts([size.curve] if size.curve else [], width)
     if size.unmet:
         yield labelled([("in vain" if not i else "", told) for i, told in enumerate(size.unmet)], width)
     best = size.best
@@ -54,19 +56,19 @@ def _parts(size: Size, width: float, top: int) -> Iterator[RenderableType]:
 # ---- words ---------------------------------------------------------------------------------------------------------------
 
 
-def _question(size: Size) -> str:
+def question(size: Size) -> str:
     asked = {"rate": "most requests/s", "users": "most users", "gpus": "fewest GPUs", "context": "longest prompt"}
     return asked.get(size.wanted.find, f"tightest {size.wanted.find}")
 
 
-def _limits(size: Size) -> str:
+def limits(size: Size) -> str:
     slos = [f"{slo}{f' ({100 * size.wanted.share:.10g}% of requests)' * slo.per_request}" for slo in size.goal.slos]
     cap = [f"{size.goal.power_cap:.12g} W per GPU"] if math.isfinite(size.goal.power_cap) else []
     return listed([*slos, *cap])
 
 
 def _within(size: Size) -> str:
-    return f" within {limits}" if (limits := _limits(size)) else ""
+    return f" within {told}" if (told := limits(size)) else ""
 
 
 def _gpus(one: Found) -> str:
@@ -209,6 +211,7 @@ def size_json(size: Size) -> dict[str, Any]:
         "head_room": best.value / size.asked if load and best else None,
         "found": [_record(one) for one in size.found], "unmet": list(size.unmet),
         "nearest": _record(size.nearest) if size.nearest and not size.found else None, "would_help": list(size.helps),
+        "curve": curvepage.curve_json(size.curve) if size.curve else None,
     })  # fmt: skip
     return told
 

@@ -11,9 +11,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from apexsim.aims import Aim
 from apexsim.api import defaults
 from apexsim.cost.books import told
 from apexsim.engines import EngineRow, differences
+from apexsim.report import curvepage, frontpage
 from apexsim.report.again import again
 from apexsim.report.draw import sig
 from apexsim.report.figures import bare_with_error, listed, objective_short, reached, scale_for, sentence, unit_for
@@ -25,7 +27,9 @@ from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, Column, grammar, l
 from apexsim.report.ranking import OTHERS as OF_PLANS
 from apexsim.report.verdict import sure
 from apexsim.search.assess import Assessed
-from apexsim.search.study import Study
+from apexsim.search.curve import curves_of
+from apexsim.search.front import Front
+from apexsim.search.study import Curve, Study
 from apexsim.search.sweep import LOADS, Axis, Point, Sweep, Value
 
 FORMAT = "apexsim.sweep/1"
@@ -45,11 +49,11 @@ def render(sweep: Sweep, *, width: int | None = None, color: bool = False, top: 
 
 
 def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[RenderableType]:
-    yield heading("apexsim", f"{sweep.model}: {_axes_words(sweep)}", width=width)
+    yield heading("apexsim", f"{sweep.model}: {axes_words(sweep)}", width=width)
     yield labelled([("answer", " ".join(sentences(sweep)))], width)
     for load, group in sweep.scenarios:
         yield Text()
-        title = _load_words(sweep, load)
+        title = load_words(sweep, load)
         yield heading("ranked", ", ".join(filter(None, [f"by {objective_short(sweep.goal.objective)}", title])), width=width)
         if group:
             shown = group if everything else group[:top]
@@ -58,14 +62,17 @@ def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[R
             yield labelled([*_legend(sweep, group, shown), *_worth(sweep, group), *_releases(sweep, group)], width)
         missing = [p for p in sweep.points if p.study is None and _load_of(sweep, p) == load]
         yield labelled(
-            [("no room" if not i else "", ": ".join(filter(None, (_words(sweep, p), p.why)))) for i, p in enumerate(missing)], width
+            [("no room" if not i else "", ": ".join(filter(None, (words(sweep, p), p.why)))) for i, p in enumerate(missing)], width
         )
+    yield from curvepage.parts(curves(sweep), width)
+    if sweep.goal.aims:
+        yield from frontpage.parts(front_of(sweep), width)
     best = sweep.best
     if best is None or best.study is None:
         return
     yield Text()
     started = launch(best.study.setting, best.first.plan)
-    yield heading("launch", ", ".join(filter(None, (best.first.plan.shorthand, _words(sweep, best)))), width=width)
+    yield heading("launch", ", ".join(filter(None, (best.first.plan.shorthand, words(sweep, best)))), width=width)
     if started.runnable:
         yield Text(started.script, no_wrap=True)
     yield labelled([("", note) for note in started.notes], width)
@@ -89,29 +96,27 @@ def sentences(sweep: Sweep) -> list[str]:
 
 
 def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> list[str]:
-    at = _load_words(sweep, load)
+    at = load_words(sweep, load)
     head = f"At {at} " if at else ""
     if not group:
         return [sentence(f"{head}nothing fits")]
     best = group[0]
     limits = best.first.limits
-    name = _named(sweep, best)
-    reach = f"{objective_short(sweep.goal.objective)} {_value(best, error=True)}"
+    name = named(sweep, best)
+    reach = f"{objective_short(sweep.goal.objective)} {value(best, error=True)}"
     if not best.first.keeps:
         missed = f"no combination keeps {listed([m.name for m in limits])}; {name} comes nearest: {limit_cell(best.first)}"
         return [sentence(f"{head}{missed}")]
     if best.first.metrics.saturated:
         return [sentence(f"{head}no combination keeps up with the load; {name} is the fastest: {reach}")]
     keeping = [p for p in group if sweep.good(p)]
-    tied = [_words(sweep, p) for p in keeping[1:] if sweep.ties(p, best)]
+    tied = [words(sweep, p) for p in keeping[1:] if sweep.ties(p, best)]
     like = f"; {listed(tied[:3])}{' and others' * (len(tied) > 3)} cannot be told apart from it" if tied else ""
     keeps = f"{len(keeping)} of {len(group)} keep {'the limits and ' * bool(limits)}the load" if len(keeping) < len(group) else ""
     told_ = [f"{head}{name} is best: {reach}{_rent_words(best)}{like}."]
     cheap = sweep.cheapest(group)
     if cheap is not None and cheap is not best and not sweep.rent(cheap) >= sweep.rent(best):
-        told_.append(
-            f"Cheapest that keeps {'the limits' if limits else 'up'}: {_named(sweep, cheap)}, {_value(cheap)}{_rent_words(cheap)}."
-        )
+        told_.append(f"Cheapest that keeps {'the limits' if limits else 'up'}: {named(sweep, cheap)}, {value(cheap)}{_rent_words(cheap)}.")
     return [*told_, f"{keeps}."] if keeps else told_
 
 
@@ -120,7 +125,7 @@ def _rent_words(point: Point) -> str:
     return f", ${sig(rent)} per hour" if math.isfinite(rent) else ""
 
 
-def _value(point: Point, error: bool = False) -> str:
+def value(point: Point, error: bool = False) -> str:
     """What a combination reaches of the objective, with its unit."""
     return reached(_study(point), point.first, error)
 
@@ -133,7 +138,17 @@ def _study(point: Point) -> Study:
 # ---- words of a combination -------------------------------------------------------------------------------------------
 
 
-def _axes_words(sweep: Sweep) -> str:
+def front_of(sweep: Sweep, aims: tuple[Aim, ...] = ()) -> Front:
+    """The Pareto front of all combinations, each with its words and its load."""
+    return sweep.front(lambda p: ", ".join(filter(None, (words(sweep, p), load_words(sweep, _load_of(sweep, p))))), aims)
+
+
+def curves(sweep: Sweep) -> tuple[Curve, ...]:
+    """Every combination against the load."""
+    return curves_of(sweep, partial(words, sweep))
+
+
+def axes_words(sweep: Sweep) -> str:
     """12 combinations of 3 GPUs and 4 engines; a list of one value makes none."""
     several = listed([f"{len(axis.values)} {_plural(axis)}" for axis in sweep.axes if len(axis.values) > 1])
     count = sweep.interrupted[1] if sweep.interrupted else len(sweep.points)
@@ -148,7 +163,7 @@ def _load_of(sweep: Sweep, point: Point) -> tuple[Value, ...]:
     return tuple(v for axis, v in zip(sweep.axes, point.values) if axis.name in LOADS)
 
 
-def _load_words(sweep: Sweep, load: tuple[Value, ...]) -> str:
+def load_words(sweep: Sweep, load: tuple[Value, ...]) -> str:
     names = [axis.name for axis in sweep.axes if axis.name in LOADS]
     return listed([f"{_cell(value)} {UNITS.get(name, name)}" for name, value in zip(names, load)])
 
@@ -162,7 +177,7 @@ NAMED = {"gpus": "{} per node", "nodes": "{} nodes", "max_num_batched_tokens": "
          "tp": "TP{}", "pp": "PP{}", "dp": "DP{}", "ep": "EP{}"}  # fmt: skip
 
 
-def _words(sweep: Sweep, point: Point) -> str:
+def words(sweep: Sweep, point: Point) -> str:
     """4 × l40s, vllm, 2,048 batched tokens."""
     given = {axis.name: _cell(value) for axis, value in zip(sweep.axes, point.values) if axis.name not in LOADS}
     if "gpu" in given:
@@ -176,10 +191,10 @@ def _words(sweep: Sweep, point: Point) -> str:
     return ", ".join(NAMED.get(name, "{}").format(text) for name, text in given.items())
 
 
-def _named(sweep: Sweep, point: Point) -> str:
+def named(sweep: Sweep, point: Point) -> str:
     """4 × l40s (2×TP2); the plan alone where only loads have several values."""
-    words, plan = _words(sweep, point), point.first.plan.shorthand
-    return f"{words} ({plan})" if words else plan
+    told_, plan = words(sweep, point), point.first.plan.shorthand
+    return f"{told_} ({plan})" if told_ else plan
 
 
 def _cell(value: Value) -> str:
@@ -210,7 +225,7 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
     def column(title: str, side: str, cell: Callable[[Point], str]) -> Column:
         return Column(title, side, tuple(cell(p) for p in shown))
 
-    def value(point: Point) -> str:
+    def reach(point: Point) -> str:
         return bare_with_error(point.first.value, scale, _study(point).error[0])
 
     made = [column("#", "right", lambda p: str(group.index(p) + 1))]
@@ -218,7 +233,7 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
         side = "left" if isinstance(axis.values[0], str) else "right"
         made.append(column(TITLES[axis.name], side, partial(_value_of, i)))
     made.append(column("plan", "left", lambda p: p.first.plan.shorthand))
-    made.append(column(f"{objective_short(objective)}\n[{scale.unit}]", "right", value))
+    made.append(column(f"{objective_short(objective)}\n[{scale.unit}]", "right", reach))
     if limited:
         made += [column("limits", "left", lambda p: limit_cell(p.first)), column("sure", "right", lambda p: sure_cell(p.first))]
     for title, (name, cell) in _EXTRA.items():
@@ -352,6 +367,8 @@ def sweep_json(sweep: Sweep) -> dict[str, Any]:
         "sentences": sentences(sweep),
         "keeps": sweep.keeps,
         "interrupted": dict(zip(("done", "of"), sweep.interrupted)) if sweep.interrupted else None,
+        "pareto": frontpage.front_json(front_of(sweep)) if sweep.goal.aims else None,
+        "curves": [curvepage.curve_json(curve) for curve in curves(sweep)],
         "points": [_point(sweep, p, place.get(id(p)), id(p) in best, id(p) in cheap) for p in sweep.points],
     })  # fmt: skip
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from apexsim.api import defaults
 from apexsim.plan.plan import Plan
+from apexsim.report import frontpage, further
 from apexsim.report.again import again
 from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
@@ -21,6 +22,7 @@ from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
 from apexsim.search.assess import Assessed
+from apexsim.search.front import of_study
 from apexsim.search.study import Study
 from apexsim.workload.load import mean_rate
 
@@ -48,6 +50,9 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
         yield columns([("", "left"), ("", "left")], funnel_rows(study), width=min(width, WIDEST))
     yield Text()
     yield from _ranked(study, width, top, everything)
+    if study.goal.aims:
+        yield from frontpage.parts(of_study(study), width)
+    yield from further.parts(study, width)
     yield Text()
     yield from _detail(study, study.ranked[0], width)
     yield Text()
@@ -100,8 +105,9 @@ def _launch(study: Study, width: float) -> Iterator[RenderableType]:
     best = study.ranked[0] if study.single else study.best
     if best is None:
         return
-    started = launch(study.setting, best.plan)
-    yield heading("launch", best.plan.shorthand, width=width)
+    moved = study.tuned is not None and bool(study.tuned.moves)
+    started = launch(study.tuned.setting if study.tuned else study.setting, best.plan)
+    yield heading("launch", f"{best.plan.shorthand}{', tuned' * moved}", width=width)
     if started.runnable:
         yield Text(started.script, no_wrap=True)
     yield labelled([("", note) for note in started.notes], width)
@@ -117,7 +123,20 @@ def _suggestions(study: Study) -> list[str]:
     lines = [again("plan", inputs, defaults(), **remedy.changes) for remedy in study.remedies[:2]]
     second = next((r.plan.shorthand for r in study.ranked[1:] if not r.blocked), None)
     if second and not lines:  # the plan names its own format and clock
-        lines.append(again("simulate", inputs, defaults(), plan=second, quant=None, clock=None, hypothetical=None))
+        lines.append(
+            again(
+                "simulate",
+                inputs,
+                defaults(),
+                plan=second,
+                quant=None,
+                clock=None,
+                hypothetical=None,
+                pareto=None,
+                tune=None,
+                sensitivity=None,
+            )
+        )
     lines += [again("plan", inputs, defaults(), **change) for change in _further(study)]
     return [*lines, again("plan", inputs, defaults(), json="study.json", all=True)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from apexsim.aims import Aim
 from apexsim.metrics import Metrics
 from apexsim.objective import Doubts, Margin, Objective, margins, rank_key
 from apexsim.slo import Slo
@@ -20,6 +21,7 @@ class Goal:
     slos: tuple[Slo, ...] = ()
     power_cap: float = math.inf  # mean power of a GPU [W]
     risk: float = 0.0  # chance of missing a limit that is allowed; 0: the median decides
+    aims: tuple[Aim, ...] = ()  # of a Pareto front, where one is asked for
 
     @property
     def limited(self) -> bool:

@@ -15,6 +15,7 @@ from apexsim.errors import Infeasible, InputError
 from apexsim.hardware import counted, load_gpu
 from apexsim.model.families import load_model
 from apexsim.search import size as sizes
+from apexsim.search.curve import curve_of
 from apexsim.search.goal import Goal
 from apexsim.search.search import nearest_fit
 from apexsim.search.size import LOADS, Cluster, Found, Size, Trials, Wanted
@@ -61,7 +62,8 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     if not found and not nearest and unmet:
         raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
     helps = () if found else whole.helps(nearest)
-    return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, helps, inputs)
+    curve = curve_of(found[0].setting, whole.goal, found[0].plan) if found and wanted.find in LOADS else None
+    return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, helps, inputs, curve)
 
 
 def _listed(value: Value, flag: str) -> list[Any]:

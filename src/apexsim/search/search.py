@@ -150,7 +150,7 @@ def _run(work: Work, plans: Sequence[Plan], keep: Callable[[list[Result]], None]
 def _screening(setting: Setting, plans: tuple[Plan, ...], goal: Goal, heuristic: Plan, unranked: Unranked,
                run: Callable[..., list[Result]]) -> tuple[Screened, list[Rejected]]:  # fmt: skip
     """What a sample of a long trace says of the plans that will be ranked, and of the others; and those that do not fit."""
-    part = sample(setting.workload, len(plans))
+    part = None if goal.aims else sample(setting.workload, len(plans))  # what loses by the objective may be on a front
     if part is None:
         return Screened(plans), []
     found = run(partial(assess, replace(setting, workload=part), goal), plans, lambda done: None)

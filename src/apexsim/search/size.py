@@ -26,6 +26,7 @@ from apexsim.search.error import doubt_of
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server
+from apexsim.search.study import Curve
 from apexsim.slo import LATENCIES, STATS, Slo
 from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import NO_FLOATS, NO_INTS, Workload
@@ -125,6 +126,7 @@ class Size:
     asked: float = math.nan  # rate or users of the question
     helps: tuple[str, ...] = ()  # changes that were simulated and suffice, where nothing was found
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    curve: Curve | None = None  # of the answer's plan against the load
 
     @property
     def best(self) -> Found | None:

@@ -34,6 +34,71 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """A plan under one load.  load: requests/s or users; served [requests/s]; goodput: of them those within their own limits, NaN without;
+    ttft, tpot: p95 [s]; e2e: mean [s]; pace: tokens/s of a user, 1/TPOT median; per_gpu: tokens/s of prompts and outputs; keeps: every
+    limit on the run."""
+
+    load: float
+    served: float
+    goodput: float
+    ttft: float
+    tpot: float
+    e2e: float
+    pace: float
+    per_gpu: float
+    keeps: bool
+    saturated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A plan under rising loads (`search.curve`).  closed: loads are users; knee: a place in `loads`, −1 without one; half: relative half
+    width of the 68 % interval, by metric."""
+
+    label: str
+    closed: bool
+    loads: tuple[Load, ...]
+    knee: int
+    half: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A setting of the engine that is worth changing: from one value to another, why, and the run without and with it."""
+
+    name: str
+    before: float
+    after: float
+    why: str
+    without: Assessed
+    found: Assessed
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The engine's settings walked around a plan (`search.tune`).  start: the run with the settings of the question; apart: settings that
+    were walked and are worth no change; tried: combinations simulated."""
+
+    setting: Setting
+    run: Assessed
+    start: Assessed
+    moves: tuple[Move, ...]
+    apart: tuple[str, ...]
+    tried: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A change of one thing and the plan that then wins by more than a tie, how many times better; "" where up to this factor none does."""
+
+    what: str
+    factor: float
+    winner: str
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """A question and its answer.
 
@@ -54,6 +119,9 @@ class Study:
     hypothetical: tuple[Assessed, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
     remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
     tried: tuple[str, ...] = ()  # … and what does not
+    curves: tuple[Curve, ...] = ()  # against the load, where a picture needs them
+    turns: tuple[Turn, ...] = ()  # what would change the winner, where that was asked for
+    tuned: Tuned | None = None  # the engine's settings, where that was asked for
 
     @property
     def error(self) -> tuple[float, float]:

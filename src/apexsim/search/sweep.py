@@ -17,9 +17,11 @@ from itertools import product
 from numbers import Real
 from typing import Any
 
+from apexsim.aims import Aim
 from apexsim.errors import Infeasible, InputError
 from apexsim.search.assess import Assessed
 from apexsim.search.error import tie
+from apexsim.search.front import Candidate, Front, front_of, worth_keeping
 from apexsim.search.goal import Goal
 from apexsim.search.search import Progress
 from apexsim.search.study import Study
@@ -47,6 +49,7 @@ class Point:
     values: tuple[Value, ...]  # in the order of the axes
     study: Study | None
     why: str = ""
+    front: tuple[Assessed, ...] = ()  # further plans that a Pareto front may need
 
     @property
     def first(self) -> Assessed:
@@ -111,6 +114,12 @@ class Sweep:
         alike = not {"gpu", "engine", "model"} & set(differ)
         width = point.study.error[1] if alike else math.hypot(point.study.error[0], other.study.error[0])
         return tie(point.first.value, other.first.value, width)
+
+    def front(self, words: Callable[[Point], str], aims: tuple[Aim, ...] = ()) -> Front:
+        """One Pareto front of all combinations under all loads; words: what tells a point from others."""
+        every = [(point, run) for point in self.points if point.study for run in (point.first, *point.front)]
+        candidates = (Candidate(words(point), point.study.setting, run) for point, run in every if point.study)
+        return front_of(aims or self.goal.aims, self.goal.risk, candidates)
 
     def worth(self, axis: Axis, group: Sequence[Point]) -> tuple[tuple[Value, Point | None], ...]:
         """(value, best combination that has it) of an axis in one scenario."""
@@ -195,4 +204,5 @@ def _point(values: tuple[Value, ...], asked: Callable[[], Study]) -> Point:
     except Infeasible as error:
         return Point(values, None, error.reason)
     first = replace(study.ranked[0], outcome=None)
-    return Point(values, replace(study, ranked=(first,), hypothetical=(), rejected=()))
+    front = tuple(replace(run, outcome=None) for run in worth_keeping(study))
+    return Point(values, replace(study, ranked=(first,), hypothetical=(), rejected=()), front=front)

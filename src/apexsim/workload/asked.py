@@ -10,6 +10,7 @@ from typing import Any
 
 from apexsim.errors import InputError
 from apexsim.model.model import Model
+from apexsim.workload.convert import scaled
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import ROUND, model_length, paced
 from apexsim.workload.presets import preset_of
@@ -20,6 +21,11 @@ from apexsim.workload.trace import Workload
 REQUESTS = 1024  # made up where nothing else is said
 IMAGE = "1024x1024"  # pixels
 CLOSED_SPREAD = 0.1  # of the length: constant lengths keep a closed loop in lockstep for ever, which no real load does
+WHAT_IF = {
+    "factor": ("--rate-factor", "arrivals"),
+    "prompt": ("--prompt-factor", "prompt lengths"),
+    "output": ("--output-factor", "output lengths"),
+}
 MOST_IMAGES = 10_000  # of a request
 
 
@@ -56,6 +62,9 @@ class Asked:
     images: int = 0
     image_size: str | None = None
     too_long: str = "error"
+    rate_factor: float | None = None
+    prompt_factor: float | None = None
+    output_factor: float | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Asked:
@@ -74,12 +83,27 @@ class Asked:
 
     def on(self, model: Model) -> tuple[Workload, int, int]:
         """The requests as a model takes them, the patches of one image, and the model length."""
-        work = self.requests()
+        work = self._otherwise(self.requests())
         if not isinstance(self.trace, Workload) or self.concurrency is not None:  # a workload made by hand says itself what it leaves out
             work = settled_in(work, self.warmup)
         work, patches = with_image_tokens(model, work, self.images, self.image_size or IMAGE)
         work, length = lengths_of(model, work, self.max_model_len, self.too_long)
         return work, patches, length
+
+    def _otherwise(self, work: Workload) -> Workload:
+        """The requests as they would be: arrivals so many times as fast, lengths so many times as long."""
+        given = {"factor": self.rate_factor, "prompt": self.prompt_factor, "output": self.output_factor}
+        asked = {name: value for name, value in given.items() if value is not None}
+        for name, value in asked.items():
+            if not (0.0 < value < math.inf):
+                raise InputError(f"expected a number above 0, got {value}", WHAT_IF[name][0])
+        if "factor" in asked and work.mode != "open":
+            raise InputError("it has no effect: these requests do not come at a rate", "--rate-factor", "drop it")
+        if not asked:
+            return work
+        told = ", ".join(f"{WHAT_IF[name][1]} × {value:g}" for name, value in asked.items())
+        made = scaled(work, **asked)
+        return replace(made, notes=(*made.notes, f"what if: {told}"))
 
     def requests(self) -> Workload:
         """The requests as they come."""

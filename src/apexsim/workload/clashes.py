@@ -70,6 +70,8 @@ QUESTION = (
     Clash("seed", _all_alike, "nothing is drawn: all requests are alike", "add --request-rate or --length-spread"),
     Clash("time_unit", without("trace"), NO_TRACE, "add --trace FILE"),
     Clash("map", without("trace"), NO_TRACE, "add --trace FILE"),
+    Clash("rate_factor", beside("concurrency"), "users send when they are answered", "change --concurrency"),
+    Clash("rate_factor", beside("request_rate"), "the rate is given", "change --request-rate"),
     Clash("image_size", without("images"), "the requests have no images", "add --images N"),
     Clash("weight_dtype", _no_auto, "--quant does not hold the checkpoint's own format", "add auto to --quant"),
 )
