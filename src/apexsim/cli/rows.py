@@ -497,8 +497,25 @@ FOLLOWED = (
     Opt("min_replicas", int, 1, "Replicas at any time.", "N", least=1, most=4096),
     *(opt for opt in SIZED if opt.name == "share"),
 )  # fmt: skip
-UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "burstiness",
-              "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity")  # of a question: a trace says them, or nothing is ranked by them  # fmt: skip
+UNFOLLOWED = (
+    "objective",
+    "hypothetical",
+    "risk",
+    "workload",
+    "prompt_len",
+    "output_len",
+    "num_requests",
+    "length_spread",
+    "burstiness",
+    "concurrency",
+    "seed",
+    "warmup",
+    "power_cap",
+    "pareto",
+    "tune",
+    "sensitivity",
+)  # of a question: a trace says them, or nothing is
+# ranked by them
 UNSIZED = (
     "objective",
     "hypothetical",

@@ -169,7 +169,14 @@ def one_by_one(work: Workload) -> Workload:
     middles = ((np.arange(min(SAMPLE, work.size)) + 0.5) * work.size / min(SAMPLE, work.size)).astype(np.int64)
     part = work.only(np.sort(order[middles]))
     return replace(
-        part, arrive=np.arange(part.size) * APART, mode="open", concurrency=0, think=0.0, warmup=0, after=NO_INTS, delay=NO_FLOATS
+        part,
+        arrive=np.arange(part.size, dtype=np.float64) * APART,
+        mode="open",
+        concurrency=0,
+        think=0.0,
+        warmup=0,
+        after=NO_INTS,
+        delay=NO_FLOATS,
     )
 
 
