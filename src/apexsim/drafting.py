@@ -252,7 +252,7 @@ class Measured:
         return f"{self.model}:{self.task}"
 
 
-RANDOM = "random tokens"  # of benchmarks that send no text: nobody's, but for those who compare with them
+RANDOM = "random-tokens"  # of benchmarks that send no text: nobody's, but for those who compare with them
 USUAL = "coding"  # what is taken where nobody says what the text is
 
 

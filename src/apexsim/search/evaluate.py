@@ -98,8 +98,8 @@ def _roomy(blocks: int, longest: int, rules: Rules, drafts: Drafts) -> int:
     return max(blocks, -(-(longest + slack(rules, drafts)) // rules.block))
 
 
-def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
-    """Lower, size, compile and simulate one plan."""
+def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
+    """Lower, size, compile and simulate one plan; handed: prompts come computed but for one token, from servers of their own."""
     setting = setting.at(plan.clock)
     start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(start, Rejected):
@@ -120,8 +120,10 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     drafts = drafts_of(setting, plan, min(engine.max_num_seqs, max(seats, 1)) * plan.lanes)
     rules = rules_for(engine, blocks, found.block_size * coarse, seats, plan.lanes, look_of(engine, plan, drafts))
     blocks = _roomy(blocks, setting.workload.longest, rules, drafts) if plan.draft else blocks
+    asked = requests_of(setting.workload, reuse and not handed)
+    asked = asked._replace(cached=setting.workload.prompt - 1) if handed else asked
     outcome = simulate(
-        requests_of(setting.workload, reuse), rules, host_for(engine), costs, blocks, replicas=plan.replicas,
+        asked, rules, host_for(engine), costs, blocks, replicas=plan.replicas,
         lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT, drafts=drafts,
     )  # fmt: skip
     return Evaluation(plan, engine, found, stages, axes, costs, outcome)

@@ -42,6 +42,7 @@ class Case:
     custom_all_reduce: bool = True
     notes: tuple[str, ...] = field(default=())  # what was assumed
     known: dict[str, dict[str, float]] = field(default_factory=dict)  # metrics that need no simulation: measured, predicted
+    handed: bool = False  # prompts come computed, from servers of their own
 
 
 def measured(row: Row, pairs: Mapping[str, str], scale: float = 1.0) -> dict[str, float]:
