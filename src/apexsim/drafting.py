@@ -278,8 +278,13 @@ def _read() -> Iterator[Measured]:
 
 
 def plain(model: str) -> str:
-    """A model's name without its maker and format."""
-    return SUFFIXES.sub("", model.lower().replace("--", "/").rpartition("/")[2])
+    """A model's name without its maker."""
+    return model.lower().replace("--", "/").rpartition("/")[2]
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two names are those of one model, in whatever format."""
+    return SUFFIXES.sub("", plain(one)) == SUFFIXES.sub("", plain(other))
 
 
 def _named(name: str, where: str) -> Acceptance:
@@ -292,15 +297,20 @@ def _named(name: str, where: str) -> Acceptance:
 
 
 def acceptance_for(engine: str, model: str, drafting: Drafting, task: str = "") -> Acceptance:
-    """What is known of a model's acceptance where nobody says it: as was measured, else the median of the method's models.
+    """What is known of a model's acceptance where nobody says it: as was measured of it, else of a model of the same family, else the
+    median of the method's models.
 
     task: a kind of text, "" for the usual one.
     """
     rows = [row for row in measured() if row.method == drafting.method and len(row.lengths) > drafting.tokens]
-    own = [row for row in rows if plain(row.model) == plain(model) and row.engine in ("", engine)]
-    own = [row for row in own if (task in row.task if task else RANDOM not in row.task)]
-    if own:
-        return Acceptance(own[0].lengths, f"{own[0].name}, {own[0].source}", assumed=not task)
+    rows = [row for row in rows if row.engine in ("", engine)]
+    exact, own = [row for row in rows if plain(row.model) == plain(model)], [row for row in rows if alike(row.model, model)]
+    for found in ([row for row in exact if task and task in row.task], [row for row in own if RANDOM not in row.task]):
+        if found:
+            return Acceptance(found[0].lengths, f"{found[0].name}, {found[0].source}", assumed=not task)
+    kin = [row for row in rows if RANDOM not in row.task and plain(row.model).partition("-")[0] == plain(model).partition("-")[0]]
+    if kin:
+        return Acceptance(kin[0].lengths, f"as {kin[0].name}, {kin[0].source}", assumed=True)
     others = [row for row in rows if RANDOM not in row.task]
     if not others:
         raise InputError(f"nothing is known of the acceptance of {drafting.method} with {drafting.tokens} drafts", "--acceptance",

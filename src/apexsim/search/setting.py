@@ -40,12 +40,11 @@ class Setting:
     server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
     length_given: bool = False  # the user named max_model_len; else it is the longest request, rounded up
     acceptance: Acceptance | None = None  # of drafts, as the user says; None: what is known of the model
-    task: str = ""  # the kind of text that acceptance is looked up for, "" for the usual one
     profile: Profile | None = None  # what the user's own runs said; its factors are in pricer and engine already
 
     def accepts(self, draft: Drafting) -> Acceptance:
         """How many of a plan's drafts are accepted, and who says so."""
-        return self.acceptance or acceptance_for(self.engine.name, self.model.name, draft, self.task)
+        return self.acceptance or acceptance_for(self.engine.name, self.model.name, draft)
 
     def at(self, clock: int) -> Setting:
         """The setting in which plans of this SM clock [MHz] run; 0 is the GPUs' own."""

@@ -15,7 +15,7 @@ from apexsim.engine.types import AHEAD
 from apexsim.engines import server_named
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.plan.plan import Layout, Plan
-from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of, spread
+from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
 from apexsim.validate.facts import scripted, settings, spelled, suspect
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.synth import inferencex_population
@@ -42,7 +42,7 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     engine = engine_for(rules, _launched(row, attention.dp), gpu, length)
     return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, length, measured(row, TIMES), labels,
-                notes=assumed + note)  # fmt: skip
+                notes=assumed + note, accepts=accepted(engine.name, row, plan.draft))  # fmt: skip
 
 
 def _obstacle(row: Row) -> str:

@@ -2,29 +2,33 @@
 
 What both runs share cancels out, so that a pair tells of verification, drafting and acceptance alone.  Where prompts are computed by
 servers of their own, the decode servers are simulated: their requests come with the prompt known but for one token, which takes the
-place of the hand-over, and only the time per token is compared.
+place of the hand-over, after the time that the run spent on first tokens, unless it waited for decode slots; only the time per token
+is compared.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from apexsim.drafting import Drafting
 from apexsim.errors import InputError
 from apexsim.files import lines
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.plan.plan import Plan
-from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of, spread
+from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
 from apexsim.validate.closed_cases import captured, closed_loop, drafted, population
 from apexsim.validate.facts import spelled, suspect
 from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
+from apexsim.workload.trace import Workload
 
 SPEEDUPS = {"speedup_tpot": "speedup_tpot", "speedup_e2e": "speedup_e2e"}
-APART = "disaggregated"
+APART, PROMPT_BOUND, SLOT_BOUND = "disaggregated", "prefill-bound", "decode-capped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +84,11 @@ def decode_server(row: Row, where: Path) -> Case | Skipped:
     model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "kv_dtype"))
     attention, ffn = spread(inner, model)
     plan = Plan(max(1, whole(row, "decode_workers", 1, most=WIDEST)), 1, attention, ffn, precision, draft=drafted(row))
-    work = population(row)
+    work = _handed(population(row), row)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     engine = engine_for(rules, _launched(row, attention.dp), gpu, work.longest)
     return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, work.longest, {}, labels,
-                notes=(*assumed, *note, "decode servers alone"), handed=True)  # fmt: skip
+                notes=(*assumed, *note, "decode servers alone"), accepts=accepted(engine.name, row, plan.draft), handed=True)  # fmt: skip
 
 
 def _launched(row: Row, lanes: int) -> dict[str, Any]:
@@ -96,3 +100,12 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
         "max_num_seqs": seats or None, "memory_fraction": fraction if fraction > 0 else None,
         "pad": captured(whole(row, "decode_cudagraph_max")) or None,
     }  # fmt: skip
+
+
+def _handed(work: Workload, row: Row) -> Workload:
+    """The requests as decode servers see them.  Where prompts take most of the time, these come at the rate at which prompts get done,
+    evenly; elsewhere users are away while their prompts are computed, unless what they wait for is a place to decode."""
+    first, whole_s = (number(row, key, 0.0) / 1e3 for key in ("ttft_median_ms", "e2e_median_ms"))
+    if row["regime"] == PROMPT_BOUND and whole_s > 0.0:
+        return replace(work, mode="open", concurrency=0, arrive=np.arange(work.size) * whole_s / work.concurrency)
+    return replace(work, think=0.0 if row["regime"] == SLOT_BOUND else first)

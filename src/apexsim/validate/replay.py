@@ -25,7 +25,6 @@ from apexsim.search.assess import energy_of
 from apexsim.search.error import System, interval
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting, calibrated
-from apexsim.drafting import RANDOM
 from apexsim.validate.cases import Case
 from apexsim.validate.draft_cases import Pair
 from apexsim.validate.kinds import Asked, read_cases
@@ -61,7 +60,7 @@ class Bench:
 
     def setting(self, case: Case) -> Setting:
         """What a case was measured on, as a question."""
-        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len, task=RANDOM)
+        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len, acceptance=case.accepts)
         return calibrated(setting, self.profile) if self.profile else setting
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
