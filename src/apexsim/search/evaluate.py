@@ -30,7 +30,8 @@ class Evaluation:
     """A simulated plan with everything that explains it."""
 
     plan: Plan
-    engine: EngineRow  # as it can be started with this plan; captured sizes in tokens
+    start: EngineRow  # as it can be started with this plan
+    engine: EngineRow  # the same with its captured sizes in tokens
     room: Room
     stages: tuple[StageOps, ...]
     axes: Axes
@@ -98,6 +99,28 @@ def _roomy(blocks: int, longest: int, rules: Rules, drafts: Drafts) -> int:
     return max(blocks, -(-(longest + slack(rules, drafts)) // rules.block))
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A plan in tables: the engine that they are for, with captured sizes in tokens."""
+
+    engine: EngineRow
+    stages: tuple[StageOps, ...]
+    axes: Axes
+    costs: Costs
+
+
+def compiled(setting: Setting, plan: Plan, engine: EngineRow) -> Compiled:
+    """Lower a plan and compile its tables; setting: at its clock; engine: as it can be started with it."""
+    width = plan.draft.width if plan.draft else 1
+    stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
+    engine, axes = drafting(engine, width), axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest, width)
+    costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
+    if setting.images:
+        each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
+        costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
+    return Compiled(engine, stages, axes, costs)
+
+
 def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan; handed: prompts come computed but for one token, from servers of their own."""
     setting = setting.at(plan.clock)
@@ -105,14 +128,8 @@ def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation |
     if isinstance(start, Rejected):
         return start
     room = _calibrated_room(start[1], setting.pricer.factors.kv)
-    engine, found = start[0], _as_served(room, start[0], setting.workload)
-    stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
-    width = plan.draft.width if plan.draft else 1
-    engine, axes = drafting(engine, width), axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest, width)
-    costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
-    if setting.images:
-        each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
-        costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
+    found, made = _as_served(room, start[0], setting.workload), compiled(setting, plan, start[0])
+    engine = made.engine
     reuse = engine.reuse > 0 and setting.workload.block > 0
     coarse = _coarse(found.block_size, reuse)
     blocks = max(found.blocks // coarse, -(-setting.workload.longest // (found.block_size * coarse))) if coarse > 1 else found.blocks
@@ -123,7 +140,7 @@ def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation |
     asked = requests_of(setting.workload, reuse and not handed)
     asked = asked._replace(cached=setting.workload.prompt - 1) if handed else asked
     outcome = simulate(
-        asked, rules, host_for(engine), costs, blocks, replicas=plan.replicas,
+        asked, rules, host_for(engine), made.costs, blocks, replicas=plan.replicas,
         lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT, drafts=drafts,
     )  # fmt: skip
-    return Evaluation(plan, engine, found, stages, axes, costs, outcome)
+    return Evaluation(plan, start[0], engine, found, made.stages, made.axes, made.costs, outcome)
