@@ -13,9 +13,12 @@ from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
     AT_ONCE,
+    NO_DRAFTS,
     SHORTEST,
+    TICKS,
     TIE,
     Costs,
+    Drafts,
     Host,
     Requests,
     Rules,
@@ -127,6 +130,8 @@ class Replica:
             g.asleep = True
             assert any(h.flight or (h.decoding and not h.asleep) for h in self.groups), "stuck"
             return
+        if step.decodes:
+            step.width, step.ahead = self.width(g), (g.clock % self.world.ticks + self.gain(g)) / self.world.ticks
         naive_price.price(step, t, self.costs, self.stage_free, len(self.lanes), self.rules.pad_lanes == 1)
         g.ready, g.flight, g.began = step.end, step, t
         g.phase = 0 if step.chunks else (g.phase + 1) % self.rules.poll
@@ -143,14 +148,18 @@ class Replica:
         for h in self.groups:
             if h.asleep:
                 h.asleep, h.ready = False, max(h.ready, t)
+        gained = self.gained(g)
+        g.clock += self.gain(g) if step.decodes else 0
         for x in step.decodes:
-            x.context += 1
-            x.times.append(t)
+            x.context += gained
+            x.times += [t] * min(gained, x.output - len(x.times))
+            x.bursts.append(t)
         for x in sorted((x for x in step.decodes if len(x.times) == x.output), key=lambda x: x.index):
             g.decoding.remove(x)
             self.finish(x, t)
         for x in [c.sequence for c in step.chunks if c.last]:
             x.times.append(t)
+            x.bursts.append(t)
             x.context, x.joined = x.target, self.world.joined
             if self.lanes[x.lane].pool:
                 self.lanes[x.lane].pool.name(x, x.computed)
@@ -159,6 +168,20 @@ class Replica:
                 self.finish(x, t)
             else:
                 g.decoding.append(x)
+
+    # --- drafts --------------------------------------------------------------------------------------------------
+
+    def gain(self, g: Group) -> int:
+        """What a step of the group's decodes moves its clock on."""
+        return int(self.world.drafts.gain[len(g.decoding)]) if self.world.ticks > 1 else 1
+
+    def width(self, g: Group) -> int:
+        """Tokens of the step that each of them takes up."""
+        return int(self.world.drafts.width[len(g.decoding)]) if self.world.ticks > 1 else 1
+
+    def gained(self, g: Group) -> int:
+        """Tokens that each of them gains in the next step."""
+        return (g.clock + self.gain(g)) // self.world.ticks - g.clock // self.world.ticks
 
     # --- forming a step ------------------------------------------------------------------------------------------
 
@@ -228,8 +251,9 @@ class Replica:
         """One lane: the prompts that fit, with the decodes, would leave the step too empty."""
         lane = self.lanes[0]
         left, free, seats, tokens = self.rules.budget, lane.free, self.rules.max_seqs - lane.admitted, 0
+        decodes = len(g.decoding) * self.width(g)
         if self.rules.mix:
-            left -= len(g.decoding)
+            left -= decodes
         for x in queue:
             if lane.pool:
                 lane.pool.look(x)
@@ -237,7 +261,7 @@ class Replica:
             left, free, seats, tokens = left - q, free - naive_rules.blocks_at_admission(self.rules, x, q), seats - 1, tokens + q
             if q < x.target - x.computed:
                 break
-        if tokens == 0 or tokens + len(g.decoding) >= self.rules.wait_tokens or g.waited >= self.rules.wait:
+        if tokens == 0 or tokens + decodes >= self.rules.wait_tokens or g.waited >= self.rules.wait:
             return False
         g.waited += 1
         return True
@@ -256,18 +280,19 @@ class Replica:
         return g.waited > 0
 
     def give_blocks(self, g: Group) -> None:
-        """Each decoding sequence gets the block its next token needs."""
+        """Each decoding sequence gets the blocks that the tokens of its next step need."""
         if self.rules.admission == ADMIT_RESERVE:
             return
         for number, lane in enumerate(self.lanes):
             while True:
                 mine = [x for x in g.decoding if x.lane == number]
-                need = [x for x in mine if x.context % self.rules.block == 0]
-                if len(need) <= lane.free:
+                room = self.gained(g) + self.rules.look
+                need = {x: naive_rules.ceil_div(x.context + room, self.rules.block) for x in mine}
+                if sum(held - x.held for x, held in need.items()) <= lane.free:
                     break
                 self.throw_out(lane.partial or max(mine + lane.leaving, key=lambda x: x.joined), lane, g)
-            for x in need:
-                self.take(x, x.held + 1)
+            for x, held in need.items():
+                self.take(x, held)
 
     def throw_out(self, x: Sequence, lane: Lane, g: Group) -> None:
         """Preemption by recompute; who has finished already just goes."""
@@ -297,7 +322,7 @@ class Replica:
 
     def left(self, step: Step, number: int) -> int:
         """What is left of a lane's budget."""
-        decodes = sum(x.lane == number for x in step.decodes)
+        decodes = sum(x.lane == number for x in step.decodes) * self.width(self.groups[step.group])
         return self.rules.budget - decodes - naive_price.prompt_tokens(step, number)
 
     def continue_partials(self, step: Step, g: Group) -> set[int]:
@@ -308,7 +333,8 @@ class Replica:
             if x is None:
                 continue
             q = min(x.target - x.computed, self.left(step, number))
-            held = naive_rules.ceil_div(x.computed + q, self.rules.block) if naive_rules.by_chunk(self.rules) else x.held
+            room = naive_rules.room_after(self.rules, x, q)
+            held = naive_rules.ceil_div(room, self.rules.block) if naive_rules.by_chunk(self.rules) else x.held
             if q > 0 and lane.pool:
                 lane.pool.name(x, x.computed)
             if q < 1 or held - x.held > lane.free:
@@ -361,11 +387,12 @@ class World:
     """All replicas and their clients."""
 
     def __init__(self, requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, replicas: int,
-                 lanes: int, route: int) -> None:  # fmt: skip
+                 lanes: int, route: int, drafts: Drafts) -> None:  # fmt: skip
         self.requests, self.rules, self.host, self.costs, self.route = requests, rules, host, costs, route
         known = requests.cached if len(requests.cached) else [0] * len(requests.prompt)
         asked = zip(requests.prompt, requests.output, known)
         self.sequences = [Sequence(i, int(p), int(o), int(c)) for i, (p, o, c) in enumerate(asked)]
+        self.drafts, self.ticks = drafts, 1 if drafts is NO_DRAFTS else TICKS
         self.steps: list[Step] = []
         self.lowest = blocks
         self.joined = 0
@@ -417,9 +444,9 @@ class World:
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1,
-             lanes: int = 1, route: int = 0) -> Naive:  # fmt: skip
+             lanes: int = 1, route: int = 0, drafts: Drafts = NO_DRAFTS) -> Naive:  # fmt: skip
     """The twin of `apexsim.engine.kernel.simulate`."""
-    world = World(requests, rules, host, costs, blocks, replicas, lanes, route)
+    world = World(requests, rules, host, costs, blocks, replicas, lanes, route, drafts)
     world.serve()
     for r in world.replicas:
         assert all(lane.free == blocks and lane.admitted == 0 and lane.partial is None for lane in r.lanes)

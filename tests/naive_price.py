@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def price(step: Step, t: float, costs: Costs, stage_free: list[float], lanes: int, pad: bool) -> None:
     """Run the step through the stages from t on: sets its begin, end and tokens, and when each stage is free."""
-    loads = [sum(x.lane == i for x in step.decodes) + prompt_tokens(step, i) for i in range(lanes)]
+    loads = [step.width * sum(x.lane == i for x in step.decodes) + prompt_tokens(step, i) for i in range(lanes)]
     holds_prompt = any(prompt_tokens(step, i) for i in range(lanes))
     step.tokens = lanes * max(loads) if pad and not holds_prompt else sum(loads)
     step.begin = t
@@ -43,13 +43,13 @@ def stage_time(step: Step, s: int, busiest: int, costs: Costs, lanes: int) -> fl
 
 def attention(step: Step, s: int, lane: int, costs: Costs, longer: float) -> float:
     """Attention of one lane on a stage [s]; longer: the factor of its decodes."""
-    contexts = [x.context + 1 for x in step.decodes if x.lane == lane]
+    contexts = [x.context for x in step.decodes if x.lane == lane]
     chunks = [c for c in step.chunks if c.sequence.lane == lane]
     time = float(costs.prompt_base[s]) if chunks else 0.0
     if contexts:
         nodes = [float(x) for x in costs.nodes]
         for w, span in enumerate(costs.windows):
-            mean = sum(min(c, int(span)) for c in contexts) / len(contexts)
+            mean = sum(int(span) if c >= span else c + step.ahead for c in contexts) / len(contexts)
             time += longer * interpolate(nodes, [float(y) for y in costs.decode[s, w, len(contexts)]], mean)
     return time + sum(prefill(s, c.done + c.tokens, costs) - prefill(s, c.done, costs) for c in chunks)
 
@@ -63,7 +63,7 @@ def prefill(s: int, tokens: int, costs: Costs) -> float:
 
 def interpolate(xs: list[float], ys: list[float], x: float) -> float:
     """Piecewise linear, x inside."""
-    i = max(k for k in range(len(xs)) if xs[k] <= x)
+    i = max(k for k in range(len(xs) - 1) if xs[k] <= x)
     if xs[i] == x:
         return ys[i]
     return ys[i] + (ys[i + 1] - ys[i]) * (x - xs[i]) / (xs[i + 1] - xs[i])

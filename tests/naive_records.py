@@ -23,6 +23,7 @@ class Sequence:
     seen: float = NEVER
     start: float = NEVER
     times: list[float] = field(default_factory=list)  # s, of each token
+    bursts: list[float] = field(default_factory=list)  # s, of each step that made any
     target: int = 0  # tokens to hold before it decodes in this stay
     computed: int = 0  # of them, cached, done or in flight
     context: int = 0  # cached tokens while decoding
@@ -61,6 +62,8 @@ class Step:
     begin: float = 0.0
     end: float = 0.0
     tokens: int = 0  # of all lanes, as priced
+    width: int = 1  # tokens that each decode takes up
+    ahead: float = 0.0  # tokens beyond the context at which decodes are priced
 
     @property
     def kind(self) -> int:
@@ -89,6 +92,7 @@ class Group:
     flight: Step | None = None
     began: float = 0.0  # its last step
     phase: int = 0  # decode steps since it looked at the queue, modulo poll
+    clock: int = 0  # of its decode steps [1/1000 token with drafts, else token]
     waited: int = 0  # steps for which prompts have waited for company
     asleep: bool = False  # it found nothing to start, until the next results of the replica
 
@@ -115,5 +119,5 @@ class Naive:
         return [of(x) for x in self.sequences]
 
     def gaps(self) -> list[float]:
-        """All inter-token gaps [s], ascending."""
-        return sorted(b - a for x in self.sequences for a, b in zip(x.times, x.times[1:]))
+        """All gaps between steps that made tokens of the same sequence [s], ascending."""
+        return sorted(b - a for x in self.sequences for a, b in zip(x.bursts, x.bursts[1:]))

@@ -32,7 +32,14 @@ def blocks_at_admission(rules: Rules, x: Sequence, q: int) -> int:
     """KV blocks it holds from its admission on, but for those that others hold too."""
     if rules.admission == ADMIT_RESERVE:
         return ceil_div(x.prompt + x.output, rules.block) - x.shared
-    return ceil_div(x.computed + q if by_chunk(rules) else x.target, rules.block) - x.shared
+    return ceil_div(room_after(rules, x, q), rules.block) - x.shared
+
+
+def room_after(rules: Rules, x: Sequence, q: int) -> int:
+    """Tokens that it has room for once q more of its prompt are in a step: with the last of them, also for what stands behind."""
+    if not by_chunk(rules):
+        return x.target + rules.look
+    return x.computed + q + (rules.look if x.computed + q == x.target else 0)
 
 
 def by_chunk(rules: Rules) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import naive
 import toy_costs as toy
 from apexsim.engine import kernel
-from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, OK, Costs, Host, Log, Requests, Rules, State, Work
+from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, NO_DRAFTS, OK, TICKS, Costs, Drafts, Host, Log, Requests, Rules, State, Work
 from apexsim.engine.types import World as Inside
 
 Array = NDArray[np.float64]
@@ -29,16 +29,17 @@ class World:
     replicas: int = 1
     lanes: int = 1
     route: int = 0
+    drafts: Drafts = NO_DRAFTS
 
     def run(self, jump: bool = True) -> kernel.Outcome:
         """What the engine says."""
         return kernel.simulate(self.requests, self.rules, self.host, self.costs, self.blocks, replicas=self.replicas,
-                               lanes=self.lanes, route=self.route, jump=jump)  # fmt: skip
+                               lanes=self.lanes, route=self.route, jump=jump, drafts=self.drafts)  # fmt: skip
 
     def twin(self) -> naive.Naive:
         """What the twin says."""
         return naive.simulate(self.requests, self.rules, self.host, self.costs, self.blocks, replicas=self.replicas,
-                              lanes=self.lanes, route=self.route)  # fmt: skip
+                              lanes=self.lanes, route=self.route, drafts=self.drafts)  # fmt: skip
 
     def inside(self) -> tuple[Work, State, Log]:
         """The engine's own books after the last request."""
@@ -153,3 +154,18 @@ def stories(draw: st.DrawFn, stages: int = 1, modes: tuple[str, ...] = MODES) ->
     flat = np.array([x for chain in chains for x in chain] or [0], np.int64)
     asked = asked._replace(chain=flat, chain_at=at, reach=np.array(reach), unit=unit)
     return World(asked, policy, world.host, world.costs, world.blocks, world.replicas, world.lanes, world.route)
+
+
+@st.composite
+def drafted(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
+    """A world whose steps draft, some fewer the more sequences decode: every request fits with what stands behind it."""
+    world = draw(base)
+    policy = world.rules._replace(look=0 if world.rules.admission == ADMIT_RESERVE else draw(st.sampled_from([0, 1, 6])))
+    most = draw(st.integers(1, 5))
+    less = draw(st.sampled_from([0, 0, 1])) if world.lanes == 1 else 0
+    x = np.arange(policy.max_seqs * world.lanes + 1)
+    width = np.maximum(most - less * (x // 3), 1)
+    gain = TICKS + np.round((width - 1) * TICKS * draw(seconds)).astype(np.int64)
+    drafts = Drafts(gain, width)
+    blocks = world.blocks + -(-kernel.slack(policy, drafts) // policy.block)
+    return replace(world, rules=policy, drafts=drafts, blocks=blocks)

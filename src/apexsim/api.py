@@ -19,6 +19,7 @@ from apexsim.clock import at_clock
 from apexsim.cost.books import missing, price_of
 from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import Server, power_law
+from apexsim.drafting import Drafting, parse_acceptance, parse_speculate
 from apexsim.engine_file import DEFAULT_ENGINE
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
@@ -31,7 +32,7 @@ from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Precision, parse_plan, quantised
-from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merged
+from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merged, with_drafts
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
@@ -50,6 +51,7 @@ FURTHER = {"tune": tuned, "sensitivity": sensitive}  # what more a search may lo
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
     "pareto": "see: apexsim plan --pareto",
+    "speculate": "the plan names its own: TP8+mtp3",
     "hypothetical": "any plan can be simulated, also one that the engine cannot be started with",
 }
 
@@ -97,7 +99,12 @@ def space_of(setting: Setting, precision: Precision, inputs: Mapping[str, Any]) 
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
     clocks, widths = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu), widths_of(inputs)
     spaces = [restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen]
-    return at_clocks(merged(spaces), clocks)
+    return with_drafts(at_clocks(merged(spaces), clocks), drafts_of(inputs))
+
+
+def drafts_of(inputs: Mapping[str, Any]) -> tuple[Drafting | None, ...]:
+    """The ways of drafting that a question searches."""
+    return parse_speculate(str(inputs["speculate"])) if inputs.get("speculate") else (None,)
 
 
 def simulate(model: str, plan: str = "", **question: Any) -> Study:
@@ -109,7 +116,8 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
     if plan:
         refuse(NO_WIDTHS, {"plan": plan, **{name: value for name, value in question.items() if value}})
     question = read_once(question)
-    setting, precision, goal, inputs = ask(model, **question)
+    setting, precision, goal, inputs = ask(model, **{**question, "acceptance": None})
+    inputs |= {"acceptance": question["acceptance"]} if question.get("acceptance") else {}
     wanted = parse_plan(plan, precision) if plan else named_plan(setting.model, setting.cluster, widths_of(inputs), precision)
     if wanted.clock:
         wanted = replace(wanted, clock=clocks_of(str(wanted.clock), setting.cluster.gpu, "--plan")[0])
@@ -119,6 +127,7 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
             f"use --gpus {wanted.devices} or another plan",
         )  # fmt: skip
     _check_plan(setting, wanted.shorthand, precision)
+    setting = _accepting(setting, (wanted.draft,), question.get("acceptance"), "--plan")
     return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
 
 
@@ -166,12 +175,14 @@ def ask(
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
     rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
+    speculate: str | None = None, acceptance: str | float | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
     restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`);
-    the factors say what if arrivals were so many times as fast, lengths so many times as long.  What would do nothing is refused.
+    the factors say what if arrivals were so many times as fast, lengths so many times as long; speculate: ways of drafting, "mtp:1..4";
+    acceptance: of their drafts (`drafting.parse_acceptance`).  What would do nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)
@@ -196,7 +207,23 @@ def ask(
         server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
     )  # fmt: skip
     setting = calibrated(setting, load_profile(profile)) if profile else setting
+    setting = _accepting(setting, drafts_of(inputs), acceptance, "--speculate")
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
+
+
+def _accepting(setting: Setting, drafts: Sequence[Drafting | None], told: str | float | None, where: str) -> Setting:
+    """The setting with the acceptance that a user tells; raises InputError where a way of drafting is none of the model's, or nobody
+    knows how many of its drafts are accepted."""
+    asked = [draft for draft in drafts if draft]
+    if told is not None and not asked:
+        raise InputError("it has no effect: nothing is drafted", "--acceptance", "add --speculate mtp:1..4, or +mtp3 behind the plan")
+    if any(draft.method == "mtp" for draft in asked) and "mtp" not in dict(setting.model.outside_parts):
+        raise InputError(f"{setting.model.name} has no multi-token-prediction layers", where, "draft by eagle3 or ngram")
+    if told is not None:
+        setting = replace(setting, acceptance=parse_acceptance(str(told), max(draft.tokens for draft in asked)))
+    for draft in asked:
+        setting.accepts(draft).length(draft.tokens)
+    return setting
 
 
 def _load_of(model: Model, expert_load: str | None, expert_parallel: bool) -> Load:

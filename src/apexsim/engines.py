@@ -131,7 +131,11 @@ class EngineRow:
     # rules that most engines lack
     reuse: int = 0  # 1: prompts find blocks that others have begun to compute, 2: … have computed
     rest_first: int = 0  # 1: of the blocks given back those that are not full are taken first
-    draft_tokens: int = 0  # proposed by the model's own multi-token-prediction layers each step (memory only)
+    draft_tokens: int = 0  # proposed by draft layers each step: memory for them is set aside
+    draft_slots: int = 1  # slots that a decoding sequence has for its drafts, in times of these
+    draft_graph_tokens: int = 0  # 1: captured sizes count tokens, 0: sequences
+    draft_sequence_s: float = 0.0  # that the host takes for the drafts of a sequence in each step, beside the GPU
+    draft_launch_s: float = 0.0  # per launch unit of the draft layer's first pass, where no graph holds it
     profile_tokens: int = 0  # tokens of the memory profile where the budget is no bound; 0 = the budget
     prefill_limit: int = 0  # tokens of whole prompts in one prefill batch; 0 = the budget
     poll_interval: int = 1  # decode steps between two looks for new requests
@@ -201,6 +205,16 @@ class EngineRow:
 _MEMORY = {f.name: f for f in fields(MemoryRules)}
 _ROW = {f.name: f for f in fields(EngineRow) if f.name not in ("name", "version", "server", "memory", "spare", "here", "released", "asked")}
 _CONSTANTS = {**_ROW, **_MEMORY}
+
+
+def drafting(row: EngineRow, width: int) -> EngineRow:
+    """A row whose decode steps hold `width` tokens of a sequence, with its captured sizes in tokens: those of so many sequences each, or
+    where they count tokens already, rounded up to whole sequences."""
+
+    def tokens(sizes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted({-(-n // width) * width if row.draft_graph_tokens else n * width for n in sizes}))
+
+    return row if width == 1 else replace(row, pad=tokens(row.pad), spare=tokens(row.spare))
 
 
 def engine_names() -> tuple[str, ...]:

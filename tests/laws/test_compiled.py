@@ -60,7 +60,7 @@ def test_nobody_waits_for_a_second_compilation_that_does_not_pay(
     for name in ("run", "run_lane", "run_narrow"):
         monkeypatch.setattr(kernel, name, Namespace(overloads={}, __name__=name))
     monkeypatch.setattr(kernel.cache, "holds", lambda pattern: at_hand and version in pattern)
-    known = {**dict(zip(("stages", "lanes", "windows"), shape)), "req": Namespace(prompt=range(size)), "plain": 1}
+    known = {**dict(zip(("stages", "lanes", "windows"), shape)), "req": Namespace(prompt=range(size)), "plain": 1, "ticks": 1}
     replace = lambda **given: Namespace(**{**known, **given}, _replace=replace)  # noqa: E731
     world = Namespace(**known, _replace=replace)
     assert kernel._version(world)[0].__name__ == version

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worlds import World, all_gaps, tight, worlds
+from worlds import World, all_gaps, drafted, stories, tight, worlds
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 many = settings(max_examples=120, deadline=None, derandomize=True)
@@ -47,4 +47,28 @@ def test_few_blocks(world: World) -> None:
 @few
 @given(worlds(stages=2).map(tight))
 def test_few_blocks_and_two_stages(world: World) -> None:
+    agree(world)
+
+
+@many
+@given(drafted(worlds()))
+def test_drafts(world: World) -> None:
+    agree(world)
+
+
+@many
+@given(drafted(worlds().map(tight)))
+def test_drafts_and_few_blocks(world: World) -> None:
+    agree(world)
+
+
+@few
+@given(drafted(st.sampled_from([2, 3]).flatmap(lambda stages: worlds(stages, most_lanes=2))))
+def test_drafts_and_several_stages(world: World) -> None:
+    agree(world)
+
+
+@few
+@given(drafted(stories()))
+def test_drafts_and_prefixes(world: World) -> None:
     agree(world)

@@ -33,8 +33,8 @@ NOT_MODELLED = (
          "--enable-radix-cache", "--mamba-cache-mode"),
     ),
     Missing(
-        "speculative decoding", "each step makes one token of a sequence",
-        "drop it: what is predicted is the server without it (`apexsim fit --num-speculative-tokens` counts its memory)",
+        "an engine's own words for speculative decoding", "drafts are asked for by --speculate, or by +mtp3 behind a plan",
+        "write --speculate mtp:3 or mtp:1..4 (docs/drafting.md); `apexsim fit --num-speculative-tokens` counts the memory",
         ("--speculative-*", "--num-speculative-tokens", "--spec-*", "--nextn", "--draft-*", "--mtp", "--num-nextn-*"),
     ),
     Missing(

@@ -143,6 +143,14 @@ AXES = (
     ),
     Opt("tune", bool, False, "Walk the engine's settings around the best plan: which are worth a flag, and why."),
     Opt("sensitivity", bool, False, "Say what would change the winner: speeds, loads and lengths up to twice and half."),
+    Opt(
+        "speculate",
+        str,
+        None,
+        "Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, "
+        "eagle3, ngram; e.g. mtp:1..4.",
+        "LIST",
+    ),
     Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
 PROFILE = Opt("profile", str, None, "Calibrated by your own runs: a profile that `apexsim calibrate --save NAME` kept.", "NAME")
@@ -444,7 +452,15 @@ REPLAY_OUTPUT = (
 
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
-CALIBRATED = {**QUESTION, "Engine": (*ENGINE, PROFILE)}  # of commands that answer a question
+ACCEPTANCE = Opt(
+    "acceptance",
+    str,
+    None,
+    "Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a "
+    "file (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.",
+    "WHAT",
+)
+CALIBRATED = {**QUESTION, "Engine": (*ENGINE, ACCEPTANCE, PROFILE)}  # of commands that answer a question
 CALIBRATION: Groups = {
     "Runs": (
         Opt("model", str, None, "The model, where the files do not name it or apexsim knows it by another name.", "MODEL"),

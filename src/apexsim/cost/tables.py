@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from apexsim.cost import collectives
 from apexsim.cost.price import Pricer, quantised_apart
 from apexsim.cost.roofline import BYTE_SHARE
-from apexsim.engine.types import AHEAD, BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
+from apexsim.engine.types import ADMIT_RESERVE, AHEAD, BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
 from apexsim.engines import EngineRow
 from apexsim.model.ops import ACT, Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Layer, Mla, Op, Stream
 from apexsim.plan.lower import GREEDY_BYTES, StageOps
@@ -83,15 +83,17 @@ def _nodes(top: int) -> Array:
     return np.unique(np.minimum(grown, top)).astype(float)
 
 
-def axes_for(engine: EngineRow, lanes: int, requests: int, longest: int) -> Axes:
-    """Axes for a workload: no more sequences than requests, budgets as the engine has them."""
+def axes_for(engine: EngineRow, lanes: int, requests: int, longest: int, width: int = 1) -> Axes:
+    """Axes for a workload: no more sequences than requests, budgets as the engine has them; width: tokens of a step that each decoding
+    sequence takes up."""
     sequences = min(engine.max_num_seqs, max(requests, 1))
-    tokens = lanes * (max(engine.max_num_batched_tokens, longest) + sequences)
+    tokens = lanes * (max(engine.max_num_batched_tokens, longest) + sequences * width)
     return Axes(tokens, sequences, longest, lanes)
 
 
-def rules_for(engine: EngineRow, blocks: int, block_size: int, requests: int, lanes: int) -> Rules:
-    """The engine's batching rules as numbers; a batch never holds more sequences than there are requests."""
+def rules_for(engine: EngineRow, blocks: int, block_size: int, requests: int, lanes: int, look: int = 0) -> Rules:
+    """The engine's batching rules as numbers; a batch never holds more sequences than there are requests.  look: slots that a decoding
+    sequence keeps behind its tokens, unless those of its whole output are reserved."""
     return Rules(
         mix=engine.mix, chunk=engine.chunk, budget=engine.max_num_batched_tokens,
         max_seqs=min(engine.max_num_seqs, max(requests, 1)), block=block_size,
@@ -99,6 +101,7 @@ def rules_for(engine: EngineRow, blocks: int, block_size: int, requests: int, la
         lag=engine.lag, poll=engine.poll_interval, pad_lanes=1 if lanes > 1 else 0,
         prefill_limit=engine.prefill_limit or FULL, wait=engine.balance_wait if lanes > 1 else engine.batch_wait_iters,
         wait_tokens=math.ceil(engine.batch_wait_ratio * engine.max_num_batched_tokens), reuse=engine.reuse, rest_first=engine.rest_first,
+        look=look if engine.admission != ADMIT_RESERVE else 0,
     )  # fmt: skip
 
 
@@ -223,14 +226,38 @@ def _spread(points: Array, values: Array, size: int) -> Array:
     return out
 
 
-def _decode_table(ops: Readers, windows: list[int], pricer: Pricer, axes: Axes, nodes: Array) -> Array:
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """What a sequence asks attention for in a decode step: with `width` tokens at once, and of the draft layer's readers `again` times
+    with one."""
+
+    width: int = 1
+    readers: tuple[Reader, ...] = ()
+    again: int = 0
+
+
+PLAIN = Drafts()
+
+
+def drafts_of(stage: StageOps, width: int) -> Drafts:
+    """Those of a stage."""
+    drafter = stage.drafter
+    return Drafts(width, tuple(op for op in drafter.layer.ops if isinstance(op, Reader)), drafter.again) if drafter else Drafts(width)
+
+
+def _decode_table(ops: Readers, windows: list[int], pricer: Pricer, axes: Axes, nodes: Array, drafts: Drafts = PLAIN) -> Array:
     """[W, D, C] seconds; rising in the context."""
     size, points = axes.sequences + 2, axes.batch_points()
     table = np.zeros((len(windows), size, len(nodes)))
-    for op, count in ops:
+    for op, count in [(wide(op, drafts.width), n) for op, n in ops] + [(op, drafts.again) for op in drafts.readers]:
         seconds = pricer.decode(op, points, np.minimum(nodes, _window(op))).seconds
         table[windows.index(_window(op))] += count * _spread(points, np.maximum.accumulate(seconds, axis=1), size)
     return table
+
+
+def wide(op: Reader, width: int) -> Reader:
+    """The op of a sequence that asks with `width` tokens at once: the cache is read once, for so many times the query heads."""
+    return op if width == 1 else replace(op, heads=op.heads * width)
 
 
 def _prefill_table(ops: Readers, pricer: Pricer, axes: Axes) -> tuple[Array, float]:
@@ -254,6 +281,7 @@ def _locate(nodes: Array) -> NDArray[np.int64]:
 def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engine: EngineRow, axes: Axes, hidden: int) -> Costs:
     """The engine's tables for one plan."""
     engine, pace = hosted(pricer, engine)
+    width = plan.draft.width if plan.draft else 1
     size, attention = axes.tokens + 1, _attention_ops(stages)
     windows = sorted({_window(op) for ops in attention for op, _ in ops}, reverse=True) or [FULL]
     nodes = axes.nodes()
@@ -262,16 +290,20 @@ def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engi
     for s, stage in enumerate(stages):
         seconds, _ = _dense(stage, pricer, axes.token_points(), Axis.SEQUENCE, DECODE)
         count = np.arange(sample.shape[1])
-        sample[s] = np.interp(count, axes.token_points(), seconds) + count * _choosing(stage, pricer, engine)
+        sample[s] = np.interp(count * width, axes.token_points(), seconds) + count * width * _choosing(stage, pricer, engine)
+        sample[s] += drafting_seconds(stage, pricer, engine, axes, count)
         sample[s, 0] = 0.0
     own = axes.tokens // axes.lanes + 1  # tokens of one lane
     lane = [np.zeros((2, size))] * len(stages)
     if plan.lanes > 1:
         lane = _each(stages, lambda stage: _token_table(stage, pricer, engine, axes, Axis.LANE, own))
     total = _each(stages, lambda stage: _token_table(stage, pricer, engine, axes, Axis.TOTAL, size))
-    decode = _each(attention, lambda ops: _decode_table(ops, windows, pricer, axes, nodes))
+    asked = [(ops, drafts_of(stage, width)) for ops, stage in zip(attention, stages)]
+    decode = _each(asked, lambda one: _decode_table(one[0], windows, pricer, axes, nodes, one[1]))
     floor, add = _host_terms(stages, pricer, engine)
-    each = engine.sequence_s if in_turn(engine) else 0.0
+    each = (engine.sequence_s if in_turn(engine) else 0.0) + (
+        engine.draft_sequence_s / plan.lanes if plan.draft else 0.0
+    )  # each lane has a host of its own
     hop, hop_token = _hops(len(stages), plan, pricer, hidden)
     costs = Costs(
         lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),
@@ -293,6 +325,24 @@ def _paced(costs: Costs, pace: float) -> Costs:
     """All that kernels take, times the pace of a release; what the host takes stays."""
     scaled = {name: getattr(costs, name) * pace for name in ("lane", "total", "sample", "decode", "prefill", "prompt_base")}
     return costs._replace(**scaled)
+
+
+def drafting_seconds(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes, count: NDArray[np.int64]) -> Array:
+    """Seconds of a step for the drafts of `count` sequences of each lane, attention left out: the head of each draft, and the draft layer
+    once more for each but the first.  Its first pass is one layer more of the step itself; where no graph holds that, it waits for its
+    launches."""
+    drafter, points, total = stage.drafter, axes.token_points(), np.zeros(len(count))
+    if drafter is None:
+        return total
+    for op in drafter.head:
+        total += (drafter.again + 1) * np.interp(count, points, pricer.dense(op, points, True).seconds)
+    for op in drafter.layer.ops:
+        if not isinstance(op, (Attend, Cross, Index)) and runs(op, DECODE):
+            rows = count if op.axis is Axis.LANE else count * axes.lanes
+            total += drafter.again * np.interp(rows, points, pricer.dense(op, seen_tokens(op, points), True).seconds)
+    total += drafter.again * engine.gap_s * drafter.layer.gaps
+    total += engine.draft_launch_s * drafter.layer.decode_launches
+    return np.where(count > 0, total, 0.0)
 
 
 def _choosing(stage: StageOps, pricer: Pricer, engine: EngineRow) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import blocks_of, by_chunk, preempt
+from apexsim.engine.pace import width
 from apexsim.engine.prefix import catch, come, matched, name, reuses, take_until
 from apexsim.engine.queue import peek, sort_visible, take
 from apexsim.engine.types import ADMIT_FIT, ADMIT_RESERVE, AT_ONCE, FCFS, FRESH, NOBODY, PROMPT, Costs, Rules, World
@@ -80,7 +81,7 @@ def _left(world: World, r: int, g: int, l: int, mixed: bool) -> int:
     """Tokens of the budget that the lane has left."""
     left = world.rules.budget - world.state.tokens[r, l]
     if mixed:
-        left -= world.state.decoding[r, g, l]
+        left -= world.state.decoding[r, g, l] * width(world, world.state.busy[r, g])
     return left
 
 
@@ -114,7 +115,8 @@ def _continue(world: World, r: int, g: int, l: int, mixed: bool) -> bool:
     work, state, rules = world.work, world.state, world.rules
     i = state.partial[r, l]
     a = work.computed[i]
-    q = min(world.req.prompt[i] + work.made[i] - a, _left(world, r, g, l, mixed))
+    rest = world.req.prompt[i] + work.made[i] - a
+    q = min(rest, _left(world, r, g, l, mixed))
     if q <= 0:
         state.closed[r, l] = 1
         return True
@@ -122,14 +124,15 @@ def _continue(world: World, r: int, g: int, l: int, mixed: bool) -> bool:
         catch(world, r, l)
         name(world, r, l, i, a)
     if by_chunk(rules.admission):
-        need = blocks_of(a + q, rules.block) - blocks_of(a, rules.block)
+        blocks = blocks_of(a + q + (rules.look if q == rest else 0), rules.block)
+        need = blocks - blocks_of(a, rules.block)
         if need > state.free[r, l]:
             state.closed[r, l] = 1
             if rules.mix == 1:
                 preempt(world, r, g, l)
             return rules.mix == 0
         if reuses(world):
-            take_until(world, r, l, i, blocks_of(a + q, rules.block))
+            take_until(world, r, l, i, blocks)
         state.free[r, l] -= need
     _chunk(world, r, g, l, i, q)
     return True
@@ -176,10 +179,16 @@ def grant(rules: Rules, size: Size, tokens: int, left: int, running: int, free: 
 def first_blocks(rules: Rules, size: Size, q: int) -> int:
     """KV blocks that a request takes when it is admitted with q tokens to compute: those of what is cached among them, but for
     those that others hold."""
-    held = size.whole if rules.admission == ADMIT_RESERVE else size.target
-    if by_chunk(rules.admission):
-        held = size.target - size.rest + q
+    held = size.whole if rules.admission == ADMIT_RESERVE else slots(rules, size, q)
     return blocks_of(held, rules.block) - size.shared
+
+
+@inner
+def slots(rules: Rules, size: Size, q: int) -> int:
+    """Tokens that a request has room for with q tokens to compute: once its prompt is whole, also for what stands behind it."""
+    if by_chunk(rules.admission) and q < size.rest:
+        return size.target - size.rest + q
+    return size.target + rules.look
 
 
 @inner
@@ -213,4 +222,4 @@ def _settle_in(world: World, r: int, l: int, i: int, size: Size, q: int) -> None
         world.pool.first_hit[i] = known
     work.computed[i] = known
     come(world, r, l, i, known // world.rules.block)
-    take_until(world, r, l, i, blocks_of(known + q if by_chunk(world.rules.admission) else size.target, world.rules.block))
+    take_until(world, r, l, i, blocks_of(slots(world.rules, size, q), world.rules.block))

@@ -9,6 +9,7 @@ import numpy as np
 
 from apexsim.engine.batch import first_blocks, grant, size_of
 from apexsim.engine.jit import inner
+from apexsim.engine.pace import width
 from apexsim.engine.types import ADMIT_RESERVE, FCFS, NOBODY, WAITED, World
 
 AGAIN = -1  # prompts may start now; ask again before the next step
@@ -32,7 +33,7 @@ def hold(world: World, r: int, g: int, limit: float) -> tuple[int, int]:
 def _for_tokens(world: World, r: int, g: int, limit: float) -> tuple[int, int]:
     """Would the prompts that fit, with the decodes, fill the step?"""
     work, state, rules = world.work, world.state, world.rules
-    decodes, waited = state.decoding[r, g, 0], state.phase[r, g, WAITED]
+    decodes, waited = state.decoding[r, g, 0] * width(world, state.busy[r, g]), state.phase[r, g, WAITED]
     budget = rules.budget - (decodes if rules.mix == 1 else 0)
     tokens, running, free = np.int64(0), state.running[r, 0], state.free[r, 0]
     i = np.int64(state.head[r])

@@ -19,12 +19,14 @@ from apexsim.engine.pipeline import PATIENCE
 from apexsim.engine.ref import ref
 from apexsim.engine.route import serve
 from apexsim.engine.types import (
+    ADMIT_RESERVE,
     F8,
     FULL,
     GAPS,
     I4,
     I8,
     LOG_FULL,
+    NO_DRAFTS,
     NO_POOL,
     NO_REUSE,
     NOBODY,
@@ -34,7 +36,9 @@ from apexsim.engine.types import (
     STATUS,
     STUCK,
     SUM_NAMES,
+    TICKS,
     Costs,
+    Drafts,
     Host,
     Log,
     Requests,
@@ -72,6 +76,12 @@ def run_reuse(world: World, begin: int, margin: int) -> tuple[int, int]:
     return serve(ref(world), begin, margin)
 
 
+@outer
+def run_drafts(world: World, begin: int, margin: int) -> tuple[int, int]:
+    """`run` where decode steps make more than one token of a sequence."""
+    return serve(ref(world), begin, margin)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What happened: per request and in all.  Arrays as in `Work` and `Log`."""
@@ -104,7 +114,7 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
     sorted_cap = size if rules.order else 1
     return State(
         ready=np.zeros((n, g)), avail=np.zeros((n, g)), front=np.zeros((n, 3)), flying=np.zeros((n, g), i8),
-        steps=np.zeros((n, g), i8), phase=np.zeros((n, g, 2), i8), decoding=np.zeros((n, g, l), i8), busy=np.zeros((n, g), i8),
+        clock=np.zeros((n, g), i8), phase=np.zeros((n, g, 2), i8), decoding=np.zeros((n, g, l), i8), busy=np.zeros((n, g), i8),
         context=np.zeros((n, g, l, w), i8), growing=np.zeros((n, g, l, w), i8),
         heap_key=np.zeros((n, g, l, cap), i8), heap_req=np.zeros((n, g, l, cap), i8), heap_size=np.zeros((n, g, l), i8),
         cross_key=np.zeros((n, g, l, w, cross), i8), cross_req=np.zeros((n, g, l, w, cross), i8),
@@ -197,15 +207,30 @@ def _check_chains(requests: Requests) -> None:
     assert not requests.cached.any(), "what is cached is found, or given, not both"
 
 
-def _check_tables(rules: Rules, costs: Costs, lanes: int, longest: int) -> None:
+def _check_tables(rules: Rules, drafts: Drafts, costs: Costs, lanes: int, longest: int) -> None:
     """The largest step that the rules allow lies inside the tables: compiled code would read past them in silence."""
     uncut = rules.chunk == 0 and longest > rules.budget  # it goes alone, with the decodes where they mix
-    alone = longest + rules.max_seqs * rules.mix if uncut else 0
-    tokens = max(rules.budget, rules.max_seqs, alone)
+    decodes = rules.max_seqs * int(drafts.width.max())
+    alone = longest + decodes * rules.mix if uncut else 0
+    tokens = max(rules.budget, decodes, alone)
     assert costs.lane.shape[2] > tokens, f"lane table ends before {tokens} tokens"
     assert costs.total.shape[2] > lanes * tokens, f"token table ends before {lanes} × {tokens} tokens"
     assert costs.sample.shape[1] > rules.max_seqs, "sample table ends before the largest batch"
     assert costs.decode.shape[2] > rules.max_seqs, "decode table ends before the largest batch"
+
+
+def _check_drafts(rules: Rules, drafts: Drafts, lanes: int) -> None:
+    """Each step makes a token at least, and no more than it holds, of as many sequences as may decode."""
+    if drafts is NO_DRAFTS:
+        return
+    assert len(drafts.gain) == len(drafts.width) > rules.max_seqs * lanes, "drafts are known for fewer sequences than may decode"
+    assert ((drafts.gain >= TICKS) & (drafts.gain <= drafts.width * TICKS)).all(), "a step makes 1 to `width` tokens of a sequence"
+    assert rules.look == 0 or (rules.look > 0 and rules.admission != ADMIT_RESERVE), "what is reserved needs no room behind"
+
+
+def slack(rules: Rules, drafts: Drafts) -> int:
+    """Tokens beside prompt and output that a request needs room for: behind its own, and those of its last step beyond its end."""
+    return rules.look + (int(drafts.gain.max()) // TICKS if drafts is not NO_DRAFTS else 0)
 
 
 def _version(world: World) -> tuple[Any, World]:
@@ -215,6 +240,9 @@ def _version(world: World) -> tuple[Any, World]:
     """
     if not isinstance(run, Dispatcher):  # plain Python
         return run, world
+    if world.ticks != 1:
+        return run_drafts, world
+    world = world._replace(ticks=None)
     if world.plain == 0:
         return run_reuse, world
     world = world._replace(plain=None)
@@ -234,19 +262,22 @@ def _pays(version: Any, size: int) -> bool:
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: int = 0, jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
+             route: int = 0, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
     blocks: KV blocks of one lane; route: ROUND_ROBIN or one that follows it, but a closed-loop user stays with its replica;
     jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
-    Every request must fit: prompt + output ≤ blocks · block.  Raises AssertionError where it does not.
+    drafts: what decode steps make of a sequence where that is more than one token.
+    Every request must fit: prompt + output ≤ blocks · block (see `slack`).  Raises AssertionError where it does not.
     """
     requests, rules, host, costs = _complete(requests), _cast(rules), _cast(host), _cast(costs)
     blocks, replicas, lanes, route, jump = int(blocks), int(replicas), int(lanes), int(route), bool(jump)
     size, stages, windows = len(requests.prompt), costs.lane.shape[0], len(costs.windows)
     longest = int((requests.prompt + requests.output).max()) if size else 0
-    assert longest <= blocks * rules.block, STATUS[STUCK]
-    _check_tables(rules, costs, lanes, longest)
+    drafts = drafts if drafts is NO_DRAFTS else _cast(drafts)
+    _check_drafts(rules, drafts, lanes)
+    assert longest + slack(rules, drafts) <= blocks * rules.block, STATUS[STUCK]
+    _check_tables(rules, drafts, costs, lanes, longest)
     state, work = _state(replicas, stages, lanes, rules, costs, blocks, size), _work(requests)
     margin = state.cohort.shape[2] + rules.max_seqs * lanes + 64 * windows * max(lanes, 8) + 64
     margin += 2 * PATIENCE if stages > 1 else 0
@@ -254,8 +285,9 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     reuse = rules.reuse != NO_REUSE and len(requests.chain) > 0
     pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
     world = World(
-        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump, pool, int(not reuse)
-    )
+        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump, pool, int(not reuse),
+        drafts, TICKS if drafts is not NO_DRAFTS else 1,
+    )  # fmt: skip
     serve, world = _version(world)
     begin, status = 0, LOG_FULL
     while status == LOG_FULL:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apexsim.engine.heap import drop
 from apexsim.engine.jit import inner
-from apexsim.engine.pace import cohort, due, steps_for, tokens_after
+from apexsim.engine.pace import blocks_of_step, cohort, shown
 from apexsim.engine.prefix import catch, go, reuses
 from apexsim.engine.queue import call_next, put_back
 from apexsim.engine.types import (
@@ -45,31 +45,41 @@ def by_chunk(admission: int) -> bool:
 
 @inner
 def leave(world: World, r: int, g: int, l: int, i: int) -> int:
-    """Take a decoding request out of the group's sums; returns its context."""
-    work, state, costs = world.work, world.state, world.costs
-    joined = work.ends[i] - steps_for(world.req.output[i] - work.made[i])
-    done = tokens_after(state.steps[r, g] - joined)
+    """Take a decoding request out of the group's sums; returns its context, with what its last step made beyond its end."""
+    work, state = world.work, world.state
+    clock, more = state.clock[r, g], world.req.output[i] - work.made[i]
+    joined = work.ends[i] - more
+    done = shown(world, clock) - joined
     context = work.computed[i] + done
-    state.residue[r, g, l, cohort(work.computed[i], joined, world.rules.block)] -= 1
+    state.residue[r, g, l, cohort(world, work.computed[i], joined)] -= 1
     for w in range(world.windows):
-        window = costs.windows[w]
-        state.context[r, g, l, w] -= min(context, window)
-        if context < window:
+        window = world.costs.windows[w]
+        if context < window or grows_on(world, i, w, joined):
+            state.context[r, g, l, w] -= (work.computed[i] - joined) * world.ticks + clock
             state.growing[r, g, l, w] -= 1
+        else:
+            state.context[r, g, l, w] -= window * world.ticks
     state.decoding[r, g, l] -= 1
     state.busy[r, g] -= 1
-    work.made[i] += done
+    work.made[i] += min(done, more)
     work.ends[i] = NOT_DECODING
     return context
 
 
 @inner
-def release(world: World, r: int, l: int, i: int, context: int, known: int) -> None:
-    """Its seat is free, and the blocks of `context` tokens, `known` of which are in them."""
+def grows_on(world: World, i: int, w: int, joined: int) -> bool:
+    """Does request i fill the window by what its last step makes beyond its end alone?  Then nobody waits for it to do so."""
+    window = world.costs.windows[w]
+    return world.ticks != 1 and world.work.computed[i] < window and joined + window - world.work.computed[i] > world.work.ends[i]
+
+
+@inner
+def release(world: World, r: int, l: int, i: int, room: int, known: int) -> None:
+    """Its seat is free, and the blocks that had room for so many tokens, `known` of which are in them."""
     req, state, rules = world.req, world.state, world.rules
     if rules.admission == ADMIT_RESERVE:
-        context = req.prompt[i] + req.output[i]
-    blocks = blocks_of(context, rules.block)
+        room = req.prompt[i] + req.output[i]
+    blocks = blocks_of(room, rules.block)
     if reuses(world):
         catch(world, r, l)
         blocks = go(world, r, l, i, known, blocks, known < req.prompt[i] + req.output[i] - 1)
@@ -80,8 +90,7 @@ def release(world: World, r: int, l: int, i: int, context: int, known: int) -> N
 @inner
 def release_all(world: World, r: int, l: int, i: int) -> None:
     """Seat and blocks of a request that has finished are free; its last token was never cached."""
-    context = world.req.prompt[i] + world.req.output[i] - 1
-    release(world, r, l, i, context, context)
+    release(world, r, l, i, world.work.computed[i] + world.rules.look, world.req.prompt[i] + world.req.output[i] - 1)
 
 
 @inner
@@ -124,18 +133,19 @@ def catch_up(world: World, r: int, t0: float) -> None:
 
 @inner
 def grow(world: World, r: int, g: int) -> bool:
-    """Give every decoding sequence of the group the block that its next token needs.  False where the youngest of a lane
+    """Give every decoding sequence of the group the blocks that the tokens of its next step need.  False where the youngest of a lane
     were thrown out for that."""
     state, rules = world.state, world.rules
     fits = True
     if rules.admission == ADMIT_RESERVE:
         return fits
-    at = due(state.steps[r, g], rules.block)
     for l in range(world.lanes):
-        while state.residue[r, g, l, at] > state.free[r, l]:
+        need = blocks_of_step(world, r, g, l, state.clock[r, g])
+        while need > state.free[r, l]:
             preempt(world, r, g, l)
             fits = False
-        state.free[r, l] -= state.residue[r, g, l, at]
+            need = blocks_of_step(world, r, g, l, state.clock[r, g])
+        state.free[r, l] -= need
     return fits
 
 
@@ -146,8 +156,8 @@ def preempt(world: World, r: int, g: int, l: int) -> None:
     i = state.partial[r, l]
     if i >= 0:
         state.partial[r, l] = NOBODY
-        held = work.computed[i] if by_chunk(world.rules.admission) else req.prompt[i] + work.made[i]
-        release(world, r, l, i, held, work.computed[i])
+        room = work.computed[i] if by_chunk(world.rules.admission) else req.prompt[i] + work.made[i] + world.rules.look
+        release(world, r, l, i, room, work.computed[i])
     else:
         i = _youngest(world, r, g, l)
         if work.ends[i] == LEAVING:
@@ -155,7 +165,7 @@ def preempt(world: World, r: int, g: int, l: int) -> None:
             release_all(world, r, l, i)
             return
         context = leave(world, r, g, l, i)
-        release(world, r, l, i, context, context)
+        release(world, r, l, i, context + world.rules.look, context)
         _forget(world, r, g, l, i)
     world.log.sums[r, S_PREEMPT] += 1
     work.computed[i] = req.cached[i]

@@ -15,6 +15,7 @@ from apexsim.engine.gather import hold
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import ahead, catch_up, grow, let_go
 from apexsim.engine.notes import note_batch
+from apexsim.engine.pace import gain
 from apexsim.engine.pipeline import glide
 from apexsim.engine.queue import next_due, sight
 from apexsim.engine.run import decode_run, one_step
@@ -157,7 +158,7 @@ def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
     """Form the group's next step at t0 and run it: STARTED, NOTHING, or AGAIN when a second try may find more."""
     state = world.state
     step = _form(world, r, g, t0, _look(world, r, g, t0))
-    decodes, before = state.busy[r, g], state.steps[r, g]
+    decodes, before = state.busy[r, g], state.clock[r, g]
     if step.prompts == 0 and decodes == 0:
         return _retry(world, r, t0, step.thrown)
     gone = ahead(world) and let_go(world, r)
@@ -170,7 +171,7 @@ def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
     if step.prompts > 0:
         state.phase[r, g, WAITED] = 0
     elif step.held > 0:
-        state.phase[r, g, WAITED] += state.steps[r, g] - before
+        state.phase[r, g, WAITED] += (state.clock[r, g] - before) // gain(world, state.busy[r, g])
     return STARTED
 
 

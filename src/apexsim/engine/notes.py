@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
-from apexsim.engine.pace import tokens_after
+from apexsim.engine.pace import width
 from apexsim.engine.types import (
     COUNT,
     DECODE,
@@ -81,14 +81,14 @@ def note_seconds(log: Log, r: int, seconds: tuple[float, float, float, float, fl
 
 @inner
 def note_decodes(world: World, r: int, n: int, total: int, seqs: int, widest: int) -> None:
-    """Count n steps that hold nothing but decodes: tokens (padded), sequences, tokens of the busiest lane."""
-    log = world.log
-    log.hist[r, DECODE, total] += n
+    """Count n steps that hold nothing but decodes: sequences (padded), in truth, of the busiest lane."""
+    log, each = world.log, width(world, seqs)
+    log.hist[r, DECODE, total * each] += n
     if world.lanes > 1:
-        log.hist_lane[r, DECODE, widest] += n
+        log.hist_lane[r, DECODE, widest * each] += n
     log.sums[r, S_DSTEPS] += n
-    log.sums[r, S_SAMPLED] += n * seqs
-    log.sums[r, S_DTOKENS] += tokens_after(n * seqs)
+    log.sums[r, S_SAMPLED] += n * seqs * each
+    log.sums[r, S_DTOKENS] += n * seqs * each
 
 
 @inner

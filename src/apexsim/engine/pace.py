@@ -1,48 +1,56 @@
 """How many tokens decode steps make of a sequence (floor E).
 
-Whatever turns steps into tokens, or tokens into steps, asks here.  The pace is a number that is known when the engine is
-compiled: at 1 all of this costs nothing.
+Whatever turns steps into tokens, or tokens into steps, asks here.  Each group has a clock, which its decode steps move on by
+their gain; when it shows T whole tokens, each of its sequences has gained T less what it showed when the sequence joined.  So
+all gain the same in a step, and what is due at some count of tokens stays due there when the gain changes.
+Without drafts a token is one tick of the clock and a step gains one, which is known when the engine is compiled: all of this
+costs nothing then.
 """
 
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
-
-PACE = 1  # tokens of a sequence in a decode step; a divisor of every block size
-
-
-@inner
-def tokens_after(steps: int) -> int:
-    """Tokens that a sequence gains in so many decode steps."""
-    return steps * PACE
+from apexsim.engine.types import World
 
 
 @inner
-def steps_for(tokens: int) -> int:
-    """Decode steps that a sequence takes for so many tokens."""
-    return (tokens + PACE - 1) // PACE
+def gain(world: World, d: int) -> int:
+    """What a step moves the clock of a group of d decoding sequences on [ticks]."""
+    return world.drafts.gain[d] if world.ticks != 1 else 1
 
 
 @inner
-def sum_after(steps: int) -> float:
-    """Tokens that a sequence has gained by the end of each of so many steps, added up."""
-    return 0.5 * PACE * steps * (steps + 1)
+def width(world: World, d: int) -> int:
+    """Tokens of the step that each of a group's d decoding sequences takes up: its newest one and the drafts behind it."""
+    return world.drafts.width[d] if world.ticks != 1 else 1
 
 
 @inner
-def cohort(context: int, steps: int, block: int) -> int:
-    """Where a sequence of `context` tokens at step count `steps` is counted: those that need a block in the same steps are
-    counted together, and stay so while they decode."""
-    return (context - tokens_after(steps)) % block
+def shown(world: World, clock: int) -> int:
+    """Tokens that a clock shows."""
+    return clock // world.ticks
 
 
 @inner
-def due(steps: int, block: int) -> int:
-    """The cohort that needs a block in the step from step count `steps` on."""
-    return cohort(0, steps, block)
+def steps_to(world: World, r: int, g: int, mark: int) -> int:
+    """Decode steps of the group until its clock shows `mark` tokens; 0 if it does."""
+    each = gain(world, world.state.busy[r, g])
+    return max(0, (mark * world.ticks - world.state.clock[r, g] + each - 1) // each)
 
 
 @inner
-def next_due(now: int, block: int) -> int:
-    """The cohort that needs one in the step after that of cohort `now`."""
-    return now - PACE if now >= PACE else now - PACE + block
+def cohort(world: World, context: int, shows: int) -> int:
+    """Where a sequence of `context` tokens is counted when the clock shows `shows`: those that need a block at the same tokens
+    are counted together, and stay so while they decode."""
+    return (context + world.rules.look - shows) % world.rules.block
+
+
+@inner
+def blocks_of_step(world: World, r: int, g: int, l: int, clock: int) -> int:
+    """Blocks that the lane's decodes need for the tokens of the step from `clock` on."""
+    block, now = world.rules.block, shown(world, clock)
+    at, need = (-now) % block, 0
+    for _x in range(shown(world, clock + gain(world, world.state.busy[r, g])) - now):
+        need += world.state.residue[r, g, l, at]
+        at = at - 1 if at > 0 else block - 1
+    return need

@@ -11,7 +11,7 @@ import numpy as np
 from apexsim.engine.batch import grant, size_of
 from apexsim.engine.jit import inner
 from apexsim.engine.notes import note_decodes, note_gap, note_run, note_seconds
-from apexsim.engine.pace import due
+from apexsim.engine.pace import blocks_of_step, gain, width
 from apexsim.engine.price import decode_size, least, slowest
 from apexsim.engine.run import advance_context, horizon
 from apexsim.engine.types import (
@@ -85,7 +85,7 @@ def _blocked(world: World, r: int) -> bool:
         if state.busy[r, g] == 0:
             return False
         for l in range(world.lanes):
-            left = rules.budget - (state.decoding[r, g, l] if rules.mix == 1 else 0)
+            left = rules.budget - (state.decoding[r, g, l] * width(world, state.busy[r, g]) if rules.mix == 1 else 0)
             size = size_of(world, r, l, i)
             if grant(rules, size, 0, left, state.running[r, l], state.free[r, l]) > 0:
                 return False
@@ -145,16 +145,17 @@ def _line(world: World, r: int, g: int) -> None:
     """Price the group's next steps: per stage the first step [s] and its growth, valid for PIECE steps."""
     costs, line, plan = world.costs, world.state.line, world.state.group_plan
     total, seqs, widest = decode_size(world, r, g)
+    each = width(world, seqs)
     n = plan[r, g, LEFT]
     for s in range(world.stages):
         attention, slope, piece = slowest(world, r, g, s, n)
         n = min(n, piece)
-        base = costs.lane[s, DECODE, widest] + costs.total[s, DECODE, total] + costs.sample[s, widest]
+        base = costs.lane[s, DECODE, widest * each] + costs.total[s, DECODE, total * each] + costs.sample[s, widest]
         line[r, g, s, FIRST] = base + attention
         line[r, g, s, SLOPE] = slope
         line[r, g, s, ATTENTION] = attention
         line[r, g, s, HOST] = costs.add[s, DECODE] + (costs.add_seq * seqs if s == 0 else 0.0)
-        line[r, g, s, HOP] = costs.hop[s] + costs.hop_token[s] * total
+        line[r, g, s, HOP] = costs.hop[s] + costs.hop_token[s] * total * each
     plan[r, g, PIECE], plan[r, g, DONE] = n, 0
     plan[r, g, TOTAL], plan[r, g, SEQS], plan[r, g, WIDEST] = total, seqs, widest
 
@@ -178,11 +179,12 @@ def _close_line(world: World, r: int, g: int) -> None:
     if n == 0:
         return
     total, seqs, widest = plan[r, g, TOTAL], plan[r, g, SEQS], plan[r, g, WIDEST]
+    each = width(world, seqs)
     for s in range(world.stages):
         first, slope, attention = line[r, g, s, FIRST], line[r, g, s, SLOPE], line[r, g, s, ATTENTION]
         attended = n * attention + 0.5 * slope * n * (n - 1)
         device = n * first + 0.5 * slope * n * (n - 1)
-        lack = _below(first, slope, n, least(costs, s, DECODE, widest))
+        lack = _below(first, slope, n, least(costs, s, DECODE, widest * each))
         host, hop = n * line[r, g, s, HOST], n * line[r, g, s, HOP]
         note_seconds(world.log, r, (attended, 0.0, n * costs.sample[s, widest], host, lack, hop, device + lack + host))
     note_decodes(world, r, n, total, seqs, widest)
@@ -196,12 +198,12 @@ def _blocks(world: World, r: int, g: int) -> bool:
     state, rules = world.state, world.rules
     if rules.admission == ADMIT_RESERVE:
         return True
-    at = due(state.steps[r, g] + state.group_plan[r, g, DONE], rules.block)
+    clock = state.clock[r, g] + state.group_plan[r, g, DONE] * gain(world, state.busy[r, g])
     for l in range(world.lanes):
-        if state.residue[r, g, l, at] > state.free[r, l]:
+        if blocks_of_step(world, r, g, l, clock) > state.free[r, l]:
             return False
     for l in range(world.lanes):
-        state.free[r, l] -= state.residue[r, g, l, at]
+        state.free[r, l] -= blocks_of_step(world, r, g, l, clock)
     return True
 
 
@@ -209,7 +211,7 @@ def _blocks(world: World, r: int, g: int) -> bool:
 def _step(world: World, r: int, g: int, t0: float) -> float:
     """One step of the group through the stages; returns its end [s]."""
     state, line = world.state, world.state.line
-    j, widest = state.group_plan[r, g, DONE], state.group_plan[r, g, WIDEST]
+    j, widest = state.group_plan[r, g, DONE], state.group_plan[r, g, WIDEST] * width(world, state.busy[r, g])
     end = t0
     for s in range(world.stages):
         took = line[r, g, s, FIRST] + line[r, g, s, SLOPE] * j

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
-from apexsim.engine.pace import tokens_after
+from apexsim.engine.pace import gain
 from apexsim.engine.types import BARE, DECODE, FIRST, PROMPT, SLOPE, Costs, World
 
 
@@ -51,7 +51,7 @@ def stage_seconds(costs: Costs, s: int, size: tuple[int, int, int, int, int], sh
 
 @inner
 def decode_size(world: World, r: int, g: int) -> tuple[int, int, int]:
-    """Of a step that holds the group's decodes alone: tokens (padded), sequences, tokens of the busiest lane."""
+    """Of a step that holds the group's decodes alone: its sequences (padded), in truth, of the busiest lane."""
     seqs, widest = world.state.busy[r, g], 0
     for l in range(world.lanes):
         widest = max(widest, world.state.decoding[r, g, l])
@@ -65,9 +65,9 @@ def decode_attention(world: World, r: int, g: int, l: int, s: int) -> float:
     d = state.decoding[r, g, l]
     if d == 0:
         return 0.0
-    y = 0.0
+    y, each = 0.0, gain(world, state.busy[r, g])
     for w in range(world.windows):
-        m = (state.context[r, g, l, w] + tokens_after(state.growing[r, g, l, w])) / d
+        m = (state.context[r, g, l, w] + each * state.growing[r, g, l, w]) / (d * world.ticks)
         i = node_below(costs, m)
         a, b = costs.nodes[i], costs.nodes[i + 1]
         row = costs.decode[s, w, d]
@@ -103,17 +103,17 @@ def _lane_line(world: World, r: int, g: int, l: int, s: int, most: int) -> tuple
     if d == 0:
         return 0.0, 0.0, most
     y = slope = 0.0
-    n = most
+    n, each, parts = most, gain(world, state.busy[r, g]), d * world.ticks
     last = costs.nodes.shape[0] - 2
     for w in range(world.windows):
-        up, x = tokens_after(state.growing[r, g, l, w]), state.context[r, g, l, w]
-        m = (x + up) / d
+        up, x = each * state.growing[r, g, l, w], state.context[r, g, l, w]
+        m = (x + up) / parts
         i = node_below(costs, m)
         a, b = costs.nodes[i], costs.nodes[i + 1]
         row = costs.decode[s, w, d]
         tilt = (row[i + 1] - row[i]) / (b - a)
         y += row[i] + (m - a) * tilt
-        slope += tilt * up / d
+        slope += tilt * up / parts
         if up > 0 and i < last:
-            n = min(n, max(1, (int(b) * d - x) // up))
+            n = min(n, max(1, (int(b) * parts - x) // up))
     return y, slope, n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apexsim.engine.jit import inner
 from apexsim.engine.notes import note_decodes, note_run, note_seconds
-from apexsim.engine.pace import due, next_due, steps_for, sum_after, tokens_after
+from apexsim.engine.pace import gain, shown, steps_to, width
 from apexsim.engine.price import beside_prompts, decode_attention, decode_size, least, prompt_share, slowest, stage_seconds
 from apexsim.engine.types import (
     ADMIT_RESERVE,
@@ -35,15 +35,16 @@ def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
     """Push one step of group g through the stages; sets when its results are known."""
     state, log = world.state, world.log
     total = widest = prompts = longest = decoded = sampled = most_sampled = seqs = 0
+    each = width(world, state.busy[r, g])
     for l in range(world.lanes):
         tokens, ends = state.tokens[r, l], state.fresh_size[r, g, l, FRESH]
         d = state.decoding[r, g, l] if decodes else 0
-        total += d + tokens
-        widest = max(widest, d + tokens)
+        total += d * each + tokens
+        widest = max(widest, d * each + tokens)
         prompts += tokens
         longest = max(longest, tokens)
         decoded += d
-        sampled += d + ends
+        sampled += d * each + ends
         most_sampled = max(most_sampled, d + ends)
         seqs += d + ends + (1 if tokens > 0 and state.partial[r, l] >= 0 else 0)
     kind = PROMPT if prompts > 0 else DECODE
@@ -60,7 +61,7 @@ def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
     log.sums[r, S_SAMPLED] += sampled
     log.sums[r, S_PTOKENS] += prompts
     if decodes:
-        log.sums[r, S_DTOKENS] += tokens_after(decoded)
+        log.sums[r, S_DTOKENS] += decoded * each
         note_run(world, r, g, end - t0, 0.0, 1, t0)
         advance_context(world, r, g, 1)
     state.phase[r, g, SINCE_READ] = 0 if kind == PROMPT else (state.phase[r, g, SINCE_READ] + 1) % world.rules.poll
@@ -96,48 +97,50 @@ def _stage(world: World, r: int, g: int, s: int, at: float, size: tuple[int, int
 def advance_context(world: World, r: int, g: int, n: int) -> None:
     """Every decoding sequence of the group gains the tokens of n steps (no window fills before the last of them)."""
     state, log = world.state, world.log
-    state.steps[r, g] += n
+    each = gain(world, state.busy[r, g])
+    state.clock[r, g] += n * each
     for l in range(world.lanes):
         for w in range(world.windows):
             up = state.growing[r, g, l, w]
-            log.read[r, DECODE, w] += n * float(state.context[r, g, l, w]) + up * sum_after(n)
-            state.context[r, g, l, w] += up * tokens_after(n)
+            log.read[r, DECODE, w] += (n * float(state.context[r, g, l, w]) + up * (0.5 * each * n * (n + 1))) / world.ticks
+            state.context[r, g, l, w] += up * each * n
 
 
 @inner
-def kv_limit(world: World, r: int, g: int, l: int, steps: int, k: int) -> int:
-    """How many of k further decode steps from step count `steps` the free blocks of the lane allow."""
-    state, rules = world.state, world.rules
+def kv_limit(world: World, r: int, g: int, l: int, clock: int, k: int) -> int:
+    """How many of k further decode steps from `clock` on the free blocks of the lane allow."""
+    state, block = world.state, world.rules.block
     d = state.decoding[r, g, l]
-    if rules.admission == ADMIT_RESERVE or d == 0:
+    if world.rules.admission == ADMIT_RESERVE or d == 0:
         return k
-    cycle = steps_for(rules.block)  # steps in which each of them needs one block
-    cycles = state.free[r, l] // d
-    if cycles * cycle >= k:
+    now, each = shown(world, clock), gain(world, state.busy[r, g])
+    cycles = state.free[r, l] // d  # as often each of them can have a block
+    if cycles * block >= shown(world, clock + k * each) - now:
         return k
     left = state.free[r, l] - cycles * d
-    at = due(steps, rules.block)
-    for j in range(cycle):
+    at = (-now) % block
+    for x in range(block):
         left -= state.residue[r, g, l, at]
         if left < 0:
-            return min(k, cycles * cycle + j)
-        at = next_due(at, rules.block)
+            return min(k, ((now + cycles * block + x + 1) * world.ticks - 1 - clock) // each)
+        at = at - 1 if at > 0 else block - 1
     return k
 
 
 @inner
-def take_blocks(world: World, r: int, g: int, l: int, steps: int, k: int) -> None:
-    """Allocate what k decode steps from step count `steps` need; `kv_limit` said that it fits."""
-    state, rules = world.state, world.rules
-    if rules.admission == ADMIT_RESERVE or k <= 0:
+def take_blocks(world: World, r: int, g: int, l: int, clock: int, k: int) -> None:
+    """Allocate what k decode steps from `clock` on need; `kv_limit` said that it fits."""
+    state, block = world.state, world.rules.block
+    if world.rules.admission == ADMIT_RESERVE or k <= 0:
         return
-    cycle = steps_for(rules.block)
-    cycles = k // cycle
+    now = shown(world, clock)
+    tokens = shown(world, clock + k * gain(world, state.busy[r, g])) - now
+    cycles = tokens // block
     need = cycles * state.decoding[r, g, l]
-    at = due(steps, rules.block)
-    for _j in range(k - cycles * cycle):
+    at = (-now) % block
+    for _x in range(tokens - cycles * block):
         need += state.residue[r, g, l, at]
-        at = next_due(at, rules.block)
+        at = at - 1 if at > 0 else block - 1
     state.free[r, l] -= need
 
 
@@ -147,13 +150,13 @@ def horizon(world: World, r: int, g: int) -> int:
     state = world.state
     if state.busy[r, g] == 0:
         return -1
-    k, steps = FOREVER, state.steps[r, g]
+    k = FOREVER
     for l in range(world.lanes):
         if state.heap_size[r, g, l] > 0:
-            k = min(k, max(0, state.heap_key[r, g, l, 0] - steps))
+            k = min(k, steps_to(world, r, g, state.heap_key[r, g, l, 0]))
         for w in range(world.windows):
             if state.cross_size[r, g, l, w] > 0:
-                k = min(k, max(0, state.cross_key[r, g, l, w, 0] - steps))
+                k = min(k, steps_to(world, r, g, state.cross_key[r, g, l, w, 0]))
     return k
 
 
@@ -188,13 +191,13 @@ def decode_run(world: World, r: int, g: int, t0: float, most: int, cut: float, h
     window, no free block, the first look at the queue (every `poll` steps) at or after time `cut`, or any step at `halt`."""
     state, rules, costs = world.state, world.rules, world.costs
     total, seqs, widest = decode_size(world, r, g)
-    before = state.steps[r, g]
+    each, second = width(world, seqs), state.clock[r, g] + gain(world, seqs)  # the first step has its blocks
     left = min(most, max(1, horizon(world, r, g)))
     for l in range(world.lanes):
-        left = 1 + kv_limit(world, r, g, l, before + 1, left - 1)
+        left = 1 + kv_limit(world, r, g, l, second, left - 1)
     sample = costs.sample[0, widest]
-    base = costs.lane[0, DECODE, widest] + costs.total[0, DECODE, total] + sample
-    host, floor = costs.add[0, DECODE] + costs.add_seq * seqs, least(costs, 0, DECODE, widest)
+    base = costs.lane[0, DECODE, widest * each] + costs.total[0, DECODE, total * each] + sample
+    host, floor = costs.add[0, DECODE] + costs.add_seq * seqs, least(costs, 0, DECODE, widest * each)
     t, last = t0, 0.0
     done, late = 0, 1 if rules.lag == AHEAD else 0
     while left > 0:
@@ -224,7 +227,7 @@ def decode_run(world: World, r: int, g: int, t0: float, most: int, cut: float, h
         done += n
         left -= n
     for l in range(world.lanes):
-        take_blocks(world, r, g, l, before + 1, done - 1)
+        take_blocks(world, r, g, l, second, done - 1)
     note_decodes(world, r, done, total, seqs, widest)
     state.phase[r, g, SINCE_READ] = (state.phase[r, g, SINCE_READ] + done) % rules.poll
     state.avail[r, 0] = state.ready[r, g] = t

@@ -6,7 +6,7 @@ from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import decodes_in, finish, leave
 from apexsim.engine.notes import note_gap
-from apexsim.engine.pace import cohort, steps_for
+from apexsim.engine.pace import cohort, shown
 from apexsim.engine.prefix import name, reuses
 from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, SINCE, World
 
@@ -45,10 +45,13 @@ def _wake(world: World, r: int, t: float) -> None:
 
 @inner
 def _cross(world: World, r: int, g: int, l: int) -> None:
-    """Sequences that filled a window stop growing in it."""
-    state = world.state
+    """Sequences that filled a window stop growing in it; what they have beyond it does not count."""
+    state, clock = world.state, world.state.clock[r, g]
+    now = shown(world, clock)
     for w in range(world.windows):
-        while state.cross_size[r, g, l, w] > 0 and state.cross_key[r, g, l, w, 0] <= state.steps[r, g]:
+        while state.cross_size[r, g, l, w] > 0 and state.cross_key[r, g, l, w, 0] <= now:
+            if world.ticks != 1:
+                state.context[r, g, l, w] -= clock - state.cross_key[r, g, l, w, 0] * world.ticks
             pop(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w])
             state.cross_size[r, g, l, w] -= 1
             state.growing[r, g, l, w] -= 1
@@ -57,12 +60,12 @@ def _cross(world: World, r: int, g: int, l: int) -> None:
 @inner
 def _end(world: World, r: int, g: int, l: int, t: float) -> None:
     """Decodes that reached their length finish."""
-    state = world.state
-    while state.heap_size[r, g, l] > 0 and state.heap_key[r, g, l, 0] <= state.steps[r, g]:
+    state, now = world.state, shown(world, world.state.clock[r, g])
+    while state.heap_size[r, g, l] > 0 and state.heap_key[r, g, l, 0] <= now:
         i = state.heap_req[r, g, l, 0]
         pop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l])
         state.heap_size[r, g, l] -= 1
-        leave(world, r, g, l, i)
+        world.work.computed[i] = leave(world, r, g, l, i)
         finish(world, r, g, l, i, t)
 
 
@@ -89,12 +92,12 @@ def _first(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
 def _join(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """Request i, its prompt computed and a token sampled at t, starts to decode in group g."""
     work, state = world.work, world.state
-    steps, context = state.steps[r, g], work.computed[i]
-    ends = steps + steps_for(world.req.output[i] - work.made[i])
+    now, context = shown(world, state.clock[r, g]), work.computed[i]
+    ends = now + world.req.output[i] - work.made[i]
     work.group[i], work.finish[i], work.ends[i] = g, t, ends
     push(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l], ends, i)
     state.heap_size[r, g, l] += 1
-    state.residue[r, g, l, cohort(context, steps, world.rules.block)] += 1
+    state.residue[r, g, l, cohort(world, context, now)] += 1
     for w in range(world.windows):
         _join_window(world, r, g, l, w, i)
     state.decoding[r, g, l] += 1
@@ -114,11 +117,13 @@ def _join_window(world: World, r: int, g: int, l: int, w: int, i: int) -> None:
     """Request i counts in the context of an attention window, and grows in it until it fills it."""
     work, state = world.work, world.state
     window, context = world.costs.windows[w], work.computed[i]
-    state.context[r, g, l, w] += min(context, window)
     if context >= window:
+        state.context[r, g, l, w] += window * world.ticks
         return
+    now = shown(world, state.clock[r, g])
+    state.context[r, g, l, w] += (context - now) * world.ticks + state.clock[r, g]
     state.growing[r, g, l, w] += 1
-    full = state.steps[r, g] + steps_for(window - context)
+    full = now + window - context
     if full <= work.ends[i]:  # it will fill the window
         push(state.cross_key[r, g, l, w], state.cross_req[r, g, l, w], state.cross_size[r, g, l, w], full, i)
         state.cross_size[r, g, l, w] += 1

@@ -64,6 +64,18 @@ class Rules(NamedTuple):
     wait_tokens: int = 0  # one lane: tokens of a step at which prompts need not wait; several: a prompt on each lane
     reuse: int = 0  # NO_REUSE, AT_ONCE or WHEN_COMPUTED: from when on others find a block
     rest_first: int = 0  # 1: of the blocks given back, those that are not full are the first to be taken again
+    look: int = 0  # slots for tokens that a decoding sequence keeps behind its cached ones
+
+
+class Drafts(NamedTuple):
+    """Speculative decoding: what a step of a group with x decoding sequences makes of each, and takes up for it."""
+
+    gain: I8  # [x] tokens that each gains [1/ticks], at least one
+    width: I8  # [x] tokens of the step that each takes up: one, and its drafts
+
+
+NO_DRAFTS = Drafts(np.ones(1, np.int64), np.ones(1, np.int64))
+TICKS = 1000  # of a token, where sequences gain more than one in a step
 
 
 class Host(NamedTuple):
@@ -131,8 +143,8 @@ class Work(NamedTuple):
     first: F8  # [R] s, first token
     finish: F8  # [R] s, last token; until then, where it joined or was thrown out: the last one before that
     made: I4  # [R] tokens generated before the current stay
-    computed: I4  # [R] prompt tokens that are known in the current stay: cached or computed; its context when it joins
-    ends: I4  # [R] decode step count of its group at which it finishes, NOT_DECODING, LEAVING
+    computed: I4  # [R] prompt tokens that are known in the current stay: cached or computed; its context when it joins, and at its end
+    ends: I4  # [R] tokens that the clock of its group shows when it finishes, NOT_DECODING, LEAVING
     preempted: I4  # [R] times
     next: I4  # [R] linked list of the waiting queue; before it is sent: of those that wait for the same request
     replica: I4  # [R]
@@ -156,7 +168,7 @@ SINCE, COUNT = range(2)
 FIRST, SLOPE, STEPS, WEIGHT = range(4)
 # Columns of State.line: as above for the next step, its attention, host and hop [s].
 ATTENTION, HOST, HOP = range(2, 5)
-# Columns of State.group_plan: steps left | this line holds for | done on it | tokens | sequences | of the busiest lane.
+# Columns of State.group_plan: steps left | this line holds for | done on it | sequences, padded | in truth | of the busiest lane.
 LEFT, PIECE, DONE, TOTAL, SEQS, WIDEST = range(6)
 # Places of Log.counts: used gaps | used timeline rows | events per timeline row | events since the last row.
 GAPS, ROWS, STRIDE, EVENTS = range(4)
@@ -169,16 +181,16 @@ class State(NamedTuple):
     avail: F8  # [N, S] s, stage is free
     front: F8  # [N, 3] s, see FRONT_FREE
     flying: I8  # [N, G] IDLE, PROMPTS, DECODES, ASLEEP
-    steps: I8  # [N, G] decode steps done
+    clock: I8  # [N, G] tokens that decode steps have made of a sequence since the beginning [ticks]
     phase: I8  # [N, G, 2] see SINCE_READ
     decoding: I8  # [N, G, L]
     busy: I8  # [N, G] the same over all lanes
-    context: I8  # [N, G, L, W] sum of min(context, window)
+    context: I8  # [N, G, L, W] sum of min(context, window) [ticks]; of those below the window with the clock's broken token
     growing: I8  # [N, G, L, W] sequences still below the window
-    heap_key: I8  # [N, G, L, cap] step at which it finishes
+    heap_key: I8  # [N, G, L, cap] what the clock shows when it finishes
     heap_req: I8  # [N, G, L, cap]
     heap_size: I8  # [N, G, L]
-    cross_key: I8  # [N, G, L, W, cap] step at which it fills the window
+    cross_key: I8  # [N, G, L, W, cap] what the clock shows when it fills the window
     cross_req: I8  # [N, G, L, W, cap]
     cross_size: I8  # [N, G, L, W]
     residue: I8  # [N, G, L, block] sequences by their cohort (pace.cohort)
@@ -286,3 +298,5 @@ class World(NamedTuple):
     jump: bool  # False: every decode step by itself
     pool: Pool = NO_POOL
     plain: int | None = None  # 0: prompts share prefixes, and blocks are kept in the pool
+    drafts: Drafts = NO_DRAFTS
+    ticks: int | None = None  # of the groups' clocks in a token: 1 without drafts

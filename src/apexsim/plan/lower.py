@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from apexsim.model.cell import Cell, Share
+from apexsim.model.cells.ffn import Ffn
 from apexsim.model.count import device_vocab
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Block, Model
@@ -21,16 +22,28 @@ from apexsim.plan.space import cell_split, stage_layers
 from apexsim.plan.templates import ffn_template
 
 GREEDY_BYTES = 10.0  # per entry of the vocabulary: logits read, written as fp32, read again
+EAGLE_STATES = 3  # hidden states of the model that an EAGLE-3 head reads: of a low, a middle and a high layer
 DOMAIN = 8  # GPUs joined by a scale-up link where the caller does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Drafter:
+    """What makes the drafts of a step: its layer, run for all tokens first and then `again` times for the newest draft of each
+    sequence alone, and the head that chooses each of them."""
+
+    layer: Layer
+    head: tuple[Op, ...]
+    again: int
 
 
 @dataclass(frozen=True, slots=True)
 class StageOps:
     """One pipeline stage on one device: its layers, what stands before the first and after the last."""
 
-    layers: tuple[tuple[Layer, int], ...]
+    layers: tuple[tuple[Layer, int], ...]  # a draft layer among them: it sees all tokens once, as the others do
     entry: tuple[Op, ...]
     head: tuple[Op, ...]  # by sampled sequences
+    drafter: Drafter | None = None  # where the plan drafts, of the last stage
 
     @property
     def gaps(self) -> int:
@@ -149,8 +162,10 @@ def lower(model: Model, plan: Plan, flops: Mapping[str, float], domain: int = DO
         counts = Counter(stack.layers[start : start + count])
         start += count
         entry = _entry(model, plan) if stage == 0 else ()
-        head = _head(model, ctx) if stage == plan.stages - 1 else ()
-        found.append(StageOps(tuple((layers[i], n) for i, n in sorted(counts.items())), entry, head))
+        last = stage == plan.stages - 1
+        head, drafter = _head(model, ctx) if last else (), _drafter(model, ctx) if last else None
+        rows = tuple((layers[i], n) for i, n in sorted(counts.items()))
+        found.append(StageOps((*rows, (drafter.layer, 1)) if drafter else rows, entry, head, drafter))
     return tuple(found)
 
 
@@ -164,6 +179,32 @@ def _entry(model: Model, plan: Plan) -> tuple[Op, ...]:
     if plan.attention.tp > 1:
         ops.append(Collective("all_reduce", "all_reduce", ACT * model.hidden, plan.attention.tp, 1, axis))
     return tuple(ops)
+
+
+def draft_block(model: Model, method: str) -> tuple[Block, int]:
+    """The draft layer, and how many hidden states are joined in front of it.
+
+    MTP: a layer like the last one, over the hidden state and the embedding (DeepSeek-V3, 2412.19437, 2.2).  EAGLE-3: attention like the
+    model's and one dense FFN, of its dense layers' width or of four hidden widths where it has none, over three hidden states and then
+    over the joined one and the embedding (2503.01840, 3.1).
+    """
+    last = model.decoder.blocks[model.decoder.layers[-1]]
+    if method == "mtp":
+        return last, 2
+    mixer = next(c for block in reversed(model.decoder.blocks) for c in block.cells if c.place == "attention" and not c.recurrent)
+    dense = next((c for block in model.decoder.blocks for c in block.cells if isinstance(c, Ffn)), Ffn(4 * model.hidden))
+    return replace(last, cells=(mixer, dense)), EAGLE_STATES + 1
+
+
+def _drafter(model: Model, ctx: Context) -> Drafter | None:
+    """What a plan's drafts cost beside their verification; nothing where they are looked up."""
+    draft = ctx.plan.draft
+    if draft is None or not draft.layers:
+        return None
+    block, joined = draft_block(model, draft.method)
+    layer, hidden = lower_block(block, ctx), model.hidden
+    join = Gemm("drafting", hidden, joined * hidden, "bf16", ACT, lane_axis(ctx.plan))  # whole on every device
+    return Drafter(replace(layer, ops=(*layer.ops, join)), _head(model, ctx), draft.tokens - 1)
 
 
 def _head(model: Model, ctx: Context) -> tuple[Op, ...]:

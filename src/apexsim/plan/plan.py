@@ -2,14 +2,15 @@
 
 Shorthand grammar, printed and read back exactly:
 
-    plan  := [replicas "×"] ["PP" stages "×"] cells ["@" format] ["@" clock "MHz"]
+    plan  := [replicas "×"] ["PP" stages "×"] cells ["@" format] ["@" clock "MHz"] ["+" drafts]
     cells := "TP" n                      attention and FFN split alike
            | "TEP" n                     attention TP n, experts EP n
            | "DEP" n                     attention DP n, experts EP n
            | cell "/" cell               attention / FFN, where they differ
     cell  := ["DP" n] ["TP" n] ["EP" n]  at least one; a missing factor is 1
 
-"@fp8" says that the plan quantises the linear weights itself, "@1410MHz" that it locks the GPUs' SM clock.
+"@fp8" says that the plan quantises the linear weights itself, "@1410MHz" that it locks the GPUs' SM clock, "+mtp3" that each step
+verifies 3 drafts of a sequence.
 Examples: TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8, 2×DEP8.
 
 Read as well: "x" and "*" for "×", small letters, spaces or commas between factors, and stages without "×" on either
@@ -21,6 +22,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from apexsim.drafting import Drafting, parse_drafting
 from apexsim.errors import InputError
 from apexsim.model.dtypes import dtype
 
@@ -74,7 +76,7 @@ GATHERED = 8  # GPUs up to which engines gather all tokens everywhere, where a f
 class Plan:
     """One way of serving a stack: `replicas` copies, each of `stages` pipeline stages of attention.devices GPUs.
 
-    clock: of the SMs [MHz]; 0 leaves the GPUs their own."""
+    clock: of the SMs [MHz]; 0 leaves the GPUs their own; draft: how it speculates, None: each step makes one token of a sequence."""
 
     replicas: int
     stages: int
@@ -82,6 +84,7 @@ class Plan:
     ffn: Layout
     precision: Precision = Precision()
     clock: int = 0
+    draft: Drafting | None = None
 
     @property
     def stage_devices(self) -> int:
@@ -115,7 +118,8 @@ class Plan:
         head = f"{self.replicas}×" if self.replicas > 1 else ""
         pipe = f"PP{self.stages}×" if self.stages > 1 else ""
         tail = f"@{self.precision.tag}" if self.precision.tag else ""
-        return head + pipe + _cells(self.attention, self.ffn) + tail + (f"@{self.clock}MHz" if self.clock else "")
+        locked, drafts = f"@{self.clock}MHz" if self.clock else "", f"+{self.draft}" if self.draft else ""
+        return head + pipe + _cells(self.attention, self.ffn) + tail + locked + drafts
 
 
 def _cells(attention: Layout, ffn: Layout) -> str:
@@ -168,8 +172,11 @@ def _around(plain: str, stages: re.Match[str]) -> tuple[str, str, str]:
 def parse_plan(text: str, precision: Precision | None = None) -> Plan:
     """The plan that `text` names; raises InputError where it is not one."""
     whole = text.strip()
-    locked = _CLOCK.search(whole)
-    shape, sign, quant = whole[: locked.start() if locked else len(whole)].partition("@")
+    head, drafts, how = whole.partition("+")
+    draft = parse_drafting(how) if drafts else None
+    head = head.strip()
+    locked = _CLOCK.search(head)
+    shape, sign, quant = head[: locked.start() if locked else len(head)].partition("@")
     precision = quantised(precision or Precision(), quant.strip()) if sign else precision
     match = _PLAN.match(_spelled(shape))
     if not match:
@@ -190,4 +197,4 @@ def parse_plan(text: str, precision: Precision | None = None) -> Plan:
     if attention.devices != ffn.devices:
         what = f"plan '{whole}' puts attention on {attention.devices} GPUs and the FFN on {ffn.devices}"
         raise InputError(what, "--plan", "both cells share one stage's GPUs")
-    return Plan(replicas, stages, attention, ffn, precision or Precision(), int(locked[1]) if locked else 0)
+    return Plan(replicas, stages, attention, ffn, precision or Precision(), int(locked[1]) if locked else 0, draft)

@@ -10,7 +10,7 @@ from apexsim.engines import EngineRow
 from apexsim.model.cell import Cache, Cell
 from apexsim.model.dtypes import dtype
 from apexsim.plan.plan import Plan
-from apexsim.plan.weights import Stage
+from apexsim.plan.weights import Stage, drafts
 
 ALIGN = 576  # [byte] to which pages of latents are rounded up
 MERGE = 1.25  # kinds whose numbers of layers differ by less form one size of group (vLLM kv_cache_utils)
@@ -72,7 +72,7 @@ def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
     """
     kinds, state, recurrent = _kinds(plan, stage, engine)
     if engine.memory.kv_pool == "groups" and any(cell.caches() for block, _ in stage.layers for cell in block.cells):
-        return _packed(stage, engine)
+        return _packed(plan, stage, engine)
     row = sum(each * n for (_, _, each), n in kinds.items())
     tokens = engine.block_size
     if not kinds:
@@ -87,7 +87,7 @@ def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
         apart = engine.memory.state_share > 0
         held = 0 if apart else ceil(state * recurrent / (tokens * row))
         return Pool(tokens * row, (Group(tokens),), 0, held, state * recurrent if apart else 0.0)
-    return _grouped(kinds, state, recurrent, engine)
+    return _grouped(kinds, state, recurrent, engine, drafts(plan, engine))
 
 
 def _crossed(plan: Plan, stage: Stage) -> float:
@@ -97,7 +97,7 @@ def _crossed(plan: Plan, stage: Stage) -> float:
     return held * dtype(plan.precision.kv).stored
 
 
-def _grouped(kinds: Counter[Kind], state: float, recurrent: int, engine: EngineRow) -> Pool:
+def _grouped(kinds: Counter[Kind], state: float, recurrent: int, engine: EngineRow, drafted: int) -> Pool:
     largest = max(each for _, _, each in kinds)
     tokens = max(1, ceil(state / largest / engine.block_size)) * engine.block_size
     counts = [*kinds.values(), *([recurrent] if recurrent else [])]
@@ -108,11 +108,11 @@ def _grouped(kinds: Counter[Kind], state: float, recurrent: int, engine: EngineR
         for _ in range(ceil(n / size))
     )
     held = ceil(recurrent / size)
-    per_group = engine.memory.state_blocks + engine.draft_tokens
+    per_group = engine.memory.state_blocks + drafted
     return Pool(tokens * largest * size, groups, held, held * per_group)
 
 
-def _packed(stage: Stage, engine: EngineRow) -> Pool:
+def _packed(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
     """The pool of layers that keep several caches each (compressed latents): one block holds a page of every cache of the full group.
 
     Caches that keep everything are one group, those with a window one of each (block, window), cut into groups of as many layers as pad
@@ -123,7 +123,7 @@ def _packed(stage: Stage, engine: EngineRow) -> Pool:
     for block, n in stage.layers:
         for cell in block.cells:
             pages.update(dict.fromkeys(cell.caches(), n))
-    if stage.mtp and engine.draft_tokens:
+    if has_draft_layer(plan, stage, engine):
         pages[next(c for c in pages if c.window)] += 1  # the draft layer looks at a window alone
     full = {cache: n for cache, n in pages.items() if not cache.window}
     windows: dict[tuple[int, int], int] = {}
@@ -137,6 +137,13 @@ def _packed(stage: Stage, engine: EngineRow) -> Pool:
     groups = [Group(max(cache.block for cache in full) if full else engine.block_size)]
     groups += [Group(block, window - 1, 1) for (block, window), n in sorted(windows.items()) for _ in range(ceil(n / slots))]
     return Pool(float(sum(size * n for size, n in share.items())), tuple(groups))
+
+
+def has_draft_layer(plan: Plan, stage: Stage, engine: EngineRow) -> bool:
+    """Whether a draft layer stands behind the layers of a stage: the model's own, or that of the plan."""
+    eagle = plan.draft is not None and plan.draft.method == "eagle3"
+    looked_up = plan.draft is not None and not plan.draft.layers
+    return drafts(plan, engine) > 0 and not looked_up and (stage.last if eagle else stage.mtp)
 
 
 def _least_padding(counts: list[int]) -> int:
@@ -156,7 +163,7 @@ def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], 
                 kinds[(*cell.reach(), each)] += n
             if held:
                 largest, recurrent = max(largest, held), recurrent + n
-    if kinds and stage.mtp and engine.draft_tokens:
+    if kinds and has_draft_layer(plan, stage, engine):
         kinds[min(kinds)] += 1  # the draft layer is of the kind that looks back farthest: (0, 0) sorts first
     return kinds, largest, recurrent
 

@@ -19,6 +19,7 @@ from itertools import product
 from math import gcd
 from typing import Any
 
+from apexsim.drafting import Drafting
 from apexsim.engines import engine_facts
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
@@ -182,6 +183,11 @@ def merged(spaces: list[Space]) -> Space:
 def at_clocks(space: Space, clocks: Sequence[int]) -> Space:
     """Every plan of the space at every SM clock [MHz]; 0 is the GPUs' own."""
     return replace(space, plans=tuple(replace(plan, clock=clock) for clock in clocks for plan in space.plans))
+
+
+def with_drafts(space: Space, drafts: Sequence[Drafting | None]) -> Space:
+    """Every plan of the space with every way of drafting; None is none."""
+    return replace(space, plans=tuple(replace(plan, draft=draft) for draft in drafts for plan in space.plans))
 
 
 def heuristic_plan(model: Model, cluster: Cluster, precision: Precision | None = None) -> Plan:

@@ -1,7 +1,7 @@
 """What one GPU of a pipeline stage stores: the weights of its cells, embedding, head, towers and rotary cache (floor 3).
 
 Tensors have the sizes that PyTorch's allocator gives them.  Not counted: what a quantised kernel keeps beside its
-weights (a workspace, an activation scale), experts kept twice for balance, and a separate draft model.
+weights (a workspace, an activation scale), and experts kept twice for balance.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from apexsim.engines import EngineRow
 from apexsim.model.count import device_vocab, rope_bytes
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Block, Model
+from apexsim.plan.lower import draft_block
 from apexsim.plan.plan import Plan, Precision
 from apexsim.plan.space import cell_split, stage_layers
 from apexsim.units import MiB
 
+EAGLE_VOCAB = 32_000  # entries that an EAGLE-3 head chooses among (2503.01840; the published heads of Llama 3 have as many)
 KEPT = frozenset({"embedding", "head", "norm", "router", "position"})  # quantised checkpoints keep these in 16 bit
 
 
@@ -78,9 +80,25 @@ def stage_weights(model: Model, plan: Plan, stage: Stage, engine: EngineRow | No
         size += vocab["embedding"] * stored(precision, "embedding") if tied else 0.0
         size += vocab["head"] * stored(precision, "head")
         size += model.final_norm_parameters * stored(precision, "norm")
-        drafts = engine is not None and engine.draft_tokens > 0
-        size += 2.0 * dict(model.outside_parts).get("mtp", 0) / plan.attention.tp if drafts else 0.0
+        size += draft_bytes(model, plan) if engine is not None and drafts(plan, engine) else 0.0
     return size + rope_bytes(model)
+
+
+def drafts(plan: Plan, engine: EngineRow) -> int:
+    """Drafts of a step that memory is set aside for: the plan's, else those that the engine was told to size for."""
+    return plan.draft.tokens if plan.draft else engine.draft_tokens
+
+
+def draft_bytes(model: Model, plan: Plan) -> float:
+    """Weights of the draft layer on one GPU [byte], 16 bit: the model's own, or an EAGLE-3 head with an LM head of its own."""
+    if plan.draft is None or plan.draft.method == "mtp":
+        return 2.0 * dict(model.outside_parts).get("mtp", 0) / plan.attention.tp
+    if not plan.draft.layers:
+        return 0.0
+    block, joined = draft_block(model, plan.draft.method)
+    cells = sum(n for cell in block.cells for n in cell.count(model.hidden, cell_split(cell, plan)[0]).values())
+    head = min(model.vocab, EAGLE_VOCAB) * model.hidden / plan.attention.tp
+    return 2.0 * (cells + head + joined * model.hidden**2)
 
 
 def _block_weights(hidden: int, plan: Plan, block: Block, engine: EngineRow | None) -> float:

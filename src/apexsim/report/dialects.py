@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Any
 
+from apexsim.drafting import Drafting
 from apexsim.engines import EngineRow, load_engine, settled
 from apexsim.plan.flags import Words
 from apexsim.plan.memory import Room
@@ -130,6 +131,7 @@ def _vllm(ask: Ask) -> Said:
         ("quantise", ask.weights.quantise or None),
         ("kv", ask.kv),
         ("images", _images(ask) if ask.setting.images > 1 else None),
+        ("drafts", _vllm_drafts(ask)),
     ]
 
 
@@ -139,6 +141,22 @@ def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
     all_ = load_engine(f"{usual.name}@{usual.version}").pad
     more = (row.max_num_batched_tokens,) if row.max_num_batched_tokens <= min(top, all_[-1]) else ()
     return tuple(sorted({*(size for size in all_ if size <= top), *more}))
+
+
+DRAFTER = "$DRAFTER"  # an EAGLE-3 head, which the user chooses
+
+
+def _vllm_drafts(ask: Ask) -> Shell | str | None:
+    """vLLM's JSON for drafts."""
+    draft = ask.plan.draft
+    if draft is None:
+        return None
+    told: dict[str, Any] = {"method": ask.words.value("drafts", draft.method), "num_speculative_tokens": draft.tokens}
+    if draft.method == "ngram":
+        told["prompt_lookup_max"] = draft.tokens
+    if draft.method != "eagle3":
+        return json.dumps(told)
+    return Shell('"' + json.dumps({**told, "model": DRAFTER}).replace('"', '\\"') + '"')
 
 
 def _images(ask: Ask) -> str:
@@ -207,6 +225,22 @@ def _sglang(ask: Ask) -> Said:
         ("dtype", ask.dtype),
         ("quantise", ask.weights.quantise or None),
         ("kv", ask.kv),
+        *_sglang_drafts(ask),
+    ]
+
+
+def _sglang_drafts(ask: Ask) -> Said:
+    """SGLang counts the newest token among those that it verifies; a chain of drafts, no tree, was simulated."""
+    draft = ask.plan.draft
+    if draft is None:
+        return []
+    chain = draft.method != "ngram"
+    return [
+        ("drafts", draft.method),
+        ("drafter", Shell(f'"{DRAFTER}"') if draft.method == "eagle3" else None),
+        ("draft steps", draft.tokens if chain else None),
+        ("draft branches", 1 if chain else None),
+        ("draft tokens", draft.width),
     ]
 
 
@@ -252,7 +286,18 @@ def _options(ask: Ask) -> str:
         lines += [f"{word('wait steps')} {row.batch_wait_iters}", f"{word('wait tokens')} {row.batch_wait_ratio:g}"]
     if row.balance_wait:
         lines += [f"{word('balance')}\n  enable_balance: true\n  timeout_iters: {row.balance_wait}"]
+    if plan.draft:
+        lines += [f"{word('drafts')}", *_drafts(plan.draft, ask.words.value("drafts", plan.draft.method))]
     return "\n".join(lines)
+
+
+def _drafts(draft: Drafting, kind: str) -> list[str]:
+    """The section of TensorRT-LLM's options about drafts."""
+    layers = draft.method == "mtp"
+    lines = [f"  decoding_type: {kind}", f"  {'num_nextn_predict_layers' if layers else 'max_draft_len'}: {draft.tokens}"]
+    if draft.method == "eagle3":
+        lines += ["  eagle3_one_model: true", f"  speculative_model_dir: {DRAFTER}"]
+    return lines if draft.method != "ngram" else [*lines, f"  max_matching_ngram_size: {draft.tokens}"]
 
 
 def _over_mpi(ask: Ask, place: Place, made: list[Command]) -> list[Command]:

@@ -195,6 +195,7 @@ def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         "not_runnable": ranked.blocked or None,
         "launch_notes": list(started.notes),
         "series": ranked.series.to_json(),
+        "drafts": asdict(ranked.drafts) if ranked.drafts else None,
     }
 
 
@@ -217,6 +218,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "ffn": _layout(plan.ffn),
         "devices": plan.devices,
         "clock_mhz": plan.clock or None,
+        "draft": {"method": plan.draft.method, "tokens": plan.draft.tokens} if plan.draft else None,
         "precision": {
             "weights": precision.default,
             "weights_by_part": dict(precision.weights),

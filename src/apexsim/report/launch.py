@@ -166,6 +166,8 @@ def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
         )
     if plan.precision.activation != "auto":
         notes.append(f"activations in {plan.precision.activation}: the checkpoint decides, no flag does")
+    if plan.draft and plan.draft.method == "eagle3":
+        notes.append("DRAFTER is the EAGLE-3 head of this model: name it or its path")
     if plan.precision.kv == "fp16" and not ask.kv:
         notes.append(f"a KV cache in fp16 was simulated; {row.name} {row.spoken} has no word for it and keeps it in the model's own format")
     usual, admits = ask.usual, ask.words.has("whole prompt fits")

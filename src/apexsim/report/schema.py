@@ -165,6 +165,7 @@ _UNDERSTOOD = obj("the question as it was understood", {
 _PLAN = obj("the plan by its factors", {
     "replicas": count("model replicas"), "stages": count("pipeline stages"), "attention": ref("layout"), "ffn": ref("layout"),
     "devices": count("GPUs in all"), "clock_mhz": count("SM clock to lock; null the GPU's own", True),
+    "draft": obj("how it drafts; null: not at all", {"method": text("mtp, eagle3 or ngram"), "tokens": count("drafts of a step")}, null=True),
     "precision": obj("number formats", {
         "weights": text("of weights"), "weights_by_part": by_name(text("format"), "of parts that differ"),
         "activation": text("of activations; auto: what the kernels take"), "kv": text("of the KV cache"),
@@ -247,6 +248,13 @@ _RANKED = obj("a simulated plan", {
     "launch_commands": many(text("command"), "the same one by one"),
     "not_runnable": text("why the engine cannot", True), "launch_notes": many(text("note"), "what the command does not say"),
     "series": _SERIES,
+    "drafts": obj("what drafting is worth to it; null where it does not draft", {
+        "method": text("mtp, eagle3 or ngram"), "tokens": count("drafts of a step"),
+        "length": num("tokens of a step that were simulated, its own among them"), "source": text("who says so"),
+        "assumed": flag("nobody has measured it of this model and text"), "batch": num("mean sequences of a lane in the run"),
+        "break_even": num("tokens of a step below which drafting loses at that batch"),
+        "pays_to": count("sequences of a lane up to which it pays"), "all": flag("it pays at every batch that runs"),
+    }, null=True),
 })  # fmt: skip
 SHARED["ranked"] = _RANKED
 _VERDICT = obj("the answer", {

@@ -23,6 +23,7 @@ from apexsim.objective import Margin
 from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
+from apexsim.search.drafts import Drafted, drafted
 from apexsim.search.error import doubt_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.goal import Goal, Key
@@ -51,6 +52,7 @@ class Assessed:
     blocked: str  # why the engine cannot be started with it; "" when it can
     ratio: float = math.nan  # how many times better than the heuristic plan (> 1 is better); NaN when that one is missing
     tie: bool = False  # within the error bars of the best
+    drafts: Drafted | None = None  # what drafting is worth to it, where it drafts
 
     @property
     def keeps(self) -> bool:
@@ -71,7 +73,18 @@ def assess(setting: Setting, goal: Goal, plan: Plan) -> Assessed | Rejected:
     limits = goal.limits(metrics, partial(doubt_of, system=setting, spent=spent))
     key, value = goal.key(metrics, limits, plan.shorthand), goal.objective.value(metrics)
     return Assessed(
-        plan, found.room, found.stages, _light(found.outcome, setting.workload), course, metrics, spent, limits, key, value, why
+        plan,
+        found.room,
+        found.stages,
+        _light(found.outcome, setting.workload),
+        course,
+        metrics,
+        spent,
+        limits,
+        key,
+        value,
+        why,
+        drafts=drafted(setting, found, metrics.mean_concurrency),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
-from apexsim.engine.kernel import Outcome, simulate
-from apexsim.engine.types import Costs, Requests
-from apexsim.engines import EngineRow
+from apexsim.engine.kernel import Outcome, simulate, slack
+from apexsim.engine.types import NO_DRAFTS, TICKS, Costs, Drafts, Requests, Rules
+from apexsim.engines import EngineRow, drafting
 from apexsim.errors import Rejected
 from apexsim.plan.limits import started
 from apexsim.plan.lower import StageOps, lower
@@ -28,7 +30,8 @@ class Evaluation:
     """A simulated plan with everything that explains it."""
 
     plan: Plan
-    engine: EngineRow  # as it can be started with this plan
+    start: EngineRow  # as it can be started with this plan
+    engine: EngineRow  # the same with its captured sizes in tokens
     room: Room
     stages: tuple[StageOps, ...]
     axes: Axes
@@ -75,26 +78,69 @@ def _calibrated_room(found: Room, factor: float) -> Room:
                    tokens=round(found.tokens * factor), max_concurrency=found.max_concurrency * factor)  # fmt: skip
 
 
-def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
-    """Lower, size, compile and simulate one plan."""
+def drafts_of(setting: Setting, plan: Plan, seats: int) -> Drafts:
+    """What decode steps make of each of up to `seats` sequences."""
+    if plan.draft is None:
+        return NO_DRAFTS
+    length = setting.accepts(plan.draft).length(plan.draft.tokens)
+    return Drafts(np.full(seats + 1, round(length * TICKS)), np.full(seats + 1, plan.draft.width))
+
+
+def look_of(engine: EngineRow, plan: Plan, drafts: Drafts) -> int:
+    """Slots that a decoding sequence keeps behind its tokens: those of its drafts and of what is looked ahead for the next ones, less what
+    a step makes, for which blocks are taken anyway."""
+    if plan.draft is None:
+        return 0
+    return max(0, engine.draft_slots * plan.draft.tokens + 1 - int(-(-drafts.gain[0] // TICKS)))
+
+
+def _roomy(blocks: int, longest: int, rules: Rules, drafts: Drafts) -> int:
+    """Blocks, and where one request of full length alone has no room behind it, as many as it needs: engines stop drafting there."""
+    return max(blocks, -(-(longest + slack(rules, drafts)) // rules.block))
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A plan in tables: the engine that they are for, with captured sizes in tokens."""
+
+    engine: EngineRow
+    stages: tuple[StageOps, ...]
+    axes: Axes
+    costs: Costs
+
+
+def compiled(setting: Setting, plan: Plan, engine: EngineRow) -> Compiled:
+    """Lower a plan and compile its tables; setting: at its clock; engine: as it can be started with it."""
+    width = plan.draft.width if plan.draft else 1
+    stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
+    engine, axes = drafting(engine, width), axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest, width)
+    costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
+    if setting.images:
+        each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
+        costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
+    return Compiled(engine, stages, axes, costs)
+
+
+def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
+    """Lower, size, compile and simulate one plan; handed: prompts come computed but for one token, from servers of their own."""
     setting = setting.at(plan.clock)
     start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(start, Rejected):
         return start
     room = _calibrated_room(start[1], setting.pricer.factors.kv)
-    engine, found = start[0], _as_served(room, start[0], setting.workload)
-    stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
-    axes = axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest)
-    costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
-    if setting.images:
-        each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
-        costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
+    found, made = _as_served(room, start[0], setting.workload), compiled(setting, plan, start[0])
+    engine = made.engine
     reuse = engine.reuse > 0 and setting.workload.block > 0
     coarse = _coarse(found.block_size, reuse)
     blocks = max(found.blocks // coarse, -(-setting.workload.longest // (found.block_size * coarse))) if coarse > 1 else found.blocks
-    rules = rules_for(engine, blocks, found.block_size * coarse, _seats(setting, found), plan.lanes)
+    seats = _seats(setting, found)
+    drafts = drafts_of(setting, plan, min(engine.max_num_seqs, max(seats, 1)) * plan.lanes)
+    rules = rules_for(engine, blocks, found.block_size * coarse, seats, plan.lanes, look_of(engine, plan, drafts))
+    blocks = _roomy(blocks, setting.workload.longest, rules, drafts) if plan.draft else blocks
+    asked = requests_of(setting.workload, reuse and not handed)
+    asked = asked._replace(cached=setting.workload.prompt - 1) if handed else asked
     outcome = simulate(
-        requests_of(setting.workload, reuse), rules, host_for(engine), costs, blocks, replicas=plan.replicas,
-        lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT,
+        asked, rules, host_for(engine), made.costs, blocks, replicas=plan.replicas,
+        lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT, drafts=drafts,
     )  # fmt: skip
-    return Evaluation(plan, engine, found, stages, axes, costs, outcome)
+    return Evaluation(plan, start[0], engine, found, made.stages, made.axes, made.costs, outcome)

@@ -162,9 +162,9 @@ def _gpus(study: Study, asked: Asked) -> Remedy | str:
 def _wider(first: Plan, more: int, setting: Setting, precision: Precision) -> list[Plan]:
     """Plans for a larger cluster: copies of the first one, the usual one, and plain ones that the engine can be started with."""
     copies = replace(first, replicas=first.replicas * more)
-    usual = replace(heuristic_plan(setting.model, setting.cluster, first.precision), clock=first.clock)
+    usual = replace(heuristic_plan(setting.model, setting.cluster, first.precision), clock=first.clock, draft=first.draft)
     able = [
-        replace(p, clock=first.clock) for p in candidates(setting.model, setting.cluster, first.precision).plans
+        replace(p, clock=first.clock, draft=first.draft) for p in candidates(setting.model, setting.cluster, first.precision).plans
         if p.stages <= setting.cluster.nodes and (not has_server(setting) or not blocked(setting, p))
         and (p.lanes == 1 or (routed(setting.model) and p.attention.tp == 1))
     ]  # fmt: skip

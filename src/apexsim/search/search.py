@@ -17,6 +17,7 @@ from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.search.assess import Assessed, assess
+from apexsim.search.drafts import told
 from apexsim.search.error import calibrated_note, comparison_error, tie
 from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
@@ -108,7 +109,7 @@ def _usual(setting: Setting, space: Space) -> Plan:
     """The heuristic plan in the format and at the clock that the search begins with."""
     first = space.plans[0] if space.plans else None
     heuristic = heuristic_plan(setting.model, setting.cluster, first.precision if first else None)
-    return replace(heuristic, clock=first.clock if first else 0)
+    return replace(heuristic, clock=first.clock, draft=first.draft) if first else heuristic
 
 
 class _First:
@@ -181,7 +182,7 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
         setting, goal, _funnel(space, fitting, rejected), ranked, tuple(rejected), heuristic.shorthand, note,
-        (*_notes(setting, clocked), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
+        (*_notes(setting, clocked), *_drafting(ranked), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
     )  # fmt: skip
 
 
@@ -206,6 +207,13 @@ def _funnel(space: Space | None, fitting: list[Assessed], rejected: list[Rejecte
         if hit:
             rows.append(Step(name, len(hit), f"{hit[0].shorthand}: {hit[0].reason}"))
     return (*rows, Step("simulated", len(fitting)))
+
+
+def _drafting(ranked: tuple[Assessed, ...]) -> tuple[str, ...]:
+    """What the best plan of each way of drafting was simulated with, and when it pays."""
+    drafting = [run for run in ranked if run.drafts and not run.blocked] or [run for run in ranked if run.drafts]
+    best = {str(run.plan.draft): run for run in reversed(drafting)}
+    return tuple(told(run.plan.shorthand, run.drafts) for run in drafting if run.drafts and best[str(run.plan.draft)] is run)
 
 
 FITTED = "speeds fitted on served runs of DeepSeek-R1 on MI300X and MI355X with SGLang (docs/devices.md); two runs of your own tell more"

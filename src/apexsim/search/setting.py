@@ -13,6 +13,7 @@ from apexsim.cost.bank import load_bank
 from apexsim.cost.load import Load
 from apexsim.cost.power import Server, power_law
 from apexsim.cost.price import USUAL, Pricer, pricer_for
+from apexsim.drafting import Acceptance, Drafting, acceptance_for
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
@@ -38,7 +39,12 @@ class Setting:
     price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is
     server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
     length_given: bool = False  # the user named max_model_len; else it is the longest request, rounded up
+    acceptance: Acceptance | None = None  # of drafts, as the user says; None: what is known of the model
     profile: Profile | None = None  # what the user's own runs said; its factors are in pricer and engine already
+
+    def accepts(self, draft: Drafting) -> Acceptance:
+        """How many of a plan's drafts are accepted, and who says so."""
+        return self.acceptance or acceptance_for(self.engine.name, self.model.name, draft)
 
     def at(self, clock: int) -> Setting:
         """The setting in which plans of this SM clock [MHz] run; 0 is the GPUs' own."""

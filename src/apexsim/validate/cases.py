@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from apexsim.drafting import RANDOM, Acceptance, Drafting, acceptance_for, plain
 from apexsim.engines import EngineRow, closest, engine_versions, load_engine, override, settled
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
@@ -42,6 +43,18 @@ class Case:
     custom_all_reduce: bool = True
     notes: tuple[str, ...] = field(default=())  # what was assumed
     known: dict[str, dict[str, float]] = field(default_factory=dict)  # metrics that need no simulation: measured, predicted
+    accepts: Acceptance | None = None  # of its drafts
+    handed: bool = False  # prompts come computed, from servers of their own
+
+
+def served_as(row: Row) -> str:
+    """Model and format of a row: what its acceptance is fitted for."""
+    return f"{plain(row['config'])}-{row['precision']}"
+
+
+def accepted(engine: str, row: Row, draft: Drafting | None) -> Acceptance | None:
+    """How many drafts of a benchmark that sends random tokens are accepted; None without drafts."""
+    return acceptance_for(engine, served_as(row), draft, RANDOM) if draft else None
 
 
 def measured(row: Row, pairs: Mapping[str, str], scale: float = 1.0) -> dict[str, float]:

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from apexsim.drafting import METHODS, MOST, Drafting
 from apexsim.engine.types import AHEAD
 from apexsim.engines import server_named
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.plan.plan import Layout, Plan
-from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of, spread
+from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
 from apexsim.validate.facts import scripted, settings, spelled, suspect
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
 TIMES = {f"{name}_{stat}_ms": f"{name}_{stat}_ms" for name in ("ttft", "tpot", "e2e") for stat in ("mean", "median")}
-NO_DRAFTS = "speculative decoding is not modelled"
+NO_DRAFTS = "drafts of which only the model is known"
 _population_of = lru_cache(maxsize=256)(inferencex_population)  # the same lengths serve every layout of a sweep
 
 
@@ -35,13 +36,13 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "launch_kv_dtype"))
     attention, ffn = scripted(row, whole(row, "attn_tp", 1, 1, WIDEST)) or spread(row, model)
     replicas, stages = (max(1, whole(row, key, 1, most=WIDEST)) for key in ("replicas", "pp"))
-    plan = Plan(replicas, stages, attention, ffn, precision)
-    work = _population(row)
+    plan = Plan(replicas, stages, attention, ffn, precision, draft=drafted(row))
+    work = population(row)
     length = max(whole(row, "launch_max_model_len"), work.longest)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     engine = engine_for(rules, _launched(row, attention.dp), gpu, length)
     return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, length, measured(row, TIMES), labels,
-                notes=assumed + note)  # fmt: skip
+                notes=assumed + note, accepts=accepted(engine.name, row, plan.draft))  # fmt: skip
 
 
 def _obstacle(row: Row) -> str:
@@ -49,12 +50,18 @@ def _obstacle(row: Row) -> str:
     checks = (
         (not row["config"], "the row names no model that is known"),
         (not server_named(row["backend"]), f"unknown engine '{row['backend']}'"),
-        ((row.get("spec") or "none") != "none", NO_DRAFTS),
+        ((row.get("spec") or "none") != "none" and drafted(row) is None, NO_DRAFTS),
     )
     return next((reason for holds, reason in checks if holds), "")
 
 
-def _population(row: Row) -> Workload:
+def drafted(row: Row) -> Drafting | None:
+    """How a row's server drafted; None where it did not, or not in a way that is modelled."""
+    tokens, method = whole(row, "draft_tokens", most=MOST) if row.get("draft_tokens") else 0, (row.get("spec") or "").lower()
+    return Drafting(method, tokens) if tokens and method in METHODS else None
+
+
+def population(row: Row) -> Workload:
     """The requests: prompt lengths are drawn without the chat template, which is then added to each."""
     isl, osl, users, template = whole(row, "isl"), whole(row, "osl"), max(1, whole(row, "concurrency")), whole(row, "template_tokens")
     count = whole(row, "num_prompts") or 10 * users
@@ -66,7 +73,7 @@ def _population(row: Row) -> Workload:
     return Workload(row["id"], np.zeros(count), prompt, output, "closed", users)
 
 
-def _captured(most: int) -> tuple[int, ...]:
+def captured(most: int) -> tuple[int, ...]:
     """Batches of CUDA graphs up to the largest one that was launched with."""
     return (*(n for n in (1, 2, 4) if n <= most), *range(8, most + 1, 8))
 
@@ -88,7 +95,7 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
         found["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
         found["prefill_limit"] = whole(row, "launch_max_prefill_tokens") or None
     if backend in ("sglang", "trtllm"):
-        found["pad"] = _captured(whole(row, "launch_cudagraph")) or None
+        found["pad"] = captured(whole(row, "launch_cudagraph")) or None
     if backend == "trtllm":
         found["batch_wait_iters"] = whole(row, "launch_batch_wait") or None
     return found | settings(row, lanes, max(1, whole(row, "concurrency")))

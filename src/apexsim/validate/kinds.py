@@ -11,6 +11,7 @@ from apexsim.errors import InputError
 from apexsim.files import lines
 from apexsim.validate.cases import Case
 from apexsim.validate.closed_cases import closed_loop, described
+from apexsim.validate.draft_cases import Pair, pair
 from apexsim.validate.energy_cases import energy_row
 from apexsim.validate.memory_cases import memory_row
 from apexsim.validate.offline_cases import offline
@@ -18,7 +19,7 @@ from apexsim.validate.open_cases import across, open_loop, rated, request_level
 from apexsim.validate.rows import Answered, Cells, Row, Skipped
 from apexsim.validate.step_cases import Steps, batch_gap, cold_prompt, queued, scheduler_step, wide
 
-Asked = Case | Steps | Answered | Skipped
+Asked = Case | Pair | Steps | Answered | Skipped
 Reader = Callable[[list[Row], Path], Iterator[Asked]]
 
 
@@ -70,6 +71,8 @@ def _kind(columns: str, read: Reader, metrics: str) -> Kind:
 TIMES = "ttft_mean_ms ttft_median_ms tpot_mean_ms tpot_median_ms e2e_mean_ms e2e_median_ms"
 KINDS: dict[str, Kind] = {
     "closed loop": _kind("id backend system concurrency attn_tp len_dist", _each(closed_loop), TIMES),
+    "drafting pairs": _kind("id_spec id_base mode backend system draft_tokens ids_in speedup_tpot speedup_e2e", _each(pair),
+                            "speedup_tpot speedup_e2e"),
     "open loop": _kind("id engine requests_file ttft_mean_s itl_mean_s", _each(open_loop), "ttft_mean_ms itl_mean_ms e2e_mean_ms"),
     "request level": _kind("hw request_id arrival_s isl osl ttft_s", request_level, TIMES),
     "offline throughput": _kind("id config isl osl num_requests out_tok_s_per_gpu pp tp", _each(offline), "out_tok_s_per_gpu"),

@@ -26,6 +26,7 @@ from apexsim.search.error import System, interval
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting, calibrated
 from apexsim.validate.cases import Case
+from apexsim.validate.draft_cases import Pair
 from apexsim.validate.kinds import Asked, read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
@@ -59,18 +60,20 @@ class Bench:
 
     def setting(self, case: Case) -> Setting:
         """What a case was measured on, as a question."""
-        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len)
+        setting = Setting(
+            case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len, acceptance=case.accepts
+        )
         return calibrated(setting, self.profile) if self.profile else setting
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
         """The simulated run; one that measured fits though the sizing says no gets just enough memory, and a note."""
         setting = self.setting(case)
-        found = evaluate(setting, case.plan)
+        found = evaluate(setting, case.plan, case.handed)
         if isinstance(found, Evaluation):
             return found, ()
         roomy = replace(setting.engine, memory_fraction=1.0, max_num_seqs=min(case.engine.max_num_seqs, case.workload.size))
         note = f"sized with the whole GPU, since the run existed: {found.reason}"
-        return evaluate(replace(setting, engine=roomy, max_model_len=case.workload.longest), case.plan), (note,)
+        return evaluate(replace(setting, engine=roomy, max_model_len=case.workload.longest), case.plan, case.handed), (note,)
 
 
 def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
@@ -122,6 +125,23 @@ def _run(bench: Bench, case: Case) -> dict[str, Any]:
     return record | {"provenance": provenance(bench.pricer(case))}
 
 
+def _pair(bench: Bench, pair: Pair) -> dict[str, Any]:
+    """Two simulated runs and by how much the one with drafts is faster."""
+    told, notes = [], [*pair.notes]
+    for case in (pair.drafts, pair.plain):
+        found, more = bench.predict(case)
+        if isinstance(found, Rejected):
+            return _record(pair, "skipped", found.reason)
+        told.append(predicted_ms(found, case))
+        notes += more
+    drafts, plain = told
+    assert pair.drafts.plan.draft is not None
+    notes.append(bench.setting(pair.drafts).accepts(pair.drafts.plan.draft).source)
+    predicted = {name: plain[f"{name[8:]}_median_ms"] / drafts[f"{name[8:]}_median_ms"] for name in pair.measured}
+    metrics = {name: {"measured": value, "predicted": predicted[name]} for name, value in pair.measured.items()}
+    return _record(pair, "ok", "; ".join(dict.fromkeys(notes)), metrics) | {"provenance": provenance(bench.pricer(pair.plain))}
+
+
 def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
     """A priced step."""
     machine = steps.machine
@@ -133,6 +153,7 @@ def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
 
 PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
     Case: _run,
+    Pair: _pair,
     Steps: _step,
     Answered: lambda bench, row: _record(row, "ok", row.reason, row.metrics),
     Skipped: lambda bench, row: _record(row, "skipped", row.reason),

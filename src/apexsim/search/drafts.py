@@ -1,0 +1,84 @@
+"""What drafting is worth to a plan: the acceptance that it was simulated with, and the one below which it loses (floor 5).
+
+A step with drafts takes longer and makes more tokens.  At a batch of d sequences and their mean context it pays as long as
+
+    acceptance length > (seconds of a step with drafts) / (seconds of a step without)
+
+which grows with the batch: verification is nearly free while weights are read for few tokens, and costs its full share once products
+are bound by compute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexsim.engine.types import BARE, DECODE, Costs
+from apexsim.plan.plan import Plan
+from apexsim.search.evaluate import Evaluation, compiled
+from apexsim.search.setting import Setting
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """Of a plan that drafts: tokens of a step and who says so (`assumed`: nobody of this model and text), mean sequences of a lane in the
+    run, tokens of a step below which drafting loses there, and the sequences of a lane up to which it pays (`all`: as many as run)."""
+
+    method: str
+    tokens: int
+    length: float
+    source: str
+    assumed: bool
+    batch: float
+    break_even: float
+    pays_to: int
+    all: bool
+
+
+def drafted(setting: Setting, found: Evaluation, concurrency: float) -> Drafted | None:
+    """What drafting is worth to a simulated plan; None without drafts.  concurrency: mean requests in the system; setting: at its clock."""
+    plan, draft = found.plan, found.plan.draft
+    if draft is None:
+        return None
+    accepted = setting.accepts(draft)
+    length, work = accepted.length(draft.tokens), setting.workload
+    context = float((work.prompt + 0.5 * work.output).mean())
+    plain = compiled(setting, replace(plan, draft=None), found.start)
+    ratio = step_seconds(found.costs, plan, context) / step_seconds(plain.costs, replace(plan, draft=None), context)
+    seats = len(ratio)
+    batch = min(max(concurrency / (plan.replicas * plan.lanes), 1.0), float(seats))
+    loses = np.flatnonzero(ratio >= length)
+    pays_to = int(loses[0]) if len(loses) else seats
+    even = float(np.interp(batch, np.arange(1, seats + 1), ratio))
+    return Drafted(draft.method, draft.tokens, length, accepted.source, accepted.assumed, batch, even, pays_to, not len(loses))
+
+
+def step_seconds(costs: Costs, plan: Plan, context: float) -> Array:
+    """[d] seconds of a decode step of 1, 2 … sequences of each lane at a mean context, through all stages."""
+    d = np.arange(1, costs.sample.shape[1] - 1)
+    width = plan.draft.width if plan.draft else 1
+    d = d[d * width * plan.lanes < costs.total.shape[2]]
+    total = np.zeros(len(d))
+    for s in range(len(costs.hop)):
+        attention = np.zeros(len(d))
+        for w, window in enumerate(costs.windows):
+            at = min(context + 1.0, float(window))
+            attention += np.array([np.interp(at, costs.nodes, costs.decode[s, w, n]) for n in d])
+        device = costs.lane[s, DECODE, d * width] + costs.total[s, DECODE, d * width * plan.lanes] + costs.sample[s, d] + attention
+        floor = np.where(d * width > costs.captured, costs.floor[s, BARE], costs.floor[s, DECODE])
+        total += np.maximum(device, floor) + costs.add[s, DECODE] + costs.hop[s] + costs.hop_token[s] * d * width * plan.lanes
+    return total + costs.add_seq * d * plan.lanes
+
+
+def told(shorthand: str, found: Drafted) -> str:
+    """One sentence on it."""
+    how = "are assumed" if found.assumed else "are taken"
+    far = "at every batch that runs" if found.all else f"up to {found.pays_to:,} sequences of a lane" if found.pays_to else "at no batch"
+    return (
+        f"{shorthand}: {found.length:.2f} tokens a step {how} ({found.source}); with {found.batch:,.0f} sequences of a lane drafting loses "
+        f"below {found.break_even:.2f}; it pays {far}"
+    )
