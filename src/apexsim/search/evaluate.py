@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate
-from apexsim.engine.types import Costs, Requests
+from apexsim.engine.types import Costs, Requests, Rules
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.plan.limits import started
@@ -75,8 +75,30 @@ def _calibrated_room(found: Room, factor: float) -> Room:
                    tokens=round(found.tokens * factor), max_concurrency=found.max_concurrency * factor)  # fmt: skip
 
 
-def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
-    """Lower, size, compile and simulate one plan."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A plan, sized and priced, before a request is sent.
+
+    room: as this workload is served; rules, blocks [of one lane]: as the engine takes them; reuse: with the prefixes that requests share.
+    """
+
+    plan: Plan
+    engine: EngineRow
+    room: Room
+    stages: tuple[StageOps, ...]
+    axes: Axes
+    costs: Costs
+    rules: Rules
+    blocks: int
+    reuse: bool
+
+    def done(self, outcome: Outcome) -> Evaluation:
+        """The same with what happened."""
+        return Evaluation(self.plan, self.engine, self.room, self.stages, self.axes, self.costs, outcome)
+
+
+def ready(setting: Setting, plan: Plan) -> Ready | Rejected:
+    """Lower, size and compile one plan."""
     setting = setting.at(plan.clock)
     start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(start, Rejected):
@@ -93,8 +115,15 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     coarse = _coarse(found.block_size, reuse)
     blocks = max(found.blocks // coarse, -(-setting.workload.longest // (found.block_size * coarse))) if coarse > 1 else found.blocks
     rules = rules_for(engine, blocks, found.block_size * coarse, _seats(setting, found), plan.lanes)
-    outcome = simulate(
-        requests_of(setting.workload, reuse), rules, host_for(engine), costs, blocks, replicas=plan.replicas,
+    return Ready(plan, engine, found, stages, axes, costs, rules, blocks, reuse)
+
+
+def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
+    """Lower, size, compile and simulate one plan."""
+    made = ready(setting, plan)
+    if isinstance(made, Rejected):
+        return made
+    return made.done(simulate(
+        requests_of(setting.workload, made.reuse), made.rules, host_for(made.engine), made.costs, made.blocks, replicas=plan.replicas,
         lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT,
-    )  # fmt: skip
-    return Evaluation(plan, engine, found, stages, axes, costs, outcome)
+    ))  # fmt: skip
