@@ -29,10 +29,13 @@ from apexsim.model.parts import routed, routed_experts
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
-from apexsim.plan.plan import Precision, parse_plan, quantised
+from apexsim.plan.plan import Plan, Precision, parse_plan, quantised
 from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merged
+from apexsim.plan.split import ROLES, named_split, parse_split
 from apexsim.search.goal import Goal
+from apexsim.search.pairs import with_splits
 from apexsim.search.remedy import remedied
+from apexsim.search.roles import CONNECTORS, Roles, checked_split, role_settings, with_pools
 from apexsim.search.search import search, simulate_one
 from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
@@ -43,6 +46,7 @@ from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
 
+POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
     "hypothetical": "any plan can be simulated, also one that the engine cannot be started with",
@@ -76,6 +80,8 @@ def _ranked(model: str, question: Mapping[str, Any], run: Mapping[str, Any]) -> 
     """Every plan ranked, nothing said of what would help."""
     setting, precision, goal, inputs = ask(model, **question)
     space = space_of(setting, precision, inputs)
+    if setting.pools:
+        space = with_splits(setting, space, hypothetical=bool(inputs.get("hypothetical")))
     try:
         return replace(search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
     except Interrupted as stop:
@@ -100,6 +106,9 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
     if plan:
         refuse(NO_WIDTHS, {"plan": plan, **{name: value for name, value in question.items() if value}})
     question = read_once(question)
+    if named_split(plan):
+        return _simulated_split(model, plan, question)
+    _no_pools(question, plan)
     setting, precision, goal, inputs = ask(model, **question)
     wanted = parse_plan(plan, precision) if plan else named_plan(setting.model, setting.cluster, widths_of(inputs), precision)
     if wanted.clock:
@@ -109,8 +118,39 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
             f"{wanted.shorthand} takes {wanted.devices} GPUs, the cluster has {setting.cluster.size}", "--plan",
             f"use --gpus {wanted.devices} or another plan",
         )  # fmt: skip
-    _check_plan(setting, wanted.shorthand, precision)
+    _check_plan(setting, wanted)
     return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
+
+
+def _no_pools(question: Mapping[str, Any], plan: str) -> None:
+    """Raise InputError where a plan of one pool is asked for, and something of two."""
+    name = next((name for name in POOLS if question.get(name)), None)
+    if name:
+        what = f"the plan '{plan}' has one pool" if plan else "the widths name a plan of one pool"
+        raise InputError(what, f"--{name.replace('_', '-')}", "name two: --plan 3×TP4+DEP8")
+
+
+def _simulated_split(model: str, plan: str, question: Mapping[str, Any]) -> Study:
+    """One plan of two pools in full."""
+    setting, precision, goal, inputs = ask(model, **{**question, "disaggregate": True})
+    wanted = parse_split(plan, precision)
+    setting = with_pools(setting, _roles(question), wanted)
+    checked_split(setting, wanted)
+    for own, pool in zip(setting.of(wanted), wanted.pools):
+        _check_plan(own, pool)
+    inputs = {name: value for name, value in inputs.items() if name != "disaggregate"} | {"plan": wanted.shorthand}
+    return helped(replace(simulate_one(setting, wanted, goal), inputs=inputs), model, question)
+
+
+def _roles(question: Mapping[str, Any]) -> Roles:
+    """What a question says of its pools; raises InputError where it cannot be read."""
+    engine, price = str(question.get("engine") or DEFAULT_ENGINE), question.get("price")
+    texts = {role: question.get(f"{role}_settings") for role in ROLES}
+    own = {role: role_settings(str(text), role, engine) for role, text in texts.items() if text is not None}
+    connector = str(question.get("connector") or "").lower()
+    if question.get("connector") is not None and connector not in CONNECTORS:
+        raise InputError(f"unknown connector '{connector}'", "--connector", f"use {', '.join(CONNECTORS)}")
+    return Roles(engine, question.get("settings") or {}, own, connector, None if price is None else str(price))
 
 
 def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,11 +166,11 @@ def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
     return remedied(study, lambda changes: ask(model, **{**question, **changes}))
 
 
-def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
+def _check_plan(setting: Setting, plan: Plan) -> None:
     """Raise InputError with the rule that the plan breaks."""
-    broken = check(parse_plan(shorthand, precision), Scene(setting.model, setting.cluster))
+    broken = check(plan, Scene(setting.model, setting.cluster))
     if broken:
-        raise InputError(f"{shorthand} cannot be built: {broken.reason}", "--plan", f"rule: {broken.rule}")
+        raise InputError(f"{plan.shorthand} cannot be built: {broken.reason}", "--plan", f"rule: {broken.rule}")
 
 
 def ask(
@@ -148,11 +188,14 @@ def ask(
     power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None,
+    disaggregate: bool = False, prefill_settings: str | None = None, decode_settings: str | None = None, connector: str | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
-    restrict the plans; profile: the name of a calibration (`calibrate.profile`).  What would do nothing is refused.
+    restrict the plans; profile: the name of a calibration (`calibrate.profile`).  disaggregate: plans with a pool for prompts and one for
+    tokens, too; prefill_settings, decode_settings: "max-num-seqs=64,max-num-batched-tokens=16k" of each; connector: what carries the
+    cache between them.  What would do nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)
@@ -177,6 +220,7 @@ def ask(
         server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
     )  # fmt: skip
     setting = calibrated(setting, load_profile(profile)) if profile else setting
+    setting = with_pools(setting, _roles(given)) if disaggregate else setting
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 

@@ -14,7 +14,7 @@ import typer
 
 from apexsim.cli.clashes import CLASHES
 from apexsim.cli.files import check_files, check_picture
-from apexsim.cli.rows import AXES, CALIBRATED, COMMANDS, REQUIRED, WIDTHS, Opt
+from apexsim.cli.rows import AXES, CALIBRATED, COMMANDS, POOLS, REQUIRED, WIDTHS, Opt
 from apexsim.errors import InputError
 from apexsim.examples import expanded
 from apexsim.slo import parse_slo
@@ -166,7 +166,7 @@ def limits(asked: dict[str, Any]) -> tuple[str, ...]:
 
 def question(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
-    names = {opt.name for group in (*CALIBRATED.values(), WIDTHS, AXES) for opt in group}
+    names = {opt.name for group in (*CALIBRATED.values(), WIDTHS, AXES, POOLS) for opt in group}
     asked = {name: value for name, value in given.items() if name in names}
     eager, chunk, whole = (asked.pop(n) for n in ("enforce_eager", "enable_chunked_prefill", "no_enable_chunked_prefill"))
     off = asked.pop("no_enable_prefix_caching")

@@ -22,12 +22,12 @@ from apexsim.model.count import active_parameters, total_parameters
 from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
-from apexsim.report.launch import launch
+from apexsim.report.apart import launched
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
 from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
-from apexsim.search.assess import Assessed
+from apexsim.search.assess import Assessed, Side
 from apexsim.search.error import doubt_of
 from apexsim.search.setting import Setting
 from apexsim.search.startable import others
@@ -169,9 +169,11 @@ def _price(setting: Setting) -> dict[str, Any] | None:
 
 
 def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
-    started = launch(setting, ranked.plan)
+    started = launched(setting, ranked.plan)
     return {
-        "plan": plan_json(ranked.plan),
+        "plan": None if ranked.split else plan_json(ranked.only.plan),
+        "pools": [pool_json(own, side) for own, side in zip(setting.of(ranked.plan), ranked.sides)] if ranked.split else None,
+        "first_token": wait_json(ranked),
         "shorthand": ranked.plan.shorthand,
         "value": ranked.value,
         "ratio_to_heuristic": ranked.ratio,
@@ -183,7 +185,7 @@ def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         "metrics": ranked.metrics.to_json(),
         "account": account_json(ranked.account),
         "provenance": dict(ranked.account.provenance),
-        "layout": layouts(setting, ranked.plan, ranked.stages),
+        "layout": layouts(setting, ranked.sides[-1].plan, ranked.sides[-1].stages),
         "launch": started.script or None,
         "launch_commands": list(started.commands),
         "not_runnable": ranked.blocked or None,
@@ -199,6 +201,22 @@ def intervals_json(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         doubt = doubt_of(name, setting, ranked.account)
         found[name] = {"offset": doubt.offset, "rest": doubt.rest, **intervals(1.0, doubt)}
     return found
+
+
+def pool_json(setting: Setting, side: Side) -> dict[str, Any]:
+    """One pool of a plan of two."""
+    row = setting.engine
+    return {
+        "role": side.role, "gpu": setting.cluster.gpu.name, "plan": plan_json(side.plan), "shorthand": side.plan.shorthand,
+        "max_num_seqs": row.max_num_seqs, "max_num_batched_tokens": row.max_num_batched_tokens, "block_size": row.block_size,
+        "room": room_json(side.room), "account": account_json(side.account), "layout": layouts(setting, side.plan, side.stages),
+    }  # fmt: skip
+
+
+def wait_json(ranked: Assessed) -> dict[str, float] | None:
+    """Where the mean time to the first token goes [ms], of a plan of two pools."""
+    wait = ranked.wait
+    return None if wait is None else {f"{name}_ms": 1e3 * value for name, value in asdict(wait).items()}
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

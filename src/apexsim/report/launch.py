@@ -49,7 +49,7 @@ class Launch:
 # ---- one server on one or several nodes ------------------------------------------------------------------------------
 
 
-def _server(ask: Ask, place: Place, servers: int) -> list[Command]:
+def server_of(ask: Ask, place: Place, servers: int) -> list[Command]:
     """The commands of one server, on each of its nodes."""
     server, cluster, words = ask.engine.server, ask.setting.cluster, ask.words
     model = (words.flag("model"), ask.weights.name) if words.has("model") else (ask.weights.name,)
@@ -57,7 +57,8 @@ def _server(ask: Ask, place: Place, servers: int) -> list[Command]:
     tail: Said = [("host", "0.0.0.0" if far else None), ("port", place.port if servers > 1 else None)]
     dialect, made = SPOKEN[server.dialect], []
     for node in place.nodes:
-        flags, env = spoken(words, dialect.said(ask) + dialect.over_nodes(ask, place, node) + tail)
+        said = dialect.said(ask) + dialect.over_nodes(ask, place, node) + (dialect.role(ask, place) if ask.role else [])
+        flags, env = spoken(words, said + tail)
         made.append(Command((server.program, model, *flags), node, (*seen(place, cluster), *env)))
     return dialect.wrapped(ask, place, made)
 
@@ -77,13 +78,13 @@ def launch(setting: Setting, plan: Plan) -> Launch:
     if isinstance(ask, Rejected):
         return Launch(plan.shorthand, (), (ask.reason,))
     where, cluster = places(plan, setting.cluster), setting.cluster
-    commands = [*locks(plan, cluster), *_once(c for place in where for c in _server(ask, place, len(where)))]
+    commands = [*locks(plan, cluster), *once(c for place in where for c in server_of(ask, place, len(where)))]
     if len(where) > 1:
         commands += router(where, cluster, setting.engine.server.router, setting.route)
-    return Launch(plan.shorthand, tuple(c.text(math.inf) for c in commands), tuple(_notes(ask, where)), script(commands, cluster.nodes))
+    return Launch(plan.shorthand, tuple(c.text(math.inf) for c in commands), tuple(notes_of(ask, where)), script(commands, cluster.nodes))
 
 
-def _once(commands: Iterable[Command]) -> list[Command]:
+def once(commands: Iterable[Command]) -> list[Command]:
     """Files that several servers of a node read are written once."""
     return list(dict.fromkeys(commands))
 
@@ -122,7 +123,7 @@ def _exchanged(setting: Setting, plan: Plan) -> bool:
     return exchanges(plan, link.span if link.multi_node else per_node)
 
 
-def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
+def notes_of(ask: Ask, where: Sequence[Place]) -> list[str]:
     """What the commands alone do not say."""
     setting, plan, row = ask.setting, ask.plan, ask.engine
     notes = [*ask.weights.notes, _length_note(ask)]
@@ -164,7 +165,7 @@ def _length_note(ask: Ask) -> str:
 # ---- the same question again ---------------------------------------------------------------------------------------
 
 FLAGS = {"slos": "--slo", "columns": "--map"}
-ALONE = ("enable_expert_parallel", "hypothetical")  # flags without a value
+ALONE = ("enable_expert_parallel", "hypothetical", "disaggregate")  # flags without a value
 
 
 def again(verb: str, inputs: dict[str, Any], defaults: dict[str, Any], **changes: Any) -> str:

@@ -234,8 +234,19 @@ _INTERVALS = obj("how far a value may be off: factors between which measured ove
     "rest": num("scale of what differs from run to run"),
     **{str(level): many(num("factor"), f"least and most in {level} of 100 cases") for level in LEVELS},
 })  # fmt: skip
+_POOLS = either_null(many(obj("a pool", {
+    "role": text("prefill or decode"), "gpu": text("GPU"), "plan": _PLAN, "shorthand": text("its name"),
+    "max_num_seqs": count("sequences that run at once"), "max_num_batched_tokens": count("tokens of one step"),
+    "block_size": count("tokens of a block"), "room": _ROOM, "account": _ACCOUNT, "layout": many(_STAGE, "stage by stage"),
+}), "prefill, then decode"), "of a plan of two pools each; null of one")
+_WAIT = obj("where the mean time to the first token goes, of a plan of two pools; null of one", {
+    "queue_ms": num("until the prompt's first step"), "prefill_ms": num("until its end"),
+    "transfer_ms": num("router, hand-shake and cache on the way to the decode pool"), "slot_ms": num("until the decode pool takes it"),
+    "step_ms": num("until the first token is out"),
+}, null=True)
 _RANKED = obj("a simulated plan", {
-    "plan": _PLAN, "shorthand": text("its name, as --plan takes it"), "value": num("the objective, in value_unit"),
+    "plan": either_null(_PLAN, "its factors; null of a plan of two pools"), "shorthand": text("its name, as --plan takes it"),
+    "pools": _POOLS, "first_token": _WAIT, "value": num("the objective, in value_unit"),
     "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing, or, of a latency, where it "
                               "does not keep up with the load", True),
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),

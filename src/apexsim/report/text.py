@@ -9,13 +9,15 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.api import defaults
-from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
+from apexsim.report.detail import course_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.figures import objective_short, objective_words, reached
 from apexsim.report.intro import funnel_line, funnel_rows, understood
-from apexsim.report.launch import again, launch
+from apexsim.report.apart import launched
+from apexsim.report.launch import again
 from apexsim.report.page import columns, heading, labelled, page, pasted
+from apexsim.report.pools import pool_rows
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
 from apexsim.search.assess import Assessed
@@ -75,7 +77,7 @@ def chosen(study: Study, top: int) -> list[Assessed]:
 def _detail(study: Study, best: Assessed, width: float) -> Iterator[RenderableType]:
     rival = rival_of(study, best)
     yield heading(f"{best.plan.shorthand} in detail", _standing(study, best), width=width)
-    yield labelled([*layout_rows(study.setting, best), *memory_rows(best, width)], width)
+    yield labelled(pool_rows(study, best, width), width)
     heads, rows = time_table(best, rival, width)
     yield columns(heads, rows)
     used = [*use_rows(best), *cost_rows(study, best), *power_rows(study, best), *course_rows(study, best, width)]
@@ -98,7 +100,7 @@ def _launch(study: Study, width: float) -> Iterator[RenderableType]:
     best = study.ranked[0] if study.single else study.best
     if best is None:
         return
-    started = launch(study.setting, best.plan)
+    started = launched(study.setting, best.plan)
     yield heading("launch", best.plan.shorthand, width=width)
     if started.runnable:
         yield Text(started.script, no_wrap=True)

@@ -12,7 +12,9 @@ import numpy as np
 
 from apexsim.cost.tables import host_for
 from apexsim.engine.kernel import Outcome, simulate
+from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
+from apexsim.hardware import Cluster
 from apexsim.plan.plan import Plan
 from apexsim.search.evaluate import Evaluation, ready, requests_of
 from apexsim.search.setting import ROUTES, Setting
@@ -69,6 +71,13 @@ def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan
     then = asked._replace(arrive=arrive, prompt=work.prompt[order], output=work.output[order], cached=work.prompt[order] - 1, users=0)
     b = simulate(then, two.rules, host_for(two.engine), two.costs, two.blocks, replicas=plan_d.replicas, lanes=plan_d.lanes,
                  route=ROUTES.index(decode.route))  # fmt: skip
-    finish = np.empty_like(b.finish)
-    finish[order] = b.finish
-    return ApartEvaluation(one.done(a), two.done(b), handover, replace(b, sent=a.sent, start=a.start, first=a.first, finish=finish))
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    b = replace(b, sent=b.sent[back], start=b.start[back], first=b.first[back], finish=b.finish[back], preempted=b.preempted[back], replica=b.replica[back])
+    return ApartEvaluation(one.done(a), two.done(b), handover, replace(b, sent=a.sent, start=a.start, first=a.first))
+
+
+def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
+    """How an engine hands over on a cluster."""
+    rule = {"sglang": "decode-first", "tensorrt-llm": "footprint"}.get(engine.server.name, "before-transfer")
+    return Handover(rule, 0.04, 0.001, cluster.gpu.nic.bandwidth, links=cluster.per_node)

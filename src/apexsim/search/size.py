@@ -77,7 +77,7 @@ class Found:
     @property
     def plan(self) -> Plan:
         """The plan."""
-        return self.run.plan
+        return self.run.only.plan
 
     @property
     def gpus(self) -> int:
@@ -320,7 +320,7 @@ class Cluster:
                 able.append(run)
             elif slower is not None and self.trials.holds(plan, load, slower(run)):
                 return plan
-        return min(able, key=lambda run: run.key).plan if able else None
+        return min(able, key=lambda run: run.key).only.plan if able else None
 
     def nearest(self, load: float) -> Found | None:
         """The plan that misses by the least."""
@@ -328,7 +328,7 @@ class Cluster:
         if not runs:
             return None
         run = min(runs, key=lambda r: (overrun(r, self.trials.wanted.share), r.key))
-        return self.trials.found(run.plan, math.nan, math.nan, math.nan, load)
+        return self.trials.found(run.only.plan, math.nan, math.nan, math.nan, load)
 
 
 def fewest(clusters: Sequence[Callable[[], Cluster | None]], load: float) -> tuple[Found | None, Found | None]:
