@@ -81,7 +81,7 @@ def _ranked(model: str, question: Mapping[str, Any], run: Mapping[str, Any]) -> 
     setting, precision, goal, inputs = ask(model, **question)
     space = space_of(setting, precision, inputs)
     if setting.pools:
-        space = with_splits(setting, space, hypothetical=bool(inputs.get("hypothetical")))
+        space = with_splits(setting, space, goal, hypothetical=bool(inputs.get("hypothetical")))
     try:
         return replace(search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
     except Interrupted as stop:

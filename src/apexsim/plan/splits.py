@@ -1,7 +1,7 @@
 """Workers of a pool, and which pools can hand a request over (floor 3).
 
-A worker is one server: a plan of one replica.  Of a cluster it takes a share of a node, or whole nodes; pipeline stages only where it
-spans nodes.
+A worker is one server: a plan of one replica.  Of a cluster it takes a share of a node, or whole nodes; its stages, if it has any, are
+its nodes.
 """
 
 from __future__ import annotations
@@ -34,9 +34,18 @@ def workers(model: Model, cluster: Cluster, precision: Precision, engine: Engine
         inside = size <= cluster.per_node
         part = Cluster(cluster.gpu, size, 1) if inside else Cluster(cluster.gpu, cluster.per_node, size // cluster.per_node)
         for plan in candidates(model, part, precision).plans:
-            if plan.replicas == 1 and (plan.stages == 1 or not inside):
+            if plan.replicas == 1 and plan.stages in (1, part.nodes):
                 if hypothetical or not engine.has_server or not unstartable(model, plan, cluster, engine):
                     yield plan
+
+
+def straddles(plan: Split, cluster: Cluster) -> str:
+    """Why the servers of both pools cannot be dealt to nodes; "" when they can.  The larger ones come first."""
+    first, last = sorted(plan.pools, key=lambda pool: -pool.replica_devices)
+    each, node = last.replica_devices, cluster.per_node
+    if plan.gpus != ("", "") or first.devices % each == 0 or (first.devices % node) % each == 0:
+        return ""
+    return f"a server of {each} GPUs beside {first.replicas} of {first.replica_devices} does not lie inside a node of {node}"
 
 
 def refused(model: Model, plan: Split, prefill: EngineRow, decode: EngineRow, connector: str = "") -> Rejected | None:

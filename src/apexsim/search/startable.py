@@ -8,7 +8,7 @@ from functools import partial
 from apexsim.engines import EngineRow, load_engine, servers
 from apexsim.plan.limits import unstartable
 from apexsim.plan.split import AnyPlan, Split, pools_of
-from apexsim.plan.splits import unsplittable
+from apexsim.plan.splits import straddles, unsplittable
 from apexsim.search.setting import Setting
 
 
@@ -29,6 +29,7 @@ def _unstartable(setting: Setting, plan: AnyPlan, row_of: Callable[[Setting], En
     settings = setting.of(plan)
     whys = [unstartable(setting.model, pool, own.cluster, row_of(own)) for own, pool in zip(settings, pools_of(plan))]
     if isinstance(plan, Split):
+        whys.append(straddles(plan, setting.cluster))
         whys.append(unsplittable(setting.model, plan, row_of(settings[0]), row_of(settings[-1]), setting.connector))
     return next(filter(None, whys), "")
 
