@@ -11,15 +11,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from apexsim.cost.tables import host_for
-from apexsim.engine.kernel import Outcome, simulate
+from apexsim.engine.apart import Crossing, Side, simulate_apart
+from apexsim.engine.kernel import Outcome
+from apexsim.engine.types import FULL
 from apexsim.engines import EngineRow
-from apexsim.errors import Rejected
+from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster
 from apexsim.plan.plan import Plan
-from apexsim.search.evaluate import Evaluation, ready, requests_of
+from apexsim.plan.pool import handed_bytes
+from apexsim.plan.weights import stages_of
+from apexsim.search.evaluate import GAP_LIMIT, Evaluation, Ready, ready, requests_of
 from apexsim.search.setting import ROUTES, Setting
 
-RULES = ("decode-first", "before-transfer", "footprint")  # when, and for what, the decode pool takes a request in
+DECODE_FIRST, BEFORE_TRANSFER, FOOTPRINT = "decode-first", "before-transfer", "footprint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +38,12 @@ class Handover:
     hop_s: float  # router and hand-shake [s]
     latency_s: float  # of a transfer [s]
     bytes_s: float  # of one link [byte/s]
-    links: int = 1  # of a decode replica, which its transfers share
+    links: int = 0  # of a decode replica, which its transfers share; 0: one of each GPU
     parallel: bool = True  # transfers of a receiver overlap in all but the wire; else one after the other
     recompute_first: bool = False  # the first token is made at decode (vLLM)
+    late: bool = False  # results of a prefill step go out one step late while more prompts wait (SGLang)
+    staged: int = 0  # places beyond those that run, for each that may run …
+    staged_upto: int = 0  # … where no more than this many may
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,16 @@ class ApartEvaluation:
         return self.prefill.plan.devices + self.decode.plan.devices
 
 
+def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
+    """How a server hands over by default, over the network of the decode cluster; raises InputError where it does not."""
+    told = engine.server.crossed
+    if told is None:
+        raise InputError(f"{engine.server.name} does not serve prefill and decode apart", "--engine", "expected vllm, sglang or tensorrt-llm")
+    rate = told.link_share * cluster.gpu.nic.bandwidth
+    return Handover(told.rule, told.hop_s, told.latency_s, rate, parallel=told.parallel, recompute_first=told.recompute_first, late=told.late,
+                    staged=told.staged, staged_upto=told.staged_upto)  # fmt: skip
+
+
 def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan, handover: Handover) -> ApartEvaluation | Rejected:
     """Simulate a plan for each pool; both settings hold the same workload."""
     work = prefill.workload
@@ -63,21 +80,26 @@ def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan
         return one
     if isinstance(two, Rejected):
         return two
-    asked = requests_of(first.workload)
-    a = simulate(asked, one.rules, host_for(one.engine), one.costs, one.blocks, replicas=plan_p.replicas, lanes=plan_p.lanes,
-                 route=ROUTES.index(prefill.route))  # fmt: skip
-    order = np.argsort(a.finish, kind="stable")
-    arrive = a.finish[order] + handover.hop_s + handover.latency_s
-    then = asked._replace(arrive=arrive, prompt=work.prompt[order], output=work.output[order], cached=work.prompt[order] - 1, users=0)
-    b = simulate(then, two.rules, host_for(two.engine), two.costs, two.blocks, replicas=plan_d.replicas, lanes=plan_d.lanes,
-                 route=ROUTES.index(decode.route))  # fmt: skip
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    b = replace(b, sent=b.sent[back], start=b.start[back], first=b.first[back], finish=b.finish[back], preempted=b.preempted[back], replica=b.replica[back])
-    return ApartEvaluation(one.done(a), two.done(b), handover, replace(b, sent=a.sent, start=a.start, first=a.first))
+    both = simulate_apart(requests_of(work), _side(one, prefill), _side(two, decode), _crossing(handover, two, decode),
+                          gaps=work.size < GAP_LIMIT)  # fmt: skip
+    return ApartEvaluation(one.done(both.prefill), two.done(both.decode), handover, both.whole)
 
 
-def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
-    """How an engine hands over on a cluster."""
-    rule = {"sglang": "decode-first", "tensorrt-llm": "footprint"}.get(engine.server.name, "before-transfer")
-    return Handover(rule, 0.04, 0.001, cluster.gpu.nic.bandwidth, links=cluster.per_node)
+def _side(made: Ready, setting: Setting) -> Side:
+    """A pool as the engine takes it: what comes from another pool waits for no company, and is looked for at every step."""
+    rules = made.rules._replace(wait=0, poll=1)
+    return Side(rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes, ROUTES.index(setting.route))
+
+
+def _crossing(handover: Handover, made: Ready, setting: Setting) -> Crossing:
+    """The hand-over in the engine's numbers; each GPU of the receiver gets its part of a cache over its share of the links."""
+    plan, seats = made.plan, made.rules.max_seqs
+    staged = handover.staged * seats if made.engine.max_num_seqs <= handover.staged_upto else 0
+    share = (handover.links or plan.replica_devices) / plan.replica_devices
+    mean = float(setting.workload.prompt.mean())
+    token_s = handed_bytes(plan, stages_of(setting.model, plan.stages), made.engine, mean) / mean / (handover.bytes_s * share)
+    return Crossing(
+        first=handover.rule == DECODE_FIRST, slots=FULL if handover.rule == BEFORE_TRANSFER else seats + staged,
+        seated=handover.rule == BEFORE_TRANSFER, recompute=handover.recompute_first, again=handover.rule == BEFORE_TRANSFER,
+        hop_s=handover.hop_s, latency_s=handover.latency_s, token_s=token_s, parallel=handover.parallel, lag=handover.late,
+    )  # fmt: skip

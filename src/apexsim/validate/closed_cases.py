@@ -36,7 +36,7 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     attention, ffn = scripted(row, whole(row, "attn_tp", 1, 1, WIDEST)) or spread(row, model)
     replicas, stages = (max(1, whole(row, key, 1, most=WIDEST)) for key in ("replicas", "pp"))
     plan = Plan(replicas, stages, attention, ffn, precision)
-    work = _population(row)
+    work = population(row)
     length = max(whole(row, "launch_max_model_len"), work.longest)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     engine = engine_for(rules, _launched(row, attention.dp), gpu, length)
@@ -54,7 +54,7 @@ def _obstacle(row: Row) -> str:
     return next((reason for holds, reason in checks if holds), "")
 
 
-def _population(row: Row) -> Workload:
+def population(row: Row) -> Workload:
     """The requests: prompt lengths are drawn without the chat template, which is then added to each."""
     isl, osl, users, template = whole(row, "isl"), whole(row, "osl"), max(1, whole(row, "concurrency")), whole(row, "template_tokens")
     count = whole(row, "num_prompts") or 10 * users
@@ -66,7 +66,7 @@ def _population(row: Row) -> Workload:
     return Workload(row["id"], np.zeros(count), prompt, output, "closed", users)
 
 
-def _captured(most: int) -> tuple[int, ...]:
+def captured(most: int) -> tuple[int, ...]:
     """Batches of CUDA graphs up to the largest one that was launched with."""
     return (*(n for n in (1, 2, 4) if n <= most), *range(8, most + 1, 8))
 
@@ -88,7 +88,7 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
         found["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
         found["prefill_limit"] = whole(row, "launch_max_prefill_tokens") or None
     if backend in ("sglang", "trtllm"):
-        found["pad"] = _captured(whole(row, "launch_cudagraph")) or None
+        found["pad"] = captured(whole(row, "launch_cudagraph")) or None
     if backend == "trtllm":
         found["batch_wait_iters"] = whole(row, "launch_batch_wait") or None
     return found | settings(row, lanes, max(1, whole(row, "concurrency")))

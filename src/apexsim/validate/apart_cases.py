@@ -1,0 +1,99 @@
+"""Prefill and decode apart: rows of served pools (floor 5)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apexsim.engines import EngineRow
+from apexsim.gpu import Gpu
+from apexsim.hardware import Cluster, load_gpu
+from apexsim.model.model import Model
+from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.search.apart import Handover, handover_of
+from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of, spread
+from apexsim.validate.closed_cases import NO_DRAFTS, captured, population
+from apexsim.validate.facts import spelled, suspect
+from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
+from apexsim.workload.trace import Workload
+
+MEASURED = {"ttft_median_ms": "ttft_median_ms", "tpot_median_ms": "tpot_median_ms", "e2e_median_ms": "e2e_median_ms"}
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """One measured run of two pools, to be simulated; each as the case that it would be by itself."""
+
+    id: str
+    prefill: Case
+    decode: Case
+    handover: Handover
+    measured: dict[str, float]
+    labels: dict[str, str]
+    notes: tuple[str, ...] = field(default=())
+
+
+def apart(row: Row, where: Path) -> Apart | Skipped:
+    """A row of a closed loop on two pools, in the style of InferenceX."""
+    shape = f"{spelled(row, 'prefill_workers')}P{spelled(row, 'decode_workers')}D"
+    labels = labels_of(row, row["backend"], row["system"], origin=row["origin"], concurrency=row["concurrency"], suspect=suspect(row),
+                       version=spelled(row, "backend_version"), layout=shape, workload=row["regime"], quant=row["precision"])  # fmt: skip
+    if number(row, "draft_tokens", 0.0) > 0:
+        return Skipped(row["id"], NO_DRAFTS, labels)
+    gpu = load_gpu(row["system"])
+    model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "kv_dtype"))
+    work = population(row)
+    rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
+    one, two = (_pool(row, side, model, precision, rules, gpu, work, labels) for side in ("prefill", "decode"))
+    found = measured(row, MEASURED) | {"out_tok_s_per_gpu": number(row, "tput_out_per_gpu")}
+    told = {name: value for name, value in found.items() if not math.isnan(value)}
+    return Apart(row["id"], one, two, handover_of(two.engine, two.cluster), told, labels, assumed + note)
+
+
+def _pool(row: Row, side: str, model: Model, precision: Precision, rules: EngineRow, gpu: Gpu, work: Workload,
+          labels: dict[str, str]) -> Case:  # fmt: skip
+    """One pool as its columns say."""
+    plan = _plan(row, side, model, precision)
+    engine = engine_for(rules, _settings(row, side, plan, work), gpu, work.longest)
+    return Case(f"{row['id']} {side}", model, Cluster(gpu, plan.devices), engine, plan, work, work.longest, {}, labels)
+
+
+def _plan(row: Row, side: str, model: Model, precision: Precision) -> Plan:
+    """The plan of a pool.  Tables give a mean tensor parallel width where redundant experts take more GPUs than there are lanes: then every
+    GPU is a lane."""
+    workers = whole(row, f"{side}_workers", 1, 1, WIDEST)
+    each = whole(row, f"{side}_gpus", 1, 1, WIDEST) // workers
+    if number(row, f"{side}_attn_tp", 1.0) % 1:
+        return Plan(workers, 1, Layout(dp=each), Layout(ep=each), precision)
+    named = ("attn_tp", "attn_dp", "moe_tp", "moe_ep")
+    attention, ffn = spread({**row, **{key: spelled(row, f"{side}_{key}") for key in named}}, model)
+    return Plan(workers, 1, attention, ffn, precision)
+
+
+def _settings(row: Row, side: str, plan: Plan, work: Workload) -> dict[str, Any]:
+    """Settings of a pool's engine: TensorRT-LLM's are of a rank, SGLang's of a worker, which shares them among its lanes."""
+    lanes = plan.lanes if row["backend"] == "sglang" else 1
+    seats, tokens = whole(row, f"{side}_max_seqs"), whole(row, f"{side}_max_tokens")
+    fraction, graphs = number(row, f"{side}_gpu_mem_frac"), whole(row, "decode_cudagraph_max")
+    found: dict[str, Any] = {
+        "max_num_seqs": max(1, seats // lanes) if seats else None,
+        "max_num_batched_tokens": max(1, tokens // lanes) if tokens else None,
+        "memory_fraction": None if math.isnan(fraction) else fraction,
+    }
+    if side == "prefill":
+        found["max_num_batched_tokens"] = found["max_num_batched_tokens"] or None
+    elif graphs:
+        found["pad"] = captured(graphs)
+    return found | {"lag": 1} if row["backend"] == "sglang" else found
+
+
+# ---- open loops -----------------------------------------------------------------------------------------------------------
+
+
+def constant(rate: float, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Arrivals [count] s at an even pace, which a burstiness of 50 comes close to."""
+    return np.arange(count) / rate
