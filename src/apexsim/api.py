@@ -40,6 +40,7 @@ from apexsim.search.search import search, simulate_one
 from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
+from apexsim.search.worth import with_worth
 from apexsim.slo import parse_slos
 from apexsim.typed import check_keywords
 from apexsim.workload.asked import Asked, TraceFile
@@ -62,7 +63,8 @@ def plan(model: str, **question: Any) -> Study:
     several = axes_of(model, question)
     if several:
         raise InputError(f"{several[0].name} has several values", "", "apexsim.sweep takes lists")
-    return helped(_ranked(model, question, run), model, question)
+    study = _ranked(model, question, run)
+    return helped(with_worth(study) if study.setting.pools else study, model, question)
 
 
 def sweep(model: str | Sequence[str], **question: Any) -> Sweep:

@@ -25,6 +25,7 @@ from apexsim.plan.plan import Layout, Plan
 from apexsim.report.apart import launched
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
+from apexsim.report.pools import worth_words
 from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
 from apexsim.search.assess import Assessed, Side
@@ -52,6 +53,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "error_bars": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
             "verdict": verdict_json(study),
+            "worth": worth_json(study),
             "best": next((made for made, each in zip(ranked, study.ranked) if each is study.best), None),
             "ranked": ranked,
             "hypothetical": hypothetical_json(study),
@@ -60,6 +62,18 @@ def study_json(study: Study) -> dict[str, Any]:
             "notes": list(study.notes),
         }
     )
+
+
+def worth_json(study: Study) -> dict[str, Any] | None:
+    """What pools of their own for prompts and tokens are worth; null where plans of one kind are ranked."""
+    worth = study.worth
+    if worth is None:
+        return None
+    gain = study.goal.objective.ratio(worth.apart.value, worth.together.value)
+    return {
+        "sentence": worth_words(study), "apart": worth.apart.plan.shorthand, "together": worth.together.plan.shorthand, "gain": gain,
+        "error": study.error[1], "points": [asdict(point) for point in worth.points],
+    }  # fmt: skip
 
 
 def verdict_json(study: Study) -> dict[str, Any]:

@@ -270,6 +270,15 @@ _VERDICT = obj("the answer", {
     }), "where limits or load are not kept"),
     "not_enough": many(text("change"), "changes that were tried and do not suffice"),
 })  # fmt: skip
+_WORTH = obj("the best plan of two pools against the best of one; null where not both are ranked", {
+    "sentence": text("the answer"), "apart": text("the best plan of two pools"), "together": text("the best of one"),
+    "gain": num("how many times better two pools are by the objective"), "error": num("relative half width of a comparison"),
+    "points": many(obj("the same requests with other prompts, or at another load", {
+        "axis": text("prompt or load"), "factor": num("times what was asked"),
+        "gain": num("how many times better; 0 where only one pool keeps limits and load, null where only two do or neither runs", True),
+        "apart": text("the best plan of two pools there"), "together": text("the best of one there"),
+    }), "one line each"),
+}, null=True)
 _HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; null where there are none", {
     "count": count("how many"), "ranked": flag("they stand in `ranked`"), "best": text("the first of them"),
     "value": num("its objective, in value_unit"), "ratio_to_best": num("how many times better than `best`", True),
@@ -282,7 +291,7 @@ STUDY = obj("`plan` and `simulate`", {
     "risk": num("chance of missing a limit that is allowed; 0: the median decides"),
     "heuristic": obj("the usual plan", {"shorthand": text("its name"), "note": text("why it is missing, if it is")}),
     "error_bars": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of two plans: closer ones are ties")}),
-    "verdict": _VERDICT,
+    "verdict": _VERDICT, "worth": _WORTH,
     "best": either_null(ref("ranked"), "the best plan that the engine can be started with; null where it has no server or no such plan"),
     "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
                    "what became of the plans"),

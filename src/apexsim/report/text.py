@@ -17,7 +17,7 @@ from apexsim.report.intro import funnel_line, funnel_rows, understood
 from apexsim.report.apart import launched
 from apexsim.report.launch import again
 from apexsim.report.page import columns, heading, labelled, page, pasted
-from apexsim.report.pools import pool_rows
+from apexsim.report.pools import pool_rows, worth_rows
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
 from apexsim.search.assess import Assessed
@@ -38,7 +38,7 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     gpus = study.setting.cluster
     yield heading("apexsim", f"{study.setting.model.name} on {gpus.size} × {gpus.gpu.name}", width=width)
     aside = also(study)
-    yield labelled([("answer", verdict(study).text), *([("also", aside)] if aside else [])], width)
+    yield labelled([("answer", verdict(study).text), *([("also", aside)] if aside else []), *worth_rows(study)], width)
     yield Text()
     yield heading("question", width=width)
     yield labelled(understood(study), width)

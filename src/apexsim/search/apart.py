@@ -54,6 +54,7 @@ class ApartEvaluation:
     decode: Evaluation
     handover: Handover
     outcome: Outcome  # of the requests: sent, start, first, finish
+    crossing: Crossing  # the hand-over in the engine's numbers
 
     @property
     def devices(self) -> int:
@@ -80,9 +81,9 @@ def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan
         return one
     if isinstance(two, Rejected):
         return two
-    both = simulate_apart(requests_of(work), _side(one, prefill), _side(two, decode), _crossing(handover, two, decode),
-                          gaps=work.size < GAP_LIMIT)  # fmt: skip
-    return ApartEvaluation(one.done(both.prefill), two.done(both.decode), handover, both.whole)
+    crossing = _crossing(handover, two, decode)
+    both = simulate_apart(requests_of(work), _side(one, prefill), _side(two, decode), crossing, gaps=work.size < GAP_LIMIT)
+    return ApartEvaluation(one.done(both.prefill), two.done(both.decode), handover, both.whole, crossing)
 
 
 def _side(made: Ready, setting: Setting) -> Side:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from apexsim.plan.split import ROLES, AnyPlan, Split
 from apexsim.search.apart import ApartEvaluation, evaluate_apart, handover_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting
+from apexsim.workload.trace import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Part:
 class Wait:
     """Where the time to the first token goes in a plan of two pools: means over the requests after the warm-up [s].
 
-    queue: until the prompt's first step; prefill: until its end; transfer: router, hand-shake and cache; slot: until the decode pool
-    takes it; step: until the first token is out."""
+    queue: until the prompt's first step; prefill: until its end; transfer: router, hand-shake and cache; slot: for a place in the decode
+    pool, wherever a request waits for it; step: until the first token is out."""
 
     queue: float
     prefill: float
@@ -72,16 +72,17 @@ def _split(setting: Setting, plan: Split) -> Run | Rejected:
     parts = tuple(Part(role, own.at(pool.plan.clock), pool) for role, own, pool in zip(ROLES, settings, pools))
     last = found.decode.outcome
     course = replace(found.outcome, timeline=last.timeline, sums=last.sums)
-    return Run(found.outcome, parts, course, wait_of(found, setting.workload.warmup))
+    return Run(found.outcome, parts, course, wait_of(found, setting.workload))
 
 
-def wait_of(found: ApartEvaluation, skip: int) -> Wait:
+def wait_of(found: ApartEvaluation, work: Workload) -> Wait:
     """The parts of the mean time to the first token; they sum to it."""
-    before, after, whole = found.prefill.outcome, found.decode.outcome, found.outcome
-    mean: Callable[[object], float] = lambda values: float(np.mean(np.asarray(values)[skip:]))  # noqa: E731
-    first = np.minimum(whole.first, before.first) if np.allclose(whole.first, before.first) else whole.first
-    early = first <= before.finish  # the prefill pool shows the first token itself
-    moved = np.where(early, 0.0, after.sent - before.finish)
-    slot = np.where(early, 0.0, after.start - after.sent)
-    step = np.where(early, 0.0, first - after.start)
-    return Wait(mean(before.start - whole.sent), mean(before.first - before.start), mean(moved), mean(slot), mean(step))
+    before, after, whole, way = found.prefill.outcome, found.decode.outcome, found.outcome, found.crossing
+    one = whole.finish <= before.finish  # answers of one token are done when their prompt is
+    booked = before.sent - whole.sent  # of a place at decode, and the hop to the prefill server, where that comes first
+    crossed = np.where(one, 0.0, after.start - before.finish)
+    wire = way.hop_s + np.where(one, 0.0, way.latency_s + way.fixed_s + way.token_s * work.prompt)
+    moved = np.minimum(booked + crossed, wire)
+    step = np.where(one, 0.0, whole.first - after.start)
+    parts = (before.start - before.sent, before.first - before.start, moved, booked + crossed - moved, step)
+    return Wait(*(float(part[work.warmup :].mean()) for part in parts))

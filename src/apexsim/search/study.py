@@ -34,6 +34,27 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """The same requests with prompts, or at a load, of `factor` times what was asked: how many times better the best plan of two pools is
+    than the best of one; NaN where neither can be run, 0 or infinity where only one of them keeps limits and load."""
+
+    axis: str  # prompt or load
+    factor: float
+    gain: float
+    apart: str  # their names
+    together: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """The best plan of two pools beside the best of one, and how they compare elsewhere."""
+
+    apart: Assessed
+    together: Assessed
+    points: tuple[Compared, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """A question and its answer.
 
@@ -54,6 +75,7 @@ class Study:
     hypothetical: tuple[Assessed, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
     remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
     tried: tuple[str, ...] = ()  # … and what does not
+    worth: Worth | None = None  # what two pools are worth, where plans of both kinds are ranked
 
     @property
     def error(self) -> tuple[float, float]:
