@@ -35,7 +35,7 @@ from apexsim.plan.split import ROLES, named_split, parse_split
 from apexsim.search.goal import Goal
 from apexsim.search.pairs import with_splits
 from apexsim.search.remedy import remedied
-from apexsim.search.roles import CONNECTORS, Roles, checked_split, role_settings, with_pools
+from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, role_settings, with_pools
 from apexsim.search.search import search, simulate_one
 from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
@@ -134,14 +134,21 @@ def _no_pools(question: Mapping[str, Any], plan: str) -> None:
 
 def _simulated_split(model: str, plan: str, question: Mapping[str, Any]) -> Study:
     """One plan of two pools in full."""
-    setting, precision, goal, inputs = ask(model, **{**question, "disaggregate": True})
+    one = {name: value for name, value in question.items() if name not in POOLS}
+    one_stack(load_model(model))
+    setting, precision, goal, inputs = ask(model, **one)
     wanted = parse_split(plan, precision)
     setting = with_pools(setting, _roles(question), wanted)
     checked_split(setting, wanted)
     for own, pool in zip(setting.of(wanted), wanted.pools):
         _check_plan(own, pool)
-    inputs = {name: value for name, value in inputs.items() if name != "disaggregate"} | {"plan": wanted.shorthand}
-    return helped(replace(simulate_one(setting, wanted, goal), inputs=inputs), model, question)
+    inputs |= {name: question[name] for name in POOLS[1:] if question.get(name)} | {"plan": wanted.shorthand}
+
+    def again(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, Any]:
+        setting, precision, goal, inputs = ask(model, **{**one, **changes})
+        return with_pools(setting, _roles({**question, **changes}), wanted), precision, goal, inputs
+
+    return remedied(replace(simulate_one(setting, wanted, goal), inputs=inputs), again)
 
 
 def _roles(question: Mapping[str, Any]) -> Roles:
@@ -206,6 +213,8 @@ def ask(
         inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))
     what = load_model(model)
+    if disaggregate:
+        one_stack(what)
     cluster = with_links(cluster_of(gpu, gpus, nodes), nic, pcie)
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {', '.join(ROUTES)}")

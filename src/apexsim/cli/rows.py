@@ -195,7 +195,13 @@ WIDTHS = (
     Opt("enable_expert_parallel", bool, False, "Experts are spread over tp × dp instead of cut."),
 )  # fmt: skip
 PLAN = (
-    Opt("plan", str, None, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4, tp4 pp2), DP2TP4/TP8, DEP8, 3xTP4+DEP8 …; or by its widths.", "PLAN"),
+    Opt(
+        "plan",
+        str,
+        None,
+        "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4, tp4 pp2), DP2TP4/TP8, DEP8, 3xTP4+DEP8 …; or by its widths.",
+        "PLAN",
+    ),
     *WIDTHS,
 )
 SIZED_PLAN = Opt("plan", str, None, "Instead of widths, as `apexsim plan` prints it: TP8, 2×TP4, DEP8 …", "PLAN")

@@ -350,7 +350,7 @@ def spoken(words: Words, said: Said) -> tuple[tuple[tuple[str, ...], ...], tuple
             continue
         word = words.flag(means)
         if not word.startswith("-"):
-            env.append((word, words.value(means, str(value))))
+            env.append((word, value if isinstance(value, Shell) else words.value(means, str(value))))
         elif value is True:
             flags.append((word,))
         else:

@@ -16,7 +16,7 @@ from apexsim.workload.load import mean_rate
 
 STEPS = (
     ("queue", "waiting for a prefill server"), ("prefill", "prefill"), ("transfer", "router, hand-shake and cache on its way"),
-    ("slot", "waiting for a place and a step at decode"), ("step", "first step at decode"),
+    ("slot", "waiting between the pools"), ("step", "first step at decode"),
 )  # fmt: skip
 
 
@@ -45,8 +45,13 @@ def _about(setting: Setting, side: Side) -> str:
 
 
 def worth_rows(study: Study) -> list[Row]:
-    """The answer as a line of the report; nothing where plans of one kind are ranked."""
-    return [("worth it?", worth_words(study))] if study.worth else []
+    """The answer as a line of the report; nothing where two pools were not asked for."""
+    if study.worth:
+        return [("worth it?", worth_words(study))]
+    if study.single or not study.setting.pools or study.interrupted:
+        return []
+    kind = "two pools" if not any(run.split for run in study.ranked) else "one pool"
+    return [("worth it?", f"Nothing to compare: no plan of {kind} fits and can be started.")]
 
 
 def worth_words(study: Study) -> str:
@@ -88,7 +93,9 @@ def _elsewhere(study: Study, worth: Worth) -> str:
             told.append(f"worth it with all tried, {tried}")
         elif pays == sorted(pays):
             at = pays.index(True)
-            told.append(f"worth it from {unit(study, points[at].factor)} {noun(study, axis)} on, not with {unit(study, points[at - 1].factor)}")
+            told.append(
+                f"worth it from {unit(study, points[at].factor)} {noun(study, axis)} on, not with {unit(study, points[at - 1].factor)}"
+            )
         else:
             where = listed([unit(study, p.factor) for p, good in zip(points, pays) if good])
             told.append(f"of {tried} worth it with {where}")

@@ -56,12 +56,20 @@ def _value(key: str, text: str, where: str) -> int | float:
         raise InputError(f"expected a number, got '{text}'", where) from None
 
 
-def splittable(model: Model, setting: Setting) -> None:
-    """Raise InputError where prompts and tokens of a model cannot have pools of their own."""
+def one_stack(model: Model) -> None:
+    """Raise InputError where a model has more to hand over than a cache."""
     crossed = any(cell.cross for block in model.decoder.blocks for cell in block.cells)
     if encoder_part(model) is not None or crossed or model.decoder.role == "encoder":
         what = f"{model.name} has an encoder: no engine hands its output from a prefill server to a decode server"
         raise InputError(what, "--disaggregate", "drop it")
+
+
+def splittable(setting: Setting) -> None:
+    """Raise InputError where an engine or the GPUs hand no cache over."""
+    if setting.engine.server.crossed is None:
+        raise InputError(f"{setting.engine.server.name} does not hand a cache over", "--disaggregate", "use vllm, sglang or tensorrt-llm")
+    if setting.cluster.gpu.profile:
+        raise InputError("MIG slices have no peer-to-peer copies: a cache cannot be handed over", "--disaggregate", "drop it")
     known = words_of(setting.engine)
     if setting.connector and setting.engine.has_server and not known.has("transfer", setting.connector):
         what = f"{setting.engine.label} has no connector '{setting.connector}'"
@@ -82,7 +90,9 @@ class Roles:
 def with_pools(setting: Setting, roles: Roles, plan: Split | None = None) -> Setting:
     """The setting with one for each role, on the GPUs that a plan names."""
     setting = replace(setting, connector=roles.connector)
-    splittable(setting.model, setting)
+    splittable(setting)
+    if plan is None and setting.cluster.size < len(ROLES):
+        raise InputError("one GPU holds one pool", "--disaggregate", "give two GPUs or more, or drop it")
     if plan is None:
         return replace(setting, pools=tuple(_pool(setting, roles, role) for role in ROLES))
     named = zip(ROLES, plan.gpus, plan.pools)

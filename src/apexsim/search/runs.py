@@ -30,7 +30,7 @@ class Wait:
     """Where the time to the first token goes in a plan of two pools: means over the requests after the warm-up [s].
 
     queue: until the prompt's first step; prefill: until its end; transfer: router, hand-shake and cache; slot: for a place in the decode
-    pool, wherever a request waits for it; step: until the first token is out."""
+    pool or a step of it, and for results that go out late; step: until the first token is out."""
 
     queue: float
     prefill: float

@@ -71,10 +71,14 @@ QUESTION = (
     Clash("time_unit", without("trace"), NO_TRACE, "add --trace FILE"),
     Clash("map", without("trace"), NO_TRACE, "add --trace FILE"),
     Clash("image_size", without("images"), "the requests have no images", "add --images N"),
-    *(Clash(name, both(beside("disaggregate"), without("plan")), "each pool has widths of its own", "name one: simulate --plan 2xTP4+TP8")
-      for name in ("tp", "pp", "dp", "ep", "enable_expert_parallel")),
-    *(Clash(name, without("disaggregate", "plan"), "plans have one pool", "add --disaggregate")
-      for name in ("prefill_settings", "decode_settings", "connector")),
+    *(
+        Clash(name, both(beside("disaggregate"), without("plan")), "each pool has widths of its own", "name one: simulate --plan 2xTP4+TP8")
+        for name in ("tp", "pp", "dp", "ep", "enable_expert_parallel")
+    ),
+    *(
+        Clash(name, without("disaggregate", "plan"), "plans have one pool", "add --disaggregate")
+        for name in ("prefill_settings", "decode_settings", "connector")
+    ),
     Clash("weight_dtype", _no_auto, "--quant does not hold the checkpoint's own format", "add auto to --quant"),
 )
 NO_WIDTHS = tuple(
