@@ -68,8 +68,15 @@ def test_plans_of_one_pool_are_as_without(study: Study) -> None:
     assert {run.plan: run.metrics for run in study.ranked if not run.split} == alone
 
 
-@pytest.mark.parametrize("asked", [{}, {"objective": "throughput", "request_rate": float("inf")}, {"objective": "ttft", "request_rate": 2.0},
-                                   {"request_rate": None, "concurrency": 40, "objective": "tpot"}])  # fmt: skip
+QUESTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"objective": "throughput", "request_rate": float("inf")},
+    {"objective": "ttft", "request_rate": 2.0},
+    {"request_rate": None, "concurrency": 40, "objective": "tpot"},
+)
+
+
+@pytest.mark.parametrize("asked", QUESTIONS)
 def test_what_is_left_out_is_no_better(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     setting, precision, goal = setting_of(**asked)
     space = api.space_of(setting, precision, {})

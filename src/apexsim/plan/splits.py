@@ -34,9 +34,9 @@ def workers(model: Model, cluster: Cluster, precision: Precision, engine: Engine
         inside = size <= cluster.per_node
         part = Cluster(cluster.gpu, size, 1) if inside else Cluster(cluster.gpu, cluster.per_node, size // cluster.per_node)
         for plan in candidates(model, part, precision).plans:
-            if plan.replicas == 1 and plan.stages in (1, part.nodes):
-                if hypothetical or not engine.has_server or not unstartable(model, plan, cluster, engine):
-                    yield plan
+            able = hypothetical or not engine.has_server or not unstartable(model, plan, cluster, engine)
+            if able and plan.replicas == 1 and plan.stages in (1, part.nodes):
+                yield plan
 
 
 def straddles(plan: Split, cluster: Cluster) -> str:
@@ -54,7 +54,8 @@ def refused(model: Model, plan: Split, prefill: EngineRow, decode: EngineRow, co
     if first.precision.kv != last.precision.kv:
         why = f"the prefill pool keeps its cache in {first.precision.kv}, the decode pool in {last.precision.kv}"
     elif prefill.block_size != decode.block_size:
-        why = f"the prefill pool has blocks of {prefill.block_size} tokens, the decode pool of {decode.block_size}: blocks are sent as they are"
+        sizes = f"the prefill pool has blocks of {prefill.block_size} tokens, the decode pool of {decode.block_size}"
+        why = f"{sizes}: blocks are sent as they are"
     elif connector in MATCHING and first.attention.tp != last.attention.tp and decode.server.name == "vllm":
         why = f"MooncakeConnector wants the same tensor parallel size in both pools, not TP{first.attention.tp} and TP{last.attention.tp}"
     else:

@@ -74,9 +74,13 @@ def _notes(scene: Scene) -> list[str]:
     found = [f"{role}: {note}" for role, ask in zip(ROLES, scene.asks) for note in notes_of(ask, ())]
     both = [note for note in notes_of(scene.asks[0], ()) if note in notes_of(scene.asks[1], ())]
     found = [note for note in found if note.partition(": ")[2] not in both]
-    counts = " and ".join(f"{len(places)} {role} server{'s' * (len(places) > 1)} of {ask.plan.replica_devices} GPU"
-                          f"{'s' * (ask.plan.replica_devices > 1)}" for role, ask, places in zip(ROLES, scene.asks, scene.places))  # fmt: skip
+    counts = " and ".join(_counted(role, ask, places) for role, ask, places in zip(ROLES, scene.asks, scene.places))
     return [*both, *found, f"{counts}, behind a router on port {FIRST_PORT}", *CAVEATS[scene.asks[0].engine.server.dialect]]
+
+
+def _counted(role: str, ask: Ask, places: Sequence[Place]) -> str:
+    each = ask.plan.replica_devices
+    return f"{len(places)} {role} server{'s' * (len(places) > 1)} of {each} GPU{'s' * (each > 1)}"
 
 
 CAVEATS = {

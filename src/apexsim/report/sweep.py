@@ -14,10 +14,10 @@ from rich.text import Text
 from apexsim.api import defaults
 from apexsim.cost.books import told
 from apexsim.engines import EngineRow, differences
+from apexsim.report.apart import launched
 from apexsim.report.draw import sig
 from apexsim.report.figures import bare_with_error, listed, objective_short, reached, scale_for, sentence, unit_for
 from apexsim.report.jsonout import margin_json
-from apexsim.report.apart import launched
 from apexsim.report.launch import again
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean

@@ -9,12 +9,12 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.api import defaults
+from apexsim.report.apart import launched
 from apexsim.report.detail import course_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.figures import objective_short, objective_words, reached
 from apexsim.report.intro import funnel_line, funnel_rows, understood
-from apexsim.report.apart import launched
 from apexsim.report.launch import again
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.pools import pool_rows, worth_rows

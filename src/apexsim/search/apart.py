@@ -66,9 +66,7 @@ def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
     """How a server hands over by default, over the network of the decode cluster; raises InputError where it does not."""
     told = engine.server.crossed
     if told is None:
-        raise InputError(
-            f"{engine.server.name} does not serve prefill and decode apart", "--engine", "expected vllm, sglang or tensorrt-llm"
-        )
+        raise InputError(f"{engine.server.name} does not serve prefill and decode apart", "--engine", "expected vllm, sglang or tensorrt-llm")
     rate = told.link_share * cluster.gpu.nic.bandwidth
     return Handover(told.rule, told.hop_s, told.latency_s, rate, parallel=told.parallel, recompute_first=told.recompute_first, late=told.late,
                     staged=told.staged, staged_upto=told.staged_upto)  # fmt: skip

@@ -168,7 +168,8 @@ def _energy(found: Run) -> Energy:
 
 
 def energy_of(setting: Setting, found: Evaluation, whole: Outcome | None = None) -> Energy:
-    """Power and energy of the GPUs of a pool over a whole run; setting: at the plan's clock; whole: the run, where it is more than the pool's."""
+    """Power and energy of the GPUs of a pool over a whole run.  setting: at the plan's clock; whole: the run, where it is more than the
+    pool's."""
     used = usage(found.stages, found.costs, found.outcome, found.plan.lanes, setting.pricer.bank.peaks)
     own = found.outcome if whole is None else replace(found.outcome, sent=whole.sent, finish=whole.finish)
     energy = run_energy(setting.cluster.gpu, used, own, setting.workload, found.plan.devices)

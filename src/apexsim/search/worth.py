@@ -7,7 +7,7 @@ prompts, and at lower and higher load (common random numbers), to the first few 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
