@@ -13,7 +13,7 @@ from apexsim.engines import EngineRow
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Model
-from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.plan.plan import GATHERED, Layout, Plan, Precision
 from apexsim.search.apart import Handover, handover_of
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of, spread
 from apexsim.validate.closed_cases import NO_DRAFTS, captured, population
@@ -21,6 +21,7 @@ from apexsim.validate.facts import spelled, suspect
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.trace import Workload
 
+GATHERS = {"deepep": 1, "flashinfer": WIDEST, "DEEPGEMM": 1}  # backend of the experts -> GPUs up to which it gathers all tokens
 MEASURED = {"ttft_median_ms": "ttft_median_ms", "tpot_median_ms": "tpot_median_ms", "e2e_median_ms": "e2e_median_ms"}
 
 
@@ -67,11 +68,17 @@ def _plan(row: Row, side: str, model: Model, precision: Precision) -> Plan:
     GPU is a lane."""
     workers = whole(row, f"{side}_workers", 1, 1, WIDEST)
     each = whole(row, f"{side}_gpus", 1, 1, WIDEST) // workers
+    gathers = gathered_by(spelled(row, f"{side}_moe_backend"))
     if number(row, f"{side}_attn_tp", 1.0) % 1:
-        return Plan(workers, 1, Layout(dp=each), Layout(ep=each), precision)
+        return Plan(workers, 1, Layout(dp=each), Layout(ep=each), precision, gathers=gathers)
     named = ("attn_tp", "attn_dp", "moe_tp", "moe_ep")
     attention, ffn = spread({**row, **{key: spelled(row, f"{side}_{key}") for key in named}}, model)
-    return Plan(workers, 1, attention, ffn, precision)
+    return Plan(workers, 1, attention, ffn, precision, gathers=gathers)
+
+
+def gathered_by(backend: str) -> int:
+    """GPUs up to which a backend of the experts gathers all tokens; beyond it they travel."""
+    return next((width for name, width in GATHERS.items() if backend.startswith(name)), GATHERED)
 
 
 def _settings(row: Row, side: str, plan: Plan, work: Workload) -> dict[str, Any]:
@@ -84,9 +91,8 @@ def _settings(row: Row, side: str, plan: Plan, work: Workload) -> dict[str, Any]
         "max_num_batched_tokens": max(1, tokens // lanes) if tokens else None,
         "memory_fraction": None if math.isnan(fraction) else fraction,
     }
-    if side == "prefill":
-        found["max_num_batched_tokens"] = found["max_num_batched_tokens"] or None
-    elif graphs:
+    graphs = graphs or (seats if row["backend"] == "trtllm" else 0)  # the recipes capture up to max_batch_size
+    if side == "decode" and graphs:
         found["pad"] = captured(graphs)
     return found | {"lag": 1} if row["backend"] == "sglang" else found
 
