@@ -21,7 +21,9 @@ from apexsim.validate.facts import spelled, suspect
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.trace import Workload
 
-GATHERS = {"deepep": 1, "flashinfer": WIDEST, "DEEPGEMM": 1}  # backend of the experts -> GPUs up to which it gathers all tokens
+GATHERS = {  # (pool, backend of the experts) -> GPUs up to which it gathers all tokens
+    ("", "deepep"): 1, ("", "mori"): 1, ("", "flashinfer"): WIDEST, ("prefill", "DEEPGEMM"): 1,
+}  # fmt: skip
 MEASURED = {"ttft_median_ms": "ttft_median_ms", "tpot_median_ms": "tpot_median_ms", "e2e_median_ms": "e2e_median_ms"}
 
 
@@ -68,7 +70,7 @@ def _plan(row: Row, side: str, model: Model, precision: Precision) -> Plan:
     GPU is a lane."""
     workers = whole(row, f"{side}_workers", 1, 1, WIDEST)
     each = whole(row, f"{side}_gpus", 1, 1, WIDEST) // workers
-    gathers = gathered_by(spelled(row, f"{side}_moe_backend"))
+    gathers = gathered_by(side, spelled(row, f"{side}_moe_backend") or spelled(row, "kv_transfer"))
     if number(row, f"{side}_attn_tp", 1.0) % 1:
         return Plan(workers, 1, Layout(dp=each), Layout(ep=each), precision, gathers=gathers)
     named = ("attn_tp", "attn_dp", "moe_tp", "moe_ep")
@@ -76,9 +78,9 @@ def _plan(row: Row, side: str, model: Model, precision: Precision) -> Plan:
     return Plan(workers, 1, attention, ffn, precision, gathers=gathers)
 
 
-def gathered_by(backend: str) -> int:
+def gathered_by(side: str, backend: str) -> int:
     """GPUs up to which a backend of the experts gathers all tokens; beyond it they travel."""
-    return next((width for name, width in GATHERS.items() if backend.startswith(name)), GATHERED)
+    return next((width for (where, name), width in GATHERS.items() if where in ("", side) and backend.startswith(name)), GATHERED)
 
 
 def _settings(row: Row, side: str, plan: Plan, work: Workload) -> dict[str, Any]:
