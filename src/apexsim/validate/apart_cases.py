@@ -18,6 +18,7 @@ from apexsim.search.apart import Handover, handover_of
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of, spread
 from apexsim.validate.closed_cases import NO_DRAFTS, captured, population
 from apexsim.validate.facts import spelled, suspect
+from apexsim.validate.open_cases import arrivals
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.trace import Workload
 
@@ -101,7 +102,30 @@ def _settings(row: Row, side: str, plan: Plan, work: Workload) -> dict[str, Any]
 
 # ---- open loops -----------------------------------------------------------------------------------------------------------
 
+EVEN = "gamma"  # arrivals of a burstiness of 50 and more: an even pace
 
-def constant(rate: float, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Arrivals [count] s at an even pace, which a burstiness of 50 comes close to."""
-    return np.arange(count) / rate
+
+def apart_open(row: Row, where: Path) -> Apart | Case | Skipped:
+    """A row of an open loop on two pools, or on replicas of the same GPUs beside them."""
+    labels = labels_of(row, row["backend"], row["gpu"], workload=f"{spelled(row, 'isl')}/{spelled(row, 'osl')}", layout=row["mode"],
+                       rate=spelled(row, "rate_rps"), suspect=suspect(row))  # fmt: skip
+    gpu, count, width = load_gpu(row["gpu"]), whole(row, "num_requests", 1, 1), Layout(tp=whole(row, "attn_tp", 1, 1, WIDEST))
+    model, precision, assumed = formats(row, row["config"], row["precision"].partition(" ")[0], gpu)
+    rate, flat = number(row, "rate_rps"), np.ones(count, np.int64)
+    arrive = np.arange(count) / rate if row["arrival"].startswith(EVEN) else arrivals(rate, count)
+    work = Workload(row["id"], arrive, flat * whole(row, "isl", 1, 1), flat * whole(row, "osl", 1, 1))
+    rules, note = rules_of(row["backend"], row["backend_version"].lstrip("~").partition(" ")[0], spelled(row, "date"))
+    found = measured(row, MEASURED | {"out_tok_s_per_gpu": "out_tok_s"})
+    if "out_tok_s_per_gpu" in found:
+        found["out_tok_s_per_gpu"] /= whole(row, "gpus", 1, 1, WIDEST)
+
+    def pool(workers: int, eager: bool) -> Case:
+        plan = Plan(workers, 1, width, width, precision)
+        engine = engine_for(rules, {"pad": ()} if eager else {}, gpu, work.longest)
+        return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, work.longest, found, labels, notes=assumed + note)
+
+    if row["mode"] != "disaggregated":
+        return pool(whole(row, "replicas", 1, 1, WIDEST), False)
+    one = pool(whole(row, "prefill_workers", 1, 1, WIDEST), False)
+    two = pool(whole(row, "decode_workers", 1, 1, WIDEST), "enforce-eager" in row["notes"])
+    return Apart(row["id"], one, two, handover_of(two.engine, two.cluster), found, labels, assumed + note)
