@@ -75,7 +75,7 @@ def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
 def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan, handover: Handover) -> ApartEvaluation | Rejected:
     """Simulate a plan for each pool; both settings hold the same workload."""
     work = prefill.workload
-    first = replace(prefill, workload=replace(work, output=np.ones_like(work.output)))
+    first = replace(prefill, workload=replace(work, output=np.ones_like(work.output)), engine=_unmixed(prefill.engine))
     one, two = ready(first, plan_p), ready(decode, plan_d)
     if isinstance(one, Rejected):
         return one
@@ -84,6 +84,12 @@ def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan
     crossing = _crossing(handover, two, decode)
     both = simulate_apart(requests_of(work), _side(one, prefill), _side(two, decode), crossing, gaps=work.size < GAP_LIMIT)
     return ApartEvaluation(one.done(both.prefill), two.done(both.decode), handover, both.whole, crossing)
+
+
+def _unmixed(engine: EngineRow) -> EngineRow:
+    """The engine of a pool that never decodes.  Where prompts and decodes share steps, the factor of prompt steps was fitted on such
+    steps; one of prompts alone takes what its kernels do (docs/log.md)."""
+    return replace(engine, prompt_factor=1.0) if engine.mix else engine
 
 
 def _side(made: Ready, setting: Setting) -> Side:
