@@ -31,16 +31,20 @@ from apexsim.model.parts import routed, routed_experts
 from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
-from apexsim.plan.plan import Precision, parse_plan, quantised
+from apexsim.plan.plan import Plan, Precision, parse_plan, quantised
 from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merged, with_drafts
+from apexsim.plan.split import ROLES, named_split, parse_split
 from apexsim.search.goal import Goal
+from apexsim.search.pairs import with_splits
 from apexsim.search.remedy import remedied
+from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, role_settings, with_pools
 from apexsim.search.search import search, simulate_one
 from apexsim.search.sensitivity import sensitive
 from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.search.tune import tuned
+from apexsim.search.worth import with_worth
 from apexsim.slo import Slo, parse_slos
 from apexsim.typed import check_keywords, stated
 from apexsim.workload.asked import Asked, TraceFile
@@ -48,6 +52,7 @@ from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
 
 FURTHER = {"tune": tuned, "sensitivity": sensitive}  # what more a search may look at, in this order
+POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
     "pareto": "see: apexsim plan --pareto",
@@ -67,7 +72,9 @@ def plan(model: str, **question: Any) -> Study:
     several = axes_of(model, question)
     if several:
         raise InputError(f"{several[0].name} has several values", "", "apexsim.sweep takes lists")
-    return looked_further(helped(_ranked(model, question, run), model, question), model, question, further)
+    study = _ranked(model, question, run)
+    study = helped(with_worth(study) if study.setting.pools else study, model, question)
+    return looked_further(study, model, question, further)
 
 
 def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
@@ -87,6 +94,8 @@ def _ranked(model: str, question: Mapping[str, Any], run: Mapping[str, Any]) -> 
     """Every plan ranked, nothing said of what would help."""
     setting, precision, goal, inputs = ask(model, **question)
     space = space_of(setting, precision, inputs)
+    if setting.pools:
+        space = with_splits(setting, space, goal, hypothetical=bool(inputs.get("hypothetical")))
     try:
         return replace(search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
     except Interrupted as stop:
@@ -116,6 +125,9 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
     if plan:
         refuse(NO_WIDTHS, {"plan": plan, **{name: value for name, value in question.items() if value}})
     question = read_once(question)
+    if named_split(plan):
+        return _simulated_split(model, plan, question)
+    _no_pools(question, plan)
     setting, precision, goal, inputs = ask(model, **{**question, "acceptance": None})
     inputs |= {"acceptance": question["acceptance"]} if question.get("acceptance") else {}
     wanted = parse_plan(plan, precision) if plan else named_plan(setting.model, setting.cluster, widths_of(inputs), precision)
@@ -126,9 +138,47 @@ def simulate(model: str, plan: str = "", **question: Any) -> Study:
             f"{wanted.shorthand} takes {wanted.devices} GPUs, the cluster has {setting.cluster.size}", "--plan",
             f"use --gpus {wanted.devices} or another plan",
         )  # fmt: skip
-    _check_plan(setting, wanted.shorthand, precision)
+    _check_plan(setting, wanted)
     setting = _accepting(setting, (wanted.draft,), question.get("acceptance"), "--plan")
     return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
+
+
+def _no_pools(question: Mapping[str, Any], plan: str) -> None:
+    """Raise InputError where a plan of one pool is asked for, and something of two."""
+    name = next((name for name in POOLS if question.get(name)), None)
+    if name:
+        what = f"the plan '{plan}' has one pool" if plan else "the widths name a plan of one pool"
+        raise InputError(what, f"--{name.replace('_', '-')}", "name two: --plan 3×TP4+DEP8")
+
+
+def _simulated_split(model: str, plan: str, question: Mapping[str, Any]) -> Study:
+    """One plan of two pools in full."""
+    one = {name: value for name, value in question.items() if name not in POOLS}
+    one_stack(load_model(model))
+    setting, precision, goal, inputs = ask(model, **one)
+    wanted = parse_split(plan, precision)
+    setting = with_pools(setting, _roles(question), wanted)
+    checked_split(setting, wanted)
+    for own, pool in zip(setting.of(wanted), wanted.pools):
+        _check_plan(own, pool)
+    inputs |= {name: question[name] for name in POOLS[1:] if question.get(name)} | {"plan": wanted.shorthand}
+
+    def again(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, Any]:
+        setting, precision, goal, inputs = ask(model, **{**one, **changes})
+        return with_pools(setting, _roles({**question, **changes}), wanted), precision, goal, inputs
+
+    return remedied(replace(simulate_one(setting, wanted, goal), inputs=inputs), again)
+
+
+def _roles(question: Mapping[str, Any]) -> Roles:
+    """What a question says of its pools; raises InputError where it cannot be read."""
+    engine, price = str(question.get("engine") or DEFAULT_ENGINE), question.get("price")
+    texts = {role: question.get(f"{role}_settings") for role in ROLES}
+    own = {role: role_settings(str(text), role, engine) for role, text in texts.items() if text is not None}
+    connector = str(question.get("connector") or "").lower()
+    if question.get("connector") is not None and connector not in CONNECTORS:
+        raise InputError(f"unknown connector '{connector}'", "--connector", f"use {', '.join(CONNECTORS)}")
+    return Roles(engine, question.get("settings") or {}, own, connector, None if price is None else str(price))
 
 
 def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,11 +202,11 @@ def looked_further(study: Study, model: str, question: Mapping[str, Any], furthe
     return study
 
 
-def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
+def _check_plan(setting: Setting, plan: Plan) -> None:
     """Raise InputError with the rule that the plan breaks."""
-    broken = check(parse_plan(shorthand, precision), Scene(setting.model, setting.cluster))
+    broken = check(plan, Scene(setting.model, setting.cluster))
     if broken:
-        raise InputError(f"{shorthand} cannot be built: {broken.reason}", "--plan", f"rule: {broken.rule}")
+        raise InputError(f"{plan.shorthand} cannot be built: {broken.reason}", "--plan", f"rule: {broken.rule}")
 
 
 def ask(
@@ -176,13 +226,16 @@ def ask(
     hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
     rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
     speculate: str | None = None, acceptance: str | float | None = None,
+    disaggregate: bool = False, prefill_settings: str | None = None, decode_settings: str | None = None, connector: str | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
     restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`);
     the factors say what if arrivals were so many times as fast, lengths so many times as long; speculate: ways of drafting, "mtp:1..4";
-    acceptance: of their drafts (`drafting.parse_acceptance`).  What would do nothing is refused.
+    acceptance: of their drafts (`drafting.parse_acceptance`).  disaggregate: plans with a pool
+    for prompts and one for tokens, too; prefill_settings, decode_settings: "max-num-seqs=64,max-num-batched-tokens=16k" of each; connector:
+    what carries the cache between them.  What would do nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)
@@ -191,6 +244,8 @@ def ask(
         inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))
     what = load_model(model)
+    if disaggregate:
+        one_stack(what)
     cluster = with_links(cluster_of(gpu, gpus, nodes), nic, pcie)
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {', '.join(ROUTES)}")
@@ -208,6 +263,7 @@ def ask(
     )  # fmt: skip
     setting = calibrated(setting, load_profile(profile)) if profile else setting
     setting = _accepting(setting, drafts_of(inputs), acceptance, "--speculate")
+    setting = with_pools(setting, _roles(given)) if disaggregate else setting
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -53,6 +53,21 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
+class Crossed:
+    """How a server hands a request from a prefill pool to a decode pool; docs/pools.md says what the rules mean."""
+
+    rule: str
+    hop_s: float  # router and hand-shake [s]
+    latency_s: float  # of a transfer [s]
+    link_share: float  # of the network's bandwidth that transfers reach
+    parallel: bool  # a receiver's transfers overlap
+    recompute_first: bool  # the first token is made at decode
+    late: bool  # results of a prefill step go out one step late while more prompts wait
+    staged: int  # places at decode beyond those that run, for each that may run …
+    staged_upto: int  # … where no more than this many may
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """What holds for every version of an engine: its measured kernels, what its server can be told and in which words."""
 
@@ -74,6 +89,7 @@ class Engine:
     gaps: tuple[tuple[str, str, str], ...] = ()  # … where that tells free memory before and after a step: name, before, after
     whole: tuple[str, ...] = ()  # what a complete log states, of what is compared
     signs: str = ""  # wordings by which people know such a log
+    crossed: Crossed | None = None  # None: it does not serve prefill and decode apart
 
 
 STATES = (
@@ -83,6 +99,7 @@ STATES = (
 SETTINGS = ("memory_fraction", "max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len", "enforce_eager")
 DIALECTS = ("plain", "vllm", "sglang", "trtllm")
 FIGURES = {"loaded": 1.0, "kv": 1.0, "tokens": 1, "length": 1, "many": 1.0}  # what a logged line may hold
+CROSSINGS = ("decode-first", "before-transfer", "footprint")  # when, and for what, a decode pool takes a request in
 PLACES = ("norm", "attention", "activation")  # what the quantisation of activations may be joined to
 JOINS, UNITS = ("max", "min"), ("GiB", "MiB", "byte", "count")
 NUMBER = r"(?<![\d,.])(-?[\d,]{0,24}\.?\d{1,24})"  # no longer: a row of a million digits is read in one go
@@ -148,6 +165,7 @@ KINDS = {
     "a list of texts": lambda value: _texts(value) and all(each.strip() for each in value),
     "true or false": lambda value: isinstance(value, bool),
     "a table": lambda value: isinstance(value, dict),
+    "a list": lambda value: isinstance(value, list),
     "a table of texts": lambda value: isinstance(value, dict) and _texts(list(value.values())) and all(map(str.strip, value.values())),
     "a list of tables": lambda value: isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value),
     "a number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
@@ -156,6 +174,7 @@ KINDS = {
 HEAD = {
     "about": "a text", "engine": "a text", "through": "a text", "kernels": "a text", "aliases": "a list of texts",
     **dict.fromkeys(("quantises_apart", "flags", "sources"), "a table of texts"), "server": "a table", "log": "a table",
+    "handover": "a table",
     "row": "a list of tables", "here": "a list of tables",
 }  # fmt: skip
 SERVER = {
@@ -267,8 +286,25 @@ def _versions(data: Mapping[str, Any], where: str) -> None:
             for key, constant in row.get(table, {}).items():
                 if not isinstance(constant, list) or len(constant) != 2 or constant[1] not in sources:
                     raise InputError(f"constant '{key}' must be [value, a source of [sources]], got {str(constant)[:60]}", here)
+    _handover(data, sources, where)
     if "through" in data and order(data["through"], where=f"{where} through") < last:
         raise InputError(f"rules hold to {data['through']}, but there are newer ones", f"{where} through")
+
+
+def _handover(data: Mapping[str, Any], sources: Iterable[str], where: str) -> None:
+    """The table [handover]: every value of `Crossed`, each with its source."""
+    table, here = data.get("handover"), f"{where} [handover]"
+    if table is None:
+        return
+    kinds = {each.name: each.type for each in fields(Crossed)}
+    keys(table, dict.fromkeys(kinds, "a list"), here, tuple(kinds))
+    for key, pair in table.items():
+        if len(pair) != 2 or pair[1] not in sources:
+            raise InputError(f"constant '{key}' must be [value, a source of [sources]], got {str(pair)[:60]}", here)
+        if key == "rule":
+            among(pair[0], CROSSINGS, "rule", here)
+        elif isinstance(pair[0], bool) != (kinds[key] == "bool") or isinstance(pair[0], str) or not 0 <= pair[0] <= LARGEST:
+            raise InputError(f"constant '{key}' must be {'true or false' if kinds[key] == 'bool' else 'a number of at least 0'}", here)
 
 
 def _here(table: Mapping[str, Any], sources: list[str], where: str) -> None:
@@ -374,8 +410,13 @@ def _engine(name: str, path: Path) -> Engine:
     return Engine(
         name, data["about"], data["kernels"], tuple((fmt, tuple(at.split())) for fmt, at in data.get("quantises_apart", {}).items()),
         **{**plain, **several}, words=words, says=tuple(log.get("says", ())), logs=lines, gaps=gaps,
-        whole=tuple(log.get("whole", ())), signs=log.get("signs", ""),
+        whole=tuple(log.get("whole", ())), signs=log.get("signs", ""), crossed=_crossed(data),
     )  # fmt: skip
+
+
+def _crossed(data: Mapping[str, Any]) -> Crossed | None:
+    """The values of the table [handover], of which each is [value, source]."""
+    return Crossed(**{key: value for key, (value, _) in data["handover"].items()}) if "handover" in data else None
 
 
 def _words(engine: str, rows: Iterable[list[str]]) -> Iterator[Word]:

@@ -15,7 +15,7 @@ import typer
 
 from apexsim.cli.clashes import CLASHES
 from apexsim.cli.files import check_files, check_picture
-from apexsim.cli.rows import AXES, CALIBRATED, COMMANDS, REQUIRED, WIDTHS, Opt
+from apexsim.cli.rows import AXES, CALIBRATED, COMMANDS, POOLS, REQUIRED, WIDTHS, Opt
 from apexsim.errors import InputError
 from apexsim.examples import expanded
 from apexsim.report.again import SETTINGS
@@ -173,7 +173,7 @@ def limits(asked: dict[str, Any]) -> tuple[str, ...]:
 
 def question(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the API takes them: engine settings apart, an infinite rate as all at once."""
-    names = {opt.name for group in (*CALIBRATED.values(), WIDTHS, AXES) for opt in group}
+    names = {opt.name for group in (*CALIBRATED.values(), WIDTHS, AXES, POOLS) for opt in group}
     asked = {name: value for name, value in given.items() if name in names}
     if asked["enable_chunked_prefill"] and asked["no_enable_chunked_prefill"]:
         raise InputError("chunked prefill is both enabled and disabled", "--enable-chunked-prefill", "drop one")

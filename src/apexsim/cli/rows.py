@@ -153,6 +153,13 @@ AXES = (
     ),
     Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
+POOLS = (
+    Opt("disaggregate", bool, False, "Plans with a pool for prompts and one for tokens, too (3×TP4+DEP8): is it worth it?"),
+    Opt("prefill_settings", str, None, "Of the prefill pool alone: max-num-seqs=64,max-num-batched-tokens=16k.", "LIST"),
+    Opt("decode_settings", str, None, "Of the decode pool alone.", "LIST"),
+    Opt("connector", str, None, "What carries the cache between pools: nixl, mooncake (vLLM, SGLang) or ucx (TensorRT-LLM). Default: the "
+        "engine's.", "NAME"),
+)  # fmt: skip
 PROFILE = Opt("profile", str, None, "Calibrated by your own runs: a profile that `apexsim calibrate --save NAME` kept.", "NAME")
 GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
@@ -222,7 +229,13 @@ WIDTHS = (
     Opt("enable_expert_parallel", bool, False, "Experts are spread over tp × dp instead of cut."),
 )  # fmt: skip
 PLAN = (
-    Opt("plan", str, None, "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4, tp4 pp2), DP2TP4/TP8, DEP8 …; or by its widths.", "PLAN"),
+    Opt(
+        "plan",
+        str,
+        None,
+        "As `apexsim plan` prints it: TP8, 2×TP4 (or 2xTP4, tp4 pp2), DP2TP4/TP8, DEP8, 3xTP4+DEP8 …; or by its widths.",
+        "PLAN",
+    ),
     *WIDTHS,
 )
 SIZED_PLAN = Opt("plan", str, None, "Instead of widths, as `apexsim plan` prints it: TP8, 2×TP4, DEP8 …", "PLAN")
@@ -576,8 +589,8 @@ def _without(groups: Groups, names: tuple[str, ...]) -> Groups:
 
 
 COMMANDS: dict[str, Groups] = {
-    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *EMIT, *PICTURES, *WORKERS)}),
-    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": (*EMIT, *PICTURES)},
+    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Pools": POOLS, "Output": (*REPORT, *EMIT, *PICTURES, *WORKERS)}),
+    "simulate": {"Plan": PLAN, "Pools": POOLS, **CALIBRATED, "Output": (*EMIT, *PICTURES)},
     "size": _listed(
         _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *PICTURES)}, UNSIZED),
         ("gpu", "gpus"),

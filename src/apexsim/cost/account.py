@@ -12,7 +12,7 @@ by every decode.  Padding is not useful work and is not counted.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ from apexsim.engines import EngineRow
 from apexsim.gpu import Gpu
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op
 from apexsim.plan.lower import StageOps
+from apexsim.plan.plan import Plan
 from apexsim.workload.trace import Workload
 
 Array = NDArray[np.float64]
@@ -122,6 +123,34 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
         tuple((p.name.lower(), float(shares[p] / total)) for p in Provenance if shares[p] > 0), used.flop, used.nbytes,
         flop / (peak * busy) if busy else 0.0, nbytes / (pricer.bank.peaks.bandwidth * busy) if busy else 0.0,
         _bottleneck(ranked, flop / peak, nbytes / pricer.bank.peaks.bandwidth),
+    )  # fmt: skip
+
+
+def together(pools: list[tuple[Account, Plan]]) -> Account:
+    """The account of several pools as one: device-seconds add up, shares and rates are means weighted by the GPUs, of MFU and MBU while
+    they are busy; what bounds the pool that has least idle time bounds all."""
+    if len(pools) == 1:
+        return pools[0][0]
+    seconds: dict[str, float] = defaultdict(float)
+    shares: dict[str, float] = defaultdict(float)
+    work = [one.busy * plan.stage_devices for one, plan in pools]
+    gpus = [plan.devices for _, plan in pools]
+    for (one, _), weight in zip(pools, work):
+        for name, took in one.seconds:
+            seconds[name] += took
+        for name, share in one.provenance:
+            shares[name] += share * weight / max(sum(work), 1e-30)
+
+    def mean(values: Sequence[float], weights: Sequence[float]) -> float:
+        return sum(v * w for v, w in zip(values, weights)) / max(sum(weights), 1e-30)
+
+    ones = [one for one, _ in pools]
+    fullest = max(ones, key=lambda one: one.busy / max(one.busy + one.idle, 1e-30))
+    return Account(
+        tuple(sorted(seconds.items(), key=lambda kv: -kv[1])), sum(one.busy for one in ones), sum(one.idle for one in ones),
+        tuple((p.name.lower(), shares[p.name.lower()]) for p in Provenance if shares[p.name.lower()] > 0.0),
+        mean([one.flop for one in ones], gpus), mean([one.nbytes for one in ones], gpus),
+        mean([one.mfu for one in ones], work), mean([one.mbu for one in ones], work), fullest.bottleneck,
     )  # fmt: skip
 
 

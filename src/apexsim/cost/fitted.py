@@ -45,6 +45,7 @@ class Fitted:
     prompt_launch: float
     prompt_add: float
     paces: tuple[tuple[str, str, float], ...]
+    exchange: float  # of tokens with their experts in a decode step, beyond the formula: each way [s]
 
     def speed(self, family: str) -> Speed:
         """What kernels of a family reach."""
@@ -88,7 +89,7 @@ def fitted_for(arch: str) -> Fitted | None:
     speeds = {family: Speed(launch, each["flop"] * row.get("flop", 1.0), each["bytes"]) for family, each in common["families"].items()}
     paces = tuple((p["engine"], p["since"], float(p["factor"])) for p in data["pace"])
     return Fitted(arch, speeds, common["collective_launches"], common["gap_us"] * US * slower, common["prompt_launch_us"] * US * slower,
-                  common["prompt_add_us"] * US * slower, paces)  # fmt: skip
+                  common["prompt_add_us"] * US * slower, paces, common["exchange_us"] * US * slower)  # fmt: skip
 
 
 def guessed(gpu: Gpu) -> str:

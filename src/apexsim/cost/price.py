@@ -209,7 +209,9 @@ def _dispatch(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Price
         return timed
     domains = -(-op.group * op.stride // cluster.domain)
     reach = collectives.Reach(op.group, domains, cluster.link(2) if domains < op.group else cluster.gpu.nic, cluster.gpu.nic)
-    return collectives.exchange(tokens, route, reach, captured)
+    priced = collectives.exchange(tokens, route, reach, captured)
+    fitted = pricer.bank.fitted
+    return Priced(priced.seconds + 2.0 * fitted.exchange, priced.provenance) if fitted and captured else priced
 
 
 DENSE: dict[type, Callable[[Pricer, Any, Array, bool], Priced]] = {

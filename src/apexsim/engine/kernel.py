@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
@@ -134,7 +134,7 @@ def _work(requests: Requests) -> Work:
     size = len(requests.prompt)
     zero, never = np.zeros(size), np.full(size, np.nan)
     none = np.zeros(size, np.int32)
-    heir, siblings = _heirs(requests)
+    heir, siblings = heirs(requests)
     waiting = max(1, int((requests.after >= 0).sum()))
     return Work(
         sent=zero, seen=zero.copy(), start=np.full(size, -1.0), first=never, finish=never.copy(), made=none,
@@ -144,7 +144,7 @@ def _work(requests: Requests) -> Work:
     )  # fmt: skip
 
 
-def _heirs(requests: Requests) -> tuple[I4, I4]:
+def heirs(requests: Requests) -> tuple[I4, I4]:
     """Of each request the first that waits for it, and of each that waits the next one that waits for the same; NOBODY for none."""
     heir, siblings = (np.full(len(requests.prompt), NOBODY, np.int32) for _ in range(2))
     if not len(requests.after):
@@ -184,7 +184,7 @@ _CAST: dict[Any, Callable[[Any], Any]] = {
 }
 
 
-def _complete(requests: Requests) -> Requests:
+def requests_as_cast(requests: Requests) -> Requests:
     """The requests with the columns that may be left out; what cannot be served is refused."""
     size = len(requests.prompt)
     requests = _cast(requests._replace(cached=requests.cached if len(requests.cached) else np.zeros(size, np.int64)))
@@ -261,16 +261,17 @@ def _pays(version: Any, size: int) -> bool:
     return size >= MANY or bool(version.overloads) or cache.holds(file)
 
 
-def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: int = 0, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Outcome:  # fmt: skip
-    """Serve `requests` on `replicas` equal replicas and say what happened.
+class Made(NamedTuple):
+    """A world, and the gaps [rows of the log] that one call of the engine may write without asking."""
 
-    blocks: KV blocks of one lane; route: ROUND_ROBIN or one that follows it, but a closed-loop user stays with its replica;
-    jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
-    drafts: what decode steps make of a sequence where that is more than one token.
-    Every request must fit: prompt + output ≤ blocks · block (see `slack`).  Raises AssertionError where it does not.
-    """
-    requests, rules, host, costs = _complete(requests), _cast(rules), _cast(host), _cast(costs)
+    world: World
+    margin: int
+
+
+def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
+             route: int = 0, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Made:  # fmt: skip
+    """All that serves `requests` on `replicas` equal replicas, before the first is sent; arguments as in `simulate`."""
+    requests, rules, host, costs = requests_as_cast(requests), _cast(rules), _cast(host), _cast(costs)
     blocks, replicas, lanes, route, jump = int(blocks), int(replicas), int(lanes), int(route), bool(jump)
     size, stages, windows = len(requests.prompt), costs.lane.shape[0], len(costs.windows)
     longest = int((requests.prompt + requests.output).max()) if size else 0
@@ -284,19 +285,41 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
     reuse = rules.reuse != NO_REUSE and len(requests.chain) > 0
     pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
-    world = World(
+    return Made(World(
         requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump, pool, int(not reuse),
-        drafts, TICKS if drafts is not NO_DRAFTS else 1,
-    )  # fmt: skip
-    serve, world = _version(world)
-    begin, status = 0, LOG_FULL
-    while status == LOG_FULL:
-        status, begin = serve(world, begin, margin)
-        if status == LOG_FULL:
-            log = log._replace(gaps=np.concatenate([log.gaps, np.empty_like(log.gaps)]))
-            world = world._replace(log=log)
-    assert status == OK, STATUS[status]
+        drafts=drafts, ticks=TICKS if drafts is not NO_DRAFTS else 1,
+    ), margin)  # fmt: skip
+
+
+def roomier(world: World) -> World:
+    """The same with a gap log of twice the size."""
+    return world._replace(log=world.log._replace(gaps=np.concatenate([world.log.gaps, np.empty_like(world.log.gaps)])))
+
+
+def outcome_of(world: World) -> Outcome:
+    """What has happened in a world."""
+    work, log = world.work, world.log
     return Outcome(
         work.sent, work.start, work.first, work.finish, work.preempted, work.replica, log.gaps[: log.counts[GAPS]], log.hist,
-        log.hist_lane, log.sums, log.read, log.timeline[: log.counts[ROWS]], pool.first_hit,
+        log.hist_lane, log.sums, log.read, log.timeline[: log.counts[ROWS]], world.pool.first_hit,
     )  # fmt: skip
+
+
+def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
+             route: int = 0, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Outcome:  # fmt: skip
+    """Serve `requests` on `replicas` equal replicas and say what happened.
+
+    blocks: KV blocks of one lane; route: ROUND_ROBIN or one that follows it, but a closed-loop user stays with its replica;
+    jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
+    drafts: what decode steps make of a sequence where that is more than one token.
+    Every request must fit: prompt + output ≤ blocks · block (see `slack`).  Raises AssertionError where it does not.
+    """
+    made = world_of(requests, rules, host, costs, blocks, replicas=replicas, lanes=lanes, route=route, jump=jump, gaps=gaps, drafts=drafts)
+    serve, world = _version(made.world)
+    begin, status = 0, LOG_FULL
+    while status == LOG_FULL:
+        status, begin = serve(world, begin, made.margin)
+        if status == LOG_FULL:
+            world = roomier(world)
+    assert status == OK, STATUS[status]
+    return outcome_of(world)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apexsim.engine.heap import drop
+from apexsim.engine.heap import drop, push
 from apexsim.engine.jit import inner
 from apexsim.engine.pace import blocks_of_step, cohort, shown
 from apexsim.engine.prefix import catch, go, reuses
@@ -94,18 +94,39 @@ def release_all(world: World, r: int, l: int, i: int) -> None:
 
 
 @inner
+def passes(world: World) -> bool:
+    """Do requests pass several pools, of which this is one?"""
+    return world.alone == 0
+
+
+@inner
+def pass_on(world: World, r: int, l: int, i: int, t: float) -> None:
+    """This pool is done with request i at t, and whoever moves requests between pools will hear of it."""
+    work = world.work
+    if world.hand.keeps == 0:
+        world.hand.booked[r, l] -= 1
+    push(work.due, work.due_req, work.due_size[0], t, i)
+    work.due_size[0] += 1
+
+
+@inner
 def finish(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """The last token of request i is out at t, for which others may have waited."""
     work, state = world.work, world.state
     work.finish[i] = t
-    if ahead(world):
+    if passes(world) and world.hand.keeps == 1:
+        state.running[r, l] -= 1
+    elif ahead(world):
         work.ends[i] = LEAVING
         state.fresh[r, g, l, GONE, state.fresh_size[r, g, l, GONE]] = i
         state.fresh_size[r, g, l, GONE] += 1
     else:
         release_all(world, r, l, i)
     state.outstanding[r] -= 1
-    call_next(world, r, i, t)
+    if passes(world):
+        pass_on(world, r, l, i, t)
+    else:
+        call_next(world, r, i, t)
 
 
 @inner

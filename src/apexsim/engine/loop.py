@@ -12,8 +12,9 @@ import numpy as np
 
 from apexsim.engine.batch import HELD, NONE_VISIBLE, admit
 from apexsim.engine.gather import hold
+from apexsim.engine.handover import board, book, knocks, unseen
 from apexsim.engine.jit import inner
-from apexsim.engine.leave import ahead, catch_up, grow, let_go
+from apexsim.engine.leave import ahead, catch_up, grow, let_go, passes
 from apexsim.engine.notes import note_batch
 from apexsim.engine.pace import gain
 from apexsim.engine.pipeline import glide
@@ -81,6 +82,8 @@ def pick(world: World, r: int) -> tuple[int, float]:
             t = state.ready[r, g]
         elif state.head[r] >= 0:
             t = max(state.ready[r, g], world.work.seen[state.head[r]])
+        elif passes(world) and knocks(world, r) < INFINITY:
+            t = max(state.ready[r, g], knocks(world, r))
         else:
             continue
         t = max(t, state.avail[r, 0])
@@ -118,6 +121,8 @@ def _wait_for_blocks(world: World, r: int, g: int) -> bool:
     """Nothing could be scheduled: the group waits for the next results of another.  False when none can come."""
     flying = world.state.flying
     flying[r, g] = ASLEEP
+    if passes(world):
+        return True  # what another pool sends, or takes, may change it
     for x in range(world.stages):
         if flying[r, x] > IDLE or (flying[r, x] == IDLE and world.state.busy[r, x] > 0):
             return True
@@ -151,6 +156,7 @@ class Form(NamedTuple):
     held: int  # steps for which prompts go on waiting for company, as `hold` says
     until: int  # the request that would change this, NOBODY
     thrown: bool  # somebody was thrown out for it
+    taken: bool  # of several pools: somebody was taken in, which others have to hear of
 
 
 @inner
@@ -179,6 +185,7 @@ def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
 def _form(world: World, r: int, g: int, t0: float, limit: float) -> Form:
     """Fill the step: blocks for the decodes, company for the prompts, then the prompts; without `mix`, prompts first."""
     rules, thrown = world.rules, world.log.sums[r, S_PREEMPT]
+    taken = passes(world) and board(world, r, g, t0, limit)
     decodes = world.state.busy[r, g] > 0
     mixed = rules.mix == 1 and decodes
     fits = grow(world, r, g) if mixed else True
@@ -193,7 +200,10 @@ def _form(world: World, r: int, g: int, t0: float, limit: float) -> Form:
         decodes = prompts == 0
         if decodes and not grow(world, r, g):
             why, held = HELD, min(held, 1)
-    return Form(prompts, decodes, why, held, until, world.log.sums[r, S_PREEMPT] > thrown)
+    thrown_out = world.log.sums[r, S_PREEMPT] > thrown
+    if passes(world):
+        taken = (not thrown_out and book(world, r, t0, limit)) or taken
+    return Form(prompts, decodes, why, held, until, thrown_out, taken)
 
 
 @inner
@@ -223,6 +233,8 @@ def _how_far(world: World, r: int, g: int, step: Form, gone: bool) -> tuple[int,
         most = min(most, rules.poll - state.phase[r, g, SINCE_READ])  # to the next look: what it reads is remembered
     if gone and (step.held != 0 or step.why != NONE_VISIBLE or _halfway(world, r)):
         most = 1  # there is more room for the next step
+    if passes(world) and (step.taken or unseen(world, r)):
+        most = 1
     cut = INFINITY
     if until >= 0:
         cut = world.work.seen[until] + (-TIE if rules.lag == 0 else TIE)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from apexsim.engine.batch import grant, size_of
+from apexsim.engine.handover import knocks
 from apexsim.engine.jit import inner
+from apexsim.engine.leave import passes
 from apexsim.engine.notes import note_decodes, note_gap, note_run, note_seconds
 from apexsim.engine.pace import blocks_of_step, gain, width
 from apexsim.engine.price import decode_size, least, slowest
@@ -63,6 +65,8 @@ def _calm(world: World, r: int, t0: float) -> float:
             if state.fresh_size[r, g, l, FRESH] > 0:
                 return 0.0
     if rules.order != FCFS and state.sorted_size[r] > 0:
+        return 0.0
+    if passes(world) and knocks(world, r) < INFINITY:
         return 0.0
     if state.head[r] < 0:
         return INFINITY

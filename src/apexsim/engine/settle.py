@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner
-from apexsim.engine.leave import decodes_in, finish, leave
+from apexsim.engine.leave import decodes_in, finish, leave, passes
 from apexsim.engine.notes import note_gap
 from apexsim.engine.pace import cohort, shown
 from apexsim.engine.prefix import name, reuses
-from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, SINCE, World
+from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, NEW, NOBODY, NOT_DECODING, SINCE, World
 
 
 @inner
@@ -22,6 +24,8 @@ def settle(world: World, r: int, g: int) -> None:
         for l in range(world.lanes):
             _cross(world, r, g, l)
             _end(world, r, g, l, t)
+        if passes(world):
+            _begun(world, r, g, t)
         state.decoded[r, g] = t
         d = state.busy[r, g]
         state.cohort_size[r, g] = 1 if d > 0 else 0
@@ -70,6 +74,23 @@ def _end(world: World, r: int, g: int, l: int, t: float) -> None:
 
 
 @inner
+def _begun(world: World, r: int, g: int, t: float) -> None:
+    """The step has made the first token of requests whose prompts came from another pool."""
+    work, hand = world.work, world.hand
+    i = hand.head[r, NEW]
+    hand.head[r, NEW] = NOBODY
+    while i >= 0:
+        after = np.int64(hand.next[i])
+        if decodes_in(world, g, np.int64(work.lane[i]), i):
+            work.first[i] = t
+            work.finish[i] = t
+        elif world.stages > 1 and work.ends[i] != NOT_DECODING:  # another group's
+            hand.next[i] = hand.head[r, NEW]
+            hand.head[r, NEW] = i
+        i = after
+
+
+@inner
 def _first(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """A prompt is computed: its first token, or the next one after a preemption."""
     work = world.work
@@ -81,7 +102,8 @@ def _first(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
         note_gap(world.log, t - work.finish[i], 0.0, 1, 1.0)
     work.made[i] += 1
     if work.made[i] < world.req.output[i]:
-        _join(world, r, g, l, i, t)
+        join(world, r, g, l, i, t)
+        wait_from(world, r, g, t)
         return
     finish(world, r, g, l, i, t)
     if work.ends[i] == LEAVING:
@@ -89,7 +111,7 @@ def _first(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
 
 
 @inner
-def _join(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
+def join(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """Request i, its prompt computed and a token sampled at t, starts to decode in group g."""
     work, state = world.work, world.state
     now, context = shown(world, state.clock[r, g]), work.computed[i]
@@ -103,6 +125,12 @@ def _join(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     state.decoding[r, g, l] += 1
     state.busy[r, g] += 1
     _stack(world, r, g, l, i)
+
+
+@inner
+def wait_from(world: World, r: int, g: int, t: float) -> None:
+    """One more sequence of the group waits for its next token since t."""
+    state = world.state
     n = state.cohort_size[r, g]
     if n > 0 and state.cohort[r, g, n - 1, SINCE] == t:
         state.cohort[r, g, n - 1, COUNT] += 1

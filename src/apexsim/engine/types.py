@@ -278,6 +278,32 @@ def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
 
 NO_POOL = pool_of(0, 0, 0, 0)
 
+# Columns of Hand.queue: those that ask for a place | those whose cache has come | those whose first token this step makes.
+ASKING, LANDED, NEW = range(3)
+
+
+class Hand(NamedTuple):
+    """Requests that pass from this pool to the next one or come from the one before; modified in place."""
+
+    stage: I8  # [R] what happens to it next, see engine/handover; one array of all pools
+    next: I4  # [R] linked lists of the queues: a request stands in one of them at most
+    head: I8  # [N, 3] see ASKING; NOBODY
+    tail: I8  # [N, 3]
+    booked: I8  # [N, L] requests that hold a place: taken in and not finished
+    slots: int  # places of a lane
+    seated: int  # 1: who is taken in needs a free seat as well, though it does not take it yet
+    keeps: int  # 1: blocks of what has finished stay taken until they have been sent
+
+
+def hand_of(replicas: int, lanes: int, requests: int, slots: int, seated: int, keeps: int) -> Hand:
+    """Nobody on the way."""
+    queue = np.full((2, replicas, 3), NOBODY, np.int64)
+    return Hand(np.zeros(requests, np.int64), np.full(requests, NOBODY, np.int32), queue[0], queue[1],
+                np.zeros((replicas, lanes), np.int64), slots, seated, keeps)  # fmt: skip
+
+
+NO_HAND = hand_of(0, 0, 0, 0, 0, 0)
+
 
 class World(NamedTuple):
     """All that a run needs: the one argument of nearly every function here (by reference, see engine/ref.py)."""
@@ -298,5 +324,7 @@ class World(NamedTuple):
     jump: bool  # False: every decode step by itself
     pool: Pool = NO_POOL
     plain: int | None = None  # 0: prompts share prefixes, and blocks are kept in the pool
+    hand: Hand = NO_HAND
+    alone: int | None = None  # 0: it is one of several pools that requests pass
     drafts: Drafts = NO_DRAFTS
-    ticks: int | None = None  # of the groups' clocks in a token: 1 without drafts
+    ticks: int = None  # of the groups' clocks in a token; None: 1, known when it is compiled

@@ -76,7 +76,8 @@ GATHERED = 8  # GPUs up to which engines gather all tokens everywhere, where a f
 class Plan:
     """One way of serving a stack: `replicas` copies, each of `stages` pipeline stages of attention.devices GPUs.
 
-    clock: of the SMs [MHz]; 0 leaves the GPUs their own; draft: how it speculates, None: each step makes one token of a sequence."""
+    clock: of the SMs [MHz]; 0 leaves the GPUs their own; draft: how it speculates, None: each step makes one token of a sequence; gathers:
+    GPUs of a stage up to which all tokens are gathered for the experts, which the backend of a server decides."""
 
     replicas: int
     stages: int
@@ -85,6 +86,7 @@ class Plan:
     precision: Precision = Precision()
     clock: int = 0
     draft: Drafting | None = None
+    gathers: int = GATHERED
 
     @property
     def stage_devices(self) -> int:
@@ -110,7 +112,7 @@ class Plan:
     def wide(self) -> bool:
         """Whether experts are spread over more GPUs than engines gather all tokens on: tokens travel to them, and what is dense stays with
         the attention's lanes (DeepEP modes; SGLang's --moe-dense-tp-size 1)."""
-        return self.lanes > 1 and self.ffn.ep > 1 and self.stage_devices > GATHERED
+        return self.lanes > 1 and self.ffn.ep > 1 and self.stage_devices > self.gathers
 
     @property
     def shorthand(self) -> str:

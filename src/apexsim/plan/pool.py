@@ -168,6 +168,16 @@ def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], 
     return kinds, largest, recurrent
 
 
+def handed_bytes(plan: Plan, stages: tuple[Stage, ...], engine: EngineRow, length: float) -> float:
+    """What a request of `length` computed tokens holds on the GPU that holds most of it [byte]: keys, values and recurrent state, as far as
+    windows reach; this is what another pool is sent."""
+    most = 0.0
+    for stage in stages:
+        kinds, state, recurrent = _kinds(plan, stage, engine)
+        most = max(most, sum(n * each * min(length, reach or length) for (reach, _, each), n in kinds.items()) + state * recurrent)
+    return most
+
+
 def request_blocks(pool: Pool, length: int, engine: EngineRow) -> int:
     """Blocks that one request of `length` tokens needs: full groups keep all, others their reach + one step."""
     need = pool.state_blocks

@@ -27,6 +27,7 @@ from apexsim.model.cell import Cell, Place
 from apexsim.model.model import Block, Model
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.plan.split import AnyPlan, Split
 
 
 def divisors(n: int) -> tuple[int, ...]:
@@ -132,11 +133,17 @@ class Space:
     plans: tuple[Plan, ...]
     rejected: tuple[Rejected, ...]
     funnel: tuple[tuple[str, int], ...]
+    splits: tuple[Split, ...] = ()  # plans of two pools beside them
 
     @property
     def enumerated(self) -> int:
         """Plans looked at."""
-        return len(self.plans) + len(self.rejected)
+        return len(self.all) + len(self.rejected)
+
+    @property
+    def all(self) -> tuple[AnyPlan, ...]:
+        """Plans of one pool and of two."""
+        return (*self.plans, *self.splits)
 
 
 def every_plan(scene: Scene, precision: Precision) -> Iterator[Plan]:

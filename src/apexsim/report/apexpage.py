@@ -114,9 +114,9 @@ NOTES = (
 
 
 def _plan(study: Study, ranked: Assessed) -> list[str]:
-    plan = ranked.plan
+    plan = ranked.only.plan
     blocks = sorted(set(stage_layers(len(study.setting.model.decoder.layers), plan.stages)))
-    found = layouts(study.setting, plan, ranked.stages)[0]
+    found = layouts(study.setting, plan, ranked.only.stages)[0]
     rows = [[cell["cell"], f"{cell['layout']}: {cell['per_gpu']} on each GPU"] for cell in found["cells"]]
     rows += [[_kind(move["kind"]), f"{move['per_layer']} x {move['group']} devices ({move['link']})"] for move in found["collectives"]]
     return [
@@ -138,7 +138,7 @@ def _output(part: Part, ranked: Assessed, accounts: Sequence[Account], wanted: W
         "* Performance Metrics:", table(("Name", "Value", "Units"), _shown(_performance(part, ranked, times, wanted))),
         "* Latency SLO Metrics:", f"* Batch Size: {wanted.batch}",
         table(("Name", "Target SLO(msec)", "SLOs Met(%)"), _slos(times, wanted)),
-        "* Time breakdown:", table(("Name", "Time (sec)", "Ratio (%)"), _breakdown(accounts, len(ranked.stages), times.duration)),
+        "* Time breakdown:", table(("Name", "Time (sec)", "Ratio (%)"), _breakdown(accounts, len(ranked.only.stages), times.duration)),
         f"Energy Consumption: {power}",
     ]  # fmt: skip
 

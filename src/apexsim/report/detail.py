@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from apexsim.metrics import Metrics, series
+from apexsim.metrics import Metrics
 from apexsim.objective import Objective
 from apexsim.plan.memory import log_lines
 from apexsim.report.draw import SHADES, UNKNOWN, bar, change, percent, sig, sparkline, stacked, times
@@ -13,7 +13,7 @@ from apexsim.report.figures import TITLES, objective_words, scale_of
 from apexsim.report.layout import layouts
 from apexsim.report.page import Row
 from apexsim.report.ranking import room_tokens
-from apexsim.search.assess import Assessed, outcome_of
+from apexsim.search.assess import Assessed, Side, course_of
 from apexsim.search.setting import Setting
 from apexsim.search.study import Study
 from apexsim.units import GiB, format_seconds
@@ -35,7 +35,7 @@ def fitted(width: float, beside: int = BESIDE) -> int:
     return int(max(16, min(BAR, width - beside)))
 
 
-def layout_rows(setting: Setting, ranked: Assessed) -> list[Row]:
+def layout_rows(setting: Setting, ranked: Side) -> list[Row]:
     """The layout of each cell and the collectives of a layer; equal stages are said once."""
     rows: list[Row] = []
     seen: dict[str, int] = {}
@@ -54,7 +54,7 @@ def layout_rows(setting: Setting, ranked: Assessed) -> list[Row]:
     return rows
 
 
-def memory_rows(ranked: Assessed, width: float = math.inf) -> list[Row]:
+def memory_rows(ranked: Side, width: float = math.inf) -> list[Row]:
     """The memory of the tightest GPU as a bar, its legend, and the engine's own lines."""
     room = ranked.room
     used = [(name, size) for name, size in room.ledger if name != "free"]
@@ -73,7 +73,16 @@ def memory_rows(ranked: Assessed, width: float = math.inf) -> list[Row]:
 
 def gpu_seconds(ranked: Assessed) -> dict[str, float]:
     """GPU-seconds by op class: group-seconds times the GPUs of a group."""
-    return {name: t * ranked.plan.stage_devices for name, t in ranked.account.seconds}
+    found: dict[str, float] = {}
+    for side in ranked.sides:
+        for name, t in side.account.seconds:
+            found[name] = found.get(name, 0.0) + t * side.plan.stage_devices
+    return found
+
+
+def idle_seconds(ranked: Assessed) -> float:
+    """GPU-seconds without a request."""
+    return sum(side.account.idle * side.plan.stage_devices for side in ranked.sides)
 
 
 def time_table(ranked: Assessed, other: Assessed | None, width: float = math.inf) -> tuple[list[tuple[str, str]], list[list[str]]]:
@@ -88,8 +97,7 @@ def time_table(ranked: Assessed, other: Assessed | None, width: float = math.inf
     if rest:
         lines.append(("other", sum(mine[n] for n in rest), sum(theirs.get(n, 0.0) for n in rest) if theirs else math.nan))
     lines.append(("busy", sum(mine.values()), total_theirs))
-    idle = ranked.account.idle * ranked.plan.stage_devices
-    lines.append(("idle", idle, other.account.idle * other.plan.stage_devices if other else math.nan))
+    lines.append(("idle", idle_seconds(ranked), idle_seconds(other) if other else math.nan))
     heads = [("where GPU time goes", "left"), ("GPU seconds", "right"), ("share", "right"), ("", "left")]
     heads += [(f"of {other.plan.shorthand}'s", "right")] if other else []
     cells = 24 if width >= 100 else 12
@@ -197,9 +205,7 @@ def _room_words(ranked: Assessed, rival: Assessed) -> str:
 
 def course_rows(study: Study, ranked: Assessed, width: float = math.inf) -> list[Row]:
     """Batch, queue and KV cache over time as sparklines."""
-    lanes = ranked.plan.lanes
-    outcome = outcome_of(study.setting, ranked)
-    found = series(outcome, study.setting.workload, fitted(width), blocks=ranked.room.blocks * lanes)
+    found = course_of(study.setting, ranked, fitted(width))
     rows = [("running", found.running, ""), ("waiting", found.waiting, ""), ("KV used", found.kv_share, "%")]
     over = format_seconds(ranked.metrics.duration_s)
     made = []

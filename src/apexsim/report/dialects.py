@@ -39,6 +39,7 @@ class Ask:
     weights: Checkpoint
     words: Words
     travel: str  # how tokens reach experts of other lanes: "" = they need not, "gather", "deepep" or "mori"
+    role: str = ""  # "prefill" or "decode", of a server in one of two pools
 
     @property
     def usual(self) -> EngineRow:
@@ -97,6 +98,15 @@ def _by_rank(ask: Ask, place: Place, node: int) -> Said:
     return [("nodes", len(place.nodes)), ("node", str(node - place.nodes[0])), ("head", head)]
 
 
+def _no_role(ask: Ask, place: Place) -> Said:
+    return []
+
+
+def side_port(place: Place, first: int) -> int:
+    """The port at which a server of two pools is found by its partner: ranks and lanes of a server count on from it."""
+    return first + place.gpus[0]
+
+
 def _as_is(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
     return made
 
@@ -133,6 +143,20 @@ def _vllm(ask: Ask) -> Said:
         ("images", _images(ask) if ask.setting.images > 1 else None),
         ("drafts", _vllm_drafts(ask)),
     ]
+
+
+VLLM_CONNECTORS = {"": "NixlConnector", "nixl": "NixlConnector", "mooncake": "MooncakeConnector"}
+NIXL_PORT = 5600  # VLLM_NIXL_SIDE_CHANNEL_PORT, vllm/envs.py
+
+
+def _vllm_role(ask: Ask, place: Place) -> Said:
+    name = VLLM_CONNECTORS[ask.setting.connector]
+    told = {"kv_connector": name, "kv_role": ask.words.value("role", ask.role), "kv_load_failure_policy": "fail"}
+    if name != "NixlConnector":
+        return [("role", json.dumps({key: told[key] for key in ("kv_connector", "kv_role")}))]
+    far = ask.setting.cluster.nodes > 1
+    host = address(place.nodes[0], ask.setting.cluster) if far else None
+    return [("side host", host), ("side port", str(side_port(place, NIXL_PORT))), ("role", json.dumps(told))]
 
 
 def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
@@ -244,6 +268,14 @@ def _sglang_drafts(ask: Ask) -> Said:
     ]
 
 
+BOOTSTRAP_PORT = 8998  # --disaggregation-bootstrap-port, sglang/srt/server_args.py
+
+
+def _sglang_role(ask: Ask, place: Place) -> Said:
+    port = side_port(place, BOOTSTRAP_PORT) if ask.role == "prefill" else None
+    return [("role", ask.role), ("transfer", ask.setting.connector or "mooncake"), ("side port", port)]
+
+
 # ---- TensorRT-LLM ----------------------------------------------------------------------------------------------------
 
 
@@ -258,8 +290,26 @@ def _tensorrt_llm(ask: Ask) -> Said:
         ("sequences", row.max_num_seqs),
         ("tokens", row.max_num_batched_tokens),
         ("memory", f"{row.memory_fraction:.12g}"),
-        ("options", OPTIONS),
+        ("options", _file(ask)),
         ("all to all", ask.travel if ask.travel == "deepep" else None),
+    ]
+
+
+def _file(ask: Ask) -> str:
+    """The file of options: of each role its own."""
+    return OPTIONS.replace(".yaml", f"-{ask.role}.yaml") if ask.role else OPTIONS
+
+
+def _cache_sent(ask: Ask) -> list[str]:
+    """How a server of two pools hands the cache on: a context server makes one token and runs without steps ahead; the buffer holds the
+    longest prompt."""
+    if not ask.role:
+        return []
+    block, longest = ask.engine.block_size, int(ask.setting.workload.prompt.max())
+    room = -(-max(longest, ask.length) // block) * block
+    return [
+        f"{ask.words.flag('role')} {ask.words.value('role', ask.role)}",
+        f"{ask.words.flag('transfer')}\n  backend: {(ask.setting.connector or 'default').upper()}\n  max_tokens_in_buffer: {room}",
     ]
 
 
@@ -288,7 +338,7 @@ def _options(ask: Ask) -> str:
         lines += [f"{word('balance')}\n  enable_balance: true\n  timeout_iters: {row.balance_wait}"]
     if plan.draft:
         lines += [f"{word('drafts')}", *_drafts(plan.draft, ask.words.value("drafts", plan.draft.method))]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_cache_sent(ask)])
 
 
 def _drafts(draft: Drafting, kind: str) -> list[str]:
@@ -303,7 +353,7 @@ def _drafts(draft: Drafting, kind: str) -> list[str]:
 def _over_mpi(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
     """TensorRT-LLM reads its options from a file, and over nodes MPI starts a worker for each GPU."""
     first, cluster = place.nodes[0], ask.setting.cluster
-    write = Command((("cat", Shell(">"), OPTIONS),), first, document=_options(ask), lasting=False)
+    write = Command((("cat", Shell(">"), _file(ask)),), first, document=_options(ask), lasting=False)
     if len(made) == 1:
         return [write, made[0]]
     hosts = Shell(",".join(f'"$NODE{node}":{cluster.per_node}' for node in place.nodes))
@@ -319,17 +369,19 @@ def _over_mpi(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """said: what a server is told of its plan; over_nodes: what it is told beside that on each of several nodes; wrapped: the
-    commands of a server, one per node, with those that must go before or around them."""
+    commands of a server, one per node, with those that must go before or around them; role: what a server of two pools is told of its
+    part."""
 
     said: Callable[[Ask], Said] = _plain
     over_nodes: Callable[[Ask, Place, int], Said] = _by_rank
     wrapped: Callable[[Ask, Place, list[Command]], list[Command]] = _as_is
+    role: Callable[[Ask, Place], Said] = _no_role
 
 
 SPOKEN = {
     "plain": Dialect(),
-    "vllm": Dialect(_vllm, _vllm_nodes, _over_ray),
-    "sglang": Dialect(_sglang),
+    "vllm": Dialect(_vllm, _vllm_nodes, _over_ray, _vllm_role),
+    "sglang": Dialect(_sglang, role=_sglang_role),
     "trtllm": Dialect(_tensorrt_llm, wrapped=_over_mpi),
 }
 
@@ -343,7 +395,7 @@ def spoken(words: Words, said: Said) -> tuple[tuple[tuple[str, ...], ...], tuple
             continue
         word = words.flag(means)
         if not word.startswith("-"):
-            env.append((word, words.value(means, str(value))))
+            env.append((word, value if isinstance(value, Shell) else words.value(means, str(value))))
         elif value is True:
             flags.append((word,))
         else:

@@ -10,9 +10,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.engines import flags_of, our_flag
+from apexsim.report.apart import launched
 from apexsim.report.draw import change, sig, times
 from apexsim.report.figures import listed, objective_short, reached, scale_of, sentence
-from apexsim.report.launch import launch
 from apexsim.report.page import Row, heading, labelled
 from apexsim.search.assess import Assessed
 from apexsim.search.study import Move, Study, Turn
@@ -114,7 +114,7 @@ def tuned_json(study: Study) -> dict[str, Any] | None:
     found = study.tuned
     if found is None:
         return None
-    started = launch(found.setting, found.run.plan)
+    started = launched(found.setting, found.run.plan)
     return {
         "plan": found.run.plan.shorthand, "tried": found.tried, "value_before": found.start.value, "value": found.run.value,
         "moves": [{"setting": m.name, "flag": flag(study, m.name), "before": m.before, "after": m.after, "why": m.why,

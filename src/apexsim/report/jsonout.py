@@ -22,14 +22,15 @@ from apexsim.model.count import active_parameters, total_parameters
 from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
+from apexsim.report.apart import launched
 from apexsim.report.frontpage import front_json
 from apexsim.report.further import tuned_json, turns_json
-from apexsim.report.launch import launch
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
+from apexsim.report.pools import worth_words
 from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
-from apexsim.search.assess import Assessed
+from apexsim.search.assess import Assessed, Side
 from apexsim.search.error import doubt_of
 from apexsim.search.front import of_study
 from apexsim.search.setting import Setting
@@ -55,6 +56,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "error_bars": {"objective": study.error[0], "comparison": study.error[1]},
             "funnel": [asdict(step) for step in study.funnel],
             "verdict": verdict_json(study),
+            "worth": worth_json(study),
             "best": next((made for made, each in zip(ranked, study.ranked) if each is study.best), None),
             "ranked": ranked,
             "pareto": front_json(of_study(study)) if study.goal.aims else None,
@@ -66,6 +68,18 @@ def study_json(study: Study) -> dict[str, Any]:
             "notes": list(study.notes),
         }
     )
+
+
+def worth_json(study: Study) -> dict[str, Any] | None:
+    """What pools of their own for prompts and tokens are worth; null where plans of one kind are ranked."""
+    worth = study.worth
+    if worth is None:
+        return None
+    gain = study.goal.objective.ratio(worth.apart.value, worth.together.value)
+    return {
+        "sentence": worth_words(study), "apart": worth.apart.plan.shorthand, "together": worth.together.plan.shorthand, "gain": gain,
+        "error": study.error[1], "points": [asdict(point) for point in worth.points],
+    }  # fmt: skip
 
 
 def verdict_json(study: Study) -> dict[str, Any]:
@@ -175,9 +189,11 @@ def _price(setting: Setting) -> dict[str, Any] | None:
 
 
 def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
-    started = launch(setting, ranked.plan)
+    started = launched(setting, ranked.plan)
     return {
-        "plan": plan_json(ranked.plan),
+        "plan": None if ranked.split else plan_json(ranked.only.plan),
+        "pools": [pool_json(own, side) for own, side in zip(setting.of(ranked.plan), ranked.sides)] if ranked.split else None,
+        "first_token": wait_json(ranked),
         "shorthand": ranked.plan.shorthand,
         "value": ranked.value,
         "ratio_to_heuristic": ranked.ratio,
@@ -189,7 +205,7 @@ def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         "metrics": ranked.metrics.to_json(),
         "account": account_json(ranked.account),
         "provenance": dict(ranked.account.provenance),
-        "layout": layouts(setting, ranked.plan, ranked.stages),
+        "layout": layouts(setting, ranked.sides[-1].plan, ranked.sides[-1].stages),
         "launch": started.script or None,
         "launch_commands": list(started.commands),
         "not_runnable": ranked.blocked or None,
@@ -206,6 +222,22 @@ def intervals_json(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         doubt = doubt_of(name, setting, ranked.account)
         found[name] = {"offset": doubt.offset, "rest": doubt.rest, **intervals(1.0, doubt)}
     return found
+
+
+def pool_json(setting: Setting, side: Side) -> dict[str, Any]:
+    """One pool of a plan of two."""
+    row = setting.engine
+    return {
+        "role": side.role, "gpu": setting.cluster.gpu.name, "plan": plan_json(side.plan), "shorthand": side.plan.shorthand,
+        "max_num_seqs": row.max_num_seqs, "max_num_batched_tokens": row.max_num_batched_tokens, "block_size": row.block_size,
+        "room": room_json(side.room), "account": account_json(side.account), "layout": layouts(setting, side.plan, side.stages),
+    }  # fmt: skip
+
+
+def wait_json(ranked: Assessed) -> dict[str, float] | None:
+    """Where the mean time to the first token goes [ms], of a plan of two pools."""
+    wait = ranked.wait
+    return None if wait is None else {f"{name}_ms": 1e3 * value for name, value in asdict(wait).items()}
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -44,18 +44,19 @@ class Launch:
 # ---- one server on one or several nodes ------------------------------------------------------------------------------
 
 
-def server(ask: Ask, place: Place, listens: Said) -> list[Command]:
+def server_of(ask: Ask, place: Place, listens: Said) -> list[Command]:
     """The commands of one server, on each of its nodes; listens: the address and port that it is told, if any."""
     engine, cluster, words = ask.engine.server, ask.setting.cluster, ask.words
     model = (words.flag("model"), ask.weights.name) if words.has("model") else (ask.weights.name,)
     dialect, made = SPOKEN[engine.dialect], []
     for node in place.nodes:
-        flags, env = spoken(words, dialect.said(ask) + dialect.over_nodes(ask, place, node) + listens)
+        said = dialect.said(ask) + dialect.over_nodes(ask, place, node) + (dialect.role(ask, place) if ask.role else [])
+        flags, env = spoken(words, said + listens)
         made.append(Command((engine.program, model, *flags), node, (*seen(place, cluster), *env)))
     return dialect.wrapped(ask, place, made)
 
 
-def _beside_others(ask: Ask, place: Place, servers: int) -> Said:
+def beside_others(ask: Ask, place: Place, servers: int) -> Said:
     """What a server is told of its address where several share the nodes: its port, and all interfaces where the router is far."""
     far = ask.setting.cluster.nodes > 1 and servers > 1 and ask.engine.server.loopback
     return [("host", "0.0.0.0" if far else None), ("port", place.port if servers > 1 else None)]
@@ -77,12 +78,12 @@ class Started:
     @property
     def commands(self) -> tuple[Command, ...]:
         """All of them, in order."""
-        return (*self.before, *_once(c for each in self.servers for c in each), *self.router)
+        return (*self.before, *once(c for each in self.servers for c in each), *self.router)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the commands alone do not say."""
-        return tuple(_notes(self.ask, self.where))
+        return tuple(notes_of(self.ask, self.where))
 
 
 def start(setting: Setting, plan: Plan) -> Started | Rejected:
@@ -97,7 +98,7 @@ def start(setting: Setting, plan: Plan) -> Started | Rejected:
     if isinstance(ask, Rejected):
         return ask
     where, cluster = places(plan, setting.cluster), setting.cluster
-    servers = tuple(tuple(server(ask, place, _beside_others(ask, place, len(where)))) for place in where)
+    servers = tuple(tuple(server_of(ask, place, beside_others(ask, place, len(where)))) for place in where)
     dealt = router(where, cluster, setting.engine.server.router, setting.route) if len(where) > 1 else ()
     return Started(ask, where, locks(plan, cluster), servers, dealt)
 
@@ -111,7 +112,7 @@ def launch(setting: Setting, plan: Plan) -> Launch:
     return Launch(plan.shorthand, tuple(c.text(math.inf) for c in commands), found.notes, script(commands, setting.cluster.nodes))
 
 
-def _once(commands: Iterable[Command]) -> list[Command]:
+def once(commands: Iterable[Command]) -> list[Command]:
     """Files that several servers of a node read are written once."""
     return list(dict.fromkeys(commands))
 
@@ -150,7 +151,7 @@ def _exchanged(setting: Setting, plan: Plan) -> bool:
     return exchanges(plan, link.span if link.multi_node else per_node)
 
 
-def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
+def notes_of(ask: Ask, where: Sequence[Place]) -> list[str]:
     """What the commands alone do not say."""
     setting, plan, row = ask.setting, ask.plan, ask.engine
     notes = [*ask.weights.notes, _length_note(ask)]

@@ -153,8 +153,9 @@ OTHERS: dict[str, tuple[str, Callable[[Study, Assessed], str]]] = {
 
 
 def room_tokens(ranked: Assessed) -> int:
-    """Tokens that all KV caches of the plan hold."""
-    return ranked.room.tokens * ranked.plan.lanes * ranked.plan.replicas
+    """Tokens that all KV caches of the plan hold; of two pools those of the one that makes the tokens."""
+    last = ranked.sides[-1]
+    return last.room.tokens * last.plan.lanes * last.plan.replicas
 
 
 def limit_cell(ranked: Assessed) -> str:

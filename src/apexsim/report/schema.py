@@ -236,8 +236,19 @@ _INTERVALS = obj("how far a value may be off: factors between which measured ove
     "rest": num("scale of what differs from run to run"),
     **{str(level): many(num("factor"), f"least and most in {level} of 100 cases") for level in LEVELS},
 })  # fmt: skip
+_POOLS = either_null(many(obj("a pool", {
+    "role": text("prefill or decode"), "gpu": text("GPU"), "plan": _PLAN, "shorthand": text("its name"),
+    "max_num_seqs": count("sequences that run at once"), "max_num_batched_tokens": count("tokens of one step"),
+    "block_size": count("tokens of a block"), "room": _ROOM, "account": _ACCOUNT, "layout": many(_STAGE, "stage by stage"),
+}), "prefill, then decode"), "of a plan of two pools each; null of one")  # fmt: skip
+_WAIT = obj("where the mean time to the first token goes, of a plan of two pools; null of one", {
+    "queue_ms": num("until the prompt's first step"), "prefill_ms": num("until its end"),
+    "transfer_ms": num("router, hand-shake and cache on the way to the decode pool"), "slot_ms": num("until the decode pool takes it"),
+    "step_ms": num("until the first token is out"),
+}, null=True)  # fmt: skip
 _RANKED = obj("a simulated plan", {
-    "plan": _PLAN, "shorthand": text("its name, as --plan takes it"), "value": num("the objective, in value_unit"),
+    "plan": either_null(_PLAN, "its factors; null of a plan of two pools"), "shorthand": text("its name, as --plan takes it"),
+    "pools": _POOLS, "first_token": _WAIT, "value": num("the objective, in value_unit"),
     "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing, or, of a latency, where it "
                               "does not keep up with the load", True),
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
@@ -268,6 +279,15 @@ _VERDICT = obj("the answer", {
     }), "where limits or load are not kept"),
     "not_enough": many(text("change"), "changes that were tried and do not suffice"),
 })  # fmt: skip
+_WORTH = obj("the best plan of two pools against the best of one; null where not both are ranked", {
+    "sentence": text("the answer"), "apart": text("the best plan of two pools"), "together": text("the best of one"),
+    "gain": num("how many times better two pools are by the objective"), "error": num("relative half width of a comparison"),
+    "points": many(obj("the same requests with other prompts, or at another load", {
+        "axis": text("prompt or load"), "factor": num("times what was asked"),
+        "gain": num("how many times better; 0 where only one pool keeps limits and load, null where only two do or neither runs", True),
+        "apart": text("the best plan of two pools there"), "together": text("the best of one there"),
+    }), "one line each"),
+}, null=True)  # fmt: skip
 _HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; null where there are none", {
     "count": count("how many"), "ranked": flag("they stand in `ranked`"), "best": text("the first of them"),
     "value": num("its objective, in value_unit"), "ratio_to_best": num("how many times better than `best`", True),
@@ -292,7 +312,7 @@ STUDY = obj("`plan` and `simulate`", {
     "risk": num("chance of missing a limit that is allowed; 0: the median decides"),
     "heuristic": obj("the usual plan", {"shorthand": text("its name"), "note": text("why it is missing, if it is")}),
     "error_bars": obj("relative half widths", {"objective": num("of a value"), "comparison": num("of two plans: closer ones are ties")}),
-    "verdict": _VERDICT,
+    "verdict": _VERDICT, "worth": _WORTH,
     "best": either_null(ref("ranked"), "the best plan that the engine can be started with; null where it has no server or no such plan"),
     "funnel": many(obj("a step", {"name": text("step or rule"), "count": count("plans"), "example": text("one of them")}),
                    "what became of the plans"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 
 from apexsim.hardware import Cluster
@@ -78,14 +78,38 @@ class Place:
 def places(plan: Plan, cluster: Cluster) -> tuple[Place, ...]:
     """The place of each replica's server; replicas fill nodes, or nodes fill a replica (see `plan.limits`)."""
     each, node = plan.replica_devices, cluster.per_node
+    found = _placed(plan, cluster, 0)
+    if plan.replicas == 1:
+        return tuple(replace(place, port=FIRST_PORT) for place in found)
+    return tuple(replace(place, port=FIRST_PORT + 1 + place.gpus[0] // min(each, node)) for place in found)
+
+
+def _placed(plan: Plan, cluster: Cluster, begin: int) -> list[Place]:
+    """The place of each replica's server from a GPU on, its port behind the router's by its first GPU."""
+    each, node = plan.replica_devices, cluster.per_node
     found = []
     for i in range(plan.replicas):
-        first = i * each
+        first = begin + i * each
         nodes = tuple(range(first // node, -(-(first + each) // node)))
         gpus = tuple(range(first % node, first % node + min(each, node)))
-        port = FIRST_PORT if plan.replicas == 1 else FIRST_PORT + 1 + (first % node) // min(each, node)
-        found.append(Place(i, nodes, gpus, len(gpus) == node, port))
-    return tuple(found)
+        found.append(Place(i, nodes, gpus, len(gpus) == node, FIRST_PORT + 1 + gpus[0]))
+    return found
+
+
+def pool_places(plans: Sequence[Plan], clusters: Sequence[Cluster]) -> list[list[Place]]:
+    """The places of the servers of each pool: on equal GPUs the larger servers first, so that none straddles a node; of other GPUs
+    each pool has nodes of its own."""
+    if any(cluster.gpu != clusters[0].gpu for cluster in clusters):
+        made, node = [], 0
+        for plan, cluster in zip(plans, clusters):
+            made.append(_placed(plan, cluster, node * cluster.per_node))
+            node += -(-plan.devices // cluster.per_node)
+        return made
+    begin, found = 0, {}
+    for i in sorted(range(len(plans)), key=lambda i: -plans[i].replica_devices):
+        found[i] = _placed(plans[i], clusters[i], begin)
+        begin += plans[i].devices
+    return [found[i] for i in range(len(plans))]
 
 
 def seen(place: Place, cluster: Cluster) -> tuple[tuple[str, str], ...]:

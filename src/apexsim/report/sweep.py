@@ -17,10 +17,10 @@ from apexsim.cost.books import told
 from apexsim.engines import EngineRow, differences
 from apexsim.report import curvepage, frontpage
 from apexsim.report.again import again
+from apexsim.report.apart import launched
 from apexsim.report.draw import sig
 from apexsim.report.figures import bare_with_error, listed, objective_short, reached, scale_for, sentence, unit_for
 from apexsim.report.jsonout import margin_json
-from apexsim.report.launch import launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
 from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, Column, grammar, limit_cell, sure_cell
@@ -71,7 +71,7 @@ def _parts(sweep: Sweep, width: float, top: int, everything: bool) -> Iterator[R
     if best is None or best.study is None:
         return
     yield Text()
-    started = launch(best.study.setting, best.first.plan)
+    started = launched(best.study.setting, best.first.plan)
     yield heading("launch", ", ".join(filter(None, (best.first.plan.shorthand, words(sweep, best)))), width=width)
     if started.runnable:
         yield Text(started.script, no_wrap=True)
@@ -383,5 +383,5 @@ def _point(sweep: Sweep, point: Point, rank: int | None, best: bool, cheapest: b
         "gpu": study.setting.cluster.gpu.name, "gpus": first.metrics.devices, "engine": study.setting.engine.label,
         "value": first.value, "error": study.error[0], "keeps": first.keeps, "saturated": first.metrics.saturated,
         "limits": [margin_json(m) for m in first.limits], "usd_per_hour": Sweep.rent(point),
-        "metrics": first.metrics.to_json(), "launch_commands": list(launch(study.setting, first.plan).commands),
+        "metrics": first.metrics.to_json(), "launch_commands": list(launched(study.setting, first.plan).commands),
     }  # fmt: skip

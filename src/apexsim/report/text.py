@@ -9,16 +9,17 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.api import defaults
-from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan
 from apexsim.report import frontpage, further
 from apexsim.report.again import again
-from apexsim.report.detail import course_rows, layout_rows, memory_rows, rival_of, time_table, use_rows, why_rows
+from apexsim.report.apart import launched
+from apexsim.report.detail import course_rows, rival_of, time_table, use_rows, why_rows
 from apexsim.report.draw import times
 from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.figures import objective_short, objective_words, reached
 from apexsim.report.intro import funnel_line, funnel_rows, understood
-from apexsim.report.launch import launch
 from apexsim.report.page import columns, heading, labelled, page, pasted
+from apexsim.report.pools import pool_rows, worth_rows
 from apexsim.report.ranking import ranking
 from apexsim.report.verdict import also, verdict
 from apexsim.search.assess import Assessed
@@ -40,7 +41,7 @@ def _parts(study: Study, width: float, top: int, everything: bool) -> Iterator[R
     gpus = study.setting.cluster
     yield heading("apexsim", f"{study.setting.model.name} on {gpus.size} × {gpus.gpu.name}", width=width)
     aside = also(study)
-    yield labelled([("answer", verdict(study).text), *([("also", aside)] if aside else [])], width)
+    yield labelled([("answer", verdict(study).text), *([("also", aside)] if aside else []), *worth_rows(study)], width)
     yield Text()
     yield heading("question", width=width)
     yield labelled(understood(study), width)
@@ -82,7 +83,7 @@ def chosen(study: Study, top: int) -> list[Assessed]:
 def _detail(study: Study, best: Assessed, width: float) -> Iterator[RenderableType]:
     rival = rival_of(study, best)
     yield heading(f"{best.plan.shorthand} in detail", _standing(study, best), width=width)
-    yield labelled([*layout_rows(study.setting, best), *memory_rows(best, width)], width)
+    yield labelled(pool_rows(study, best, width), width)
     heads, rows = time_table(best, rival, width)
     yield columns(heads, rows)
     used = [*use_rows(best), *cost_rows(study, best), *power_rows(study, best), *course_rows(study, best, width)]
@@ -106,7 +107,7 @@ def _launch(study: Study, width: float) -> Iterator[RenderableType]:
     if best is None:
         return
     moved = study.tuned is not None and bool(study.tuned.moves)
-    started = launch(study.tuned.setting if study.tuned else study.setting, best.plan)
+    started = launched(study.tuned.setting if study.tuned else study.setting, best.plan)
     yield heading("launch", f"{best.plan.shorthand}{', tuned' * moved}", width=width)
     if started.runnable:
         yield Text(started.script, no_wrap=True)
@@ -129,11 +130,12 @@ def _suggestions(study: Study) -> list[str]:
     return [*lines, again("plan", inputs, defaults(), json="study.json", all=True)]
 
 
-def _searched(plan: Plan) -> dict[str, object]:
-    """The question that ranks others beside a plan: any widths, in the format and at the clock that it names."""
+def _searched(plan: AnyPlan) -> dict[str, object]:
+    """The question that ranks others beside a plan: any widths, in the format and at the clock that it names, with its drafts."""
     widths = dict.fromkeys(("tp", "pp", "dp", "ep", "enable_expert_parallel"))
     tag = {"quant": plan.precision.tag, "weight_dtype": None} if plan.precision.tag else {}
-    return widths | tag | ({"clock": str(plan.clock)} if plan.clock else {})
+    drafts = {"speculate": str(plan.draft)} if plan.draft else {}
+    return widths | tag | drafts | ({"clock": str(plan.clock)} if plan.clock else {})
 
 
 def _further(study: Study) -> list[dict[str, object]]:

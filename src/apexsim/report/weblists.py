@@ -9,11 +9,11 @@ from apexsim.aims import USUAL, parse_aims
 from apexsim.api import defaults
 from apexsim.report import sizepage, sweep
 from apexsim.report.again import again
+from apexsim.report.apart import launched
 from apexsim.report.blocks import Bars, Cell, Code, Page, Rows, Section, Table
 from apexsim.report.draw import UNKNOWN, sig
 from apexsim.report.figures import objective_short
 from apexsim.report.intro import understood
-from apexsim.report.launch import launch
 from apexsim.report.ranking import limit_cell, sure_cell
 from apexsim.report.webcharts import curve_charts, front_chart
 from apexsim.report.webstudy import FOOT, opened
@@ -81,7 +81,7 @@ def _row(found: Sweep, i: int, point: Point, limited: bool) -> list[Cell]:
 
 def _code(point: Point) -> Code:
     assert point.study is not None
-    started = launch(point.study.setting, point.first.plan)
+    started = launched(point.study.setting, point.first.plan)
     return Code(started.script or "it cannot be started with this engine", started.notes)
 
 
@@ -114,7 +114,7 @@ def page_of_size(found: Size) -> Page:
 
 
 def _started(one: Found) -> Code:
-    started = launch(one.setting, one.plan)
+    started = launched(one.setting, one.plan)
     return Code(started.script or "it cannot be started with this engine", started.notes)
 
 

@@ -14,6 +14,7 @@ from apexsim.errors import InputError
 from apexsim.metrics import Times
 from apexsim.plan.plan import Plan, parse_plan
 from apexsim.report.again import again
+from apexsim.report.apart import launched
 from apexsim.report.blocks import Bars, Cell, Chart, Code, Heat, Page, Rows, Section, Series, Table, Tile
 from apexsim.report.detail import CLASSES, gpu_seconds, layout_rows, rival_of, use_rows, why_rows
 from apexsim.report.detail import PLAIN as KINDS
@@ -22,7 +23,6 @@ from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.figures import TITLES, objective_short, reached
 from apexsim.report.further import tuned_rows, turn_rows
 from apexsim.report.intro import REPEATS, funnel_line, funnel_rows, understood
-from apexsim.report.launch import launch
 from apexsim.report.ranking import STATS, grammar, limit_cell, marks, room_tokens, sure_cell
 from apexsim.report.verdict import also, verdict
 from apexsim.report.webcharts import curve_charts, front_chart
@@ -139,10 +139,10 @@ def _heat(study: Study) -> Heat:
         order[name] = (plan.stage_devices, -plan.attention.tp, -plan.ffn.tp)
         return plan.stages, name
 
-    every = [*study.ranked, *study.hypothetical]
+    every = [run for run in (*study.ranked, *study.hypothetical) if not run.split]  # layouts of one pool
     best = study.ranked[0].value
     for run in every:
-        tiles.setdefault(place(run.plan), _tile(study, run, best))
+        tiles.setdefault(place(run.only.plan), _tile(study, run, best))
     for one in (r for r in study.rejected if r.rule != REPEATS):
         with_plan = _plan_of(one.shorthand)
         if with_plan is not None:
@@ -254,12 +254,17 @@ def _course(best: Assessed) -> list[Chart]:
 
 def _detail(study: Study, best: Assessed) -> list[tuple[str, str]]:
     rival = rival_of(study, best)
-    rows = [*layout_rows(study.setting, best), *use_rows(best), *cost_rows(study, best), *power_rows(study, best)]
+    rows = [
+        *(row for side in best.sides for row in layout_rows(study.setting, side)),
+        *use_rows(best),
+        *cost_rows(study, best),
+        *power_rows(study, best),
+    ]
     return [*rows, *(why_rows(study, best, rival) if rival else [])]
 
 
 def _launch(study: Study, best: Assessed) -> Code:
-    started = launch(study.tuned.setting if study.tuned else study.setting, best.plan)
+    started = launched(study.tuned.setting if study.tuned else study.setting, best.plan)
     return Code(started.script or "it cannot be started with this engine", started.notes)
 
 
@@ -283,7 +288,7 @@ def _said(value: Any) -> str:
 
 def opened(study: Study, run: Assessed) -> dict[str, Any]:
     """What a click on a plan shows."""
-    started = launch(study.setting, run.plan)
+    started = launched(study.setting, run.plan)
     stats = [(TITLES[m], "  ".join(f"{stat} {sig(1e3 * run.metrics.latency(m, stat))}" for stat in STATS) + " ms")
              for m in (*LATENCIES, "itl") if math.isfinite(run.metrics.latency(m))]  # fmt: skip
     memory = ", ".join(f"{name} {size / GiB:.1f}" for name, size in run.room.ledger if size > 0)

@@ -15,7 +15,7 @@ import numpy as np
 
 from apexsim.aims import USUAL, parse_aims
 from apexsim.errors import Rejected
-from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import error_of
 from apexsim.search.goal import Goal
@@ -53,7 +53,7 @@ def with_curves(study: Study) -> Study:
     return replace(study, curves=tuple(curve for curve in found if curve.loads))
 
 
-def curve_of(setting: Setting, goal: Goal, plan: Plan, most: float = 0.0, label: str = "") -> Curve:
+def curve_of(setting: Setting, goal: Goal, plan: AnyPlan, most: float = 0.0, label: str = "") -> Curve:
     """A plan under loads from almost none to more than it can serve, or up to `most` [requests/s or users]."""
     span = _range(setting, goal, plan, most)
     runs = [(load, assess(replace(setting, workload=span.work(load)), goal, plan)) for load in span.loads]
@@ -62,7 +62,7 @@ def curve_of(setting: Setting, goal: Goal, plan: Plan, most: float = 0.0, label:
     return replace(bent(label or plan.shorthand, span.closed, [load_of(load, run) for load, run in done]), half=half)
 
 
-def _range(setting: Setting, goal: Goal, plan: Plan, most: float) -> _Range:
+def _range(setting: Setting, goal: Goal, plan: AnyPlan, most: float) -> _Range:
     work = setting.workload
     part = replace(work.only(np.arange(MOST)), warmup=0) if work.size > MOST else repeated(work, LEAST)
     if work.mode == "closed":

@@ -121,8 +121,32 @@ def compiled(setting: Setting, plan: Plan, engine: EngineRow) -> Compiled:
     return Compiled(engine, stages, axes, costs)
 
 
-def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
-    """Lower, size, compile and simulate one plan; handed: prompts come computed but for one token, from servers of their own."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A plan, sized and priced, before a request is sent.
+
+    room: as this workload is served; rules, blocks [of one lane]: as the engine takes them; reuse: with the prefixes that requests share.
+    """
+
+    plan: Plan
+    start: EngineRow  # as it can be started with this plan
+    engine: EngineRow  # the same with its captured sizes in tokens
+    room: Room
+    stages: tuple[StageOps, ...]
+    axes: Axes
+    costs: Costs
+    rules: Rules
+    blocks: int
+    reuse: bool
+    drafts: Drafts
+
+    def done(self, outcome: Outcome) -> Evaluation:
+        """The same with what happened."""
+        return Evaluation(self.plan, self.start, self.engine, self.room, self.stages, self.axes, self.costs, outcome)
+
+
+def ready(setting: Setting, plan: Plan) -> Ready | Rejected:
+    """Lower, size and compile one plan."""
     setting = setting.at(plan.clock)
     start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if isinstance(start, Rejected):
@@ -137,10 +161,17 @@ def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation |
     drafts = drafts_of(setting, plan, min(engine.max_num_seqs, max(seats, 1)) * plan.lanes)
     rules = rules_for(engine, blocks, found.block_size * coarse, seats, plan.lanes, look_of(engine, plan, drafts))
     blocks = _roomy(blocks, setting.workload.longest, rules, drafts) if plan.draft else blocks
-    asked = requests_of(setting.workload, reuse and not handed)
+    return Ready(plan, start[0], engine, found, made.stages, made.axes, made.costs, rules, blocks, reuse, drafts)
+
+
+def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
+    """Lower, size, compile and simulate one plan; handed: prompts come computed but for one token, from servers of their own."""
+    made = ready(setting, plan)
+    if isinstance(made, Rejected):
+        return made
+    asked = requests_of(setting.workload, made.reuse and not handed)
     asked = asked._replace(cached=setting.workload.prompt - 1) if handed else asked
-    outcome = simulate(
-        asked, rules, host_for(engine), made.costs, blocks, replicas=plan.replicas,
-        lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT, drafts=drafts,
-    )  # fmt: skip
-    return Evaluation(plan, start[0], engine, found, made.stages, made.axes, made.costs, outcome)
+    return made.done(simulate(
+        asked, made.rules, host_for(made.engine), made.costs, made.blocks, replicas=plan.replicas, lanes=plan.lanes,
+        route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT, drafts=made.drafts,
+    ))  # fmt: skip

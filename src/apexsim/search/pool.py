@@ -20,11 +20,11 @@ from typing import Any
 
 from apexsim.engine import cache
 from apexsim.errors import InputError, Rejected
-from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan
 from apexsim.search.assess import Assessed
 
 Result = Assessed | Rejected
-Work = Callable[[Plan], Result]  # what is to be done with a plan; picklable
+Work = Callable[[AnyPlan], Result]  # what is to be done with a plan; picklable
 Results = Generator[Result, None, None]
 
 MOST_THREADS = 8  # more gain nothing: what is not compiled runs on one at a time
@@ -43,7 +43,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0
 SETTINGS = 4  # type of the frame with which a server answers
 
 
-def evaluated(work: Work, plans: Sequence[Plan], workers: int = 0, ray: str | None = None) -> Results:
+def evaluated(work: Work, plans: Sequence[AnyPlan], workers: int = 0, ray: str | None = None) -> Results:
     """The result of each plan, in order.  workers: 0 takes the cores there are; ray: LOCAL, or what `ray.init` connects to."""
     count = workers or min(os.cpu_count() or 1, MOST_THREADS)
     if ray:
@@ -53,7 +53,7 @@ def evaluated(work: Work, plans: Sequence[Plan], workers: int = 0, ray: str | No
     return _on_threads(work, plans, count)
 
 
-def _on_threads(work: Work, plans: Sequence[Plan], count: int) -> Results:
+def _on_threads(work: Work, plans: Sequence[AnyPlan], count: int) -> Results:
     with ThreadPoolExecutor(count) as pool:
         yield from pool.map(work, plans)
 
@@ -61,7 +61,7 @@ def _on_threads(work: Work, plans: Sequence[Plan], count: int) -> Results:
 # ---- Ray ------------------------------------------------------------------------------------------------------------
 
 
-def _on_ray(work: Work, plans: Sequence[Plan], workers: int, address: str) -> Results:
+def _on_ray(work: Work, plans: Sequence[AnyPlan], workers: int, address: str) -> Results:
     """Tasks of several plans each, a few ahead of the one whose results are next."""
     with _connected(address, workers) as (ray, count):
         count = workers or count
@@ -79,7 +79,7 @@ def _on_ray(work: Work, plans: Sequence[Plan], workers: int, address: str) -> Re
             yield from found
 
 
-def _task(shared: list[Any], plans: Sequence[Plan]) -> bytes:
+def _task(shared: list[Any], plans: Sequence[AnyPlan]) -> bytes:
     """On a worker: the results of some plans, pickled here so that arrays arrive as own memory, not as Ray's (read-only)."""
     work = _held(shared[0])
     return pickle.dumps([work(plan) for plan in plans])

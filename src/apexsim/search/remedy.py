@@ -15,8 +15,9 @@ from typing import Any
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import counted
 from apexsim.model.parts import routed
-from apexsim.plan.plan import Plan, Precision, quantised
+from apexsim.plan.plan import Precision, quantised
 from apexsim.plan.space import candidates, heuristic_plan
+from apexsim.plan.split import AnyPlan, clocked, copied, formatted
 from apexsim.search.assess import assess
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
@@ -41,7 +42,7 @@ class Trial:
     """A question asked again: what is changed of it, and the plans that are tried."""
 
     changes: Mapping[str, Any]
-    plans: Callable[[Setting, Precision], Sequence[Plan]]
+    plans: Callable[[Setting, Precision], Sequence[AnyPlan]]
 
 
 def remedied(study: Study, asked: Asked) -> Study:
@@ -55,7 +56,7 @@ def remedied(study: Study, asked: Asked) -> Study:
     )
 
 
-def _works(asked: Asked, trial: Trial) -> Plan | None:
+def _works(asked: Asked, trial: Trial) -> AnyPlan | None:
     """The best of the plans that keep everything after a change."""
     try:
         setting, precision, goal, _ = asked(trial.changes)
@@ -70,7 +71,7 @@ def _works(asked: Asked, trial: Trial) -> Plan | None:
     return min(found, key=lambda run: run.key).plan if found else None
 
 
-def _near(study: Study) -> Callable[[Setting, Precision], Sequence[Plan]]:
+def _near(study: Study) -> Callable[[Setting, Precision], Sequence[AnyPlan]]:
     """The first plans of the study, and the one that serves most."""
     able = [r for r in study.ranked if not r.blocked] or list(study.ranked)
     if study.single:
@@ -95,7 +96,7 @@ def _load(study: Study, asked: Asked) -> Remedy | str:
         places = 1 - math.floor(math.log10(value))
         return math.floor(value * 10.0**places + 1e-9) / 10.0**places
 
-    def works(value: float) -> Plan | None:
+    def works(value: float) -> AnyPlan | None:
         given = int(value) if name == "concurrency" else value
         return _works(asked, Trial({name: given}, near))
 
@@ -131,8 +132,8 @@ def _clock(study: Study, asked: Asked) -> Remedy | str:
     return f"{mhz:,} MHz"
 
 
-def _slower(near: Callable[[Setting, Precision], Sequence[Plan]], mhz: int, setting: Setting, precision: Precision) -> list[Plan]:
-    return [replace(plan, clock=mhz) for plan in near(setting, precision)]
+def _slower(near: Callable[[Setting, Precision], Sequence[AnyPlan]], mhz: int, setting: Setting, precision: Precision) -> list[AnyPlan]:
+    return [clocked(plan, mhz) for plan in near(setting, precision)]
 
 
 def _larger(study: Study) -> Iterator[tuple[int, int]]:
@@ -159,9 +160,9 @@ def _gpus(study: Study, asked: Asked) -> Remedy | str:
     return f"{tried} GPUs" if tried else ""
 
 
-def _wider(first: Plan, more: int, setting: Setting, precision: Precision) -> list[Plan]:
+def _wider(first: AnyPlan, more: int, setting: Setting, precision: Precision) -> list[AnyPlan]:
     """Plans for a larger cluster: copies of the first one, the usual one, and plain ones that the engine can be started with."""
-    copies = replace(first, replicas=first.replicas * more)
+    copies = copied(first, more)
     usual = replace(heuristic_plan(setting.model, setting.cluster, first.precision), clock=first.clock, draft=first.draft)
     able = [
         replace(p, clock=first.clock, draft=first.draft) for p in candidates(setting.model, setting.cluster, first.precision).plans
@@ -179,9 +180,9 @@ def _format(study: Study, asked: Asked) -> Remedy | str:
     flag = "weight_dtype" if study.single else "quant"
     near = _near(study)
 
-    def slim(setting: Setting, precision: Precision) -> list[Plan]:
-        return [replace(p, precision=precision if flag == "weight_dtype" else quantised(precision, "fp8"))
-                for p in near(setting, precision)]  # fmt: skip
+    def slim(setting: Setting, precision: Precision) -> list[AnyPlan]:
+        own = precision if flag == "weight_dtype" else quantised(precision, "fp8")
+        return [formatted(p, own) for p in near(setting, precision)]
 
     plan = _works(asked, Trial({flag: "fp8"}, slim))
     return Remedy("fp8 weights", plan.shorthand, {flag: "fp8"}) if plan else "fp8 weights"

@@ -18,6 +18,7 @@ import numpy as np
 
 from apexsim.errors import Rejected
 from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan
 from apexsim.search.assess import Assessed
 from apexsim.search.goal import Goal
 from apexsim.workload.trace import Workload
@@ -61,8 +62,8 @@ class Screened:
     """Plans in their order.  worth: the whole trace; slow: too slow for the load, and worth it only where the others are, too;
     hopeless: far behind."""
 
-    worth: tuple[Plan, ...]
-    slow: tuple[Plan, ...] = ()
+    worth: tuple[AnyPlan, ...]
+    slow: tuple[AnyPlan, ...] = ()
     hopeless: tuple[Rejected, ...] = ()
 
     def __add__(self, other: Screened) -> Screened:
@@ -79,7 +80,7 @@ def screened(found: Sequence[Assessed], goal: Goal, always: Plan) -> Screened:
     """What a sample says of the plans; the best ones by it and `always` are worth the whole trace whatever it says."""
     order = sorted(found, key=lambda x: x.key)
     last = order[:FIRST][-1].metrics
-    first = {x.plan for x in order[:FIRST]} | {always}
+    first: set[AnyPlan] = {x.plan for x in order[:FIRST]} | {always}
     rest = [x for x in found if x.plan not in first]
     far = {x.plan: behind for x in rest if (behind := goal.behind(x.metrics, last)) > BEHIND}
     slow = tuple(x.plan for x in rest if x.metrics.saturated and not last.saturated and x.plan not in far)

@@ -16,6 +16,7 @@ from apexsim.plan.formats import as_priced
 from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
+from apexsim.plan.split import AnyPlan, pools_of
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.drafts import told
 from apexsim.search.error import calibrated_note, comparison_error, tie
@@ -40,8 +41,9 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
 
     Raises Infeasible when none fits, and Interrupted when the user stops it after one did.
     """
-    for clock in {plan.clock for plan in space.plans}:
-        setting.at(clock)  # its prices are made once, before threads share them
+    for plan in space.all:
+        for own, pool in zip(setting.of(plan), pools_of(plan)):
+            own.at(pool.clock)  # its prices are made once, before threads share them
     heuristic = _usual(setting, space)
     run = partial(_run, workers=workers, ray=ray, progress=progress)
     free = hypothetical or not has_server(setting)
@@ -49,7 +51,7 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
     def unranked(run: Assessed) -> bool:
         return not free and bool(run.blocked)
 
-    chosen, unfit = _screening(setting, space.plans, goal, heuristic, unranked, run)
+    chosen, unfit = _screening(setting, space.all, goal, heuristic, unranked, run)
     first = _First(unranked, setting.workload.size > LIGHT)
     work, plans, left_out = partial(assess, setting, goal), chosen.worth, chosen.left_out
     results = run(work, plans, first.keep)
@@ -91,11 +93,11 @@ def _startable(study: Study, space: Space, stopped: bool) -> Study:
     raise Infeasible(head, "; ".join([*([nearest_fit(setting, able_plans[0])] if able_plans else []), why]))
 
 
-def simulate_one(setting: Setting, plan: Plan, goal: Goal) -> Study:
+def simulate_one(setting: Setting, plan: AnyPlan, goal: Goal) -> Study:
     """One plan in full, with the heuristic plan beside it where that differs and fits."""
     found = assess(setting, goal, plan)
     if isinstance(found, Rejected):
-        raise Infeasible(f"{plan.shorthand} does not fit: {found.reason}", nearest_fit(setting, plan))
+        raise Infeasible(f"{plan.shorthand} does not fit: {found.reason}", _nearest_of(setting, plan))
     heuristic = replace(heuristic_plan(setting.model, setting.cluster, plan.precision), clock=plan.clock)
     other = assess(setting, goal, heuristic) if heuristic != plan else found
     both = [found] if heuristic == plan or isinstance(other, Rejected) else [found, other]
@@ -135,7 +137,7 @@ class _First:
             done[at] = replace(loser, outcome=None)
 
 
-def _run(work: Work, plans: Sequence[Plan], keep: Callable[[list[Result]], None], *, workers: int, ray: str | None,
+def _run(work: Work, plans: Sequence[AnyPlan], keep: Callable[[list[Result]], None], *, workers: int, ray: str | None,
          progress: Progress | None, done: Sequence[Result] = ()) -> list[Result]:  # fmt: skip
     """The results of the plans after those that are done, of the first ones where the user interrupts; `keep` sees them after each."""
     found = [*done]
@@ -148,7 +150,7 @@ def _run(work: Work, plans: Sequence[Plan], keep: Callable[[list[Result]], None]
     return found
 
 
-def _screening(setting: Setting, plans: tuple[Plan, ...], goal: Goal, heuristic: Plan, unranked: Unranked,
+def _screening(setting: Setting, plans: tuple[AnyPlan, ...], goal: Goal, heuristic: Plan, unranked: Unranked,
                run: Callable[..., list[Result]]) -> tuple[Screened, list[Rejected]]:  # fmt: skip
     """What a sample of a long trace says of the plans that will be ranked, and of the others; and those that do not fit."""
     part = None if goal.aims else sample(setting.workload, len(plans))  # what loses by the objective may be on a front
@@ -178,7 +180,7 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
     base = usual.value if usual and _tells(usual, goal.objective) else math.nan
     ratio, width = goal.objective.ratio, comparison_error(goal.objective.name)
     ranked = tuple(replace(run, ratio=ratio(run.value, base), tie=tie(run.value, order[0].value, width)) for run in order)
-    clocked = any(plan.clock for plan in (space.plans if space else [x.plan for x in fitting]))
+    clocked = any(plan.clock for plan in (space.all if space else [x.plan for x in fitting]))
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
         setting, goal, _funnel(space, fitting, rejected), ranked, tuple(rejected), heuristic.shorthand, note,
@@ -278,6 +280,14 @@ def nearest_fit(setting: Setting, plan: Plan) -> str:
             found.append(f"as {fitting[0].shorthand} on {size} × {cluster.gpu.name}")
             break
     return f"it would fit {' or '.join(found)}" if found else f"not even {MOST_GPUS} of these GPUs would hold it"
+
+
+def _nearest_of(setting: Setting, plan: AnyPlan) -> str:
+    """The same of the pool that does not fit."""
+    for own, pool in zip(setting.of(plan), pools_of(plan)):
+        if not _fits(own, pool, own.cluster):
+            return nearest_fit(own, pool)
+    return ""
 
 
 def _fits(setting: Setting, plan: Plan, cluster: Cluster) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from apexsim.cost.factors import Factors
 from apexsim.errors import Rejected
-from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.remedy import Asked
 from apexsim.search.setting import Setting
@@ -76,7 +76,7 @@ def sensitive(study: Study, _asked: Asked) -> Study:
     return replace(study, turns=tuple(_turn(study, cause, up, plans) for cause in causes for up in (True, False)))
 
 
-def _turn(study: Study, cause: Cause, up: bool, plans: Sequence[Plan]) -> Turn:
+def _turn(study: Study, cause: Cause, up: bool, plans: Sequence[AnyPlan]) -> Turn:
     """The smallest step that changes the winner; bisection, from the largest."""
     steps = [step if up else 1.0 / step for step in STEPS]
     if _other(study, cause.of(study.setting, steps[-1]), plans) is None:
@@ -89,7 +89,7 @@ def _turn(study: Study, cause: Cause, up: bool, plans: Sequence[Plan]) -> Turn:
     return Turn(cause.words, steps[high], winner, gain)
 
 
-def _other(study: Study, setting: Setting, plans: Sequence[Plan]) -> tuple[str, float] | None:
+def _other(study: Study, setting: Setting, plans: Sequence[AnyPlan]) -> tuple[str, float] | None:
     """The plan that then beats the first by more than a tie, and how many times better it is; None where the first stays."""
     runs = [run for plan in plans if not isinstance(run := assess(setting, study.goal, plan), Rejected)]
     own = next((run for run in runs if run.plan == study.ranked[0].plan), None)

@@ -17,6 +17,8 @@ from apexsim.drafting import Acceptance, Drafting, acceptance_for
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
+from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan
 from apexsim.workload.trace import Workload
 
 ROUTES = ("round-robin", "least-outstanding", "power-of-two", "least-waiting", "cache-aware", "prefix-hash")  # in the order of engine.types
@@ -41,6 +43,8 @@ class Setting:
     length_given: bool = False  # the user named max_model_len; else it is the longest request, rounded up
     acceptance: Acceptance | None = None  # of drafts, as the user says; None: what is known of the model
     profile: Profile | None = None  # what the user's own runs said; its factors are in pricer and engine already
+    connector: str = ""  # what carries the cache between pools; "": the engine's own choice
+    pools: tuple[Setting, ...] = ()  # of plans of two pools: prefill and decode, each with GPUs and engine settings of its own
 
     def accepts(self, draft: Drafting) -> Acceptance:
         """How many of a plan's drafts are accepted, and who says so."""
@@ -52,6 +56,12 @@ class Setting:
             return self
         pricer = _slowed(self.pricer, clock)
         return replace(self, cluster=pricer.cluster, pricer=pricer)
+
+    def of(self, plan: AnyPlan) -> tuple[Setting, ...]:
+        """The setting of each pool of a plan; the workload is the question's."""
+        if isinstance(plan, Plan):
+            return (self,)
+        return tuple(replace(pool, workload=self.workload) for pool in (self.pools or (self, self)))
 
 
 def setting_of(

@@ -81,7 +81,7 @@ class Found:
     @property
     def plan(self) -> Plan:
         """The plan."""
-        return self.run.plan
+        return self.run.only.plan
 
     @property
     def gpus(self) -> int:
@@ -370,11 +370,11 @@ class Cluster:
                 able.append(run)
             elif side is not None and self._at_end(run, load, keeps, side):
                 return plan
-        return min(able, key=lambda run: run.key).plan if able else None
+        return min(able, key=lambda run: run.key).only.plan if able else None
 
     def _at_end(self, run: Assessed, load: float, keeps: bool, side: int) -> bool:
         """Whether a plan keeps everything at an end of the doubt: what is slower keeps no more, what is faster no less."""
-        return keeps if keeps != bool(side) else self.trials.holds(run.plan, load, self.trials.end(run, side))
+        return keeps if keeps != bool(side) else self.trials.holds(run.only.plan, load, self.trials.end(run, side))
 
     def _likely(self) -> list[Plan]:
         """The plans that may come nearest: those that single requests do not rule out, else the FIRST by what these take."""
@@ -389,7 +389,7 @@ class Cluster:
         if not runs:
             return None
         run = min(runs, key=lambda r: (overrun(r, self.trials.wanted.share), r.key))
-        return self.trials.found(run.plan, math.nan, math.nan, math.nan, load)
+        return self.trials.found(run.only.plan, math.nan, math.nan, math.nan, load)
 
 
 def fewest(clusters: Sequence[Callable[[], Cluster | None]], load: float) -> tuple[Found | None, Found | None]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from apexsim.engines import load_engine, servers
+from collections.abc import Callable
+from functools import partial
+
+from apexsim.engines import EngineRow, load_engine, servers
 from apexsim.plan.limits import unstartable
-from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan, Split, pools_of
+from apexsim.plan.splits import straddles, unsplittable
 from apexsim.search.setting import Setting
 
 
@@ -13,15 +17,28 @@ def has_server(setting: Setting) -> bool:
     return setting.engine.has_server
 
 
-def blocked(setting: Setting, plan: Plan) -> str:
+def blocked(setting: Setting, plan: AnyPlan) -> str:
     """Why the chosen engine cannot be started with a plan; "" when it can."""
     if not has_server(setting):
         return f"{setting.engine.name} is a batching policy without a server of its own"
-    return unstartable(setting.model, plan, setting.cluster, setting.engine)
+    return _unstartable(setting, plan, lambda own: own.engine)
 
 
-def others(setting: Setting, plan: Plan) -> tuple[str, ...]:
+def _unstartable(setting: Setting, plan: AnyPlan, row_of: Callable[[Setting], EngineRow]) -> str:
+    """Why an engine cannot be started with each pool of a plan, or cannot hand over from one to the other."""
+    settings = setting.of(plan)
+    whys = [unstartable(setting.model, pool, own.cluster, row_of(own)) for own, pool in zip(settings, pools_of(plan))]
+    if isinstance(plan, Split):
+        whys.append(straddles(plan, setting.cluster))
+        whys.append(unsplittable(setting.model, plan, row_of(settings[0]), row_of(settings[-1]), setting.connector))
+    return next(filter(None, whys), "")
+
+
+def others(setting: Setting, plan: AnyPlan) -> tuple[str, ...]:
     """Engines that could be started with a plan, the chosen one aside."""
-    where = (setting.model, plan, setting.cluster)
     rows = (load_engine(name) for name in servers() if name != setting.engine.server.name)
-    return tuple(row.name for row in rows if not unstartable(*where, row))
+    return tuple(row.name for row in rows if not _unstartable(setting, plan, partial(_always, row)))
+
+
+def _always(row: EngineRow, setting: Setting) -> EngineRow:
+    return row

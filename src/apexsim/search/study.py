@@ -99,6 +99,27 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """The same requests with prompts, or at a load, of `factor` times what was asked: how many times better the best plan of two pools is
+    than the best of one; NaN where neither can be run, 0 or infinity where only one of them keeps limits and load."""
+
+    axis: str  # prompt or load
+    factor: float
+    gain: float
+    apart: str  # their names
+    together: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """The best plan of two pools beside the best of one, and how they compare elsewhere."""
+
+    apart: Assessed
+    together: Assessed
+    points: tuple[Compared, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """A question and its answer.
 
@@ -122,6 +143,7 @@ class Study:
     curves: tuple[Curve, ...] = ()  # against the load, where a picture needs them
     turns: tuple[Turn, ...] = ()  # what would change the winner, where that was asked for
     tuned: Tuned | None = None  # the engine's settings, where that was asked for
+    worth: Worth | None = None  # what two pools are worth, where plans of both kinds are ranked
 
     @property
     def error(self) -> tuple[float, float]:

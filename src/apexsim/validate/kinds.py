@@ -9,6 +9,7 @@ from pathlib import Path
 
 from apexsim.errors import InputError
 from apexsim.files import lines
+from apexsim.validate.apart_cases import Apart, apart, apart_open
 from apexsim.validate.cases import Case
 from apexsim.validate.closed_cases import closed_loop, described
 from apexsim.validate.draft_cases import Pair, pair
@@ -19,7 +20,7 @@ from apexsim.validate.open_cases import across, open_loop, rated, request_level
 from apexsim.validate.rows import Answered, Cells, Row, Skipped
 from apexsim.validate.step_cases import Steps, batch_gap, cold_prompt, queued, scheduler_step, wide
 
-Asked = Case | Pair | Steps | Answered | Skipped
+Asked = Case | Pair | Apart | Steps | Answered | Skipped
 Reader = Callable[[list[Row], Path], Iterator[Asked]]
 
 
@@ -73,6 +74,10 @@ KINDS: dict[str, Kind] = {
     "closed loop": _kind("id backend system concurrency attn_tp len_dist", _each(closed_loop), TIMES),
     "drafting pairs": _kind("id_spec id_base mode backend system draft_tokens ids_in speedup_tpot speedup_e2e", _each(pair),
                             "speedup_tpot speedup_e2e"),
+    "prefill and decode apart": _kind("id backend system concurrency prefill_workers decode_workers tput_out_per_gpu", _each(apart),
+                                      "ttft_median_ms tpot_median_ms e2e_median_ms out_tok_s_per_gpu"),
+    "prefill and decode apart, open loop": _kind("id backend mode prefill_workers decode_workers replicas rate_rps out_tok_s",
+                                                 _each(apart_open), "ttft_median_ms tpot_median_ms e2e_median_ms out_tok_s_per_gpu"),
     "open loop": _kind("id engine requests_file ttft_mean_s itl_mean_s", _each(open_loop), "ttft_mean_ms itl_mean_ms e2e_mean_ms"),
     "request level": _kind("hw request_id arrival_s isl osl ttft_s", request_level, TIMES),
     "offline throughput": _kind("id config isl osl num_requests out_tok_s_per_gpu pp tp", _each(offline), "out_tok_s_per_gpu"),

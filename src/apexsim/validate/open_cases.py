@@ -106,7 +106,7 @@ LONGEST = 2048  # tokens: longer ones are left out of ShareGPT by vLLM's benchma
 NIGHTLY = "0.8.0"  # vLLM, by the note of the rows
 
 
-def _arrivals(rate: float, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+def arrivals(rate: float, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Poisson arrivals [count] s; an endless rate is all at once."""
     return np.zeros(count) if math.isinf(rate) else np.cumsum(np.random.default_rng(SEED).exponential(1.0 / rate, count))
 
@@ -121,7 +121,7 @@ def rated(row: Row, where: Path) -> Case | Skipped:
     gpu, count = load_gpu(row["gpu"]), whole(row, "n", 1, 1)
     model, precision, assumed = formats(row, row["model"], "", gpu)
     isl, osl = (max(1, round(number(row, f"{key}_tokens_mean", 1.0))) for key in ("prompt", "output"))
-    work = Workload(name, _arrivals(number({"rate": rate}, "rate"), count), np.full(count, isl), np.full(count, osl))
+    work = Workload(name, arrivals(number({"rate": rate}, "rate"), count), np.full(count, isl), np.full(count, osl))
     rules, note = rules_of("vllm", "")
     engine = engine_for(rules, {}, gpu, work.longest)
     plan = Plan(1, 1, Layout(), Layout(), precision)
@@ -143,7 +143,7 @@ def across(row: Row, where: Path) -> Case | Skipped:
     rate = math.inf if spelled(row, "request_rate") == "inf" else number(row, "request_rate")
     rng = np.random.default_rng(SEED)
     isl, osl = (spread_lengths(whole(row, key, 1, 1), CHAT, count, rng, longest=LONGEST) for key in ("prompt_mean", "output_mean"))
-    work = Workload(row["id"], _arrivals(rate, count), isl, osl)
+    work = Workload(row["id"], arrivals(rate, count), isl, osl)
     rules, _ = rules_of("vllm", NIGHTLY)
     engine = engine_for(rules, {}, gpu, work.longest)
     cluster = with_links(Cluster(gpu, plan.devices // nodes, nodes), nic=network(row))

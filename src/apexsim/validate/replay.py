@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apexsim.calibrate.profile import Profile, load_profile
 from apexsim.cost.account import account
 from apexsim.cost.price import Pricer, pricer_for
+from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import Costs
 from apexsim.errors import Rejected
 from apexsim.metrics import Times
+from apexsim.search.apart import evaluate_apart
 from apexsim.search.assess import energy_of
 from apexsim.search.error import System, interval
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting, calibrated
+from apexsim.validate.apart_cases import Apart
 from apexsim.validate.cases import Case
 from apexsim.validate.draft_cases import Pair
 from apexsim.validate.kinds import Asked, read_cases
@@ -33,6 +37,7 @@ from apexsim.validate.score import summarise
 from apexsim.validate.step_cases import Machine, Steps, costs_of, step_seconds
 
 FORMAT = "apexsim.validation/1"
+LEAST_PEAK = 4096  # tokens whose activations a run that existed had room for
 
 
 class Bench:
@@ -71,14 +76,23 @@ class Bench:
         found = evaluate(setting, case.plan, case.handed)
         if isinstance(found, Evaluation):
             return found, ()
-        roomy = replace(setting.engine, memory_fraction=1.0, max_num_seqs=min(case.engine.max_num_seqs, case.workload.size))
         note = f"sized with the whole GPU, since the run existed: {found.reason}"
-        return evaluate(replace(setting, engine=roomy, max_model_len=case.workload.longest), case.plan, case.handed), (note,)
+        return evaluate(_roomy(setting), case.plan, case.handed), (note,)
+
+
+def _roomy(setting: Setting) -> Setting:
+    """The same with all of the GPU's memory, and no more of anything than the workload needs."""
+    engine = replace(setting.engine, memory_fraction=1.0, max_num_seqs=min(setting.engine.max_num_seqs, setting.workload.size))
+    return replace(setting, engine=engine, max_model_len=setting.workload.longest)
 
 
 def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
     """Means and medians over requests [ms]: TTFT, TPOT (outputs of one token left out), end to end; ITL over all gaps; rates per s."""
-    o, output = found.outcome, case.workload.output
+    return told_ms(found.outcome, case.workload.output, case.plan.devices)
+
+
+def told_ms(o: Outcome, output: NDArray[np.int64], devices: int) -> dict[str, float]:
+    """The same of an outcome on so many GPUs."""
     times = Times(o.sent, o.first, o.finish, output)
     tpot = times.tpot[times.several]
     told = {"ttft": times.ttft, "tpot": tpot if len(tpot) else np.zeros(1), "e2e": times.e2e}
@@ -87,7 +101,7 @@ def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
         **{f"{name}_{stat}_ms": 1e3 * float(how(values)) for name, values in told.items() for stat, how in stats},
         "ttft_ms": 1e3 * float(times.ttft.mean()),
         "itl_mean_ms": 1e3 * float((o.finish - o.first).sum() / max(1, int((output - 1).sum()))),
-        "out_tok_s_per_gpu": float(output.sum() / times.duration) / case.plan.devices,
+        "out_tok_s_per_gpu": float(output.sum() / times.duration) / devices,
         "req_s": len(output) / times.duration,
     }
 
@@ -142,6 +156,21 @@ def _pair(bench: Bench, pair: Pair) -> dict[str, Any]:
     return _record(pair, "ok", "; ".join(dict.fromkeys(notes)), metrics) | {"provenance": provenance(bench.pricer(pair.plain))}
 
 
+def _apart(bench: Bench, row: Apart) -> dict[str, Any]:
+    """A simulated run of two pools; one that measured fits though the sizing says no gets just enough memory, and a note."""
+    sides, notes = [(bench.setting(case), case.plan) for case in (row.prefill, row.decode)], row.notes
+    found = evaluate_apart(*sides[0], *sides[1], row.handover)
+    if isinstance(found, Rejected):
+        notes += (f"sized for activations of {LEAST_PEAK} tokens, since the run existed: {found.reason}",)
+        sides = [(replace(setting, engine=replace(setting.engine, profile_tokens=LEAST_PEAK)), plan) for setting, plan in sides]
+        found = evaluate_apart(*sides[0], *sides[1], row.handover)
+    if isinstance(found, Rejected):
+        return _record(row, "skipped", found.reason)
+    predicted = told_ms(found.outcome, row.prefill.workload.output, found.devices)
+    metrics = {name: {"measured": value, "predicted": predicted[name]} for name, value in row.measured.items()}
+    return _record(row, "ok", "; ".join(notes), metrics) | {"provenance": provenance(bench.pricer(row.decode))}
+
+
 def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
     """A priced step."""
     machine = steps.machine
@@ -154,6 +183,7 @@ def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
 PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
     Case: _run,
     Pair: _pair,
+    Apart: _apart,
     Steps: _step,
     Answered: lambda bench, row: _record(row, "ok", row.reason, row.metrics),
     Skipped: lambda bench, row: _record(row, "skipped", row.reason),
@@ -188,6 +218,9 @@ def run(
     for case in cases:
         if isinstance(case, Case):
             bench.pricer(case)
+        elif isinstance(case, Apart):
+            bench.pricer(case.prefill)
+            bench.pricer(case.decode)
         elif isinstance(case, Steps):
             bench.costs(case.machine)
     rows = []

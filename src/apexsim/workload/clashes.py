@@ -73,6 +73,14 @@ QUESTION = (
     Clash("rate_factor", beside("concurrency"), "users send when they are answered", "change --concurrency"),
     Clash("rate_factor", beside("request_rate"), "the rate is given", "change --request-rate"),
     Clash("image_size", without("images"), "the requests have no images", "add --images N"),
+    *(
+        Clash(name, both(beside("disaggregate"), without("plan")), "each pool has widths of its own", "name one: simulate --plan 2xTP4+TP8")
+        for name in ("tp", "pp", "dp", "ep", "enable_expert_parallel")
+    ),
+    *(
+        Clash(name, without("disaggregate", "plan"), "plans have one pool", "add --disaggregate")
+        for name in ("prefill_settings", "decode_settings", "connector")
+    ),
     Clash("weight_dtype", _no_auto, "--quant does not hold the checkpoint's own format", "add auto to --quant"),
 )
 NO_WIDTHS = tuple(

@@ -15,7 +15,7 @@ from apexsim.errors import InputError, Rejected
 from apexsim.report.again import options
 from apexsim.report.emit.deployment import Deployment, File
 from apexsim.report.launch import asked
-from apexsim.report.launch import server as server_commands
+from apexsim.report.launch import server_of as server_commands
 from apexsim.report.servers import FIRST_PORT, Place, Shell
 from apexsim.workload.convert import written
 from apexsim.workload.load import mean_rate

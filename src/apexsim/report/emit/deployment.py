@@ -13,7 +13,7 @@ from apexsim.data_files import table
 from apexsim.errors import InputError, shown
 from apexsim.plan.plan import Plan
 from apexsim.report.dialects import Said
-from apexsim.report.launch import Started, server
+from apexsim.report.launch import Started, server_of
 from apexsim.report.servers import FIRST_PORT, NGINX, Command, Place, Shell, script
 from apexsim.search.assess import Assessed
 from apexsim.search.setting import Setting
@@ -58,7 +58,7 @@ class Deployment:
     @property
     def plan(self) -> Plan:
         """The plan."""
-        return self.run.plan
+        return self.run.only.plan
 
     @property
     def servers(self) -> int:
@@ -106,7 +106,7 @@ class Deployment:
         alone = Place(0, tuple(range(len(place.nodes))), tuple(range(len(place.gpus))), True, FIRST_PORT)
         ask = self.started.ask
         listens: Said = [("host", "0.0.0.0" if ask.engine.server.loopback else None), ("port", str(FIRST_PORT))]
-        commands = server(ask, alone, listens)
+        commands = server_of(ask, alone, listens)
         env = () if len(commands) > 1 else tuple((k, v) for k, v in commands[0].env if not isinstance(v, Shell))
         return Pod(self._words(commands, len(alone.nodes)), env, len(alone.nodes), len(alone.gpus))
 

@@ -43,7 +43,11 @@ def deployment(study: Study) -> Deployment:
     run = study.ranked[0] if study.single else study.best
     if run is None:
         raise Infeasible(f"no plan can be started: {study.ranked[0].blocked}", "another --engine")
-    started = start(study.setting, run.plan)
+    if run.split:
+        raise InputError(
+            f"files are written for plans of one pool, and {run.plan.shorthand} has two", "--emit", "its launch lines start it"
+        )
+    started = start(study.setting, run.only.plan)
     if isinstance(started, Rejected):
         raise Infeasible(f"{run.plan.shorthand} cannot be started: {started.reason}", "another --plan or --engine")
     return Deployment(study, run, started)

@@ -1,0 +1,115 @@
+"""Serving a workload in two pools: the entry of `pools` (floor E)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from apexsim.engine.kernel import Outcome, heirs, outcome_of, requests_as_cast, roomier, world_of
+from apexsim.engine.pools import COMES, Line, run_pools
+from apexsim.engine.types import FULL, I8, LOG_FULL, NOBODY, OK, STATUS, Costs, Host, Requests, Rules, World, hand_of
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One pool: equal replicas of one plan.  blocks: KV blocks of one lane; route: as in `simulate`."""
+
+    rules: Rules
+    host: Host
+    costs: Costs
+    blocks: int
+    replicas: int = 1
+    lanes: int = 1
+    route: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """How requests go from the prefill pool to the decode pool.
+
+    first: a place at decode is booked before the prompt is computed, else after it; slots: of places of a decode lane; seated: a place
+    needs a free seat of the batch when it is booked; recompute: the first token is made at decode; again: tokens of the prompt are computed
+    at decode by who was thrown out there; hop_s: [s] between booking and prefill, or prefill and booking; latency_s, token_s, fixed_s: of a
+    transfer [s], [s per token of the prompt], [s] on the wire; parallel: transfers to a lane overlap in all but the wire; lag: results of a
+    prefill step go out when the step that follows it at once has ended.
+    """
+
+    first: bool
+    slots: int = FULL
+    seated: bool = False
+    recompute: bool = False
+    again: bool = True
+    hop_s: float = 0.0
+    latency_s: float = 0.0
+    token_s: float = 0.0
+    fixed_s: float = 0.0
+    parallel: bool = True
+    lag: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """What happened in each pool, and to the requests as their clients see them: the first token goes out from the decode pool."""
+
+    prefill: Outcome
+    decode: Outcome
+    whole: Outcome
+
+
+def simulate_apart(requests: Requests, prefill: Side, decode: Side, crossing: Crossing, *, jump: bool = True, gaps: bool = True) -> Both:
+    """Serve `requests` in both pools and say what happened; every request must fit into a lane of each."""
+    asked = requests_as_cast(requests)
+    size = len(asked.prompt)
+    p, d, margin = _worlds(asked, prefill, decode, crossing, jump, gaps)
+    line = _line(asked, p, d, crossing)
+    status = LOG_FULL
+    while status == LOG_FULL:
+        status = run_pools(p, d, line, margin)
+        d = roomier(d) if status == LOG_FULL else d
+    assert status == OK, STATUS[status]
+    a, b = outcome_of(p), outcome_of(d)
+    assert not size or np.isfinite(b.finish).all()
+    return Both(a, b, replace(b, start=a.start, preempted=a.preempted + b.preempted))
+
+
+def _worlds(asked: Requests, prefill: Side, decode: Side, crossing: Crossing, jump: bool, gaps: bool) -> tuple[World, World, int]:
+    """Both pools before the first request is sent, and the gaps that one call of the engine may write."""
+    bare = Requests(np.zeros(len(asked.prompt)), asked.prompt, np.ones_like(asked.output))
+    known = np.zeros_like(asked.prompt) if crossing.again else asked.prompt - 1
+    p, _ = world_of(bare, *_parts(prefill), replicas=prefill.replicas, lanes=prefill.lanes, route=prefill.route, jump=jump, gaps=False)
+    d, margin = world_of(bare._replace(output=asked.output, cached=known), *_parts(decode), replicas=decode.replicas,
+                         lanes=decode.lanes, route=decode.route, jump=jump, gaps=gaps)  # fmt: skip
+    d.work.computed[:] = asked.prompt - int(crossing.recompute)
+    d.work.made[:] = int(not crossing.recompute)
+    stage = np.full(len(asked.prompt), COMES, np.int64)
+    return (_linked(p, stage, FULL, False, True), _linked(d, stage, crossing.slots, crossing.seated, False), margin)
+
+
+def _parts(side: Side) -> tuple[Rules, Host, Costs, int]:
+    return side.rules, side.host, side.costs, side.blocks
+
+
+def _linked(world: World, stage: I8, slots: int, seated: bool, keeps: bool) -> World:
+    """A world as one of several pools."""
+    size = len(stage)
+    hand = hand_of(world.replicas, world.lanes, size, int(slots), int(seated), int(keeps))._replace(stage=stage)
+    work = world.work._replace(due=np.zeros(size + 1), due_req=np.zeros(size + 1, np.int64))
+    return world._replace(work=work, hand=hand, alone=0, plain=None)
+
+
+def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
+    """The line with every request on its way that comes by itself, in order of arrival."""
+    size = len(asked.prompt)
+    heir, sibling = heirs(asked)
+    alone = asked.after < 0 if len(asked.after) else np.ones(size, np.bool_)
+    own: I8 = np.arange(min(asked.users, size)) if asked.users else np.flatnonzero(alone)
+    due, due_req = np.zeros(size + 1), np.zeros(size + 1, np.int64)
+    due_req[: len(own)] = own
+    due[: len(own)] = 0.0 if asked.users else asked.arrive[own]
+    return Line(
+        asked, heir, sibling, due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
+        np.zeros((d.replicas, d.lanes)), np.full(p.replicas, NOBODY, np.int64), np.zeros(p.replicas), np.zeros(p.replicas),
+        float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first), int(crossing.parallel),
+        int(crossing.lag),
+    )  # fmt: skip
