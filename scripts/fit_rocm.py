@@ -11,8 +11,8 @@ columns of validation/closed_loop.csv with medians.  A group is GPU, weight form
 from __future__ import annotations
 
 import argparse
-import csv
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,13 +24,14 @@ import numpy as np
 from apexsim.cost import fitted as home
 from apexsim.cost.bank import _BANKS
 from apexsim.engines import EngineRow, closest, override, settled
-from apexsim.errors import Rejected
+from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.metrics import Times
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.search.evaluate import evaluate
 from apexsim.search.setting import setting_of
-from apexsim.validate.rows import model_named
+from apexsim.validate.kinds import read_rows
+from apexsim.validate.rows import WIDEST, Row, model_named, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -51,33 +52,42 @@ class Run:
 
 def runs_of(path: Path) -> Iterator[Run]:
     """Rows that nothing speaks against but a missing warm-up, of a known release."""
-    for row in csv.DictReader(path.open(encoding="utf-8")):
+    for row in read_rows(path, "closed loop")[1]:
         if set(filter(None, row["suspect"].split(";"))) - {"no_warmup"} or not row["backend_version"]:
             continue
         group = (row["system"], row["precision"], row["backend_version"].replace(".post", "-"))
-        yield Run(group, _question(row), tuple(float(row[m]) for m in METRICS), int(row["concurrency"]))
+        yield Run(group, _question(row), (_measured(row, METRICS[0]), _measured(row, METRICS[1])), whole(row, "concurrency", 1, 1))
 
 
-def _question(row: dict[str, str]) -> tuple[Any, ...]:
+def _measured(row: Row, metric: str) -> float:
+    value = number(row, metric)
+    if not value > 0.0:
+        raise InputError(f"expected a time in '{metric}', got '{row[metric]}'", f"row {row['id']}")
+    return value
+
+
+def _question(row: Row) -> tuple[Any, ...]:
+    if row["precision"] not in FORMATS:
+        raise InputError(f"expected a format of {', '.join(FORMATS)}, got '{row['precision']}'", f"row {row['id']} precision")
     parts, default = FORMATS[row["precision"]]
-    tp = int(row["attn_tp"])
+    tp = whole(row, "attn_tp", 1, 1, WIDEST)
     kv = "fp8" if row["launch_kv_dtype"].startswith("fp8") else "bf16"
     plan = Plan(1, 1, Layout(tp=tp), Layout(tp=tp), Precision(parts, default, "auto", kv))
-    count, template = int(row["num_prompts"]), int(row["template_tokens"] or 0)
-    prompt, output = inferencex_population(int(row["isl"]) - template, int(row["osl"]), count)
-    work = Workload(row["id"], np.zeros(count), prompt + template, output, "closed", int(row["concurrency"]))
+    count, template = whole(row, "num_prompts", 1, 1), whole(row, "template_tokens")
+    prompt, output = inferencex_population(whole(row, "isl", 1, template + 1) - template, whole(row, "osl", 1, 1), count)
+    work = Workload(row["id"], np.zeros(count), prompt + template, output, "closed", whole(row, "concurrency", 1, 1))
     cluster = Cluster(load_gpu(row["system"]), tp)
     return model_named(row["config"]), cluster, _engine(row, cluster, work.longest), work, plan
 
 
-def _engine(row: dict[str, str], cluster: Cluster, length: int) -> EngineRow:
+def _engine(row: Row, cluster: Cluster, length: int) -> EngineRow:
     version = row["backend_version"].split(".post")[0]
-    chunk, pre = int(row["launch_chunked_prefill_size"] or 0), int(row["launch_max_prefill_tokens"] or 0)
+    chunk, pre = whole(row, "launch_chunked_prefill_size"), whole(row, "launch_max_prefill_tokens")
     found = replace(closest(f"{row['backend']}@{version}"), asked=version)
-    most = int(row["launch_cudagraph"] or 128)
+    most = whole(row, "launch_cudagraph", 128)
     pad = (*(n for n in (1, 2, 4) if n <= most), *range(8, most + 1, 8))
     found = override(found, max_num_batched_tokens=chunk or None, prefill_limit=pre or None, pad=pad,
-                     memory_fraction=float(row["launch_gpu_mem_frac"] or 0.8))  # fmt: skip
+                     memory_fraction=number(row, "launch_gpu_mem_frac", 0.8))  # fmt: skip
     return settled(found, cluster.gpu.memory_bytes, cluster.gpu.name, length)
 
 
@@ -87,7 +97,7 @@ def predicted(run: Run) -> tuple[float, float]:
     setting = setting_of(model, cluster, engine, work, work.longest)
     found = evaluate(setting, plan)
     if isinstance(found, Rejected):
-        raise SystemExit(f"{work.name}: {found.reason}")
+        raise InputError(found.reason, f"row {work.name}")
     o = found.outcome
     times = Times(o.sent, o.first, o.finish, work.output)
     return 1e3 * float(np.median(times.tpot)), 1e3 * float(np.median(times.ttft))
@@ -196,14 +206,26 @@ def paces(runs: list[Run]) -> dict[tuple[str, str], float]:
 FREE = ["launch_us", "cdna3.slower", "experts.flop", "prompt_launch_us", "experts.bytes", "gap_us", "collective_launches", "gemm.flop"]
 
 
-def main() -> None:
-    """As the docstring says."""
+def main() -> int:
+    """As the docstring says; what cannot be read is one line, and 2."""
+    try:
+        run()
+    except InputError as error:
+        print(f"fit_rocm: {error.line()}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run() -> None:
+    """Read, fit or judge, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--paces", action="store_true")
     args = parser.parse_args()
     runs = list(runs_of(args.file))
+    if not runs:
+        raise InputError("holds no run of a known release that nothing speaks against", str(args.file), "give InferenceX's rows on AMD")
     if args.fit:
         paceless()
         half = set(sorted({run.group for run in runs})[::2])
@@ -221,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -135,3 +135,18 @@ def test_continuous_integration_runs_every_check() -> None:
     assert "set -euo pipefail" in text and "make ci" in text
     assert "\nci: check fidelity " in make and "\ncheck: lint " in make
     assert all(word in make for word in ("-m pytest", "-m ruff check", "-m ruff format --check", "-m mypy", "apexsim.validate.gate"))
+
+
+@pytest.mark.parametrize(("engine", "name"), [("vllm", "vLLM V1"), ("sglang", "SGLang")])
+def test_an_engine_says_of_its_fit_what_the_page_says(engine: str, name: str) -> None:
+    page = (ROOT / "docs/fidelity.md").read_text("utf-8")
+    row = re.search(rf"\| each model \| {name} \| (\d+) \| ([\d.]+)% / \d+% \| ([\d.]+)%", page)
+    text = (ROOT / f"src/apexsim/data/engines/{engine}.toml").read_text("utf-8")
+    assert row and f": {row[1]} closed-loop runs" in text
+    assert f"leaving each model out: TPOT {row[3]} %, mean TTFT {row[2]} % median" in text
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_finds_what_it_imports(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(script.parent))
+    runpy.run_path(str(script), run_name="looked_at")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +54,27 @@ def test_the_pace_is_that_of_the_newest_measured_release_that_is_no_newer() -> N
     paces = [found.pace(replace(row, asked=version)) for version in ("0.5.2", "0.5.9", "0.5.12", "0.5.20")]
     assert paces[0] == paces[1] == 1.0 > paces[2] == paces[3]
     assert found.pace(load_engine("vllm")) == 1.0
+
+
+HEAD = "id,suspect,origin,system,backend,backend_version,precision,isl,osl,template_tokens,concurrency,num_prompts,attn_tp,launch_chunked_prefill_size,launch_max_prefill_tokens,launch_gpu_mem_frac,launch_kv_dtype,launch_cudagraph,ttft_median_ms,tpot_median_ms,len_dist,config"  # noqa: E501
+RUN = "a,,inferencex,mi300x,sglang,0.5.9,fp8,64,8,0,1,4,8,,,0.8,fp8,128,100,10,x,deepseek-ai--DeepSeek-R1"
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("", "holds no rows"), ("a,b\n1,2\n", "the columns of no known kind"), (f"{HEAD}\n{RUN[:20]}\n", "cells, the header names"),
+    (f"{HEAD}\n{RUN.replace('fp8,64', 'fp3,64')}\n", "expected a format of fp8, fp4, got 'fp3'"),
+    (f"{HEAD}\n{RUN.replace('100,10', '100,x')}\n", "'tpot_median_ms' is no number"),
+    (f"{HEAD}\n{RUN.replace('100,10', ',10')}\n", "expected a time in 'ttft_median_ms'"),
+    (f"{HEAD}\n{RUN.replace('1,4,8', '1,4,0.5')}\n", "'attn_tp' is no whole number"),
+    (f"{HEAD}\n{RUN.replace('mi300x', 'mi999')}\n", "unknown GPU 'mi999'"),
+    (f"{HEAD}\n{RUN.replace('0.5.9', '')}\n", "holds no run of a known release"),
+])  # fmt: skip
+def test_a_file_that_no_speed_can_be_fitted_on_is_one_line(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(text)
+    monkeypatch.setattr("sys.argv", ["fit_rocm.py", str(file)])
+    assert runpy.run_path(str(Path(__file__).parent.parent / "scripts/fit_rocm.py"))["main"]() == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and told in err, err

@@ -8,12 +8,16 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import apexsim
 from apexsim import api
 from apexsim.cli import main
 from apexsim.errors import Infeasible, InputError
+from apexsim.report.sizepage import sentences
 from apexsim.search import size as sizes
+from apexsim.workload.synth import longest_of, mean_of
 
 ASKED: dict[str, Any] = {"gpu": "l40s", "gpus": 1, "prompt_len": 500, "output_len": 100, "num_requests": 300}
 
@@ -152,3 +156,54 @@ def test_a_plan_that_is_too_slow_alone_is_not_simulated_under_load(monkeypatch: 
         "llama-3.1-8b", gpu="l4", request_rate=1.0, prompt_len=500, output_len=50, num_requests=400, slos=("tpot:p95=2ms",)
     )
     assert not found.found and runs.count(400) < len(runs) / 2
+
+
+# ---- the longest prompt --------------------------------------------------------------------------------------------------
+
+PROMPTS: dict[str, Any] = {"gpu": "h100-sxm", "gpus": 1, "find": "context", "num_requests": 40}
+
+
+def longest(model: str = "llama-2-7b", **more: Any) -> sizes.Size:
+    """The answer to a question about the longest prompt."""
+    return apexsim.size(model, **{**PROMPTS, **more})
+
+
+ROOMY: list[dict[str, Any]] = [
+    {}, {"max_model_len": 2000}, {"concurrency": 3}, {"concurrency": 3, "length_spread": 0.4}, {"request_rate": 0.2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", ROOMY)
+def test_the_longest_prompt_is_one_that_the_model_length_leaves(more: dict[str, Any]) -> None:
+    """Loose limits: all that the length leaves beside the longest answer is held, and no request is longer."""
+    found = longest(output_len=300, slos=("ttft:p95=60s",), **more)
+    assert found.best is not None and found.best.open_end
+    work, whole = found.best.setting.workload, more.get("max_model_len", 4096)
+    spread = more.get("length_spread", 0.1 if "concurrency" in more else 0.0)
+    assert found.best.value == whole - longest_of(300, spread)
+    assert int(work.prompt.max()) <= found.best.value and work.longest <= whole
+    assert spread or int(work.prompt.max()) == found.best.value
+
+
+def test_a_tighter_limit_holds_shorter_prompts_down_to_single_tokens() -> None:
+    values = [found.best.value for ms in (10, 18, 60) if (found := longest(output_len=20, slos=(f"ttft:p95={ms}ms",))).best]
+    assert values == sorted(values) and len(set(values)) == 3 and values[0] < 128
+
+
+def test_where_no_prompt_is_short_enough_the_shortest_comes_nearest() -> None:
+    found = longest(output_len=20, slos=("ttft:p95=1ms",))
+    assert found.best is None and found.nearest is not None and int(found.nearest.setting.workload.prompt.max()) == 1
+    assert sentences(found)[0].startswith("No prompt is short enough for 1 user within ttft:p95=1ms: TP1 on 1 × h100-sxm comes nearest")
+
+
+@pytest.mark.parametrize(("more", "most"), [({}, "4,095"), ({"max_model_len": 1000}, "999"), ({"concurrency": 4}, "3,723")])
+def test_answers_that_leave_no_prompt_are_refused_with_the_longest_that_do(more: dict[str, Any], most: str) -> None:
+    with pytest.raises(InputError) as told:
+        longest(output_len=4096, **({"slos": ("ttft=1s",)} if "concurrency" in more else {}), **more)
+    assert told.value.where == "--output-len" and told.value.hint == f"at most {most}"
+
+
+@given(st.integers(1, 10**6), st.floats(0.0, 1.0))
+def test_the_mean_of_a_longest_length_is_the_largest_that_fits(length: int, spread: float) -> None:
+    mean = mean_of(length, spread)
+    assert longest_of(mean, spread) <= length < longest_of(mean + 1, spread) if mean else longest_of(1, spread) > length

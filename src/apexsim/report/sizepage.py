@@ -110,7 +110,8 @@ def _head(size: Size, best: Found) -> str:
     if size.wanted.find == "gpus":
         return f"{name} {'is' if best.gpus == 1 else 'are'} enough for {_load(size)}{_within(size)}{ends}."
     if size.wanted.find == "context":
-        most = "all that the model takes" if best.open_end else f"prompts up to {value} tokens{ends}"
+        taken = "--max-model-len leaves" if best.setting.max_model_len < best.setting.model.max_length else "the model takes"
+        most = f"all that {taken}" if best.open_end else f"prompts up to {value} tokens{ends}"
         return f"{name} holds {most}{f': {value} tokens' * best.open_end} with {_load(size)}{_within(size)}."
     if size.wanted.find not in UNITS:
         return f"{name} keeps {size.wanted.find}={value.replace(' ', '')}{ends} with {_load(size)}{_within(size)}."
@@ -152,6 +153,10 @@ def _unmet(size: Size) -> str:
     share = near.run.metrics.attainment
     if not missed and share < size.wanted.share:
         how = f"{share:.0%} of the requests within their limits"
+    if size.wanted.find == "context":
+        return f"No prompt is short enough for {_load(size)}{_within(size)}: {near.plan.shorthand} on {_gpus(near)} comes nearest" + (
+            f", with {how} for a prompt of one token." if how else ", and does not keep up with the load."
+        )
     load = "any load" if size.wanted.find in UNITS and size.wanted.find != "gpus" else _load(size)
     return f"Nothing that was tried serves {load}{_within(size)}: {near.plan.shorthand} on {_gpus(near)} comes nearest" + (
         f", with {how}." if how else ", and does not keep up with the load."

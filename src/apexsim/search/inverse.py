@@ -21,6 +21,8 @@ from apexsim.search.search import nearest_fit
 from apexsim.search.size import LOADS, Cluster, Found, Size, Trials, Wanted
 from apexsim.slo import parse_slos
 from apexsim.typed import stated
+from apexsim.workload.asked import CLOSED_SPREAD
+from apexsim.workload.synth import longest_of, mean_of
 
 Value = Any
 BASE = {"request_rate": 1.0}  # of arrivals that are stretched to every rate
@@ -131,16 +133,15 @@ class _Question:
         unmet: list[str] = []
         near: list[Found] = []
         clusters = clusters or [(gpu, None, self.question.get("nodes")) for gpu in gpus]
+        longest = self._longest_prompt() if self.wanted.find == "context" else 0
         for done, (gpu, count, nodes) in enumerate(clusters):
-            first = {"prompt_len": 1} if self.wanted.find == "context" else {}
-            cluster = self.cluster(gpu, count, nodes, **first)
-            got = self._context(gpu, count, nodes) if first else self._most(cluster, near)
-            if not got:
-                size = cluster.trials.setting.cluster
-                unmet.append(
-                    f"{size.size} × {size.gpu.name}: {'no plan keeps the limits' if cluster.nearest(self._near) else _why(cluster)}"
-                )
+            cluster = self.cluster(gpu, count, nodes, **(self._prompts_up_to(1) if longest else {}))
+            got = self._context(gpu, count, nodes, longest) if longest else self._most(cluster)
             found += got
+            if not got:
+                one, size = cluster.nearest(self._near), cluster.trials.setting.cluster
+                near += [one] if one else []
+                unmet.append(f"{size.size} × {size.gpu.name}: {'no plan keeps the limits' if one else _why(cluster)}")
             if progress:
                 progress(done + 1, len(clusters), gpu)
         sign = -1.0 if self.wanted.find in (*LOADS, "context") else 1.0
@@ -152,22 +153,42 @@ class _Question:
         """The load at which a miss is shown: the one asked about, else one that nobody can miss."""
         return self.asked if self.asked > 0 else LEAST
 
-    def _most(self, cluster: Cluster, near: list[Found]) -> list[Found]:
+    def _most(self, cluster: Cluster) -> list[Found]:
+        """The most load, or the tightest limit, on a cluster."""
         trials, plans = cluster.trials, cluster.plans
-        got = sizes.most_load(trials, plans) if self.wanted.find in LOADS else sizes.tightest(trials, plans, self.asked)
-        if not got:
-            one = cluster.nearest(self._near)
-            near += [one] if one else []
-        return got
+        return sizes.most_load(trials, plans) if self.wanted.find in LOADS else sizes.tightest(trials, plans, self.asked)
 
-    def _context(self, gpu: str, count: int | None, nodes: int | None) -> list[Found]:
-        most = load_model(self.model).max_length - int(self.question["output_len"])
-        at = self.question.get("max_model_len")
-        limit = most if at is None else min(most, at - int(self.question["output_len"]))
+    def _longest_prompt(self) -> int:
+        """What the model length leaves for a prompt beside the longest answer [tokens]; raises InputError where it leaves nothing."""
+        answer, spread = int(self.question["output_len"]), self._spread
+        whole = load_model(self.model).max_length
+        whole = min(whole, self.question.get("max_model_len") or whole)
+        limit = whole - longest_of(answer, spread)
         if limit < 1:
-            raise InputError("the output alone is as long as the model allows", "--output-len", f"at most {most:,}")
-        one = sizes.longest_prompt(lambda length: _or_none(partial(self.cluster, gpu, count, nodes, prompt_len=length)), limit, self.asked)
+            told = f"answers of up to {longest_of(answer, spread):,} tokens leave no room for a prompt in a model length of {whole:,}"
+            raise InputError(told, "--output-len", f"at most {mean_of(whole - 1, spread):,}")
+        return limit
+
+    def _context(self, gpu: str, count: int | None, nodes: int | None, longest: int) -> list[Found]:
+        """The longest prompt on a cluster."""
+
+        def cluster(length: int) -> Cluster | None:
+            return _or_none(partial(self.cluster, gpu, count, nodes, **self._prompts_up_to(length)))
+
+        one = sizes.longest_prompt(cluster, longest, self.asked)
         return [one] if one else []
+
+    def _prompts_up_to(self, length: int) -> dict[str, Any]:
+        """What is asked with where no prompt is longer than that [tokens]."""
+        return {"prompt_len": max(1, mean_of(length, self._spread)), "length_spread": self._spread}
+
+    @property
+    def _spread(self) -> float:
+        """Half width of lengths over their mean where the longest prompt is asked for: several users are kept out of lockstep."""
+        given = self.question.get("length_spread")
+        if given is not None:
+            return float(given)
+        return CLOSED_SPREAD if "concurrency" in self.question and self.asked > 1 else 0.0
 
     def smallest(
         self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any

@@ -425,7 +425,7 @@ def _size(cluster: Cluster | None) -> float:
 # ---- the longest context -------------------------------------------------------------------------------------------------------
 
 
-def lengths(longest: int, least: int = 128) -> list[int]:
+def lengths(longest: int, least: int = 1) -> list[int]:
     """Prompt lengths [tokens], ascending, up to the longest."""
     found = [min(least, longest)]
     while found[-1] < longest:

@@ -35,8 +35,21 @@ def lengths(mean: int, spread: float, count: int, rng: np.random.Generator) -> I
 
     Bounds are rounded to the same distance on both sides, so that the mean stays.
     """
-    reach = min(round(mean * spread), mean - 1)
+    reach = longest_of(mean, spread) - mean
     return rng.integers(mean - reach, mean + reach + 1, count, dtype=np.int64)
+
+
+def longest_of(mean: int, spread: float) -> int:
+    """The longest of lengths that are drawn about a mean [tokens]."""
+    return mean + min(round(mean * spread), mean - 1)
+
+
+def mean_of(longest: int, spread: float) -> int:
+    """The largest mean about which no length is drawn that is longer than that [tokens]; 0 where there is none."""
+    mean = min(longest, int(longest / (1.0 + spread)) + 2)
+    while mean > 0 and longest_of(mean, spread) > longest:
+        mean -= 1
+    return mean
 
 
 def arrivals(count: int, rate: float, burstiness: float, rng: np.random.Generator) -> Floats:
