@@ -48,8 +48,11 @@ class World:
         asked = kernel._complete(self.requests)
         work, log = kernel._work(asked), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
         inside = Inside(asked, work, state, self.rules, self.host, self.costs, log, self.blocks, self.replicas,
-                        stages, self.lanes, windows, self.route, True)  # fmt: skip
-        status, _ = kernel.run(inside, 0, 0)
+                        stages, self.lanes, windows, self.route, True, drafts=self.drafts)  # fmt: skip
+        if self.drafts is NO_DRAFTS:
+            status, _ = kernel.run(inside, 0, 0)
+        else:
+            status, _ = kernel.run_drafts(inside._replace(plain=1, ticks=TICKS), 0, 0)
         assert status == OK
         return work, state, log
 
