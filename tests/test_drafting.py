@@ -158,7 +158,8 @@ def test_acceptance_is_read(text: str, drafts: int, lengths: tuple[float, ...] |
 
 @pytest.mark.parametrize(("text", "told"), [
     ("1.2", "share from 0 to 1"), ("-0.1", "share from 0 to 1"), ("0.5,0.8", "cannot rise"), ("nan", "finite"), ("inf", "finite"),
-    ("length:9", "makes 1 to 4 tokens"), ("length:0.5", "makes 1 to 4 tokens"), ("length:", "cannot read"), ("length:1.5,3.5", "1 to 3 tokens"),
+    ("length:9", "makes 1 to 4 tokens"), ("length:0.5", "makes 1 to 4 tokens"), ("length:", "cannot read"),
+    ("length:1.5,3.5", "1 to 3 tokens"),
     ("nobody", "unknown acceptance 'nobody'"), ("0.5,x", "unknown acceptance"), ("", "unknown acceptance"),
     (",".join(["0.5"] * (MOST + 1)), "at most"),
 ])  # fmt: skip

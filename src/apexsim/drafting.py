@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -125,7 +126,7 @@ def of_positions(rates: list[float], source: str, where: str) -> Acceptance:
     for rate in rates:
         if not 0.0 <= rate <= 1.0:
             raise InputError(f"acceptance is a share from 0 to 1, got {rate:g}", where, f"a number of tokens is written {LENGTH}2.3")
-    if any(b > a for a, b in zip(rates, rates[1:])):
+    if any(b > a for a, b in pairwise(rates)):
         raise InputError("a draft is accepted only with those before it: shares cannot rise from position to position", where,
                          "give shares of all steps, as vllm:spec_decode_num_accepted_tokens_per_pos counts them")  # fmt: skip
     return Acceptance(tuple(1.0 + sum(rates[:k]) for k in range(len(rates) + 1)), source)

@@ -130,8 +130,14 @@ PRECISION = (
 AXES = (
     Opt("quant", str, None, "Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.", "LIST"),
     Opt("clock", str, None, "SM clocks to search [MHz], e.g. 810,1410,1980; the GPU's own is its highest.", "LIST"),
-    Opt("speculate", str, None, "Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, "
-        "eagle3, ngram; e.g. mtp:1..4.", "LIST"),
+    Opt(
+        "speculate",
+        str,
+        None,
+        "Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, "
+        "eagle3, ngram; e.g. mtp:1..4.",
+        "LIST",
+    ),
     Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),
 )
 PROFILE = Opt("profile", str, None, "Calibrated by your own runs: a profile that `apexsim calibrate --save NAME` kept.", "NAME")
@@ -420,8 +426,14 @@ REPLAY_OUTPUT = (
 
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
-ACCEPTANCE = Opt("acceptance", str, None, "Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a "
-                 "file (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.", "WHAT")
+ACCEPTANCE = Opt(
+    "acceptance",
+    str,
+    None,
+    "Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a "
+    "file (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.",
+    "WHAT",
+)
 CALIBRATED = {**QUESTION, "Engine": (*ENGINE, ACCEPTANCE, PROFILE)}  # of commands that answer a question
 CALIBRATION: Groups = {
     "Runs": (

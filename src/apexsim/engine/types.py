@@ -299,4 +299,4 @@ class World(NamedTuple):
     pool: Pool = NO_POOL
     plain: int | None = None  # 0: prompts share prefixes, and blocks are kept in the pool
     drafts: Drafts = NO_DRAFTS
-    ticks: int | None = None  # of the groups' clocks in a token: 1 without drafts
+    ticks: int = 1  # of the groups' clocks in a token: 1 without drafts

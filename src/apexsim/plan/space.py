@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
 
-from apexsim.engines import engine_facts
 from apexsim.drafting import Drafting
+from apexsim.engines import engine_facts
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.cell import Cell, Place

@@ -12,7 +12,7 @@ from apexsim.model.model import Model
 from apexsim.model.parts import routed
 from apexsim.plan.limits import unstartable
 from apexsim.plan.plan import Layout, Plan, Precision, parse_plan
-from apexsim.plan.space import DRAFTS, check, divisors, Scene
+from apexsim.plan.space import DRAFTS, Scene, check, divisors
 
 NODE = 8  # GPUs of the largest server whose GPUs are used as one although nothing but its own bus joins them
 

@@ -73,7 +73,17 @@ def assess(setting: Setting, goal: Goal, plan: Plan) -> Assessed | Rejected:
     limits = goal.limits(metrics, partial(doubt_of, system=setting, spent=spent))
     key, value = goal.key(metrics, limits, plan.shorthand), goal.objective.value(metrics)
     return Assessed(
-        plan, found.room, found.stages, _light(found.outcome, setting.workload), course, metrics, spent, limits, key, value, why,
+        plan,
+        found.room,
+        found.stages,
+        _light(found.outcome, setting.workload),
+        course,
+        metrics,
+        spent,
+        limits,
+        key,
+        value,
+        why,
         drafts=drafted(setting, found, metrics.mean_concurrency),
     )
 

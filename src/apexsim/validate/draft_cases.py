@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from apexsim.drafting import Drafting
 from apexsim.errors import InputError
 from apexsim.files import lines
 from apexsim.hardware import Cluster, load_gpu

@@ -60,7 +60,9 @@ class Bench:
 
     def setting(self, case: Case) -> Setting:
         """What a case was measured on, as a question."""
-        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len, acceptance=case.accepts)
+        setting = Setting(
+            case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len, acceptance=case.accepts
+        )
         return calibrated(setting, self.profile) if self.profile else setting
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
