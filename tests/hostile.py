@@ -228,7 +228,8 @@ def options(draw: Callable[[Any], Any]) -> Case:
 
 # ---- grammars: plans, limits, names --------------------------------------------------------------------------------
 
-PIECES = ("TP", "PP", "DP", "EP", "DEP", "TEP", "tp", "×", "x", "*", "/", "@", "fp8", "bf16", "int4", "nvfp4", "auto", "810MHz", "MHz",
+PIECES = ("+mtp:3", "eagle3:", "ngram:1..2",
+    "TP", "PP", "DP", "EP", "DEP", "TEP", "tp", "×", "x", "*", "/", "@", "fp8", "bf16", "int4", "nvfp4", "auto", "810MHz", "MHz",
     "1", "2", "4", "8", "0",
           "-1", "99999999999999999999", "1e9", "²", "１", " ", "  ", "+", ":", ",", "[", "(", ")", "+E", "A", "", "@fp8", "/TP2", "2×",
     "PP2×", "kv", "@@")  # fmt: skip
@@ -267,7 +268,8 @@ def limits(draw: Callable[[Any], Any]) -> Case:
     """Limits, objectives and prices as nobody spells them."""
     words: list[str] = []
     for _ in range(draw(st.integers(1, 3))):
-        flag = draw(st.sampled_from(("--slo", "--ttft", "--tpot", "--goodput", "--objective", "--price", "--power-cap", "--pue",
+        flag = draw(st.sampled_from(("--speculate", "--acceptance",
+            "--slo", "--ttft", "--tpot", "--goodput", "--objective", "--price", "--power-cap", "--pue",
             "--server-overhead", "--quant",
                                      "--clock", "--image-size", "--route", "--too-long", "--expert-load", "--map",
             "--time-unit")))  # fmt: skip

@@ -11,7 +11,22 @@ from numpy.typing import NDArray
 import naive
 import toy_costs as toy
 from apexsim.engine import kernel
-from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, NO_DRAFTS, OK, TICKS, Costs, Drafts, Host, Log, Requests, Rules, State, Work
+from apexsim.engine.types import (
+    ADMIT_CHUNK,
+    ADMIT_RESERVE,
+    FULL,
+    NO_DRAFTS,
+    OK,
+    TICKS,
+    Costs,
+    Drafts,
+    Host,
+    Log,
+    Requests,
+    Rules,
+    State,
+    Work,
+)
 from apexsim.engine.types import World as Inside
 
 Array = NDArray[np.float64]
@@ -48,8 +63,11 @@ class World:
         asked = kernel.requests_as_cast(self.requests)
         work, log = kernel._work(asked), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
         inside = Inside(asked, work, state, self.rules, self.host, self.costs, log, self.blocks, self.replicas,
-                        stages, self.lanes, windows, self.route, True)  # fmt: skip
-        status, _ = kernel.run(inside, 0, 0)
+                        stages, self.lanes, windows, self.route, True, drafts=self.drafts)  # fmt: skip
+        if self.drafts is NO_DRAFTS:
+            status, _ = kernel.run(inside._replace(ticks=None), 0, 0)  # as it is compiled without drafts
+        else:
+            status, _ = kernel.run_drafts(inside._replace(plain=1, ticks=TICKS), 0, 0)
         assert status == OK
         return work, state, log
 

@@ -32,7 +32,7 @@ from apexsim.objective import parse_objective
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Plan, Precision, parse_plan, quantised
-from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merged, with_drafts
+from apexsim.plan.space import DRAFTS, Scene, Space, at_clocks, candidates, check, heuristic_plan, merged, with_drafts
 from apexsim.plan.split import ROLES, named_split, parse_split
 from apexsim.search.goal import Goal
 from apexsim.search.pairs import with_splits
@@ -56,7 +56,7 @@ POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector")  # 
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
     "pareto": "see: apexsim plan --pareto",
-    "speculate": "the plan names its own: TP8+mtp3",
+    "speculate": "the plan names its own: TP8+mtp:3",
     "hypothetical": "any plan can be simulated, also one that the engine cannot be started with",
 }
 
@@ -272,9 +272,12 @@ def _accepting(setting: Setting, drafts: Sequence[Drafting | None], told: str | 
     knows how many of its drafts are accepted."""
     asked = [draft for draft in drafts if draft]
     if told is not None and not asked:
-        raise InputError("it has no effect: nothing is drafted", "--acceptance", "add --speculate mtp:1..4, or +mtp3 behind the plan")
-    if any(draft.method == "mtp" for draft in asked) and "mtp" not in dict(setting.model.outside_parts):
-        raise InputError(f"{setting.model.name} has no multi-token-prediction layers", where, "draft by eagle3 or ngram")
+        raise InputError("it has no effect: nothing is drafted", "--acceptance", "add --speculate mtp:1..4, or +mtp:3 behind the plan")
+    usual = heuristic_plan(setting.model, setting.cluster)
+    for draft in asked:
+        broken = check(replace(usual, draft=draft), Scene(setting.model, setting.cluster), DRAFTS)
+        if broken:
+            raise InputError(f"it cannot draft by {draft.method}: {broken.reason}", where)
     if told is not None:
         setting = replace(setting, acceptance=parse_acceptance(str(told), max(draft.tokens for draft in asked)))
     for draft in asked:

@@ -27,8 +27,7 @@ METHODS = {  # what drafts, in words
     "eagle3": "an EAGLE-3 head: one dense layer over three of the model's hidden states",
     "ngram": "what followed the same tokens before in the request itself",
 }
-_DRAFTING = re.compile(r"([a-z0-9-]+?):?(\d{1,4})")
-_RANGE = re.compile(r"([a-z0-9-]+):(\d{1,4})(?:\.\.(\d{1,4}))?")
+_DRAFTS = re.compile(r"([a-z0-9-]+):(\d{1,4})(?:\.\.(\d{1,4}))?")
 LENGTH = "length:"
 SUFFIXES = re.compile(r"-(?:nvfp4|mxfp4|fp8|fp4|int4|bf16)$")
 
@@ -41,7 +40,7 @@ class Drafting:
     tokens: int
 
     def __str__(self) -> str:
-        return f"{self.method}{self.tokens}"
+        return f"{self.method}:{self.tokens}"
 
     @property
     def width(self) -> int:
@@ -55,10 +54,10 @@ class Drafting:
 
 
 def parse_drafting(text: str, where: str = "--plan") -> Drafting:
-    """ "mtp3": what stands behind a plan's shorthand."""
-    match = _DRAFTING.fullmatch(text.strip().lower())
-    if not match:
-        raise InputError(f"cannot read '{text}' as drafts", where, "write the method and the drafts of a step, e.g. TP8+mtp3")
+    """ "mtp:3": what stands behind a plan's shorthand."""
+    match = _DRAFTS.fullmatch(text.strip().lower())
+    if not match or match[3]:
+        raise InputError(f"cannot read '{text}' as drafts", where, "write the method and the drafts of a step, e.g. TP8+mtp:3")
     return _drafting(match[1], int(match[2]), where)
 
 
@@ -77,7 +76,7 @@ def parse_speculate(text: str, where: str = "--speculate") -> tuple[Drafting | N
         if part == "none":
             found.append(None)
             continue
-        match = _RANGE.fullmatch(part)
+        match = _DRAFTS.fullmatch(part)
         if not match:
             raise InputError(f"cannot read '{part}'", where, "write METHOD:K or METHOD:K..K, e.g. mtp:3 or none,mtp:1..4")
         first = int(match[2])
@@ -85,7 +84,7 @@ def parse_speculate(text: str, where: str = "--speculate") -> tuple[Drafting | N
         if last < first:
             raise InputError(f"'{part}' ends before it begins", where, f"write {match[1]}:{last}..{first}")
         found += [None] if match[3] else []
-        found += [_drafting(match[1], k, where) for k in range(first, min(last, MOST + 1) + 1)]
+        found += [_drafting(match[1], k, where) for k in range(first, max(first, min(last, MOST + 1)) + 1)]
     if not found:
         raise InputError("names no way of drafting", where, "write METHOD:K, e.g. mtp:3")
     return tuple(dict.fromkeys(found))
@@ -193,7 +192,7 @@ def _numbers(text: str, where: str) -> list[float]:
 
 # ---- files and counters ----------------------------------------------------------------------------------------------
 
-_DRAFTS = re.compile(r"^vllm:spec_decode_num_drafts(?:_total)?(?:\{[^}]*\})?\s+([\d.eE+-]+)\s*$", re.MULTILINE)
+_STEPS = re.compile(r"^vllm:spec_decode_num_drafts(?:_total)?(?:\{[^}]*\})?\s+([\d.eE+-]+)\s*$", re.MULTILINE)
 _ACCEPTED = re.compile(
     r"^vllm:spec_decode_num_accepted_tokens_per_pos(?:_total)?\{[^}]*position=\"(\d+)\"[^}]*\}\s+([\d.eE+-]+)\s*$", re.MULTILINE
 )
@@ -225,7 +224,7 @@ def _column(rows: list[dict[str, str]], key: str, value: str, path: str) -> list
 
 def _from_counters(text: str, path: str) -> Acceptance:
     """Accepted drafts of each position over drafted steps, all models and engines of the server together."""
-    steps = sum(float(x) for x in _DRAFTS.findall(text))
+    steps = sum(float(x) for x in _STEPS.findall(text))
     counts: dict[int, float] = {}
     for position, value in _ACCEPTED.findall(text):
         counts[int(position)] = counts.get(int(position), 0.0) + float(value)

@@ -33,7 +33,7 @@ NOT_MODELLED = (
          "--enable-radix-cache", "--mamba-cache-mode"),
     ),
     Missing(
-        "an engine's own words for speculative decoding", "drafts are asked for by --speculate, or by +mtp3 behind a plan",
+        "an engine's own words for speculative decoding", "drafts are asked for by --speculate, or by +mtp:3 behind a plan",
         "write --speculate mtp:3 or mtp:1..4 (docs/drafting.md); `apexsim fit --num-speculative-tokens` counts the memory",
         ("--speculative-*", "--num-speculative-tokens", "--spec-*", "--nextn", "--draft-*", "--mtp", "--num-nextn-*"),
     ),

@@ -301,9 +301,8 @@ def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engi
     asked = [(ops, drafts_of(stage, width)) for ops, stage in zip(attention, stages)]
     decode = _each(asked, lambda one: _decode_table(one[0], windows, pricer, axes, nodes, one[1]))
     floor, add = _host_terms(stages, pricer, engine)
-    each = (engine.sequence_s if in_turn(engine) else 0.0) + (
-        engine.draft_sequence_s / plan.lanes if plan.draft else 0.0
-    )  # each lane has a host of its own
+    each = engine.sequence_s if in_turn(engine) else 0.0
+    each += engine.draft_sequence_s / plan.lanes if plan.draft else 0.0  # each lane has a host of its own
     hop, hop_token = _hops(len(stages), plan, pricer, hidden)
     costs = Costs(
         lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),

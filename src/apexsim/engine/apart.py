@@ -95,7 +95,7 @@ def _linked(world: World, stage: I8, slots: int, seated: bool, keeps: bool) -> W
     size = len(stage)
     hand = hand_of(world.replicas, world.lanes, size, int(slots), int(seated), int(keeps))._replace(stage=stage)
     work = world.work._replace(due=np.zeros(size + 1), due_req=np.zeros(size + 1, np.int64))
-    return world._replace(work=work, hand=hand, alone=0, plain=None)
+    return world._replace(work=work, hand=hand, alone=0, plain=None, ticks=None)
 
 
 def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:

@@ -230,7 +230,7 @@ def _check_drafts(rules: Rules, drafts: Drafts, lanes: int) -> None:
 
 def slack(rules: Rules, drafts: Drafts) -> int:
     """Tokens beside prompt and output that a request needs room for: behind its own, and those of its last step beyond its end."""
-    return rules.look + (int(drafts.gain.max()) // TICKS if drafts is not NO_DRAFTS else 0)
+    return rules.look + (-(-int(drafts.gain.max()) // TICKS) - 1 if drafts is not NO_DRAFTS else 0)
 
 
 def _version(world: World) -> tuple[Any, World]:

@@ -327,4 +327,4 @@ class World(NamedTuple):
     hand: Hand = NO_HAND
     alone: int | None = None  # 0: it is one of several pools that requests pass
     drafts: Drafts = NO_DRAFTS
-    ticks: int = None  # of the groups' clocks in a token; None: 1, known when it is compiled
+    ticks: int = 1  # of the groups' clocks in a token: 1 without drafts

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from apexsim.model.cell import Cell, Share
-from apexsim.model.cells.ffn import Ffn
 from apexsim.model.count import device_vocab
+from apexsim.model.draft import draft_block
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Block, Model
 from apexsim.model.ops import ACT, Axis, Collective, Gemm, Layer, Op, Stream
@@ -22,7 +22,6 @@ from apexsim.plan.space import cell_split, stage_layers
 from apexsim.plan.templates import ffn_template
 
 GREEDY_BYTES = 10.0  # per entry of the vocabulary: logits read, written as fp32, read again
-EAGLE_STATES = 3  # hidden states of the model that an EAGLE-3 head reads: of a low, a middle and a high layer
 DOMAIN = 8  # GPUs joined by a scale-up link where the caller does not say
 
 
@@ -179,21 +178,6 @@ def _entry(model: Model, plan: Plan) -> tuple[Op, ...]:
     if plan.attention.tp > 1:
         ops.append(Collective("all_reduce", "all_reduce", ACT * model.hidden, plan.attention.tp, 1, axis))
     return tuple(ops)
-
-
-def draft_block(model: Model, method: str) -> tuple[Block, int]:
-    """The draft layer, and how many hidden states are joined in front of it.
-
-    MTP: a layer like the last one, over the hidden state and the embedding (DeepSeek-V3, 2412.19437, 2.2).  EAGLE-3: attention like the
-    model's and one dense FFN, of its dense layers' width or of four hidden widths where it has none, over three hidden states and then
-    over the joined one and the embedding (2503.01840, 3.1).
-    """
-    last = model.decoder.blocks[model.decoder.layers[-1]]
-    if method == "mtp":
-        return last, 2
-    mixer = next(c for block in reversed(model.decoder.blocks) for c in block.cells if c.place == "attention" and not c.recurrent)
-    dense = next((c for block in model.decoder.blocks for c in block.cells if isinstance(c, Ffn)), Ffn(4 * model.hidden))
-    return replace(last, cells=(mixer, dense)), EAGLE_STATES + 1
 
 
 def _drafter(model: Model, ctx: Context) -> Drafter | None:

@@ -9,7 +9,7 @@ Shorthand grammar, printed and read back exactly:
            | cell "/" cell               attention / FFN, where they differ
     cell  := ["DP" n] ["TP" n] ["EP" n]  at least one; a missing factor is 1
 
-"@fp8" says that the plan quantises the linear weights itself, "@1410MHz" that it locks the GPUs' SM clock, "+mtp3" that each step
+"@fp8" says that the plan quantises the linear weights itself, "@1410MHz" that it locks the GPUs' SM clock, "+mtp:3" that each step
 verifies 3 drafts of a sequence.
 Examples: TP8, 2×TP4, PP2×TP4, DP2TP4/TP8, TEP8, 2×DEP8.
 

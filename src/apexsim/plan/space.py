@@ -116,6 +116,20 @@ def _alone(plan: Plan, scene: Scene) -> str | None:
     return f"{each} MIG slices have no peer-to-peer copies: each serves alone" if gpu.profile and each > 1 else None
 
 
+def _drafts(plan: Plan, scene: Scene) -> str | None:
+    """Why a model cannot draft so."""
+    model, draft = scene.model, plan.draft
+    if draft is None:
+        return None
+    if not model.has_head:
+        return f"{model.name} generates nothing"
+    if draft.method == "mtp" and "mtp" not in dict(model.outside_parts):
+        return f"{model.name} has no multi-token-prediction layers (eagle3 and ngram need none)"
+    attends = any(cell.place == "attention" and not cell.recurrent for block in blocks(model) for cell in block.cells)
+    return None if draft.method != "eagle3" or attends else f"{model.name} has no attention that an EAGLE-3 head could have"
+
+
+DRAFTS = (Rule("the model drafts so", _drafts),)
 RULES = (
     Rule("a MIG slice serves alone", _alone),
     Rule("cell replicas are coprime", _coprime),
@@ -123,6 +137,7 @@ RULES = (
     Rule("a layer for every stage", _stages),
     Rule("attention divides", _splits("attention")),
     Rule("feed-forward divides", _splits("ffn", "experts")),
+    *DRAFTS,
 )
 
 

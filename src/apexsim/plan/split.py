@@ -18,7 +18,7 @@ from apexsim.plan.plan import Plan, Precision, parse_plan
 
 ROLES = ("prefill", "decode")
 SIGN = "+"
-BETWEEN = re.compile(rf"\+(?! *(?:{'|'.join(METHODS)}) *\d)", re.IGNORECASE)  # pools, not a plan and its drafts: TP8+mtp3
+BETWEEN = re.compile(rf"\+(?! *(?:{'|'.join(METHODS)})[ :]*\d)", re.IGNORECASE)  # pools, not a plan and its drafts: TP8+mtp:3
 EXAMPLE = "expected e.g. 3×TP4+DEP8: workers for prompts, then workers for tokens"
 
 

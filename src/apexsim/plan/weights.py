@@ -12,9 +12,9 @@ from math import ceil
 
 from apexsim.engines import EngineRow
 from apexsim.model.count import device_vocab, rope_bytes
+from apexsim.model.draft import draft_block
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Block, Model
-from apexsim.plan.lower import draft_block
 from apexsim.plan.plan import Plan, Precision
 from apexsim.plan.space import cell_split, stage_layers
 from apexsim.units import MiB

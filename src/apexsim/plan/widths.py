@@ -12,7 +12,7 @@ from apexsim.model.model import Model
 from apexsim.model.parts import routed
 from apexsim.plan.limits import unstartable
 from apexsim.plan.plan import Layout, Plan, Precision, parse_plan
-from apexsim.plan.space import Scene, check, divisors
+from apexsim.plan.space import DRAFTS, Scene, check, divisors
 
 NODE = 8  # GPUs of the largest server whose GPUs are used as one although nothing but its own bus joins them
 
@@ -58,6 +58,9 @@ def plan_of(model: Model, cluster: Cluster, widths: Widths, precision: Precision
         if not routed(model) and widths.dp not in (0, plan.replicas):
             told = f"{widths.words}: {cluster.size} GPUs in replicas of {each} make {plan.replicas} of them"
             raise InputError(told, "--dp", f"drop --dp, or use {each * widths.dp} GPUs")
+    broken = check(plan, Scene(model, cluster), DRAFTS)
+    if broken:
+        raise InputError(f"{plan.shorthand} cannot be built: {broken.reason}", "--plan")
     if plan.devices != cluster.size:
         hint = "widths multiply to a divisor of the GPUs; the rest is filled by replicas"
         raise InputError(f"{plan.shorthand} takes {plan.devices} GPUs, the cluster has {cluster.size}", "--tp", hint)

@@ -131,6 +131,7 @@ PLAIN = {
     "a MIG slice serves alone": ("joins MIG slices", "join MIG slices"),
     "attention divides": ("cannot divide the attention", "cannot divide the attention"),
     "feed-forward divides": ("cannot divide the feed-forward layers", "cannot divide the feed-forward layers"),
+    "the model drafts so": ("cannot draft so", "cannot draft so"),
     "weights fit": ("does not fit", "do not fit"),
     "room for one request": ("has no room for one request", "have no room for one request"),
     "has the widths asked for": ("has other widths than asked for", "have other widths than asked for"),

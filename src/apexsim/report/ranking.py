@@ -255,7 +255,7 @@ GRAMMAR = (
     (r"(?<![TD])EP\d", "EP8", "experts spread over 8 GPUs"),
     (r"@(?!\d)", "@fp8", "format of the weights"),
     (r"@\d", "@810MHz", "clock of the GPUs"),
-    (r"\+", "+mtp3", "3 drafts of each sequence in a step"),
+    (r"\+", "+mtp:3", "3 drafts of each sequence in a step"),
 )
 
 

@@ -165,7 +165,9 @@ _UNDERSTOOD = obj("the question as it was understood", {
 _PLAN = obj("the plan by its factors", {
     "replicas": count("model replicas"), "stages": count("pipeline stages"), "attention": ref("layout"), "ffn": ref("layout"),
     "devices": count("GPUs in all"), "clock_mhz": count("SM clock to lock; null the GPU's own", True),
-    "draft": obj("how it drafts; null: not at all", {"method": text("mtp, eagle3 or ngram"), "tokens": count("drafts of a step")}, null=True),
+    "draft": obj("how it drafts; null: not at all", {
+        "method": text("mtp, eagle3 or ngram"), "tokens": count("drafts of a step"),
+    }, null=True),
     "precision": obj("number formats", {
         "weights": text("of weights"), "weights_by_part": by_name(text("format"), "of parts that differ"),
         "activation": text("of activations; auto: what the kernels take"), "kv": text("of the KV cache"),

@@ -101,20 +101,9 @@ def assess(setting: Setting, goal: Goal, plan: AnyPlan) -> Assessed | Rejected:
     spent = together([(side.account, side.plan) for side in sides])
     limits = goal.limits(metrics, partial(doubt_of, system=setting, spent=spent))
     key, value = goal.key(metrics, limits, plan.shorthand), goal.objective.value(metrics)
-    return Assessed(
-        plan,
-        sides,
-        _light(found.outcome, setting.workload),
-        course,
-        metrics,
-        spent,
-        limits,
-        key,
-        value,
-        blocked(setting, plan),
-        found.wait,
-        drafts=None if len(sides) > 1 else drafted(last.setting, last.found, metrics.mean_concurrency),
-    )
+    drafts = None if len(sides) > 1 else drafted(last.setting, last.found, metrics.mean_concurrency)
+    light, why = _light(found.outcome, setting.workload), blocked(setting, plan)
+    return Assessed(plan, sides, light, course, metrics, spent, limits, key, value, why, found.wait, drafts=drafts)
 
 
 def _side(part: Part, duration: float) -> Side:

@@ -184,7 +184,8 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
         setting, goal, _funnel(space, fitting, rejected), ranked, tuple(rejected), heuristic.shorthand, note,
-        (*_notes(setting, clocked), *_drafting(ranked), *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
+        (*_notes(setting, clocked), *_drafting(ranked),
+         *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
 TIMES = {f"{name}_{stat}_ms": f"{name}_{stat}_ms" for name in ("ttft", "tpot", "e2e") for stat in ("mean", "median")}
-NO_DRAFTS = "drafts of which only the model is known"
+NO_DRAFTS = "speculative decoding, and not how many drafts"
 _population_of = lru_cache(maxsize=256)(inferencex_population)  # the same lengths serve every layout of a sweep
 
 
