@@ -144,7 +144,7 @@ def ask(
     images: int = 0, image_size: str | None = None, quant: str | None = None, clock: str | None = None,
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
     expert_load: str | None = None, too_long: str = "error",
-    objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
+    objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin", signal_age: float | None = None,
     power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None,
@@ -173,7 +173,7 @@ def ask(
     if goal.objective.name == "cost" and math.isnan(rent[0]):
         raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     setting = setting_of(
-        what, cluster, row, work, length, load=load, route=route, image_patches=patches, images=images, price=rent,
+        what, cluster, row, work, length, load=load, router=Router(route, math.nan if signal_age is None else signal_age), image_patches=patches, images=images, price=rent,
         server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
     )  # fmt: skip
     setting = calibrated(setting, load_profile(profile)) if profile else setting

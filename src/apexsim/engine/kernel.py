@@ -16,6 +16,7 @@ from numba.core.dispatcher import Dispatcher
 from apexsim.engine import cache
 from apexsim.engine.jit import outer
 from apexsim.engine.pipeline import PATIENCE
+from apexsim.engine.policies import ASKING
 from apexsim.engine.ref import ref
 from apexsim.engine.route import serve
 from apexsim.engine.types import (
@@ -38,11 +39,13 @@ from apexsim.engine.types import (
     Host,
     Log,
     Requests,
+    Route,
     Rules,
     State,
     Work,
     World,
     pool_of,
+    signals_of,
 )  # fmt: skip
 
 MANY = 100_000  # requests of one workload from which a second compilation is worth while
@@ -131,6 +134,7 @@ def _work(requests: Requests) -> Work:
         computed=requests.cached.astype(np.int32), ends=np.full(size, NOT_DECODING, np.int32), preempted=none.copy(),
         next=siblings, replica=none.copy(), group=np.zeros(size, np.int16), lane=np.zeros(size, np.int16),
         heir=heir, due=np.zeros(waiting), due_req=np.zeros(waiting, np.int64), due_size=np.zeros(1, np.int64),
+        opened=np.zeros(1, np.int64), begun=np.zeros(1),
     )  # fmt: skip
 
 
@@ -185,6 +189,10 @@ def _complete(requests: Requests) -> Requests:
         assert ((requests.after >= NOBODY) & (requests.after < np.arange(size))).all(), "a request waits for one that stands before it"
     if len(requests.chain):
         _check_chains(requests)
+    if len(requests.stage):
+        edges = np.concatenate(([0], requests.stage, [size]))
+        assert not requests.users and not len(requests.after), "stages are those of an open loop in which nobody waits for another"
+        assert (np.diff(edges) > 0).all(), "each stage has requests"
     return requests
 
 
@@ -234,15 +242,15 @@ def _pays(version: Any, size: int) -> bool:
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: int = 0, jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
+             route: Route = Route(), jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
-    blocks: KV blocks of one lane; route: ROUND_ROBIN or one that follows it, but a closed-loop user stays with its replica;
+    blocks: KV blocks of one lane; route: where requests of an open loop go;
     jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
     Every request must fit: prompt + output ≤ blocks · block.  Raises AssertionError where it does not.
     """
-    requests, rules, host, costs = _complete(requests), _cast(rules), _cast(host), _cast(costs)
-    blocks, replicas, lanes, route, jump = int(blocks), int(replicas), int(lanes), int(route), bool(jump)
+    requests, rules, host, costs, route = _complete(requests), _cast(rules), _cast(host), _cast(costs), _cast(route)
+    blocks, replicas, lanes, jump = int(blocks), int(replicas), int(lanes), bool(jump)
     size, stages, windows = len(requests.prompt), costs.lane.shape[0], len(costs.windows)
     longest = int((requests.prompt + requests.output).max()) if size else 0
     assert longest <= blocks * rules.block, STATUS[STUCK]
@@ -253,8 +261,9 @@ def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
     reuse = rules.reuse != NO_REUSE and len(requests.chain) > 0
     pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
+    signals = signals_of(replicas, size if route.kind in ASKING else 0)
     world = World(
-        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump, pool, int(not reuse)
+        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, signals, jump, pool, int(not reuse)
     )
     serve, world = _version(world)
     begin, status = 0, LOG_FULL

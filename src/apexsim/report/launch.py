@@ -79,7 +79,7 @@ def launch(setting: Setting, plan: Plan) -> Launch:
     where, cluster = places(plan, setting.cluster), setting.cluster
     commands = [*locks(plan, cluster), *_once(c for place in where for c in _server(ask, place, len(where)))]
     if len(where) > 1:
-        commands += router(where, cluster, setting.engine.server.router, setting.route)
+        commands += router(where, cluster, setting.engine.server.router, setting.router.name)
     return Launch(plan.shorthand, tuple(c.text(math.inf) for c in commands), tuple(_notes(ask, where)), script(commands, cluster.nodes))
 
 
@@ -146,7 +146,7 @@ def _notes(ask: Ask, where: Sequence[Place]) -> list[str]:
         notes.append(f"simulated with a rule of its own ({', '.join(odd)}), which {row.name} {row.spoken} cannot be told")
     if len(where) > 1:
         each = plan.replica_devices
-        notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind a {setting.route} router on port 8000")
+        notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind a {setting.router.name} router on port 8000")
     return notes
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate
-from apexsim.engine.types import Costs, Requests
+from apexsim.engine.types import AFFINITY, Costs, Requests, Route
 from apexsim.engines import EngineRow
 from apexsim.errors import Rejected
 from apexsim.plan.limits import started
@@ -15,7 +18,7 @@ from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import served_blocks
-from apexsim.search.setting import ROUTES, Setting
+from apexsim.search.setting import ROUTES, Router, Setting
 from apexsim.workload.prefixes import prefixes_of
 from apexsim.workload.trace import Workload
 
@@ -40,8 +43,10 @@ def requests_of(workload: Workload, reuse: bool = False) -> Requests:
     """The workload as the engine takes it; users of a closed loop wait for nothing but their own last request; reuse: with the
     prefixes that requests share."""
     users = workload.concurrency if workload.mode == "closed" else 0
-    asked = Requests(workload.arrive, workload.prompt, workload.output, users, workload.think)
-    asked = asked if users else asked._replace(after=workload.after, delay=workload.delay)
+    asked = Requests(workload.since, workload.prompt, workload.output, users, workload.think)
+    asked = asked if users else asked._replace(after=workload.after, delay=workload.delay, stage=workload.stage)
+    if reuse and len(workload.cached):
+        return asked._replace(cached=workload.cached)
     shared = prefixes_of(workload) if reuse else None
     return asked if shared is None else asked._replace(chain=shared.chain, chain_at=shared.chain_at, reach=shared.reach, unit=shared.unit)
 
@@ -75,6 +80,28 @@ def _calibrated_room(found: Room, factor: float) -> Room:
                    tokens=round(found.tokens * factor), max_concurrency=found.max_concurrency * factor)  # fmt: skip
 
 
+COLD, LONG = 4, 8192  # prompts one after the other, and tokens of each: what llm-d's guide measures a replica with
+
+
+def peak_prefill(setting: Setting, plan: Plan) -> float:
+    """Prompt tokens per second of one cold replica in chunks of 8,192 tokens; NaN where the plan cannot be started so."""
+    work = Workload("cold", np.zeros(COLD), np.full(COLD, LONG), np.ones(COLD, np.int64), "offline")
+    engine = replace(setting.engine, max_num_batched_tokens=LONG, reuse=0)
+    alone = replace(setting, workload=work, engine=engine, router=Router(), images=0, max_model_len=max(setting.max_model_len, LONG + 1))
+    found = evaluate(alone, replace(plan, replicas=1))
+    return math.nan if isinstance(found, Rejected) else COLD * LONG / float(found.outcome.finish.max() - found.outcome.start.min())
+
+
+def _route(setting: Setting, plan: Plan) -> Route:
+    """The router as the engine takes it."""
+    kind = ROUTES.index(setting.router.name)
+    route = Route(kind, setting.router.look, late=setting.router.penalty)
+    if kind != AFFINITY or plan.replicas == 1:
+        return route
+    peak = peak_prefill(setting, plan)
+    return route if math.isnan(peak) else route._replace(peak=peak)
+
+
 def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan."""
     setting = setting.at(plan.clock)
@@ -89,12 +116,12 @@ def evaluate(setting: Setting, plan: Plan) -> Evaluation | Rejected:
     if setting.images:
         each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
         costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
-    reuse = engine.reuse > 0 and setting.workload.block > 0
-    coarse = _coarse(found.block_size, reuse)
+    reuse = engine.reuse > 0
+    coarse = _coarse(found.block_size, reuse and setting.workload.block > 0)
     blocks = max(found.blocks // coarse, -(-setting.workload.longest // (found.block_size * coarse))) if coarse > 1 else found.blocks
     rules = rules_for(engine, blocks, found.block_size * coarse, _seats(setting, found), plan.lanes)
     outcome = simulate(
         requests_of(setting.workload, reuse), rules, host_for(engine), costs, blocks, replicas=plan.replicas,
-        lanes=plan.lanes, route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT,
+        lanes=plan.lanes, route=_route(setting, plan), gaps=setting.workload.size < GAP_LIMIT,
     )  # fmt: skip
     return Evaluation(plan, engine, found, stages, axes, costs, outcome)
