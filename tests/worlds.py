@@ -122,7 +122,7 @@ def tables(draw: st.DrawFn, stages: int = 1) -> Costs:
 def routes(draw: st.DrawFn) -> Route:
     """Every policy, with signals of any age."""
     return Route(draw(st.integers(0, 9)), draw(st.sampled_from([0.0, 0.0, 0.05, 3.0])), draw(st.sampled_from([0.3, 0.8])),
-                 draw(st.sampled_from([0.0, 0.1, 5.0])), draw(st.sampled_from([100.0, 1e4, INFINITY])))  # fmt: skip
+                 draw(st.sampled_from([0.0, 0.1, 5.0])), draw(st.sampled_from([0.0, 0.5])), draw(st.sampled_from([100.0, 1e4, INFINITY])))  # fmt: skip
 
 
 @st.composite

@@ -34,7 +34,7 @@ from apexsim.plan.space import Scene, Space, at_clocks, candidates, check, merge
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
 from apexsim.search.search import search, simulate_one
-from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
+from apexsim.search.setting import ROUTES, Router, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import parse_slos
@@ -141,6 +141,7 @@ def ask(
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
     engine: str = DEFAULT_ENGINE, settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, dtype: str | None = None, max_model_len: int | None = None,
+    stages: str | None = None, shared_prefix: str | None = None, turns: int | None = None, turn_gap: float | None = None,
     images: int = 0, image_size: str | None = None, quant: str | None = None, clock: str | None = None,
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
     expert_load: str | None = None, too_long: str = "error",

@@ -84,6 +84,12 @@ WORKLOAD = (
     Opt("seed", int, None, "Seed of lengths and arrivals. Default: 0.", "S", least=0),
     Opt("warmup", int, None, "Requests at the start that metrics leave out. Default: in a closed loop the first of each user, where "
         "that leaves as many; else 0.", "N", least=0),
+    Opt("stages", str, None, "Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has "
+        "ended.", "STAGES"),
+    Opt("shared_prefix", str, None, "A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.", "TOKENSxCOUNT"),
+    Opt("turns", int, None, "Requests are turns of sessions, N each: a prompt is all that was said so far, and --prompt-len more.", "N",
+        least=2, most=10_000),
+    Opt("turn_gap", float, None, "Seconds from an answer to the next turn. Default: 0.", "S", least=0, most=1e7),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
     Opt("image_size", str, None, "Pixels of an image. Default: 1024x1024.", "WxH"),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
@@ -106,7 +112,9 @@ ENGINE = (
     Opt("enforce_eager", bool, False, "No CUDA graphs. SGLang: --disable-cuda-graph."),
     Opt("sampling", str, None, "How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).", "HOW"),
     Opt("route", str, "round-robin", "How replicas share requests: round-robin, least-outstanding, power-of-two, least-waiting, "
-        "cache-aware or prefix-hash.", "HOW"),
+        "cache-aware, prefix-hash, llm-d, dynamo, session or session-hash (docs/caching.md).", "HOW"),
+    Opt("signal_age", float, None, "Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; "
+        "0.1 of least-waiting.", "S", least=0, most=1e6),
 )  # fmt: skip
 PRECISION = (
     Opt(
@@ -436,7 +444,7 @@ CALIBRATION: Groups = {
     ),
     "Engine": (
         Opt("engine", str, None, "Engine that was measured, at a version if known: vllm@0.19.0. Default: the file's, else vllm.", "NAME"),
-        *(opt for opt in ENGINE if opt.name not in ("engine", "route")),
+        *(opt for opt in ENGINE if opt.name not in ("engine", "route", "signal_age")),
     ),
     "Precision": PRECISION,
     "Profile": (
@@ -461,7 +469,7 @@ SIZED = (
     Opt("share", float, 0.95, "Of the requests that must keep the limits of each request (--goodput).", "X", least=0, most=1, above=True),
     Opt("budget", float, None, "Most rent of all GPUs together [$/h].", "USD", least=0, above=True),
 )  # fmt: skip
-UNSIZED = ("objective", "hypothetical")  # of a question: nothing is ranked by them where something is searched
+UNSIZED = ("objective", "hypothetical", "stages", "turns", "turn_gap")  # of a question: nothing is ranked by them where something is searched
 LISTS = (
     "gpu",
     "gpus",

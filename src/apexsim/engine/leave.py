@@ -96,6 +96,7 @@ def finish(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     else:
         release_all(world, r, l, i)
     state.outstanding[r] -= 1
+    world.signals.flight[r] -= world.req.prompt[i]
     call_next(world, r, i, t)
 
 

@@ -107,6 +107,7 @@ def sent(world: World, r: int, i: int) -> None:
     """The router has sent request i to replica r."""
     seen, kind = world.signals, world.route.kind
     seen.load[r] += 1
+    seen.flight[r] += world.req.prompt[i]
     if kind == AFFINITY or kind == BLOCK_COST:
         seen.rest[i] = world.req.prompt[i] - _hit(world, r, i)[0]
         seen.waiting[seen.count[0]] = i
@@ -188,13 +189,14 @@ def _cache_aware(world: World, i: int) -> int:
 
 @inner
 def _affinity(world: World, i: int) -> int:
-    """llm-d: of the replicas that have `near` of the prompt, or of all where there are none or the best of them is `late` behind
-    the best of the others, the one with the fewest tokens to compute, its own among them; ties at random.
+    """llm-d: of the replicas that have `near` of the prompt the one with the fewest prompt tokens in flight, ties at random; of all
+    where there are none, where the best of them is `late` behind the best of the others, and now and then to `explore`.
 
-    A replica is behind by the tokens that it has to compute over `peak` (prefixcacheaffinity, tokenload; its exploration, one
-    request in a hundred, is left out).
+    A replica is behind by the tokens that it has to compute over `peak` (prefixcacheaffinity/plugin.go, tokenload/token_load.go,
+    inflightload/producer.go at 520af478).
     """
     seen, prompt, late = world.signals, world.req.prompt[i], world.route.late * world.route.peak
+    every = mixed_up(i) < world.route.explore * (1 << 31)
     near, far = FOREVER, FOREVER
     for r in range(world.replicas):
         seen.hit[r] = _hit(world, r, i)[0]
@@ -202,12 +204,12 @@ def _affinity(world: World, i: int) -> int:
             near = min(near, seen.tokens[r])
         else:
             far = min(far, seen.tokens[r])
-    every = near == FOREVER or (far < FOREVER and near - far > late)
+    every = every or near == FOREVER or (far < FOREVER and near - far > late)
     best, least, ties = np.int64(NOBODY), FOREVER, 0
     for r in range(world.replicas):
         if not every and seen.hit[r] < world.route.near * prompt:
             continue
-        load = seen.tokens[r] + prompt - seen.hit[r]
+        load = seen.flight[r]
         ties = ties + 1 if load == least else 1 if load < least else ties
         if load < least or (load == least and mixed_up(i * world.replicas + r) % ties == 0):
             best, least = np.int64(r), load

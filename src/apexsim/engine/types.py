@@ -131,6 +131,7 @@ class Route(NamedTuple):
     age: float = 0.0  # s from one look at the replicas to the next; 0: a look for every request
     near: float = 0.8  # AFFINITY: share of the prompt that a replica has to have
     late: float = 5.0  # AFFINITY: s that it may be behind the best of the others
+    explore: float = 0.01  # AFFINITY: share of requests for which every replica will do
     peak: float = INFINITY  # AFFINITY: prompt tokens/s of a replica that does nothing else
 
 
@@ -143,6 +144,7 @@ class Signals(NamedTuple):
     blocks: I8  # [N] blocks that are held
     tokens: I8  # [N] that it has to compute for them, until their first token
     hit: I8  # [N] tokens that each has of a prompt
+    flight: I8  # [N] prompt tokens of requests sent and not finished; the router counts them itself
     waiting: I8  # [R] requests whose first token it has not seen; empty where the route does not ask
     count: I8  # [1] of them
     rest: I8  # [R] tokens that each had to compute when it was sent
@@ -297,7 +299,7 @@ NO_POOL = pool_of(0, 0, 0, 0)
 
 def signals_of(replicas: int, requests: int) -> Signals:
     """Nothing seen yet."""
-    each = np.zeros((5, replicas), np.int64)
+    each = np.zeros((6, replicas), np.int64)
     return Signals(np.full(1, -INFINITY), *each, np.zeros(requests, np.int64), np.zeros(1, np.int64),
                    np.zeros(requests, np.int64))  # fmt: skip
 

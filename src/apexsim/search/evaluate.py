@@ -95,7 +95,7 @@ def peak_prefill(setting: Setting, plan: Plan) -> float:
 def _route(setting: Setting, plan: Plan) -> Route:
     """The router as the engine takes it."""
     kind = ROUTES.index(setting.router.name)
-    route = Route(kind, setting.router.look, late=setting.router.penalty)
+    route = Route(kind, setting.router.look, late=setting.router.penalty, explore=setting.router.explore)
     if kind != AFFINITY or plan.replicas == 1:
         return route
     peak = peak_prefill(setting, plan)

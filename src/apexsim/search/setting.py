@@ -22,6 +22,7 @@ ROUTES = ("round-robin", "least-outstanding", "power-of-two", "least-waiting", "
           "session-hash")  # in the order of engine.types  # fmt: skip
 READ = {"least-waiting": 0.1}  # s, age of what a router knows where none is asked for: vLLM's statistics (v1/engine/core_client.py)
 PENALTY = 5.0  # s, MaxTTFTPenaltyMs of llm-d's prefixcacheaffinity filter, which is its default there
+EXPLORE = 0.01  # share of requests, explorationProbability there
 CLOCKED = 64  # pricers at other clocks that are remembered
 
 
@@ -33,6 +34,7 @@ class Router:
     name: str = "round-robin"
     age: float = math.nan
     penalty: float = PENALTY
+    explore: float = EXPLORE
 
     @property
     def look(self) -> float:

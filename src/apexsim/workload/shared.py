@@ -98,8 +98,8 @@ def in_sessions(work: Workload, turns: int, think: float, prefixes: Prefixes | N
     which = rng.integers(0, prefixes.count, int(session[-1]) + 1) if prefixes else np.zeros(int(session[-1]) + 1, np.int64)
     chains, unit = _spoken(prompt + work.output, session, which, ahead)
     note = f"sessions of {turns} turns, each sent {think:g} s after the answer before it, with all that was said in front of it"
-    made = replace(work, prompt=prompt, after=after, delay=np.where(turn > 0, think, 0.0), prefix=chains, block=unit, notes=(*work.notes, note))
-    return made.only(np.argsort(work.arrive[session * turns], kind="stable")) if work.mode == "open" else made
+    return replace(work, prompt=prompt, after=after, delay=np.where(turn > 0, think, 0.0), prefix=chains, block=unit,
+                   notes=(*work.notes, note))  # fmt: skip
 
 
 def _spoken(tokens: Ints, session: Ints, which: Ints, ahead: int) -> tuple[Chains, int]:
