@@ -6,6 +6,8 @@ them, or the page, is wrong.  It records every token and every step, so that law
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import naive_price
 import naive_route
 import naive_rules
@@ -13,6 +15,7 @@ from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
     AT_ONCE,
+    IN_TURN,
     SHORTEST,
     TIE,
     Costs,
@@ -428,7 +431,7 @@ class World:
             else:
                 self.waiting.setdefault(int(before), []).append(x)
         edges = [0, *self.requests.stage, len(self.sequences)]
-        self.later = [range(a, b) for a, b in zip(edges[1:], edges[2:])]
+        self.later = [range(a, b) for a, b in pairwise(edges[1:])]
         self.coming = [(t, i) for t, i in self.coming if i < edges[1]]
 
     def call(self, x: Sequence, t: float) -> None:
@@ -443,7 +446,7 @@ class World:
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1,
-             lanes: int = 1, route: Route = Route()) -> Naive:  # fmt: skip
+             lanes: int = 1, route: Route = IN_TURN) -> Naive:  # fmt: skip
     """The twin of `apexsim.engine.kernel.simulate`."""
     world = World(requests, rules, host, costs, blocks, replicas, lanes, route)
     world.serve()

@@ -11,7 +11,23 @@ from numpy.typing import NDArray
 import naive
 import toy_costs as toy
 from apexsim.engine import kernel
-from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, INFINITY, OK, Costs, Host, Log, Requests, Route, Rules, State, Work, signals_of
+from apexsim.engine.types import (
+    ADMIT_CHUNK,
+    ADMIT_RESERVE,
+    FULL,
+    IN_TURN,
+    INFINITY,
+    OK,
+    Costs,
+    Host,
+    Log,
+    Requests,
+    Route,
+    Rules,
+    State,
+    Work,
+    signals_of,
+)
 from apexsim.engine.types import World as Inside
 
 Array = NDArray[np.float64]
@@ -28,7 +44,7 @@ class World:
     blocks: int
     replicas: int = 1
     lanes: int = 1
-    route: Route = Route()
+    route: Route = IN_TURN
 
     def run(self, jump: bool = True) -> kernel.Outcome:
         """What the engine says."""
@@ -121,8 +137,9 @@ def tables(draw: st.DrawFn, stages: int = 1) -> Costs:
 @st.composite
 def routes(draw: st.DrawFn) -> Route:
     """Every policy, with signals of any age."""
-    return Route(draw(st.integers(0, 9)), draw(st.sampled_from([0.0, 0.0, 0.05, 3.0])), draw(st.sampled_from([0.3, 0.8])),
-                 draw(st.sampled_from([0.0, 0.1, 5.0])), draw(st.sampled_from([0.0, 0.5])), draw(st.sampled_from([100.0, 1e4, INFINITY])))  # fmt: skip
+    near, explore = draw(st.sampled_from([0.3, 0.8])), draw(st.sampled_from([0.0, 0.5]))
+    return Route(draw(st.integers(0, 9)), draw(st.sampled_from([0.0, 0.0, 0.05, 3.0])), near,
+                 draw(st.sampled_from([0.0, 0.1, 5.0])), explore, draw(st.sampled_from([100.0, 1e4, INFINITY])))  # fmt: skip
 
 
 @st.composite

@@ -165,6 +165,7 @@ def ask(
     cluster = with_links(cluster_of(gpu, gpus, nodes), nic, pcie)
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {', '.join(ROUTES)}")
+    router = Router(route, math.nan if signal_age is None else signal_age)
     work, patches, length = Asked.of(given).on(what)
     row = engine_of(engine, settings or {}, cluster, length)
     load = _load_of(what, expert_load, enable_expert_parallel)
@@ -174,7 +175,7 @@ def ask(
     if goal.objective.name == "cost" and math.isnan(rent[0]):
         raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     setting = setting_of(
-        what, cluster, row, work, length, load=load, router=Router(route, math.nan if signal_age is None else signal_age), image_patches=patches, images=images, price=rent,
+        what, cluster, row, work, length, load=load, router=router, image_patches=patches, images=images, price=rent,
         server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
     )  # fmt: skip
     setting = calibrated(setting, load_profile(profile)) if profile else setting

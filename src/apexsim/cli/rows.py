@@ -469,7 +469,7 @@ SIZED = (
     Opt("share", float, 0.95, "Of the requests that must keep the limits of each request (--goodput).", "X", least=0, most=1, above=True),
     Opt("budget", float, None, "Most rent of all GPUs together [$/h].", "USD", least=0, above=True),
 )  # fmt: skip
-UNSIZED = ("objective", "hypothetical", "stages", "turns", "turn_gap")  # of a question: nothing is ranked by them where something is searched
+UNSIZED = ("objective", "hypothetical", "stages", "turns", "turn_gap")  # nothing is ranked by them, or the load is sought
 LISTS = (
     "gpu",
     "gpus",

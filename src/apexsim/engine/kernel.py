@@ -25,6 +25,7 @@ from apexsim.engine.types import (
     GAPS,
     I4,
     I8,
+    IN_TURN,
     LOG_FULL,
     NO_POOL,
     NO_REUSE,
@@ -242,7 +243,7 @@ def _pays(version: Any, size: int) -> bool:
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: Route = Route(), jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
+             route: Route = IN_TURN, jump: bool = True, gaps: bool = True) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
     blocks: KV blocks of one lane; route: where requests of an open loop go;

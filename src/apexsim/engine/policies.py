@@ -108,7 +108,7 @@ def sent(world: World, r: int, i: int) -> None:
     seen, kind = world.signals, world.route.kind
     seen.load[r] += 1
     seen.flight[r] += world.req.prompt[i]
-    if kind == AFFINITY or kind == BLOCK_COST:
+    if kind in ASKING:
         seen.rest[i] = world.req.prompt[i] - _hit(world, r, i)[0]
         seen.waiting[seen.count[0]] = i
         seen.count[0] += 1

@@ -135,6 +135,9 @@ class Route(NamedTuple):
     peak: float = INFINITY  # AFFINITY: prompt tokens/s of a replica that does nothing else
 
 
+IN_TURN = Route()
+
+
 class Signals(NamedTuple):
     """What the router knows of the replicas: what it saw at its last look, and what it has sent since; modified in place."""
 
@@ -300,8 +303,9 @@ NO_POOL = pool_of(0, 0, 0, 0)
 def signals_of(replicas: int, requests: int) -> Signals:
     """Nothing seen yet."""
     each = np.zeros((6, replicas), np.int64)
-    return Signals(np.full(1, -INFINITY), *each, np.zeros(requests, np.int64), np.zeros(1, np.int64),
-                   np.zeros(requests, np.int64))  # fmt: skip
+    sent = np.zeros((2, requests), np.int64)
+    return Signals(look=np.full(1, -INFINITY), load=each[0], running=each[1], blocks=each[2], tokens=each[3], hit=each[4], flight=each[5],
+                   waiting=sent[0], count=np.zeros(1, np.int64), rest=sent[1])  # fmt: skip
 
 
 class World(NamedTuple):

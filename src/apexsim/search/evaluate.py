@@ -18,7 +18,7 @@ from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import served_blocks
-from apexsim.search.setting import ROUTES, Router, Setting
+from apexsim.search.setting import IN_TURN, ROUTES, Setting
 from apexsim.workload.prefixes import prefixes_of
 from apexsim.workload.trace import Workload
 
@@ -87,7 +87,7 @@ def peak_prefill(setting: Setting, plan: Plan) -> float:
     """Prompt tokens per second of one cold replica in chunks of 8,192 tokens; NaN where the plan cannot be started so."""
     work = Workload("cold", np.zeros(COLD), np.full(COLD, LONG), np.ones(COLD, np.int64), "offline")
     engine = replace(setting.engine, max_num_batched_tokens=LONG, reuse=0)
-    alone = replace(setting, workload=work, engine=engine, router=Router(), images=0, max_model_len=max(setting.max_model_len, LONG + 1))
+    alone = replace(setting, workload=work, engine=engine, router=IN_TURN, images=0, max_model_len=max(setting.max_model_len, LONG + 1))
     found = evaluate(alone, replace(plan, replicas=1))
     return math.nan if isinstance(found, Rejected) else COLD * LONG / float(found.outcome.finish.max() - found.outcome.start.min())
 

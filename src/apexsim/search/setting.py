@@ -42,6 +42,9 @@ class Router:
         return READ.get(self.name, 0.0) if math.isnan(self.age) else self.age
 
 
+IN_TURN = Router()
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Everything but the plan.  `engine` is settled; `max_model_len` [tokens] bounds a request."""
@@ -52,7 +55,7 @@ class Setting:
     workload: Workload
     pricer: Pricer
     max_model_len: int
-    router: Router = field(default_factory=lambda: Router())
+    router: Router = IN_TURN
     image_patches: int = 0  # patches of each image, and images of each request
     images: int = 0
     price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is

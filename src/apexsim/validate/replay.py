@@ -19,8 +19,8 @@ import numpy as np
 from apexsim.calibrate.profile import Profile, load_profile
 from apexsim.cost.account import account
 from apexsim.cost.price import Pricer, pricer_for
-from apexsim.engine.types import Costs
 from apexsim.doubt import SIGMA, Doubt, intervals
+from apexsim.engine.types import Costs
 from apexsim.errors import Rejected
 from apexsim.metrics import Times
 from apexsim.search.assess import energy_of

@@ -22,7 +22,8 @@ from apexsim.metrics import Times
 from apexsim.plan.plan import Layout, Plan
 from apexsim.search.setting import Router
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of
-from apexsim.validate.facts import known, settings as in_force, spelled, suspect
+from apexsim.validate.facts import known, spelled, suspect
+from apexsim.validate.facts import settings as in_force
 from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
 from apexsim.workload.shared import Stage, cycled, in_stages
 from apexsim.workload.trace import Chains, Ints, Workload
@@ -146,12 +147,11 @@ def _listed(row: Row, where: Path) -> Case:
     count, rate = whole(row, "num_requests", 1, 1), number(row, "rate_rps")
     if row["workload"].startswith("sharegpt252"):
         columns = ("prompt_tokens", "generation_tokens", "uncached_tokens_est")
-        prompt, output, rest = (_lengths_beside(where, "prefix_sharegpt252.csv", "", "", c)[:count] for c in columns)
+        prompt, output, rest = (_lengths_beside(where, "prefix_sharegpt252.csv", "", "", c)[:count].astype(np.int64) for c in columns)
         had, note = np.clip(prompt - np.maximum(rest, 1), 0, prompt - 1), LISTED
     else:
         prompt, output = (np.full(count, max(1, round(number(row, c)))) for c in ("prompt_tokens_mean", "output_tokens"))
-        had, note = np.zeros(count), ALIKE
-    prompt, output, had = (x.astype(np.int64) for x in (prompt, output, had))
+        had, note = np.zeros(count, np.int64), ALIKE
     work = Workload(row["id"], np.arange(len(prompt)) / rate, prompt, output, cached=had)
     case = _served(row, work, measured(row, TIMES), "round-robin" if row["routing"].startswith("kubernetes") else "least-outstanding")
     return replace(case, notes=(*case.notes, note))
@@ -194,24 +194,30 @@ def _rung(row: Row, runs: tuple[Case, ...]) -> Part:
         raise InputError(f"no stage has the rate {rate:g}", f"row {row['id']}")
     edges = np.cumsum([0, *(stage.count for stage in _steps())])
     late = row["engine"] == "vllm" and row["policy"] == "round-robin" and rate <= COUNTED
-    return Part(row["id"], runs, int(edges[at]), int(edges[at + 1]), measured(row, {"out_tok_s": "out_tok_s", "ttft_ms": "ttft_ms"}),
-                _rung_labels(row), runs[0].notes, stat=row["ttft_stat"] or "p50", within=_steps()[at].seconds if late else math.inf)  # fmt: skip
+    found = measured(row, {"out_tok_s": "out_tok_s", "ttft_ms": "ttft_ms"})
+    return Part(row["id"], runs, int(edges[at]), int(edges[at + 1]), found, _rung_labels(row), runs[0].notes,
+                stat=row["ttft_stat"] or "p50", within=_steps()[at].seconds if late else math.inf)  # fmt: skip
 
 
-def _climb(row: Row, seed: int) -> Case:
-    """The whole run: in each stage the shuffled prompts are taken from the first one on."""
-    if row["policy"] not in ROUTED:
-        raise InputError(f"unknown policy '{row['policy']}'", f"row {row['id']}", f"use {', '.join(ROUTED)}")
+def _asked(row: Row, seed: int) -> Workload:
+    """The requests of all stages: in each the shuffled questions are taken from the first one on."""
     shared, own, count = (whole(row, key, 1, 1) for key in ("shared_tokens", "own_tokens", "prefixes"))
     rng, stages, unit = np.random.default_rng(seed), _steps(), math.gcd(shared, own)
     order = rng.permutation(count * whole(row, "questions", 1, 1))
     first, rest = shared // unit, own // unit
     ids = np.hstack(((order % count)[:, None] * first + np.arange(first), count * first + order[:, None] * rest + np.arange(rest)))
     parts = [cycled(np.full(len(order), shared + own), ids, unit, stage.count) for stage in stages]
-    prompt = np.concatenate([p for p, _ in parts])
+    prompt, output = np.concatenate([p for p, _ in parts]), whole(row, "output_tokens", 1, 1)
     chains = Chains(np.concatenate([c.ids for _, c in parts]), np.arange(len(prompt) + 1) * (first + rest))
-    plain = Workload(row["id"], np.zeros(len(prompt)), prompt, np.full(len(prompt), whole(row, "output_tokens", 1, 1)), prefix=chains, block=unit)
-    gpu, width, work = load_gpu(row["gpu"]), Layout(tp=whole(row, "tp", 1, 1, WIDEST)), in_stages(plain, stages, rng)
+    plain = Workload(row["id"], np.zeros(len(prompt)), prompt, np.full(len(prompt), output), prefix=chains, block=unit)
+    return in_stages(plain, stages, rng)
+
+
+def _climb(row: Row, seed: int) -> Case:
+    """The whole run."""
+    if row["policy"] not in ROUTED:
+        raise InputError(f"unknown policy '{row['policy']}'", f"row {row['id']}", f"use {', '.join(ROUTED)}")
+    gpu, width, work = load_gpu(row["gpu"]), Layout(tp=whole(row, "tp", 1, 1, WIDEST)), _asked(row, seed)
     model, precision, assumed = formats(row, row["config"], "", gpu)
     plan = Plan(whole(row, "replicas", 1, 1, WIDEST), 1, width, width, precision)
     rules, note = rules_of(row["engine"], "")
@@ -244,7 +250,9 @@ def transfer(row: Row, where: Path) -> Moved | Skipped:
     if fact is None:
         return Skipped(row["id"], f"nothing is known of the network '{row['network'][:60]}'", labels)
     seconds = fact["latency_s"] + number(row, "kv_bytes_stated") / fact["bytes_s"]
-    return Moved(row["id"], measured(row, {"transfer_ms": "transfer_ms"}), {"transfer_ms": 1e3 * seconds}, labels, fact["sigma"], (fact["source"],))
+    return Moved(
+        row["id"], measured(row, {"transfer_ms": "transfer_ms"}), {"transfer_ms": 1e3 * seconds}, labels, fact["sigma"], (fact["source"],)
+    )
 
 
 def pull(row: Row, where: Path) -> Moved | Skipped:

@@ -8,7 +8,7 @@ import numpy as np
 
 from apexsim.errors import InputError
 from apexsim.workload.synth import arrivals
-from apexsim.workload.trace import Chains, Floats, Ints, Workload
+from apexsim.workload.trace import Chains, Ints, Workload
 
 UNIT = 16  # tokens of an id: the block of most engines
 MOST_IDS = 20_000_000  # of all requests together: beyond, ids stand for more tokens
@@ -125,5 +125,3 @@ def cycled(prompt: Ints, ids: Ints, unit: int, count: int) -> tuple[Ints, Chains
     """The prompts of `count` requests that take a list [P] of them from its begin over and over, with the ids [P, K] of each."""
     at = np.arange(count) % len(prompt)
     return prompt[at], Chains(ids[at].ravel(), np.arange(count + 1) * ids.shape[1])
-
-

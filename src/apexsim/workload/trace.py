@@ -137,7 +137,9 @@ class Workload:
     def only(self, index: NDArray[Any], note: str = "") -> Workload:
         """The requests that `index` (a mask or positions) selects, in that order."""
         at = np.flatnonzero(index) if index.dtype == np.bool_ else index
-        chosen = {name: column[at] for name in ("arrive", "prompt", "output", "delay", "line", "cached") if len(column := getattr(self, name))}
+        chosen = {
+            name: column[at] for name in ("arrive", "prompt", "output", "delay", "line", "cached") if len(column := getattr(self, name))
+        }
         return replace(
             self,
             **chosen,
