@@ -58,7 +58,7 @@ class Router:
         """When it looks next, if that is up to t; else never."""
         if not self.route.age or self.requests.users or len(self.replicas) == 1 or self.route.kind == ROUND_ROBIN:
             return NEVER
-        tick = math.floor(t / self.route.age) * self.route.age
+        tick = min(t, math.floor(t / self.route.age) * self.route.age)
         return tick if tick > self.looked else NEVER
 
     def look(self, t: float) -> None:

@@ -69,7 +69,7 @@ def chosen(world: World, i: int, t: float) -> int:
 def tick(world: World, t: float) -> float:
     """The last moment up to t at which the router looks at the replicas [s]; before its last look where that was every time."""
     age = world.route.age
-    return np.floor(t / age) * age if age > 0.0 else -INFINITY
+    return min(t, np.floor(t / age) * age) if age > 0.0 else -INFINITY
 
 
 @inner
