@@ -6,6 +6,8 @@ them, or the page, is wrong.  It records every token and every step, so that law
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import naive_price
 import naive_route
 import naive_rules
@@ -13,6 +15,7 @@ from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
     AT_ONCE,
+    IN_TURN,
     NO_DRAFTS,
     SHORTEST,
     TICKS,
@@ -21,6 +24,7 @@ from apexsim.engine.types import (
     Drafts,
     Host,
     Requests,
+    Route,
     Rules,
 )
 from naive_prefix import Pool
@@ -48,6 +52,7 @@ class Replica:
         self.ahead = world.rules.lag == AHEAD and stages == 1
         self.unsent: list[Sequence] = []
         self.outstanding = 0
+        self.flight = 0  # prompt tokens of them
 
     # --- requests come -------------------------------------------------------------------------------------------
 
@@ -57,6 +62,7 @@ class Replica:
         x.sent, x.seen = t, self.front_free + self.world.host.request
         x.replica, x.target, x.computed = self.number, x.prompt, x.cached
         self.outstanding += 1
+        self.flight += x.prompt
         self.waiting.append(x)
 
     def finish(self, x: Sequence, t: float) -> None:
@@ -65,6 +71,7 @@ class Replica:
         if not self.ahead:
             self.let_go(x)
         self.outstanding -= 1
+        self.flight -= x.prompt
         if self.unsent:
             self.send(self.unsent.pop(0), t + self.world.requests.think)
         self.world.call(x, t)
@@ -383,12 +390,15 @@ class Replica:
                 closed.add(number)
 
 
+LOOK = -1  # of the router, where a request would stand
+
+
 class World:
     """All replicas and their clients."""
 
     def __init__(self, requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, replicas: int,
-                 lanes: int, route: int, drafts: Drafts) -> None:  # fmt: skip
-        self.requests, self.rules, self.host, self.costs, self.route = requests, rules, host, costs, route
+                 lanes: int, route: Route, drafts: Drafts) -> None:  # fmt: skip
+        self.requests, self.rules, self.host, self.costs = requests, rules, host, costs
         known = requests.cached if len(requests.cached) else [0] * len(requests.prompt)
         asked = zip(requests.prompt, requests.output, known)
         self.sequences = [Sequence(i, int(p), int(o), int(c)) for i, (p, o, c) in enumerate(asked)]
@@ -397,8 +407,11 @@ class World:
         self.lowest = blocks
         self.joined = 0
         self.replicas = [Replica(r, self, len(costs.hop), lanes, blocks) for r in range(replicas)]
+        self.router = naive_route.Router(route, self.replicas, requests, blocks, self.sequences)
         self.waiting: dict[int, list[Sequence]] = {}  # for the request of that index to finish
         self.coming: list[tuple[float, int]] = []  # when who is sent
+        self.later: list[range] = []  # requests of later stages
+        self.begun = 0.0  # the stage
 
     def serve(self) -> None:
         """Until everything is done: who acts or is sent first goes first; a step that starts within TIE of an arrival waits for it."""
@@ -406,16 +419,29 @@ class World:
         while True:
             r = min(self.replicas, key=lambda r: (*r.next_act()[:2], r.number))
             (when, starts, _), due = r.next_act(), min(self.coming, default=(NEVER, -1))
+            look = self.router.looks_at(due[0]) if due[0] < NEVER else NEVER
+            due = (look, LOOK) if look < NEVER else due
             if when < due[0] or (when == due[0] < NEVER and not starts):
                 r.act()
+            elif due[1] == LOOK:
+                self.router.look(due[0])
             elif due[0] < NEVER:
                 self.coming.remove(due)
                 x = self.sequences[due[1]]
-                self.replica_of(x).send(x, due[0])
+                self.replica_of(x, due[0]).send(x, due[0])
+            elif self.later:
+                self.open()
             else:
                 break
         for r in self.replicas:
             r.let_all_go()
+
+    def open(self) -> None:
+        """Nothing is left to do: the next stage begins with the last finish of the one before."""
+        begun = max((x.times[-1] for x in self.sequences if x.times), default=0.0)
+        begun = max(begun, self.begun)
+        self.begun = begun
+        self.coming = [(begun + float(self.requests.arrive[i]), i) for i in self.later.pop(0)]
 
     def expect(self) -> None:
         """Who is sent by himself: all that wait for no other, or the first request of each user of the closed loop."""
@@ -431,20 +457,23 @@ class World:
                 self.coming.append((float(arrive), x.index))
             else:
                 self.waiting.setdefault(int(before), []).append(x)
+        edges = [0, *self.requests.stage, len(self.sequences)]
+        self.later = [range(a, b) for a, b in pairwise(edges[1:])]
+        self.coming = [(t, i) for t, i in self.coming if i < edges[1]]
 
     def call(self, x: Sequence, t: float) -> None:
         """A request has finished: those that waited for it are sent in a while."""
         self.coming += [(t + float(self.requests.delay[y.index]), y.index) for y in self.waiting.pop(x.index, [])]
 
-    def replica_of(self, x: Sequence) -> Replica:
+    def replica_of(self, x: Sequence, t: float) -> Replica:
         """Where the router sends a request."""
         if self.requests.users:
             return self.replicas[x.index % min(len(self.replicas), self.requests.users)]
-        return naive_route.choose(self.route, self.replicas, x, self.requests)
+        return self.router.send(x, t)
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1,
-             lanes: int = 1, route: int = 0, drafts: Drafts = NO_DRAFTS) -> Naive:  # fmt: skip
+             lanes: int = 1, route: Route = IN_TURN, drafts: Drafts = NO_DRAFTS) -> Naive:  # fmt: skip
     """The twin of `apexsim.engine.kernel.simulate`."""
     world = World(requests, rules, host, costs, blocks, replicas, lanes, route, drafts)
     world.serve()

@@ -26,6 +26,7 @@ from apexsim.validate.kinds import KINDS, read_cases, read_rows
 from apexsim.validate.replay import Bench
 from apexsim.validate.rows import Skipped
 from apexsim.validate.score import summarise
+from apexsim.validate.served_cases import Part
 from apexsim.validate.step_cases import Batch, Machine, Steps, costs_of, step_seconds
 from apexsim.workload.trace import Workload
 
@@ -53,8 +54,22 @@ RATED = {"gpu": "a10", "model": "phi-4-mini-instruct", "strategy": "poisson@4.00
 ACROSS = {"id": "p", "config": "meta-llama--Llama-3.3-70B-Instruct", "gpu": "a100_pcie_80gb", "tp": "2", "pp": "2", "nodes": "2",
           "link": "ethernet", "requests": "8", "prompt_mean": "64", "output_mean": "8", "request_rate": "inf", "req_s": "3",
           "ttft_ms": "300", "tpot_ms": "60"}  # fmt: skip
+AGAIN = {"id": "x", "suspect": "", "origin": "here", "experiment": "e", "stage": "0", "system": "h100_sxm", "backend": "vllm",
+         "backend_version": "0.15.1", "precision": "bf16", "replicas": "1", "routing": "single", "attn_tp": "1", "max_model_len": "4096",
+         "token_budget": "2048", "max_seqs": "128", "prefix_caching": "1", "workload": "short", "rate_rps": "2", "num_requests": "6",
+         "first_request": "0", "prompt_tokens_mean": "90", "output_tokens": "8", "distinct_prompts": "", "n_cold": "",
+         "ttft_mean_ms": "20", "tpot_mean_ms": "7", "e2e_mean_ms": "80", "config": "meta-llama--Meta-Llama-3.1-8B"}  # fmt: skip
+MOVED = {"id": "m", "config": "Qwen--Qwen3-8B", "backend": "vllm 0.11.2",
+         "network": "8x ConnectX-7 RoCE per node, 200 GB/s stated as ceiling",
+         "prompt_tokens": "1024", "kv_bytes_stated": "146000000", "transfer_ms": "1.5"}  # fmt: skip
+PULLED = {"id": "k", "config": "openai--gpt-oss-120b", "gpu": "h200_sxm", "tp": "1", "link": "rdma", "prompt_tokens": "2048",
+          "pull_ms": "49", "recompute_ms": "70.6"}  # fmt: skip
+LADDER = {"id": "l", "config": "Qwen--Qwen3-32B", "engine": "vllm", "gpu": "h100_sxm", "replicas": "8", "tp": "2", "policy": "round-robin",
+          "rate": "10", "out_tok_s": "4944", "ttft_ms": "", "ttft_stat": "", "prefixes": "150", "questions": "5", "shared_tokens": "6000",
+          "own_tokens": "1200", "output_tokens": "1000", "stage_s": "20", "gpu_memory_utilization": "", "suspect": ""}  # fmt: skip
 FILES = {"closed loop": CLOSED, "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
-         "serving benchmark": BENCH, "queued at once": QUEUED, "rated open loop": RATED, "pipeline across nodes": ACROSS}  # fmt: skip
+         "serving benchmark": BENCH, "queued at once": QUEUED, "rated open loop": RATED, "pipeline across nodes": ACROSS,
+         "prefix caching": AGAIN, "KV transfer": MOVED, "KV pull": PULLED}  # fmt: skip
 
 
 def written(path: Path, *rows: dict[str, str]) -> Path:
@@ -79,7 +94,7 @@ def test_a_file_is_known_by_its_columns_and_its_row_predicted(kind: str, tmp_pat
 
 
 def test_no_file_is_of_two_kinds(tmp_path: Path) -> None:
-    for kind, row in FILES.items():
+    for kind, row in (FILES | {"routing ladder": LADDER}).items():
         assert read_rows(written(tmp_path / "rows.csv", row))[0] == kind
         assert [name for name, known in KINDS.items() if known.columns <= set(row)] == [kind]
 
@@ -207,6 +222,34 @@ def test_a_step_is_read_as_its_batch(tmp_path: Path) -> None:
     assert isinstance(decode, Steps) and isinstance(both, Steps) and decode.machine is both.machine
     assert decode.batch == Batch(8, 800.0) and both.batch == Batch(8, 640.0, 2, 50, 590)
     assert decode.measured == 22.0 and decode.value(0.02) == 20.0
+
+
+def test_stages_of_an_experiment_are_parts_of_one_run(tmp_path: Path) -> None:
+    """Prompts come from the file beside it, in order, over and over, each with an id of its own."""
+    written(tmp_path / "prefix_prompts.csv", *({"experiment": "e", "prompt_id": str(i), "prompt_tokens": str(50 + i)} for i in range(4)))
+    rows = [
+        AGAIN | {"id": str(k), "stage": str(k), "distinct_prompts": "4", "n_cold": n, "rate_rps": r}
+        for k, n, r in ((0, "4", "2"), (1, "0", "3"))
+    ]
+    first, second = read_cases(written(tmp_path / "rows.csv", *rows))[1]
+    assert isinstance(first, Part) and isinstance(second, Part) and first.runs[0] is second.runs[0]
+    work = first.runs[0].workload
+    assert (first.begin, first.end, second.begin, second.end, first.cold) == (0, 6, 6, 12, 4)
+    assert work.prompt.tolist() == [50, 51, 52, 53] * 3 and work.stage.tolist() == [6] and work.begin.tolist() == [3.0]
+    assert [chain[0] for chain in work.prefix] == [0, 1, 2, 3] * 3
+    assert isinstance(read_cases(written(tmp_path / "rows.csv", rows[0] | {"experiment": "f"}))[1][0], Skipped)
+
+
+def test_a_ladder_is_one_run_per_seed_and_policy(tmp_path: Path) -> None:
+    rows = [LADDER, LADDER | {"id": "b", "rate": "60"}, LADDER | {"id": "c", "policy": "prefix-aware"}, LADDER | {"id": "d", "rate": "11"},
+            LADDER | {"id": "e", "policy": "best"}]  # fmt: skip
+    low, high, routed, unknown, policy = read_cases(written(tmp_path / "rows.csv", *rows))[1]
+    assert isinstance(low, Part) and isinstance(high, Part) and isinstance(routed, Part)
+    assert low.runs is high.runs and len(low.runs) > 1 and routed.runs[0].router.name == "llm-d"
+    work = low.runs[0].workload
+    assert (low.end - low.begin, high.end - high.begin, high.end) == (200, 1500, work.size)
+    assert {len(chain) for chain in work.prefix} == {6} and len({chain[0] for chain in work.prefix}) == 150
+    assert isinstance(unknown, Skipped) and "no stage" in unknown.reason and isinstance(policy, Skipped)
 
 
 def test_files_of_no_kind_name_the_columns_that_there_are(tmp_path: Path) -> None:

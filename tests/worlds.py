@@ -15,6 +15,8 @@ from apexsim.engine.types import (
     ADMIT_CHUNK,
     ADMIT_RESERVE,
     FULL,
+    IN_TURN,
+    INFINITY,
     NO_DRAFTS,
     OK,
     TICKS,
@@ -23,9 +25,11 @@ from apexsim.engine.types import (
     Host,
     Log,
     Requests,
+    Route,
     Rules,
     State,
     Work,
+    signals_of,
 )
 from apexsim.engine.types import World as Inside
 
@@ -43,7 +47,7 @@ class World:
     blocks: int
     replicas: int = 1
     lanes: int = 1
-    route: int = 0
+    route: Route = IN_TURN
     drafts: Drafts = NO_DRAFTS
 
     def run(self, jump: bool = True) -> kernel.Outcome:
@@ -63,7 +67,7 @@ class World:
         asked = kernel.requests_as_cast(self.requests)
         work, log = kernel._work(asked), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
         inside = Inside(asked, work, state, self.rules, self.host, self.costs, log, self.blocks, self.replicas,
-                        stages, self.lanes, windows, self.route, True, drafts=self.drafts)  # fmt: skip
+                        stages, self.lanes, windows, self.route, signals_of(self.replicas, size), True, drafts=self.drafts)  # fmt: skip
         if self.drafts is NO_DRAFTS:
             status, _ = kernel.run(inside._replace(ticks=None), 0, 0)  # as it is compiled without drafts
         else:
@@ -78,7 +82,7 @@ def all_gaps(gaps: Array) -> Array:
     return np.sort(np.concatenate([np.zeros(0), *rows]))
 
 
-MODES = ("open", "closed", "offline", "sessions")
+MODES = ("open", "closed", "offline", "sessions", "stages")
 seconds = st.floats(0.0, 1.0, allow_subnormal=False).map(lambda x: round(x, 6))
 
 
@@ -97,6 +101,11 @@ def requests(draw: st.DrawFn, modes: tuple[str, ...] = MODES, most: int = 24) ->
         asked = toy.open_loop(np.cumsum(rng.exponential(pace, size)), prompt, output)
         before = [int(rng.integers(-1, i)) if i and rng.random() < 0.7 else -1 for i in range(size)]
         asked = asked._replace(after=np.array(before), delay=rng.choice([0.0, 0.3, 1.0], size) * rng.exponential(pace, size))
+    elif mode == "stages":
+        cuts = np.unique(rng.integers(1, size, rng.integers(0, 4))) if size > 1 else np.zeros(0, np.int64)
+        gaps = rng.exponential(pace, size)
+        since = np.repeat(np.cumsum(gaps)[np.append(0, cuts)], np.diff([0, *cuts, size]))
+        asked = toy.open_loop(np.cumsum(gaps) - since, prompt, output)._replace(stage=cuts)
     elif mode == "offline":
         asked = toy.offline(prompt, output)
     else:
@@ -133,6 +142,14 @@ def tables(draw: st.DrawFn, stages: int = 1) -> Costs:
 
 
 @st.composite
+def routes(draw: st.DrawFn) -> Route:
+    """Every policy, with signals of any age."""
+    near, explore = draw(st.sampled_from([0.3, 0.8])), draw(st.sampled_from([0.0, 0.5]))
+    return Route(draw(st.integers(0, 9)), draw(st.sampled_from([0.0, 0.0, 0.05, 3.0])), near,
+                 draw(st.sampled_from([0.0, 0.1, 5.0])), explore, draw(st.sampled_from([100.0, 1e4, INFINITY])))  # fmt: skip
+
+
+@st.composite
 def worlds(draw: st.DrawFn, stages: int = 1, most_lanes: int = 3, modes: tuple[str, ...] = MODES
            ) -> World:  # fmt: skip
     """A world in which every request fits, often with few blocks to spare."""
@@ -141,7 +158,7 @@ def worlds(draw: st.DrawFn, stages: int = 1, most_lanes: int = 3, modes: tuple[s
     blocks = int(-(-longest // policy.block) * draw(st.sampled_from([1.0, 1.3, 2.0, 5.0, 50.0])))
     host = Host(1e-4 * draw(seconds), 1e-2 * draw(seconds)) if draw(st.booleans()) else toy.NO_HOST
     return World(asked, policy, host, draw(tables(stages)), blocks, draw(st.sampled_from([1, 1, 2, 3])),
-                 draw(st.integers(1, most_lanes)), draw(st.integers(0, 5)))  # fmt: skip
+                 draw(st.integers(1, most_lanes)), draw(routes()))  # fmt: skip
 
 
 def tight(world: World) -> World:

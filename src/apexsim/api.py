@@ -40,7 +40,7 @@ from apexsim.search.remedy import remedied
 from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, role_settings, with_pools
 from apexsim.search.search import search, simulate_one
 from apexsim.search.sensitivity import sensitive
-from apexsim.search.setting import ROUTES, Setting, calibrated, setting_of
+from apexsim.search.setting import ROUTES, Router, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.search.tune import tuned
@@ -217,10 +217,11 @@ def ask(
     concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
     engine: str = DEFAULT_ENGINE, settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
     activation_dtype: str | None = None, kv_dtype: str | None = None, dtype: str | None = None, max_model_len: int | None = None,
+    stages: str | None = None, shared_prefix: str | None = None, turns: int | None = None, turn_gap: float | None = None,
     images: int = 0, image_size: str | None = None, quant: str | None = None, clock: str | None = None,
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
     expert_load: str | None = None, too_long: str = "error",
-    objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin",
+    objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin", signal_age: float | None = None,
     power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
@@ -249,6 +250,7 @@ def ask(
     cluster = with_links(cluster_of(gpu, gpus, nodes), nic, pcie)
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {', '.join(ROUTES)}")
+    router = Router(route, math.nan if signal_age is None else signal_age)
     work, patches, length = Asked.of(given).on(what)
     row = engine_of(engine, settings or {}, cluster, length)
     load = _load_of(what, expert_load, enable_expert_parallel)
@@ -258,7 +260,7 @@ def ask(
     if goal.objective.name == "cost" and math.isnan(rent[0]):
         raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     setting = setting_of(
-        what, cluster, row, work, length, load=load, route=route, image_patches=patches, images=images, price=rent,
+        what, cluster, row, work, length, load=load, router=router, image_patches=patches, images=images, price=rent,
         server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
     )  # fmt: skip
     setting = calibrated(setting, load_profile(profile)) if profile else setting

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +99,37 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True)
+class Rung:
+    """A stage of a load: its requests, the rate at which they were sent [1/s], and from its first sending to its last token [s]."""
+
+    requests: int
+    rate: float
+    duration_s: float
+    output_tok_s: float
+    ttft: Stats
+    e2el: Stats
+
+    def to_json(self) -> dict[str, Any]:
+        """Units in the keys."""
+        return {"requests": self.requests, "request_rate": self.rate, "duration_s": self.duration_s, "ttft_ms": self.ttft.to_json(1e3),
+                "output_throughput_tok_s": self.output_tok_s, "e2el_ms": self.e2el.to_json(1e3)}  # fmt: skip
+
+
+def rungs(outcome: Outcome, workload: Workload) -> tuple[Rung, ...]:
+    """The stages of a load one by one, warm-up included; none where it has none."""
+    if not len(workload.stage):
+        return ()
+    edges, since, found = [0, *workload.stage.tolist(), workload.size], workload.since, []
+    for a, b in pairwise(edges):
+        times = Times(outcome.sent[a:b], outcome.first[a:b], outcome.finish[a:b], workload.output[a:b])
+        rate = (b - a) / max(float(since[b - 1]), 1e-9)
+        found.append(
+            Rung(b - a, rate, times.duration, float(times.output.sum()) / times.duration, stats_of(times.ttft), stats_of(times.e2e))
+        )
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """One run in numbers, over the requests after the warm-up.
 
@@ -127,6 +159,8 @@ class Metrics:
     saturated: bool
     why: str
     energy: Energy = field(default_factory=Energy)  # of the whole run, warm-up included; unknown until the run is priced
+    prefix_hit: float = NAN  # share of the prompt tokens that requests found in the cache when they first started; NaN: none share any
+    stages: tuple[Rung, ...] = ()  # of a load in stages
     usd_h: float = math.nan  # rent of one GPU [$/h]
 
     @property
@@ -173,6 +207,8 @@ class Metrics:
             "output_tokens": self.output_tokens,
             "mean_concurrency": self.mean_concurrency,
             "preemptions": self.preemptions,
+            "prefix_hit": plain(self.prefix_hit),
+            "stages": [rung.to_json() for rung in self.stages],
             "goodput_req_s": plain(self.goodput_req_s),
             "attainment": plain(self.attainment),
             "slos": [_fate_json(v) for v in self.fates],
@@ -215,7 +251,8 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
         output_tokens=int(times.output.sum()), duration_s=duration, **named, itl_exact=exact,
         mean_concurrency=times.concurrency, preemptions=int(outcome.preempted[skip:].sum()),
         goodput_req_s=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
-        fates=fates, saturated=saturated, why=why,
+        fates=fates, saturated=saturated, why=why, stages=rungs(outcome, workload),
+        prefix_hit=float(outcome.hit[skip:].sum() / workload.prompt[skip:].sum()) if len(outcome.hit) else NAN,
     )  # fmt: skip
 
 

@@ -84,6 +84,12 @@ WORKLOAD = (
     Opt("seed", int, None, "Seed of lengths and arrivals. Default: 0.", "S", least=0),
     Opt("warmup", int, None, "Requests at the start that metrics leave out. Default: in a closed loop the first of each user, where "
         "that leaves as many; else 0.", "N", least=0),
+    Opt("stages", str, None, "Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has "
+        "ended.", "STAGES"),
+    Opt("shared_prefix", str, None, "A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.", "TOKENSxCOUNT"),
+    Opt("turns", int, None, "Requests are turns of sessions, N each: a prompt is all that was said so far, and --prompt-len more.", "N",
+        least=2, most=10_000),
+    Opt("turn_gap", float, None, "Seconds from an answer to the next turn. Default: 0.", "S", least=0, most=1e7),
     Opt("images", int, 0, "Images in every request (vision models): their tokens and encoding are added.", "N", least=0),
     Opt("image_size", str, None, "Pixels of an image. Default: 1024x1024.", "WxH"),
     Opt("rate_factor", float, None, "What if requests came so many times as fast.", "X", least=0, above=True),
@@ -109,7 +115,9 @@ ENGINE = (
     Opt("enforce_eager", bool, False, "No CUDA graphs. SGLang: --disable-cuda-graph."),
     Opt("sampling", str, None, "How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).", "HOW"),
     Opt("route", str, "round-robin", "How replicas share requests: round-robin, least-outstanding, power-of-two, least-waiting, "
-        "cache-aware or prefix-hash.", "HOW"),
+        "cache-aware, prefix-hash, llm-d, dynamo, session or session-hash (docs/caching.md).", "HOW"),
+    Opt("signal_age", float, None, "Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; "
+        "0.1 of least-waiting.", "S", least=0, most=1e6),
 )  # fmt: skip
 PRECISION = (
     Opt(
@@ -491,7 +499,7 @@ CALIBRATION: Groups = {
     ),
     "Engine": (
         Opt("engine", str, None, "Engine that was measured, at a version if known: vllm@0.19.0. Default: the file's, else vllm.", "NAME"),
-        *(opt for opt in ENGINE if opt.name not in ("engine", "route")),
+        *(opt for opt in ENGINE if opt.name not in ("engine", "route", "signal_age")),
     ),
     "Precision": PRECISION,
     "Profile": (
@@ -526,33 +534,11 @@ FOLLOWED = (
     Opt("min_replicas", int, 1, "Replicas at any time.", "N", least=1, most=4096),
     *(opt for opt in SIZED if opt.name == "share"),
 )  # fmt: skip
-UNFOLLOWED = (
-    "objective",
-    "hypothetical",
-    "risk",
-    "workload",
-    "prompt_len",
-    "output_len",
-    "num_requests",
-    "length_spread",
-    "burstiness",
-    "concurrency",
-    "seed",
-    "warmup",
-    "power_cap",
-    "pareto",
-    "tune",
-    "sensitivity",
-)  # of a question: a trace says them, or nothing is
-# ranked by them
-UNSIZED = (
-    "objective",
-    "hypothetical",
-    "pareto",
-    "tune",
-    "sensitivity",
-    "rate_factor",
-)  # of a question: nothing is ranked by them where something is searched
+UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "burstiness",
+              "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity", "stages", "shared_prefix", "turns", "turn_gap",
+              "speculate", "acceptance")  # fmt: skip  # of a question: a trace says them, or nothing is ranked by them
+UNSIZED = ("objective", "hypothetical", "pareto", "tune", "sensitivity", "rate_factor", "stages", "turns",
+           "turn_gap")  # fmt: skip  # nothing is ranked by them, or the load is sought
 LISTS = (
     "gpu",
     "gpus",

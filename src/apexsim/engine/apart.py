@@ -8,7 +8,7 @@ import numpy as np
 
 from apexsim.engine.kernel import Outcome, heirs, outcome_of, requests_as_cast, roomier, world_of
 from apexsim.engine.pools import COMES, Line, run_pools
-from apexsim.engine.types import FULL, I8, LOG_FULL, NOBODY, OK, STATUS, Costs, Host, Requests, Rules, World, hand_of
+from apexsim.engine.types import FULL, I8, IN_TURN, LOG_FULL, NOBODY, OK, STATUS, Costs, Host, Requests, Route, Rules, World, hand_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Side:
     blocks: int
     replicas: int = 1
     lanes: int = 1
-    route: int = 0
+    route: Route = IN_TURN
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,6 @@ def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
     return Line(
         asked, heir, sibling, due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
         np.zeros((d.replicas, d.lanes)), np.full(p.replicas, NOBODY, np.int64), np.zeros(p.replicas), np.zeros(p.replicas),
-        float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first), int(crossing.parallel),
-        int(crossing.lag),
+        float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first),
+        int(crossing.parallel), int(crossing.lag),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from numba.core.dispatcher import Dispatcher
 from apexsim.engine import cache
 from apexsim.engine.jit import outer
 from apexsim.engine.pipeline import PATIENCE
+from apexsim.engine.policies import ASKING
 from apexsim.engine.ref import ref
 from apexsim.engine.route import serve
 from apexsim.engine.types import (
@@ -25,6 +26,7 @@ from apexsim.engine.types import (
     GAPS,
     I4,
     I8,
+    IN_TURN,
     LOG_FULL,
     NO_DRAFTS,
     NO_POOL,
@@ -42,11 +44,13 @@ from apexsim.engine.types import (
     Host,
     Log,
     Requests,
+    Route,
     Rules,
     State,
     Work,
     World,
     pool_of,
+    signals_of,
 )  # fmt: skip
 
 MANY = 100_000  # requests of one workload from which a second compilation is worth while
@@ -141,6 +145,7 @@ def _work(requests: Requests) -> Work:
         computed=requests.cached.astype(np.int32), ends=np.full(size, NOT_DECODING, np.int32), preempted=none.copy(),
         next=siblings, replica=none.copy(), group=np.zeros(size, np.int16), lane=np.zeros(size, np.int16),
         heir=heir, due=np.zeros(waiting), due_req=np.zeros(waiting, np.int64), due_size=np.zeros(1, np.int64),
+        opened=np.zeros(1, np.int64), begun=np.zeros(1),
     )  # fmt: skip
 
 
@@ -195,6 +200,10 @@ def requests_as_cast(requests: Requests) -> Requests:
         assert ((requests.after >= NOBODY) & (requests.after < np.arange(size))).all(), "a request waits for one that stands before it"
     if len(requests.chain):
         _check_chains(requests)
+    if len(requests.stage):
+        edges = np.concatenate(([0], requests.stage, [size]))
+        assert not requests.users and not len(requests.after), "stages are those of an open loop in which nobody waits for another"
+        assert (np.diff(edges) > 0).all(), "each stage has requests"
     return requests
 
 
@@ -269,10 +278,10 @@ class Made(NamedTuple):
 
 
 def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: int = 0, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Made:  # fmt: skip
+             route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Made:  # fmt: skip
     """All that serves `requests` on `replicas` equal replicas, before the first is sent; arguments as in `simulate`."""
     requests, rules, host, costs = requests_as_cast(requests), _cast(rules), _cast(host), _cast(costs)
-    blocks, replicas, lanes, route, jump = int(blocks), int(replicas), int(lanes), int(route), bool(jump)
+    route, blocks, replicas, lanes, jump = _cast(route), int(blocks), int(replicas), int(lanes), bool(jump)
     size, stages, windows = len(requests.prompt), costs.lane.shape[0], len(costs.windows)
     longest = int((requests.prompt + requests.output).max()) if size else 0
     drafts = drafts if drafts is NO_DRAFTS else _cast(drafts)
@@ -285,9 +294,10 @@ def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
     reuse = rules.reuse != NO_REUSE and len(requests.chain) > 0
     pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
+    signals = signals_of(replicas, size if route.kind in ASKING else 0)
     return Made(World(
-        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, jump, pool, int(not reuse),
-        drafts=drafts, ticks=TICKS if drafts is not NO_DRAFTS else 1,
+        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, signals, jump, pool,
+        int(not reuse), drafts=drafts, ticks=TICKS if drafts is not NO_DRAFTS else 1,
     ), margin)  # fmt: skip
 
 
@@ -306,10 +316,10 @@ def outcome_of(world: World) -> Outcome:
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: int = 0, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Outcome:  # fmt: skip
+             route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
-    blocks: KV blocks of one lane; route: ROUND_ROBIN or one that follows it, but a closed-loop user stays with its replica;
+    blocks: KV blocks of one lane; route: where requests of an open loop go;
     jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
     drafts: what decode steps make of a sequence where that is more than one token.
     Every request must fit: prompt + output ≤ blocks · block (see `slack`).  Raises AssertionError where it does not.

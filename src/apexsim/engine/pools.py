@@ -16,9 +16,10 @@ from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner, outer
 from apexsim.engine.leave import blocks_of, let_go
 from apexsim.engine.loop import advance, pick
+from apexsim.engine.policies import chosen, sent
 from apexsim.engine.queue import next_due, send
 from apexsim.engine.ref import ref
-from apexsim.engine.route import ROUNDING, _route, _stirs
+from apexsim.engine.route import ROUNDING, _stirs
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     ASKING,
@@ -160,7 +161,8 @@ def _happen(p: World, d: World, line: Line) -> None:
         _call(line, i, event)
     elif stage[i] == ASKS:
         stage[i] = BOOKED
-        r = _route(d, i)
+        r = chosen(d, i, event)
+        sent(d, r, i)
         d.state.outstanding[r] += 1
         knock(d, r, ASKING, i, event)
     elif stage[i] == BOOKED:
@@ -171,7 +173,8 @@ def _happen(p: World, d: World, line: Line) -> None:
             _transfer(d, line, i, event)
     elif stage[i] == COMPUTES:
         stage[i] = MADE
-        r = _route(p, i)
+        r = chosen(p, i, event)
+        sent(p, r, i)
         send(p, r, i, event)
         stir(p, r, p.work.seen[i])
     elif stage[i] == MADE:

@@ -13,22 +13,9 @@ from apexsim.engine.heap import pop
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import let_go
 from apexsim.engine.loop import advance, pick
-from apexsim.engine.prefix import matched, reuses
+from apexsim.engine.policies import chosen, look, sent, tick
 from apexsim.engine.queue import next_due, send, waits
-from apexsim.engine.types import (
-    CACHE_AWARE,
-    FOREVER,
-    IDLE,
-    INFINITY,
-    LEAST_WAITING,
-    NOBODY,
-    OK,
-    POWER_OF_TWO,
-    ROUND_ROBIN,
-    SAME_START,
-    TIE,
-    World,
-)  # fmt: skip
+from apexsim.engine.types import IDLE, INFINITY, NOBODY, OK, ROUND_ROBIN, TIE, World
 
 ROUNDING = 1e-15  # of a time
 
@@ -36,14 +23,24 @@ ROUNDING = 1e-15  # of a time
 @inner
 def serve(world: World, begin: int, margin: int) -> tuple[int, int]:
     """Send every request when and where it is due.  Returns the status, and the first request not yet sent by itself."""
-    looks = waits(world) or (world.route != ROUND_ROBIN and world.replicas > 1 and world.req.users == 0)
+    looks = world.route.kind != ROUND_ROBIN and world.replicas > 1 and world.req.users == 0
     while True:
         i, t = _next(world, begin)
-        if looks or i < 0:
-            status = _together(world, t, margin) if waits(world) else _apart(world, t, margin)
+        if looks and i >= 0 and tick(world, t) > world.signals.look[0]:
+            soon = tick(world, t)
+            status = _go_on(world, soon, margin)
             if status != OK:
                 return status, begin
-            i, t = _next(world, begin)  # what has finished may have called another one
+            if _next(world, begin)[1] >= soon:  # what has finished may have called another one
+                look(world, soon)
+            continue
+        if looks or waits(world) or i < 0:
+            status = _go_on(world, t, margin)
+            if status != OK:
+                return status, begin
+            i, t = _next(world, begin)
+        if i < 0 and _open(world):
+            continue
         if i < 0:
             for r in range(world.replicas):
                 let_go(world, r)
@@ -65,106 +62,40 @@ def _next(world: World, begin: int) -> tuple[int, float]:
     if req.users > 0:
         if begin < min(req.users, req.prompt.shape[0]):
             i, t = begin, 0.0
-    elif begin < req.prompt.shape[0]:
-        i, t = begin, req.arrive[begin]
+    elif begin < _end(world):
+        i, t = begin, req.arrive[begin] + world.work.begun[0]
     if next_due(world) < t:
         i, t = world.work.due_req[0], next_due(world)
     return i, t
 
 
 @inner
-def _route(world: World, i: int) -> int:
-    """The replica of request i: in turn, or as the route says.
-
-    Users belong to replicas in turn; with fewer users than replicas the others stay empty.
-    """
-    if world.req.users > 0:
-        return i % min(world.replicas, world.req.users)
-    if world.route == ROUND_ROBIN:
-        return i % world.replicas
-    if world.route == POWER_OF_TWO:
-        return _one_of_two(world, i)
-    if world.route == LEAST_WAITING:
-        return _least_waiting(world)
-    if world.route == CACHE_AWARE:
-        return _cache_aware(world, i)
-    if world.route == SAME_START:
-        return _same_start(world, i)
-    return _least(world)
+def _end(world: World) -> int:
+    """Where the requests of the stage that runs end."""
+    opened, stage = world.work.opened[0], world.req.stage
+    return stage[opened] if opened < stage.shape[0] else world.req.prompt.shape[0]
 
 
 @inner
-def _least(world: World) -> int:
-    """The replica with the fewest outstanding requests; here as below the lowest number wins ties."""
-    outstanding = world.state.outstanding
-    best = 0
-    for r in range(1, world.replicas):
-        if outstanding[r] < outstanding[best]:
-            best = r
-    return best
-
-
-@inner
-def mixed_up(x: int) -> int:
-    """A number of 31 bits that looks random (multiplicative hashing, twice)."""
-    x = ((x + 1) * 2654435761) & 0xFFFFFFFF
-    x = ((x ^ (x >> 15)) * 2246822519) & 0xFFFFFFFF
-    return (x ^ (x >> 13)) & 0x7FFFFFFF
-
-
-@inner
-def _one_of_two(world: World, i: int) -> int:
-    """Of two replicas drawn for this request, the one with fewer outstanding ones."""
-    a = mixed_up(2 * i) % world.replicas
-    b = (a + 1 + mixed_up(2 * i + 1) % max(1, world.replicas - 1)) % world.replicas
-    a, b = min(a, b), max(a, b)
-    return b if world.state.outstanding[b] < world.state.outstanding[a] else a
-
-
-@inner
-def _least_waiting(world: World) -> int:
-    """vLLM's own data parallel balancer: the least of 4 · waiting + running (v1/engine/core_client.py)."""
-    state, best, least = world.state, 0, FOREVER
-    for r in range(world.replicas):
-        running = np.int64(0)
-        for l in range(world.lanes):
-            running += state.running[r, l]
-        load = 4 * (state.outstanding[r] - running) + running
-        if load < least:
-            best, least = r, load
-    return best
-
-
-@inner
-def _cache_aware(world: World, i: int) -> int:
-    """SGLang's router: the least loaded where loads are far apart, else the longest match above 0.3 of the prompt (of equal
-    ones the less loaded), else the least loaded (cache_aware.rs)."""
-    load, best, longest, most = world.state.outstanding, np.int64(NOBODY), np.int64(0), np.int64(0)
-    for r in range(world.replicas):
-        hit = np.int64(0)
-        if reuses(world):
-            for l in range(world.lanes):
-                hit = max(hit, matched(world, r, l, i)[0])
-        if hit > longest or (hit == longest and best >= 0 and load[r] < load[best]):
-            best, longest = np.int64(r), hit
-        most = max(most, load[r])
-    least = _least(world)
-    apart = most - load[least] > 64 and 2 * most > 3 * load[least]
-    return least if apart or 10 * longest * world.rules.block <= 3 * world.req.prompt[i] else best
-
-
-@inner
-def _same_start(world: World, i: int) -> int:
-    """The hash of the prompt's first ids: those that share them meet, whatever the load."""
-    req = world.req
-    return mixed_up(req.chain[req.chain_at[i]] if reuses(world) and req.reach[i] > 0 else i) % world.replicas
+def _open(world: World) -> bool:
+    """All that was sent has finished: the next stage begins, if there is one."""
+    work = world.work
+    if work.opened[0] >= world.req.stage.shape[0]:
+        return False
+    last = work.begun[0]
+    for i in range(_end(world)):
+        last = max(last, work.finish[i])
+    work.opened[0] += 1
+    work.begun[0] = last
+    return True
 
 
 @inner
 def _send(world: World, begin: int, i: int, t: float) -> int:
     """Send request i at t; returns the first that has yet to come by itself."""
     req, work = world.req, world.work
-    r = _route(world, i)
+    r = chosen(world, i, t)
+    sent(world, r, i)
     send(world, r, i, t)
     if req.users > 0:
         world.state.unsent[r] = i + min(world.replicas, req.users)
@@ -179,6 +110,12 @@ def _send(world: World, begin: int, i: int, t: float) -> int:
 
 
 # ---- replicas work -------------------------------------------------------------------------------------------------
+
+
+@inner
+def _go_on(world: World, until: float, margin: int) -> int:
+    """All replicas, until what is sent at `until` would be seen."""
+    return _together(world, until, margin) if waits(world) else _apart(world, until, margin)
 
 
 @inner

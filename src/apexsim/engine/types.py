@@ -34,7 +34,8 @@ NO_REUSE, AT_ONCE, WHEN_COMPUTED = range(3)
 # Order of the waiting queue.
 FCFS, SHORTEST = 0, 1
 # Where an open-loop request goes.
-ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_WAITING, CACHE_AWARE, SAME_START = range(6)
+(ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_WAITING, CACHE_AWARE, SAME_START, AFFINITY, BLOCK_COST, STICKY,
+ SAME_SESSION) = range(10)  # fmt: skip
 # Work.ends of what does not decode; LEAVING: it has finished, and still has its seat and blocks.
 NOT_DECODING, LEAVING = -1, -2
 # State.flying: nothing | a step without decodes | one with decodes | the group waits for another group's results.
@@ -132,6 +133,36 @@ class Requests(NamedTuple):
     chain_at: I8 = NONE  # [R] where those of each begin
     reach: I8 = NONE  # [R] tokens that they cover, as far as another request may have them
     unit: int = 1
+    stage: I8 = NONE  # first requests of the stages but the first: arrivals count from the last finish of the stage before
+
+
+class Route(NamedTuple):
+    """Where the requests of an open loop go; users of a closed loop stay with their replica."""
+
+    kind: int = ROUND_ROBIN  # or one that follows it
+    age: float = 0.0  # s from one look at the replicas to the next; 0: a look for every request
+    near: float = 0.8  # AFFINITY: share of the prompt that a replica has to have
+    late: float = 5.0  # AFFINITY: s that it may be behind the best of the others
+    explore: float = 0.01  # AFFINITY: share of requests for which every replica will do
+    peak: float = INFINITY  # AFFINITY: prompt tokens/s of a replica that does nothing else
+
+
+IN_TURN = Route()
+
+
+class Signals(NamedTuple):
+    """What the router knows of the replicas: what it saw at its last look, and what it has sent since; modified in place."""
+
+    look: F8  # [1] s, its last look
+    load: I8  # [N] requests sent and not finished
+    running: I8  # [N] of them, those that run
+    blocks: I8  # [N] blocks that are held
+    tokens: I8  # [N] that it has to compute for them, until their first token
+    hit: I8  # [N] tokens that each has of a prompt
+    flight: I8  # [N] prompt tokens of requests sent and not finished; the router counts them itself
+    waiting: I8  # [R] requests whose first token it has not seen; empty where the route does not ask
+    count: I8  # [1] of them
+    rest: I8  # [R] tokens that each had to compute when it was sent
 
 
 class Work(NamedTuple):
@@ -154,6 +185,8 @@ class Work(NamedTuple):
     due: F8  # [R] s, heap of those that are sent once what they waited for has finished
     due_req: I8  # [R]
     due_size: I8  # [1]
+    opened: I8  # [1] stages that have begun, but for the first
+    begun: F8  # [1] s, when the last of them did
 
 
 # Columns of State.front: front end is free | requests seen by then have been read from the queue | last step began.
@@ -305,6 +338,14 @@ def hand_of(replicas: int, lanes: int, requests: int, slots: int, seated: int, k
 NO_HAND = hand_of(0, 0, 0, 0, 0, 0)
 
 
+def signals_of(replicas: int, requests: int) -> Signals:
+    """Nothing seen yet."""
+    each = np.zeros((6, replicas), np.int64)
+    sent = np.zeros((2, requests), np.int64)
+    return Signals(look=np.full(1, -INFINITY), load=each[0], running=each[1], blocks=each[2], tokens=each[3], hit=each[4], flight=each[5],
+                   waiting=sent[0], count=np.zeros(1, np.int64), rest=sent[1])  # fmt: skip
+
+
 class World(NamedTuple):
     """All that a run needs: the one argument of nearly every function here (by reference, see engine/ref.py)."""
 
@@ -320,7 +361,8 @@ class World(NamedTuple):
     stages: int  # and groups
     lanes: int
     windows: int
-    route: int  # ROUND_ROBIN …
+    route: Route
+    signals: Signals
     jump: bool  # False: every decode step by itself
     pool: Pool = NO_POOL
     plain: int | None = None  # 0: prompts share prefixes, and blocks are kept in the pool

@@ -101,7 +101,7 @@ CAVEATS = {
 def _words(scene: Scene, port: Callable[[Place], tuple[str, ...]]) -> list[tuple[str, ...]]:
     made = [("--prefill", url(place, scene.cluster), *port(place)) for place in scene.places[0]]
     made += [("--decode", url(place, scene.cluster)) for place in scene.places[1]]
-    policy = POLICIES.get(scene.setting.route, "round_robin")
+    policy = POLICIES.get(scene.setting.router.name, "round_robin")
     return [*made, ("--policy", policy), ("--host", "0.0.0.0"), ("--port", str(FIRST_PORT)), ("--worker-startup-timeout-secs", "3600")]
 
 

@@ -98,7 +98,7 @@ def engine_line(setting: Setting) -> str:
     told = ", ".join(f"{own.get(name, our_flag(name)).removeprefix('--')} {value}" for name, value in figures.items())
     return (
         f"{row.dated}{';' if row.asked else ':'} {_batching(row)}, {told}, "
-        f"{f'CUDA graphs to batch {row.max_capture}' if row.pad else 'eager'}, {setting.route} over replicas"
+        f"{f'CUDA graphs to batch {row.max_capture}' if row.pad else 'eager'}, {setting.router.name} over replicas"
     )
 
 

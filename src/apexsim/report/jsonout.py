@@ -171,7 +171,7 @@ def _understood(setting: Setting) -> dict[str, Any]:
             "block_size": row.block_size,
             "chunked_prefill": bool(row.chunk),
             "max_capture": row.max_capture,
-            "route": setting.route,
+            "route": setting.router.name,
         },
         "price": _price(setting),
     }

@@ -99,7 +99,7 @@ def start(setting: Setting, plan: Plan) -> Started | Rejected:
         return ask
     where, cluster = places(plan, setting.cluster), setting.cluster
     servers = tuple(tuple(server_of(ask, place, beside_others(ask, place, len(where)))) for place in where)
-    dealt = router(where, cluster, setting.engine.server.router, setting.route) if len(where) > 1 else ()
+    dealt = router(where, cluster, setting.engine.server.router, setting.router.name) if len(where) > 1 else ()
     return Started(ask, where, locks(plan, cluster), servers, dealt)
 
 
@@ -177,7 +177,7 @@ def notes_of(ask: Ask, where: Sequence[Place]) -> list[str]:
         notes.append(f"simulated with a rule of its own ({', '.join(odd)}), which {row.name} {row.spoken} cannot be told")
     if len(where) > 1:
         each = plan.replica_devices
-        notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind a {setting.route} router on port 8000")
+        notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind a {setting.router.name} router on port 8000")
     return notes
 
 

@@ -197,6 +197,11 @@ _METRICS = obj("what the run shows, warm-up left out", {
     **{name: num(told) for name, told in _RATES.items()}, **{f"{name}_per_gpu": num(f"{told}, per GPU") for name, told in _RATES.items()},
     "prompt_tokens": count("sum"), "output_tokens": count("sum"), "mean_concurrency": num("requests in the system"),
     "preemptions": count("requests stopped for memory and recomputed"),
+    "prefix_hit": num("share of prompt tokens found in the prefix cache; null: no prompts share any", True),
+    "stages": many(obj("a stage of the load", {
+        "requests": count("requests"), "request_rate": num("[1/s]"), "duration_s": num("first sending to last token"),
+        "output_throughput_tok_s": num("[token/s]"), "ttft_ms": ref("stats"), "e2el_ms": ref("stats"),
+    }), "stages of a load that has some"),
     "goodput_req_s": num("requests per second that meet every per-request limit; null without such limits", True),
     "attainment": num("share of requests that do", True),
     "slos": many(obj("a limit", {
@@ -518,6 +523,8 @@ TRACE = obj("`trace describe`", {
     "span_s": num("first arrival to last [s]"), "prompt_tokens": ref("lengths"), "output_tokens": ref("lengths"),
     "context_tokens": ref("lengths"), "log_correlation": num("of prompt and output lengths", True),
     "ideal_hit": num("share of prompt tokens that an unlimited prefix cache would hold", True),
+    "reachable_hits": many(obj("a size", {"cache_tokens": count("tokens of the cache"), "hit": num("share of tokens that it holds")}),
+                           "the same of one cache of a size (LRU); empty where prefixes are not known"),
     "arrivals": obj("when requests come; null where the file has no times", {
         "request_rate": num("(n − 1) / span [1/s]"), "gap_s": ref("stats"), "gap_cv": num("standard deviation over mean of the gaps"),
         "burstiness": num("1 / cv²; null where all gaps are equal", True), "together": num("share that comes with the one before"),

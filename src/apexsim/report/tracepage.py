@@ -38,6 +38,7 @@ def describe_json(requests: Workload, found: Description) -> dict[str, Any]:
         "format": FORMAT, "source": requests.source, "trace_format": requests.fmt, "requests": found.requests,
         "span_s": found.span, **{f"{kind}_tokens": _lengths_json(getattr(found, kind)) for kind in KINDS},
         "log_correlation": plain(found.correlation), "ideal_hit": plain(found.ideal_hit),
+        "reachable_hits": [{"cache_tokens": reach.tokens, "hit": reach.hit} for reach in found.reachable],
         "arrivals": None if found.arrivals is None else _arrivals_json(found.arrivals),
         "skipped": requests.skipped, "faults": requests.faults, "notes": requests.notes,
     }  # fmt: skip
@@ -66,6 +67,9 @@ def describe_text(requests: Workload, found: Description, color: bool = False) -
     head = [("requests", f"{found.requests:,}"), ("span", format_seconds(found.span) if requests.timed else "no times")]
     if found.ideal_hit == found.ideal_hit:
         head.append(("prefix reuse", f"{percent(found.ideal_hit)} of the prompt tokens, with an unlimited cache"))
+    if found.reachable:
+        told = ", ".join(f"{percent(reach.hit)} with {format_count(reach.tokens)}" for reach in found.reachable)
+        head.append(("", f"{told} tokens of one cache"))
     if found.correlation == found.correlation:
         head.append(("correlation", f"{found.correlation:+.2f} between the logarithms of prompt and output"))
     parts: list[RenderableType] = [

@@ -13,7 +13,7 @@ import numpy as np
 from apexsim.cost.tables import host_for
 from apexsim.engine.apart import Crossing, Side, simulate_apart
 from apexsim.engine.kernel import Outcome
-from apexsim.engine.types import FULL
+from apexsim.engine.types import FULL, Route
 from apexsim.engines import EngineRow
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster
@@ -70,13 +70,15 @@ def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
             f"{engine.server.name} does not serve prefill and decode apart", "--engine", "expected vllm, sglang or tensorrt-llm"
         )
     rate = told.link_share * cluster.gpu.nic.bandwidth
-    return Handover(told.rule, told.hop_s, told.latency_s, rate, parallel=told.parallel, recompute_first=told.recompute_first, late=told.late,
-                    staged=told.staged, staged_upto=told.staged_upto)  # fmt: skip
+    return Handover(told.rule, told.hop_s, told.latency_s, rate, parallel=told.parallel, recompute_first=told.recompute_first,
+                    late=told.late, staged=told.staged, staged_upto=told.staged_upto)  # fmt: skip
 
 
 def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan, handover: Handover) -> ApartEvaluation | Rejected:
     """Simulate a plan for each pool; both settings hold the same workload."""
     work = prefill.workload
+    if len(work.stage):
+        raise InputError("a load in stages is simulated on one pool", "--stages", "give --request-rate")
     first = replace(prefill, workload=replace(work, output=np.ones_like(work.output)), engine=_unmixed(prefill.engine))
     one, two = ready(first, plan_p), ready(decode, plan_d)
     if isinstance(one, Rejected):
@@ -97,7 +99,9 @@ def _unmixed(engine: EngineRow) -> EngineRow:
 def _side(made: Ready, setting: Setting) -> Side:
     """A pool as the engine takes it: what comes from another pool waits for no company, and is looked for at every step."""
     rules = made.rules._replace(wait=0, poll=1)
-    return Side(rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes, ROUTES.index(setting.route))
+    return Side(
+        rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes, Route(ROUTES.index(setting.router.name))
+    )
 
 
 def _crossing(handover: Handover, made: Ready, setting: Setting) -> Crossing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate, slack
-from apexsim.engine.types import NO_DRAFTS, TICKS, Costs, Drafts, Requests, Rules
+from apexsim.engine.types import AFFINITY, NO_DRAFTS, TICKS, Costs, Drafts, Requests, Route, Rules
 from apexsim.engines import EngineRow, drafting
 from apexsim.errors import Rejected
 from apexsim.plan.limits import started
@@ -17,7 +18,7 @@ from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import served_blocks
-from apexsim.search.setting import ROUTES, Setting
+from apexsim.search.setting import IN_TURN, ROUTES, Setting
 from apexsim.workload.prefixes import prefixes_of
 from apexsim.workload.trace import Workload
 
@@ -43,8 +44,10 @@ def requests_of(workload: Workload, reuse: bool = False) -> Requests:
     """The workload as the engine takes it; users of a closed loop wait for nothing but their own last request; reuse: with the
     prefixes that requests share."""
     users = workload.concurrency if workload.mode == "closed" else 0
-    asked = Requests(workload.arrive, workload.prompt, workload.output, users, workload.think)
-    asked = asked if users else asked._replace(after=workload.after, delay=workload.delay)
+    asked = Requests(workload.since, workload.prompt, workload.output, users, workload.think)
+    asked = asked if users else asked._replace(after=workload.after, delay=workload.delay, stage=workload.stage)
+    if reuse and len(workload.cached):
+        return asked._replace(cached=workload.cached)
     shared = prefixes_of(workload) if reuse else None
     return asked if shared is None else asked._replace(chain=shared.chain, chain_at=shared.chain_at, reach=shared.reach, unit=shared.unit)
 
@@ -145,6 +148,28 @@ class Ready:
         return Evaluation(self.plan, self.start, self.engine, self.room, self.stages, self.axes, self.costs, outcome)
 
 
+COLD, LONG = 4, 8192  # prompts one after the other, and tokens of each: what llm-d's guide measures a replica with
+
+
+def peak_prefill(setting: Setting, plan: Plan) -> float:
+    """Prompt tokens per second of one cold replica in chunks of 8,192 tokens; NaN where the plan cannot be started so."""
+    work = Workload("cold", np.zeros(COLD), np.full(COLD, LONG), np.ones(COLD, np.int64), "offline")
+    engine = replace(setting.engine, max_num_batched_tokens=LONG, reuse=0)
+    alone = replace(setting, workload=work, engine=engine, router=IN_TURN, images=0, max_model_len=max(setting.max_model_len, LONG + 1))
+    found = evaluate(alone, replace(plan, replicas=1))
+    return math.nan if isinstance(found, Rejected) else COLD * LONG / float(found.outcome.finish.max() - found.outcome.start.min())
+
+
+def route_of(setting: Setting, plan: Plan) -> Route:
+    """The router as the engine takes it."""
+    kind = ROUTES.index(setting.router.name)
+    route = Route(kind, setting.router.look, late=setting.router.penalty, explore=setting.router.explore)
+    if kind != AFFINITY or plan.replicas == 1:
+        return route
+    peak = peak_prefill(setting, plan)
+    return route if math.isnan(peak) else route._replace(peak=peak)
+
+
 def ready(setting: Setting, plan: Plan) -> Ready | Rejected:
     """Lower, size and compile one plan."""
     setting = setting.at(plan.clock)
@@ -154,8 +179,8 @@ def ready(setting: Setting, plan: Plan) -> Ready | Rejected:
     room = _calibrated_room(start[1], setting.pricer.factors.kv)
     found, made = _as_served(room, start[0], setting.workload), compiled(setting, plan, start[0])
     engine = made.engine
-    reuse = engine.reuse > 0 and setting.workload.block > 0
-    coarse = _coarse(found.block_size, reuse)
+    reuse = engine.reuse > 0
+    coarse = _coarse(found.block_size, reuse and setting.workload.block > 0)
     blocks = max(found.blocks // coarse, -(-setting.workload.longest // (found.block_size * coarse))) if coarse > 1 else found.blocks
     seats = _seats(setting, found)
     drafts = drafts_of(setting, plan, min(engine.max_num_seqs, max(seats, 1)) * plan.lanes)
@@ -173,5 +198,5 @@ def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation |
     asked = asked._replace(cached=setting.workload.prompt - 1) if handed else asked
     return made.done(simulate(
         asked, made.rules, host_for(made.engine), made.costs, made.blocks, replicas=plan.replicas, lanes=plan.lanes,
-        route=ROUTES.index(setting.route), gaps=setting.workload.size < GAP_LIMIT, drafts=made.drafts,
+        route=route_of(setting, plan), gaps=setting.workload.size < GAP_LIMIT, drafts=made.drafts,
     ))  # fmt: skip

@@ -21,8 +21,31 @@ from apexsim.plan.plan import Plan
 from apexsim.plan.split import AnyPlan
 from apexsim.workload.trace import Workload
 
-ROUTES = ("round-robin", "least-outstanding", "power-of-two", "least-waiting", "cache-aware", "prefix-hash")  # in the order of engine.types
+ROUTES = ("round-robin", "least-outstanding", "power-of-two", "least-waiting", "cache-aware", "prefix-hash", "llm-d", "dynamo", "session",
+          "session-hash")  # in the order of engine.types  # fmt: skip
+READ = {"least-waiting": 0.1}  # s, age of what a router knows where none is asked for: vLLM's statistics (v1/engine/core_client.py)
+PENALTY = 5.0  # s, MaxTTFTPenaltyMs of llm-d's prefixcacheaffinity filter, which is its default there
+EXPLORE = 0.01  # share of requests, explorationProbability there
 CLOCKED = 64  # pricers at other clocks that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """How replicas share the requests of an open loop.  name: one of ROUTES; age: what it knows of them is read anew every so many
+    seconds, NaN as usual; penalty: llm-d leaves a replica that has the prompt where it is so many seconds behind."""
+
+    name: str = "round-robin"
+    age: float = math.nan
+    penalty: float = PENALTY
+    explore: float = EXPLORE
+
+    @property
+    def look(self) -> float:
+        """Seconds from one look at the replicas to the next, 0: one for each request."""
+        return READ.get(self.name, 0.0) if math.isnan(self.age) else self.age
+
+
+IN_TURN = Router()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +58,7 @@ class Setting:
     workload: Workload
     pricer: Pricer
     max_model_len: int
-    route: str = "round-robin"
+    router: Router = IN_TURN
     image_patches: int = 0  # patches of each image, and images of each request
     images: int = 0
     price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is

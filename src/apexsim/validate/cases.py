@@ -20,6 +20,7 @@ from apexsim.model.parts import routed
 from apexsim.model.served import served
 from apexsim.plan.choose import precision_of
 from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.search.setting import IN_TURN, Router
 from apexsim.validate.facts import cache_of, maker_of, spelled
 from apexsim.validate.rows import WIDEST, Row, number, whole
 from apexsim.workload.trace import Workload
@@ -41,6 +42,7 @@ class Case:
     measured: dict[str, float]
     labels: dict[str, str]  # engine, gpu, model, and whatever a file groups by
     custom_all_reduce: bool = True
+    router: Router = IN_TURN
     notes: tuple[str, ...] = field(default=())  # what was assumed
     known: dict[str, dict[str, float]] = field(default_factory=dict)  # metrics that need no simulation: measured, predicted
     accepts: Acceptance | None = None  # of its drafts

@@ -18,9 +18,10 @@ from apexsim.validate.memory_cases import memory_row
 from apexsim.validate.offline_cases import offline
 from apexsim.validate.open_cases import across, open_loop, rated, request_level
 from apexsim.validate.rows import Answered, Cells, Row, Skipped
+from apexsim.validate.served_cases import Moved, Part, ladder, open_prefixes, pull, transfer
 from apexsim.validate.step_cases import Steps, batch_gap, cold_prompt, queued, scheduler_step, wide
 
-Asked = Case | Pair | Apart | Steps | Answered | Skipped
+Asked = Case | Pair | Apart | Part | Moved | Steps | Answered | Skipped
 Reader = Callable[[list[Row], Path], Iterator[Asked]]
 
 
@@ -97,6 +98,11 @@ KINDS: dict[str, Kind] = {
                              "itl_mean_ms out_tok_s_per_gpu"),
     "pipeline across nodes": _kind("id config gpu tp pp nodes link request_rate ttft_ms tpot_ms", _each(across),
                                    "ttft_mean_ms tpot_mean_ms req_s"),
+    "prefix caching": _kind("experiment stage system backend_version prefix_caching distinct_prompts n_cold first_request", open_prefixes,
+                            f"{TIMES} ttft_cold_median_ms ttft_warm_median_ms"),
+    "routing ladder": _kind("policy rate out_tok_s ttft_stat prefixes questions shared_tokens own_tokens", ladder, "out_tok_s ttft_ms"),
+    "KV transfer": _kind("network kv_bytes_stated transfer_ms prompt_tokens config", _each(transfer), "transfer_ms"),
+    "KV pull": _kind("config gpu tp link prompt_tokens pull_ms recompute_ms", _each(pull), "pull_ms"),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from apexsim.calibrate.profile import Profile, load_profile
 from apexsim.cost.account import account
 from apexsim.cost.price import Pricer, pricer_for
+from apexsim.doubt import SIGMA, Doubt, intervals
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import Costs
 from apexsim.errors import Rejected
@@ -34,6 +36,7 @@ from apexsim.validate.draft_cases import Pair
 from apexsim.validate.kinds import Asked, read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
+from apexsim.validate.served_cases import Moved, Part, mean_of
 from apexsim.validate.step_cases import Machine, Steps, costs_of, step_seconds
 
 FORMAT = "apexsim.validation/1"
@@ -46,6 +49,8 @@ class Bench:
     def __init__(self, profile: Profile | None = None) -> None:
         self.profile = profile
         self.pricers: dict[tuple[Any, ...], Pricer] = {}
+        self.guard, self.locks = Lock(), dict[int, Any]()
+        self.runs: dict[int, tuple[Case, Any]] = {}  # by the case's identity
         self.priced: dict[int, tuple[Machine, Costs]] = {}  # by the machine's identity
 
     def pricer(self, case: Case | Machine) -> Pricer:
@@ -65,10 +70,19 @@ class Bench:
 
     def setting(self, case: Case) -> Setting:
         """What a case was measured on, as a question."""
-        setting = Setting(
-            case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len, acceptance=case.accepts
-        )
+        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len, case.router,
+                          acceptance=case.accepts)  # fmt: skip
         return calibrated(setting, self.profile) if self.profile else setting
+
+    def once(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
+        """`predict`, of a run that several rows are parts of."""
+        with self.guard:
+            lock = self.locks.setdefault(id(case), Lock())
+        with lock:
+            if id(case) not in self.runs:
+                self.runs[id(case)] = case, self.predict(case)
+            found: tuple[Evaluation | Rejected, tuple[str, ...]] = self.runs[id(case)][1]
+            return found
 
     def predict(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
         """The simulated run; one that measured fits though the sizing says no gets just enough memory, and a note."""
@@ -171,6 +185,29 @@ def _apart(bench: Bench, row: Apart) -> dict[str, Any]:
     return _record(row, "ok", "; ".join(notes), metrics) | {"provenance": provenance(bench.pricer(row.decode))}
 
 
+def _part(bench: Bench, row: Part) -> dict[str, Any]:
+    """A part of a run, with every seed of it; the spread over them stands in the reason."""
+    each = [bench.once(case) for case in row.runs]
+    lost = next((found for found, _ in each if isinstance(found, Rejected)), None)
+    if lost is not None:
+        return _record(row, "skipped", lost.reason)
+    case, runs = row.runs[0], [found for found, _ in each if isinstance(found, Evaluation)]
+    predicted, spread = mean_of([row.values(run.outcome, one.workload.output) for run, one in zip(runs, row.runs)])
+    metrics = {name: {"measured": value, "predicted": predicted[name]} for name, value in row.measured.items() if name in predicted}
+    told = [f"{name} varies by {spread[name]:.0%} between {len(runs)} seeds" for name in metrics if name in spread]
+    setting = bench.setting(case)
+    record = _record(row, "ok", "; ".join((*row.notes, *each[0][1], *told)), metrics, shares_of(setting, runs[0]), setting)
+    return record | {"provenance": provenance(bench.pricer(case))}
+
+
+def _moved(bench: Bench, row: Moved) -> dict[str, Any]:
+    """A transfer by its formula."""
+    metrics = {name: {"measured": value, "predicted": row.predicted[name]} for name, value in row.measured.items()}
+    bars = {name: {str(level): list(bar) for level, bar in intervals(pair["predicted"], Doubt(0.0, row.sigma / SIGMA)).items()}
+            for name, pair in metrics.items()}  # fmt: skip
+    return _record(row, "ok", "; ".join(row.notes), metrics) | {"interval": bars}
+
+
 def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
     """A priced step."""
     machine = steps.machine
@@ -185,6 +222,8 @@ PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
     Pair: _pair,
     Apart: _apart,
     Steps: _step,
+    Part: _part,
+    Moved: _moved,
     Answered: lambda bench, row: _record(row, "ok", row.reason, row.metrics),
     Skipped: lambda bench, row: _record(row, "skipped", row.reason),
 }
@@ -221,6 +260,8 @@ def run(
         elif isinstance(case, Apart):
             bench.pricer(case.prefill)
             bench.pricer(case.decode)
+        elif isinstance(case, Part):
+            bench.pricer(case.runs[0])
         elif isinstance(case, Steps):
             bench.costs(case.machine)
     rows = []

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from apexsim.errors import InputError
 from apexsim.model.model import Model
 from apexsim.workload.convert import scaled
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import ROUND, model_length, paced
 from apexsim.workload.presets import preset_of
+from apexsim.workload.shared import in_sessions, in_stages, prefixes_named, sharing, stages_of
 from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import Coming, like, synthetic
 from apexsim.workload.trace import Workload
@@ -59,6 +62,10 @@ class Asked:
     length_spread: float | None = None
     warmup: int | None = None
     max_model_len: int | None = None
+    stages: str | None = None
+    shared_prefix: str | None = None
+    turns: int | None = None
+    turn_gap: float | None = None
     images: int = 0
     image_size: str | None = None
     too_long: str = "error"
@@ -74,6 +81,8 @@ class Asked:
     @property
     def count(self) -> int:
         """Requests that are made up."""
+        if self.stages:
+            return sum(stage.count for stage in stages_of(self.stages))
         return REQUESTS if self.num_requests is None else self.num_requests
 
     @property
@@ -109,9 +118,18 @@ class Asked:
         """The requests as they come."""
         if self.trace is not None:
             return self._of_trace(self.trace)
-        if self.workload is None:
-            return self._made_up()
-        return like(preset_of(self.workload), self.count, self._coming(), self.seed or 0)
+        made = self._made_up() if self.workload is None else like(preset_of(self.workload), self.count, self._coming(), self.seed or 0)
+        return self._related(made)
+
+    def _related(self, made: Workload) -> Workload:
+        """The requests in the stages of a load, with what they share; what is drawn for it leaves lengths and arrivals as they are."""
+        rng = np.random.default_rng((self.seed or 0, 1))
+        if self.stages:
+            made = in_stages(made, stages_of(self.stages), rng, self.irregular)
+        prefixes = prefixes_named(self.shared_prefix) if self.shared_prefix else None
+        if self.turns is not None:
+            return in_sessions(made, self.turns, self.turn_gap or 0.0, prefixes, rng)
+        return sharing(made, prefixes, rng) if prefixes else made
 
     def _coming(self) -> Coming:
         """How requests that are made up come."""

@@ -44,18 +44,23 @@ def both(*conditions: When) -> When:
 
 def no_rate(given: Given) -> bool:
     """No rate that spaces the arrivals."""
-    return not math.isfinite(given.get("request_rate", math.inf))
+    return "stages" not in given and not math.isfinite(given.get("request_rate", math.inf))
 
 
 def _all_alike(given: Given) -> bool:
     """Nothing of the made-up requests is drawn."""
-    return not {"trace", "workload"} & given.keys() and no_rate(given) and not given.get("length_spread", "concurrency" in given)
+    return (
+        not {"trace", "workload", "stages", "shared_prefix"} & given.keys()
+        and no_rate(given)
+        and not given.get("length_spread", "concurrency" in given)
+    )
 
 
 def _no_auto(given: Given) -> bool:
     return "quant" in given and "auto" not in [word.strip() for word in str(given["quant"]).split(",")]
 
 
+BLIND = ("round-robin", "prefix-hash", "session-hash")  # routes that ask nothing of the replicas
 PRESET = "a workload preset has its own lengths"
 OWN_LENGTHS, OWN_ARRIVALS = "a trace has its own lengths", "a trace has its own arrivals"
 NO_TRACE, NO_GAPS = "no trace is read", "it shapes the gaps between arrivals, and no finite --request-rate is given"
@@ -68,6 +73,23 @@ QUESTION = (
     Clash("burstiness", no_rate, NO_GAPS, "add --request-rate R"),
     Clash("seed", both(beside("trace"), no_rate), "nothing of a trace is drawn", "drop it"),
     Clash("seed", _all_alike, "nothing is drawn: all requests are alike", "add --request-rate or --length-spread"),
+    *(
+        Clash(name, beside("trace"), "a trace has its own requests", "see: apexsim trace synth --help")
+        for name in ("stages", "shared_prefix", "turns", "turn_gap")
+    ),
+    *(Clash(name, beside("stages"), "the stages have their own", "drop one of both") for name in ("request_rate", "num_requests")),
+    *(
+        Clash("stages", beside(name), "they are stages of an open loop of single requests", "drop one of both")
+        for name in ("concurrency", "turns")
+    ),
+    Clash("turns", beside("concurrency"), "users of a closed loop wait for their own last request only", "drop one of both"),
+    Clash("turn_gap", without("turns"), "there is one turn", "add --turns N"),
+    Clash(
+        "signal_age",
+        lambda given: given.get("route", BLIND[0]) in BLIND,
+        "the router looks at nothing",
+        "add --route, e.g. least-outstanding",
+    ),
     Clash("time_unit", without("trace"), NO_TRACE, "add --trace FILE"),
     Clash("map", without("trace"), NO_TRACE, "add --trace FILE"),
     Clash("rate_factor", beside("concurrency"), "users send when they are answered", "change --concurrency"),

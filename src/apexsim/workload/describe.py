@@ -9,6 +9,7 @@ import numpy as np
 from apexsim.stats import Stats, stats_of
 from apexsim.workload.columns import ideal_hit
 from apexsim.workload.load import mean_rate
+from apexsim.workload.lru import Reach, reachable
 from apexsim.workload.trace import Floats, Ints, Workload
 
 WINDOWS = (1.0, 10.0, 60.0, 600.0, 3600.0)  # [s] over which arrivals are counted
@@ -69,6 +70,7 @@ class Description:
 
     correlation: Pearson's, of the logarithms of prompt and output, NaN where one of them is constant;
     ideal_hit: share of prompt tokens that an unlimited prefix cache holds, NaN where the file has no prefixes;
+    reachable: the same of one cache of a size, by size; empty where prefixes are not known;
     arrivals: None where the file has no times, or one moment only.
     """
 
@@ -79,6 +81,7 @@ class Description:
     context: Lengths
     correlation: float
     ideal_hit: float
+    reachable: tuple[Reach, ...]
     arrivals: Arrivals | None
 
 
@@ -88,6 +91,7 @@ def describe(requests: Workload, parts: int = 60) -> Description:
     return Description(
         requests.size, requests.span, _lengths(requests.prompt), _lengths(requests.output),
         _lengths(requests.prompt + requests.output), _correlation(requests.prompt, requests.output), ideal_hit(requests),
+        reachable(requests),
         _arrivals(requests.arrive, parts) if known else None,
     )  # fmt: skip
 

@@ -29,7 +29,8 @@ def prefixes_of(work: Workload) -> Prefixes | None:
     known = np.bincount(ids)[ids] > 1
     shared = np.concatenate(([0], np.cumsum(known)))  # ids that two have stand in front of those that one has
     common = shared[chains.first[1:]] - shared[chains.first[:-1]]
-    return Prefixes(ids, chains.first[:-1], np.minimum(common * unit, work.prompt), unit)
+    spoken = np.diff(chains.first) > -(-work.prompt // unit)  # ids of the answer, too
+    return Prefixes(ids, chains.first[:-1], np.minimum(common * unit, work.prompt + spoken * work.output), unit)
 
 
 def _chained(chains: Chains) -> Ints:

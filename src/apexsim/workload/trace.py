@@ -85,6 +85,9 @@ class Workload:
     warmup: requests at the start that metrics leave out;
     after: [R] the request, one that stands before it, that must have finished `delay` [R] s before this one is sent, −1 = none;
     prefix: block ids of each prompt, one per `block` tokens of it, equal where prompts begin equally;
+    cached: [R] tokens of each prompt that are in the cache whatever comes, fewer than it has;
+    stage: first requests of the stages of a load but the first, begin: s at which each begins by the clock of `arrive`: it waits until
+    the last request of the one before has ended;
     line: [R] line in the source file (0 = synthetic); fmt: the format of that file; skipped: lines of it that were passed
     over, faults: the first of them in words.
     """
@@ -101,6 +104,9 @@ class Workload:
     delay: Floats = field(default_factory=lambda: NO_FLOATS)
     prefix: Chains = NO_CHAINS
     block: int = 0
+    cached: Ints = field(default_factory=lambda: NO_INTS)
+    stage: Ints = field(default_factory=lambda: NO_INTS)
+    begin: Floats = field(default_factory=lambda: NO_FLOATS)
     line: NDArray[np.integer[Any]] = field(default_factory=lambda: NO_INTS)
     source: str = ""
     notes: tuple[str, ...] = ()
@@ -131,15 +137,32 @@ class Workload:
     def only(self, index: NDArray[Any], note: str = "") -> Workload:
         """The requests that `index` (a mask or positions) selects, in that order."""
         at = np.flatnonzero(index) if index.dtype == np.bool_ else index
-        chosen = {name: column[at] for name in ("arrive", "prompt", "output", "delay", "line") if len(column := getattr(self, name))}
+        chosen = {
+            name: column[at] for name in ("arrive", "prompt", "output", "delay", "line", "cached") if len(column := getattr(self, name))
+        }
         return replace(
             self,
             **chosen,
             after=_renumbered(self.after, at),
+            **self._stages(at),
             prefix=self.prefix.only(at) if self.block else NO_CHAINS,
             warmup=int((at < self.warmup).sum()),
             notes=(*self.notes, note) if note else self.notes,
         )
+
+    def _stages(self, at: NDArray[Any]) -> dict[str, Any]:
+        """The stages of the requests at some positions, ascending; those that are left empty begin with the next."""
+        first = np.searchsorted(at, self.stage)
+        kept = (first > 0) & (first < np.append(first[1:], len(at)))
+        return {"stage": first[kept], "begin": self.begin[kept]}
+
+    @property
+    def since(self) -> Floats:
+        """Arrivals [R] s from the begin of their stage on."""
+        if not len(self.stage):
+            return self.arrive
+        begun: Floats = self.arrive - np.repeat(np.append(0.0, self.begin), np.diff([0, *self.stage, self.size]))
+        return begun
 
     def without_prefixes(self) -> Workload:
         """The same requests, whose prompts have nothing in common."""

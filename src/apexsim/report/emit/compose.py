@@ -26,7 +26,7 @@ def compose_files(made: Deployment) -> list[File]:
     if made.servers > 1:
         services["router"] = _router(services)
         hosts = [f"{name}:{FIRST_PORT}" for name in services if name != "router"]
-        files = [File(CONF, nginx_conf(hosts, made.setting.route) + "\n")]
+        files = [File(CONF, nginx_conf(hosts, made.setting.router.name) + "\n")]
     else:
         services["server-0"]["ports"] = [f"{FIRST_PORT}:{FIRST_PORT}"]
     text = made.head + made.dealt + "# docker compose up; HF_TOKEN and HF_HOME are taken from the environment\n"

@@ -120,7 +120,7 @@ class Deployment:
     @property
     def dealt(self) -> str:
         """A comment where nginx deals otherwise than was simulated."""
-        route = self.setting.route
+        route = self.setting.router.name
         alike = self.servers == 1 or route == "round-robin" or route in NGINX
         return "" if alike else f"# nginx deals requests in turn; {route} was simulated\n"
 

@@ -100,7 +100,7 @@ def _front(made: Deployment, selected: dict[str, str]) -> list[Manifest]:
                "spec": {"selector": selected if made.servers == 1 else {"app": name}, "ports": [{"port": FIRST_PORT}]}}  # fmt: skip
     if made.servers == 1:
         return [service]
-    conf = nginx_conf([f"{made.name}-{i}.{made.name}:{FIRST_PORT}" for i in range(made.servers)], made.setting.route) + "\n"
+    conf = nginx_conf([f"{made.name}-{i}.{made.name}:{FIRST_PORT}" for i in range(made.servers)], made.setting.router.name) + "\n"
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {CONF: conf}}
     nginx = {
         "name": "router", "image": table("deploy.toml")["image"]["router"]["nginx"][0], "ports": [{"containerPort": FIRST_PORT}],

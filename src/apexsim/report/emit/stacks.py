@@ -79,7 +79,7 @@ def dynamo_files(made: Deployment) -> list[File]:
 
 
 def _head(made: Deployment, who: str) -> str:
-    deals = DEALS.format(who, made.setting.route) if made.servers > 1 else ""
+    deals = DEALS.format(who, made.setting.router.name) if made.servers > 1 else ""
     return made.head + deals + ("" if who == "Dynamo" else SECRET)
 
 

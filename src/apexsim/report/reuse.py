@@ -1,0 +1,54 @@
+"""What prefix caching came to: hits, what a cold replica reads, from which length on a pull pays, and stages (floor 6)."""
+
+from __future__ import annotations
+
+import math
+
+from apexsim.metrics import Metrics
+from apexsim.plan.memory import Room
+from apexsim.report.draw import percent, sig
+from apexsim.report.page import Row
+from apexsim.search.assess import Assessed
+from apexsim.search.evaluate import peak_prefill
+from apexsim.search.setting import Setting
+from apexsim.units import format_seconds
+from apexsim.validate.facts import facts
+from apexsim.workload.columns import ideal_hit
+
+PULLED = "openai--gpt-oss-120b"  # of the measured pulls those between single servers
+
+
+def crossover(room: Room, peak: float) -> float:
+    """Tokens from which a prefix is pulled from a peer sooner than it is computed; infinite where never.
+
+    latency + tokens · bytes / rate = tokens / peak, with the latency [s] and rate [byte/s] of data/measured.toml; bytes are those of
+    one GPU, since all of a replica's pull at once.
+    """
+    pull = next(fact for fact in facts()["pull"] if fact["when"]["config"] == PULLED)
+    saved = 1.0 / peak - room.kv_bytes / max(room.tokens, 1) / pull["bytes_s"]
+    return float(pull["latency_s"]) / saved if saved > 0 else math.inf
+
+
+def reuse_rows(setting: Setting, ranked: Assessed) -> list[Row]:
+    """Hits beside those of an unlimited cache; the speed at which a cold replica reads, as routers ask for it."""
+    metrics = ranked.metrics
+    if not math.isfinite(metrics.prefix_hit):
+        return []
+    ideal = ideal_hit(setting.workload)
+    told = f"{percent(metrics.prefix_hit)} of the prompt tokens; an unlimited cache that all share would hold {percent(ideal)}"
+    peak = math.nan if ranked.split else peak_prefill(setting, ranked.only.plan)
+    if not math.isfinite(peak):
+        return [("prefix hits", told)]
+    least = crossover(ranked.room, peak)
+    pays = f"pays from {least:,.0f} tokens on" if math.isfinite(least) else "never pays"
+    cold = f"a cold replica reads {sig(peak, 3)} prompt tokens/s in chunks of 8,192 (llm-d: peakPrefillThroughput)"
+    return [("prefix hits", told), ("", f"{cold}; pulling a prefix from a peer {pays}")]
+
+
+def stage_rows(metrics: Metrics) -> list[Row]:
+    """One row for each stage."""
+    return [
+        (f"{sig(rung.rate, 3)} req/s", f"{rung.requests:,} requests in {format_seconds(rung.duration_s)}: {rung.output_tok_s:,.0f} tok/s, "
+         f"TTFT p50 {format_seconds(rung.ttft.median)}, p95 {format_seconds(rung.ttft.p95)}, E2E mean {format_seconds(rung.e2el.mean)}")
+        for rung in metrics.stages
+    ]  # fmt: skip
