@@ -127,7 +127,7 @@ def test_the_nearest_misses_come_first(study: Study) -> None:
 def test_memory_lines_add_up_to_the_gpu(study: Study) -> None:
     best = study.ranked[0]
     total = study.setting.cluster.gpu.memory_bytes
-    assert sum(size for _, size in best.room.ledger) == pytest.approx(total) and "GiB" in memory_rows(best)[0][1]
+    assert sum(size for _, size in best.room.ledger) == pytest.approx(total) and "GiB" in memory_rows(best.only)[0][1]
 
 
 def test_time_by_class_adds_up_to_the_busy_time(study: Study) -> None:
@@ -158,7 +158,7 @@ def test_layouts_name_cells_and_collectives(study: Study) -> None:
 
 def test_layouts_of_experts_and_stages_are_told(routed: Study) -> None:
     for ranked in (*routed.ranked, *routed.hypothetical):
-        assert "experts" in layout_rows(routed.setting, ranked)[0][1]
+        assert "experts" in layout_rows(routed.setting, ranked.only)[0][1]
 
 
 # ---- JSON ----------------------------------------------------------------------------------------------------------
