@@ -151,7 +151,7 @@ def test_a_simulated_plan_is_reported_without_a_funnel() -> None:
 
 def test_layouts_name_cells_and_collectives(study: Study) -> None:
     tp8 = next(r for r in study.ranked if r.plan.shorthand == "TP8")
-    (layer,) = layouts(study.setting, tp8.plan, tp8.stages)
+    (layer,) = layouts(study.setting, tp8.plan, tp8.only.stages)
     assert [c["layout"] for c in layer["cells"]] == ["TP8", "TP8"] and layer["layers"] == 80
     assert [(m["kind"], m["per_layer"], m["group"]) for m in layer["collectives"]] == [("all_reduce", 2, 8)]
 

@@ -107,8 +107,8 @@ def _llm_d(scene: Scene) -> str | None:
         return None
     name = first.weights.name
     lines = [
-        "modelArtifacts:", f"  uri: {json.dumps(f'hf://{name}')}", f"  name: {json.dumps(name)}", "routing:", f"  servicePort: {FIRST_PORT}",
-        "  proxy:", "    connector: nixlv2", "    secure: false",
+        "modelArtifacts:", f"  uri: {json.dumps(f'hf://{name}')}", f"  name: {json.dumps(name)}", "routing:",
+        f"  servicePort: {FIRST_PORT}", "  proxy:", "    connector: nixlv2", "    secure: false",
     ]  # fmt: skip
     for role, ask, places in zip(ROLES, scene.asks, scene.places):
         lines += _container(role, ask, places[0], len(places))
