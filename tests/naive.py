@@ -125,7 +125,7 @@ class Replica:
         step = self.form(g, t)
         if not step.chunks and not step.decodes:
             g.asleep = True
-            assert any(h.flight or (h.decoding and not h.asleep) for h in self.groups), "stuck"
+            assert self.may_wake(), "stuck"
             return
         naive_price.price(step, t, self.costs, self.stage_free, len(self.lanes), self.rules.pad_lanes == 1)
         g.ready, g.flight, g.began = step.end, step, t
@@ -134,6 +134,10 @@ class Replica:
         for c in step.chunks:
             c.sequence.start = min(c.sequence.start, t)
         self.world.steps.append(step)
+
+    def may_wake(self) -> bool:
+        """Can anything happen that lets a group that found nothing try again?"""
+        return any(h.flight or (h.decoding and not h.asleep) for h in self.groups)
 
     def settle(self, g: Group) -> None:
         """The results of the group's step are known."""
