@@ -201,7 +201,7 @@ def test_a_place_before_the_prompt_holds_prompts_back() -> None:
 def test_sessions_go_on_when_the_last_pool_has_finished() -> None:
     asked = toy.open_loop([0.0, 0.0, 0.0], [50, 60, 70], [20, 20, 1])._replace(after=np.array([-1, 0, 1]), delay=np.array([0.0, 0.5, 0.25]))
     whole = simulate_apart(asked, pool(), pool(), FREE).whole
-    np.testing.assert_allclose(whole.sent[1:], whole.finish[:-1] + [0.5, 0.25], rtol=1e-12)
+    np.testing.assert_allclose(whole.sent[1:], whole.finish[:-1] + np.array([0.5, 0.25]), rtol=1e-12)
     assert whole.first[2] == whole.finish[2]
 
 
