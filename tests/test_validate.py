@@ -64,7 +64,8 @@ APART_OPEN = {"id": "o", "backend": "vllm", "backend_version": "~0.8 (2025-05)",
               "replicas": "0", "gpus": "2", "attn_tp": "1", "notes": "decode pods with enforce-eager", "isl": "400", "osl": "20",
               "arrival": "gamma, burstiness 50", "rate_rps": "2", "num_requests": "8", "out_tok_s": "40", "ttft_median_ms": "200",
               "tpot_median_ms": "15"}  # fmt: skip
-FILES = {"prefill and decode apart": APART, "prefill and decode apart, open loop": APART_OPEN, "closed loop": CLOSED, "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
+FILES = {"prefill and decode apart": APART, "prefill and decode apart, open loop": APART_OPEN, "closed loop": CLOSED,
+         "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
          "serving benchmark": BENCH, "queued at once": QUEUED, "rated open loop": RATED, "pipeline across nodes": ACROSS}  # fmt: skip
 
 
