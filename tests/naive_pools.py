@@ -109,7 +109,9 @@ class Decode(naive.Replica):
         """A place in the lane with the fewest that has one; False where none has."""
         whole = self.rules.admission == ADMIT_RESERVE
         need = ceil_div(x.prompt + x.output if whole else x.computed, self.rules.block)
-        fits = [i for i, lane in enumerate(self.lanes) if self.has_place(i, need + (0 if whole or not self.booked[i] else self.rules.watermark))]
+        fits = [
+            i for i, lane in enumerate(self.lanes) if self.has_place(i, need + (0 if whole or not self.booked[i] else self.rules.watermark))
+        ]
         if not fits:
             return False
         x.lane = min(fits, key=lambda i: (self.booked[i], i))

@@ -53,7 +53,19 @@ RATED = {"gpu": "a10", "model": "phi-4-mini-instruct", "strategy": "poisson@4.00
 ACROSS = {"id": "p", "config": "meta-llama--Llama-3.3-70B-Instruct", "gpu": "a100_pcie_80gb", "tp": "2", "pp": "2", "nodes": "2",
           "link": "ethernet", "requests": "8", "prompt_mean": "64", "output_mean": "8", "request_rate": "inf", "req_s": "3",
           "ttft_ms": "300", "tpot_ms": "60"}  # fmt: skip
-FILES = {"closed loop": CLOSED, "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
+APART = {"id": "d", "origin": "inferencex", "backend": "sglang", "backend_version": "0.5.8", "system": "h100_sxm", "precision": "bf16",
+         "config": "meta-llama--Meta-Llama-3.1-8B", "concurrency": "4", "num_prompts": "8", "isl": "128", "osl": "16", "len_dist": "",
+         "draft_tokens": "0", "template_tokens": "0", "regime": "", "kv_dtype": "", "measured_date": "2026-02-01", "suspect": "",
+         "prefill_workers": "1", "prefill_gpus": "2", "prefill_attn_tp": "2", "decode_workers": "2", "decode_gpus": "4",
+         "decode_attn_tp": "1", "decode_attn_dp": "2", "decode_max_seqs": "64", "ttft_median_ms": "60", "tpot_median_ms": "6",
+         "tput_out_per_gpu": "100"}  # fmt: skip
+APART_OPEN = {"id": "o", "backend": "vllm", "backend_version": "~0.8 (2025-05)", "gpu": "A100-80GB-SXM", "precision": "bf16",
+              "config": "meta-llama--Meta-Llama-3.1-8B", "mode": "disaggregated", "prefill_workers": "1", "decode_workers": "1",
+              "replicas": "0", "gpus": "2", "attn_tp": "1", "notes": "decode pods with enforce-eager", "isl": "400", "osl": "20",
+              "arrival": "gamma, burstiness 50", "rate_rps": "2", "num_requests": "8", "out_tok_s": "40", "ttft_median_ms": "200",
+              "tpot_median_ms": "15"}  # fmt: skip
+FILES = {"prefill and decode apart": APART, "prefill and decode apart, open loop": APART_OPEN, "closed loop": CLOSED,
+         "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
          "serving benchmark": BENCH, "queued at once": QUEUED, "rated open loop": RATED, "pipeline across nodes": ACROSS}  # fmt: skip
 
 

@@ -110,6 +110,6 @@ def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
     return Line(
         asked, heir, sibling, due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
         np.zeros((d.replicas, d.lanes)), np.full(p.replicas, NOBODY, np.int64), np.zeros(p.replicas), np.zeros(p.replicas),
-        float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first), int(crossing.parallel),
-        int(crossing.lag),
+        float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first),
+        int(crossing.parallel), int(crossing.lag),
     )  # fmt: skip

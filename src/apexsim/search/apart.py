@@ -14,6 +14,7 @@ from apexsim.cost.tables import host_for
 from apexsim.engine.apart import Crossing, Side, simulate_apart
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import FULL
+from apexsim.engine_file import CROSSINGS, among
 from apexsim.engines import EngineRow
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster
@@ -23,7 +24,7 @@ from apexsim.plan.weights import stages_of
 from apexsim.search.evaluate import GAP_LIMIT, Evaluation, Ready, ready, requests_of
 from apexsim.search.setting import ROUTES, Setting
 
-DECODE_FIRST, BEFORE_TRANSFER, FOOTPRINT = "decode-first", "before-transfer", "footprint"
+DECODE_FIRST, BEFORE_TRANSFER = CROSSINGS[:2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,21 @@ def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
     """How a server hands over by default, over the network of the decode cluster; raises InputError where it does not."""
     told = engine.server.crossed
     if told is None:
-        raise InputError(f"{engine.server.name} does not serve prefill and decode apart", "--engine", "expected vllm, sglang or tensorrt-llm")
+        raise InputError(
+            f"{engine.server.name} does not serve prefill and decode apart", "--engine", "expected vllm, sglang or tensorrt-llm"
+        )
     rate = told.link_share * cluster.gpu.nic.bandwidth
-    return Handover(told.rule, told.hop_s, told.latency_s, rate, parallel=told.parallel, recompute_first=told.recompute_first, late=told.late,
-                    staged=told.staged, staged_upto=told.staged_upto)  # fmt: skip
+    return Handover(told.rule, told.hop_s, told.latency_s, rate, parallel=told.parallel, recompute_first=told.recompute_first,
+                    late=told.late, staged=told.staged, staged_upto=told.staged_upto)  # fmt: skip
 
 
 def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan, handover: Handover) -> ApartEvaluation | Rejected:
-    """Simulate a plan for each pool; both settings hold the same workload."""
-    work = prefill.workload
+    """Simulate a plan for each pool; both settings hold the same workload, whose prefixes nobody finds again."""
+    among(handover.rule, CROSSINGS, "rule", "hand-over")
+    assert prefill.workload.size == decode.workload.size, "both pools serve the same requests"
+    work = prefill.workload.without_prefixes()
     first = replace(prefill, workload=replace(work, output=np.ones_like(work.output)), engine=_unmixed(prefill.engine))
-    one, two = ready(first, plan_p), ready(decode, plan_d)
+    one, two = ready(first, plan_p), ready(replace(decode, workload=work), plan_d)
     if isinstance(one, Rejected):
         return one
     if isinstance(two, Rejected):

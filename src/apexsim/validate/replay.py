@@ -23,8 +23,8 @@ from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import Costs
 from apexsim.errors import Rejected
 from apexsim.metrics import Times
-from apexsim.search.assess import energy_of
 from apexsim.search.apart import evaluate_apart
+from apexsim.search.assess import energy_of
 from apexsim.search.error import System, interval
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting, calibrated
