@@ -146,9 +146,11 @@ def value_of(opt: Opt) -> st.SearchStrategy[str]:
 MADE = ("--prompt-len", "64", "--output-len", "6", "--num-requests", "6")
 EIGHT = ("llama-3.1-8b", "--gpu", "h100:1")
 BASES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "plan": (("plan", *EIGHT, *MADE), ("plan", "qwen3-30b-a3b", "--gpu", "l40s:2", *MADE), ("plan", *EIGHT, "--trace", "t.jsonl")),
+    "plan": (("plan", *EIGHT, *MADE), ("plan", "qwen3-30b-a3b", "--gpu", "l40s:2", *MADE), ("plan", *EIGHT, "--trace", "t.jsonl"),
+             ("plan", "llama-3.1-8b", "--gpu", "h100:2", "--disaggregate", *MADE)),
     "simulate": (("simulate", *EIGHT, "--plan", "TP1", *MADE), ("simulate", "mixtral-8x7b", "--gpu", "h200:2", "--tp", "2", *MADE),
-                 ("simulate", *EIGHT, "--plan", "TP1", "--trace", "t.jsonl")),
+                 ("simulate", *EIGHT, "--plan", "TP1", "--trace", "t.jsonl"),
+                 ("simulate", "llama-3.1-8b", "--gpu", "h100:2", "--plan", "TP1+TP1", *MADE)),
     "size": (("size", *EIGHT, *MADE, "--ttft", "900"),),
     "fleet": (("fleet", *EIGHT, "--trace", "t.jsonl", "--every", "1s", "--ttft", "900"),),
     "fit": (("fit", *EIGHT), ("fit", "deepseek-v3", "--gpu", "h200:8", "--tp", "8"), ("fit", "qwen3-30b-a3b", "--gpu", "h100:2",

@@ -135,7 +135,7 @@ class Replica:
         step = self.form(g, t)
         if not step.chunks and not step.decodes:
             g.asleep = True
-            assert any(h.flight or (h.decoding and not h.asleep) for h in self.groups), "stuck"
+            assert self.may_wake(), "stuck"
             return
         if step.decodes:
             step.width, step.ahead = self.width(g), (g.clock % self.world.ticks + self.gain(g)) / self.world.ticks
@@ -146,6 +146,10 @@ class Replica:
         for c in step.chunks:
             c.sequence.start = min(c.sequence.start, t)
         self.world.steps.append(step)
+
+    def may_wake(self) -> bool:
+        """Can anything happen that lets a group that found nothing try again?"""
+        return any(h.flight or (h.decoding and not h.asleep) for h in self.groups)
 
     def settle(self, g: Group) -> None:
         """The results of the group's step are known."""

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from apexsim import api
+from apexsim.plan.plan import parse_plan
 from apexsim.plan.split import parse_split
 from apexsim.report.apart import launched
 from apexsim.report.launch import Launch
+from apexsim.report.stacks import stacks
 from apexsim.search.roles import Roles, with_pools
 from apexsim.search.setting import Setting
 
@@ -185,3 +187,50 @@ def test_pools_of_two_gpus_have_nodes_of_their_own() -> None:
 def test_what_cannot_be_started_is_said() -> None:
     found = started("2×TP1+TP2", gpus=4, engine="vllm@0.8.0")
     assert not found.runnable and "no word for a prefill server" in found.notes[0]
+
+
+# ---- orchestrators --------------------------------------------------------------------------------------------------------
+
+
+def stacked(plan: str, engine: str, gpus: int = 8) -> dict[str, str | None]:
+    """The same pools under each orchestrator."""
+    setting, precision, *_ = api.ask("llama-3.1-8b", gpu="h100-sxm", gpus=gpus, engine=engine, **LOAD)
+    split = parse_split(plan, precision)
+    return stacks(with_pools(setting, Roles(engine, {}), split), split)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_dynamo_starts_a_frontend_and_a_worker_for_each_server(engine: str) -> None:
+    text = stacked("2×TP2+TP4", engine)["dynamo"]
+    assert text and subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    lines = [split_words(line.removesuffix("&")) for line in re.sub(r"\\\n", " ", text).split("\n") if " -m dynamo." in line]
+    assert lines[0][1][2] == "dynamo.frontend" and flag(lines[0][1], "--http-port") == "8000"
+    workers = [words for _, words in lines[1:]]
+    assert [flag(words, "--disaggregation-mode") for words in workers] == ["prefill", "prefill", "decode"]
+    assert all("--port" not in words for words in workers)
+    gpus = [gpu for env, _ in lines[1:] for gpu in env["CUDA_VISIBLE_DEVICES"].split(",")]
+    assert sorted(gpus, key=int) == [str(i) for i in range(8)]
+    if engine == "vllm":
+        sides = [env["VLLM_NIXL_SIDE_CHANNEL_PORT"] for env, _ in lines[1:]]
+        assert len(set(sides)) == 3 and flag(workers[0], "--model") == flag(workers[2], "--model")
+    if engine == "tensorrt-llm":
+        assert "tensor_parallel_size: 2" in text and "tensor_parallel_size: 4" in text
+
+
+def test_llm_d_gets_the_values_of_both_roles() -> None:
+    yaml = pytest.importorskip("yaml")
+    values = yaml.safe_load(stacked("2×TP2+TP4", "vllm")["llm-d"] or "")
+    assert values["routing"]["proxy"]["connector"] == "nixlv2"
+    assert [values[role]["replicas"] for role in ("prefill", "decode")] == [2, 1]
+    for role, width in (("prefill", "2"), ("decode", "4")):
+        (container,) = values[role]["containers"]
+        args = container["args"]
+        assert flag(args, "--tensor-parallel-size") == width == container["resources"]["limits"]["nvidia.com/gpu"]
+        assert json.loads(flag(args, "--kv-transfer-config"))["kv_role"] == "kv_both"
+        assert args.count("--port") == 1 and int(flag(args, "--port")) == container["ports"][0]["containerPort"]
+    assert stacked("2×TP2+TP4", "sglang")["llm-d"] is None
+
+
+def test_one_pool_has_no_roles_to_orchestrate() -> None:
+    setting, precision, *_ = api.ask("llama-3.1-8b", gpu="h100-sxm", gpus=2, **LOAD)
+    assert stacks(setting, parse_plan("TP2", precision)) == {}

@@ -127,7 +127,7 @@ def test_the_nearest_misses_come_first(study: Study) -> None:
 def test_memory_lines_add_up_to_the_gpu(study: Study) -> None:
     best = study.ranked[0]
     total = study.setting.cluster.gpu.memory_bytes
-    assert sum(size for _, size in best.room.ledger) == pytest.approx(total) and "GiB" in memory_rows(best)[0][1]
+    assert sum(size for _, size in best.room.ledger) == pytest.approx(total) and "GiB" in memory_rows(best.only)[0][1]
 
 
 def test_time_by_class_adds_up_to_the_busy_time(study: Study) -> None:
@@ -151,14 +151,14 @@ def test_a_simulated_plan_is_reported_without_a_funnel() -> None:
 
 def test_layouts_name_cells_and_collectives(study: Study) -> None:
     tp8 = next(r for r in study.ranked if r.plan.shorthand == "TP8")
-    (layer,) = layouts(study.setting, tp8.plan, tp8.stages)
+    (layer,) = layouts(study.setting, tp8.plan, tp8.only.stages)
     assert [c["layout"] for c in layer["cells"]] == ["TP8", "TP8"] and layer["layers"] == 80
     assert [(m["kind"], m["per_layer"], m["group"]) for m in layer["collectives"]] == [("all_reduce", 2, 8)]
 
 
 def test_layouts_of_experts_and_stages_are_told(routed: Study) -> None:
     for ranked in (*routed.ranked, *routed.hypothetical):
-        assert "experts" in layout_rows(routed.setting, ranked)[0][1]
+        assert "experts" in layout_rows(routed.setting, ranked.only)[0][1]
 
 
 # ---- JSON ----------------------------------------------------------------------------------------------------------

@@ -54,6 +54,17 @@ RATED = {"gpu": "a10", "model": "phi-4-mini-instruct", "strategy": "poisson@4.00
 ACROSS = {"id": "p", "config": "meta-llama--Llama-3.3-70B-Instruct", "gpu": "a100_pcie_80gb", "tp": "2", "pp": "2", "nodes": "2",
           "link": "ethernet", "requests": "8", "prompt_mean": "64", "output_mean": "8", "request_rate": "inf", "req_s": "3",
           "ttft_ms": "300", "tpot_ms": "60"}  # fmt: skip
+APART = {"id": "d", "origin": "inferencex", "backend": "sglang", "backend_version": "0.5.8", "system": "h100_sxm", "precision": "bf16",
+         "config": "meta-llama--Meta-Llama-3.1-8B", "concurrency": "4", "num_prompts": "8", "isl": "128", "osl": "16", "len_dist": "",
+         "draft_tokens": "0", "template_tokens": "0", "regime": "", "kv_dtype": "", "measured_date": "2026-02-01", "suspect": "",
+         "prefill_workers": "1", "prefill_gpus": "2", "prefill_attn_tp": "2", "decode_workers": "2", "decode_gpus": "4",
+         "decode_attn_tp": "1", "decode_attn_dp": "2", "decode_max_seqs": "64", "ttft_median_ms": "60", "tpot_median_ms": "6",
+         "tput_out_per_gpu": "100"}  # fmt: skip
+APART_OPEN = {"id": "o", "backend": "vllm", "backend_version": "~0.8 (2025-05)", "gpu": "A100-80GB-SXM", "precision": "bf16",
+              "config": "meta-llama--Meta-Llama-3.1-8B", "mode": "disaggregated", "prefill_workers": "1", "decode_workers": "1",
+              "replicas": "0", "gpus": "2", "attn_tp": "1", "notes": "decode pods with enforce-eager", "isl": "400", "osl": "20",
+              "arrival": "gamma, burstiness 50", "rate_rps": "2", "num_requests": "8", "out_tok_s": "40", "ttft_median_ms": "200",
+              "tpot_median_ms": "15"}  # fmt: skip
 AGAIN = {"id": "x", "suspect": "", "origin": "here", "experiment": "e", "stage": "0", "system": "h100_sxm", "backend": "vllm",
          "backend_version": "0.15.1", "precision": "bf16", "replicas": "1", "routing": "single", "attn_tp": "1", "max_model_len": "4096",
          "token_budget": "2048", "max_seqs": "128", "prefix_caching": "1", "workload": "short", "rate_rps": "2", "num_requests": "6",
@@ -67,7 +78,8 @@ PULLED = {"id": "k", "config": "openai--gpt-oss-120b", "gpu": "h200_sxm", "tp": 
 LADDER = {"id": "l", "config": "Qwen--Qwen3-32B", "engine": "vllm", "gpu": "h100_sxm", "replicas": "8", "tp": "2", "policy": "round-robin",
           "rate": "10", "out_tok_s": "4944", "ttft_ms": "", "ttft_stat": "", "prefixes": "150", "questions": "5", "shared_tokens": "6000",
           "own_tokens": "1200", "output_tokens": "1000", "stage_s": "20", "gpu_memory_utilization": "", "suspect": ""}  # fmt: skip
-FILES = {"closed loop": CLOSED, "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
+FILES = {"prefill and decode apart": APART, "prefill and decode apart, open loop": APART_OPEN,
+         "closed loop": CLOSED, "scheduler steps": STEP, "cold prompts": COLD, "wide expert parallelism": WIDE, "gaps at a batch": GAP,
          "serving benchmark": BENCH, "queued at once": QUEUED, "rated open loop": RATED, "pipeline across nodes": ACROSS,
          "prefix caching": AGAIN, "KV transfer": MOVED, "KV pull": PULLED}  # fmt: skip
 

@@ -38,8 +38,8 @@ NOT_MODELLED = (
         ("--speculative-*", "--num-speculative-tokens", "--spec-*", "--nextn", "--draft-*", "--mtp", "--num-nextn-*"),
     ),
     Missing(
-        "disaggregated prefill and decode", "one server does both",
-        "drop it; the prefill servers alone are a run with --output-len 1",
+        "how a connector is set up", "the cache is handed over as the engine does it by default",
+        "drop it; two pools: --disaggregate, or simulate --plan 3xTP4+DEP8; --connector names what carries the cache",
         ("--disagg*", "--pd-disagg*", "--kv-transfer-*", "--kv-connector*", "--cache-transceiver-*", "--num-prefill-*",
          "--num-decode-workers", "--prefill-gpus", "--decode-gpus"),
     ),
@@ -96,7 +96,15 @@ WITHOUT_OPTION = (
         "The turns of a conversation are requests like others; users do not wait for an answer before the next turn, except in "
         "a closed loop.",
     ),
-    ("GPUs of several kinds in one plan", "All GPUs of a cluster are alike; compare clusters with one command each."),
+    (
+        "prompts that stay at the decode server",
+        "Of two pools the first computes every prompt; routers that leave short or cached ones to the decode servers (Dynamo below 2,048 "
+        "tokens, llm-d's decider) are not simulated.",
+    ),
+    (
+        "GPUs of several kinds in one pool",
+        "All GPUs of a cluster or a pool are alike; two pools may differ (simulate --plan 4xTP1+TP8@h200-sxm).",
+    ),
     ("the network to the clients", "Times are those at the server's door."),
     ("start, failure and scaling of servers", "All servers run from the first request to the last."),
     ("quality", "Whether a quantised model answers well enough is not judged."),

@@ -1,8 +1,8 @@
 """How a pool takes in what another one has computed: a place is booked, the cache lands, the request boards (floor E).
 
-Modified in place.  A place is a slot and the KV blocks of the prompt, or of prompt and output where these are reserved.  It is
-booked when a step is formed, in order of asking; a request whose cache has landed boards when a step is formed and a seat is
-free, and then decodes like any other.  docs/pools.md says whose rules these are.
+Modified in place.  A place is a slot and the KV blocks of the prompt, or of prompt and output where these are reserved.  It is booked
+when a step is formed, in order of asking; a request whose cache has landed boards when a step is formed and a seat is free, and then
+decodes like any other.  docs/pools.md says whose rules these are.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from apexsim.engine.types import (
     HOST,
     INFINITY,
     LEFT,
+    NEW,
     PIECE,
     SEQS,
     SINCE,
@@ -66,7 +67,7 @@ def _calm(world: World, r: int, t0: float) -> float:
                 return 0.0
     if rules.order != FCFS and state.sorted_size[r] > 0:
         return 0.0
-    if passes(world) and knocks(world, r) < INFINITY:
+    if passes(world) and (knocks(world, r) < INFINITY or world.hand.head[r, NEW] >= 0):
         return 0.0
     if state.head[r] < 0:
         return INFINITY

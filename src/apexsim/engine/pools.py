@@ -85,7 +85,9 @@ def serve_pools(p: World, d: World, line: Line, margin: int) -> int:
         if first <= event and first < INFINITY:
             soon = first * (1.0 + ROUNDING) + TIE  # of several that start together one goes first, for one step
             if first_a <= first_b:
-                bound = soon if line.lag == 1 else max(min(second_a, first_b), soon)
+                bound = max(min(second_a, first_b), soon)
+                if line.lag == 1:  # what waited for the step in flight goes out before another one begins
+                    bound = first if line.late[a] >= 0 and p.state.flying[a, 0] > IDLE else soon
                 status = advance(p, a, min(event, bound), margin)
                 _flush(p, line, a)
                 moved = _stirs(p, a) != first or next_due(p) <= event

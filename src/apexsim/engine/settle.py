@@ -85,6 +85,8 @@ def _begun(world: World, r: int, g: int, t: float) -> None:
             work.first[i] = t
             work.finish[i] = t
         elif world.stages > 1 and work.ends[i] != NOT_DECODING:  # another group's
+            if hand.head[r, NEW] < 0:
+                hand.tail[r, NEW] = i
             hand.next[i] = hand.head[r, NEW]
             hand.head[r, NEW] = i
         i = after

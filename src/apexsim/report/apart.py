@@ -75,7 +75,13 @@ def _notes(scene: Scene) -> list[str]:
     both = [note for note in notes_of(scene.asks[0], ()) if note in notes_of(scene.asks[1], ())]
     found = [note for note in found if note.partition(": ")[2] not in both]
     counts = " and ".join(_counted(role, ask, places) for role, ask, places in zip(ROLES, scene.asks, scene.places))
-    return [*both, *found, f"{counts}, behind a router on port {FIRST_PORT}", *CAVEATS[scene.asks[0].engine.server.dialect]]
+    return [
+        *both,
+        *found,
+        f"{counts}, behind a router on port {FIRST_PORT}",
+        "under Dynamo or llm-d: --json, launch_with",
+        *CAVEATS[scene.asks[0].engine.server.dialect],
+    ]
 
 
 def _counted(role: str, ask: Ask, places: Sequence[Place]) -> str:

@@ -16,7 +16,7 @@ from apexsim.search.study import Study
 
 def cost_rows(study: Study, ranked: Assessed) -> list[Row]:
     """What the GPUs cost, and by which book; nothing where no book has a price."""
-    (usd, book), per_million = study.setting.price, ranked.metrics.usd_per_million
+    book, usd, per_million = study.setting.price[1], ranked.metrics.usd_h, ranked.metrics.usd_per_million
     gpu = study.setting.cluster.gpu
     if not math.isfinite(usd):
         known = [typed(name) for name in gpu.prices]
@@ -28,7 +28,7 @@ def cost_rows(study: Study, ranked: Assessed) -> list[Row]:
 
 def power_rows(study: Study, ranked: Assessed) -> list[Row]:
     """What the run draws, and the plan of least energy beside the fastest one; nothing where the GPU's power is unknown."""
-    spent, tdp = ranked.metrics.energy, study.setting.cluster.gpu.tdp_w
+    spent, tdp = ranked.metrics.energy, _limit(study, ranked)
     if not math.isfinite(spent.joules):
         return []
     rows: list[Row] = [
@@ -41,6 +41,12 @@ def power_rows(study: Study, ranked: Assessed) -> list[Row]:
     ]
     asked = study.goal.objective.name in OF_POWER and not study.single and len(study.ranked) > 1
     return [*rows, ("energy", least_energy(study))] if asked else rows
+
+
+def _limit(study: Study, ranked: Assessed) -> float:
+    """Mean power limit of the plan's GPUs [W]."""
+    each = [(own.cluster.gpu.tdp_w, side.plan.devices) for own, side in zip(study.setting.of(ranked.plan), ranked.sides)]
+    return sum(watts * gpus for watts, gpus in each) / sum(gpus for _, gpus in each)
 
 
 def least_energy(study: Study) -> str:

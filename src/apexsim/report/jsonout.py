@@ -28,6 +28,7 @@ from apexsim.report.further import tuned_json, turns_json
 from apexsim.report.layout import layouts
 from apexsim.report.plain import clean
 from apexsim.report.pools import worth_words
+from apexsim.report.stacks import stacks
 from apexsim.report.verdict import verdict
 from apexsim.report.wiring import cluster_json
 from apexsim.search.assess import Assessed, Side
@@ -208,6 +209,7 @@ def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         "layout": layouts(setting, ranked.sides[-1].plan, ranked.sides[-1].stages),
         "launch": started.script or None,
         "launch_commands": list(started.commands),
+        "launch_with": stacks(setting, ranked.plan),
         "not_runnable": ranked.blocked or None,
         "launch_notes": list(started.notes),
         "series": ranked.series.to_json(),

@@ -245,6 +245,7 @@ def _ratio_words(study: Study) -> str:
 
 
 GRAMMAR = (
+    (r"\+", "A+B", "prompts on the servers A, tokens on the servers B"),
     (r"^\d+×", "2×", "copies of the model, each with GPUs of its own"),
     (r"PP\d", "PP2", "stages of layers, one after the other"),
     (r"(?<!E)TP(?!1(?!\d))\d", "TP8", "each layer cut over 8 GPUs"),

@@ -264,6 +264,8 @@ _RANKED = obj("a simulated plan", {
     "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
     "launch": text("all commands that start it, as a shell takes them; null where the engine cannot", True),
     "launch_commands": many(text("command"), "the same one by one"),
+    "launch_with": by_name(text("script of Dynamo's workers, or values of llm-d's chart; null where not written", True),
+                           "the same of two pools under an orchestrator: dynamo, llm-d; {} of one"),
     "not_runnable": text("why the engine cannot", True), "launch_notes": many(text("note"), "what the command does not say"),
     "series": _SERIES,
     "drafts": obj("what drafting is worth to it; null where it does not draft", {

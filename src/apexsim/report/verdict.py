@@ -241,7 +241,7 @@ def _counted(study: Study, first: Assessed) -> str:
 
 
 def _cost(study: Study, ranked: Assessed) -> str:
-    usd, book = study.setting.price
+    usd, book = ranked.metrics.usd_h, study.setting.price[1]
     if not math.isfinite(usd):
         return ""
     gpus = ranked.metrics.devices

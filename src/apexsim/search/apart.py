@@ -14,6 +14,7 @@ from apexsim.cost.tables import host_for
 from apexsim.engine.apart import Crossing, Side, simulate_apart
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import FULL, Route
+from apexsim.engine_file import CROSSINGS, among
 from apexsim.engines import EngineRow
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import Cluster
@@ -23,7 +24,7 @@ from apexsim.plan.weights import stages_of
 from apexsim.search.evaluate import GAP_LIMIT, Evaluation, Ready, ready, requests_of
 from apexsim.search.setting import ROUTES, Setting
 
-DECODE_FIRST, BEFORE_TRANSFER, FOOTPRINT = "decode-first", "before-transfer", "footprint"
+DECODE_FIRST, BEFORE_TRANSFER = CROSSINGS[:2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,14 @@ def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
 
 
 def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan, handover: Handover) -> ApartEvaluation | Rejected:
-    """Simulate a plan for each pool; both settings hold the same workload."""
-    work = prefill.workload
+    """Simulate a plan for each pool; both settings hold the same workload, whose prefixes nobody finds again."""
+    among(handover.rule, CROSSINGS, "rule", "hand-over")
+    assert prefill.workload.size == decode.workload.size, "both pools serve the same requests"
+    work = prefill.workload.without_prefixes()
     if len(work.stage):
         raise InputError("a load in stages is simulated on one pool", "--stages", "give --request-rate")
     first = replace(prefill, workload=replace(work, output=np.ones_like(work.output)), engine=_unmixed(prefill.engine))
-    one, two = ready(first, plan_p), ready(decode, plan_d)
+    one, two = ready(first, plan_p), ready(replace(decode, workload=work), plan_d)
     if isinstance(one, Rejected):
         return one
     if isinstance(two, Rejected):

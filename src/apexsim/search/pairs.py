@@ -24,8 +24,8 @@ from apexsim.search.workers import Worker, decode_worker, prefill_worker
 from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import Workload
 
-FULL = 24  # plans that are simulated for their estimate …
-BALANCED = 8  # … and for their capacity
+FULL = 12  # plans that are simulated for their estimate …
+BALANCED = 4  # … and for their capacity
 UNFIT, BEATEN, FAR = "a pool has no room", "slower server of its size", "pools estimated far behind"
 ROUNDS = 30  # of the fixed point of a closed loop
 

@@ -19,8 +19,8 @@ from apexsim.search.setting import Setting
 from apexsim.search.study import Compared, Study, Worth
 from apexsim.workload.trace import Workload
 
-TRIED = 3  # plans of each kind that a point tries, and one that suits few prompts
-REQUESTS = 2_000  # of a point
+TRIED = 2  # plans of each kind that a point tries, and one that suits few prompts
+REQUESTS = 500  # of a point
 PROMPTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
 LOADS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
 

@@ -1,0 +1,133 @@
+"""Two pools under an orchestrator: Dynamo's workers and frontend, llm-d's values (floor 6).
+
+Words and sources.  Dynamo (ai-dynamo/dynamo, examples/backends/*/launch/disagg*.sh and components): `python -m dynamo.frontend
+--router-mode round-robin|kv --http-port`, workers `python -m dynamo.vllm|sglang|trtllm` with the engine's own words,
+`--disaggregation-mode prefill|decode`; of trtllm `--model-path` and `--extra-engine-args FILE`.  Workers find each other through etcd and
+NATS, no port of their own is named.  llm-d (the modelservice chart's values): modelArtifacts, routing.proxy.connector nixlv2 (the sidecar
+before a decode server, which then listens on 8200), prefill and decode with create, replicas and containers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from apexsim.plan.split import ROLES, AnyPlan, Split
+from apexsim.report.apart import Scene, scene_of
+from apexsim.report.dialects import Ask
+from apexsim.report.launch import once, server_of
+from apexsim.report.servers import FIRST_PORT, Command, Place, script
+from apexsim.search.setting import Setting
+from apexsim.search.startable import blocked
+
+MODULES = {"vllm": "dynamo.vllm", "sglang": "dynamo.sglang", "trtllm": "dynamo.trtllm"}
+PORTS = {"prefill": FIRST_PORT, "decode": 8200}  # of llm-d's containers
+UNSAID = ("--port", "--host")  # of a worker that serves no HTTP
+RESOURCE = {"NVIDIA": "nvidia.com/gpu", "AMD": "amd.com/gpu"}
+
+
+def stacks(setting: Setting, plan: AnyPlan) -> dict[str, str | None]:
+    """How a plan of two pools is started under each orchestrator; None where that is not written, {} of one pool."""
+    if not isinstance(plan, Split):
+        return {}
+    scene = "no" if blocked(setting, plan) else scene_of(setting, plan)
+    if isinstance(scene, str):
+        return dict.fromkeys(STACKS)
+    return {name: write(scene) for name, write in STACKS.items()}
+
+
+# ---- Dynamo ------------------------------------------------------------------------------------------------------------
+
+
+def _dynamo(scene: Scene) -> str | None:
+    mode = "kv" if scene.setting.route in ("cache-aware", "prefix-hash") else "round-robin"
+    commands = [Command((("python", "-m", "dynamo.frontend"), ("--router-mode", mode), ("--http-port", str(FIRST_PORT))))]
+    for ask, places in zip(scene.asks, scene.places):
+        commands += once(c for place in places for c in _workers(ask, place))
+    return script(commands, scene.cluster.nodes)
+
+
+def _workers(ask: Ask, place: Place) -> list[Command]:
+    """What starts one worker; a file that it reads before it."""
+    dialect = ask.engine.server.dialect
+    program = ("python", "-m", MODULES[dialect])
+    made = []
+    for command in server_of(ask, place, 2):
+        if command.document:
+            document = "\n".join([*_widths(ask), command.document])
+            made.append(Command(command.parts, command.node, command.env, document, lasting=False))
+        elif ask.engine.server.program == command.parts[0]:
+            parts = (program, *WORKER[dialect](ask, command))
+            made.append(Command(tuple(part for part in parts if part[0] not in UNSAID), command.node, command.env))
+        else:
+            made.append(command)
+    return made
+
+
+Parts = tuple[tuple[str, ...], ...]
+
+
+def _vllm_worker(ask: Ask, command: Command) -> Parts:
+    told = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
+    rest = tuple(part for part in command.parts[2:] if part[0] != "--kv-transfer-config")
+    sent = ("--kv-transfer-config", json.dumps(told))
+    return (("--model", command.parts[1][-1]), *rest, sent, ("--disaggregation-mode", ask.role))
+
+
+def _trtllm_worker(ask: Ask, command: Command) -> Parts:
+    file = next(part[1] for part in command.parts if part[0] == ask.words.flag("options"))
+    name = command.parts[1][-1]
+    return (("--model-path", name), ("--served-model-name", name), ("--extra-engine-args", file), ("--disaggregation-mode", ask.role))
+
+
+WORKER: dict[str, Callable[[Ask, Command], Parts]] = {
+    "vllm": _vllm_worker,
+    "sglang": lambda ask, command: command.parts[1:],
+    "trtllm": _trtllm_worker,
+}
+
+
+def _widths(ask: Ask) -> list[str]:
+    """What trtllm-serve is told by flags, as keys of the file that Dynamo's worker reads."""
+    plan, row = ask.plan, ask.engine
+    return [
+        "backend: pytorch", f"tensor_parallel_size: {plan.stage_devices}", f"pipeline_parallel_size: {plan.stages}",
+        f"max_batch_size: {row.max_num_seqs}", f"max_num_tokens: {row.max_num_batched_tokens}", f"max_seq_len: {ask.length}",
+    ]  # fmt: skip
+
+
+# ---- llm-d -------------------------------------------------------------------------------------------------------------
+
+
+def _llm_d(scene: Scene) -> str | None:
+    """Values of the modelservice chart; None where a server spans nodes, or is not vLLM with NIXL."""
+    first = scene.asks[0]
+    wide = any(len(place.nodes) > 1 for places in scene.places for place in places)
+    if wide or first.engine.server.dialect != "vllm" or scene.setting.connector == "mooncake":
+        return None
+    name = first.weights.name
+    lines = [
+        "modelArtifacts:", f"  uri: {json.dumps(f'hf://{name}')}", f"  name: {json.dumps(name)}", "routing:",
+        f"  servicePort: {FIRST_PORT}", "  proxy:", "    connector: nixlv2", "    secure: false",
+    ]  # fmt: skip
+    for role, ask, places in zip(ROLES, scene.asks, scene.places):
+        lines += _container(role, ask, places[0], len(places))
+    return "\n".join(lines)
+
+
+def _container(role: str, ask: Ask, place: Place, replicas: int) -> list[str]:
+    (command,) = server_of(ask, place, 2)
+    words = [word for part in command.parts[2:] if part[0] not in UNSAID for word in part]
+    told = {"--kv-transfer-config": json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"})}
+    args = [told.get(before, word) for before, word in zip(["", *words], words)]
+    resource = RESOURCE.get(ask.setting.cluster.gpu.vendor, "nvidia.com/gpu")
+    return [
+        f"{role}:", "  create: true", f"  replicas: {replicas}", "  containers:", "    - name: vllm", "      modelCommand: vllmServe",
+        "      args:", *(f"        - {json.dumps(str(word))}" for word in [*args, "--port", str(PORTS[role])]),
+        "      env:", "        - name: VLLM_NIXL_SIDE_CHANNEL_HOST", "          valueFrom:", "            fieldRef:",
+        "              fieldPath: status.podIP", "      ports:", f"        - containerPort: {PORTS[role]}", "        - containerPort: 5600",
+        "      resources:", "        limits:", f'          {resource}: "{ask.plan.replica_devices}"', "      mountModelVolume: true",
+    ]  # fmt: skip
+
+
+STACKS: dict[str, Callable[[Scene], str | None]] = {"dynamo": _dynamo, "llm-d": _llm_d}

@@ -1,0 +1,211 @@
+"""Two pools do what docs/pools.md says: they agree with the twin that was written from that page, and keep its laws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import naive_pools
+import toy_costs as toy
+from apexsim.engine import apart
+from apexsim.engine.apart import Both, Crossing, Side, simulate_apart
+from apexsim.engine.kernel import simulate
+from apexsim.engine.pools import run_pools
+from apexsim.engine.types import ADMIT_RESERVE, FULL, OK, Requests, Rules
+from worlds import all_gaps, requests, rules, seconds, tables
+
+few = settings(max_examples=50, deadline=None, derandomize=True)
+many = settings(max_examples=100, deadline=None, derandomize=True)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that `simulate_apart` needs."""
+
+    requests: Requests
+    prefill: Side
+    decode: Side
+    crossing: Crossing
+
+    def run(self, jump: bool = True) -> Both:
+        """What the engine says."""
+        return simulate_apart(self.requests, self.prefill, self.decode, self.crossing, jump=jump)
+
+
+@st.composite
+def crossings(draw: st.DrawFn, seats: int) -> Crossing:
+    """Any way of handing over."""
+    return Crossing(
+        first=draw(st.booleans()), slots=draw(st.sampled_from([1, seats, seats + 2, FULL])), seated=draw(st.booleans()),
+        recompute=draw(st.booleans()), again=draw(st.booleans()), hop_s=draw(st.sampled_from([0.0, 0.03])) * draw(seconds),
+        latency_s=draw(st.sampled_from([0.0, 0.01])) * draw(seconds), token_s=draw(st.sampled_from([0.0, 1e-4])) * draw(seconds),
+        fixed_s=draw(st.sampled_from([0.0, 1e-3])), parallel=draw(st.booleans()), lag=draw(st.booleans()),
+    )  # fmt: skip
+
+
+@st.composite
+def sides(draw: st.DrawFn, asked: Requests, stages: int) -> Side:
+    """A pool in which every request fits, often with few blocks to spare."""
+    policy: Rules = draw(rules())._replace(wait=0, poll=1)
+    longest = int((asked.prompt + asked.output).max())
+    blocks = int(-(-longest // policy.block) * draw(st.sampled_from([1.0, 1.3, 2.0, 5.0, 50.0])))
+    return Side(policy, toy.NO_HOST, draw(tables(stages)), blocks, draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 2)),
+                draw(st.integers(0, 1)))  # fmt: skip
+
+
+@st.composite
+def worlds(draw: st.DrawFn, stages: int = 1) -> World:
+    """Two random pools with a random line between them."""
+    asked = draw(requests())._replace(cached=np.zeros(0, np.int64))
+    prefill, decode = draw(sides(asked, stages)), draw(sides(asked, stages))
+    how = draw(crossings(decode.rules.max_seqs))
+    return World(asked, prefill, decode, how if stages == 1 else replace(how, lag=False))
+
+
+def agree(world: World) -> None:
+    """Same times, replicas, preemptions, gaps and steps."""
+    both, (p, d, sent) = world.run(), naive_pools.simulate(world.requests, world.prefill, world.decode, world.crossing)
+    many_tokens = world.requests.output > 1
+    np.testing.assert_allclose(both.whole.sent, sent, rtol=1e-9, atol=1e-9)
+    for name in ("start", "finish"):
+        np.testing.assert_allclose(getattr(both.prefill, name), p.column(name), rtol=1e-9, atol=1e-9, err_msg=f"prefill {name}")
+    for name in ("first", "finish"):
+        np.testing.assert_allclose(getattr(both.decode, name), d.column(name), rtol=1e-9, atol=1e-9, err_msg=f"decode {name}")
+    np.testing.assert_array_equal(both.decode.preempted, d.column("preempted"))
+    np.testing.assert_array_equal(both.decode.replica[many_tokens], np.array(d.column("replica"))[many_tokens])
+    np.testing.assert_allclose(all_gaps(both.decode.gaps), d.gaps(), rtol=1e-9, atol=1e-9)
+    for engine, twin in ((both.prefill, p), (both.decode, d)):
+        steps = np.zeros_like(engine.hist[0])
+        for step in twin.steps:
+            steps[step.kind, step.tokens] += 1
+        np.testing.assert_array_equal(engine.hist.sum(axis=0), steps)  # replicas that are alike may trade places where times are equal
+
+
+@many
+@given(worlds())
+def test_one_stage(world: World) -> None:
+    agree(world)
+
+
+@few
+@given(worlds(stages=2))
+def test_two_stages(world: World) -> None:
+    agree(world)
+
+
+@many
+@given(worlds())
+def test_jumping_and_stepping_agree(world: World) -> None:
+    jumping, stepping = world.run(), world.run(jump=False)
+    for name in ("sent", "start", "first", "finish"):
+        np.testing.assert_allclose(getattr(jumping.whole, name), getattr(stepping.whole, name), rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+# ---- laws ------------------------------------------------------------------------------------------------------------------
+
+
+@few
+@given(worlds())
+def test_blocks_places_and_seats_come_back(world: World) -> None:
+    asked = apart.requests_as_cast(world.requests)
+    p, d, margin = apart._worlds(asked, world.prefill, world.decode, world.crossing, True, False)
+    assert run_pools(p, d, apart._line(asked, p, d, world.crossing), margin) == OK
+    for pool in (p, d):
+        assert (pool.state.free == pool.capacity).all()
+        assert (pool.state.running == 0).all() and (pool.state.outstanding == 0).all()
+    assert (d.hand.booked == 0).all() and (d.hand.head < 0).all()
+
+
+@few
+@given(worlds())
+def test_nothing_is_known_before_it_is_made(world: World) -> None:
+    both = world.run()
+    whole = both.whole
+    assert (whole.sent <= whole.start + 1e-12).all() and (whole.start < both.prefill.finish).all()
+    assert (both.prefill.finish <= whole.first + 1e-12).all() and (whole.first <= whole.finish).all()
+    several = world.requests.output > 1
+    assert (whole.first[several] < whole.finish[several]).all()
+    assert len(all_gaps(whole.gaps)) == (world.requests.output - 1).sum()
+
+
+ROOMY = toy.VLLM_V1._replace(max_seqs=16)
+FREE = Crossing(first=False)
+
+
+def pool(policy: Rules = ROOMY, replicas: int = 1) -> Side:
+    """A pool of the toy model with blocks for everybody."""
+    return Side(policy, toy.NO_HOST, toy.costs(toy.Toy()), 4000, replicas)
+
+
+def test_a_lone_request_is_computed_and_then_decoded_as_in_one_pool() -> None:
+    asked = toy.open_loop([0.0], [200], [50])
+    both, one = simulate_apart(asked, pool(), pool(), FREE), simulate(asked, ROOMY, toy.NO_HOST, toy.costs(toy.Toy()), 4000)
+    np.testing.assert_allclose(both.whole.first, one.first, rtol=1e-12)
+    np.testing.assert_allclose(both.whole.finish, one.finish, rtol=1e-12)
+
+
+def test_the_way_takes_its_time_and_no_more() -> None:
+    asked = toy.open_loop([0.0], [200], [50])
+    free = simulate_apart(asked, pool(), pool(), FREE).whole
+    for first in (True, False):
+        way = Crossing(first, hop_s=0.04, latency_s=0.003, token_s=1e-5, fixed_s=0.001)
+        slow = simulate_apart(asked, pool(), pool(), way).whole
+        np.testing.assert_allclose(slow.first - free.first, 0.04 + 0.003 + 200e-5 + 0.001, rtol=1e-9)
+        np.testing.assert_allclose(slow.finish - slow.first, free.finish - free.first, rtol=1e-9)
+
+
+def test_transfers_one_after_the_other_wait_for_each_other() -> None:
+    asked = toy.offline([8] * 12, [20] * 12)
+    way = Crossing(first=False, latency_s=0.05)
+    side_by_side, in_turn = (simulate_apart(asked, pool(), pool(), replace(way, parallel=how)).whole for how in (True, False))
+    assert in_turn.first.max() - in_turn.first.min() > 11 * 0.05 - 1e-9 > side_by_side.first.max() - side_by_side.first.min()
+
+
+def test_a_first_token_made_again_comes_one_step_later() -> None:
+    asked = toy.open_loop([0.0], [200], [50])
+    kept, again = (simulate_apart(asked, pool(), pool(), Crossing(False, recompute=how)) for how in (False, True))
+    step = float(again.whole.first[0] - kept.whole.first[0])
+    assert 0.0 < step < 0.05
+    assert again.decode.total("decode_steps") == kept.decode.total("decode_steps") + 1
+
+
+def test_more_places_are_never_later() -> None:
+    rng = np.random.default_rng(5)
+    asked = toy.closed_loop(24, rng.integers(50, 200, 200), np.full(200, 40), 0.0)
+    for first in (True, False):
+        ends = [simulate_apart(asked, pool(), pool(), Crossing(first, slots=n)).whole.finish.max() for n in (1, 2, 4, 8, 16)]
+        assert ends == sorted(ends, reverse=True)
+
+
+def test_users_beyond_the_places_wait_for_one() -> None:
+    """Little's law at the door: of `users`, `slots` are inside for the time of their answer, and the others wait for their turn."""
+    users, slots, output = 20, 8, 60
+    asked = toy.closed_loop(users, np.full(400, 16), np.full(400, output), 0.0)
+    for first, admission in ((True, 1), (False, ADMIT_RESERVE)):
+        whole = simulate_apart(asked, pool(), pool(ROOMY._replace(admission=admission)), Crossing(first, slots=slots)).whole
+        tpot = np.median((whole.finish - whole.first) / (output - 1))
+        expected = (users / slots - 1.0) * tpot * output
+        assert abs(np.mean(whole.first - whole.sent) / expected - 1.0) < 0.1
+
+
+def test_a_place_before_the_prompt_holds_prompts_back() -> None:
+    asked = toy.offline([100] * 10, [50] * 10)
+    before, after = (simulate_apart(asked, pool(), pool(), Crossing(first, slots=1)) for first in (True, False))
+    assert before.prefill.start.max() > before.whole.finish.min()
+    assert after.prefill.start.max() < after.whole.finish.min()
+
+
+def test_sessions_go_on_when_the_last_pool_has_finished() -> None:
+    asked = toy.open_loop([0.0, 0.0, 0.0], [50, 60, 70], [20, 20, 1])._replace(after=np.array([-1, 0, 1]), delay=np.array([0.0, 0.5, 0.25]))
+    whole = simulate_apart(asked, pool(), pool(), FREE).whole
+    np.testing.assert_allclose(whole.sent[1:], whole.finish[:-1] + np.array([0.5, 0.25]), rtol=1e-12)
+    assert whole.first[2] == whole.finish[2]
+
+
+def test_blocks_of_the_prefill_pool_are_held_until_the_cache_is_sent() -> None:
+    asked, small = toy.offline([160] * 4, [10] * 4), replace(pool(), blocks=12)  # of 16 tokens: one prompt at a time
+    quick, slow = (simulate_apart(asked, small, pool(), Crossing(False, latency_s=t)) for t in (0.0, 1.0))
+    assert np.diff(np.sort(slow.prefill.start)).min() > 1.0 > np.diff(np.sort(quick.prefill.start)).max()

@@ -1,0 +1,320 @@
+"""The slow, obvious twin of two pools, written from docs/pools.md alone: replicas of naive.py, and lists of who is where.
+
+Each event is looked for anew; no replica runs on, no request is in an array.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import naive
+from apexsim.engine.apart import Crossing, Side
+from apexsim.engine.types import ADMIT_RESERVE, TIE, Requests
+from naive_records import NEVER, Group, Naive, Sequence, Step
+from naive_route import choose as routed
+from naive_rules import ceil_div
+
+
+class Prefill(naive.Replica):
+    """A replica that computes prompts; blocks of what it has made stay taken."""
+
+    line: Line
+
+    def start_anew(self, line: Line) -> None:
+        """Nobody waits."""
+        self.line, self.late, self.since = line, list[Sequence](), 0.0
+
+    def may_wake(self) -> bool:
+        """Blocks come back when a cache has been sent."""
+        return True
+
+    def finish(self, x: Sequence, t: float) -> None:
+        """The seat is free, the blocks are not."""
+        self.lanes[x.lane].admitted -= 1
+        self.outstanding -= 1
+        self.line.made.append((t, x.index))
+
+    def begin(self, g: Group, t: float) -> None:
+        """Whose result waits for this step goes at once where there is no step."""
+        super().begin(g, t)
+        if g.flight is None:
+            self.send_late(self.since)
+
+    def settle(self, g: Group) -> None:
+        """The step that some waited for has ended."""
+        self.send_late(g.ready)
+        super().settle(g)
+
+    def send_late(self, t: float) -> None:
+        """Their results go out."""
+        self.line.coming += [(t, x.index) for x in self.late]
+        self.late.clear()
+
+
+class Decode(naive.Replica):
+    """A replica that goes on with what others have computed."""
+
+    line: Line
+
+    def start_anew(self, line: Line) -> None:
+        """Nobody asks, nobody has landed."""
+        self.line, self.asking, self.landed = line, list[Sequence](), list[Sequence]()
+        self.booked, self.queue = [0] * len(self.lanes), list[Sequence]()
+
+    def may_wake(self) -> bool:
+        """Somebody may come."""
+        return True
+
+    def finish(self, x: Sequence, t: float) -> None:
+        """Its place is free with its seat and blocks."""
+        self.booked[x.lane] -= 1
+        super().finish(x, t)
+
+    def could_start(self, g: Group) -> float:
+        """Those who come from the other pool are something to try as well."""
+        at = max(g.ready, self.stage_free[0])
+        if not self.idle(g):
+            return at
+        first = min((x.seen for x in self.returned + self.waiting), default=NEVER)
+        return max(at, first if first < NEVER else min((x.seen for x in self.asking + self.landed), default=NEVER))
+
+    def visible(self, g: Group, t: float) -> list[Sequence]:
+        """As seen before anybody boarded."""
+        return self.queue
+
+    def choose(self, g: Group, t: float) -> Step:
+        """Who has landed boards, the step is formed, then places are given."""
+        self.queue = super().visible(g, t)
+        while self.landed and self.landed[0].seen <= self.read_until and self.board(self.landed[0], g, t):
+            self.landed.pop(0)
+        step = super().choose(g, t)
+        while not self.thrown and self.asking and self.asking[0].seen <= self.read_until and self.book(self.asking[0], t):
+            self.asking.pop(0)
+        return step
+
+    def board(self, x: Sequence, g: Group, t: float) -> bool:
+        """It decodes from this step on; False without a seat."""
+        lane = self.lanes[x.lane]
+        if lane.admitted >= self.rules.max_seqs:
+            return False
+        lane.admitted += 1
+        x.start, x.context, x.joined = t, x.computed, self.world.joined
+        self.world.joined += 1
+        if not self.line.crossing.recompute:
+            x.times.append(t)
+        g.decoding.append(x)
+        return True
+
+    def book(self, x: Sequence, t: float) -> bool:
+        """A place in the lane with the fewest that has one; False where none has."""
+        whole = self.rules.admission == ADMIT_RESERVE
+        need = ceil_div(x.prompt + x.output if whole else x.computed, self.rules.block)
+        fits = [
+            i for i, lane in enumerate(self.lanes) if self.has_place(i, need + (0 if whole or not self.booked[i] else self.rules.watermark))
+        ]
+        if not fits:
+            return False
+        x.lane = min(fits, key=lambda i: (self.booked[i], i))
+        self.booked[x.lane] += 1
+        self.take(x, need)
+        self.line.settled.append((t, x.index))
+        return True
+
+    def has_place(self, i: int, need: int) -> bool:
+        """A slot, the blocks and, where asked for, a seat."""
+        seat = not self.line.crossing.seated or self.lanes[i].admitted < self.rules.max_seqs
+        return seat and self.booked[i] < self.line.crossing.slots and need <= self.lanes[i].free
+
+
+class Pool(naive.World):
+    """One pool; who finishes is told to the line."""
+
+    line: Line
+
+    def call(self, x: Sequence, t: float) -> None:
+        """Only decode asks."""
+        self.line.settled.append((t, x.index))
+
+    def replica_of(self, x: Sequence) -> naive.Replica:
+        """Where the router sends a request."""
+        return routed(self.route, self.replicas, x, self.requests)
+
+
+@dataclass
+class Line:
+    """What lies between the pools, and the clients.  Lists of (time, request): on its way; made in prefill; something in decode."""
+
+    requests: Requests
+    crossing: Crossing
+    p: Pool
+    d: Pool
+    coming: list[tuple[float, int]] = field(default_factory=list)
+    made: list[tuple[float, int]] = field(default_factory=list)
+    settled: list[tuple[float, int]] = field(default_factory=list)
+    stage: dict[int, str] = field(default_factory=dict)
+    wire: dict[tuple[int, int], float] = field(default_factory=dict)
+    sent: dict[int, float] = field(default_factory=dict)
+    unsent: list[int] = field(default_factory=list)
+    heirs: dict[int, list[int]] = field(default_factory=dict)
+
+    def serve(self) -> None:
+        """Until everything is done."""
+        self.expect()
+        while True:
+            r = min((*self.p.replicas, *self.d.replicas), key=lambda r: (r.next_act()[0], r in self.d.replicas, r.number))
+            (when, starts, _), event = r.next_act(), min((*self.coming, *self.made, *self.settled), default=(NEVER, -1))[0]
+            if when < event or (when == event < NEVER and not starts):
+                r.act()
+            elif event < NEVER:
+                self.happen(event)
+            else:
+                return
+
+    def expect(self) -> None:
+        """Who is sent by himself."""
+        size = len(self.requests.prompt)
+        self.stage = dict.fromkeys(range(size), "comes")
+        if self.requests.users:
+            self.unsent = list(range(self.requests.users, size))
+            self.coming = [(0.0, i) for i in range(min(self.requests.users, size))]
+            return
+        for i in range(size):
+            before = int(self.requests.after[i]) if len(self.requests.after) else -1
+            if before < 0:
+                self.coming.append((float(self.requests.arrive[i]), i))
+            else:
+                self.heirs.setdefault(before, []).append(i)
+
+    def happen(self, t: float) -> None:
+        """The next event: of equal times decode's first, then prefill's; of each list the lowest number."""
+        waiting = next(events for events in (self.settled, self.made, self.coming) if events and min(events)[0] == t)
+        i = min(waiting)[1]
+        waiting.remove((t, i))
+        getattr(self, self.stage[i])(i, t)
+
+    # --- stages, in the order in which a request passes them -----------------------------------------------------------
+
+    def comes(self, i: int, t: float) -> None:
+        """The client sends it."""
+        self.sent[i] = t
+        self.later(i, t, "asks" if self.crossing.first else "computes")
+
+    def asks(self, i: int, t: float) -> None:
+        """It asks a replica of the decode pool for a place."""
+        x = self.d.sequences[i]
+        r = self.d.replica_of(x)
+        r.outstanding += 1
+        x.replica, x.seen, self.stage[i] = r.number, t, "booked"
+        assert isinstance(r, Decode)
+        r.asking.append(x)
+        wake(r, t)
+
+    def booked(self, i: int, t: float) -> None:
+        """It has a place."""
+        if self.crossing.first:
+            self.later(i, t + self.crossing.hop_s, "computes")
+        else:
+            self.transfer(i, t)
+
+    def computes(self, i: int, t: float) -> None:
+        """It comes to the prefill pool."""
+        x = self.p.sequences[i]
+        r = self.p.replica_of(x)
+        r.send(x, t)
+        self.stage[i] = "made_"
+        wake(r, x.seen)
+
+    def made_(self, i: int, t: float) -> None:
+        """Its prompt is computed; the result may be late."""
+        r = self.p.replicas[self.p.sequences[i].replica]
+        assert isinstance(r, Prefill)
+        self.stage[i] = "known"
+        if self.crossing.lag and r.next_start()[1] <= t + TIE:
+            r.late.append(self.p.sequences[i])
+            r.since = t
+        else:
+            self.coming.append((t, i))
+
+    def known(self, i: int, t: float) -> None:
+        """Its first token is known."""
+        if self.requests.output[i] == 1:
+            self.alone(i, t)
+        elif self.crossing.first:
+            self.transfer(i, t)
+        else:
+            self.later(i, t + self.crossing.hop_s, "asks")
+
+    def alone(self, i: int, t: float) -> None:
+        """One token is all: nothing is handed over."""
+        x = self.d.sequences[i]
+        x.times = [t]
+        self.free(i, t)
+        if self.crossing.first:
+            r = self.d.replicas[x.replica]
+            assert isinstance(r, Decode)
+            r.lanes[x.lane].free += x.held
+            r.booked[x.lane] -= 1
+            r.outstanding -= 1
+            wake(r, t)
+        self.ends(i, t)
+
+    def transfer(self, i: int, t: float) -> None:
+        """Its cache is sent."""
+        x, how = self.d.sequences[i], self.crossing
+        line = (x.replica, x.lane)
+        wire = max(t, self.wire.get(line, 0.0)) + how.token_s * x.prompt + how.fixed_s
+        self.wire[line] = wire if how.parallel else wire + how.latency_s
+        self.later(i, wire + how.latency_s, "lands")
+
+    def lands(self, i: int, t: float) -> None:
+        """The cache is there, and its blocks in prefill are free."""
+        self.free(i, t)
+        x = self.d.sequences[i]
+        r = self.d.replicas[x.replica]
+        assert isinstance(r, Decode)
+        x.seen, self.stage[i] = t, "ends"
+        r.landed.append(x)
+        wake(r, t)
+
+    def ends(self, i: int, t: float) -> None:
+        """Its last token is out."""
+        if self.unsent:
+            self.coming.append((t + self.requests.think, self.unsent.pop(0)))
+        self.coming += [(t + float(self.requests.delay[j]), j) for j in self.heirs.get(i, [])]
+
+    def later(self, i: int, t: float, stage: str) -> None:
+        """Then this happens to it."""
+        self.stage[i] = stage
+        self.coming.append((t, i))
+
+    def free(self, i: int, t: float) -> None:
+        """Its blocks in prefill."""
+        x = self.p.sequences[i]
+        r = self.p.replicas[x.replica]
+        r.lanes[x.lane].free += x.held
+        x.held = 0
+        wake(r, t)
+
+
+def wake(r: naive.Replica, t: float) -> None:
+    """Groups that found nothing look again."""
+    for g in r.groups:
+        if g.asleep:
+            g.asleep, g.ready = False, max(g.ready, t)
+
+
+def simulate(requests: Requests, prefill: Side, decode: Side, crossing: Crossing) -> tuple[Naive, Naive, list[float]]:
+    """Both pools, and when each request was sent."""
+    alone = Requests(requests.arrive, requests.prompt, requests.output)
+    p, d = (Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route) for side in (prefill, decode))
+    line = Line(requests, crossing, p, d)
+    for pool, side, kind in ((p, prefill, Prefill), (d, decode, Decode)):
+        pool.line = line
+        pool.replicas = [kind(r, pool, len(side.costs.hop), side.lanes, side.blocks) for r in range(side.replicas)]
+        for r in pool.replicas:
+            r.start_anew(line)  # type: ignore[attr-defined]
+    for x, y in zip(p.sequences, d.sequences):
+        x.output = 1
+        y.computed, y.cached = y.prompt - crossing.recompute, 0 if crossing.again else y.prompt - 1
+    line.serve()
+    return Naive(p.sequences, p.steps, p.lowest), Naive(d.sequences, d.steps, d.lowest), [line.sent[i] for i in range(len(requests.prompt))]
