@@ -49,7 +49,7 @@ SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
 }
 
 
-def plan(model: str, **question: Any) -> Study:
+def plan(model: str | Model, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
     workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
@@ -72,7 +72,7 @@ def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
     return swept(model, question, axes, lambda name, one: _ranked(name, one, run), progress)
 
 
-def _ranked(model: str, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:
+def _ranked(model: str | Model, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:
     """Every plan ranked, nothing said of what would help."""
     setting, precision, goal, inputs = ask(model, **question)
     space = space_of(setting, precision, inputs)
@@ -91,7 +91,7 @@ def space_of(setting: Setting, precision: Precision, inputs: Mapping[str, Any]) 
     return at_clocks(merged(spaces), clocks)
 
 
-def simulate(model: str, plan: str = "", **question: Any) -> Study:
+def simulate(model: str | Model, plan: str = "", **question: Any) -> Study:
     """One plan in full, given by its shorthand or by its widths tp, pp, dp, ep."""
     question.pop("workers", 0), question.pop("progress", None)
     axis = next((name for name in SEARCHED if question.get(name)), None)
@@ -121,7 +121,7 @@ def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
     return {**question, "trace": TraceFile(trace, question.get("columns"), question.get("time_unit"))}
 
 
-def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
+def helped(study: Study, model: str | Model, question: Mapping[str, Any]) -> Study:
     """The study with what would help, where its first plan does not keep limits and load."""
     return remedied(study, lambda changes: ask(model, **{**question, **changes}))
 
@@ -134,7 +134,7 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, nic: str | None = None, pcie: str | None = None,
+    model: str | Model, *, gpu: str | Gpu, gpus: int | None = None, nodes: int | None = None, nic: str | None = None, pcie: str | None = None,
     trace: str | Workload | TraceFile | None = None, workload: str | None = None, time_unit: str | None = None,
     columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
@@ -157,6 +157,7 @@ def ask(
     given = {**locals()}
     check_keywords(ask, given)
     inputs = {k: v for k, v in given.items() if not (v is None or v is False or (isinstance(v, (tuple, list)) and not v))}
+    inputs |= {name: each.name for name, each in (("model", model), ("gpu", gpu)) if isinstance(each, (Model, Gpu))}
     if isinstance(trace, (Workload, TraceFile)):
         inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))

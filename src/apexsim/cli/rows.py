@@ -546,3 +546,8 @@ COMMANDS: dict[str, Groups] = {
     "device add": {"Device": KEPT},
     **{f"profile {what}": {"Measurement": PROFILED} for what in ("gemm", "attention", "moe", "comm", "all")},
 }
+
+
+def options_named(command: str) -> list[Opt]:
+    """All options of a command."""
+    return [opt for group in COMMANDS[command].values() for opt in group]
