@@ -12,9 +12,10 @@ import sys
 from textwrap import wrap
 
 from apexsim import api
+from apexsim.api import SEARCHED
 from apexsim.calibrate.run import calibrate
 from apexsim.calls import SETTINGS
-from apexsim.cli.rows import COMMANDS, REQUIRED, Opt
+from apexsim.cli.rows import COMMANDS, REQUIRED, UNSIZED, Opt
 from apexsim.search.inverse import size
 from apexsim.views import spoken
 
@@ -53,6 +54,7 @@ OWN = {
 ANNOTATED = {"gpu": "str | Mapping[str, Any]", "trace": "str | Workload | Mapping[str, Any] | Sequence[Sequence[float]] | Any | None",
              "slos": "str | Sequence[str] | None", "settings": "Mapping[str, Any] | None", "progress": "Progress | None",
              "ttft": "float | str | None", "tpot": "float | str | None", "price": "str | float | None"}  # fmt: skip
+NOT_OF = {"simulate": SEARCHED, "size": UNSIZED}  # keywords that would do nothing
 RETURNS = {"plan": "Study", "simulate": "Study", "sweep": "Sweep", "size": "Size", "fit": "Fit"}
 ABOUT = {
     "plan": "Rank every parallel plan of a model on a cluster for a stream of requests.",
@@ -75,7 +77,7 @@ def options(command: str) -> dict[str, Opt]:
 def keywords(verb: str) -> dict[str, str]:
     """Keyword -> annotation and default, in the order of `api.ask`."""
     known, found = options("plan" if verb == "sweep" else verb), dict[str, str]()
-    asked = [name for name in inspect.signature(api.ask).parameters if name != "model" and not (verb == "size" and name == "hypothetical")]
+    asked = [name for name in inspect.signature(api.ask).parameters if name != "model" and name not in NOT_OF.get(verb, ())]
     more = {"plan": ["workers", "ray", "progress"], "sweep": ["workers", "ray", "progress"],
             "size": [n for n in inspect.signature(size).parameters if n not in ("model", "question")], "fit": []}  # fmt: skip
     order = list(known) if verb == "fit" else [*asked, *SETTINGS, "ttft", "tpot", *more.get(verb, [])]
@@ -116,7 +118,8 @@ def function(verb: str) -> str:
     body = {"sweep": "calls.several('sweep', **locals())", "size": "calls.several('size', **locals())",
             "fit": "calls.fitted(**locals())"}.get(verb, f"calls.call({verb!r}, **locals())")  # fmt: skip
     said = docstring(verb, list(given))
-    return f'def {verb}({", ".join(head)}) -> {RETURNS[verb]}:\n    """{said}\n    """\n    answer: {RETURNS[verb]} = {body}\n    return answer\n'
+    made = RETURNS[verb]
+    return f'def {verb}({", ".join(head)}) -> {made}:\n    """{said}\n    """\n    answer: {made} = {body}\n    return answer\n'
 
 
 def catalogue(what: str) -> str:

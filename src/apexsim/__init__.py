@@ -14,10 +14,18 @@ import sys
 from importlib import import_module
 
 import apexsim.calibrate
-import apexsim.plan
+import apexsim.plan  # noqa: F401  # the packages, whose places the verbs of these names take
 from apexsim import calls, verbs
 from apexsim import views as _views
-from apexsim.verbs import calibrate, fit, gpus, models, plan, simulate, size, sweep, workloads
+from apexsim.verbs import calibrate as calibrate
+from apexsim.verbs import fit as fit
+from apexsim.verbs import gpus as gpus
+from apexsim.verbs import models as models
+from apexsim.verbs import plan as plan
+from apexsim.verbs import simulate as simulate
+from apexsim.verbs import size as size
+from apexsim.verbs import sweep as sweep
+from apexsim.verbs import workloads as workloads
 
 TYPE_CHECKING = False  # as `typing` has it, which alone takes ten times as long to load as all of this
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ def plan(model: str | Model, **question: Any) -> Study:
     workers, ray, progress: how the search runs (`search.pool`).  Ctrl-C raises Interrupted, which holds what was done."""
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     question = read_once(question)
-    several = axes_of(model, question)
+    several = axes_of(str(getattr(model, "name", model)), question)
     if several:
         raise InputError(f"{several[0].name} has several values", "", "apexsim.sweep takes lists")
     return helped(_ranked(model, question, run), model, question)
@@ -134,7 +134,8 @@ def _check_plan(setting: Setting, shorthand: str, precision: Precision) -> None:
 
 
 def ask(
-    model: str | Model, *, gpu: str | Gpu, gpus: int | None = None, nodes: int | None = None, nic: str | None = None, pcie: str | None = None,
+    model: str | Model, *, gpu: str | Gpu, gpus: int | None = None, nodes: int | None = None,
+    nic: str | None = None, pcie: str | None = None,
     trace: str | Workload | TraceFile | None = None, workload: str | None = None, time_unit: str | None = None,
     columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,

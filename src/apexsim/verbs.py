@@ -183,8 +183,6 @@ def simulate(
     max_model_len: int | None = None,
     images: int = 0,
     image_size: str | None = None,
-    quant: str | None = None,
-    clock: str | None = None,
     tp: int | None = None,
     pp: int | None = None,
     dp: int | None = None,
@@ -200,7 +198,6 @@ def simulate(
     price: str | float | None = None,
     server_overhead: float | None = None,
     pue: float | None = None,
-    hypothetical: str | None = None,
     profile: str | None = None,
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
@@ -246,8 +243,6 @@ def simulate(
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
     images: Images in every request (vision models): their tokens and encoding are added.
     image_size: Pixels of an image. Default: 1024x1024.
-    quant:
-    clock:
     tp: Tensor parallel width of attention; replicas fill the rest.
     pp: Pipeline stages.
     dp: Attention lanes inside one replica of an expert model; otherwise replicas.
@@ -265,7 +260,6 @@ def simulate(
         demand, for every GPU.
     server_overhead: Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.
     pue: Power of the facility over that of its servers. Default: 1.3.
-    hypothetical:
     profile: Calibrated by your own runs: a profile that `apexsim calibrate save=NAME` kept.
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
@@ -455,7 +449,6 @@ def size(
     enable_expert_parallel: bool = False,
     expert_load: str | None = None,
     too_long: str = "error",
-    objective: str | None = None,
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     power_cap: float | None = None,
@@ -521,7 +514,6 @@ def size(
     enable_expert_parallel: Experts are spread over tp × dp instead of cut.
     expert_load: Load of experts: power_law_1.2 (default; balanced with one expert per token), … or a .json of counts.
     too_long: Requests longer than the model length: error, drop or clip.
-    objective:
     slos: Limits: ttft:p95=500ms on the run, ttft=500ms of each request (goodput). One, or several.
     route: How replicas share requests: round-robin, least-outstanding, power-of-two, least-waiting, cache-aware or prefix-hash.
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.

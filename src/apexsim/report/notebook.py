@@ -71,8 +71,8 @@ def page(answer: Any) -> str:
     return f"<div><b>{html.escape(title(answer))}</b>{said}<table><tr>{heads}</tr>{body}</table></div>"
 
 
-COLUMNS = ("rank", "model", "gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "max_num_batched_tokens", "plan", "value", "low",
-           "high", "keeps", "saturated", "ttft_p95_ms", "tpot_p95_ms", "e2e_mean_ms", "output_tok_s_per_gpu", "usd_per_h",
+COLUMNS = ("rank", "model", "gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "max_num_batched_tokens", "plan", "value",
+           "low", "high", "keeps", "saturated", "ttft_p95_ms", "tpot_p95_ms", "e2e_mean_ms", "output_tok_s_per_gpu", "usd_per_h",
            "usd_per_million_output_tokens", "power_w_per_gpu", "kv_tokens")  # fmt: skip
 
 
