@@ -168,6 +168,13 @@ OUTPUT = (
     JSON,
     Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o"), writes=True),
 )
+CSV = Opt("csv", str, None, "Write the rows of the answer as CSV; - is standard output.", "PATH", writes=True)
+PARQUET = Opt("parquet", str, None, "Write the rows of the answer as Parquet; needs pyarrow.", "PATH", writes=True)
+TABLES = (CSV, PARQUET)
+AS_MEASURED = (
+    Opt("bench_json", str, None, "Write the first plan's run as vllm bench serve writes a measured one.", "PATH", writes=True),
+    Opt("benchmark_report", str, None, "Write it as llm-d's Benchmark Report v0.2 (YAML).", "PATH", writes=True),
+)
 RAY = Opt(
     "ray",
     str,
@@ -505,10 +512,11 @@ def _without(groups: Groups, names: tuple[str, ...]) -> Groups:
 
 
 COMMANDS: dict[str, Groups] = {
-    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *EMIT, *WORKERS)}),
-    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": EMIT},
+    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT, *EMIT, *TABLES, *AS_MEASURED, *WORKERS)}),
+    "simulate": {"Plan": PLAN, **CALIBRATED, "Output": (*EMIT, *TABLES, *AS_MEASURED)},
     "size": _listed(
-        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT)}, UNSIZED), ("gpu", "gpus")
+        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *TABLES)}, UNSIZED),
+        ("gpu", "gpus"),
     ),
     "fit": {
         "Cluster": CLUSTER,
@@ -518,11 +526,12 @@ COMMANDS: dict[str, Groups] = {
         "Precision": STORED,
         "Output": SIZED_OUTPUT,
     },
+    "compare": {"Output": LIST_JSON},
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
-    "models": {"Output": LIST_JSON},
-    "gpus": {"Output": LIST_JSON},
-    "engines": {"Output": LIST_JSON},
-    "workloads": {"Output": LIST_JSON},
+    "models": {"Output": (*LIST_JSON, *TABLES)},
+    "gpus": {"Output": (*LIST_JSON, *TABLES)},
+    "engines": {"Output": (*LIST_JSON, *TABLES)},
+    "workloads": {"Output": (*LIST_JSON, *TABLES)},
     "schema": {"Output": (JSON_PAGE,)},
     "validate": {"Prediction": (PROFILE,), "Output": OUTPUT},
     "calibrate": {**CALIBRATION, "Output": OUTPUT},

@@ -37,7 +37,8 @@ def _run(study: Study, run: Assessed) -> Row:
     """One simulated plan."""
     m = run.metrics
     head: Row = {"plan": run.plan.shorthand, "gpus": m.devices, "gpu": study.setting.cluster.gpu.name, "engine": study.setting.engine.label,
-                 "keeps": run.keeps, "saturated": m.saturated, "startable": not run.blocked, str(study.goal.objective): run.value,
+                 "keeps": run.keeps, "saturated": m.saturated, "startable": not run.blocked,
+                 "objective": str(study.goal.objective), "value": run.value,
                  "ratio_to_heuristic": run.ratio, "tie_with_best": run.tie}  # fmt: skip
     times = {f"{name}_{stat}_ms": m.latency(name, stat) * 1e3 for name in LATENCIES for stat in SHOWN}
     return head | times | {
