@@ -1,6 +1,6 @@
 """Make src/apexsim/data/schemas.json: which fields manifests may have, and of which type, from the projects' own schemas.
 
-    python scripts/build_schemas.py LWS_CRD KSERVE_INFERENCESERVICE_CRD LLMD_VALUES_SCHEMA COMPOSE_SCHEMA BENCHMARK_REPORT > src/apexsim/data/schemas.json
+    python scripts/build_schemas.py LWS_CRD KSERVE_CRD LLMD_VALUES COMPOSE_SPEC BENCHMARK_REPORT > src/apexsim/data/schemas.json
 
 Field names and types are taken, no descriptions.  Of pods, which have thousands of fields, those of containers and volumes stay.
 What has no schema file is listed by hand, with the page that it is from.

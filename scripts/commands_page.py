@@ -24,6 +24,7 @@ ARGUMENTS = {
     "simulate": "MODEL",
     "size": "MODEL",
     "fit": "MODEL",
+    "compare": "BEFORE AFTER",
     "apex": "[OPTIONS]",
     "models": "[FILTER]",
     "gpus": "[FILTER]",

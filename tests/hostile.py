@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES, DATA = ROOT / "examples", ROOT / "src/apexsim/data"
 
 
-JSON_OF = {"compare": "compare", "plan": "study", "simulate": "study", "fit": "fit", "models": "models", "gpus": "gpus", "engines": "engines",
+JSON_OF = {"compare": "compare",
+           "plan": "study", "simulate": "study", "fit": "fit", "models": "models", "gpus": "gpus", "engines": "engines",
            "workloads": "workloads",
     "trace describe": "trace",
            "device check": "device", "apex": "apex"}  # fmt: skip
@@ -189,7 +190,8 @@ RUN = {
 RESULT = json.dumps({
     "format": "apexsim.study/2", "inputs": {"model": "m", "plan": "TP1"}, "best": None, "understood": {"engine": {"name": "vllm"}},
     "error_bars": {"comparison": 0.04}, "verdict": {"keeps": True},
-    "ranked": [{"shorthand": "TP1", "plan": {"devices": 1, "replicas": 1, "stages": 1}, "metrics": {"completed": 3, "ttft_ms": {"mean": 5.0}},
+    "ranked": [{"shorthand": "TP1", "plan": {"devices": 1, "replicas": 1, "stages": 1},
+                "metrics": {"completed": 3, "ttft_ms": {"mean": 5.0}},
                 "account": {"seconds": {"ffn": 1.0}}}],
 }).encode()  # fmt: skip
 TALKS = head(EXAMPLES / "conversations.json", 10_000)

@@ -369,8 +369,9 @@ HELP = {
     **device.HELP,
     **profile.HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "size": size, "fit": fit, "compare": compare, "apex": apex, "models": models, "gpus": gpus, "engines": engines,
-       "workloads": workloads,
-       "schema": schema, "validate": validate,
-       "fit-host": fit_host, "fit-power": fit_power, **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
+RUN = {
+    "plan": plan, "simulate": simulate, "size": size, "fit": fit, "compare": compare, "apex": apex, "models": models, "gpus": gpus,
+    "engines": engines, "workloads": workloads, "schema": schema, "validate": validate, "fit-host": fit_host, "fit-power": fit_power,
+    **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN,
+}  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

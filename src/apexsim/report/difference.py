@@ -89,9 +89,9 @@ def changes(a: Result, b: Result) -> list[dict[str, Any]]:
              for name in dict.fromkeys((*a.study["inputs"], *b.study["inputs"])) if name not in NOT_ASKED]  # fmt: skip
     known = [(f"{part}.{name}", *(_at(x, part).get(name) for x in (a, b)))
              for part in SETTINGS for name in dict.fromkeys((*_at(a, part), *_at(b, part))) if name not in QUIET]  # fmt: skip
-    plans = [("plan", a.plan["shorthand"], b.plan["shorthand"])]
+    plans: list[tuple[str, Any, Any]] = [("plan", a.plan["shorthand"], b.plan["shorthand"])]
     named = {name for name, before, after in asked if before != after}
-    every = [*asked, *plans, *(row for row in known if row[0].partition(".")[2] not in named)]
+    every: list[tuple[str, Any, Any]] = [*asked, *plans, *(row for row in known if str(row[0]).partition(".")[2] not in named)]
     return [{"name": name, "before": before, "after": after} for name, before, after in every
             if before != after and not (isinstance(before, Mapping) and isinstance(after, Mapping))]  # fmt: skip
 

@@ -550,7 +550,8 @@ COMPARE = obj("`compare`", {
 })  # fmt: skip
 
 OUTPUTS: dict[str, Schema] = {
-    "study": STUDY, "sweep": SWEEP, "size": SIZE, "compare": COMPARE, "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
+    "study": STUDY, "sweep": SWEEP, "size": SIZE, "compare": COMPARE,
+    "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
     "trace": TRACE, "device": DEVICE,
     "validation": VALIDATION, "calibration": CALIBRATION, "suggestion": SUGGESTION, "replay": REPLAY, "apex": APEX, "error": ERROR,
 }  # fmt: skip
