@@ -1,6 +1,6 @@
 """Make src/apexsim/data/schemas.json: which fields manifests may have, and of which type, from the projects' own schemas.
 
-    python scripts/build_schemas.py LWS_CRD KSERVE_INFERENCESERVICE_CRD LLMD_VALUES_SCHEMA COMPOSE_SCHEMA > src/apexsim/data/schemas.json
+    python scripts/build_schemas.py LWS_CRD KSERVE_CRD LLMD_VALUES COMPOSE_SPEC BENCHMARK_REPORT > src/apexsim/data/schemas.json
 
 Field names and types are taken, no descriptions.  Of pods, which have thousands of fields, those of containers and volumes stay.
 What has no schema file is listed by hand, with the page that it is from.
@@ -77,7 +77,22 @@ def _json(path: str) -> dict[str, Any]:
     return found
 
 
-def build(lws: str, kserve: str, llmd: str, compose: str) -> dict[str, Any]:
+def resolved(schema: Any, defs: dict[str, Any]) -> Any:
+    """A schema without references; of alternatives the first that is not null."""
+    if isinstance(schema, list):
+        return [resolved(each, defs) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return resolved(defs[schema["$ref"].rpartition("/")[2]], defs)
+    if "anyOf" in schema:
+        kinds = [each for each in schema["anyOf"] if each.get("type") != "null"]
+        several = len({each.get("type") for each in kinds} - {None}) > 1
+        return {} if several and not any("$ref" in each for each in kinds) else resolved(kinds[0], defs)
+    return {key: resolved(value, defs) for key, value in schema.items() if key != "$defs"}
+
+
+def build(lws: str, kserve: str, llmd: str, compose: str, report: str) -> dict[str, Any]:
     """All schemas."""
     lws_all = dict(paths(crd(lws, "v1")))
     pod = of_pods(below(lws_all, "spec.leaderWorkerTemplate.workerTemplate.spec."))
@@ -97,7 +112,11 @@ def build(lws: str, kserve: str, llmd: str, compose: str) -> dict[str, Any]:
     values |= at("decode.", pod) | {"decode.containers[].modelCommand": "string", "decode.containers[].mountModelVolume": "boolean"}
     spec = _json(compose)
     service = {p: k for p, k in paths(spec["definitions"]["service"]) if re.fullmatch(r"\w+", p)}
+    whole = _json(report)
+    measured = {p: k for p, k in paths(resolved(whole, whole["$defs"])) if "time_series" not in p and "observability" not in p}
     return {
+        "benchmark-report": entry("https://github.com/llm-d/llm-d-benchmark llmdbenchmark/analysis/benchmark_report/"
+                                  "br_v0_2_json_schema.json, commit 8bc9f1d (v0.8.0)", "Apache-2.0", measured | COMPONENTS),
         "lws": entry("https://github.com/kubernetes-sigs/lws config/crd/bases, commit 060ab4d (after v0.10.0)", "Apache-2.0",
                      {**META, **outer, **inside}),
         "kserve": entry(KSERVE,
@@ -127,6 +146,14 @@ def main(pod: dict[str, str]) -> dict[str, str]:
 
 KSERVE = "https://github.com/kserve/kserve config/crd/full/serving.kserve.io_inferenceservices.yaml, commit aaac4e2 (v0.20.0)"
 K8S = "https://github.com/kubernetes-client/python kubernetes/docs/V1*.md, commit 02124c4; pods: as in the LeaderWorkerSet's schema"
+STANDARD = "scenario.stack[].standardized."
+COMPONENTS = {  # of a component that is an inference engine, which the schema offers beside a generic one
+    f"{STANDARD}{name}": kind for name, kind in {
+        "kind": "string", "tool": "string", "tool_version": "string", "role": "string", "replicas": "integer", "model": "object",
+        "model.name": "string", "accelerator": "object", "accelerator.model": "string", "accelerator.count": "integer",
+        "accelerator.parallelism": "object", "accelerator.parallelism.tp": "integer", "accelerator.parallelism.dp": "integer",
+        "accelerator.parallelism.ep": "integer", "accelerator.parallelism.pp": "integer"}.items()
+}  # fmt: skip
 BY_HAND = {  # of a compose service: what its schema says by reference (definitions deployment, healthcheck, command, list_or_dict)
     "environment.*": "any", "entrypoint[]": "string", "command[]": "string", "volumes[]": "any", "ports[]": "any", "deploy": "object",
     "deploy.resources": "object", "deploy.resources.reservations": "object", "deploy.resources.reservations.devices": "array",

@@ -25,6 +25,7 @@ ARGUMENTS = {
     "size": "MODEL",
     "fleet": "MODEL",
     "fit": "MODEL",
+    "compare": "BEFORE AFTER",
     "apex": "[OPTIONS]",
     "models": "[FILTER]",
     "gpus": "[FILTER]",

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES, DATA = ROOT / "examples", ROOT / "src/apexsim/data"
 
 
-JSON_OF = {"plan": "study", "simulate": "study", "fit": "fit", "models": "models", "gpus": "gpus", "engines": "engines",
+JSON_OF = {"compare": "compare",
+           "plan": "study", "simulate": "study", "fit": "fit", "models": "models", "gpus": "gpus", "engines": "engines",
            "workloads": "workloads",
     "trace describe": "trace",
            "device check": "device", "apex": "apex"}  # fmt: skip
@@ -157,6 +158,7 @@ BASES: dict[str, tuple[tuple[str, ...], ...]] = {
         "--plan", "DEP2")),
     "apex": (("apex", "--model", "llama3-8b", "--num-gpus-per-node", "1", *MADE), ("apex", "--model", "whisper", "--num-gpus-per-node", "1",
              "--num-requests", "4"), ("apex", "--model", "clip", "--num-gpus-per-node", "1", "--num-requests", "4")),
+    "compare": (("compare", "before.json", "after.json"),),
     "models": (("models",),), "gpus": (("gpus",),), "engines": (("engines",),), "workloads": (("workloads",),), "schema": (("schema",),),
     "validate": (("validate", "m.csv"),),
     "calibrate": (("calibrate", "run.json", "--model", "llama-3.1-8b", "--plan", "TP1", "--gpu", "h100"),
@@ -188,6 +190,13 @@ RUN = {
     "input_lens": [64, 65, 66], "output_lens": [3, 2, 4], "ttfts": [0.02, 0.03, 0.02], "itls": [[0.01, 0.01], [0.01], [0.01, 0.012, 0.01]],
     "start_times": [0.0, 0.5, 1.0], "latencies": [0.04, 0.04, 0.052], "errors": ["", "", ""], "generated_texts": ["a", "b", "c"],
 }  # fmt: skip
+RESULT = json.dumps({
+    "format": "apexsim.study/2", "inputs": {"model": "m", "plan": "TP1"}, "best": None, "understood": {"engine": {"name": "vllm"}},
+    "error_bars": {"comparison": 0.04}, "verdict": {"keeps": True},
+    "ranked": [{"shorthand": "TP1", "plan": {"devices": 1, "replicas": 1, "stages": 1},
+                "metrics": {"completed": 3, "ttft_ms": {"mean": 5.0}},
+                "account": {"seconds": {"ffn": 1.0}}}],
+}).encode()  # fmt: skip
 TALKS = head(EXAMPLES / "conversations.json", 10_000)
 STANDING: dict[str, bytes] = {  # beside every command line
     "t.jsonl": head(EXAMPLES / "creation_05.jsonl", 6),
@@ -195,6 +204,8 @@ STANDING: dict[str, bytes] = {  # beside every command line
     "m.csv": head(ROOT / "validation/closed_loop.csv", 3),
     "run.json": json.dumps(RUN).encode(),
     "texts.json": TALKS,
+    "before.json": RESULT,
+    "after.json": RESULT,
     **{f"npu/{path.name}": path.read_bytes() for path in sorted((EXAMPLES / "devices/npu-1").iterdir())},
 }
 NEEDED = {name: {word for base in bases for word in base if word in STANDING or word == "npu"} for name, bases in BASES.items()}

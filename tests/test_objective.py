@@ -114,7 +114,7 @@ def test_an_unknown_price_is_said_so():
     import apexsim
 
     asked = {"gpus": 1, "prompt_len": 16, "output_len": 4, "num_requests": 4, "objective": "cost"}
-    with pytest.raises(InputError, match="--price"):
+    with pytest.raises(InputError, match="give price"):
         apexsim.plan("llama-3.1-8b", gpu="h100-nvl", **asked)
     for bad in ("cheap", "-1", "nan", "inf"):
         with pytest.raises(InputError, match="price book"):

@@ -1,8 +1,8 @@
 """apexsim: plan and predict LLM serving.
 
     import apexsim
-    study = apexsim.plan("llama-3.1-70b", gpu="h100-sxm", gpus=8, trace="examples/creation_05.jsonl")
-    print(study.ranked[0].plan.shorthand)
+    study = apexsim.plan("llama-3.1-70b", gpu="h100-sxm", gpus=8, trace="example:creation")
+    print(study)
     print(apexsim.render(study))
 
 Everything below is loaded when it is first used, so that importing the package costs nothing.
@@ -10,26 +10,31 @@ Everything below is loaded when it is first used, so that importing the package 
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from types import ModuleType
 
-import apexsim.calibrate as calibrate
-import apexsim.plan as plan
+import apexsim.calibrate
+import apexsim.plan  # noqa: F401  # the packages, whose places the verbs of these names take
+from apexsim import calls, verbs
+from apexsim import views as _views
+from apexsim.verbs import calibrate as calibrate
+from apexsim.verbs import fit as fit
+from apexsim.verbs import fleet as fleet
+from apexsim.verbs import gpus as gpus
+from apexsim.verbs import models as models
+from apexsim.verbs import plan as plan
+from apexsim.verbs import simulate as simulate
+from apexsim.verbs import size as size
+from apexsim.verbs import sweep as sweep
+from apexsim.verbs import workloads as workloads
 
 TYPE_CHECKING = False  # as `typing` has it, which alone takes ten times as long to load as all of this
 if TYPE_CHECKING:
     from typing import Any
 
-    from apexsim.calibrate.run import Calibration
-    from apexsim.search.study import Study
-
 __version__ = "0.1.0"
 
 WHERE = {  # public noun or verb -> module it lives in
-    "simulate": "apexsim.api",
-    "sweep": "apexsim.api",
-    "size": "apexsim.search.inverse",
-    "fleet": "apexsim.search.follow",
     "suggest": "apexsim.calibrate.run",
     "render": "apexsim.report.text",
     "study_json": "apexsim.report.jsonout",
@@ -52,33 +57,26 @@ WHERE = {  # public noun or verb -> module it lives in
     "Sweep": "apexsim.search.sweep",
     "Size": "apexsim.search.size",
     "Fleet": "apexsim.search.fleet",
+    "Error": "apexsim.errors",
     "InputError": "apexsim.errors",
     "Infeasible": "apexsim.errors",
     "Rejected": "apexsim.errors",
 }
-__all__ = ["__version__", "calibrate", "plan", *WHERE]
+VERBS = ("calibrate", "fit", "fleet", "gpus", "models", "plan", "simulate", "size", "sweep", "workloads")
+__all__ = ["__version__", *VERBS, *WHERE]
 
 
-class _Verb(ModuleType):
-    """The package `apexsim.plan` is also the verb: calling it ranks every plan (see `apexsim.api.plan`)."""
-
-    def __call__(self, model: str, **question: Any) -> Study:
-        from apexsim.api import plan
-
-        return plan(model, **question)
-
-
-class _Calibrate(ModuleType):
-    """The package `apexsim.calibrate` is also the verb (see `apexsim.calibrate.run.calibrate`)."""
-
-    def __call__(self, results: str | list[str], **question: Any) -> Calibration:
-        from apexsim.calibrate.run import calibrate
-
-        return calibrate(results, **question)
+def _both(name: str) -> None:
+    """A package that is a verb too: the function takes the package's place among the modules, with all that imports need of one."""
+    package, function = sys.modules[f"{__name__}.{name}"], getattr(verbs, name)
+    for key in ("__path__", "__spec__", "__file__", "__package__", "__loader__"):
+        setattr(function, key, getattr(package, key))
+    sys.modules[f"{__name__}.{name}"] = function
 
 
-plan.__class__ = _Verb
-calibrate.__class__ = _Calibrate
+_both("plan")
+_both("calibrate")
+_views.source = calls.views
 
 
 def __getattr__(name: str) -> Any:

@@ -61,7 +61,7 @@ SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
 }
 
 
-def plan(model: str, **question: Any) -> Study:
+def plan(model: str | Model, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
     workers, ray, progress: how the search runs (`search.pool`); tune: walk the engine's settings too (`search.tune`); sensitivity: say what
@@ -69,7 +69,7 @@ def plan(model: str, **question: Any) -> Study:
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     further = {name: bool(question.pop(name, False)) for name in FURTHER}
     question = read_once(question)
-    several = axes_of(model, question)
+    several = axes_of(str(getattr(model, "name", model)), question)
     if several:
         raise InputError(f"{several[0].name} has several values", "", "apexsim.sweep takes lists")
     study = _ranked(model, question, run)
@@ -90,7 +90,7 @@ def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
     return swept(model, question, axes, lambda name, one: _ranked(name, one, run), progress)
 
 
-def _ranked(model: str, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:
+def _ranked(model: str | Model, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:
     """Every plan ranked, nothing said of what would help."""
     setting, precision, goal, inputs = ask(model, **question)
     space = space_of(setting, precision, inputs)
@@ -116,7 +116,7 @@ def drafts_of(inputs: Mapping[str, Any]) -> tuple[Drafting | None, ...]:
     return parse_speculate(str(inputs["speculate"])) if inputs.get("speculate") else (None,)
 
 
-def simulate(model: str, plan: str = "", **question: Any) -> Study:
+def simulate(model: str | Model, plan: str = "", **question: Any) -> Study:
     """One plan in full, given by its shorthand or by its widths tp, pp, dp, ep."""
     question.pop("workers", 0), question.pop("progress", None)
     axis = next((name for name in SEARCHED if question.get(name)), None)
@@ -151,7 +151,7 @@ def _no_pools(question: Mapping[str, Any], plan: str) -> None:
         raise InputError(what, f"--{name.replace('_', '-')}", "name two: --plan 3×TP4+DEP8")
 
 
-def _simulated_split(model: str, plan: str, question: Mapping[str, Any]) -> Study:
+def _simulated_split(model: str | Model, plan: str, question: Mapping[str, Any]) -> Study:
     """One plan of two pools in full."""
     one = {name: value for name, value in question.items() if name not in POOLS}
     one_stack(load_model(model))
@@ -189,12 +189,12 @@ def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
     return {**question, "trace": TraceFile(trace, question.get("columns"), question.get("time_unit"))}
 
 
-def helped(study: Study, model: str, question: Mapping[str, Any]) -> Study:
+def helped(study: Study, model: str | Model, question: Mapping[str, Any]) -> Study:
     """The study with what would help, where its first plan does not keep limits and load."""
     return remedied(study, lambda changes: ask(model, **{**question, **changes}))
 
 
-def looked_further(study: Study, model: str, question: Mapping[str, Any], further: Mapping[str, bool]) -> Study:
+def looked_further(study: Study, model: str | Model, question: Mapping[str, Any], further: Mapping[str, bool]) -> Study:
     """The study with what it was asked to look at beside."""
     for name in (name for name in FURTHER if further[name]):
         study = FURTHER[name](study, lambda changes: ask(model, **{**question, **changes}))
@@ -210,7 +210,8 @@ def _check_plan(setting: Setting, plan: Plan) -> None:
 
 
 def ask(
-    model: str, *, gpu: str, gpus: int | None = None, nodes: int | None = None, nic: str | None = None, pcie: str | None = None,
+    model: str | Model, *, gpu: str | Gpu, gpus: int | None = None, nodes: int | None = None,
+    nic: str | None = None, pcie: str | None = None,
     trace: str | Workload | TraceFile | None = None, workload: str | None = None, time_unit: str | None = None,
     columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
     num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
@@ -241,6 +242,7 @@ def ask(
     given = {**locals()}
     check_keywords(ask, given)
     inputs = stated(given)
+    inputs |= {name: each.name for name, each in (("model", model), ("gpu", gpu)) if isinstance(each, (Model, Gpu))}
     if isinstance(trace, (Workload, TraceFile)):
         inputs["trace"] = trace.source if isinstance(trace, Workload) else trace.path
     refuse(QUESTION, explicit(inputs))

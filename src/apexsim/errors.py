@@ -30,7 +30,11 @@ def _cut(found: re.Match[str]) -> str:
     return f"{found[0][: LONGEST_VALUE - 24]}…{found[0][-23:]}"
 
 
-class InputError(Exception):
+class Error(Exception):
+    """What this package raises: `InputError` or `Infeasible`."""
+
+
+class InputError(Error):
     """Something the user gave cannot be used.
 
     what: the problem, naming what was expected and what came; where: the file, option or key; hint: what to try;
@@ -47,7 +51,7 @@ class InputError(Exception):
         return f"{head}; {self.hint}" if self.hint else head
 
 
-class Infeasible(Exception):
+class Infeasible(Error):
     """The request is sound, but nothing the user has can serve it (exit code 3); nearest: what would; record: as in InputError."""
 
     def __init__(self, reason: str, nearest: str = "", record: Mapping[str, Any] | None = None) -> None:

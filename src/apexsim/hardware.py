@@ -263,8 +263,18 @@ _COUNTED = (
 )
 
 
-def cluster_of(gpu: str | Path, gpus: int | None = None, nodes: int | None = None) -> Cluster:
+def gpu_of(keys: Mapping[str, Any]) -> Gpu:
+    """A GPU from the keys of its file."""
+    found = _gpu(keys, "gpu")
+    return found if "base" not in keys else replace(found, notes=(*found.notes, f"as {keys['base']} but for: {differences(keys)}"))
+
+
+def cluster_of(gpu: str | Path | Gpu, gpus: int | None = None, nodes: int | None = None) -> Cluster:
     """The cluster of a GPU's name and counts; the name may hold the counts itself: h100:8, 8xh100, h100x8, 2x8xh100."""
+    if isinstance(gpu, Gpu):
+        if gpus is None:
+            raise InputError("missing option '--gpus'", "", f"how many {gpu.name} has each node?")
+        return Cluster(gpu, gpus, 1 if nodes is None else nodes)
     name, inside = counted(str(gpu))
     given = {"gpus": gpus, "nodes": nodes}
     for key, count in inside.items():

@@ -21,7 +21,8 @@ from apexsim.workload.clashes import (
 
 
 def _all_to_stdout(given: Given) -> bool:
-    return given.get("json") == "-" and ("output" not in given or "emit" in given)
+    data = any(given.get(name) == "-" for name in ("json", "csv", "bench_json", "benchmark_report"))
+    return data and ("output" not in given or "emit" in given)
 
 
 REPORT = tuple(Clash(name, _all_to_stdout, "no report is written beside --json -", "add --output FILE") for name in ("top", "all"))

@@ -12,6 +12,7 @@ import typer
 
 from apexsim.cli import calibrate, device, emitting, fleet, profile, replay, trace
 from apexsim.cli.apex import APEX_HELP, apex
+from apexsim.cli.exchange import exchange
 from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import Progress, deliver, page_size, present, write_atomic
@@ -67,6 +68,16 @@ Examples:
   apexsim size llama-3.1-8b --gpu l4 --users 50 --workload chat --ttft 2s --think 10
 
   apexsim size llama-3.1-8b --gpu l40s:1 --find context --output-len 300 --ttft 5s
+"""
+COMPARE_HELP = """Hold two results against each other: what was asked otherwise, what came of it, and where the time went.
+
+Takes files of plan --json and simulate --json; of a search its best plan.
+
+Examples:
+
+  apexsim compare before.json after.json
+
+  apexsim compare before.json after.json --json
 """
 MODELS_HELP = """List the bundled models: parameters in all and per token, and the longest context.
 
@@ -142,6 +153,8 @@ Examples:
 """
 Files = Annotated[list[str], typer.Argument(help="CSV files of measured systems.", metavar="FILE...", show_default=False)]
 MeasuredFile = Annotated[str, typer.Argument(help="CSV file of measured systems.", metavar="FILE", show_default=False)]
+Before = Annotated[str, typer.Argument(help="Result of plan or simulate, by --json FILE.", metavar="BEFORE", show_default=False)]
+After = Annotated[str, typer.Argument(help="Another one.", metavar="AFTER", show_default=False)]
 Filter = Annotated[str, typer.Argument(help="Only names that hold this text.", metavar="[FILTER]", show_default=False)]
 SchemaName = Annotated[
     str, typer.Argument(help="Of one output: study, fit, models, gpus, engines, workloads, …", metavar="[NAME]", show_default=False)
@@ -245,7 +258,8 @@ def _tell(answer: Study | Sweep | Size, given: dict[str, Any]) -> None:
         deliver(rendered(answer, "html", look), given["html"], "--html")
     if given["plot"]:
         write_atomic(given["plot"], pictured(answer, replace(look, file=given["plot"])), "--plot")
-    if given["json"] != STDOUT or given["output"] is not None:
+    exchange(answer, given)
+    if not _on_stdout(given) or given["output"] is not None:
         deliver(rendered(answer, "text", look), given["output"] or STDOUT, "--output")
 
 
@@ -257,12 +271,27 @@ def _with_curves(answer: Study | Sweep | Size) -> Study | Sweep | Size:
     return with_curves(answer) if isinstance(answer, Study) else answer
 
 
+def _on_stdout(given: dict[str, Any]) -> bool:
+    """Whether standard output holds data, beside which no page is written."""
+    return any(given.get(name) == STDOUT for name in ("json", "csv", "bench_json", "benchmark_report"))
+
+
+@with_options("compare")
+def compare(before: Before, after: After, **given: Any) -> None:
+    """Two results side by side."""
+    from apexsim.report.difference import compare_json, compare_text, read_result
+
+    record = compare_json(read_result(before), read_result(after))
+    columns, color = page_size()
+    present(record, lambda: compare_text(record, color, columns), given["json"])
+
+
 @with_options("models")
 def models(name: Filter = "", **given: Any) -> None:
     """The catalogue of models."""
     from apexsim.report.catalogue import models_json, models_text
 
-    _list(models_json(name), models_text, given["json"])
+    _list(models_json(name), models_text, given)
 
 
 @with_options("gpus")
@@ -270,7 +299,7 @@ def gpus(name: Filter = "", **given: Any) -> None:
     """The catalogue of GPUs."""
     from apexsim.report.catalogue import gpus_json, gpus_text
 
-    _list(gpus_json(name), gpus_text, given["json"])
+    _list(gpus_json(name), gpus_text, given)
 
 
 @with_options("engines")
@@ -278,7 +307,7 @@ def engines(name: Filter = "", **given: Any) -> None:
     """The engines and their versions."""
     from apexsim.report.catalogue import engines_json, engines_text
 
-    _list(engines_json(name), engines_text, given["json"])
+    _list(engines_json(name), engines_text, given)
 
 
 @with_options("workloads")
@@ -286,11 +315,13 @@ def workloads(name: Filter = "", **given: Any) -> None:
     """The workload presets."""
     from apexsim.report.catalogue import workloads_json, workloads_text
 
-    _list(workloads_json(name), workloads_text, given["json"])
+    _list(workloads_json(name), workloads_text, given)
 
 
-def _list(rows: list[dict[str, Any]], render: Any, json: str | None) -> None:
-    present(rows, lambda: render(rows, page_size()[1]), json)
+def _list(rows: list[dict[str, Any]], render: Any, given: dict[str, Any]) -> None:
+    exchange(rows, given)
+    if given["csv"] != STDOUT or given["json"] is not None:
+        present(rows, lambda: render(rows, page_size()[1]), given["json"])
 
 
 @with_options("schema")
@@ -340,6 +371,7 @@ HELP = {
     "size": SIZE_HELP,
     "fit": FIT_HELP,
     "apex": APEX_HELP,
+    "compare": COMPARE_HELP,
     "models": MODELS_HELP,
     "gpus": GPUS_HELP,
     "engines": ENGINES_HELP,
@@ -355,9 +387,9 @@ HELP = {
     **device.HELP,
     **profile.HELP,
 }
-RUN = {"plan": plan, "simulate": simulate, "size": size, "fit": fit, "apex": apex, "models": models, "gpus": gpus, "engines": engines,
-       "workloads": workloads,
-       "schema": schema, "validate": validate,
-       "fit-host": fit_host, "fit-power": fit_power, **fleet.RUN,
-       **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN}  # fmt: skip
+RUN = {
+    "plan": plan, "simulate": simulate, "size": size, "fit": fit, "compare": compare, "apex": apex, "models": models, "gpus": gpus,
+    "engines": engines, "workloads": workloads, "schema": schema, "validate": validate, "fit-host": fit_host, "fit-power": fit_power,
+    **fleet.RUN, **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN,
+}  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

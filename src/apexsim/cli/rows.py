@@ -210,6 +210,15 @@ PICTURES = (
         "PATH",
         writes=True),
 )  # fmt: skip
+CSV = Opt("csv", str, None, "Write the rows of the answer as CSV; - is standard output.", "PATH", writes=True)
+PARQUET = Opt("parquet", str, None, "Write the rows of the answer as Parquet; needs pyarrow.", "PATH", writes=True)
+TABLES = (CSV, PARQUET)
+AS_MEASURED = (
+    Opt("bench_json", str, None, "Write the first plan's run as vllm bench serve writes a measured one.", "PATH", writes=True),
+    Opt("benchmark_report", str, None, "Write it as llm-d's Benchmark Report v0.2 (YAML).", "PATH", writes=True),
+)
+FILES = (*TABLES, *AS_MEASURED, *PICTURES)
+SIZED_FILES = (*TABLES, *PICTURES)
 RAY = Opt(
     "ray",
     str,
@@ -575,12 +584,14 @@ def _without(groups: Groups, names: tuple[str, ...]) -> Groups:
 
 
 COMMANDS: dict[str, Groups] = {
-    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Pools": POOLS, "Output": (*REPORT, *EMIT, *PICTURES, *WORKERS)}),
-    "simulate": {"Plan": PLAN, "Pools": POOLS, **CALIBRATED, "Output": (*EMIT, *PICTURES)},
+    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Pools": POOLS, "Output": (*REPORT, *EMIT, *FILES, *WORKERS)}),
+    "simulate": {"Plan": PLAN, "Pools": POOLS, **CALIBRATED, "Output": (*EMIT, *FILES)},
     "size": _listed(
-        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *PICTURES)}, UNSIZED),
+        _without(
+            {"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *TABLES, *PICTURES)}, UNSIZED
+        ),
         ("gpu", "gpus"),
-    ),
+    ),  # fmt: skip
     "fleet": _without({"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[1:2], *OUTPUT)}, UNFOLLOWED),
     "fit": {
         "Cluster": CLUSTER,
@@ -590,11 +601,12 @@ COMMANDS: dict[str, Groups] = {
         "Precision": STORED,
         "Output": SIZED_OUTPUT,
     },
+    "compare": {"Output": LIST_JSON},
     "apex": {"Model": APEX_MODEL, "Cluster": APEX_CLUSTER, "Workload": APEX_WORKLOAD, "Output": APEX_OUTPUT},
-    "models": {"Output": LIST_JSON},
-    "gpus": {"Output": LIST_JSON},
-    "engines": {"Output": LIST_JSON},
-    "workloads": {"Output": LIST_JSON},
+    "models": {"Output": (*LIST_JSON, *TABLES)},
+    "gpus": {"Output": (*LIST_JSON, *TABLES)},
+    "engines": {"Output": (*LIST_JSON, *TABLES)},
+    "workloads": {"Output": (*LIST_JSON, *TABLES)},
     "schema": {"Output": (JSON_PAGE,)},
     "validate": {"Prediction": (PROFILE,), "Output": OUTPUT},
     "calibrate": {**CALIBRATION, "Output": OUTPUT},
@@ -618,3 +630,8 @@ COMMANDS: dict[str, Groups] = {
     "device add": {"Device": KEPT},
     **{f"profile {what}": {"Measurement": PROFILED} for what in ("gemm", "attention", "moe", "comm", "all")},
 }
+
+
+def options_named(command: str) -> list[Opt]:
+    """All options of a command."""
+    return [opt for group in COMMANDS[command].values() for opt in group]

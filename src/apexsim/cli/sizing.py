@@ -47,7 +47,7 @@ def fit(model: Model, **given: Any) -> None:
     text = read_log(given["log"]) if given["log"] else ""
     cluster = with_links(cluster_of(given["gpu"], given["gpus"], given["nodes"]), given["nic"], given["pcie"])
     asked = asked_as(given, text, cluster.size) if given["log"] else given
-    answer = _answer(model, cluster, asked)
+    answer = answer_of(model, cluster, asked)
     log = against(answer, text, given, asked) if given["log"] else None
     record = fit_json(answer, log)
     columns, color = page_size()
@@ -61,7 +61,8 @@ def fit(model: Model, **given: Any) -> None:
     present(record, lambda: fit_text(answer, log, color, columns), given["json"])
 
 
-def _answer(name: str, cluster: Any, given: dict[str, Any]) -> Any:
+def answer_of(name: Any, cluster: Any, given: dict[str, Any]) -> Any:
+    """The memory of a plan, from the options of `fit`."""
     from apexsim.model.families import load_model
     from apexsim.plan.choose import engine_of, precision_of
     from apexsim.plan.fit import Widths

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.model.config import Config, language
+from apexsim.model.config import Config, language, parse_config
 from apexsim.model.families_dense import DENSE
 from apexsim.model.families_encoder import ENCODER
 from apexsim.model.families_hybrid import HYBRID
@@ -90,8 +91,13 @@ def _multimodal_positions(inner: Config) -> bool:
     return row is not None and "mrope_section" in row.data
 
 
+def model_of(config: Mapping[str, Any]) -> Model:
+    """A model from the keys of a config.json; `_name_or_path` is its name."""
+    return build_model(parse_config(json.dumps(config), "model", str(config.get("_name_or_path") or "model")))
+
+
 def load_model(
-    name_or_path: str,
+    name_or_path: str | Model,
     *,
     max_length: int | None = None,
     dtype: str | None = None,
@@ -101,7 +107,7 @@ def load_model(
 
     max_length and dtype override the model's; `changes` replace keys of the configuration before it is read.
     """
-    model = build_model(find_config(name_or_path, changes))
+    model = name_or_path if isinstance(name_or_path, Model) else build_model(find_config(name_or_path, changes))
     if max_length is not None:
         if max_length < 1:
             raise InputError(f"the model length must be positive, got {max_length}", "max_length")

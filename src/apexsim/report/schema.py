@@ -14,7 +14,7 @@ from apexsim.calibrate.run import FORMAT as CALIBRATION_FORMAT
 from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
-from apexsim.report import apexpage, calibratepage, devicepage, fleetpage, ledger, replaypage, sizepage, sweep, tracepage
+from apexsim.report import apexpage, calibratepage, devicepage, difference, fleetpage, ledger, replaypage, sizepage, sweep, tracepage
 from apexsim.search.study import FORMAT as STUDY_FORMAT
 from apexsim.stats import Stats
 
@@ -643,8 +643,21 @@ APEX = obj("`apex`", {
     "notes": many(text("note"), "what the numbers mean"),
 })  # fmt: skip
 ERROR = obj("a failure, of any command whose JSON goes to standard output; what was found out before stands beside it", {"error": _ERROR})
+ANYTHING: Schema = {"description": "as it stands in the result"}
+COMPARE = obj("`compare`", {
+    "format": const(difference.FORMAT), "before": text("file"), "after": text("file"), "plans": many(text(""), "before and after"),
+    "changed": many(obj("a difference", {"name": text("of the question, or of what was understood of it"), "before": ANYTHING,
+                                         "after": ANYTHING}), "what was asked otherwise"),
+    "metrics": many(obj("a metric", {"metric": text("its title"), "unit": text("of both"), "before": num(""), "after": num("")}),
+                    "those that both know"),
+    "why": many(obj("a class of work", {"class": text("its name"), "before_gpu_s": num("GPU seconds of each request"),
+                                        "after_gpu_s": num("the same")}), "where the time went, largest change first"),
+    "keeps": many(flag(""), "whether the limits were and are kept"),
+    "comparison_error": num("relative difference that a comparison can tell", True),
+})  # fmt: skip
+
 OUTPUTS: dict[str, Schema] = {
-    "study": STUDY, "sweep": SWEEP, "size": SIZE, "fleet": FLEET,
+    "study": STUDY, "sweep": SWEEP, "size": SIZE, "fleet": FLEET, "compare": COMPARE,
     "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
     "trace": TRACE, "device": DEVICE,
     "validation": VALIDATION, "calibration": CALIBRATION, "suggestion": SUGGESTION, "replay": REPLAY, "apex": APEX, "error": ERROR,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from apexsim.plan.split import ROLES, AnyPlan, Split
 from apexsim.report.apart import Scene, scene_of
 from apexsim.report.dialects import Ask
-from apexsim.report.launch import once, server_of
+from apexsim.report.launch import beside_others, once, server_of
 from apexsim.report.servers import FIRST_PORT, Command, Place, script
 from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked
@@ -40,7 +40,7 @@ def stacks(setting: Setting, plan: AnyPlan) -> dict[str, str | None]:
 
 
 def _dynamo(scene: Scene) -> str | None:
-    mode = "kv" if scene.setting.route in ("cache-aware", "prefix-hash") else "round-robin"
+    mode = "kv" if scene.setting.router.name in ("cache-aware", "prefix-hash") else "round-robin"
     commands = [Command((("python", "-m", "dynamo.frontend"), ("--router-mode", mode), ("--http-port", str(FIRST_PORT))))]
     for ask, places in zip(scene.asks, scene.places):
         commands += once(c for place in places for c in _workers(ask, place))
@@ -52,7 +52,7 @@ def _workers(ask: Ask, place: Place) -> list[Command]:
     dialect = ask.engine.server.dialect
     program = ("python", "-m", MODULES[dialect])
     made = []
-    for command in server_of(ask, place, 2):
+    for command in server_of(ask, place, beside_others(ask, place, 2)):
         if command.document:
             document = "\n".join([*_widths(ask), command.document])
             made.append(Command(command.parts, command.node, command.env, document, lasting=False))
@@ -116,7 +116,7 @@ def _llm_d(scene: Scene) -> str | None:
 
 
 def _container(role: str, ask: Ask, place: Place, replicas: int) -> list[str]:
-    (command,) = server_of(ask, place, 2)
+    (command,) = server_of(ask, place, beside_others(ask, place, 2))
     words = [word for part in command.parts[2:] if part[0] not in UNSAID for word in part]
     told = {"--kv-transfer-config": json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"})}
     args = [told.get(before, word) for before, word in zip(["", *words], words)]

@@ -28,8 +28,9 @@ from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server
 from apexsim.search.study import Curve
 from apexsim.slo import LATENCIES, STATS, Slo
+from apexsim.views import view
 from apexsim.workload.load import mean_rate
-from apexsim.workload.trace import NO_FLOATS, NO_INTS, Workload
+from apexsim.workload.trace import NO_FLOATS, NO_INTS, Floats, Workload
 
 LOADS = ("rate", "users")
 FINDS = (*LOADS, "gpus", "context")  # and a statistic of a latency: ttft:p95
@@ -113,7 +114,7 @@ class Found:
         return {name: 1e6 * self.rent / 3600.0 / (self.rate * tokens) for name, tokens in parts.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Size:
     """The answers, best first.  unmet: what was tried in vain, with the reason; nearest: the run that misses the limits by the least."""
 
@@ -132,6 +133,20 @@ class Size:
     def best(self) -> Found | None:
         """The answer."""
         return self.found[0] if self.found else None
+
+    def __repr__(self) -> str:
+        return str(view("text", self))
+
+    def _repr_html_(self) -> str:
+        return str(view("html", self))
+
+    def table(self) -> Any:
+        """Every row, units in the names of the columns: a pandas DataFrame where pandas is installed, else a list of dicts."""
+        return view("table", self)
+
+    def plot(self) -> Any:
+        """A matplotlib figure; needs matplotlib."""
+        return view("plot", self)
 
 
 # ---- loads -------------------------------------------------------------------------------------------------------------
@@ -168,16 +183,8 @@ def one_by_one(work: Workload) -> Workload:
     order = np.argsort(work.prompt + work.output, kind="stable")
     middles = ((np.arange(min(SAMPLE, work.size)) + 0.5) * work.size / min(SAMPLE, work.size)).astype(np.int64)
     part = work.only(np.sort(order[middles]))
-    return replace(
-        part,
-        arrive=np.arange(part.size, dtype=np.float64) * APART,
-        mode="open",
-        concurrency=0,
-        think=0.0,
-        warmup=0,
-        after=NO_INTS,
-        delay=NO_FLOATS,
-    )
+    arrive: Floats = np.arange(part.size, dtype=np.float64) * APART
+    return replace(part, arrive=arrive, mode="open", concurrency=0, think=0.0, warmup=0, after=NO_INTS, delay=NO_FLOATS)
 
 
 def at_once(work: Workload) -> Workload:

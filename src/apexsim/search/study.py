@@ -11,6 +11,7 @@ from apexsim.search.assess import Assessed
 from apexsim.search.error import comparison_error, error_of
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
+from apexsim.views import view
 
 FORMAT = "apexsim.study/2"
 
@@ -119,7 +120,7 @@ class Worth:
     points: tuple[Compared, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Study:
     """A question and its answer.
 
@@ -165,6 +166,24 @@ class Study:
     def keeps(self) -> bool:
         """Whether the first plan keeps every limit."""
         return self.ranked[0].keeps
+
+    def __repr__(self) -> str:
+        return str(view("text", self))
+
+    def _repr_html_(self) -> str:
+        return str(view("html", self))
+
+    def table(self) -> Any:
+        """Every row, units in the names of the columns: a pandas DataFrame where pandas is installed, else a list of dicts."""
+        return view("table", self)
+
+    def requests(self) -> Any:
+        """Every request under the first plan, in columns: lengths, when it was sent, begun, answered and done, and by which replica."""
+        return view("requests", self)
+
+    def plot(self) -> Any:
+        """A matplotlib figure; needs matplotlib."""
+        return view("plot", self)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,0 +1,140 @@
+"""Answers in a notebook: three lines, a page of HTML, a table, a picture (floor 6)."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from apexsim.errors import InputError
+from apexsim.report import sizepage, sweep
+from apexsim.report.table import Row, rows
+from apexsim.report.verdict import verdict
+from apexsim.search.assess import outcome_of
+from apexsim.search.size import Size
+from apexsim.search.study import Study
+from apexsim.search.sweep import Sweep
+from apexsim.views import spoken
+
+FEW = 10  # rows of a page
+STYLE = "text-align:right;padding:2px 8px;white-space:nowrap"
+
+
+@singledispatch
+def title(answer: Any) -> str:
+    """What was asked, in a line."""
+    raise InputError(f"a {type(answer).__name__} has no views")
+
+
+@title.register
+def _(answer: Study) -> str:
+    cluster = answer.setting.cluster
+    what = f"{len(answer.ranked)} plans" if not answer.single else f"{answer.ranked[0].plan.shorthand}"
+    return f"{answer.setting.model.name} on {cluster.size} × {cluster.gpu.name}, {answer.setting.engine.label}: {what}"
+
+
+@title.register
+def _(answer: Sweep) -> str:
+    return f"{answer.model}: {len(answer.points)} combinations of {', '.join(axis.name for axis in answer.axes)}"
+
+
+@title.register
+def _(answer: Size) -> str:
+    return f"{answer.model}: {answer.wanted.find}"
+
+
+def sentences(answer: Any) -> list[str]:
+    """The answer in sentences."""
+    if isinstance(answer, Study):
+        found = verdict(answer).sentences
+    else:
+        found = tuple(sizepage.sentences(answer) if isinstance(answer, Size) else sweep.sentences(answer))
+    return [spoken(line) for line in found]
+
+
+def text(answer: Any) -> str:
+    """Three lines: what was asked, the answer, and where there is more."""
+    more = ".table() has every row, .plot() a picture, apexsim.render(…) the report"
+    return f"{title(answer)}\n{' '.join(sentences(answer)[:3])}\n{more}"
+
+
+def page(answer: Any) -> str:
+    """The answer and its best rows as HTML."""
+    found = rows(answer)[:FEW]
+    shown = [name for name in COLUMNS if any(row.get(name) is not None for row in found)]
+    heads = "".join(f'<th style="{STYLE}">{html.escape(name)}</th>' for name in shown)
+    body = "".join(f"<tr>{''.join(_cell(row.get(name)) for name in shown)}</tr>" for row in found)
+    said = "".join(f"<p>{html.escape(line)}</p>" for line in sentences(answer))
+    return f"<div><b>{html.escape(title(answer))}</b>{said}<table><tr>{heads}</tr>{body}</table></div>"
+
+
+COLUMNS = ("rank", "model", "gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "max_num_batched_tokens", "plan", "value",
+           "low", "high", "keeps", "saturated", "ttft_p95_ms", "tpot_p95_ms", "e2e_mean_ms", "output_tok_s_per_gpu", "usd_per_h",
+           "usd_per_million_output_tokens", "power_w_per_gpu", "kv_tokens")  # fmt: skip
+
+
+def _cell(value: Any) -> str:
+    told = "" if value is None else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+    return f'<td style="{STYLE}">{html.escape(told)}</td>'
+
+
+def table(answer: Any) -> Any:
+    """Every row as a pandas DataFrame; as a list of dicts where pandas is not installed."""
+    return _framed(rows(answer))
+
+
+def _framed(found: Any) -> Any:
+    """A DataFrame where pandas is installed; else what it would be made of."""
+    try:
+        import pandas
+    except ImportError:
+        return found
+    return pandas.DataFrame(found)
+
+
+def requests(study: Study) -> Any:
+    """What happened to every request under the first plan: times in seconds from the first moment of the trace."""
+    work, outcome = study.setting.workload, outcome_of(study.setting, study.ranked[0])
+    times = {"sent_s": outcome.sent, "start_s": outcome.start, "first_s": outcome.first, "finish_s": outcome.finish}
+    found = {"prompt": work.prompt, "output": work.output, **times, "replica": outcome.replica, "preempted": outcome.preempted}
+    return _framed({name: np.asarray(column) for name, column in found.items()})
+
+
+def plot(answer: Any) -> Any:
+    """A matplotlib figure: of a study speed for each user against throughput of each GPU; of the others their answer by row."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("pictures need matplotlib", "", "pip install 'apexsim[plot]'") from None
+    drawing = Figure(figsize=(8, 5), layout="constrained")
+    axes, found = drawing.add_subplot(), [row for row in rows(answer) if row.get("plan")]
+    drawing.suptitle(title(answer), parse_math=False)
+    (_bars if isinstance(answer, Size) else _frontier)(axes, found)
+    return drawing
+
+
+def _frontier(axes: Any, found: list[Row]) -> None:
+    """Tokens/s of each user against tokens/s of each GPU; filled: it keeps its limits."""
+    for row in found:
+        user = 1e3 / row["tpot_mean_ms"] if row["tpot_mean_ms"] else 0.0
+        kept = row["keeps"] and not row["saturated"]
+        axes.plot(user, row["output_tok_s_per_gpu"], "o" if kept else "x", color="tab:blue" if kept else "tab:gray")
+        axes.annotate(row["plan"], (user, row["output_tok_s_per_gpu"]), fontsize=7, xytext=(4, 3), textcoords="offset points")
+    axes.set_xlabel("output tokens/s of each user (1 / mean TPOT)")
+    axes.set_ylabel("output tokens/s of each GPU")
+
+
+def _bars(axes: Any, found: list[Row]) -> None:
+    """The answers of a size, with their intervals."""
+    names = [f"{row['gpus']} × {row['gpu']} {row['plan']}" for row in found]
+    axes.barh(names, [row["value"] for row in found])
+    for at, row in enumerate(found):
+        if row["low"] is not None and row["high"] is not None:
+            axes.plot([row["low"], row["high"]], [at, at], "|-", color="black")
+    axes.invert_yaxis()
+
+
+VIEWS: dict[str, Callable[..., Any]] = {"text": text, "html": page, "table": table, "requests": requests, "plot": plot}

@@ -1,0 +1,112 @@
+"""Answers as flat rows, units in the names of the columns: for DataFrames, CSV and Parquet (floor 6)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from apexsim.errors import InputError
+from apexsim.report.plain import clean
+from apexsim.report.ranking import room_tokens
+from apexsim.search.assess import Assessed
+from apexsim.search.size import Found, Size
+from apexsim.search.study import Study
+from apexsim.search.sweep import Sweep
+
+Row = dict[str, Any]
+SHOWN = ("mean", "p50", "p95", "p99")  # of each latency
+LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
+
+
+def rows(answer: Any) -> list[Row]:
+    """The rows of an answer: of a study its plans, best first; of a sweep its combinations; of a size its clusters; records as they are."""
+    for kind, made in ROWS.items():
+        if isinstance(answer, kind):
+            return [clean(row) for row in made(answer)]
+    raise InputError(f"a {type(answer).__name__} has no table")
+
+
+def _study(study: Study) -> Iterable[Row]:
+    for rank, run in enumerate(study.ranked, 1):
+        yield {"rank": rank, **_run(study, run)}
+
+
+def _run(study: Study, run: Assessed) -> Row:
+    """One simulated plan."""
+    m = run.metrics
+    head: Row = {"plan": run.plan.shorthand, "gpus": m.devices, "gpu": study.setting.cluster.gpu.name, "engine": study.setting.engine.label,
+                 "keeps": run.keeps, "saturated": m.saturated, "startable": not run.blocked,
+                 "objective": str(study.goal.objective), "value": run.value,
+                 "ratio_to_heuristic": run.ratio, "tie_with_best": run.tie}  # fmt: skip
+    times = {f"{name}_{stat}_ms": m.latency(name, stat) * 1e3 for name in LATENCIES for stat in SHOWN}
+    return head | times | {
+        "request_throughput_per_s": m.request_throughput_per_s, "output_throughput_tok_s": m.output_throughput_tok_s,
+        "output_tok_s_per_gpu": m.output_throughput_tok_s / m.devices, "goodput_req_s": m.goodput_req_s, "attainment": m.attainment,
+        "preemptions": m.preemptions, "kv_tokens": room_tokens(run), "mfu": run.account.mfu, "mbu": run.account.mbu,
+        "power_w_per_gpu": m.energy.watts, "usd_per_h": m.usd_h * m.devices, "usd_per_million_output_tokens": m.usd_per_million,
+    }  # fmt: skip
+
+
+def _sweep(sweep: Sweep) -> Iterable[Row]:
+    for point in sweep.points:
+        values = {axis.name: value for axis, value in zip(sweep.axes, point.values)}
+        yield {**values, "fits": point.study is not None, "why": point.why or None} | (
+            {name: v for name, v in _run(point.study, point.first).items() if name not in values} if point.study else {}
+        )
+
+
+def _size(size: Size) -> Iterable[Row]:
+    for one in size.found:
+        yield {"find": size.wanted.find, **_found(one)}
+
+
+def _found(one: Found) -> Row:
+    usd = {f"usd_per_million_{kind}_tokens": value for kind, value in one.dollars.items()}
+    return {
+        "gpu": one.setting.cluster.gpu.name, "gpus": one.gpus, "plan": one.plan.shorthand, "value": one.value, "low": one.low,
+        "high": one.high, "request_rate": one.rate, "usd_per_h": one.rent, **usd,
+        **{f"{name}_{stat}_ms": one.run.metrics.latency(name, stat) * 1e3 for name in LATENCIES[:4] for stat in ("mean", "p95")},
+    }  # fmt: skip
+
+
+def _records(records: Sequence[Mapping[str, Any]]) -> Iterable[Row]:
+    for record in records:
+        yield {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+               for name, value in record.items() if not isinstance(value, Mapping)}  # fmt: skip
+
+
+ROWS: dict[type, Callable[[Any], Iterable[Row]]] = {Study: _study, Sweep: _sweep, Size: _size, list: _records}
+
+
+# ---- files -------------------------------------------------------------------------------------------------------------------
+
+
+def columns_of(found: Sequence[Row]) -> list[str]:
+    """The columns of all rows, in the order in which they come."""
+    return list(dict.fromkeys(name for row in found for name in row))
+
+
+def csv_text(answer: Any) -> str:
+    """The rows as CSV with a header (RFC 4180, \\n at line ends); what is not known is empty."""
+    found = rows(answer)
+    held = io.StringIO()
+    writer = csv.DictWriter(held, columns_of(found), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return held.getvalue()
+
+
+def parquet_bytes(answer: Any) -> bytes:
+    """The rows as a Parquet file; raises InputError where pyarrow is not installed."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise InputError("Parquet files need pyarrow", "--parquet", "pip install pyarrow, or write --csv") from None
+    found = rows(answer)
+    table = pyarrow.table({name: [row.get(name) for row in found] for name in columns_of(found)})
+    held = io.BytesIO()
+    parquet.write_table(table, held)
+    return held.getvalue()

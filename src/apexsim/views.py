@@ -1,0 +1,35 @@
+"""How an answer shows itself to who asked in Python (floor 0).
+
+Renderers stand above the answers.  The package says where they are (`apexsim/__init__`), so that an answer finds its views without
+knowing them; an answer of a part of the package alone, without it, shows its type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Views = Mapping[str, Callable[..., Any]]  # text, html, table, plot
+source: Callable[[], Views] | None = None
+
+
+def view(name: str, answer: Any, **how: Any) -> Any:
+    """One view of an answer."""
+    if source is None:
+        return f"<{type(answer).__name__}>"
+    return source()[name](answer, **how)
+
+
+RENAMED = {"slo": "slos", "map": "columns"}  # option -> keyword
+OPTION = re.compile(r"--([a-z][a-z-]*[a-z])(?: (?=[A-Z\d'\"]))?")
+
+
+def spoken(text: str) -> str:
+    """A message in which options are keywords: --request-rate R is request_rate=R."""
+    return OPTION.sub(lambda found: _keyword(found[1]) + "=" * found[0].endswith(" "), text)
+
+
+def _keyword(option: str) -> str:
+    name = option.replace("-", "_")
+    return RENAMED.get(name, name)
