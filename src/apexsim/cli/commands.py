@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import Progress, deliver, page_size, present, write_atomic
 from apexsim.cli.sizing import FIT_HELP, fit
+from apexsim.errors import InputError
 from apexsim.examples import expanded
 
 INTERRUPTED, MISSED = 130, 4
@@ -157,7 +159,10 @@ def plan(model: Model, **given: Any) -> None:
     given = checked("plan", given)
     asked = question(given)
     models = model.split(",") if "," in model and not os.path.exists(expanded(model)) else model
+    before = _before(given)
     if axes_of(models, asked):
+        if before is not None:
+            raise InputError("one study is held against another, and lists are given", "--against", "drop it, or the lists")
         return _sweep(models, asked, given)
     with Progress() as progress:
         try:
@@ -165,10 +170,18 @@ def plan(model: Model, **given: Any) -> None:
             study = api.plan(model, **asked, **further, workers=given["workers"], ray=given["ray"], progress=progress)
         except Interrupted as stop:
             study = stop.study
+    study = replace(study, before=before)
     _tell(study, given)
     if study.interrupted:
         raise typer.Exit(INTERRUPTED)
     _judge(study)
+
+
+def _before(given: dict[str, Any]) -> Mapping[str, Any] | None:
+    """The earlier answer, where one is named."""
+    from apexsim.search.before import read_before
+
+    return read_before(given["against"]) if given["against"] else None
 
 
 def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]) -> None:
@@ -195,8 +208,14 @@ def simulate(model: Model, **given: Any) -> None:
     from apexsim import api
 
     given = checked("simulate", given)
+    before = _before(given)
     with Progress():
         study = api.simulate(model, given["plan"] or "", **question(given))
+    study = replace(study, before=before)
+    if given["perfetto"]:
+        from apexsim.report.perfetto import rendered
+
+        deliver("".join(rendered(study)), given["perfetto"], "--perfetto")
     _tell(study, given)
     _judge(study)
 
@@ -234,7 +253,8 @@ def _tell(answer: Study | Sweep | Size, given: dict[str, Any]) -> None:
         deliver(rendered(answer, "html", look), given["html"], "--html")
     if given["plot"]:
         write_atomic(given["plot"], pictured(answer, replace(look, file=given["plot"])), "--plot")
-    if given["json"] != STDOUT or given["output"] is not None:
+    taken = any(given.get(name) == STDOUT for name in ("json", "html", "perfetto"))  # standard output
+    if not taken or given["output"] is not None:
         deliver(rendered(answer, "text", look), given["output"] or STDOUT, "--output")
 
 
