@@ -383,8 +383,23 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "server_overhead": 1.0, "pue": 2.0, "tp": 1, "pp": 1, "dp": 1, "ep": 1, "quant": "fp8", "clock": "1410", "expert_load": "balanced",
     "engine": "sglang", "route": "least-outstanding", "map": "time=StartTimeOffset,in=ContextTokens,out=GeneratedTokens",
     "time_unit": "ms", "workload": "summary", "nodes": 2, "nic": "100Gb", "pcie": "x8", "ttft": "1", "tpot": "1", "goodput": "ttft:500",
+    "pareto": "ttft,$", "rate_factor": 2.0, "prompt_factor": 1.5, "output_factor": 1.5,
 }  # fmt: skip
-ONLY_TEXT = {"gpu", "gpus", "top", "all", "json", "output", "workers", "ray", "trace", "plan"}  # how and where, not what is asked
+ONLY_TEXT = {
+    "gpu",
+    "gpus",
+    "top",
+    "all",
+    "json",
+    "output",
+    "workers",
+    "ray",
+    "trace",
+    "plan",
+    "html",
+    "plot",
+    "against",
+}  # how and where, not what is asked
 POLICIES = {
     "profile",
     "too_long",
