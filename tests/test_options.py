@@ -385,6 +385,7 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "speculate": "eagle3:2", "acceptance": "0.5",
     "engine": "sglang", "route": "least-outstanding", "map": "time=StartTimeOffset,in=ContextTokens,out=GeneratedTokens",
     "time_unit": "ms", "workload": "summary", "nodes": 2, "nic": "100Gb", "pcie": "x8", "ttft": "1", "tpot": "1", "goodput": "ttft:500",
+    "pareto": "ttft,$", "rate_factor": 2.0, "prompt_factor": 1.5, "output_factor": 1.5,
 }  # fmt: skip
 ONLY_TEXT = {
     "gpu",
@@ -399,6 +400,9 @@ ONLY_TEXT = {
     "ray",
     "trace",
     "plan",
+    "html",
+    "plot",
+    "against",
 }  # how and where, not what is asked
 POLICIES = {
     "profile",

@@ -340,7 +340,7 @@ def defaults() -> dict[str, Any]:
 def explicit(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What of a question was given, by the names of the command line."""
     left = defaults()
-    return {{"columns": "map", "slos": "slo"}.get(name, name): value for name, value in inputs.items() if value != left[name]}
+    return {{"columns": "map", "slos": "slo"}.get(name, name): value for name, value in inputs.items() if value != left.get(name)}
 
 
 def widths_of(inputs: Mapping[str, Any]) -> Widths:

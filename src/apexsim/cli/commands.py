@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
@@ -171,9 +172,12 @@ def plan(model: Model, **given: Any) -> None:
     given = checked("plan", given)
     forms, asked = emitting.check(given), question(given)
     models = model.split(",") if "," in model and not os.path.exists(expanded(model)) else model
+    before = _before(given)
     if axes_of(models, asked):
         if forms:
             raise InputError("several values are asked for, and files are of one plan", "--emit", "name one value of each option")
+        if before is not None:
+            raise InputError("one study is held against another, and lists are given", "--against", "drop it, or the lists")
         return _sweep(models, asked, given)
     with Progress() as progress:
         try:
@@ -181,10 +185,17 @@ def plan(model: Model, **given: Any) -> None:
             study = api.plan(model, **asked, **further, workers=given["workers"], ray=given["ray"], progress=progress)
         except Interrupted as stop:
             study = stop.study
-    _deliver(study, given, forms)
+    _deliver(replace(study, before=before), given, forms)
     if study.interrupted:
         raise typer.Exit(INTERRUPTED)
     _judge(study)
+
+
+def _before(given: dict[str, Any]) -> Mapping[str, Any] | None:
+    """The earlier answer, where one is named."""
+    from apexsim.search.before import read_before
+
+    return read_before(given["against"]) if given["against"] else None
 
 
 def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]) -> None:
@@ -211,9 +222,14 @@ def simulate(model: Model, **given: Any) -> None:
     from apexsim import api
 
     given = checked("simulate", given)
-    forms = emitting.check(given)
+    forms, before = emitting.check(given), _before(given)
     with Progress():
         study = api.simulate(model, given["plan"] or "", **question(given))
+    study = replace(study, before=before)
+    if given["perfetto"]:
+        from apexsim.report.perfetto import rendered
+
+        deliver("".join(rendered(study)), given["perfetto"], "--perfetto")
     _deliver(study, given, forms)
     _judge(study)
 
@@ -273,7 +289,7 @@ def _with_curves(answer: Study | Sweep | Size) -> Study | Sweep | Size:
 
 def _on_stdout(given: dict[str, Any]) -> bool:
     """Whether standard output holds data, beside which no page is written."""
-    return any(given.get(name) == STDOUT for name in ("json", "csv", "bench_json", "benchmark_report"))
+    return any(given.get(name) == STDOUT for name in ("json", "csv", "bench_json", "benchmark_report", "html", "perfetto"))
 
 
 @with_options("compare")

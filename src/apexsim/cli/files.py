@@ -38,6 +38,7 @@ def check_files(opts: Sequence[Opt], given: Mapping[str, Any]) -> None:
     for opt in outputs:
         text, target = given[opt.name], wanted[opt.name]
         (_check_folder if opt.folder else _check_writable)(text, target, opt.flag)
+        _check_suffix(text, target, opt)
         if any(replaces(target, path) for path in (*read, *(_kept() if not opt.folder else ()))):
             raise InputError(f"'{text}' is the input and would be overwritten", opt.flag, "name another file")
     for at, opt in enumerate(outputs):
@@ -64,6 +65,13 @@ def _check_writable(text: str, target: Path, flag: str) -> None:
         raise InputError(f"the folder '{folder}' does not exist", flag, "create it first")
     if not os.access(folder, os.W_OK):
         raise InputError(f"the folder '{folder}' cannot be written", flag)
+
+
+def _check_suffix(text: str, target: Path, opt: Opt) -> None:
+    """A file that another program opens by its name is called so; a device or a pipe has no such name."""
+    special = _is(os.path.exists, target) and not _is(os.path.isfile, target)
+    if opt.suffixes and not special and target.suffix.lower() not in opt.suffixes:
+        raise InputError(f"expected a file that ends in {' or '.join(opt.suffixes)}, got '{text}'", opt.flag, f"add {opt.suffixes[0]}")
 
 
 def _check_folder(text: str, target: Path, flag: str) -> None:

@@ -23,7 +23,7 @@ class Opt:
     flags: spellings where they are not simply --name; least, most: limits of a number; above: `least` is refused too;
     endless: infinity has a meaning; tokens: a count of tokens, of which 1k is 1,024; bare: the value that the option has
     where none follows; several: more limits may follow; axis: a list with commas asks the
-    question with each value; writes: it names a file (or with `folder` a folder) that the command writes.
+    question with each value; writes: it names a file (or with `folder` a folder) that the command writes; suffixes: how that may end.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Opt:
     endless: bool = False
     writes: bool = False
     folder: bool = False
+    suffixes: tuple[str, ...] = ()
     tokens: bool = False
     bare: str = ""
     several: bool = False
@@ -204,8 +205,19 @@ OUTPUT = (
     JSON,
     Opt("output", str, None, "Write the report to a file instead of the screen.", "PATH", flags=("--output", "-o"), writes=True),
 )
+AGAINST = Opt("against", str, None, "Hold the answer against an earlier one, a file of --json: before → after.", "FILE")
+PERFETTO = Opt(
+    "perfetto",
+    str,
+    None,
+    "Write the run for ui.perfetto.dev: batches, requests and counters of each replica.",
+    "PATH",
+    writes=True,
+    suffixes=(".json",),
+)
 PICTURES = (
-    Opt("html", str, None, "Write the whole report as one file for a browser, offline, with charts.", "PATH", writes=True),
+    Opt("html", str, None, "Write the whole report as one file for a browser, offline, with charts.", "PATH", writes=True,
+        suffixes=(".html", ".htm")),
     Opt("plot", str, None, "Draw latency against the load and the Pareto front into a picture (.svg, .png, .pdf); needs matplotlib.",
         "PATH",
         writes=True),
@@ -584,14 +596,12 @@ def _without(groups: Groups, names: tuple[str, ...]) -> Groups:
 
 
 COMMANDS: dict[str, Groups] = {
-    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Pools": POOLS, "Output": (*REPORT, *EMIT, *FILES, *WORKERS)}),
-    "simulate": {"Plan": PLAN, "Pools": POOLS, **CALIBRATED, "Output": (*EMIT, *FILES)},
+    "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Pools": POOLS, "Output": (*REPORT, *EMIT, *FILES, AGAINST, *WORKERS)}),
+    "simulate": {"Plan": PLAN, "Pools": POOLS, **CALIBRATED, "Output": (*EMIT, *FILES, PERFETTO, AGAINST)},
     "size": _listed(
-        _without(
-            {"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *TABLES, *PICTURES)}, UNSIZED
-        ),
+        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *SIZED_FILES)}, UNSIZED),
         ("gpu", "gpus"),
-    ),  # fmt: skip
+    ),
     "fleet": _without({"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[1:2], *OUTPUT)}, UNFOLLOWED),
     "fit": {
         "Cluster": CLUSTER,

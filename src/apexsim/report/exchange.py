@@ -15,7 +15,7 @@ from apexsim.metrics import FIELDS
 from apexsim.report.emit.known import checked
 from apexsim.report.emit.yaml import yaml
 from apexsim.report.plain import clean
-from apexsim.search.assess import Assessed, Side
+from apexsim.search.assess import Assessed, Side, outcome_of
 from apexsim.search.study import Study
 from apexsim.stats import Stats, stats_of
 from apexsim.workload.load import mean_rate
@@ -95,7 +95,8 @@ def _engine(study: Study, side: Side) -> dict[str, Any]:
     widths = {"tp": plan.attention.tp, "dp": plan.lanes, "ep": plan.ffn.ep, "pp": plan.stages}
     accelerator = {"model": setting.cluster.gpu.name, "count": plan.replica_devices, "parallelism": widths}
     engine = {"kind": "inference_engine", "tool": setting.engine.name, "tool_version": setting.engine.spoken,
-              "role": side.role or "replica", "replicas": plan.replicas, "model": {"name": setting.model.name}, "accelerator": accelerator}  # fmt: skip
+              "role": side.role or "replica", "replicas": plan.replicas, "model": {"name": setting.model.name},
+              "accelerator": accelerator}  # fmt: skip
     label = f"{side.role} server" if side.role else "server"
     return {"metadata": {"label": label, "cfg_id": _hash(plan.shorthand, setting.engine.label)}, "standardized": engine, "native": {}}
 

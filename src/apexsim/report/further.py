@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.engines import flags_of, our_flag
+from apexsim.report import beforeafter
 from apexsim.report.apart import launched
 from apexsim.report.draw import change, sig, times
 from apexsim.report.figures import listed, objective_short, reached, scale_of, sentence
@@ -23,14 +24,15 @@ WORTH = 0.01  # relative change of a metric that is told
 
 def parts(study: Study, width: float) -> Iterator[RenderableType]:
     """The sections of a page."""
-    for title, rows in (("tuned", tuned_rows(study)), ("what if", turn_rows(study))):
+    for title, rows in (("tuned", tuned_rows(study)), ("what if", turn_rows(study)), ("against", beforeafter.rows(study))):
         if rows:
             yield Text()
             yield heading(title, TOLD[title](study), width=width)
             yield labelled(rows, width)
 
 
-TOLD = {
+TOLD: dict[str, Callable[[Any], str]] = {
+    "against": lambda study: "the first plan of an earlier answer → this one",
     "tuned": lambda study: f"{study.tuned.tried} settings of {study.tuned.run.plan.shorthand} simulated",
     "what if": lambda study: f"what would change the winner, {study.ranked[0].plan.shorthand}, by more than a tie",
 }

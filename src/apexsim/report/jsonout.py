@@ -23,6 +23,7 @@ from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
 from apexsim.plan.plan import Layout, Plan
 from apexsim.report.apart import launched
+from apexsim.report.beforeafter import before_json
 from apexsim.report.frontpage import front_json
 from apexsim.report.further import tuned_json, turns_json
 from apexsim.report.layout import layouts
@@ -62,6 +63,7 @@ def study_json(study: Study) -> dict[str, Any]:
             "ranked": ranked,
             "pareto": front_json(of_study(study)) if study.goal.aims else None,
             "tuned": tuned_json(study),
+            "against": before_json(study),
             "sensitivity": turns_json(study),
             "hypothetical": hypothetical_json(study),
             "rejected": rejected_rules(study),

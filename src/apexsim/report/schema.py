@@ -338,6 +338,12 @@ STUDY = obj("`plan` and `simulate`", {
         "left_alone": many(text("setting"), "walked, and no value is better than a tie"),
         "keeps_constraints": flag("keeps every limit"), "launch": text("commands with these settings", True), "metrics": _METRICS,
     }, null=True),
+    "against": obj("this answer's first plan beside an earlier one's (--against); null without", {
+        "plan": obj("the plans", {"before": text("earlier"), "after": text("now")}),
+        "question": by_name(obj("what was asked otherwise", {"before": {"description": "earlier; null: not given"},
+                                                             "after": {"description": "now"}}), "by keyword"),
+        "metrics": by_name(obj("a number", {"before": num("earlier"), "after": num("now"), "unit": text("of both")}), "by title"),
+    }, null=True),
     "sensitivity": {"type": ["array", "null"], "description": "what would change the winner (--sensitivity); null where that was not asked",
                     "items": obj("one thing changed", {
                         "what": text("in words"), "factor": num("times as much: the smallest step after which another plan wins, else the "

@@ -13,6 +13,7 @@ from apexsim.api import defaults, explicit
 from apexsim.errors import InputError
 from apexsim.metrics import Times
 from apexsim.plan.plan import Plan, parse_plan
+from apexsim.report import beforeafter
 from apexsim.report.again import again
 from apexsim.report.apart import launched
 from apexsim.report.blocks import Bars, Cell, Chart, Code, Heat, Page, Rows, Section, Series, Table, Tile
@@ -52,6 +53,7 @@ def page_of(study: Study) -> Page:
         Section("layouts", funnel_line(study), [_heat(study), Rows(funnel_rows(study))]) if not study.single else None,
         Section("tuned", "Settings worth a flag", [Rows(rows)]) if (rows := tuned_rows(study)) else None,
         Section("what if", "What would change the winner, by more than a tie", [Rows(rows)]) if (rows := turn_rows(study)) else None,
+        Section("against", "Against the earlier answer", [Rows(rows)]) if (rows := beforeafter.rows(study)) else None,
         Section("memory", "Memory of the tightest GPU, and where GPU time goes", [_memory(study), _time(study)]),
         Section("latency", f"Latencies of all requests, {best.plan.shorthand} and others", _distributions(study)),
         Section("course", f"{best.plan.shorthand} over time", _course(best)),

@@ -142,6 +142,7 @@ class Study:
     remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
     tried: tuple[str, ...] = ()  # … and what does not
     curves: tuple[Curve, ...] = ()  # against the load, where a picture needs them
+    before: Mapping[str, Any] | None = None  # the JSON of an earlier answer, to hold this one against
     turns: tuple[Turn, ...] = ()  # what would change the winner, where that was asked for
     tuned: Tuned | None = None  # the engine's settings, where that was asked for
     worth: Worth | None = None  # what two pools are worth, where plans of both kinds are ranked

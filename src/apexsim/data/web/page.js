@@ -226,7 +226,10 @@ function draw(box) {
   live.set(box, chart(box, data.charts[+box.dataset.chart]));
 }
 const seen = new IntersectionObserver(found => { for (const one of found) if (one.isIntersecting) { seen.unobserve(one.target); draw(one.target); } }, {rootMargin: "300px"});
-for (const box of document.querySelectorAll(".chart")) { box.style.minHeight = HEIGHT() + "px"; seen.observe(box); }
+for (const box of document.querySelectorAll(".chart")) {
+  box.style.minHeight = HEIGHT() + "px";
+  if (box.getBoundingClientRect().top < innerHeight) draw(box); else seen.observe(box);
+}
 let width = innerWidth, waiting = 0;
 const again = () => { clearTimeout(waiting); waiting = setTimeout(() => { for (const box of live.keys()) draw(box); }, 120); };
 addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; again(); } });
