@@ -29,9 +29,10 @@ check: lint  ## style, types, tests
 
 ci: check fidelity  ## all that a change must pass
 
-nightly: $(READY_DEV)  ## 100,000 hostile inputs, and hostile surroundings; an hour or two
+nightly: $(READY_DEV)  ## 100,000 hostile inputs, hostile surroundings, and physics on every GPU; an hour or two
 	@$(PY) scripts/attack.py --cases 100000 --jobs $$($(PY) -c 'import os; print(os.cpu_count())')
 	@$(PY) scripts/attack_processes.py
+	@$(PY) scripts/scan_physics.py
 
 fidelity: $(READY)  ## errors against measured systems; fails when one has grown
 	@$(PY) -m apexsim.validate.gate

@@ -15,8 +15,8 @@ import speed_of_light as light
 from apexsim.hardware import gpu_names
 
 
-def main() -> None:
-    """Parse the command line, scan, print."""
+def main() -> int:
+    """Parse the command line, scan, print; 1 where a law is broken."""
     models = dict(word.split("=") for word in sys.argv[1:]) or {**light.KINDS, **light.MORE}
     found: dict[str, list[tuple[float, str]]] = defaultdict(list)
     seen = 0
@@ -34,12 +34,15 @@ def main() -> None:
                 lesser = light.slower(step, steps[light.FAMILIES[gpu], source, weights])
                 found["slower than the lesser GPU"].append((lesser / light.BETTER, where))
     print(f"{seen} combinations")
+    broken = 0
     for law, rows in found.items():
         bad = sorted((r for r in rows if r[0] > 1.0 + light.EXACT), reverse=True)
+        broken += len(bad)
         print(f"{law}: {len(bad)} of {len(rows)}")
         for ratio, where in bad[:12]:
             print(f"    {ratio:6.2f}  {where}")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -89,9 +89,18 @@ def step(model: str, plan: str, gpu: str, source: str, weights: str) -> Step:
             if isinstance(op, Grouped):
                 experts += n * joined.dense(op, BATCH, True).seconds
             prompt += n * pricer.dense(op, PROMPTS, False).seconds * runs(op, PROMPT)
-    few = [[_least(ops, pricer.bank.peaks, b, c) for c in CONTEXT[::NTH]] for b in BATCH[::NTH]]
+    moved, products, prompt_products = _bounds(model, plan, gpu, weights)
+    return Step(decode, moved, products, prompt, prompt_products, experts)
+
+
+@cache
+def _bounds(model: str, plan: str, gpu: str, weights: str) -> tuple[Array, Array, Array]:
+    """(moved, products, prompt_products) of a step: what physics asks of every engine."""
+    card = load_gpu(gpu)
+    ops, peaks = _ops(model, plan, weights, tuple(sorted(card.flops.items()))), load_bank(card, SOURCES[0]).peaks
+    few = [[_least(ops, peaks, b, c) for c in CONTEXT[::NTH]] for b in BATCH[::NTH]]
     moved, products = (np.array([[cell[i] for cell in row] for row in few]) for i in (0, 1))
-    return Step(decode, moved, products, prompt, np.array([_prompt(ops, pricer.bank.peaks, q) for q in PROMPTS]), experts)
+    return moved, products, np.array([_prompt(ops, peaks, q) for q in PROMPTS])
 
 
 def _windows(ops: Ops) -> list[int]:

@@ -24,7 +24,7 @@ OUTER = {"-m", "-x", "-n", "--host", "--allow-run-as-root"}  # of python and mpi
 
 @cache
 def all_cases() -> tuple[Case, ...]:
-    return tuple(cases(ENGINES, every=3))
+    return tuple(cases(ENGINES, every=12))
 
 
 def servers(case: Case) -> list[list[str]]:

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -144,6 +144,7 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
+@lru_cache(maxsize=4096)
 def order(version: str, spec: str = "", where: str = "--engine") -> tuple[int, ...]:
     """Sort key of a version: its leading numbers, three of them ("0.19.2rc1" is 0.19.2)."""
     match = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", version)

@@ -38,8 +38,8 @@ def check_keywords(function: Any, given: Mapping[str, Any], least: int = 0) -> N
 
 
 def stated(question: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords that say something: neither absent, nor off, nor empty.  Zero says something."""
-    return {name: v for name, v in question.items() if not (v is None or v is False or (isinstance(v, (tuple, list, Mapping)) and not v))}
+    """The keywords that say something: neither absent, nor off, nor an empty list.  Zero says something."""
+    return {name: v for name, v in question.items() if not (v is None or v is False or (isinstance(v, (tuple, list)) and not v))}
 
 
 def _check_size(name: str, value: Any, least: int) -> None:

@@ -12,7 +12,7 @@ from apexsim.report.text import render
 from apexsim.workload.describe import describe
 from apexsim.workload.stream import read_trace
 
-SMALL, LARGE = 20_000, 80_000
+SMALL, LARGE = 5_000, 20_000
 MOST = 180.0  # byte of a request: 1.8 GB of ten million, beside 0.12 GB of the program
 
 
@@ -51,7 +51,7 @@ def simulated(path: Path) -> None:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read at once, which does not grow with the file, is small beside these files."""
-    monkeypatch.setattr("apexsim.workload.stream.BLOCK", 1 << 16)
+    monkeypatch.setattr("apexsim.workload.stream.BLOCK", 1 << 14)
 
 
 @pytest.mark.parametrize("hashes", [False, True])

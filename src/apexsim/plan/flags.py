@@ -6,6 +6,8 @@ said there.  A flag may name the values that it takes ("fp8=fp8_e4m3": ours = th
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from apexsim.engine_file import Engine, Word, order
 from apexsim.engines import EngineRow
 
@@ -18,7 +20,12 @@ def in_version(word: Word, version: str) -> bool:
 
 def words_of(row: EngineRow) -> Words:
     """The words of an engine's row, in the version that the user named."""
-    return Words(row.server, row.spoken)
+    return _words(row.server, row.spoken)
+
+
+@lru_cache(maxsize=64)
+def _words(engine: Engine, version: str) -> Words:
+    return Words(engine, version)
 
 
 class Words:
