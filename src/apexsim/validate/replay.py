@@ -148,7 +148,9 @@ def _apart(bench: Bench, row: Apart) -> dict[str, Any]:
         return _record(row, "skipped", found.reason)
     predicted = told_ms(found.outcome, row.prefill.workload.output, found.devices)
     metrics = {name: {"measured": value, "predicted": predicted[name]} for name, value in row.measured.items()}
-    return _record(row, "ok", "; ".join(notes), metrics) | {"provenance": provenance(bench.pricer(row.decode))}
+    system = sides[1][0]  # intervals are those of one server; what hand-overs add to them is not known
+    record = _record(row, "ok", "; ".join(notes), metrics, shares_of(system, found.decode), system)
+    return record | {"provenance": provenance(bench.pricer(row.decode))}
 
 
 def _narrow(setting: Setting) -> Setting:
