@@ -15,7 +15,7 @@ from apexsim.errors import InputError
 from apexsim.plan.plan import Precision
 from apexsim.plan.split import Split, parse_any, parse_split
 from apexsim.plan.splits import straddles, unsplittable
-from apexsim.search import pairs
+from apexsim.search import pairs, worth
 from apexsim.search.assess import assess
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
@@ -135,12 +135,21 @@ def test_a_pool_may_have_settings_of_its_own() -> None:
 
 
 def test_what_it_is_worth_is_the_best_of_each_kind(study: Study) -> None:
-    worth = study.worth
-    assert worth is not None and worth.apart.split and not worth.together.split
-    assert worth.apart is next(run for run in study.ranked if run.split)
-    assert worth.together is next(run for run in study.ranked if not run.split)
-    here = [point.gain for point in worth.points if point.factor == 1.0]
-    assert here == pytest.approx([worth.together.value / worth.apart.value] * 2)
+    found = study.worth
+    assert found is not None and found.apart.split and not found.together.split
+    assert found.apart is next(run for run in study.ranked if run.split)
+    assert found.together is next(run for run in study.ranked if not run.split)
+    here = [point.gain for point in found.points if point.factor == 1.0]
+    assert here == pytest.approx([found.together.value / found.apart.value] * 2)
+
+
+def test_a_part_of_the_requests_keeps_the_load() -> None:
+    closed, *_ = setting_of(request_rate=None, concurrency=300, num_requests=3000)
+    part = worth._part(closed.workload)
+    assert part.concurrency == 300 and part.size == worth.TURNS * 300 and part.warmup <= 300
+    opened, *_ = setting_of(num_requests=3000)
+    part = worth._part(opened.workload)
+    assert part.size == worth.REQUESTS and (part.arrive == opened.workload.arrive[: part.size]).all()
 
 
 def test_limits_decide_what_it_is_worth() -> None:
