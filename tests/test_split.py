@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,10 @@ from apexsim.errors import InputError
 from apexsim.plan.plan import Precision
 from apexsim.plan.split import Split, parse_any, parse_split
 from apexsim.plan.splits import straddles, unsplittable
+from apexsim.report.jsonout import study_json
+from apexsim.report.plain import dumps
+from apexsim.report.schema import schema_of
+from apexsim.report.text import render
 from apexsim.search import pairs, worth
 from apexsim.search.assess import assess
 from apexsim.search.goal import Goal
@@ -156,6 +161,24 @@ def test_limits_decide_what_it_is_worth() -> None:
     found = api.plan(MODEL, **ASKED, disaggregate=True, slos=("tpot:p99=9ms",))
     assert found.worth is not None
     assert (found.worth.apart.key < found.worth.together.key) is found.ranked[0].split
+
+
+def test_the_json_of_both_kinds_keeps_its_schema(study: Study) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the test extra")
+    found = json.loads(dumps(study_json(study)))
+    jsonschema.Draft202012Validator(schema_of("study")).validate(found)
+    split = next(run for run in found["ranked"] if run["pools"])
+    assert [pool["role"] for pool in split["pools"]] == ["prefill", "decode"] and split["plan"] is None
+    assert sum(split["first_token"].values()) == pytest.approx(split["metrics"]["ttft_ms"]["mean"])
+    assert found["worth"]["apart"] == split["shorthand"] and set(split["launch_with"]) == {"dynamo", "llm-d"}
+
+
+def test_the_report_answers_whether_it_is_worth_it(study: Study) -> None:
+    page = render(study, width=120)
+    assert "worth it?" in page and "prompts on the servers A" in page
+    alone = api.simulate(MODEL, "2×TP1+TP2", **ASKED)
+    told = render(alone, width=120)
+    assert "first token" in told and "2 servers of 1 × h100-sxm" in told and "--disaggregation" not in told and "vllm-router" in told
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------
