@@ -240,7 +240,7 @@ MAY = {
     "cost/collectives.py": "names of sources of kernel times", "cost/bank.py": "likewise",
     "cli/rows.py": "defaults of options, checked below",
     "validate/closed_cases.py": "columns of files of measured runs", "validate/open_cases.py": "likewise",
-    "validate/step_cases.py": "likewise", "validate/memory_cases.py": "likewise",
+    "validate/step_cases.py": "likewise", "validate/memory_cases.py": "likewise", "validate/apart_cases.py": "likewise",
     "calibrate/bench.py": "engines' own benchmark programs", "calibrate/read.py": "… and who writes which result file",
     "validate/offline_cases.py": "likewise", "validate/fit_host.py": "likewise",
 }  # fmt: skip

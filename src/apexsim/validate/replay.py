@@ -36,7 +36,7 @@ from apexsim.validate.score import summarise
 from apexsim.validate.step_cases import Machine, Steps, costs_of, step_seconds
 
 FORMAT = "apexsim.validation/1"
-LEAST_PEAK = 4096  # tokens whose activations a run that existed had room for
+LEAST_PEAK = 4096  # tokens, or sequences, at once that a run that existed had room for
 
 
 class Bench:
@@ -141,14 +141,22 @@ def _apart(bench: Bench, row: Apart) -> dict[str, Any]:
     sides, notes = [(bench.setting(case), case.plan) for case in (row.prefill, row.decode)], row.notes
     found = evaluate_apart(*sides[0], *sides[1], row.handover)
     if isinstance(found, Rejected):
-        notes += (f"sized for activations of {LEAST_PEAK} tokens, since the run existed: {found.reason}",)
-        sides = [(replace(setting, engine=replace(setting.engine, profile_tokens=LEAST_PEAK)), plan) for setting, plan in sides]
+        notes += (f"sized for {LEAST_PEAK} tokens and sequences at once, since the run existed: {found.reason}",)
+        sides = [(_narrow(setting), plan) for setting, plan in sides]
         found = evaluate_apart(*sides[0], *sides[1], row.handover)
     if isinstance(found, Rejected):
         return _record(row, "skipped", found.reason)
     predicted = told_ms(found.outcome, row.prefill.workload.output, found.devices)
     metrics = {name: {"measured": value, "predicted": predicted[name]} for name, value in row.measured.items()}
-    return _record(row, "ok", "; ".join(notes), metrics) | {"provenance": provenance(bench.pricer(row.decode))}
+    system = sides[1][0]  # intervals are those of one server; what hand-overs add to them is not known
+    record = _record(row, "ok", "; ".join(notes), metrics, shares_of(system, found.decode), system)
+    return record | {"provenance": provenance(bench.pricer(row.decode))}
+
+
+def _narrow(setting: Setting) -> Setting:
+    """The same, sized for no more tokens and sequences at once than a run that existed had room for."""
+    most = min(setting.engine.max_num_seqs, LEAST_PEAK)
+    return replace(setting, engine=replace(setting.engine, profile_tokens=LEAST_PEAK, max_num_seqs=most))
 
 
 def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
