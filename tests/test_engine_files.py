@@ -236,7 +236,8 @@ def test_a_folder_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
 
 MAY = {
     "engine_file.py": "the engine that is meant where none is named, and the names of dialects",
-    "report/dialects.py": "the one place with code per engine",
+    "report/dialects.py": "the one place with code per engine", "report/apart.py": "routers of two pools, a row for each dialect",
+    "report/stacks.py": "workers under Dynamo, likewise",
     "cost/collectives.py": "names of sources of kernel times", "cost/bank.py": "likewise",
     "cli/rows.py": "defaults of options, checked below",
     "validate/closed_cases.py": "columns of files of measured runs", "validate/open_cases.py": "likewise",

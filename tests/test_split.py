@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,11 @@ from apexsim.errors import InputError
 from apexsim.plan.plan import Precision
 from apexsim.plan.split import Split, parse_any, parse_split
 from apexsim.plan.splits import straddles, unsplittable
-from apexsim.search import pairs
+from apexsim.report.jsonout import study_json
+from apexsim.report.plain import dumps
+from apexsim.report.schema import schema_of
+from apexsim.report.text import render
+from apexsim.search import pairs, worth
 from apexsim.search.assess import assess
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
@@ -135,18 +140,45 @@ def test_a_pool_may_have_settings_of_its_own() -> None:
 
 
 def test_what_it_is_worth_is_the_best_of_each_kind(study: Study) -> None:
-    worth = study.worth
-    assert worth is not None and worth.apart.split and not worth.together.split
-    assert worth.apart is next(run for run in study.ranked if run.split)
-    assert worth.together is next(run for run in study.ranked if not run.split)
-    here = [point.gain for point in worth.points if point.factor == 1.0]
-    assert here == pytest.approx([worth.together.value / worth.apart.value] * 2)
+    found = study.worth
+    assert found is not None and found.apart.split and not found.together.split
+    assert found.apart is next(run for run in study.ranked if run.split)
+    assert found.together is next(run for run in study.ranked if not run.split)
+    here = [point.gain for point in found.points if point.factor == 1.0]
+    assert here == pytest.approx([found.together.value / found.apart.value] * 2)
+
+
+def test_a_part_of_the_requests_keeps_the_load() -> None:
+    closed, *_ = setting_of(request_rate=None, concurrency=300, num_requests=3000)
+    part = worth._part(closed.workload)
+    assert part.concurrency == 300 and part.size == worth.TURNS * 300 and part.warmup <= 300
+    opened, *_ = setting_of(num_requests=3000)
+    part = worth._part(opened.workload)
+    assert part.size == worth.REQUESTS and (part.arrive == opened.workload.arrive[: part.size]).all()
 
 
 def test_limits_decide_what_it_is_worth() -> None:
     found = api.plan(MODEL, **ASKED, disaggregate=True, slos=("tpot:p99=9ms",))
     assert found.worth is not None
     assert (found.worth.apart.key < found.worth.together.key) is found.ranked[0].split
+
+
+def test_the_json_of_both_kinds_keeps_its_schema(study: Study) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the test extra")
+    found = json.loads(dumps(study_json(study)))
+    jsonschema.Draft202012Validator(schema_of("study")).validate(found)
+    split = next(run for run in found["ranked"] if run["pools"])
+    assert [pool["role"] for pool in split["pools"]] == ["prefill", "decode"] and split["plan"] is None
+    assert sum(split["first_token"].values()) == pytest.approx(split["metrics"]["ttft_ms"]["mean"])
+    assert found["worth"]["apart"] == split["shorthand"] and set(split["launch_with"]) == {"dynamo", "llm-d"}
+
+
+def test_the_report_answers_whether_it_is_worth_it(study: Study) -> None:
+    page = render(study, width=120)
+    assert "worth it?" in page and "prompts on the servers A" in page
+    alone = api.simulate(MODEL, "2×TP1+TP2", **ASKED)
+    told = render(alone, width=120)
+    assert "first token" in told and "2 servers of 1 × h100-sxm" in told and "--disaggregation" not in told and "vllm-router" in told
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------

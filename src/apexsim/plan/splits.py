@@ -19,7 +19,6 @@ from apexsim.plan.space import candidates, divisors
 from apexsim.plan.split import ROLES, Split
 
 RULE = "pools hand over"
-MATCHING = ("mooncake",)  # connectors of vLLM that want the same tensor parallel size in both pools
 
 
 def worker_sizes(cluster: Cluster) -> tuple[int, ...]:
@@ -56,11 +55,17 @@ def refused(model: Model, plan: Split, prefill: EngineRow, decode: EngineRow, co
     elif prefill.block_size != decode.block_size:
         sizes = f"the prefill pool has blocks of {prefill.block_size} tokens, the decode pool of {decode.block_size}"
         why = f"{sizes}: blocks are sent as they are"
-    elif connector in MATCHING and first.attention.tp != last.attention.tp and decode.server.name == "vllm":
-        why = f"MooncakeConnector wants the same tensor parallel size in both pools, not TP{first.attention.tp} and TP{last.attention.tp}"
+    elif connector and first.attention.tp != last.attention.tp and _equal(decode, connector):
+        name = words_of(decode).value("equal widths", connector)
+        why = f"{name} wants the same tensor parallel size in both pools, not TP{first.attention.tp} and TP{last.attention.tp}"
     else:
         return None
     return Rejected(RULE, why, plan.shorthand)
+
+
+def _equal(engine: EngineRow, what: str) -> bool:
+    """Whether an engine hands something over between equal tensor parallel sizes only."""
+    return engine.has_server and words_of(engine).has("equal widths", what)
 
 
 def unsplittable(model: Model, plan: Split, prefill: EngineRow, decode: EngineRow, connector: str = "") -> str:
@@ -75,6 +80,6 @@ def unsplittable(model: Model, plan: Split, prefill: EngineRow, decode: EngineRo
     if max(first, last) % min(first, last):
         return f"TP{first} and TP{last} do not divide each other: the cache of a head would have to be cut"
     recurrent = any(cell.recurrent for block in model.decoder.blocks for cell in block.cells)
-    if recurrent and first != last and decode.server.name == "vllm":
+    if recurrent and first != last and _equal(decode, "state"):
         return f"{decode.name} {decode.spoken} hands recurrent state over between equal tensor parallel sizes only"
     return ""

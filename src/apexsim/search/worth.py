@@ -20,7 +20,8 @@ from apexsim.search.study import Compared, Study, Worth
 from apexsim.workload.trace import Workload
 
 TRIED = 2  # plans of each kind that a point tries, and one that suits few prompts
-REQUESTS = 500  # of a point
+REQUESTS = 500  # of a point, …
+TURNS = 4  # … at least so many of each user
 PROMPTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
 LOADS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
 
@@ -37,7 +38,11 @@ def with_worth(study: Study) -> Study:
         axes.append(("prompt", PROMPTS, _prompts))
     if work.mode != "offline":
         axes.append(("load", LOADS, _load))
-    points = tuple(_point(study, kinds, name, factor, change(work, factor)) for name, factors, change in axes for factor in factors)
+    points = tuple(
+        _compared(study.goal, name, factor, apart[0], together[0]) if factor == 1.0  # as the whole workload tells
+        else _point(study, kinds, name, factor, change(work, factor))
+        for name, factors, change in axes for factor in factors
+    )  # fmt: skip
     return replace(study, worth=Worth(apart[0], together[0], points))
 
 
@@ -51,9 +56,8 @@ def _part(work: Workload) -> Workload:
     """Enough of the requests to compare by; sessions and prefixes stay whole."""
     if work.size <= REQUESTS or len(work.after) or work.block:
         return work
-    users = min(work.concurrency, REQUESTS // 2)
-    part = work.only(np.arange(REQUESTS))
-    return replace(part, warmup=min(work.warmup, users or REQUESTS // 10), concurrency=users)
+    count = min(work.size, max(REQUESTS, TURNS * work.concurrency))
+    return replace(work.only(np.arange(count)), warmup=min(work.warmup, work.concurrency or count // 10))
 
 
 def _prompts(work: Workload, factor: float) -> Workload:
@@ -78,10 +82,14 @@ def _point(study: Study, kinds: tuple[Sequence[AnyPlan], ...], axis: str, factor
     apart, together = best
     if apart is None or together is None:
         return Compared(axis, factor, float("nan"), "", "")
+    return _compared(study.goal, axis, factor, apart, together)
+
+
+def _compared(goal: Goal, axis: str, factor: float, apart: Assessed, together: Assessed) -> Compared:
     names = apart.plan.shorthand, together.plan.shorthand
     if apart.key[:2] != together.key[:2]:  # limits, then load
         return Compared(axis, factor, float("inf") if apart.key[:2] < together.key[:2] else 0.0, *names)
-    return Compared(axis, factor, study.goal.objective.ratio(apart.value, together.value), *names)
+    return Compared(axis, factor, goal.objective.ratio(apart.value, together.value), *names)
 
 
 def _at(setting: Setting, work: Workload, length: int) -> Setting:
