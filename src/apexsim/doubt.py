@@ -38,7 +38,7 @@ def _nodes() -> Array:
         middle = 0.5 * (low + high)
         under = below(middle) < shares
         low, high = np.where(under, middle, low), np.where(under, high, middle)
-    return 0.5 * (low + high)
+    return np.asarray(0.5 * (low + high))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Inside all times are seconds; `to_json` writes them as people read them, with th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,10 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
         raise InputError(f"nothing to measure: {workload.size} requests, {skip} of them warm-up", "warm-up")
     times = Times(outcome.sent[skip:], outcome.first[skip:], outcome.finish[skip:], workload.output[skip:])
     found = _Latencies(slos, np.ones(len(times.sent), np.bool_))
-    for name, since in (("ttft", lambda: times.ttft), ("queue", lambda: outcome.start[skip:] - times.sent), ("e2e", lambda: times.e2e)):
+    kinds: tuple[tuple[str, Callable[[], F8]], ...] = (
+        ("ttft", lambda: times.ttft), ("queue", lambda: outcome.start[skip:] - times.sent), ("e2e", lambda: times.e2e),
+    )  # fmt: skip
+    for name, since in kinds:
         spent = since()
         found.add(name, spent, stats_of(spent))
     del spent

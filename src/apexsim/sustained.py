@@ -31,7 +31,7 @@ def _law() -> dict[str, Any]:
 def held_share(arch: str, tdp_w: float, peak: float) -> float:
     """Share of its 16-bit peak [FLOP/s] that a card of an architecture holds; NaN where the energy of its FLOP is not known."""
     law = _law()
-    joules = law["pj_per_flop"].get(arch, math.nan) * 1e-12
+    joules = float(law["pj_per_flop"].get(arch, math.nan)) * 1e-12
     if not tdp_w > 0 or math.isnan(joules):
         return math.nan
     return min(float(law["ceiling"]), float(law["busy"]) * tdp_w / (joules * peak))

@@ -163,8 +163,8 @@ def tokenize(file: Texts, **given: Any) -> None:
     from apexsim.cli.outside import Progress
     from apexsim.errors import nearest
     from apexsim.workload.convert import writer_of
-    from apexsim.workload.talks import Wish
-    from apexsim.workload.tokenize import LONGEST, Bounds, Pace, tokenized
+    from apexsim.workload.talks import LONGEST, Wish
+    from apexsim.workload.tokenize import Bounds, Pace, tokenized
 
     given = _begun("trace tokenize", given)
     if given["turns"] not in ("first", "all"):

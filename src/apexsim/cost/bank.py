@@ -106,7 +106,8 @@ class Bank:
         """The value of `make()`, made once per key."""
         if key not in self._kept:
             self._kept[key] = make()
-        return self._kept[key]
+        value: T = self._kept[key]
+        return value
 
     def surface(self, home: Home, family: str, key: Key, make: Make) -> Surface:
         """What `make` builds from one table and the peaks of the GPU it was measured on, once."""

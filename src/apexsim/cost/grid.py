@@ -152,7 +152,7 @@ def settled(seconds: Array, along: int = -1) -> Array:
     """
     above = np.maximum.accumulate(seconds, axis=along)
     below = np.flip(np.minimum.accumulate(np.flip(seconds, along), axis=along), along)
-    return np.sqrt(above * below)
+    return np.asarray(np.sqrt(above * below))
 
 
 def convex_minorant(x: Array, y: Array) -> Array:

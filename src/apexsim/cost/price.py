@@ -61,7 +61,8 @@ class Pricer:
         if key not in self._seen:
             priced = DENSE[type(op)](self, op, n, captured)
             self._seen[key] = Priced(rising(priced.seconds), priced.provenance)
-        return self._seen[key]
+        found: Priced = self._seen[key]
+        return found
 
     def decode(self, op: Attend | Cross | Mla | Index, batch: Array, context: Array) -> Priced:
         """Seconds [d, c] of decode attention for `batch` sequences at mean `context`, both ascending: never falling along either."""

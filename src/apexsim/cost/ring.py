@@ -8,6 +8,7 @@ Rabenseifner, Gropp 2005), in 2(p-1) or p-1 steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -39,7 +40,7 @@ def _ring(p: float) -> tuple[float, float]:
 
 
 # kind -> (share of nbytes that crosses a link, steps) for p ranks
-MOVES = {
+MOVES: dict[str, Callable[[float], tuple[float, float]]] = {
     "all_reduce": lambda p: (2 * _ring(p)[0], 2 * _ring(p)[1]),
     "all_gather": _ring,
     "reduce_scatter": _ring,
@@ -61,7 +62,7 @@ def collective_formula(kind: str, nbytes: ArrayLike, gpus: int, bandwidth: float
     if gpus <= 1 and kind != "send":
         return np.zeros_like(size)
     share, steps = MOVES[kind](float(max(gpus, 2)))
-    return launch + steps * latency + share * size / (LINK_SHARE * bandwidth)
+    return np.asarray(launch + steps * latency + share * size / (LINK_SHARE * bandwidth))
 
 
 def lent(custom: bool, vendor: str, width: float, lender: float) -> float:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
+from typing import Any
 
 from apexsim.drafting import Drafting
 from apexsim.engines import engine_facts
@@ -42,7 +43,7 @@ class Scene:
     cluster: Cluster
 
 
-AXES: dict[str, Callable[[Scene], tuple]] = {
+AXES: dict[str, Callable[[Scene], tuple[Any, ...]]] = {
     "stages": lambda scene: divisors(scene.cluster.size),
     "width": lambda scene: divisors(scene.cluster.size),  # devices of a stage
     "attention_dp": lambda scene: divisors(scene.cluster.size),

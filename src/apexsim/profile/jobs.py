@@ -8,6 +8,7 @@ table has no holes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -117,7 +118,7 @@ def _shapes(kind: str, ranks: int) -> Iterator[dict[str, int]]:
 
 def middle(low: int, high: int) -> int:
     """The size halfway in ratio, whole, and a multiple of 8 where there is room."""
-    size = round((low * high) ** 0.5)
+    size = round(math.sqrt(low * high))
     return round(size / 8) * 8 if high - low > 32 else size
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, overload
 
 import numpy as np
 
@@ -18,6 +19,10 @@ def dumps(value: Any) -> str:
     return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+@overload
+def clean(value: Mapping[Any, Any]) -> dict[str, Any]: ...
+@overload
+def clean(value: object) -> Any: ...
 def clean(value: Any) -> Any:
     """Plain JSON values: tuples become lists, numpy numbers plain ones, what is not finite null."""
     if isinstance(value, dict):

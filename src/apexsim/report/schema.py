@@ -10,6 +10,7 @@ from inspect import signature
 from typing import Any
 
 from apexsim.api import ask
+from apexsim.calibrate.run import FORMAT as CALIBRATION_FORMAT
 from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
@@ -505,7 +506,7 @@ _SHAPES = many(obj("a run to measure", {
 _HELD = {when: {"$ref": "#/$defs/scores", "description": told} for when, told in (
     ("before", "with all factors 1"), ("after", "with factors from the other runs"))}  # fmt: skip
 CALIBRATION = obj("`calibrate`", {
-    "format": const(calibratepage.FORMAT),
+    "format": const(CALIBRATION_FORMAT),
     "system": by_name(text("name"), "engine, release, model, gpu and formats of all runs"),
     "files": many(text("path"), "that were read"), "dates": many(text("day"), "that the files say"),
     "factors": by_name(obj("a factor", {

@@ -201,7 +201,7 @@ def size_json(size: Size) -> dict[str, Any]:
     best, key = size.best, KEYS.get(size.wanted.find, STATISTIC)
     ends = {"value": best.value, "low": best.low, "high": best.high} if best else None
     load = size.wanted.find in ("rate", "users") and best is not None and size.asked > 0
-    return clean({
+    told: dict[str, Any] = clean({
         "format": FORMAT, "model": size.model, "find": size.wanted.find, "unit": UNITS.get(size.wanted.find, "s"),
         "inputs": dict(size.inputs), "slos": [str(slo) for slo in size.goal.slos], "risk": size.goal.risk, "share": size.wanted.share,
         "think_s": size.wanted.think, "budget_usd_h": size.wanted.budget, "asked": size.asked, "sentences": sentences(size),
@@ -210,6 +210,7 @@ def size_json(size: Size) -> dict[str, Any]:
         "found": [_record(one) for one in size.found], "unmet": list(size.unmet),
         "nearest": _record(size.nearest) if size.nearest and not size.found else None, "would_help": list(size.helps),
     })  # fmt: skip
+    return told
 
 
 def _record(one: Found) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def _held(reference: Any) -> Work:
     """On a worker: the work, read once a search, so that what was priced for one plan serves the next."""
     import ray
 
-    return pickle.loads(ray.get(reference))
+    work: Work = pickle.loads(ray.get(reference))
+    return work
 
 
 @contextmanager

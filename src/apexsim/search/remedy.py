@@ -92,7 +92,7 @@ def _load(study: Study, asked: Asked) -> Remedy | str:
         if name == "concurrency":
             return float(max(1, math.floor(value)))
         places = 1 - math.floor(math.log10(value))
-        return math.floor(value * 10**places + 1e-9) / 10**places
+        return math.floor(value * 10.0**places + 1e-9) / 10.0**places
 
     def works(value: float) -> Plan | None:
         given = int(value) if name == "concurrency" else value

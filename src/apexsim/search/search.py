@@ -44,7 +44,11 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
         setting.at(clock)  # its prices are made once, before threads share them
     heuristic = _usual(setting, space)
     run = partial(_run, workers=workers, ray=ray, progress=progress)
-    unranked = (lambda run: False) if hypothetical or not has_server(setting) else (lambda run: bool(run.blocked))
+    free = hypothetical or not has_server(setting)
+
+    def unranked(run: Assessed) -> bool:
+        return not free and bool(run.blocked)
+
     chosen, unfit = _screening(setting, space.plans, goal, heuristic, unranked, run)
     first = _First(unranked, setting.workload.size > LIGHT)
     work, plans, left_out = partial(assess, setting, goal), chosen.worth, chosen.left_out

@@ -45,7 +45,7 @@ def fit(cases: list[Case], bench: Bench, names: tuple[str, ...], rounds: int = 1
     weights, z, scale = np.asarray(list(WEIGHTS.values())), np.zeros(len(names)), 0.03
 
     def residual(at: Array) -> Array:
-        return (log_errors(cases, bench, names, np.exp(at)) * weights).ravel()
+        return np.ravel(log_errors(cases, bench, names, np.exp(at)) * weights)
 
     damp, now = 1e-3, residual(z)
     for _ in range(rounds):
