@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import median
 
 from apexsim.errors import InputError, nearest
-from apexsim.files import expanded, lines
+from apexsim.examples import expanded
+from apexsim.files import lines
 
 MOST = 16  # drafts of a step: more is a slip
 METHODS = {  # what drafts, in words
