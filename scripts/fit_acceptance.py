@@ -102,7 +102,7 @@ def halves(predicted: Predicted, all_runs: list[Run]) -> list[tuple[float, float
     """(measured, predicted) of every pair whose key was fitted on the other half of the curves."""
     found = []
     for half in (0, 1):
-        side = {}
+        side: dict[tuple[Key, tuple[str, ...]], int] = {}
         for key in {run.key for run in all_runs}:
             curves = sorted({run.curve for run in all_runs if run.key == key})
             side |= {(key, curve): i % 2 for i, curve in enumerate(curves)}

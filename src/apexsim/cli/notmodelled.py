@@ -34,7 +34,7 @@ NOT_MODELLED = (
     ),
     Missing(
         "an engine's own words for speculative decoding", "drafts are asked for by --speculate, or by +mtp:3 behind a plan",
-        "write --speculate mtp:3 or mtp:1..4 (docs/drafting.md); `apexsim fit --num-speculative-tokens` counts the memory",
+        "drop it, and write --speculate mtp:3 or mtp:1..4 (docs/drafting.md); `apexsim fit --num-speculative-tokens` counts the memory",
         ("--speculative-*", "--num-speculative-tokens", "--spec-*", "--nextn", "--draft-*", "--mtp", "--num-nextn-*"),
     ),
     Missing(

@@ -129,6 +129,7 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
         unsent=np.zeros(n, i8), sorted_key=np.zeros((n, sorted_cap), i8), sorted_req=np.zeros((n, sorted_cap), i8),
         sorted_size=np.zeros(n, i8), outstanding=np.zeros(n, i8), cohort=np.zeros((n, g, l * cap + 4, 2)),
         cohort_size=np.zeros((n, g), i8), tokens=np.zeros((n, l), i8), closed=np.zeros((n, l), i8), would=np.zeros((n, l), i8),
+        needs=np.zeros((n, l), i8),
         attention=np.zeros((n, g, l)), decoded=np.zeros((n, g)),
         lines=np.zeros((n, l, 2)), line=np.zeros((n, g, g, 5)), group_plan=np.zeros((n, g, 6), i8), segment=np.zeros((n, g, 4)),
     )  # fmt: skip

@@ -50,6 +50,8 @@ def blocks_of_step(world: World, r: int, g: int, l: int, clock: int) -> int:
     """Blocks that the lane's decodes need for the tokens of the step from `clock` on."""
     block, now = world.rules.block, shown(world, clock)
     at, need = (-now) % block, 0
+    if world.ticks == 1:
+        return world.state.residue[r, g, l, at]
     for _x in range(shown(world, clock + gain(world, world.state.busy[r, g])) - now):
         need += world.state.residue[r, g, l, at]
         at = at - 1 if at > 0 else block - 1

@@ -205,10 +205,11 @@ def _blocks(world: World, r: int, g: int) -> bool:
         return True
     clock = state.clock[r, g] + state.group_plan[r, g, DONE] * gain(world, state.busy[r, g])
     for l in range(world.lanes):
-        if blocks_of_step(world, r, g, l, clock) > state.free[r, l]:
+        state.needs[r, l] = blocks_of_step(world, r, g, l, clock)
+        if state.needs[r, l] > state.free[r, l]:
             return False
     for l in range(world.lanes):
-        state.free[r, l] -= blocks_of_step(world, r, g, l, clock)
+        state.free[r, l] -= state.needs[r, l]
     return True
 
 

@@ -246,6 +246,7 @@ class State(NamedTuple):
     tokens: I8  # [N, L] prompt tokens of the step being formed
     closed: I8  # [N, L] 1 = the lane admits no more in this step
     would: I8  # [N, L] prompts that the lane would get if prompts started now
+    needs: I8  # [N, L] blocks that the lane's decodes need for the step being formed
     attention: F8  # [N, S, L] s, prompt attention of the step being formed
     decoded: F8  # [N, G] s, end of the group's last step with decodes
     lines: F8  # [N, L, 2] decode attention of each lane's next steps [s], see FIRST

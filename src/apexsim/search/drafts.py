@@ -71,7 +71,7 @@ def step_seconds(costs: Costs, plan: Plan, context: float) -> Array:
         device = costs.lane[s, DECODE, d * width] + costs.total[s, DECODE, d * width * plan.lanes] + costs.sample[s, d] + attention
         floor = np.where(d * width > costs.captured, costs.floor[s, BARE], costs.floor[s, DECODE])
         total += np.maximum(device, floor) + costs.add[s, DECODE] + costs.hop[s] + costs.hop_token[s] * d * width * plan.lanes
-    return np.asarray(total + costs.add_seq * d * plan.lanes)
+    return np.asarray(total + costs.add_seq * d * plan.lanes, np.float64)
 
 
 def told(shorthand: str, found: Drafted) -> str:
