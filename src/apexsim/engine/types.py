@@ -293,7 +293,7 @@ def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
     each = np.zeros((5, requests), np.int32)
     count, ring = np.zeros(shape, np.int32), np.zeros((2, replicas, lanes, blocks + 1), np.int32)
     count[..., :1], ring[..., :1] = blocks, blocks
-    spare = np.ascontiguousarray(np.broadcast_to(np.arange(blocks - 1, -1, -1, dtype=np.int32), shape))  # 0 is in the queue
+    spare = np.broadcast_to(np.arange(blocks - 1, -1, -1, dtype=np.int32), shape).copy()  # 0 is in the queue
     return Pool(
         key=np.full(shape, NOBODY, np.int64), younger=np.full(shape, NOBODY, np.int32),
         bucket=np.full((replicas, lanes, buckets), NOBODY, np.int32), held=np.zeros(shape, np.int32), count=count,
