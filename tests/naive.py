@@ -394,7 +394,7 @@ class Replica:
                 closed.add(number)
 
 
-LOOK = -1  # of the router, where a request would stand
+LOOK = -2  # of the router, where a request would stand
 
 
 class World:
@@ -427,7 +427,7 @@ class World:
             due = (look, LOOK) if look < NEVER else due
             if when < due[0] or (when == due[0] < NEVER and not starts):
                 r.act()
-            elif due[1] == LOOK:
+            elif look < NEVER:
                 self.router.look(due[0])
             elif due[0] < NEVER:
                 self.coming.remove(due)

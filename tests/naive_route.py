@@ -78,6 +78,8 @@ class Router:
 
     def send(self, x: Sequence, t: float) -> Any:
         """The replica of a request."""
+        if len(self.replicas) == 1 or self.route.kind == ROUND_ROBIN:
+            return self.replicas[x.index % len(self.replicas)]
         if not self.route.age:
             self.look(t)
         r = self.choose(x)
@@ -113,8 +115,7 @@ class Router:
             return self.block_cost(x)
         if kind in (STICKY, SAME_SESSION):
             return self.session(x)
-        assert kind == ROUND_ROBIN
-        return self.replicas[x.index % n]
+        raise AssertionError(kind)
 
     def cache_aware(self, x: Sequence) -> Any:
         """The longest match above 0.3 of the prompt, unless loads are far apart."""

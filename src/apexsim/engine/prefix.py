@@ -1,9 +1,11 @@
 """The KV blocks of a lane with what they hold, so that a prompt finds what others have computed (floor E).  Modified in place.
 
-A block that holds a whole block of tokens is known by its key: equal keys, equal tokens from the first one on.  Blocks that
-nobody holds wait in a queue, those that were given back first in front, and keep their keys until they are taken from there.
-`State.free` counts the blocks that are free.  What decodes take of them is counted first and taken from the queue when
-somebody looks at it (`catch`): until then nobody can tell the difference.  docs/caching.md says whose rules these are.
+A block that holds a whole block of tokens which another request may have is known by its key: equal keys, equal tokens from the
+first one on.  All other blocks are alike, and need no identity: they are counted.  Blocks that nobody holds wait in a queue,
+those that were given back first in front, and keep their keys until they are taken from there.  So an *entry* is a block with a
+key, or in the queue any number of blocks without.  `State.free` counts the blocks that are free.  What decodes take of them is
+counted first and taken from the queue when somebody looks at it (`catch`): until then nobody can tell the difference.
+docs/caching.md says whose rules these are.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def key_of(world: World, i: int, j: int) -> int:
 
 @inner
 def find(world: World, r: int, l: int, key: int) -> int:
-    """The oldest block with this key, NOBODY if there is none."""
+    """The oldest entry with this key, NOBODY if there is none."""
     pool = world.pool
     c = np.int64(pool.bucket[r, l, key & (pool.bucket.shape[2] - 1)])
     while c >= 0 and pool.key[r, l, c] != key:
@@ -48,10 +50,19 @@ def find(world: World, r: int, l: int, key: int) -> int:
 
 
 @inner
-def _name(world: World, r: int, l: int, c: int, key: int) -> None:
-    """Block c has this key from now on; it stands behind older ones."""
+def _named(world: World, r: int, l: int, key: int) -> int:
+    """A new entry with this key; it stands behind older ones."""
+    c = _entry(world, r, l)
     pool = world.pool
     pool.key[r, l, c], pool.younger[r, l, c] = key, NOBODY
+    _enter(world, r, l, c, key)
+    return c
+
+
+@inner
+def _enter(world: World, r: int, l: int, c: int, key: int) -> None:
+    """Entry c is found by its key from now on."""
+    pool = world.pool
     at = key & (pool.bucket.shape[2] - 1)
     x = np.int64(pool.bucket[r, l, at])
     if x < 0:
@@ -63,11 +74,17 @@ def _name(world: World, r: int, l: int, c: int, key: int) -> None:
 
 
 @inner
-def _forget(world: World, r: int, l: int, c: int) -> None:
-    """Block c is about to hold something else."""
+def _entry(world: World, r: int, l: int) -> int:
+    """An entry that nothing uses."""
     pool = world.pool
-    if pool.key[r, l, c] == NO_KEY:
-        return
+    pool.spares[r, l] -= 1
+    return np.int64(pool.spare[r, l, pool.spares[r, l]])
+
+
+@inner
+def _forget(world: World, r: int, l: int, c: int) -> None:
+    """Entry c is found no longer."""
+    pool = world.pool
     at = pool.key[r, l, c] & (pool.bucket.shape[2] - 1)
     x = np.int64(pool.bucket[r, l, at])
     if x == c:
@@ -79,50 +96,69 @@ def _forget(world: World, r: int, l: int, c: int) -> None:
     pool.key[r, l, c] = NO_KEY
 
 
-# ---- the queue of free blocks: a ring, closed by the block behind the last one --------------------------------------
+# ---- the queue of free blocks: a ring of entries, closed by the place behind the last one -----------------------------
 
 
 @inner
 def _unlink(world: World, r: int, l: int, c: int) -> None:
-    """Block c leaves the queue."""
+    """Entry c leaves the queue."""
     pool = world.pool
     a, b = pool.before[r, l, c], pool.behind[r, l, c]
     pool.behind[r, l, a] = b
     pool.before[r, l, b] = a
-    pool.size[r, l] -= 1
 
 
 @inner
 def _link(world: World, r: int, l: int, c: int, first: bool) -> None:
-    """Block c joins the queue as the first or the last one."""
+    """Entry c joins the queue as the first or the last one."""
     pool, end = world.pool, world.capacity
     a = np.int64(end if first else pool.before[r, l, end])
     b = np.int64(pool.behind[r, l, a])
     pool.before[r, l, c], pool.behind[r, l, c] = a, b
     pool.behind[r, l, a] = c
     pool.before[r, l, b] = c
-    pool.size[r, l] += 1
 
 
 @inner
-def _pop(world: World, r: int, l: int) -> int:
-    """The first block of the queue; what it held is lost."""
+def _link_alike(world: World, r: int, l: int, blocks: int, first: bool) -> None:
+    """So many blocks without keys join the queue; beside others of their kind they are one entry."""
+    pool, end = world.pool, world.capacity
+    if blocks <= 0:
+        return
+    pool.size[r, l] += blocks
+    c = np.int64(pool.behind[r, l, end] if first else pool.before[r, l, end])
+    if c != end and pool.key[r, l, c] == NO_KEY:
+        pool.count[r, l, c] += blocks
+        return
+    c = _entry(world, r, l)
+    pool.key[r, l, c], pool.count[r, l, c] = NO_KEY, blocks
+    _link(world, r, l, c, first)
+
+
+@inner
+def _pop(world: World, r: int, l: int, blocks: int) -> None:
+    """The first blocks of the queue; what they held is lost."""
     pool = world.pool
-    c = np.int64(pool.behind[r, l, world.capacity])
-    _unlink(world, r, l, c)
-    _forget(world, r, l, c)
-    pool.held[r, l, c] = 1
-    return c
+    pool.size[r, l] -= blocks
+    while blocks > 0:
+        c = np.int64(pool.behind[r, l, world.capacity])
+        if pool.key[r, l, c] != NO_KEY:
+            _forget(world, r, l, c)
+            blocks -= 1
+        elif pool.count[r, l, c] > blocks:
+            pool.count[r, l, c] -= blocks
+            return
+        else:
+            blocks -= pool.count[r, l, c]
+        _unlink(world, r, l, c)
+        pool.spare[r, l, pool.spares[r, l]] = c
+        pool.spares[r, l] += 1
 
 
 @inner
 def catch(world: World, r: int, l: int) -> None:
     """Take from the queue what has been counted as taken."""
-    pool = world.pool
-    while pool.size[r, l] > world.state.free[r, l]:
-        c = _pop(world, r, l)
-        pool.own[r, l, c] = pool.aside[r, l]
-        pool.aside[r, l] = c
+    _pop(world, r, l, world.pool.size[r, l] - world.state.free[r, l])
 
 
 # ---- requests come and go --------------------------------------------------------------------------------------------
@@ -151,6 +187,7 @@ def come(world: World, r: int, l: int, i: int, hit: int) -> None:
         c = find(world, r, l, key_of(world, i, j))
         if pool.held[r, l, c] == 0:
             _unlink(world, r, l, c)
+            pool.size[r, l] -= 1
         pool.held[r, l, c] += 1
     pool.hit[i] = pool.has[i] = pool.named[i] = hit
     pool.tail[i] = NOBODY
@@ -160,28 +197,29 @@ def come(world: World, r: int, l: int, i: int, hit: int) -> None:
 def take_until(world: World, r: int, l: int, i: int, blocks: int) -> None:
     """Request i has so many blocks."""
     pool = world.pool
-    while pool.has[i] < blocks:
-        c = _pop(world, r, l)
-        pool.own[r, l, c] = pool.tail[i]
-        pool.tail[i] = c
-        pool.has[i] += 1
+    if blocks > pool.has[i]:
+        _pop(world, r, l, blocks - pool.has[i])
+        pool.has[i] = blocks
 
 
 @inner
 def name(world: World, r: int, l: int, i: int, tokens: int) -> None:
-    """Others find the blocks that the first `tokens` tokens of request i fill."""
+    """Others find the blocks that the first `tokens` tokens of request i fill, where others may have these."""
     pool = world.pool
-    full = tokens // world.rules.block
-    c = np.int64(pool.tail[i])
-    j = np.int64(pool.has[i] - 1)
-    while j >= pool.named[i]:
-        if j < full:
-            key = key_of(world, i, j)
-            if key >= 0:  # its own ones it will look for only when it has been thrown out
-                _name(world, r, l, c, key)
-        c = np.int64(pool.own[r, l, c])
-        j -= 1
-    pool.named[i] = max(pool.named[i], full)
+    end = min(min(tokens, world.req.reach[i]) // world.rules.block, np.int64(pool.has[i]))
+    for j in range(pool.named[i], end):
+        _keep(world, r, l, i, j)
+    pool.named[i] = max(np.int64(pool.named[i]), end)
+
+
+@inner
+def _keep(world: World, r: int, l: int, i: int, j: int) -> None:
+    """Block j of request i is an entry of its own from now on."""
+    pool = world.pool
+    c = _named(world, r, l, key_of(world, i, j))
+    pool.held[r, l, c] = 1
+    pool.own[r, l, c] = pool.tail[i]
+    pool.tail[i] = c
 
 
 @inner
@@ -190,33 +228,30 @@ def go(world: World, r: int, l: int, i: int, known: int, blocks: int, again: boo
 
     known: tokens in them; again: it will come back, and look for what is its own too.
     """
-    pool, freed = world.pool, 0
-    full = known // world.rules.block
-    while pool.has[i] < blocks:  # its decodes took them
-        c = np.int64(pool.aside[r, l])
-        pool.aside[r, l] = pool.own[r, l, c]
-        pool.own[r, l, c] = pool.tail[i]
-        pool.tail[i] = c
-        pool.has[i] += 1
-    for j in range(blocks - 1, pool.hit[i] - 1, -1):
+    pool = world.pool
+    full, hit = known // world.rules.block, np.int64(pool.hit[i])
+    end = max(hit, full if again else min(full, world.req.reach[i] // world.rules.block))  # of those with keys
+    for j in range(pool.named[i], end):
+        _keep(world, r, l, i, j)
+    _link_alike(world, r, l, blocks - full, world.rules.rest_first == 1)
+    _link_alike(world, r, l, full - end, False)
+    freed = blocks - end
+    for _ in range(end - hit):
         c = np.int64(pool.tail[i])
         pool.tail[i] = pool.own[r, l, c]
-        if j < full and pool.key[r, l, c] == NO_KEY:
-            key = key_of(world, i, j)
-            if key >= 0 or again:
-                _name(world, r, l, c, key)
-        freed += _drop(world, r, l, c, j < full)
-    for j in range(pool.hit[i] - 1, -1, -1):
-        freed += _drop(world, r, l, find(world, r, l, key_of(world, i, j)), True)
+        freed += _drop(world, r, l, c)
+    for j in range(hit - 1, -1, -1):
+        freed += _drop(world, r, l, find(world, r, l, key_of(world, i, j)))
     return freed
 
 
 @inner
-def _drop(world: World, r: int, l: int, c: int, full: bool) -> int:
-    """One request less holds block c; 1 if it was the last one."""
+def _drop(world: World, r: int, l: int, c: int) -> int:
+    """One request less holds entry c; 1 if it was the last one."""
     pool = world.pool
     pool.held[r, l, c] -= 1
     if pool.held[r, l, c] > 0:
         return 0
-    _link(world, r, l, c, not full and world.rules.rest_first == 1)
+    _link(world, r, l, c, False)
+    pool.size[r, l] += 1
     return 1

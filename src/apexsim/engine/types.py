@@ -256,21 +256,26 @@ class State(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """KV blocks with what they hold, where prompts share prefixes; modified in place.  B blocks of a lane, K buckets."""
+    """KV blocks with what they hold, where prompts share prefixes; modified in place.  B blocks of a lane, K buckets.
 
-    key: I8  # [N, L, B] what the block is found by, −1
-    younger: I4  # [N, L, B] next block in its bucket
+    An entry is a block with a key, or in the queue any number of blocks without (engine/prefix.py).
+    """
+
+    key: I8  # [N, L, B] what an entry is found by, −1
+    younger: I4  # [N, L, B] next entry in its bucket
     bucket: I4  # [N, L, K] K a power of 2
     held: I4  # [N, L, B] by so many requests
+    count: I4  # [N, L, B] blocks of an entry without a key
     before: I4  # [N, L, B + 1] in the queue of free blocks, a ring; the last one closes it
     behind: I4  # [N, L, B + 1]
-    size: I8  # [N, L] of the queue
-    own: I4  # [N, L, B] the block before it of the request that took it, or of those set aside
-    aside: I8  # [N, L] taken from the queue for decodes
-    tail: I4  # [R] last block that the request took, NOBODY
+    size: I8  # [N, L] blocks in the queue
+    spare: I4  # [N, L, B] entries that are not used, a stack
+    spares: I8  # [N, L] of them
+    own: I4  # [N, L, B] the entry before it of the request that named it
+    tail: I4  # [R] last entry that the request named, NOBODY
     has: I4  # [R] blocks, those that it found among them
     hit: I4  # [R] blocks that it found in its current stay
-    named: I4  # [R] leading blocks that others may find
+    named: I4  # [R] leading blocks that have keys
     first_hit: I4  # [R] tokens that it found when it first started
 
 
@@ -295,17 +300,18 @@ SUM_NAMES = (
 
 
 def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
-    """All blocks free and empty."""
+    """All blocks free and empty: one entry in the queue."""
     shape = (replicas, lanes, blocks)
-    ring = np.broadcast_to(np.arange(blocks + 1, dtype=np.int32), (replicas, lanes, blocks + 1))
     buckets = 1 << max(1, 2 * blocks - 1).bit_length()
-    empty = np.full((replicas, lanes), NOBODY, np.int64)
     each = np.zeros((5, requests), np.int32)
+    count, ring = np.zeros(shape, np.int32), np.zeros((2, replicas, lanes, blocks + 1), np.int32)
+    count[..., :1], ring[..., :1] = blocks, blocks
+    spare = np.broadcast_to(np.arange(blocks - 1, -1, -1, dtype=np.int32), shape).copy()  # 0 is in the queue
     return Pool(
         key=np.full(shape, NOBODY, np.int64), younger=np.full(shape, NOBODY, np.int32),
-        bucket=np.full((replicas, lanes, buckets), NOBODY, np.int32), held=np.zeros(shape, np.int32),
-        before=np.ascontiguousarray((ring - 1) % (blocks + 1)), behind=np.ascontiguousarray((ring + 1) % (blocks + 1)),
-        size=np.full((replicas, lanes), blocks, np.int64), own=np.full(shape, NOBODY, np.int32), aside=empty,
+        bucket=np.full((replicas, lanes, buckets), NOBODY, np.int32), held=np.zeros(shape, np.int32), count=count,
+        before=ring[0], behind=ring[1], size=np.full((replicas, lanes), blocks, np.int64), spare=spare,
+        spares=np.full((replicas, lanes), max(0, blocks - 1), np.int64), own=np.full(shape, NOBODY, np.int32),
         tail=each[0], has=each[1], hit=each[2], named=each[3], first_hit=each[4],
     )  # fmt: skip
 
