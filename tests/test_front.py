@@ -113,8 +113,8 @@ def test_the_front_of_lists_holds_that_of_every_combination() -> None:
 
 
 def test_the_report_and_the_json_tell_the_same_front(capsys: Capture) -> None:
-    words = ["plan", "llama-3.1-8b", "--gpu", "l40s,h100", "--gpus", "1", "--concurrency", "2,16", "--prompt-len", "300", "--output-len", "40",
-             "--num-requests", "80", "--pareto", "tok/s/user,tok/s/GPU"]  # fmt: skip
+    words = ["plan", "llama-3.1-8b", "--gpu", "l40s,h100", "--gpus", "1", "--concurrency", "2,16", "--prompt-len", "300", "--output-len",
+             "40", "--num-requests", "80", "--pareto", "tok/s/user,tok/s/GPU"]  # fmt: skip
     assert main([*words, "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)["pareto"]
     assert main(words) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def test_batches_do_not_overlap_and_hold_every_prompt(events: list[dict[str, Any
     prompts = 0
     for pid in (1, 2):
         slices = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events if e["ph"] == "X" and e["pid"] == pid)
-        assert all(a[1] <= b[0] + 1e-3 for a, b in zip(slices, slices[1:]))
+        assert all(a[1] <= b[0] + 1e-3 for a, b in pairwise(slices))
         prompts += sum(int(name.split(" prompt")[0].split()[-1]) for _, _, name in slices if "prompt" in name)
     assert prompts == 60 * 300
 
