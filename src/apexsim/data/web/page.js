@@ -193,10 +193,10 @@ function across(u, spec) {
     c.beginPath();
     if (line.axis === "x") {
       c.moveTo(at, top); c.lineTo(at, top + height);
-      const far = at > left + 0.6 * width; c.textAlign = far ? "right" : "left";
+      const far = at > left + 0.6 * width; c.textAlign = far ? "right" : "left"; c.textBaseline = "alphabetic";
       c.fillText(line.text, at + (far ? -4 : 4) * r, top + (11 + 13 * k) * r);
     } else {
-      c.moveTo(left, at); c.lineTo(left + width, at); c.textAlign = "left"; c.fillText(line.text, left + 4 * r, at - 4 * r);
+      c.moveTo(left, at); c.lineTo(left + width, at); c.textAlign = "left"; c.textBaseline = "bottom"; c.fillText(line.text, left + 4 * r, at - 2 * r);
     }
     c.stroke();
   });
