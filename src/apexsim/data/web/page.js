@@ -129,7 +129,7 @@ function chart(box, spec) {
     scales: {x: {time: false, distr: spec.log_x ? 3 : 1, range: range(spec, spec.log_x, "x")},
              y: {distr: spec.log_y ? 3 : 1, range: range(spec, spec.log_y, "y")}},
     axes: [{...axis, ...steps(spec.log_x), label: spec.x, values, space: 60, size: 30},
-           {...axis, ...steps(spec.log_y), label: spec.y, values, size: (u, texts) => 16 + 7 * Math.max(3, ...(texts || []).map(t => t.length))}],
+           {...axis, ...steps(spec.log_y), label: spec.y, values, size: (u, texts) => 24 + 7 * Math.max(3, ...(texts || []).map(t => t.length))}],
     series: [{}, ...spec.series.map((one, s) => ({
       label: one.name, stroke: shade(s), width: one.line ? 2 : 0, spanGaps: true, paths: one.line ? undefined : () => null,
       points: {show: one.labels.length > 0 || !one.line || one.x.length < 40, size: one.faint ? 5 : 8, fill: shade(s), stroke: shade(s)},
