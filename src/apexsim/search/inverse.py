@@ -64,7 +64,7 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     if not found and not nearest and unmet:
         raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
     helps = () if found else whole.helps(nearest)
-    curve = curve_of(found[0].setting, whole.goal, found[0].plan) if found and wanted.find in LOADS else None
+    curve = curve_of(found[0].setting, whole.goal, found[0].plan) if found and wanted.find in (*LOADS, "gpus") else None
     return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, helps, inputs, curve)
 
 

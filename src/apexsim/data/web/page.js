@@ -129,7 +129,7 @@ function chart(box, spec) {
     scales: {x: {time: false, distr: spec.log_x ? 3 : 1, range: range(spec, spec.log_x, "x")},
              y: {distr: spec.log_y ? 3 : 1, range: range(spec, spec.log_y, "y")}},
     axes: [{...axis, ...steps(spec.log_x), label: spec.x, values, space: 60, size: 30},
-           {...axis, ...steps(spec.log_y), label: spec.y, values, size: (u, texts) => 16 + 7 * Math.max(3, ...(texts || []).map(t => t.length))}],
+           {...axis, ...steps(spec.log_y), label: spec.y, values, size: (u, texts) => 24 + 7 * Math.max(3, ...(texts || []).map(t => t.length))}],
     series: [{}, ...spec.series.map((one, s) => ({
       label: one.name, stroke: shade(s), width: one.line ? 2 : 0, spanGaps: true, paths: one.line ? undefined : () => null,
       points: {show: one.labels.length > 0 || !one.line || one.x.length < 40, size: one.faint ? 5 : 8, fill: shade(s), stroke: shade(s)},
@@ -193,10 +193,10 @@ function across(u, spec) {
     c.beginPath();
     if (line.axis === "x") {
       c.moveTo(at, top); c.lineTo(at, top + height);
-      const far = at > left + 0.6 * width; c.textAlign = far ? "right" : "left";
+      const far = at > left + 0.6 * width; c.textAlign = far ? "right" : "left"; c.textBaseline = "alphabetic";
       c.fillText(line.text, at + (far ? -4 : 4) * r, top + (11 + 13 * k) * r);
     } else {
-      c.moveTo(left, at); c.lineTo(left + width, at); c.textAlign = "left"; c.fillText(line.text, left + 4 * r, at - 4 * r);
+      c.moveTo(left, at); c.lineTo(left + width, at); c.textAlign = "left"; c.textBaseline = "bottom"; c.fillText(line.text, left + 4 * r, at - 2 * r);
     }
     c.stroke();
   });
