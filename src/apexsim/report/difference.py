@@ -87,7 +87,7 @@ def changes(a: Result, b: Result) -> list[dict[str, Any]]:
     """What was asked, or understood, otherwise: name, before, after."""
     asked = [(name, a.study["inputs"].get(name), b.study["inputs"].get(name))
              for name in dict.fromkeys((*a.study["inputs"], *b.study["inputs"])) if name not in NOT_ASKED]  # fmt: skip
-    known = [(f"{part}.{name}", *(_at(x, part).get(name) for x in (a, b)))
+    known: list[tuple[str, Any, Any]] = [(f"{part}.{name}", _at(a, part).get(name), _at(b, part).get(name))
              for part in SETTINGS for name in dict.fromkeys((*_at(a, part), *_at(b, part))) if name not in QUIET]  # fmt: skip
     plans: list[tuple[str, Any, Any]] = [("plan", a.plan["shorthand"], b.plan["shorthand"])]
     named = {name for name, before, after in asked if before != after}
