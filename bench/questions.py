@@ -1,6 +1,6 @@
 """How long each of the twenty questions takes, warm, each in a process of its own (CPU seconds and wall seconds).
 
-    python bench/questions.py
+python bench/questions.py
 """
 
 from __future__ import annotations

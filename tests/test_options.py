@@ -385,6 +385,10 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "time_unit": "ms", "workload": "summary", "nodes": 2, "nic": "100Gb", "pcie": "x8", "ttft": "1", "tpot": "1", "goodput": "ttft:500",
 }  # fmt: skip
 ONLY_TEXT = {
+    "csv",
+    "parquet",
+    "bench_json",
+    "benchmark_report",
     "gpu",
     "gpus",
     "top",
