@@ -388,6 +388,10 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "pareto": "ttft,$", "rate_factor": 2.0, "prompt_factor": 1.5, "output_factor": 1.5,
 }  # fmt: skip
 ONLY_TEXT = {
+    "csv",
+    "parquet",
+    "bench_json",
+    "benchmark_report",
     "gpu",
     "gpus",
     "top",

@@ -87,7 +87,7 @@ def changes(a: Result, b: Result) -> list[dict[str, Any]]:
     """What was asked, or understood, otherwise: name, before, after."""
     asked = [(name, a.study["inputs"].get(name), b.study["inputs"].get(name))
              for name in dict.fromkeys((*a.study["inputs"], *b.study["inputs"])) if name not in NOT_ASKED]  # fmt: skip
-    known = [(f"{part}.{name}", _at(a, part).get(name), _at(b, part).get(name))
+    known: list[tuple[str, Any, Any]] = [(f"{part}.{name}", _at(a, part).get(name), _at(b, part).get(name))
              for part in SETTINGS for name in dict.fromkeys((*_at(a, part), *_at(b, part))) if name not in QUIET]  # fmt: skip
     plans: list[tuple[str, Any, Any]] = [("plan", a.plan["shorthand"], b.plan["shorthand"])]
     named = {name for name, before, after in asked if before != after}
@@ -107,12 +107,11 @@ def compare_json(a: Result, b: Result) -> dict[str, Any]:
     before, after = a.seconds, b.seconds
     why = [{"class": name, "before_gpu_s": before.get(name, 0.0), "after_gpu_s": after.get(name, 0.0)}
            for name in sorted({*before, *after}, key=lambda n: -abs(after.get(n, 0.0) - before.get(n, 0.0)))]  # fmt: skip
-    told: dict[str, Any] = clean({
+    return clean({
         "format": FORMAT, "before": a.path, "after": b.path, "plans": [a.plan["shorthand"], b.plan["shorthand"]],
         "changed": changes(a, b), "metrics": [row for row in rows if row["before"] is not None and row["after"] is not None],
         "why": why, "keeps": [x.study["verdict"]["keeps"] for x in (a, b)], "comparison_error": b.study["error_bars"]["comparison"],
     })  # fmt: skip
-    return told
 
 
 def compare_text(record: Mapping[str, Any], color: bool = False, width: int | None = None) -> str:
