@@ -107,11 +107,12 @@ def compare_json(a: Result, b: Result) -> dict[str, Any]:
     before, after = a.seconds, b.seconds
     why = [{"class": name, "before_gpu_s": before.get(name, 0.0), "after_gpu_s": after.get(name, 0.0)}
            for name in sorted({*before, *after}, key=lambda n: -abs(after.get(n, 0.0) - before.get(n, 0.0)))]  # fmt: skip
-    return clean({
+    told: dict[str, Any] = clean({
         "format": FORMAT, "before": a.path, "after": b.path, "plans": [a.plan["shorthand"], b.plan["shorthand"]],
         "changed": changes(a, b), "metrics": [row for row in rows if row["before"] is not None and row["after"] is not None],
         "why": why, "keeps": [x.study["verdict"]["keeps"] for x in (a, b)], "comparison_error": b.study["error_bars"]["comparison"],
     })  # fmt: skip
+    return told
 
 
 def compare_text(record: Mapping[str, Any], color: bool = False, width: int | None = None) -> str:
