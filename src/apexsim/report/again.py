@@ -51,16 +51,14 @@ def again(verb: str, inputs: Mapping[str, Any], defaults: Mapping[str, Any], **c
     settings = dict(asked.pop("settings", None) or {})
     settings |= {said.setting: asked.pop(said.setting) for said in SETTINGS if said.setting in asked}  # a list's values stand beside
     own = flags_of(load_engine(str(asked.get("engine") or DEFAULT_ENGINE)).name)
-    words = ["apexsim", verb, shlex.quote(str(asked.pop("model", "")))]
-    for name, value in asked.items():
-        if value is not None and value != defaults.get(name):
-            words += _option(name, NAMES.get(name, _flag(name, own)), value)
-    for name, value in settings.items():
-        found = [] if value is None else _setting(name, value, own)
-        if found is None:
-            return ""
-        words += found
-    return " ".join(words)
+    told = {name: _option(name, NAMES.get(name, _flag(name, own)), value) for name, value in asked.items()
+            if name != "model" and value is not None and value != defaults.get(name)}  # fmt: skip
+    said = [_setting(name, value, own) for name, value in settings.items() if value is not None]
+    if None in said:
+        return ""
+    old, new = ([words for name, words in told.items() if (name in inputs) is given] for given in (True, False))
+    parts = [["apexsim", verb, shlex.quote(str(asked.get("model", "")))], *old, *(words or [] for words in said), *new]
+    return " ".join(word for words in parts for word in words)
 
 
 def _flag(name: str, own: Mapping[str, str]) -> str:
