@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -68,6 +69,7 @@ def application() -> typer.Typer:
     return app
 
 
+@cache
 def everything() -> Any:
     """All commands as one, for its parser: the words of its help are shown as they are, not read as markup."""
     found = get_command(application())

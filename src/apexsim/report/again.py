@@ -7,7 +7,7 @@ no command line: a line that asks another question is worse than none.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,25 +49,25 @@ def again(verb: str, inputs: Mapping[str, Any], defaults: Mapping[str, Any], **c
     """The command line that asks the question of `inputs`, with changes; defaults are left out.  "" where it cannot be typed."""
     asked = {**inputs, **changes}
     model = shlex.quote(str(asked.pop("model", "")))
-    words = options({name: value for name, value in asked.items() if value != defaults.get(name)})
+    told = {name: value for name, value in asked.items() if value != defaults.get(name)}
+    words = options(told, last=[name for name in changes if name not in inputs])
     return "" if words is None else " ".join(["apexsim", verb, model, *words])
 
 
-def options(asked: Mapping[str, Any]) -> list[str] | None:
-    """The options of a question as words of a command line, engine settings in the engine's own; None where some cannot be typed."""
+def options(asked: Mapping[str, Any], last: Sequence[str] = ()) -> list[str] | None:
+    """The options of a question as words of a command line, engine settings in the engine's own; None where some cannot be typed.
+
+    last: keywords that stand behind the settings."""
     asked = dict(asked)
     settings = dict(asked.pop("settings", None) or {})
     settings |= {said.setting: asked.pop(said.setting) for said in SETTINGS if said.setting in asked}  # a list's values stand beside
     own = flags_of(load_engine(str(asked.get("engine") or DEFAULT_ENGINE)).name)
-    words: list[str] = []
-    for name, value in asked.items():
-        words += [] if value is None else _option(name, NAMES.get(name, _flag(name, own)), value)
-    for name, value in settings.items():
-        found = [] if value is None else _setting(name, value, own)
-        if found is None:
-            return None
-        words += found
-    return words
+    told = {name: _option(name, NAMES.get(name, _flag(name, own)), value) for name, value in asked.items() if value is not None}
+    said = [_setting(name, value, own) for name, value in settings.items() if value is not None]
+    if None in said:
+        return None
+    first, then = ([words for name, words in told.items() if (name in last) is behind] for behind in (False, True))
+    return [word for words in (*first, *(words or [] for words in said), *then) for word in words]
 
 
 def _flag(name: str, own: Mapping[str, str]) -> str:
