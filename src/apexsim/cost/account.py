@@ -12,7 +12,7 @@ by every decode.  Padding is not useful work and is not counted.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,15 +116,18 @@ def together(pools: list[tuple[Account, Plan]]) -> Account:
             seconds[name] += took
         for name, share in one.provenance:
             shares[name] += share * weight / max(sum(work), 1e-30)
-    mean = lambda values, weights: sum(v * w for v, w in zip(values, weights)) / max(sum(weights), 1e-30)  # noqa: E731
     ones = [one for one, _ in pools]
     fullest = max(ones, key=lambda one: one.busy / max(one.busy + one.idle, 1e-30))
     return Account(
         tuple(sorted(seconds.items(), key=lambda kv: -kv[1])), sum(one.busy for one in ones), sum(one.idle for one in ones),
         tuple((p.name.lower(), shares[p.name.lower()]) for p in Provenance if shares[p.name.lower()] > 0.0),
-        mean([one.flop for one in ones], gpus), mean([one.nbytes for one in ones], gpus),
-        mean([one.mfu for one in ones], work), mean([one.mbu for one in ones], work), fullest.bottleneck,
+        _mean([one.flop for one in ones], gpus), _mean([one.nbytes for one in ones], gpus),
+        _mean([one.mfu for one in ones], work), _mean([one.mbu for one in ones], work), fullest.bottleneck,
     )  # fmt: skip
+
+
+def _mean(values: Iterable[float], weights: Sequence[float]) -> float:
+    return sum(value * weight for value, weight in zip(values, weights)) / max(sum(weights), 1e-30)
 
 
 def usage(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, lanes: int, peaks: Peaks) -> Done:
