@@ -149,9 +149,13 @@ def together(pools: list[tuple[Account, Plan]]) -> Account:
     return Account(
         tuple(sorted(seconds.items(), key=lambda kv: -kv[1])), sum(one.busy for one in ones), sum(one.idle for one in ones),
         tuple((p.name.lower(), shares[p.name.lower()]) for p in Provenance if shares[p.name.lower()] > 0.0),
-        mean([one.flop for one in ones], gpus), mean([one.nbytes for one in ones], gpus),
-        mean([one.mfu for one in ones], work), mean([one.mbu for one in ones], work), fullest.bottleneck,
+        _mean([one.flop for one in ones], gpus), _mean([one.nbytes for one in ones], gpus),
+        _mean([one.mfu for one in ones], work), _mean([one.mbu for one in ones], work), fullest.bottleneck,
     )  # fmt: skip
+
+
+def _mean(values: Iterable[float], weights: Sequence[float]) -> float:
+    return sum(value * weight for value, weight in zip(values, weights)) / max(sum(weights), 1e-30)
 
 
 def usage(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, lanes: int, peaks: Peaks) -> Done:
