@@ -141,9 +141,6 @@ def together(pools: list[tuple[Account, Plan]]) -> Account:
         for name, share in one.provenance:
             shares[name] += share * weight / max(sum(work), 1e-30)
 
-    def mean(values: Sequence[float], weights: Sequence[float]) -> float:
-        return sum(v * w for v, w in zip(values, weights)) / max(sum(weights), 1e-30)
-
     ones = [one for one, _ in pools]
     fullest = max(ones, key=lambda one: one.busy / max(one.busy + one.idle, 1e-30))
     return Account(
