@@ -194,7 +194,7 @@ def test_catalogues_filter_and_speak_json(command: str, word: str, capsys: Captu
 
 BAD = [
     (["plann"], "did you mean 'plan'"),
-    (["list"], "no such command 'list'; known: apex, calibrate, device, engines, fit"),
+    (["list"], "no such command 'list'; known: apex, calibrate, compare, device, engines"),
     (["trace", "discribe"], "did you mean 'describe'?; see: apexsim trace --help"),
     (["gemm"], "no such command 'gemm'; known: apex"),
     (["plan"], "missing argument 'MODEL'"),

@@ -127,7 +127,7 @@ def test_every_command_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             continue
         needed = [word for opt in options_of(command) if opt.default is REQUIRED
                   for word in (opt.flag, "3" if opt.type is int else str(file))]  # fmt: skip
-        own = {"trace synth": ["--like", str(file)], "apex": []}.get(command, [str(file)])
+        own = {"trace synth": ["--like", str(file)], "apex": [], "compare": [str(file), str(file)]}.get(command, [str(file)])
         assert main([*command.split(), *own, *needed, out.flag, str(file)]) == 2, command
         assert "is the input" in capsys.readouterr().err, command
         assert file.read_text() == "kept" and command in RUN

@@ -242,7 +242,7 @@ RAY = Opt(
 EMIT = (
     JSON,
     replace(OUTPUT[1], help="Write the report to a file instead of the screen; with --emit, the folder of its files."),
-    Opt("emit", str, None, "Write files that start the plan into the folder -o DIR: run.sh, compose, k8s, lws, kserve, llm-d, dynamo, "
+    Opt("emit", str, None, "Files that start the plan, into the folder -o DIR: run.sh, compose, k8s, lws, kserve, llm-d, dynamo, "
         "vllm-sweep, bench (docs/deploy.md).", "LIST"),
     Opt("force", bool, False, "Replace files of these names in the folder of --emit."),
 )  # fmt: skip
