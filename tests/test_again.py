@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from apexsim import api
 from apexsim.cli import main
 from apexsim.cli.options import options_of
-from apexsim.cli.rows import SIZED, Opt
+from apexsim.cli.rows import COMMANDS, SIZED, Opt
 from apexsim.engines import engine_names, flags_of, load_engine
 from apexsim.errors import InputError
 from apexsim.report import text
@@ -23,10 +23,13 @@ from apexsim.search import inverse
 from test_options import CONTEXTS, EXPERTS, OTHERWISE, words_of
 
 Question = dict[str, Any]
-HOW = {"gpu", "gpus", "top", "all", "json", "output", "workers", "ray"}  # how an answer is made and told; GPUs stand in every base
+# how an answer is made and told, and GPUs, which stand in every base
+HOW = {"gpu", "gpus"} | {opt.name for verb in ("plan", "simulate", "size") for opt in COMMANDS[verb]["Output"]}
+POOLS = {opt.name for opt in COMMANDS["plan"]["Pools"]}
 BESIDE: Mapping[str, dict[str, Any]] = {  # what an option wants beside it
     "image_size": {"images": 1}, "risk": {"ttft": "500"}, "map": {"trace": "my.csv"}, "time_unit": {"trace": "my.csv"},
     "burstiness": {"request_rate": 3.5}, "share": {"goodput": "ttft:500"}, "budget": {"find": "gpus"},
+    "turn_gap": {"turns": 2}, "signal_age": {"route": "least-outstanding"}, **dict.fromkeys(POOLS, {"disaggregate": True}),
 }  # fmt: skip
 DIGITS = 0.123456789012  # of every number that is no whole one, within its limits
 MODELS = dict.fromkeys((*EXPERTS, "enable_expert_parallel"), "mixtral-8x7b") | {"images": "qwen2.5-vl-7b", "image_size": "qwen2.5-vl-7b"}
@@ -68,16 +71,25 @@ CASES = [(verb, opt) for verb in ("plan", "simulate", "size") for opt in options
 
 def base_of(verb: str, opt: Opt) -> dict[str, Any]:
     """A question that an option can be added to."""
-    named = {"plan": {}, "simulate": {} if opt.name in ("plan", "tp", "pp", "dp", "ep") else {"tp": 2}, "size": {"request_rate": 3.5}}[verb]
+    alone = {} if opt.name in ("plan", "tp", "pp", "dp", "ep") else {"plan": "TP1+TP1"} if opt.name in POOLS else {"tp": 2}
+    named = {"plan": {}, "simulate": alone, "size": {"request_rate": 3.5}}[verb]
     made = {} if opt.name in ("trace", "workload", "map", "time_unit") else CONTEXTS["lengths"]
     return {**made, **named, **BESIDE.get(opt.name, {})}
 
 
 @pytest.mark.parametrize(("verb", "opt"), CASES, ids=lambda v: v if isinstance(v, str) else v.name)
 def test_a_question_that_is_asked_again_is_the_same(verb: str, opt: Opt, monkeypatch: pytest.MonkeyPatch) -> None:
-    value = {"plan": "2xTP1@fp8@1410MHz", "find": "ttft:p95", "trace": "my file's.csv"}.get(opt.name) or value_of(opt)
+    value = {
+        "plan": "2xTP1@fp8@1410MHz",
+        "find": "ttft:p95",
+        "trace": "my file's.csv",
+        "stages": "3:20,5:20",
+        "prefill_settings": "max-num-seqs=64",
+        "decode_settings": "max-num-seqs=64",
+        "connector": "mooncake",
+    }.get(opt.name) or value_of(opt)
     asked = {**base_of(verb, opt), opt.name: value}
-    if opt.name in ("workload", "trace"):
+    if opt.name in ("workload", "trace", "stages"):
         asked.pop("num_requests", None)
     head = [verb, MODELS.get(opt.name, "llama-3.1-8b"), "--gpu", "h100-sxm", "--gpus", "2"]
     first = parsed([*head, *words_of(asked)], monkeypatch)

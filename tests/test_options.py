@@ -412,7 +412,10 @@ POLICIES = {
     "profile",
     "too_long",
     "enable_chunked_prefill",
-}  # a case that these questions do not meet, or the default; profiles: test_calibrate.py
+    "prefill_settings",
+    "decode_settings",
+    "connector",
+}  # a case that these questions do not meet, or the default; profiles: test_calibrate.py; pools: test_split.py
 FLAGS_ONLY = {opt.name for opt in options_of("plan") if opt.type is bool} - ONLY_TEXT - POLICIES
 EXPERTS = ("expert_load", "ep")  # of experts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apexsim.cli.rows import COMMANDS, UNFOLLOWED
+from apexsim.cli.rows import COMMANDS
 from apexsim.workload.clashes import (
     NO_GAPS,
     NO_TRACE,
@@ -40,18 +40,24 @@ FORMAT = (Clash("format", beside("map"), "the columns are named", "drop one of b
 
 FORCE = Clash("force", without("emit"), "no files are written", "add --emit run.sh -o DIR")
 
+def _asked(command: str, *apart: str) -> tuple[Clash, ...]:
+    """Clashes of a question among the options that a command has, but for some that it sees otherwise."""
+    known = {opt.name for group in COMMANDS[command].values() for opt in group}
+    return tuple(clash for clash in QUESTION if clash.option in known and clash.option not in apart)
+
+
 CLASHES: dict[str, tuple[Clash, ...]] = {
     "plan": (*QUESTION, *REPORT, FORCE),
     "simulate": (*QUESTION, *NO_WIDTHS, FORCE),
     "size": (
-        *(clash for clash in QUESTION if clash.option not in ("burstiness", "seed", "rate_factor")),
+        *_asked("size", "burstiness", "seed", "rate_factor"),
         *(clash for clash in REPORT if clash.option == "top"),
         Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
         Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),
         Clash("warmup", beside("concurrency"), "the first request of each user is left out", "drop it"),
     ),
     "fleet": (
-        *(clash for clash in QUESTION if clash.option not in UNFOLLOWED),
+        *_asked("fleet"),
         Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
     ),
     "fit": (
