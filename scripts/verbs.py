@@ -24,12 +24,11 @@ HEAD = '''"""The verbs of Python, with the keywords of the command line (floor 7
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from apexsim import calls
-
+TYPE_CHECKING = False  # as `typing` has it: importing the package loads nothing that takes time
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
     from apexsim.calibrate.run import Calibration
     from apexsim.plan.sized import Fit
     from apexsim.search.fleet import Fleet
@@ -38,7 +37,13 @@ if TYPE_CHECKING:
     from apexsim.search.sweep import Sweep
     from apexsim.workload.trace import Workload
 
-Progress = Callable[[int, int, str], None]
+    Progress = Callable[[int, int, str], None]
+
+
+def _calls() -> Any:
+    from apexsim import calls
+
+    return calls
 '''
 TYPES = {"str": "str", "int": "int", "float": "float", "bool": "bool"}
 OWN = {
@@ -121,9 +126,9 @@ def function(verb: str) -> str:
         "model: str | Sequence[str]" if verb == "sweep" else "model: str" if verb in ("size", "fleet") else "model: str | Mapping[str, Any]"
     )
     head = [model, *(["plan: str = ''"] if verb == "simulate" else []), "*", *(f"{name}: {kind}" for name, kind in given.items())]
-    body = {"sweep": "calls.several('sweep', **locals())", "size": "calls.several('size', **locals())",
-            "fleet": "calls.several('fleet', **locals())",
-            "fit": "calls.fitted(**locals())"}.get(verb, f"calls.call({verb!r}, **locals())")  # fmt: skip
+    body = {"sweep": "_calls().several('sweep', **locals())", "size": "_calls().several('size', **locals())",
+            "fleet": "_calls().several('fleet', **locals())",
+            "fit": "_calls().fitted(**locals())"}.get(verb, f"_calls().call({verb!r}, **locals())")  # fmt: skip
     said = docstring(verb, list(given))
     made = RETURNS[verb]
     return f'def {verb}({", ".join(head)}) -> {made}:\n    """{said}\n    """\n    answer: {made} = {body}\n    return answer\n'
@@ -133,7 +138,7 @@ def catalogue(what: str) -> str:
     """The source of a catalogue's verb."""
     return (f"def {what}(name: str = '') -> list[dict[str, Any]]:\n"
             f'    """The {what} that are known, or those whose name holds a text, as dicts."""\n'
-            f"    return calls.catalogue({what!r}, name)\n")  # fmt: skip
+            f"    rows: list[dict[str, Any]] = _calls().catalogue({what!r}, name)\n    return rows\n")  # fmt: skip
 
 
 def calibration() -> str:
@@ -145,7 +150,7 @@ def calibration() -> str:
     said = " ".join(said.split())
     lines = "\n    ".join(wrap(said, 130))
     return (f"def calibrate(results: str | Sequence[str], *, {head}, **question: Any) -> Calibration:\n"
-            f'    """{lines}\n    """\n    answer: Calibration = calls.calibrated(results, {packed})\n    return answer\n')  # fmt: skip
+            f'    """{lines}\n    """\n    answer: Calibration = _calls().calibrated(results, {packed})\n    return answer\n')  # fmt: skip
 
 
 def source() -> str:

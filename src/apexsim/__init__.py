@@ -15,7 +15,7 @@ from importlib import import_module
 
 import apexsim.calibrate
 import apexsim.plan  # noqa: F401  # the packages, whose places the verbs of these names take
-from apexsim import calls, verbs
+from apexsim import verbs
 from apexsim import views as _views
 from apexsim.verbs import calibrate as calibrate
 from apexsim.verbs import fit as fit
@@ -76,7 +76,7 @@ def _both(name: str) -> None:
 
 _both("plan")
 _both("calibrate")
-_views.source = calls.views
+_views.source = lambda: verbs._calls().views()
 
 
 def __getattr__(name: str) -> Any:

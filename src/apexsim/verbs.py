@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from apexsim import calls
-
+TYPE_CHECKING = False  # as `typing` has it: importing the package loads nothing that takes time
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
     from apexsim.calibrate.run import Calibration
     from apexsim.plan.sized import Fit
     from apexsim.search.fleet import Fleet
@@ -16,7 +15,13 @@ if TYPE_CHECKING:
     from apexsim.search.sweep import Sweep
     from apexsim.workload.trace import Workload
 
-Progress = Callable[[int, int, str], None]
+    Progress = Callable[[int, int, str], None]
+
+
+def _calls() -> Any:
+    from apexsim import calls
+
+    return calls
 
 
 def plan(
@@ -184,7 +189,7 @@ def plan(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Study = calls.call("plan", **locals())
+    answer: Study = _calls().call("plan", **locals())
     return answer
 
 
@@ -337,7 +342,7 @@ def simulate(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Study = calls.call("simulate", **locals())
+    answer: Study = _calls().call("simulate", **locals())
     return answer
 
 
@@ -506,7 +511,7 @@ def sweep(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Sweep = calls.several("sweep", **locals())
+    answer: Sweep = _calls().several("sweep", **locals())
     return answer
 
 
@@ -664,7 +669,7 @@ def size(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Size = calls.several("size", **locals())
+    answer: Size = _calls().several("size", **locals())
     return answer
 
 
@@ -797,7 +802,7 @@ def fleet(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Fleet = calls.several("fleet", **locals())
+    answer: Fleet = _calls().several("fleet", **locals())
     return answer
 
 
@@ -869,23 +874,26 @@ def fit(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Fit = calls.fitted(**locals())
+    answer: Fit = _calls().fitted(**locals())
     return answer
 
 
 def models(name: str = "") -> list[dict[str, Any]]:
     """The models that are known, or those whose name holds a text, as dicts."""
-    return calls.catalogue("models", name)
+    rows: list[dict[str, Any]] = _calls().catalogue("models", name)
+    return rows
 
 
 def gpus(name: str = "") -> list[dict[str, Any]]:
     """The gpus that are known, or those whose name holds a text, as dicts."""
-    return calls.catalogue("gpus", name)
+    rows: list[dict[str, Any]] = _calls().catalogue("gpus", name)
+    return rows
 
 
 def workloads(name: str = "") -> list[dict[str, Any]]:
     """The workloads that are known, or those whose name holds a text, as dicts."""
-    return calls.catalogue("workloads", name)
+    rows: list[dict[str, Any]] = _calls().catalogue("workloads", name)
+    return rows
 
 
 def calibrate(
@@ -904,7 +912,7 @@ def calibrate(
     "release", "model", "gpu", "formats"; length_spread: half width of lengths over their mean, where a file has only means; save_as:
     keep a profile of this name; question: keywords of `api.ask` for cluster, engine and precision. Raises InputError.
     """
-    answer: Calibration = calls.calibrated(
+    answer: Calibration = _calls().calibrated(
         results,
         model=model,
         plan=plan,

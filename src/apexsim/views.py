@@ -6,11 +6,13 @@ knowing them; an answer of a part of the package alone, without it, shows its ty
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
+TYPE_CHECKING = False  # as `typing` has it: the package is imported with this, and loads nothing that takes time
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
-Views = Mapping[str, Callable[..., Any]]  # text, html, table, plot
+    Views = Mapping[str, Callable[..., Any]]  # text, html, table, plot
+
 source: Callable[[], Views] | None = None
 
 
@@ -22,12 +24,14 @@ def view(name: str, answer: Any, **how: Any) -> Any:
 
 
 RENAMED = {"slo": "slos", "map": "columns"}  # option -> keyword
-OPTION = re.compile(r"--([a-z][a-z-]*[a-z])(?: (?=[A-Z\d'\"]))?")
+OPTION = r"--([a-z][a-z-]*[a-z])(?: (?=[A-Z\d'\"]))?"
 
 
 def spoken(text: str) -> str:
     """A message in which options are keywords: --request-rate R is request_rate=R."""
-    return OPTION.sub(lambda found: _keyword(found[1]) + "=" * found[0].endswith(" "), text)
+    import re
+
+    return re.sub(OPTION, lambda found: _keyword(found[1]) + "=" * found[0].endswith(" "), text)
 
 
 def _keyword(option: str) -> str:
