@@ -12,7 +12,7 @@ import sys
 from textwrap import wrap
 
 from apexsim import api
-from apexsim.api import SEARCHED
+from apexsim.api import POOLS, SEARCHED
 from apexsim.calibrate.run import calibrate
 from apexsim.calls import SETTINGS
 from apexsim.cli.rows import COMMANDS, REQUIRED, UNFOLLOWED, UNSIZED, Opt
@@ -61,7 +61,7 @@ OWN = {
 ANNOTATED = {"gpu": "str | Mapping[str, Any]", "trace": "str | Workload | Mapping[str, Any] | Sequence[Sequence[float]] | Any | None",
              "slos": "str | Sequence[str] | None", "settings": "Mapping[str, Any] | None", "progress": "Progress | None",
              "ttft": "float | str | None", "tpot": "float | str | None", "price": "str | float | None"}  # fmt: skip
-NOT_OF = {"simulate": SEARCHED, "size": UNSIZED, "fleet": UNFOLLOWED}  # keywords that would do nothing
+NOT_OF = {"simulate": SEARCHED, "size": (*UNSIZED, *POOLS), "fleet": (*UNFOLLOWED, *POOLS)}  # keywords that would do nothing
 RETURNS = {"plan": "Study", "simulate": "Study", "sweep": "Sweep", "size": "Size", "fleet": "Fleet", "fit": "Fit"}
 ABOUT = {
     "plan": "Rank every parallel plan of a model on a cluster for a stream of requests.",

@@ -29,7 +29,7 @@ POOLS = {opt.name for opt in COMMANDS["plan"]["Pools"]}
 BESIDE: Mapping[str, dict[str, Any]] = {  # what an option wants beside it
     "image_size": {"images": 1}, "risk": {"ttft": "500"}, "map": {"trace": "my.csv"}, "time_unit": {"trace": "my.csv"},
     "burstiness": {"request_rate": 3.5}, "share": {"goodput": "ttft:500"}, "budget": {"find": "gpus"},
-    "turn_gap": {"turns": 2}, "signal_age": {"route": "least-outstanding"}, **dict.fromkeys(POOLS, {"disaggregate": True}),
+    "turn_gap": {"turns": 2}, "signal_age": {"route": "least-outstanding"}, **{name: {"disaggregate": True} for name in POOLS},
 }  # fmt: skip
 DIGITS = 0.123456789012  # of every number that is no whole one, within its limits
 MODELS = dict.fromkeys((*EXPERTS, "enable_expert_parallel"), "mixtral-8x7b") | {"images": "qwen2.5-vl-7b", "image_size": "qwen2.5-vl-7b"}

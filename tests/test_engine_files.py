@@ -242,8 +242,10 @@ MAY = {
     "cli/rows.py": "defaults of options, checked below",
     "validate/closed_cases.py": "columns of files of measured runs", "validate/open_cases.py": "likewise",
     "validate/step_cases.py": "likewise", "validate/memory_cases.py": "likewise", "validate/apart_cases.py": "likewise",
+    "report/emit/kubernetes.py": "who starts over MPI", "report/emit/stacks.py": "llm-d starts vLLM alone",
     "calibrate/bench.py": "engines' own benchmark programs", "calibrate/read.py": "… and who writes which result file",
-    "report/emit/bench.py": "vLLM's own benchmark and sweep", "validate/draft_cases.py": "likewise", "validate/offline_cases.py": "likewise", "validate/fit_host.py": "likewise",
+    "report/emit/bench.py": "vLLM's own benchmark and sweep",
+    "validate/draft_cases.py": "likewise", "validate/served_cases.py": "likewise", "validate/offline_cases.py": "likewise", "validate/fit_host.py": "likewise",
 }  # fmt: skip
 
 

@@ -124,10 +124,10 @@ def test_every_interval_is_shown_where_all_is_asked(found: Fleet) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"every": "0s"}, "--every"), ({"every": "soon"}, "--every"), ({"every": "3h"}, "--every"), ({"every": 1e-4}, "--every"),
-    ({"policy": "magic"}, "--policy"), ({"start_up_time": "-3s"}, "--start-up-time"), ({"slos": ()}, "limit"),
-    ({"trace": None, "prompt_len": 100, "output_len": 10}, "--trace"),
-    ({"trace": Workload("x", np.zeros(9), np.full(9, 9), np.full(9, 9), mode="offline")}, "--trace"),
+    ({"every": "0s"}, "every"), ({"every": "soon"}, "every"), ({"every": "3h"}, "every"), ({"every": 1e-4}, "every"),
+    ({"policy": "magic"}, "policy"), ({"start_up_time": "-3s"}, "start_up_time"), ({"slos": ()}, "limit"),
+    ({"trace": None}, "trace"),
+    ({"trace": Workload("x", np.zeros(9), np.full(9, 9), np.full(9, 9), mode="offline")}, "trace"),
 ]  # fmt: skip
 
 

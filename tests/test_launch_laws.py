@@ -157,7 +157,7 @@ def test_several_servers_have_ports_of_their_own_and_a_router() -> None:
         if case.plan.replicas == 1:
             continue
         assert re.search(r"--policy round_robin|nginx", case.launch.script), case
-        assert ("least_conn" in case.launch.script) is (case.setting.route == "least-outstanding"), case
+        assert ("least_conn" in case.launch.script) is (case.setting.router.name == "least-outstanding"), case
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])

@@ -200,7 +200,7 @@ def test_where_no_prompt_is_short_enough_the_shortest_comes_nearest() -> None:
 def test_answers_that_leave_no_prompt_are_refused_with_the_longest_that_do(more: dict[str, Any], most: str) -> None:
     with pytest.raises(InputError) as told:
         longest(output_len=4096, **({"slos": ("ttft=1s",)} if "concurrency" in more else {}), **more)
-    assert told.value.where == "--output-len" and told.value.hint == f"at most {most}"
+    assert told.value.where == "output_len" and told.value.hint == f"at most {most}"
 
 
 @given(st.integers(1, 10**6), st.floats(0.0, 1.0))

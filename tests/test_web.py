@@ -22,10 +22,13 @@ from apexsim.report.blocks import Bars, Cell, Chart, Code, Heat, Page, Rows, Sec
 from apexsim.report.html import page
 from apexsim.report.renderers import PAGES, RENDERERS, Look, pictured, rendered
 from apexsim.search.curve import with_curves
+from apexsim.search.fleet import Fleet
+from apexsim.search.follow import fleet
 from apexsim.search.inverse import size
 from apexsim.search.size import Size
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
+from test_fleet import wave
 
 Capture = pytest.CaptureFixture[str]
 MADE = {"prompt_len": 200, "output_len": 30, "num_requests": 60}
@@ -68,19 +71,21 @@ def study() -> Study:
 
 
 @pytest.fixture(scope="module")
-def answers(study: Study) -> dict[type, Study | Sweep | Size]:
+def answers(study: Study) -> dict[type, Study | Sweep | Size | Fleet]:
     return {
-        Study: study, Sweep: api.sweep("llama-3.1-8b", gpu=["l40s", "h100"], gpus=1, request_rate=[1.0, 4.0, 9.0], **MADE),
+        Fleet: fleet("llama-3.1-8b", gpu="l4:1", trace=wave(1.0, 180.0), every=60.0, slos=("ttft:p95=2s",)),
+        Study: study,
+        Sweep: api.sweep("llama-3.1-8b", gpu=["l40s", "h100"], gpus=1, request_rate=[1.0, 4.0, 9.0], **MADE),
         Size: size("llama-3.1-8b", gpu="l40s", gpus=1, slos=("ttft:p95=500ms",), **MADE),
     }  # fmt: skip
 
 
 def test_every_answer_has_every_form() -> None:
-    assert set(PAGES) == {Study, Sweep, Size} and all(set(row) == set(PAGES) for row in RENDERERS.values())
+    assert set(PAGES) == {Study, Sweep, Size, Fleet} and all(set(row) == set(PAGES) for row in RENDERERS.values())
 
 
 @pytest.mark.parametrize("kind", PAGES, ids=lambda kind: kind.__name__)
-def test_a_page_is_one_offline_file(kind: type, answers: dict[type, Study | Sweep | Size]) -> None:
+def test_a_page_is_one_offline_file(kind: type, answers: dict[type, Study | Sweep | Size | Fleet]) -> None:
     text = rendered(answers[kind], "html", Look())
     assert len(text.encode()) < MOST_BYTES and text.startswith("<!doctype html>")
     found = Parts(text)
@@ -91,7 +96,7 @@ def test_a_page_is_one_offline_file(kind: type, answers: dict[type, Study | Swee
     anchors = {attrs["id"] for tag, attrs in found.tags if tag == "section"}
     assert {attrs["href"] for tag, attrs in found.tags if tag == "a"} == {f"#{a}" for a in anchors}
     charts = [attrs["data-chart"] for _, attrs in found.tags if "data-chart" in attrs]
-    assert charts == [str(i) for i in range(len(data["charts"]))] and len(charts) >= (2 if kind is Size else 4)
+    assert charts == [str(i) for i in range(len(data["charts"]))] and len(charts) >= (2 if kind in (Size, Fleet) else 4)
     assert {attrs["data-key"] for _, attrs in found.tags if "data-key" in attrs} <= set(data["details"])
 
 
@@ -170,7 +175,7 @@ def browser() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", PAGES, ids=lambda kind: kind.__name__)
-def test_a_browser_draws_every_chart(kind: type, answers: dict[type, Study | Sweep | Size], browser: str, tmp_path: Path) -> None:
+def test_a_browser_draws_every_chart(kind: type, answers: dict[type, Study | Sweep | Size | Fleet], browser: str, tmp_path: Path) -> None:
     file = tmp_path / "r.html"
     file.write_text(rendered(answers[kind], "html", Look()), encoding="utf-8")
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'home'}", "--window-size=1200,30000",
@@ -190,8 +195,8 @@ def test_a_picture_is_of_the_kind_of_its_name(name: str, magic: bytes, study: St
     assert pictured(study, Look(file=name)).startswith(magic)
 
 
-@pytest.mark.parametrize("kind", PAGES, ids=lambda kind: kind.__name__)
-def test_every_answer_has_a_picture(kind: type, answers: dict[type, Study | Sweep | Size]) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in PAGES if kind is not Fleet], ids=lambda kind: kind.__name__)
+def test_every_answer_has_a_picture(kind: type, answers: dict[type, Study | Sweep | Size | Fleet]) -> None:
     pytest.importorskip("matplotlib")
     assert len(pictured(answers[kind], Look(file="x.png"))) > 5_000
 

@@ -568,10 +568,6 @@ def size(
     output_factor: float | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
-    disaggregate: str | None = None,
-    prefill_settings: str | None = None,
-    decode_settings: str | None = None,
-    connector: str | None = None,
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
     block_size: int | None = None,
@@ -648,10 +644,6 @@ def size(
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
-    disaggregate:
-    prefill_settings:
-    decode_settings:
-    connector:
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
     block_size: Tokens of a KV block. SGLang: page_size; TensorRT-LLM: tokens_per_block.
@@ -713,10 +705,6 @@ def fleet(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
-    disaggregate: str | None = None,
-    prefill_settings: str | None = None,
-    decode_settings: str | None = None,
-    connector: str | None = None,
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
     block_size: int | None = None,
@@ -779,10 +767,6 @@ def fleet(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
-    disaggregate:
-    prefill_settings:
-    decode_settings:
-    connector:
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
     block_size: Tokens of a KV block. SGLang: page_size; TensorRT-LLM: tokens_per_block.

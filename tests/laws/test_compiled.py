@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
 from types import SimpleNamespace as Namespace
 from typing import Any
 
@@ -10,13 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import apexsim.engine
 import toy_costs as toy
-from apexsim.engine import batch, gather, heap, kernel, leave, loop, notes, pace, pipeline, price, queue, route, run, settle
+from apexsim.engine import kernel
 from apexsim.engine.types import FULL, Work
 from worlds import World, worlds
 
 ARRAYS = tuple(name for name in kernel.Outcome.__slots__)
-MODULES = (batch, gather, heap, kernel, leave, loop, notes, pace, pipeline, price, queue, route, run, settle)
+MODULES = [import_module(f"apexsim.engine.{found.name}") for found in iter_modules(apexsim.engine.__path__)]
 
 
 def of_one_lane(world: World) -> World:

@@ -13,8 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import toy_costs as toy
-from apexsim.engine.types import DECODE, FULL, PROMPT, S_BUSY, TIE, Host
+from apexsim.engine.types import DECODE, FULL, LEAST_OUTSTANDING, PROMPT, S_BUSY, TIE, Host, Route
 from worlds import World, all_gaps, tight, worlds
+
+LEAST = Route(LEAST_OUTSTANDING)
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 TIMES = ("sent", "start", "first", "finish", "preempted", "replica", "gaps", "hist", "sums", "read", "timeline")
@@ -91,7 +93,7 @@ def test_jumping_is_stepping_with_few_blocks(world: World) -> None:
 def test_jumping_is_stepping_on_a_long_trace(policy: toy.Rules, lanes: int, stages: int) -> None:
     costs = toy.costs(toy.Toy(stages=stages, windows=(FULL, 128), tokens=8192))
     asked = toy.poisson(60.0 * lanes, 400, seed=lanes, prompt=(1, 400), output=(1, 900))
-    assert_jumps_are_steps(World(asked, policy, Host(1e-6, 1e-3), costs, 20_000 // policy.block, 2, lanes, 1))
+    assert_jumps_are_steps(World(asked, policy, Host(1e-6, 1e-3), costs, 20_000 // policy.block, 2, lanes, LEAST))
 
 
 @quick
@@ -139,7 +141,7 @@ def test_batches_are_monotone_in_load_on_average(policy: toy.Rules) -> None:
 @quick
 @given(worlds(stages=2))
 def test_one_replica_needs_no_routing(world: World) -> None:
-    one = [World(world.requests, world.rules, world.host, world.costs, world.blocks, 1, world.lanes, r) for r in (0, 1)]
+    one = [World(world.requests, world.rules, world.host, world.costs, world.blocks, 1, world.lanes, Route(r)) for r in (0, 1)]
     assert np.array_equal(one[0].run().finish, one[1].run().finish)
 
 
@@ -147,10 +149,10 @@ def test_one_replica_needs_no_routing(world: World) -> None:
 @given(worlds(modes=("open", "offline")))
 def test_round_robin_replicas_are_separate_machines(world: World) -> None:
     asked, n = world.requests, world.replicas
-    whole = World(asked, world.rules, world.host, world.costs, world.blocks, n, world.lanes, 0).run()
+    whole = World(asked, world.rules, world.host, world.costs, world.blocks, n, world.lanes).run()
     for r in range(min(n, len(asked.prompt))):
         mine = asked._replace(**{name: getattr(asked, name)[r::n].copy() for name in ("arrive", "prompt", "output", "cached")})
-        alone = World(mine, world.rules, world.host, world.costs, world.blocks, 1, world.lanes, 0).run()
+        alone = World(mine, world.rules, world.host, world.costs, world.blocks, 1, world.lanes).run()
         assert np.array_equal(whole.finish[r::n], alone.finish)
 
 
@@ -170,7 +172,7 @@ def outstanding(world: World) -> tuple[np.ndarray, np.ndarray]:
 def test_least_outstanding_goes_where_fewest_are(world: World) -> None:
     assume(world.replicas > 1)
     counts, chosen = outstanding(World(world.requests, world.rules, world.host, world.costs, world.blocks,
-                                       world.replicas, world.lanes, 1))  # fmt: skip
+                                       world.replicas, world.lanes, LEAST))  # fmt: skip
     assert np.array_equal(chosen, counts.argmin(axis=1))
 
 
@@ -179,7 +181,7 @@ def test_least_outstanding_balances_no_worse_than_round_robin(rate: float) -> No
     spread = []
     for route in (0, 1):
         asked = toy.poisson(rate, 500, seed=11)
-        counts, _ = outstanding(World(asked, toy.VLLM_V1, toy.NO_HOST, toy.costs(toy.Toy()), 2_000, 4, 1, route))
+        counts, _ = outstanding(World(asked, toy.VLLM_V1, toy.NO_HOST, toy.costs(toy.Toy()), 2_000, 4, 1, Route(route)))
         spread.append(np.ptp(counts, axis=1).mean())
     assert spread[1] <= spread[0]
 
@@ -197,7 +199,7 @@ def small_runs() -> dict[str, np.ndarray]:
     for number, policy in enumerate([toy.VLLM_V1, toy.VLLM_V0, toy.SGLANG, toy.TRTLLM_WAIT]):
         for stages in (1, 2):
             world = World(toy.poisson(40.0, 20, seed=number), policy, Host(1e-6, 1e-3), costs[stages - 1],
-                          700 // policy.block, 2, 2, number % 2)  # fmt: skip
+                          700 // policy.block, 2, 2, Route(number % 2))  # fmt: skip
             done = world.run()
             found |= {f"{number}-{stages}-{name}": getattr(done, name) for name in TIMES}
     return found

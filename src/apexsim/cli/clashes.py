@@ -40,6 +40,7 @@ FORMAT = (Clash("format", beside("map"), "the columns are named", "drop one of b
 
 FORCE = Clash("force", without("emit"), "no files are written", "add --emit run.sh -o DIR")
 
+
 def _asked(command: str, *apart: str) -> tuple[Clash, ...]:
     """Clashes of a question among the options that a command has, but for some that it sees otherwise."""
     known = {opt.name for group in COMMANDS[command].values() for opt in group}

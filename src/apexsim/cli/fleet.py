@@ -35,7 +35,9 @@ def fleet(model: Model, **given: Any) -> None:
     look = Look(columns, color, None, given["all"])
     if given["json"] is not None:
         deliver(rendered(found, "json", look), given["json"], "--json")
-    if given["json"] != STDOUT or given["output"] is not None:
+    if given["html"] is not None:
+        deliver(rendered(found, "html", look), given["html"], "--html")
+    if STDOUT not in (given["json"], given["html"]) or given["output"] is not None:
         deliver(rendered(found, "text", look), given["output"] or STDOUT, "--output")
 
 

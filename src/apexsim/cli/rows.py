@@ -231,6 +231,7 @@ AS_MEASURED = (
 )
 FILES = (*TABLES, *AS_MEASURED, *PICTURES)
 SIZED_FILES = (*TABLES, *PICTURES)
+FLEET_FILES = (*REPORT[1:2], *OUTPUT, PICTURES[0])
 RAY = Opt(
     "ray",
     str,
@@ -602,7 +603,9 @@ COMMANDS: dict[str, Groups] = {
         _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *SIZED_FILES)}, UNSIZED),
         ("gpu", "gpus"),
     ),
-    "fleet": _without({"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[1:2], *OUTPUT)}, UNFOLLOWED),
+    "fleet": _without(
+        {"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[1:2], *OUTPUT, PICTURES[0])}, UNFOLLOWED
+    ),
     "fit": {
         "Cluster": CLUSTER,
         "Layout": (*WIDTHS, SIZED_PLAN),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from apexsim.report import fleetpage, html, plot, sizepage, sweep, text, weblists, webstudy
+from apexsim.report import fleetpage, html, plot, sizepage, sweep, text, webfleet, weblists, webstudy
 from apexsim.report.blocks import Page
 from apexsim.report.jsonout import study_json
 from apexsim.report.plain import dumps
@@ -34,6 +34,7 @@ PAGES: dict[type, Callable[[Any], Page]] = {
     Study: webstudy.page_of,
     Sweep: weblists.page_of_sweep,
     Size: weblists.page_of_size,
+    Fleet: webfleet.page_of_fleet,
 }
 RENDERERS: dict[str, dict[type, Renderer]] = {
     "text": {

@@ -1,0 +1,52 @@
+"""A fleet over time as blocks of a page in the browser (floor 6)."""
+
+from __future__ import annotations
+
+import math
+
+from apexsim.report import fleetpage
+from apexsim.report.again import again
+from apexsim.report.apart import launched
+from apexsim.report.blocks import Cell, Chart, Code, Page, Rows, Section, Series, Table
+from apexsim.report.draw import UNKNOWN, percent, sig
+from apexsim.report.webstudy import FOOT
+from apexsim.search.fleet import Course, Fleet
+from apexsim.units import format_seconds
+
+HEADS = ("policy", "replicas", "peak", "GPU-hours", "$ per day", "kWh per day", "within limits", "late requests")
+
+
+def page_of_fleet(found: Fleet) -> Page:
+    """The whole report of a fleet."""
+    started = launched(found.unit.setting, found.unit.plan)
+    rows = [_row(found, course) for course in found.courses]
+    table = Table(HEADS, ["left", *["right"] * 7], rows, legend=[(c.policy, fleetpage.DOES[c.policy]) for c in found.courses])
+    sections = [
+        Section("policies", "What following the load costs and misses", [table]),
+        Section("time", "Over time", _charts(found)),
+        Section("launch", "Launch each replica", [Code(started.script or "it cannot be started with this engine", started.notes)]),
+        Section("notes", "What it rests on", [Rows([("note", note) for note in fleetpage.notes(found)])]),
+        Section("again", "The command that repeats it", [Rows([("again", again("fleet", {"model": found.model, **found.inputs}, {}))])]),
+    ]
+    title = f"{found.model}: {len(found.intervals):,} intervals of {format_seconds(found.asked.every)}"
+    return Page(title, fleetpage.sentences(found), sections, FOOT, {})
+
+
+def _row(found: Fleet, course: Course) -> list[Cell]:
+    mean, hours = float(course.paid.mean()), found.gpu_hours(course)
+    rent, energy, kept = found.dollars(course) / found.days, found.kwh(course) / found.days, float(course.kept.mean())
+    told = [(f"{mean:.1f}", mean), (f"{course.paid.max()}", float(course.paid.max())), (f"{hours:,.0f}", hours), (_number(rent), rent),
+            (_number(energy), energy), (percent(kept), kept), (percent(course.late), course.late)]  # fmt: skip
+    return [Cell(course.policy), *(Cell(text, value) for text, value in told)]
+
+
+def _number(value: float) -> str:
+    return sig(value) if math.isfinite(value) else UNKNOWN
+
+
+def _charts(found: Fleet) -> list[Chart]:
+    hours = [i.begin / 3600.0 for i in found.intervals]
+    rate = [i.requests / found.asked.every for i in found.intervals]
+    serving = [Series(c.policy, hours, c.serving.tolist(), line=True) for c in found.courses]
+    return [Chart("Requests", "time [h]", "requests/s", [Series("requests", hours, rate, line=True)]),
+            Chart("Replicas that serve", "time [h]", "replicas", serving)]  # fmt: skip
