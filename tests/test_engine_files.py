@@ -239,7 +239,7 @@ MAY = {
     "report/dialects.py": "the one place with code per engine", "report/apart.py": "routers of two pools, a row for each dialect",
     "report/stacks.py": "workers under Dynamo, likewise",
     "cost/collectives.py": "names of sources of kernel times", "cost/bank.py": "likewise",
-    "cli/rows.py": "defaults of options, checked below",
+    "cli/rows.py": "defaults of options, checked below", "verbs.py": "made from them",
     "validate/closed_cases.py": "columns of files of measured runs", "validate/open_cases.py": "likewise",
     "validate/step_cases.py": "likewise", "validate/memory_cases.py": "likewise", "validate/apart_cases.py": "likewise",
     "report/emit/kubernetes.py": "who starts over MPI", "report/emit/stacks.py": "llm-d starts vLLM alone",
