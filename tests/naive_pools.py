@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import naive
 from apexsim.engine.apart import Crossing, Side
-from apexsim.engine.types import ADMIT_RESERVE, TIE, Requests
+from apexsim.engine.types import ADMIT_RESERVE, NO_DRAFTS, TIE, Requests
 from naive_records import NEVER, Group, Naive, Sequence, Step
-from naive_route import choose as routed
+from naive_route import Router
 from naive_rules import ceil_div
 
 
@@ -102,6 +102,7 @@ class Decode(naive.Replica):
         self.world.joined += 1
         if not self.line.crossing.recompute:
             x.times.append(t)
+            x.bursts.append(t)
         g.decoding.append(x)
         return True
 
@@ -135,9 +136,10 @@ class Pool(naive.World):
         """Only decode asks."""
         self.line.settled.append((t, x.index))
 
-    def replica_of(self, x: Sequence) -> naive.Replica:
+    def replica_of(self, x: Sequence, t: float) -> naive.Replica:
         """Where the router sends a request."""
-        return routed(self.route, self.replicas, x, self.requests)
+        found: naive.Replica = self.router.send(x, t)
+        return found
 
 
 @dataclass
@@ -202,7 +204,7 @@ class Line:
     def asks(self, i: int, t: float) -> None:
         """It asks a replica of the decode pool for a place."""
         x = self.d.sequences[i]
-        r = self.d.replica_of(x)
+        r = self.d.replica_of(x, t)
         r.outstanding += 1
         x.replica, x.seen, self.stage[i] = r.number, t, "booked"
         assert isinstance(r, Decode)
@@ -219,7 +221,7 @@ class Line:
     def computes(self, i: int, t: float) -> None:
         """It comes to the prefill pool."""
         x = self.p.sequences[i]
-        r = self.p.replica_of(x)
+        r = self.p.replica_of(x, t)
         r.send(x, t)
         self.stage[i] = "made_"
         wake(r, x.seen)
@@ -306,11 +308,12 @@ def wake(r: naive.Replica, t: float) -> None:
 def simulate(requests: Requests, prefill: Side, decode: Side, crossing: Crossing) -> tuple[Naive, Naive, list[float]]:
     """Both pools, and when each request was sent."""
     alone = Requests(requests.arrive, requests.prompt, requests.output)
-    p, d = (Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route) for side in (prefill, decode))
+    p, d = (Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route, NO_DRAFTS) for side in (prefill, decode))
     line = Line(requests, crossing, p, d)
     for pool, side, kind in ((p, prefill, Prefill), (d, decode, Decode)):
         pool.line = line
         pool.replicas = [kind(r, pool, len(side.costs.hop), side.lanes, side.blocks) for r in range(side.replicas)]
+        pool.router = Router(side.route, pool.replicas, alone, side.blocks, pool.sequences)
         for r in pool.replicas:
             r.start_anew(line)  # type: ignore[attr-defined]
     for x, y in zip(p.sequences, d.sequences):

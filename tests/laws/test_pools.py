@@ -14,7 +14,7 @@ from apexsim.engine import apart
 from apexsim.engine.apart import Both, Crossing, Side, simulate_apart
 from apexsim.engine.kernel import simulate
 from apexsim.engine.pools import run_pools
-from apexsim.engine.types import ADMIT_RESERVE, FULL, OK, Requests, Rules
+from apexsim.engine.types import ADMIT_RESERVE, FULL, OK, Requests, Route, Rules
 from worlds import all_gaps, requests, rules, seconds, tables
 
 few = settings(max_examples=50, deadline=None, derandomize=True)
@@ -53,13 +53,13 @@ def sides(draw: st.DrawFn, asked: Requests, stages: int) -> Side:
     longest = int((asked.prompt + asked.output).max())
     blocks = int(-(-longest // policy.block) * draw(st.sampled_from([1.0, 1.3, 2.0, 5.0, 50.0])))
     return Side(policy, toy.NO_HOST, draw(tables(stages)), blocks, draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 2)),
-                draw(st.integers(0, 1)))  # fmt: skip
+                Route(draw(st.integers(0, 1))))  # fmt: skip
 
 
 @st.composite
 def worlds(draw: st.DrawFn, stages: int = 1) -> World:
     """Two random pools with a random line between them."""
-    asked = draw(requests())._replace(cached=np.zeros(0, np.int64))
+    asked = draw(requests(("open", "closed", "offline", "sessions")))._replace(cached=np.zeros(0, np.int64))
     prefill, decode = draw(sides(asked, stages)), draw(sides(asked, stages))
     how = draw(crossings(decode.rules.max_seqs))
     return World(asked, prefill, decode, how if stages == 1 else replace(how, lag=False))
