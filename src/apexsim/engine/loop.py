@@ -30,6 +30,7 @@ from apexsim.engine.types import (
     IDLE,
     INFINITY,
     LOG_FULL,
+    NEW,
     NOBODY,
     OK,
     READ_UNTIL,
@@ -233,7 +234,7 @@ def _how_far(world: World, r: int, g: int, step: Form, gone: bool) -> tuple[int,
         most = min(most, rules.poll - state.phase[r, g, SINCE_READ])  # to the next look: what it reads is remembered
     if gone and (step.held != 0 or step.why != NONE_VISIBLE or _halfway(world, r)):
         most = 1  # there is more room for the next step
-    if passes(world) and (step.taken or unseen(world, r) or (gone and knocks(world, r) < INFINITY)):
+    if passes(world) and (step.taken or world.hand.head[r, NEW] >= 0 or unseen(world, r) or (gone and knocks(world, r) < INFINITY)):
         most = 1
     cut = INFINITY
     if until >= 0:
