@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_pools
 from hypothesis import given, settings
 
 import apexsim.engine
 import toy_costs as toy
-from apexsim.engine import kernel
+from apexsim.engine import apart, kernel
 from apexsim.engine.types import FULL, Work
 from worlds import World, worlds
 
@@ -101,8 +102,9 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in list(vars(module).items()):
             if hasattr(value, "py_func"):
                 monkeypatch.setattr(module, name, value.py_func)
-    inner = kernel.run
+    inner, pools = kernel.run, apart.run_pools
     monkeypatch.setattr(kernel, "run", lambda world, begin, margin: inner(_guarded_world(world), begin, margin))
+    monkeypatch.setattr(apart, "run_pools", lambda p, d, line, margin: pools(_guarded_world(p), _guarded_world(d), guarded(line), margin))
 
 
 def _guarded_world(world: Any) -> Any:
@@ -114,6 +116,16 @@ def test_no_index_is_negative(stages: int, plain: None) -> None:
     @settings(max_examples=60, deadline=None, derandomize=True)
     @given(worlds(stages=stages))
     def run_one(world: World) -> None:
+        with np.errstate(all="ignore"):
+            world.run()
+
+    run_one()
+
+
+def test_no_index_is_negative_where_requests_pass_two_pools(plain: None) -> None:
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(test_pools.worlds())
+    def run_one(world: test_pools.World) -> None:
         with np.errstate(all="ignore"):
             world.run()
 

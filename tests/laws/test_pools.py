@@ -14,7 +14,7 @@ from apexsim.engine import apart
 from apexsim.engine.apart import Both, Crossing, Side, simulate_apart
 from apexsim.engine.kernel import simulate
 from apexsim.engine.pools import run_pools
-from apexsim.engine.types import ADMIT_RESERVE, FULL, OK, Requests, Route, Rules
+from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, OK, Requests, Route, Rules
 from worlds import all_gaps, requests, rules, seconds, tables
 
 few = settings(max_examples=50, deadline=None, derandomize=True)
@@ -117,6 +117,27 @@ def test_blocks_places_and_seats_come_back(world: World) -> None:
         assert (pool.state.free == pool.capacity).all()
         assert (pool.state.running == 0).all() and (pool.state.outstanding == 0).all()
     assert (d.hand.booked == 0).all() and (d.hand.head < 0).all()
+
+
+@st.composite
+def crowded(draw: st.DrawFn) -> World:
+    """Few blocks at decode, where first tokens are made, prompts go first, and who is thrown out keeps what was sent; most want two
+    tokens."""
+    world = draw(worlds())
+    short = np.random.default_rng(draw(st.integers(0, 2**32))).random(len(world.requests.output)) < 0.7
+    world = replace(world, requests=world.requests._replace(output=np.where(short, 2, world.requests.output)))
+    longest = int((world.requests.prompt + world.requests.output).max())
+    few_blocks = int(longest * draw(st.sampled_from([1.0, 1.3, 2.0])))
+    rules = world.decode.rules._replace(mix=0, block=1, admission=ADMIT_CHUNK, watermark=0, max_seqs=4, lag=0)
+    how = replace(world.crossing, first=True, recompute=True, again=False, seated=False, slots=FULL)
+    return World(world.requests, world.prefill, replace(world.decode, rules=rules, blocks=few_blocks), how)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(crowded())
+def test_first_tokens_are_known_where_prompts_come_between(world: World) -> None:
+    """The step that makes a first token is one of its own, though a step of prompts may stand before it."""
+    assert not np.isnan(world.run().whole.first).any()
 
 
 @few

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apexsim.engine.kernel import Outcome, heirs, outcome_of, requests_as_cast, roomier, world_of
+from apexsim.engine.kernel import Outcome, heirs, outcome_of, requests_as_cast, roomier, undrafted, world_of
 from apexsim.engine.pools import COMES, Line, run_pools
 from apexsim.engine.types import FULL, I8, IN_TURN, LOG_FULL, NOBODY, OK, STATUS, Costs, Host, Requests, Route, Rules, World, hand_of
 
@@ -95,7 +95,7 @@ def _linked(world: World, stage: I8, slots: int, seated: bool, keeps: bool) -> W
     size = len(stage)
     hand = hand_of(world.replicas, world.lanes, size, int(slots), int(seated), int(keeps))._replace(stage=stage)
     work = world.work._replace(due=np.zeros(size + 1), due_req=np.zeros(size + 1, np.int64))
-    return world._replace(work=work, hand=hand, alone=0, plain=None, ticks=None)
+    return undrafted(world)._replace(work=work, hand=hand, alone=0, plain=None)
 
 
 def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:

@@ -12,8 +12,8 @@ import numpy as np
 from apexsim.engine.batch import Size, first_blocks
 from apexsim.engine.heap import push
 from apexsim.engine.jit import inner
-from apexsim.engine.settle import join, wait_from
-from apexsim.engine.types import ADMIT_RESERVE, ASKING, ASLEEP, IDLE, INFINITY, LANDED, NEW, NOBODY, READ_UNTIL, World
+from apexsim.engine.settle import join, stir, wait_from
+from apexsim.engine.types import ADMIT_RESERVE, ASKING, INFINITY, LANDED, NEW, NOBODY, READ_UNTIL, World
 
 
 @inner
@@ -42,16 +42,6 @@ def knock(world: World, r: int, queue: int, i: int, t: float) -> None:
     world.work.replica[i] = r
     line_up(world, r, queue, i)
     stir(world, r, t)
-
-
-@inner
-def stir(world: World, r: int, t: float) -> None:
-    """Groups that found nothing to do look again at t."""
-    state = world.state
-    for g in range(world.stages):
-        if state.flying[r, g] == ASLEEP:
-            state.flying[r, g] = IDLE
-            state.ready[r, g] = max(state.ready[r, g], t)
 
 
 @inner

@@ -243,6 +243,11 @@ def slack(rules: Rules, drafts: Drafts) -> int:
     return rules.look + (-(-int(drafts.gain.max()) // TICKS) - 1 if drafts is not NO_DRAFTS else 0)
 
 
+def undrafted(world: World) -> World:
+    """The world where it is known when the engine is compiled that a step makes one token; plain Python takes the number."""
+    return world._replace(ticks=None) if isinstance(run, Dispatcher) else world
+
+
 def _version(world: World) -> tuple[Any, World]:
     """The compiled function that serves the world, and the world as this one takes it.
 
@@ -252,7 +257,7 @@ def _version(world: World) -> tuple[Any, World]:
         return run, world
     if world.ticks != 1:
         return run_drafts, world
-    world = world._replace(ticks=None)
+    world = undrafted(world)
     if world.plain == 0:
         return run_reuse, world
     world = world._replace(plain=None)

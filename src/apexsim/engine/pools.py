@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apexsim.engine.handover import knock, stir
+from apexsim.engine.handover import knock
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner, outer
 from apexsim.engine.leave import blocks_of, let_go
@@ -19,7 +19,8 @@ from apexsim.engine.loop import advance, pick
 from apexsim.engine.policies import chosen, sent
 from apexsim.engine.queue import next_due, send
 from apexsim.engine.ref import ref
-from apexsim.engine.route import ROUNDING, _stirs
+from apexsim.engine.route import ROUNDING, acts_at
+from apexsim.engine.settle import stir
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     ASKING,
@@ -90,10 +91,10 @@ def serve_pools(p: World, d: World, line: Line, margin: int) -> int:
                     bound = first if line.late[a] >= 0 and p.state.flying[a, 0] > IDLE else soon
                 status = advance(p, a, min(event, bound), margin)
                 _flush(p, line, a)
-                moved = _stirs(p, a) != first or next_due(p) <= event
+                moved = acts_at(p, a) != first or next_due(p) <= event
             else:
                 status = advance(d, b, min(event, max(min(second_b, first_a), soon)), margin)
-                moved = _stirs(d, b) != first or next_due(d) <= event
+                moved = acts_at(d, b) != first or next_due(d) <= event
             if status != OK or moved:
                 if status != OK:
                     return status
@@ -113,7 +114,7 @@ def _first_two(world: World) -> tuple[int, float, float]:
     """The replica that acts first, when, and when the next one does [s]."""
     best, first, second = np.int64(NOBODY), INFINITY, INFINITY
     for r in range(world.replicas):
-        when = _stirs(world, r)
+        when = acts_at(world, r)
         if when < first:
             best, first, second = np.int64(r), when, first
         else:

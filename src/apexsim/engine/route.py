@@ -136,7 +136,7 @@ def _together(world: World, until: float, margin: int) -> int:
         until = min(until, next_due(world))
         best, first, second = np.int64(NOBODY), INFINITY, INFINITY
         for r in range(world.replicas):
-            when = _stirs(world, r)
+            when = acts_at(world, r)
             if when < first:
                 best, first, second = r, when, first
             else:
@@ -145,12 +145,12 @@ def _together(world: World, until: float, margin: int) -> int:
             return OK
         soon = first * (1.0 + ROUNDING) + TIE  # of several that start together one goes first, for one step
         status = advance(world, best, min(until, max(second, soon)), margin)
-        if status != OK or _stirs(world, best) == first:  # its step would start within TIE of `until`
+        if status != OK or acts_at(world, best) == first:  # its step would start within TIE of `until`
             return status
 
 
 @inner
-def _stirs(world: World, r: int) -> float:
+def acts_at(world: World, r: int) -> float:
     """When replica r acts next [s]: results are known, or, TIE later, a step starts; INFINITY where it has nothing to do."""
     state = world.state
     lands = INFINITY

@@ -19,7 +19,7 @@ def settle(world: World, r: int, g: int) -> None:
     state = world.state
     t, decoded = state.ready[r, g], state.flying[r, g] == DECODES
     state.flying[r, g] = IDLE
-    _wake(world, r, t)
+    stir(world, r, t)
     if decoded:
         for l in range(world.lanes):
             _cross(world, r, g, l)
@@ -38,8 +38,8 @@ def settle(world: World, r: int, g: int) -> None:
 
 
 @inner
-def _wake(world: World, r: int, t: float) -> None:
-    """Groups that waited for results of another have them at t."""
+def stir(world: World, r: int, t: float) -> None:
+    """Groups that found nothing to do look again at t: another one has results, blocks are back, or somebody has come."""
     state = world.state
     for x in range(world.stages):
         if state.flying[r, x] == ASLEEP:
