@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from apexsim import api
 from apexsim.cli import main
 from apexsim.cli.options import options_of
-from apexsim.cli.rows import COMMANDS, SIZED, Opt
+from apexsim.cli.rows import COMMANDS, FOLLOWED, SIZED, Opt
 from apexsim.engines import engine_names, flags_of, load_engine
 from apexsim.errors import InputError
 from apexsim.report import text
 from apexsim.report.again import SETTINGS, again
 from apexsim.report.page import pasted
-from apexsim.search import inverse
+from apexsim.search import follow, inverse
 from test_options import CONTEXTS, EXPERTS, OTHERWISE, words_of
 
 Question = dict[str, Any]
 # how an answer is made and told, and GPUs, which stand in every base
-HOW = {"gpu", "gpus"} | {opt.name for verb in ("plan", "simulate", "size") for opt in COMMANDS[verb]["Output"]}
+HOW = {"gpu", "gpus"} | {opt.name for verb in ("plan", "simulate", "size", "fleet") for opt in COMMANDS[verb]["Output"]}
 POOLS = {opt.name for opt in COMMANDS["plan"]["Pools"]}
 BESIDE: Mapping[str, dict[str, Any]] = {  # what an option wants beside it
     "image_size": {"images": 1}, "risk": {"ttft": "500"}, "map": {"trace": "my.csv"}, "time_unit": {"trace": "my.csv"},
@@ -50,6 +50,7 @@ def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, str,
         patch.setattr(api, "plan", catch("plan"))
         patch.setattr(api, "simulate", catch("simulate"))
         patch.setattr(inverse, "size", catch("size"))
+        patch.setattr(follow, "fleet", catch("fleet"))
         main(words)
     assert found, words
     verb, model, question = found[0]
@@ -63,17 +64,17 @@ def value_of(opt: Opt) -> Any:
     if opt.type is float:
         inside = DIGITS if opt.least < DIGITS < opt.most else opt.least + DIGITS
         return f"{inside!r}"
-    return OTHERWISE.get(opt.name, True if opt.type is bool else "drop" if opt.name == "too_long" else "mine")
+    return OTHERWISE.get(opt.name, 3 if opt.type is int else True if opt.type is bool else "drop" if opt.name == "too_long" else "mine")
 
 
-CASES = [(verb, opt) for verb in ("plan", "simulate", "size") for opt in options_of(verb) if opt.name not in HOW]
+CASES = [(verb, opt) for verb in ("plan", "simulate", "size", "fleet") for opt in options_of(verb) if opt.name not in HOW]
 
 
 def base_of(verb: str, opt: Opt) -> dict[str, Any]:
     """A question that an option can be added to."""
     alone = {} if opt.name in ("plan", "tp", "pp", "dp", "ep") else {"plan": "TP1+TP1"} if opt.name in POOLS else {"tp": 2}
-    named = {"plan": {}, "simulate": alone, "size": {"request_rate": 3.5}}[verb]
-    made = {} if opt.name in ("trace", "workload", "map", "time_unit") else CONTEXTS["lengths"]
+    named = {"plan": {}, "simulate": alone, "size": {"request_rate": 3.5}, "fleet": {"trace": "my.csv"}}[verb]
+    made = {} if verb == "fleet" or opt.name in ("trace", "workload", "map", "time_unit") else CONTEXTS["lengths"]
     return {**made, **named, **BESIDE.get(opt.name, {})}
 
 
@@ -93,7 +94,7 @@ def test_a_question_that_is_asked_again_is_the_same(verb: str, opt: Opt, monkeyp
         asked.pop("num_requests", None)
     head = [verb, MODELS.get(opt.name, "llama-3.1-8b"), "--gpu", "h100-sxm", "--gpus", "2"]
     first = parsed([*head, *words_of(asked)], monkeypatch)
-    defaults = api.defaults() | {row.name: row.default for row in SIZED}
+    defaults = api.defaults() | {row.name: row.default for row in (*FOLLOWED, *SIZED)}
     typed = again(verb, {"model": first[1], **first[2]}, defaults)
     assert parsed(shlex.split(typed)[1:], monkeypatch) == first
 

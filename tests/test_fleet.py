@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 import apexsim
 from apexsim.cli.main import main
 from apexsim.errors import Infeasible, InputError
+from apexsim.report.again import again
 from apexsim.report.fleetpage import fleet_json, render
+from apexsim.report.webfleet import page_of_fleet
 from apexsim.search.fleet import Fleet
 from apexsim.search.policy import POLICIES, Rule
 from apexsim.workload.trace import Workload
@@ -88,8 +91,8 @@ def test_an_interval_misses_with_one_replica_fewer(found: Fleet) -> None:
     setting, _, goal, _ = ask("llama-3.1-8b", trace=wave(), **question)
     trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value)
     for t, interval in enumerate(found.intervals):
-        assert trace.with_replicas(t, interval.need)[0]
-        assert interval.need == 1 or not trace.with_replicas(t, interval.need - 1)[0]
+        assert trace.keeps(t, interval.need)
+        assert interval.need == 1 or not trace.keeps(t, interval.need - 1)
 
 
 def test_a_tighter_limit_needs_no_fewer(found: Fleet) -> None:
@@ -117,6 +120,24 @@ def test_page_and_json_say_the_same(found: Fleet) -> None:
     assert {p["policy"] for p in told["policies"]} == set(POLICIES)
     assert all(len(line) <= 100 for line in page.splitlines())
     json.dumps(told, allow_nan=False)
+
+
+def test_the_command_under_a_page_asks_what_was_asked(found: Fleet) -> None:
+    """Its words name the file that requests were read from, and every word of a fleet that was not left as it is."""
+    other = apexsim.fleet("llama-3.1-8b", trace=wave(), **{**QUESTION, "every": "2min"}, hold=1, policy="fixed", spare=0.5)
+    typed = next(text for name, text in page_of_fleet(other).sections[-1].blocks[0].rows if name == "again")  # type: ignore[union-attr]
+    words = shlex.split(typed)[3:]
+    assert dict(zip(words[::2], words[1::2])) == {
+        "--gpu": "l4", "--gpus": "1", "--trace": "wave", "--slo": "tpot:p95=80ms", "--every": "2min", "--policy": "fixed", "--hold": "1",
+        "--spare": "0.5",
+    }  # fmt: skip
+    assert "--every 60" in " ".join(again("fleet", {"model": "m", **found.inputs}, {}).split())
+
+
+def test_a_fleet_shows_itself(found: Fleet) -> None:
+    assert len(repr(found).splitlines()) == 3 and "<table>" in found._repr_html_()
+    rows = list(found.table()["policy"]) if hasattr(found.table(), "columns") else [row["policy"] for row in found.table()]
+    assert rows == list(POLICIES)
 
 
 def test_every_interval_is_shown_where_all_is_asked(found: Fleet) -> None:

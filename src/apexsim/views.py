@@ -23,6 +23,26 @@ def view(name: str, answer: Any, **how: Any) -> Any:
     return source()[name](answer, **how)
 
 
+class Shown:
+    """An answer that shows itself: three lines in Python, a page in a notebook, tables and pictures."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(view("text", self))
+
+    def _repr_html_(self) -> str:
+        return str(view("html", self))
+
+    def table(self) -> Any:
+        """Every row, units in the names of the columns: a pandas DataFrame where pandas is installed, else a list of dicts."""
+        return view("table", self)
+
+    def plot(self) -> Any:
+        """A matplotlib figure; needs matplotlib."""
+        return view("plot", self)
+
+
 RENAMED = {"slo": "slos", "map": "columns"}  # option -> keyword
 OPTION = r"--([a-z][a-z-]*[a-z])(?: (?=[A-Z\d'\"]))?"
 

@@ -16,17 +16,16 @@ from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.exchange import exchange
 from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
-from apexsim.cli.outside import Progress, deliver, page_size, present, write_atomic
+from apexsim.cli.outside import Progress, deliver, page_size, present
 from apexsim.cli.sizing import FIT_HELP, fit
+from apexsim.cli.telling import tell
 from apexsim.errors import InputError
 from apexsim.examples import expanded
 
 INTERRUPTED, MISSED = 130, 4
 
 if TYPE_CHECKING:
-    from apexsim.search.size import Size
     from apexsim.search.study import Study
-    from apexsim.search.sweep import Sweep
 
 PLAN_HELP = """Rank every parallel plan of a model on a cluster for a stream of requests.
 
@@ -209,7 +208,7 @@ def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]
             found = api.sweep(models, **asked, **further, workers=given["workers"], ray=given["ray"], progress=progress)
         except SweepInterrupted as stop:
             found = stop.sweep
-    _tell(found, given)
+    tell(found, given)
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
     if not found.keeps:
@@ -242,14 +241,14 @@ def size(model: Model, **given: Any) -> None:
     given = checked("size", given)
     with Progress() as progress:
         found = sized(model, **question(given), **{name: given[name] for name in ("find", "think", "share", "budget")}, progress=progress)
-    _tell(found, given)
+    tell(found, given)
     if found.best is None:
         raise typer.Exit(MISSED)
 
 
 def _deliver(study: Study, given: dict[str, Any], forms: tuple[str, ...]) -> None:
     """The answer, and the files that start it where they were asked for."""
-    _tell(study, {**given, "output": None} if forms else given)
+    tell(study, {**given, "output": None} if forms else given)
     if forms:
         emitting.emit(study, forms, given)
 
@@ -258,38 +257,6 @@ def _judge(study: Study) -> None:
     """No plan keeps the limits: an exit code of its own, for scripts."""
     if not study.keeps:
         raise typer.Exit(MISSED)
-
-
-def _tell(answer: Study | Sweep | Size, given: dict[str, Any]) -> None:
-    """The JSON and the page of an answer, each where it was asked for and only if it was."""
-    from apexsim.report.renderers import Look, pictured, rendered
-
-    columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
-    look = Look(columns, color, given.get("top"), given.get("all", False))
-    if given["json"] is not None:
-        deliver(rendered(answer, "json", look), given["json"], "--json")
-    if given["html"] or given["plot"]:
-        answer = _with_curves(answer)
-    if given["html"]:
-        deliver(rendered(answer, "html", look), given["html"], "--html")
-    if given["plot"]:
-        write_atomic(given["plot"], pictured(answer, replace(look, file=given["plot"])), "--plot")
-    exchange(answer, given)
-    if not _on_stdout(given) or given["output"] is not None:
-        deliver(rendered(answer, "text", look), given["output"] or STDOUT, "--output")
-
-
-def _with_curves(answer: Study | Sweep | Size) -> Study | Sweep | Size:
-    """The answer with what its charts need and its text does not."""
-    from apexsim.search.curve import with_curves
-    from apexsim.search.study import Study
-
-    return with_curves(answer) if isinstance(answer, Study) else answer
-
-
-def _on_stdout(given: dict[str, Any]) -> bool:
-    """Whether standard output holds data, beside which no page is written."""
-    return any(given.get(name) == STDOUT for name in ("json", "csv", "bench_json", "benchmark_report", "html", "perfetto"))
 
 
 @with_options("compare")

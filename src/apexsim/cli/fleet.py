@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from apexsim.cli.files import STDOUT
 from apexsim.cli.options import Model, checked, question, with_options
-from apexsim.cli.outside import Progress, deliver, page_size
+from apexsim.cli.outside import Progress
 from apexsim.cli.rows import FOLLOWED
+from apexsim.cli.telling import tell
 
 FLEET_HELP = """Replicas over time: how many GPUs each interval of a trace needs, and what following the load costs and misses.
 
@@ -25,20 +25,12 @@ Examples:
 @with_options("fleet")
 def fleet(model: Model, **given: Any) -> None:
     """Replicas over the time of a trace."""
-    from apexsim.report.renderers import Look, rendered
     from apexsim.search.follow import fleet as followed
 
     given = checked("fleet", given)
     with Progress() as progress:
         found = followed(model, **question(given), **{opt.name: given[opt.name] for opt in FOLLOWED}, progress=progress)
-    columns, color = page_size() if given["output"] in (None, STDOUT) else (None, False)
-    look = Look(columns, color, None, given["all"])
-    if given["json"] is not None:
-        deliver(rendered(found, "json", look), given["json"], "--json")
-    if given["html"] is not None:
-        deliver(rendered(found, "html", look), given["html"], "--html")
-    if STDOUT not in (given["json"], given["html"]) or given["output"] is not None:
-        deliver(rendered(found, "text", look), given["output"] or STDOUT, "--output")
+    tell(found, given)
 
 
 HELP = {"fleet": FLEET_HELP}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from apexsim.errors import InputError
-from apexsim.report import sizepage, sweep
+from apexsim.report import fleetpage, sizepage, sweep
 from apexsim.report.table import Row, rows
 from apexsim.report.verdict import verdict
 from apexsim.search.assess import outcome_of
+from apexsim.search.fleet import Fleet
 from apexsim.search.size import Size
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
+from apexsim.units import format_seconds
 from apexsim.views import spoken
 
 FEW = 10  # rows of a page
@@ -46,13 +48,19 @@ def _(answer: Size) -> str:
     return f"{answer.model}: {answer.wanted.find}"
 
 
+@title.register
+def _(answer: Fleet) -> str:
+    return f"{answer.model}: {len(answer.intervals):,} intervals of {format_seconds(answer.asked.every)}"
+
+
+SENTENCES: dict[type, Callable[[Any], Sequence[str]]] = {
+    Study: lambda study: verdict(study).sentences, Sweep: sweep.sentences, Size: sizepage.sentences, Fleet: fleetpage.sentences,
+}  # fmt: skip
+
+
 def sentences(answer: Any) -> list[str]:
     """The answer in sentences."""
-    if isinstance(answer, Study):
-        found = verdict(answer).sentences
-    else:
-        found = tuple(sizepage.sentences(answer) if isinstance(answer, Size) else sweep.sentences(answer))
-    return [spoken(line) for line in found]
+    return [spoken(line) for line in SENTENCES[type(answer)](answer)]
 
 
 def text(answer: Any) -> str:
@@ -71,9 +79,10 @@ def page(answer: Any) -> str:
     return f"<div><b>{html.escape(title(answer))}</b>{said}<table><tr>{heads}</tr>{body}</table></div>"
 
 
-COLUMNS = ("rank", "model", "gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "max_num_batched_tokens", "plan", "value",
-           "low", "high", "keeps", "saturated", "ttft_p95_ms", "tpot_p95_ms", "e2e_mean_ms", "output_tok_s_per_gpu", "usd_per_h",
-           "usd_per_million_output_tokens", "power_w_per_gpu", "kv_tokens")  # fmt: skip
+COLUMNS = ("rank", "policy", "model", "gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "max_num_batched_tokens", "plan",
+           "value", "low", "high", "keeps", "saturated", "ttft_p95_ms", "tpot_p95_ms", "e2e_mean_ms", "output_tok_s_per_gpu", "usd_per_h",
+           "usd_per_million_output_tokens", "power_w_per_gpu", "kv_tokens", "mean_gpus", "gpu_hours", "usd", "kwh", "kept",
+           "late_requests")  # fmt: skip
 
 
 def _cell(value: Any) -> str:
@@ -112,7 +121,7 @@ def plot(answer: Any) -> Any:
     drawing = Figure(figsize=(8, 5), layout="constrained")
     axes, found = drawing.add_subplot(), [row for row in rows(answer) if row.get("plan")]
     drawing.suptitle(title(answer), parse_math=False)
-    (_bars if isinstance(answer, Size) else _frontier)(axes, found)
+    DRAWN.get(type(answer), _frontier)(axes, found)
     return drawing
 
 
@@ -137,4 +146,12 @@ def _bars(axes: Any, found: list[Row]) -> None:
     axes.invert_yaxis()
 
 
+def _hours(axes: Any, found: list[Row]) -> None:
+    """GPU-hours of each policy of a fleet."""
+    axes.barh([row["policy"] for row in found], [row["gpu_hours"] for row in found])
+    axes.set_xlabel("GPU-hours")
+    axes.invert_yaxis()
+
+
+DRAWN: dict[type, Callable[[Any, list[Row]], None]] = {Size: _bars, Fleet: _hours}
 VIEWS: dict[str, Callable[..., Any]] = {"text": text, "html": page, "table": table, "requests": requests, "plot": plot}

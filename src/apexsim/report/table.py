@@ -11,6 +11,7 @@ from apexsim.errors import InputError
 from apexsim.report.plain import clean
 from apexsim.report.ranking import room_tokens
 from apexsim.search.assess import Assessed
+from apexsim.search.fleet import Fleet
 from apexsim.search.size import Found, Size
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
@@ -21,7 +22,8 @@ LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
 
 
 def rows(answer: Any) -> list[Row]:
-    """The rows of an answer: of a study its plans, best first; of a sweep its combinations; of a size its clusters; records as they are."""
+    """The rows of an answer: of a study its plans, best first; of a sweep its combinations; of a size its clusters; of a fleet its
+    policies; records as they are."""
     for kind, made in ROWS.items():
         if isinstance(answer, kind):
             return [clean(row) for row in made(answer)]
@@ -71,13 +73,20 @@ def _found(one: Found) -> Row:
     }  # fmt: skip
 
 
+def _fleet(fleet: Fleet) -> Iterable[Row]:
+    for course in fleet.courses:
+        yield {"policy": course.policy, "plan": fleet.unit.plan.shorthand, "gpus": int(course.paid.max()) * fleet.gpus,
+               "mean_gpus": float(course.paid.mean()) * fleet.gpus, "gpu_hours": fleet.gpu_hours(course), "usd": fleet.dollars(course),
+               "kwh": fleet.kwh(course), "kept": float(course.kept.mean()), "late_requests": course.late}  # fmt: skip
+
+
 def _records(records: Sequence[Mapping[str, Any]]) -> Iterable[Row]:
     for record in records:
         yield {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
                for name, value in record.items() if not isinstance(value, Mapping)}  # fmt: skip
 
 
-ROWS: dict[type, Callable[[Any], Iterable[Row]]] = {Study: _study, Sweep: _sweep, Size: _size, list: _records}
+ROWS: dict[type, Callable[[Any], Iterable[Row]]] = {Study: _study, Sweep: _sweep, Size: _size, Fleet: _fleet, list: _records}
 
 
 # ---- files -------------------------------------------------------------------------------------------------------------------

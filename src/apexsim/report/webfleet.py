@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from apexsim.api import defaults
 from apexsim.report import fleetpage
 from apexsim.report.again import again
 from apexsim.report.apart import launched
@@ -21,12 +22,13 @@ def page_of_fleet(found: Fleet) -> Page:
     started = launched(found.unit.setting, found.unit.plan)
     rows = [_row(found, course) for course in found.courses]
     table = Table(HEADS, ["left", *["right"] * 7], rows, legend=[(c.policy, fleetpage.DOES[c.policy]) for c in found.courses])
+    repeat = again("fleet", {"model": found.model, **found.inputs}, defaults())
     sections = [
         Section("policies", "What following the load costs and misses", [table]),
         Section("time", "Over time", _charts(found)),
         Section("launch", "Launch each replica", [Code(started.script or "it cannot be started with this engine", started.notes)]),
         Section("notes", "What it rests on", [Rows([("note", note) for note in fleetpage.notes(found)])]),
-        Section("again", "The command that repeats it", [Rows([("again", again("fleet", {"model": found.model, **found.inputs}, {}))])]),
+        Section("again", "The command that repeats it", [Rows([("again", repeat)])]),
     ]
     title = f"{found.model}: {len(found.intervals):,} intervals of {format_seconds(found.asked.every)}"
     return Page(title, fleetpage.sentences(found), sections, FOOT, {})

@@ -29,6 +29,7 @@ from apexsim.search.goal import Goal
 from apexsim.search.policy import DAY, POLICIES, Counts, Rule
 from apexsim.search.setting import Setting
 from apexsim.search.size import Cluster, Found, Trials, Wanted, most_load, startable
+from apexsim.views import Shown
 from apexsim.workload.trace import Workload
 
 LEAD = 300.0  # s of requests before an interval that fill the batch, and are not measured
@@ -54,7 +55,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """begin [s]; requests; need: fewest replicas; idle: nobody asks."""
+    """begin [s]; requests; need: fewest replicas."""
 
     begin: float
     requests: int
@@ -75,8 +76,8 @@ class Course:
     late: float
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+@dataclass(frozen=True, slots=True, repr=False)
+class Fleet(Shown):
     """The answer.  unit: one replica, simulated at the most load that it takes."""
 
     model: str
@@ -157,6 +158,14 @@ def start_up(setting: Setting, plan: Plan) -> float:
 # ---- intervals ---------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """An interval under some replicas.  watts: of all GPUs."""
+
+    metrics: Metrics
+    watts: float
+
+
 @dataclass(slots=True)
 class Trace:
     """The intervals of a trace, each simulated once with any number of replicas."""
@@ -166,7 +175,7 @@ class Trace:
     goal: Goal
     asked: Asked
     rate: float  # 1/s that one replica serves
-    done: dict[tuple[int, int], tuple[bool, float, float]] = field(default_factory=dict)
+    done: dict[tuple[int, int], Tried] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -187,19 +196,22 @@ class Trace:
         part = work.only(np.arange(lead, last))
         return replace(part, arrive=part.arrive - part.arrive[0], warmup=first - lead)
 
-    def with_replicas(self, t: int, count: int) -> tuple[bool, float, float]:
-        """Whether an interval keeps the limits with so many replicas; watts of all GPUs; share of requests that keep their own limits."""
+    def tried(self, t: int, count: int) -> Tried:
+        """An interval with so many replicas, simulated once."""
         if (t, count) not in self.done:
-            self.done[t, count] = self._simulated(t, count)
+            setting, plan = replace(self.setting, workload=self.slice(t)), replace(self.plan, replicas=count)
+            found = evaluate(setting, plan)
+            assert isinstance(found, Evaluation)
+            metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=self.goal.slos)
+            self.done[t, count] = Tried(metrics, energy_of(setting.at(plan.clock), found).watts * plan.devices)
         return self.done[t, count]
 
-    def _simulated(self, t: int, count: int) -> tuple[bool, float, float]:
-        setting, plan = replace(self.setting, workload=self.slice(t)), replace(self.plan, replicas=count)
-        found = evaluate(setting, plan)
-        assert isinstance(found, Evaluation)
-        metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=self.goal.slos)
-        watts = energy_of(setting.at(plan.clock), found).watts * plan.devices
-        return _kept(metrics, self.asked.share), watts, metrics.attainment
+    def keeps(self, t: int, count: int) -> bool:
+        """Whether an interval keeps the limits with so many replicas."""
+        metrics = self.tried(t, count).metrics
+        attained = metrics.attainment
+        held = all(fate.kept for fate in metrics.fates if not fate.slo.per_request)
+        return held and (math.isnan(attained) or attained >= self.asked.share)
 
     def need(self, t: int) -> int:
         """Fewest replicas that keep the limits in an interval: from what a steady load needs, outwards, then by bisection."""
@@ -207,26 +219,21 @@ class Trace:
         if first == last:
             return self.asked.least
         guess = max(1, math.ceil((last - first) / self.asked.every / self.rate))
-        low, high = (guess - 1, guess) if self.with_replicas(t, guess)[0] else (guess, 0)
+        low, high = (guess - 1, guess) if self.keeps(t, guess) else (guess, 0)
         step = 1
         while not high:  # more, in growing steps
             if low >= MOST:
                 raise Infeasible(f"no number of replicas keeps the limits in the interval from {t * self.asked.every:g} s", "allow more")
             tried = min(low + step, MOST)
-            low, high = (low, tried) if self.with_replicas(t, tried)[0] else (tried, 0)
+            low, high = (low, tried) if self.keeps(t, tried) else (tried, 0)
             step *= 2
         step = 1
-        while low >= 1 and self.with_replicas(t, low)[0]:  # fewer
+        while low >= 1 and self.keeps(t, low):  # fewer
             low, high, step = max(0, low - step), low, 2 * step
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.with_replicas(t, middle)[0] else (middle, high)
+            low, high = (low, middle) if self.keeps(t, middle) else (middle, high)
         return max(high, self.asked.least)
-
-
-def _kept(metrics: Metrics, share: float) -> bool:
-    attained = metrics.attainment
-    return all(fate.kept for fate in metrics.fates if not fate.slo.per_request) and (math.isnan(attained) or attained >= share)
 
 
 # ---- the whole time -----------------------------------------------------------------------------------------------------------
@@ -263,8 +270,8 @@ def _course(trace: Trace, name: str, paid: Counts, intervals: Sequence[Interval]
     def of(t: int) -> tuple[bool, float]:
         if not intervals[t].requests:
             return True, idle_w * devices * int(paid[t])
-        kept, watts, _ = trace.with_replicas(t, int(serving[t]))
-        return kept, watts + idle_w * devices * int(paid[t] - serving[t])
+        count = int(serving[t])
+        return trace.keeps(t, count), trace.tried(t, count).watts + idle_w * devices * int(paid[t] - serving[t])
 
     found = list(pool.map(of, range(len(paid))))
     kept = np.array([k for k, _ in found])
@@ -278,11 +285,7 @@ def one_fewer(trace: Trace, intervals: Sequence[Interval]) -> dict[str, float]:
     need = intervals[t].need
     if need < 2 or not intervals[t].requests:
         return {}
-    setting = replace(trace.setting, workload=trace.slice(t))
-    plan = replace(trace.plan, replicas=need - 1)
-    found = evaluate(setting, plan)
-    assert isinstance(found, Evaluation)
-    metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=trace.goal.slos)
+    metrics = trace.tried(t, need - 1).metrics
     return {"begin_s": intervals[t].begin, "replicas": float(need - 1), "attainment": metrics.attainment,
             "ttft_p95_s": metrics.ttft.p95, "tpot_p95_s": metrics.tpot.p95}  # fmt: skip
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 from apexsim.api import ask, read_once, space_of
@@ -36,13 +36,17 @@ def fleet(model: str, *, every: str | float = "15min", policy: str = "all", star
     clusters = _clusters(model, question, counts, share)
     unit = best_unit(clusters)
     setting, _, goal, inputs = ask(model, **{**question, "gpus": question.get("gpus") or (unit.gpus if counts[0] else None)})
+    own = {"every": every, "policy": policy, "start_up_time": start_up_time, "hold": hold, "spare": spare, "min_replicas": min_replicas,
+           "share": share}  # fmt: skip
+    inputs = {name: value for name, value in inputs.items() if name in question} | {
+        name: value for name, value in own.items() if value != signature(fleet).parameters[name].default}  # fmt: skip
     start = 0.0 if start_up_time is None else _seconds(start_up_time, "--start-up-time", least=False)
     asked = Asked(_seconds(every, "--every"), start, hold, spare, min_replicas, share, _policies(policy))
     check_asked(asked, setting.workload)
     asked = replace(asked, start_up=start_up(setting, unit.plan)) if start_up_time is None else asked
     trace = Trace(setting, unit.plan, goal, asked, unit.value)
     intervals, courses = followed(trace, progress)
-    return Fleet(model, unit, asked, goal, intervals, courses, one_fewer(trace, intervals), {**inputs, "gpus": unit.gpus})
+    return Fleet(model, unit, asked, goal, intervals, courses, one_fewer(trace, intervals), inputs)
 
 
 def _clusters(model: str, question: dict[str, Any], counts: Sequence[int | None], share: float) -> list[Cluster]:
@@ -52,11 +56,11 @@ def _clusters(model: str, question: dict[str, Any], counts: Sequence[int | None]
     for count in counts:
         try:
             setting, precision, goal, inputs = ask(model, **{**question, **({"gpus": count} if count else {})})
-            found.append(unit_cluster(setting, goal, space_of(setting, precision, inputs).plans, share))
+            cluster = unit_cluster(setting, goal, space_of(setting, precision, inputs).plans, share)
         except Infeasible as error:
             told = error
-        with suppress(IndexError):
-            found = found if found[-1].plans else found[:-1]
+            continue
+        found += [cluster] if cluster.plans else []
     if not found:
         raise told or Infeasible(f"no plan of {model} has one replica on these GPUs")
     return found

@@ -28,7 +28,7 @@ from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server
 from apexsim.search.study import Curve
 from apexsim.slo import LATENCIES, STATS, Slo
-from apexsim.views import view
+from apexsim.views import Shown
 from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import NO_FLOATS, NO_INTS, Floats, Workload
 
@@ -115,7 +115,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Size:
+class Size(Shown):
     """The answers, best first.  unmet: what was tried in vain, with the reason; nearest: the run that misses the limits by the least."""
 
     model: str
@@ -133,20 +133,6 @@ class Size:
     def best(self) -> Found | None:
         """The answer."""
         return self.found[0] if self.found else None
-
-    def __repr__(self) -> str:
-        return str(view("text", self))
-
-    def _repr_html_(self) -> str:
-        return str(view("html", self))
-
-    def table(self) -> Any:
-        """Every row, units in the names of the columns: a pandas DataFrame where pandas is installed, else a list of dicts."""
-        return view("table", self)
-
-    def plot(self) -> Any:
-        """A matplotlib figure; needs matplotlib."""
-        return view("plot", self)
 
 
 # ---- loads -------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from apexsim.search.assess import Assessed
 from apexsim.search.error import comparison_error, error_of
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
-from apexsim.views import view
+from apexsim.views import Shown, view
 
 FORMAT = "apexsim.study/2"
 
@@ -121,7 +121,7 @@ class Worth:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Study:
+class Study(Shown):
     """A question and its answer.
 
     ranked: what the engine can be started with, best first; the rest, as well simulated, is `hypothetical`, or stands in
@@ -168,23 +168,9 @@ class Study:
         """Whether the first plan keeps every limit."""
         return self.ranked[0].keeps
 
-    def __repr__(self) -> str:
-        return str(view("text", self))
-
-    def _repr_html_(self) -> str:
-        return str(view("html", self))
-
-    def table(self) -> Any:
-        """Every row, units in the names of the columns: a pandas DataFrame where pandas is installed, else a list of dicts."""
-        return view("table", self)
-
     def requests(self) -> Any:
         """Every request under the first plan, in columns: lengths, when it was sent, begun, answered and done, and by which replica."""
         return view("requests", self)
-
-    def plot(self) -> Any:
-        """A matplotlib figure; needs matplotlib."""
-        return view("plot", self)
 
 
 class Interrupted(KeyboardInterrupt):

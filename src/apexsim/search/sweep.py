@@ -26,7 +26,7 @@ from apexsim.search.goal import Goal
 from apexsim.search.search import Progress
 from apexsim.search.study import Study
 from apexsim.typed import stated
-from apexsim.views import view
+from apexsim.views import Shown
 
 LOADS = ("request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "burstiness")
 CHOICES = ("model", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "block_size",
@@ -60,7 +60,7 @@ class Point:
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep:
+class Sweep(Shown):
     """All combinations, in the order of the question, with what counts."""
 
     model: str
@@ -126,20 +126,6 @@ class Sweep:
         """(value, best combination that has it) of an axis in one scenario."""
         at = self.axes.index(axis)
         return tuple((value, next((p for p in group if p.values[at] == value), None)) for value in axis.values)
-
-    def __repr__(self) -> str:
-        return str(view("text", self))
-
-    def _repr_html_(self) -> str:
-        return str(view("html", self))
-
-    def table(self) -> Any:
-        """Every row, units in the names of the columns: a pandas DataFrame where pandas is installed, else a list of dicts."""
-        return view("table", self)
-
-    def plot(self) -> Any:
-        """A matplotlib figure; needs matplotlib."""
-        return view("plot", self)
 
 
 def axes_of(model: str | Sequence[str], question: Mapping[str, Any]) -> tuple[Axis, ...]:
