@@ -120,8 +120,8 @@ def test_a_result_compared_with_itself_is_the_same(results: tuple[str, str], cap
 
 
 @pytest.mark.parametrize(("text", "told"), [
-    ("{}", "expected a result of format"), ("[1]", "expected a result"), ("x", "is no JSON"),
-    ('{"format": "apexsim.study/2"}', "damaged"), ('{"format": "apexsim.study/2", "inputs": {}, "best": 3}', "damaged"),
+    ("{}", "expected a study of format"), ("[1]", "expected a study"), ("x", "is no JSON"),
+    ('{"format": "apexsim.study/2"}', "not complete"), ('{"format": "apexsim.study/2", "inputs": {}, "best": 3}', "not complete"),
 ])  # fmt: skip
 def test_files_that_are_no_results_are_one_line(text: str, told: str, tmp_path: Path, results: tuple[str, str],
                                                 capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

@@ -192,9 +192,9 @@ def plan(model: Model, **given: Any) -> None:
 
 def _before(given: dict[str, Any]) -> Mapping[str, Any] | None:
     """The earlier answer, where one is named."""
-    from apexsim.search.before import read_before
+    from apexsim.search.written import read_earlier
 
-    return read_before(given["against"]) if given["against"] else None
+    return read_earlier(given["against"]) if given["against"] else None
 
 
 def _sweep(models: str | list[str], asked: dict[str, Any], given: dict[str, Any]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from apexsim.report.draw import change, sig
 from apexsim.report.page import Row
 from apexsim.report.plain import clean
 from apexsim.search.study import Study
+from apexsim.search.written import number
 
 # title -> (path in the metrics of a plan's JSON, unit)
 COMPARED: dict[str, tuple[tuple[str, ...], str]] = {
@@ -51,7 +51,7 @@ def before_json(study: Study) -> dict[str, Any] | None:
     after = study.ranked[0].metrics.to_json()
     metrics = {}
     for title, (path, unit) in COMPARED.items():
-        a, b = _at(first["metrics"], path), _at(after, path)
+        a, b = number(first["metrics"], path), number(after, path)
         if math.isfinite(a) and math.isfinite(b):
             metrics[title] = {"before": a, "after": b, "unit": unit}
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -60,11 +60,3 @@ def before_json(study: Study) -> dict[str, Any] | None:
         "question": {name: {"before": old.get(name), "after": new.get(name)} for name in names},
         "metrics": metrics,
     }
-
-
-def _at(metrics: Mapping[str, Any], path: tuple[str, ...]) -> float:
-    """A number of a plan's metrics; NaN where there is none."""
-    found: Any = metrics
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else math.nan

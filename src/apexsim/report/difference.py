@@ -5,21 +5,18 @@ Results are files of `plan --json` and `simulate --json`.  "Why" is the change o
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from apexsim.errors import InputError
-from apexsim.files import read_text
 from apexsim.report.draw import change, sig
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.report.plain import clean
-from apexsim.search.study import FORMAT as STUDY
+from apexsim.search.written import number, read_study
 
 FORMAT = "apexsim.compare/1"
 METRICS = (  # title, path in a plan's metrics, unit
@@ -50,12 +47,9 @@ class Result:
         found: Mapping[str, Any] = (None if single else self.study["best"]) or self.study["ranked"][0]
         return found
 
-    def metric(self, path: tuple[str, ...]) -> float | None:
-        """A number of the plan's metrics; None where it is not known."""
-        value: Any = self.plan["metrics"]
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return float(value) if isinstance(value, (int, float)) else None
+    def metric(self, path: tuple[str, ...]) -> float:
+        """A number of the plan's metrics; NaN where it is not known."""
+        return number(self.plan["metrics"], path)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -67,20 +61,17 @@ class Result:
 
 def read_result(path: str) -> Result:
     """A file of `plan --json` or `simulate --json`; raises InputError where it is none."""
-    try:
-        found = json.loads(read_text(Path(path), "result"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is no JSON: {error}", path, "give files of apexsim plan … --json FILE") from None
-    if not isinstance(found, dict) or found.get("format") != STUDY:
-        kind = found.get("format") if isinstance(found, dict) else type(found).__name__
-        raise InputError(f"expected a result of format {STUDY}, got {str(kind)[:40]}", path, "give files of apexsim plan … --json FILE")
-    result = Result(path, found)
-    try:
-        assert isinstance(result.plan["shorthand"], str) and result.seconds is not None and isinstance(found["understood"], dict)
-        assert isinstance(found["inputs"], dict) and isinstance(found["error_bars"]["comparison"], float)
-    except (KeyError, IndexError, TypeError, AttributeError, AssertionError, ValueError):
-        raise InputError("the result is damaged: a plan, its metrics or its account is missing", path, "write it again") from None
-    return result
+    return Result(path, read_study(path, lambda said: _lacks(Result(path, said))))
+
+
+def _lacks(result: Result) -> bool:
+    """Whether something that is compared is missing, or is of another kind; may raise what looking for it raises."""
+    said = result.study
+    return (
+        not isinstance(result.plan["shorthand"], str) or not all(map(math.isfinite, result.seconds.values()))
+        or not isinstance(said["inputs"], dict) or not isinstance(said["understood"], dict) or "keeps" not in said["verdict"]
+        or not isinstance(said["error_bars"]["comparison"], float)
+    )  # fmt: skip
 
 
 def changes(a: Result, b: Result) -> list[dict[str, Any]]:
@@ -103,13 +94,14 @@ def _at(result: Result, part: str) -> Mapping[str, Any]:
 
 def compare_json(a: Result, b: Result) -> dict[str, Any]:
     """Both as plain values."""
-    rows = [{"metric": title, "unit": unit, "before": a.metric(path), "after": b.metric(path)} for title, path, unit in METRICS]
+    known = [(title, unit, was, now) for title, path, unit in METRICS if math.isfinite((was := a.metric(path)) + (now := b.metric(path)))]
     before, after = a.seconds, b.seconds
     why = [{"class": name, "before_gpu_s": before.get(name, 0.0), "after_gpu_s": after.get(name, 0.0)}
            for name in sorted({*before, *after}, key=lambda n: -abs(after.get(n, 0.0) - before.get(n, 0.0)))]  # fmt: skip
     told: dict[str, Any] = clean({
         "format": FORMAT, "before": a.path, "after": b.path, "plans": [a.plan["shorthand"], b.plan["shorthand"]],
-        "changed": changes(a, b), "metrics": [row for row in rows if row["before"] is not None and row["after"] is not None],
+        "changed": changes(a, b),
+        "metrics": [{"metric": title, "unit": unit, "before": was, "after": now} for title, unit, was, now in known],
         "why": why, "keeps": [x.study["verdict"]["keeps"] for x in (a, b)], "comparison_error": b.study["error_bars"]["comparison"],
     })  # fmt: skip
     return told
