@@ -66,6 +66,22 @@ def test_help_loads_nothing_heavy() -> None:
     assert out.stderr.split() == ["0", "set()"] and "plan" in out.stdout
 
 
+def test_a_question_loads_what_it_needs() -> None:
+    """Each module that nobody uses is a millisecond or more of every command."""
+    code = (
+        "import sys, io; out, sys.stdout = sys.stdout, io.StringIO(); from apexsim.cli import main; "
+        "main(['plan', 'llama-3.1-8b', '--gpu', 'l4:1', '--prompt-len', '100', '--output-len', '9', '--num-requests', '5']); "
+        "print(*(name for name in sys.modules if name.startswith('apexsim.')), file=out)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    searches = ("size", "fleet", "tune", "sensitivity", "worth", "pairs", "chain", "curve")
+    pages = ("html", "sweep", "fleetpage", "plot", "emit")
+    others = {"validate.replay", "validate.kinds", "replay", "calibrate.fit", "profile.run"} | {f"search.{name}" for name in searches}
+    assert (
+        not {f"apexsim.{name}" for name in others | {f"report.{name}" for name in pages}} & set(loaded) and "apexsim.report.text" in loaded
+    )
+
+
 def test_importing_the_package_and_its_command_line_loads_nothing_heavy() -> None:
     code = "import sys, apexsim, apexsim.cli; print({'numba', 'numpy', 'pandas'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"

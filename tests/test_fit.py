@@ -182,8 +182,8 @@ ROWS = (
 
 def test_start_up_logs_are_replayed_row_by_row(tmp_path: Path) -> None:
     """The figures of phi-4 are those of github.com/llm-d-incubation/llm-d-planner (Apache-2.0)."""
-    from apexsim.validate import render
-    from apexsim.validate import run as replay
+    from apexsim.validate.replay import run as replay
+    from apexsim.validate.words import render
 
     file = tmp_path / "memory.csv"
     file.write_text("\n".join((HEAD, *ROWS)), encoding="utf-8")

@@ -19,15 +19,15 @@ from apexsim.model.families import load_model
 from apexsim.plan.plan import Layout, Plan
 from apexsim.search.error import interval
 from apexsim.search.evaluate import Evaluation
-from apexsim.validate import render, run
 from apexsim.validate.cases import Case
 from apexsim.validate.facts import facts, holds, scripted, settings, suspect
 from apexsim.validate.kinds import KINDS, read_cases, read_rows
-from apexsim.validate.replay import Bench
+from apexsim.validate.replay import Bench, run
 from apexsim.validate.rows import Skipped
 from apexsim.validate.score import summarise
 from apexsim.validate.served_cases import Part
 from apexsim.validate.step_cases import Batch, Machine, Steps, costs_of, step_seconds
+from apexsim.validate.words import render
 from apexsim.workload.trace import Workload
 
 CLOSED = {"id": "a", "origin": "inferencex", "backend": "vllm", "backend_version": "0.12.0", "system": "h100_sxm", "precision": "bf16",

@@ -8,7 +8,7 @@ print(study.ranked[0].plan.shorthand, study.ranked[0].metrics.e2el.mean)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from typing import Any
@@ -35,23 +35,19 @@ from apexsim.plan.plan import Plan, Precision, parse_plan, quantised
 from apexsim.plan.space import DRAFTS, Scene, Space, at_clocks, candidates, check, heuristic_plan, merged, with_drafts
 from apexsim.plan.split import ROLES, named_split, parse_split
 from apexsim.search.goal import Goal
-from apexsim.search.pairs import with_splits
 from apexsim.search.remedy import remedied
 from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, role_settings, with_pools
 from apexsim.search.search import search, simulate_one
-from apexsim.search.sensitivity import sensitive
 from apexsim.search.setting import ROUTES, Router, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
-from apexsim.search.tune import tuned
-from apexsim.search.worth import with_worth
 from apexsim.slo import Slo, parse_slos
 from apexsim.typed import check_keywords, stated
 from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
 
-FURTHER = {"tune": tuned, "sensitivity": sensitive}  # what more a search may look at, in this order
+FURTHER = ("tune", "sensitivity")  # what more a search may look at, in this order
 POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
@@ -73,7 +69,11 @@ def plan(model: str | Model, **question: Any) -> Study:
     if several:
         raise InputError(f"{several[0].name} has several values", "", "apexsim.sweep takes lists")
     study = _ranked(model, question, run)
-    study = helped(with_worth(study) if study.setting.pools else study, model, question)
+    if study.setting.pools:
+        from apexsim.search.worth import with_worth
+
+        study = with_worth(study)
+    study = helped(study, model, question)
     return looked_further(study, model, question, further)
 
 
@@ -95,6 +95,8 @@ def _ranked(model: str | Model, question: Mapping[str, Any], run: Mapping[str, A
     setting, precision, goal, inputs = ask(model, **question)
     space = space_of(setting, precision, inputs)
     if setting.pools:
+        from apexsim.search.pairs import with_splits
+
         space = with_splits(setting, space, goal, hypothetical=bool(inputs.get("hypothetical")))
     try:
         return replace(search(setting, space, goal, **run, hypothetical=bool(inputs.get("hypothetical"))), inputs=inputs)
@@ -197,9 +199,17 @@ def helped(study: Study, model: str | Model, question: Mapping[str, Any]) -> Stu
 def looked_further(study: Study, model: str | Model, question: Mapping[str, Any], further: Mapping[str, bool]) -> Study:
     """The study with what it was asked to look at beside."""
     for name in (name for name in FURTHER if further[name]):
-        study = FURTHER[name](study, lambda changes: ask(model, **{**question, **changes}))
+        study = _look(name)(study, lambda changes: ask(model, **{**question, **changes}))
         study = replace(study, inputs={**study.inputs, name: True})
     return study
+
+
+def _look(name: str) -> Callable[..., Study]:
+    """How a study is looked at further; loaded when it is asked for."""
+    from apexsim.search.sensitivity import sensitive
+    from apexsim.search.tune import tuned
+
+    return {"tune": tuned, "sensitivity": sensitive}[name]
 
 
 def _check_plan(setting: Setting, plan: Plan) -> None:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -320,15 +319,16 @@ def schema(name: SchemaName = "", **given: Any) -> None:
 @with_options("validate")
 def validate(files: Files, **given: Any) -> None:
     """Predict what was measured."""
-    fidelity: Any = import_module("apexsim.validate")
     from apexsim.report.plain import dumps
+    from apexsim.validate.replay import run
+    from apexsim.validate.words import render
 
     with Progress() as progress:
-        results = [fidelity.run(path, progress=progress, profile=given["profile"] or "") for path in files]
+        results = [run(path, progress=progress, profile=given["profile"] or "") for path in files]
     if given["json"] is not None:
         deliver(dumps(results[0] if len(results) == 1 else results), given["json"], "--json")
     if given["json"] != STDOUT or given["output"] is not None:
-        deliver("\n".join(fidelity.render(result) for result in results), given["output"] or STDOUT, "--output")
+        deliver("\n".join(render(result) for result in results), given["output"] or STDOUT, "--output")
 
 
 @with_options("fit-host")

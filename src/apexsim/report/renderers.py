@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from apexsim.report import fleetpage, html, plot, sizepage, sweep, text, webfleet, weblists, webstudy
-from apexsim.report.blocks import Page
-from apexsim.report.jsonout import study_json
 from apexsim.report.plain import dumps
-from apexsim.search.fleet import Fleet
-from apexsim.search.size import Size
-from apexsim.search.study import Study
-from apexsim.search.sweep import Sweep
+
+if TYPE_CHECKING:
+    from apexsim.report.blocks import Page
+    from apexsim.search.fleet import Fleet
+    from apexsim.search.size import Size
+    from apexsim.search.study import Study
+    from apexsim.search.sweep import Sweep
+
+    Answer = Study | Sweep | Size | Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +31,24 @@ class Look:
     file: str = ""
 
 
-Answer = Study | Sweep | Size | Fleet
-Renderer = Callable[[Any, Look], str]
-PAGES: dict[type, Callable[[Any], Page]] = {
-    Study: webstudy.page_of,
-    Sweep: weblists.page_of_sweep,
-    Size: weblists.page_of_size,
-    Fleet: webfleet.page_of_fleet,
+class Views(NamedTuple):
+    """Which function of which module of this folder tells an answer; loaded when it is asked for, since most are not."""
+
+    text: str  # a page for the terminal
+    plain: str  # values for JSON
+    page: str  # a Page for a browser
+
+
+VIEWS = {  # type of answer -> where it is told
+    "Study": Views("text.render", "jsonout.study_json", "webstudy.page_of"),
+    "Sweep": Views("sweep.render", "sweep.sweep_json", "weblists.page_of_sweep"),
+    "Size": Views("sizepage.render", "sizepage.size_json", "weblists.page_of_size"),
+    "Fleet": Views("fleetpage.render", "fleetpage.fleet_json", "webfleet.page_of_fleet"),
 }
-RENDERERS: dict[str, dict[type, Renderer]] = {
-    "text": {
-        Study: lambda study, look: text.render(study, **_given(look)),
-        Sweep: lambda found, look: sweep.render(found, **_given(look)),
-        Size: lambda found, look: sizepage.render(found, **_given(look)),
-        Fleet: lambda found, look: fleetpage.render(found, **_given(look)),
-    },
-    "json": {
-        Study: lambda study, look: dumps(study_json(study)),
-        Sweep: lambda found, look: dumps(sweep.sweep_json(found)),
-        Size: lambda found, look: dumps(sizepage.size_json(found)),
-        Fleet: lambda found, look: dumps(fleetpage.fleet_json(found)),
-    },
-    "html": {kind: lambda answer, look: html.page(PAGES[type(answer)](answer)) for kind in PAGES},
+RENDERERS: dict[str, Callable[[Answer, Look], str]] = {
+    "text": lambda answer, look: str(_told(answer, "text", **_given(look))),
+    "json": lambda answer, look: dumps(_told(answer, "plain")),
+    "html": lambda answer, look: str(_loaded("html.page")(page_of(answer))),
 }
 
 
@@ -57,11 +56,28 @@ def _given(look: Look) -> dict[str, Any]:
     return {name: value for name, value in asdict(look).items() if value is not None and name != "file"}
 
 
+def _loaded(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(".")
+    found: Callable[..., Any] = getattr(import_module(f"apexsim.report.{module}"), function)
+    return found
+
+
+def _told(answer: Answer, view: str, **how: Any) -> Any:
+    return _loaded(getattr(VIEWS[type(answer).__name__], view))(answer, **how)
+
+
+def page_of(answer: Answer) -> Page:
+    """An answer as a page, before it is HTML or a picture."""
+    page: Page = _told(answer, "page")
+    return page
+
+
 def rendered(answer: Answer, form: str, look: Look) -> str:
     """An answer in one of the forms."""
-    return RENDERERS[form][type(answer)](answer, look)
+    return RENDERERS[form](answer, look)
 
 
 def pictured(answer: Answer, look: Look) -> bytes:
     """An answer as a picture of the kind of its file."""
-    return plot.drawn(PAGES[type(answer)](answer), look.file)
+    picture: bytes = _loaded("plot.drawn")(page_of(answer), look.file)
+    return picture
