@@ -5,10 +5,12 @@ pip's own words are kept for the case that it fails.  Nothing but the standard l
 
 from __future__ import annotations
 
+import compileall
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 STEPS = (  # pip's line -> what is shown of it
     (re.compile(r"\s*Downloading (\S+?)-\d\S* \((.+)\)"), "downloading {} ({})"),
@@ -17,6 +19,7 @@ STEPS = (  # pip's line -> what is shown of it
     (re.compile(r"Installing collected packages: (.+)"), "installing {}"),
 )
 SHOWN = 100  # columns
+SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
 def shown(line: str) -> str:
@@ -44,7 +47,8 @@ def main(extra: str = "") -> int:
                 print(f"  {time.monotonic() - begun:3.0f} s  {told}", flush=True)
     if pip.returncode:
         print("".join(lines), file=sys.stderr)
-    else:
+    else:  # pip compiles what it copies; this is not copied, and where Python may not write it would be compiled at every command
+        compileall.compile_dir(SOURCE, quiet=2)
         print(f"  {time.monotonic() - begun:3.0f} s  done", flush=True)
     return pip.returncode
 
