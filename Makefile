@@ -17,7 +17,7 @@ demo: $(READY)  ## one question, answered
 	@$(VENV)/bin/apexsim plan llama-3.1-70b-instruct --gpu h100-sxm --gpus 8 --trace example:creation
 
 test: $(READY_TEST)  ## all tests, on every core
-	@$(PY) -m pytest -n auto --dist loadfile
+	@$(PY) -m pytest -n auto --dist worksteal
 
 lint: $(READY_DEV)  ## style and types
 	@$(PY) -m ruff check .
@@ -25,7 +25,7 @@ lint: $(READY_DEV)  ## style and types
 	@$(PY) -m mypy
 
 check: lint  ## style, types, tests
-	@$(PY) -m pytest -n auto --dist loadfile
+	@$(PY) -m pytest -n auto --dist worksteal
 
 ci: check fidelity  ## all that a change must pass
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from apexsim.cli.options import options_of
-from apexsim.cli.rows import Opt
+from apexsim.cli.rows import Opt, options_of
 from test_formats import SAMPLES
 
 ROOT = Path(__file__).parents[1]

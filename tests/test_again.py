@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from apexsim import api
 from apexsim.cli import main
-from apexsim.cli.options import options_of
-from apexsim.cli.rows import COMMANDS, FOLLOWED, SIZED, Opt
+from apexsim.cli.rows import COMMANDS, FOLLOWED, SIZED, Opt, options_of
 from apexsim.engines import engine_names, flags_of, load_engine
 from apexsim.errors import InputError
 from apexsim.report import text

@@ -13,9 +13,9 @@ import pytest
 import apexsim
 from apexsim import api
 from apexsim.cli import commands, main
-from apexsim.cli.options import _check_number, options_of, question
+from apexsim.cli.options import question
 from apexsim.cli.outside import write_atomic
-from apexsim.cli.rows import Opt
+from apexsim.cli.rows import Opt, options_of
 from apexsim.errors import InputError
 
 SMALL = [
@@ -263,9 +263,9 @@ def test_an_interrupted_run_is_one_line(capsys: Capture, monkeypatch: pytest.Mon
 def test_limits_of_a_number(value: float, ok: bool) -> None:
     opt = Opt("x", float, None, "", least=1, most=5)
     if ok:
-        return _check_number(opt, value)
+        return opt.check(value)
     with pytest.raises(InputError):
-        _check_number(opt, value)
+        opt.check(value)
 
 
 @pytest.mark.parametrize(("more", "says"), [

@@ -11,8 +11,7 @@ import pytest
 
 from apexsim.cli import main
 from apexsim.cli.commands import HELP, RUN
-from apexsim.cli.options import options_of
-from apexsim.cli.rows import COMMANDS
+from apexsim.cli.rows import COMMANDS, options_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,8 +11,7 @@ import pytest
 from apexsim.cli.commands import RUN
 from apexsim.cli.files import OF_FOLDERS, check_files, replaces
 from apexsim.cli.main import main
-from apexsim.cli.options import options_of
-from apexsim.cli.rows import COMMANDS, REQUIRED, Opt
+from apexsim.cli.rows import COMMANDS, REQUIRED, Opt, options_of
 from apexsim.errors import InputError
 
 TEXTS = (str, list[str])

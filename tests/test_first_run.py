@@ -21,7 +21,7 @@ import pytest
 from apexsim import examples
 from apexsim.cli import main, outside
 from apexsim.cli.commands import ABOUT_GROUP, HELP, RUN
-from apexsim.cli.options import options_of
+from apexsim.cli.rows import options_of
 from apexsim.engine import cache, store
 from apexsim.errors import InputError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,16 @@ def floor(module: str) -> float:
     return FLOORS[module] if module in FLOORS else FLOORS[module.split("/")[0]]
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path: Path) -> list[str]:
     """Modules of the package that a file imports when it is loaded or run, as "plan/lower"."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in names:
@@ -87,7 +94,7 @@ def test_the_engine_knows_arrays_only() -> None:
 @pytest.mark.parametrize("folder", ["model", "workload", "plan", "cost", "engine", "search", "report", "replay"])
 def test_library_code_does_not_print(folder: str) -> None:
     for path in (PACKAGE / folder).rglob("*.py"):
-        calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+        calls = [n for n in ast.walk(parsed(path)) if isinstance(n, ast.Call)]
         assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path.name
 
 

@@ -15,8 +15,8 @@ from apexsim import api
 from apexsim.cli import main
 from apexsim.cli.clashes import CLASHES
 from apexsim.cli.names import EVERYWHERE, MODEL, NAMES, OF_ENGINES, TOTAL, VERSION, engines_with_words, name_of
-from apexsim.cli.options import flags_of_command, options_of
-from apexsim.cli.rows import COMMANDS
+from apexsim.cli.options import flags_of_command
+from apexsim.cli.rows import COMMANDS, options_of
 from apexsim.cli.words import json_on_stdout, translated
 from apexsim.cost.books import books, price_of, usual_book
 from apexsim.engines import engine_names, facts, flags_of

@@ -7,6 +7,7 @@ import json
 import runpy
 import subprocess
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import apexsim
 from apexsim import api
+from apexsim.cli.rows import Opt, options_of
 from apexsim.views import spoken
 from apexsim.workload.given import workload_of
 
@@ -173,6 +175,21 @@ def test_messages_speak_of_keywords(wrong: dict[str, Any]) -> None:
     with pytest.raises(apexsim.Error) as error:
         apexsim.plan("llama-3.1-8b", **{**ASKED, **wrong})
     assert "--" not in str(error.value) and "\n" not in str(error.value)
+
+
+BOUNDED = [(verb, opt) for verb in ("plan", "simulate", "sweep", "size", "fleet", "fit")
+           for opt in options_of("plan" if verb == "sweep" else verb)
+           if opt.name in inspect.signature(getattr(apexsim, verb)).parameters and isfinite(opt.least)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("verb", "opt"), BOUNDED, ids=lambda x: getattr(x, "name", x))
+def test_numbers_have_the_bounds_that_options_have(verb: str, opt: Opt) -> None:
+    """Python takes what the command line takes, no more: zero turns made sessions of nothing."""
+    for value in (opt.least if opt.above else opt.least - 1, opt.most + 1 if isfinite(opt.most) else opt.least - 2):
+        number = int(value) if opt.type in (int, list[int]) else value
+        with pytest.raises(apexsim.InputError, match=r"expected .*number") as told:
+            getattr(apexsim, verb)("llama-3.1-8b", **{"gpu": "h100:1", opt.name: number})
+        assert "--" not in str(told.value)
 
 
 def test_options_become_keywords() -> None:

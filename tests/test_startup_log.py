@@ -233,14 +233,14 @@ BEFORE = ("model's", "max_num_seqs=", "LLM engine (v", "sglang", "Load weight en
 
 @pytest.mark.parametrize("before", BEFORE)
 def test_rows_of_one_sign_are_read_at_once_and_state_nothing(before: str) -> None:
-    """100,000 digits, blanks, quotes or brackets behind the beginning of a wording, or that beginning a thousand times."""
+    """25,000 digits, blanks, quotes or brackets behind the beginning of a wording, or that beginning a thousand times."""
     log = "INFO Model loading took 15.0 GiB\n"
     for sign in HOSTILE:
-        for text in (before + sign * 100_000, (before + sign) * 1000):
+        for text in (before + sign * 25_000, (before + sign) * 500):
             began = time.process_time()
             found = settings(f"{log}{text}\n")
             held, why = logged(log + text), failure(text)
-            assert time.process_time() - began < 3.0, (sign, text[:60])
+            assert time.process_time() - began < 1.0, (sign, text[:60])
             assert held["weights_gib"] == 15.0 and not why and spec(found) == "vllm", (sign, found)
 
 

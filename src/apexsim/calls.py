@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from apexsim.errors import Infeasible, InputError
 from apexsim.views import spoken
 
 Made = TypeVar("Made")
+BEYOND = 1 << 128  # whole numbers that no float need hold: refused with their types
 SETTINGS = {"max_num_seqs": "max_num_seqs", "max_num_batched_tokens": "max_num_batched_tokens", "block_size": "block_size",
             "gpu_memory_utilization": "memory_fraction", "sampling": "sampling"}  # fmt: skip
 
@@ -72,9 +74,21 @@ def gpu_named(question: dict[str, Any]) -> dict[str, Any]:
     return {**question, "gpu": gpu_of(question["gpu"])} if isinstance(question.get("gpu"), Mapping) else question
 
 
+def _in_bounds(verb: str, given: Mapping[str, Any]) -> None:
+    """Raise InputError where a number is beyond what the option of its name takes; types are checked where they are used."""
+    from apexsim.cli.rows import options_of
+
+    for opt in options_of("plan" if verb == "sweep" else verb):
+        value = given.get(opt.name)
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(each, Real) and not isinstance(each, bool) and not (isinstance(each, Integral) and abs(int(each)) > BEYOND):
+                opt.check(each)  # type: ignore[arg-type]  # numpy's numbers too
+
+
 @in_python
 def call(verb: str, /, model: Any, **given: Any) -> Any:
     """A question of one answer."""
+    _in_bounds(verb, given)
     question = gpu_named(asked(given))
     return getattr(import_module("apexsim.api"), verb)(model_named(model), **question)
 
@@ -82,6 +96,7 @@ def call(verb: str, /, model: Any, **given: Any) -> Any:
 @in_python
 def several(verb: str, /, model: Any, **given: Any) -> Any:
     """A question of many, whose models and GPUs have names."""
+    _in_bounds(verb, given)
     question = asked(given)
     if isinstance(model, Mapping) or isinstance(question.get("gpu"), Mapping):
         raise InputError("models and GPUs given as dicts are taken one by one", "", "ask plan or simulate, or write them into files")
@@ -92,12 +107,13 @@ def several(verb: str, /, model: Any, **given: Any) -> Any:
 @in_python
 def fitted(model: Any, **given: Any) -> Any:
     """The memory of a plan."""
-    from apexsim.cli.rows import options_named
+    _in_bounds("fit", given)
+    from apexsim.cli.rows import options_of
     from apexsim.cli.sizing import answer_of
     from apexsim.hardware import cluster_of
     from apexsim.links import with_links
 
-    full = {**{opt.name: opt.default for opt in options_named("fit")}, **given}
+    full = {**{opt.name: opt.default for opt in options_of("fit")}, **given}
     gpu = gpu_named({"gpu": full["gpu"]})["gpu"]
     cluster = with_links(cluster_of(gpu, full["gpus"], full["nodes"]), full["nic"], full["pcie"])
     return answer_of(model_named(model), cluster, full)
@@ -113,6 +129,7 @@ def catalogue(what: str, name: str) -> list[dict[str, Any]]:
 @in_python
 def calibrated(results: Any, **given: Any) -> Any:
     """A calibration."""
+    _in_bounds("calibrate", given)
     from apexsim.calibrate.run import calibrate
 
     return calibrate(results, **given)

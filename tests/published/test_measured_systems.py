@@ -27,9 +27,20 @@ def request_level() -> dict[str, Any]:
     return run(FOLDER / "request_level.csv")
 
 
+def llama_on_vllm(row: dict[str, str]) -> bool:
+    return (row["backend"], row["family"], row["precision"]) == ("vllm", "llama70b", "fp8")
+
+
 @pytest.fixture(scope="module")
-def closed_loop() -> dict[str, Any]:
-    return run(FOLDER / "closed_loop.csv")
+def closed_loop(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """These rows and every sixteenth of the others: the gate predicts them all."""
+    with (FOLDER / "closed_loop.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    kept = [row for i, row in enumerate(rows) if i % 16 == 0 or llama_on_vllm(dict(zip(head, row)))]
+    path = tmp_path_factory.mktemp("some") / "closed_loop.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *kept])
+    return run(path)
 
 
 def median_error(rows: list[dict[str, Any]], metric: str) -> float:
@@ -64,10 +75,8 @@ def test_llama_8b_on_vllm_019(request_level: dict[str, Any], metric: str) -> Non
 
 def test_fp8_llama_70b_on_vllm_v1(closed_loop: dict[str, Any]) -> None:
     """The TTFT of its 45 rows on H100 comes out a quarter too long: docs/log.md, steps formed ahead."""
-    import csv
-
     with (FOLDER / "closed_loop.csv").open(newline="", encoding="utf-8") as file:
-        wanted = {r["id"] for r in csv.DictReader(file) if (r["backend"], r["family"], r["precision"]) == ("vllm", "llama70b", "fp8")}
+        wanted = {r["id"] for r in csv.DictReader(file) if llama_on_vllm(r)}
     rows = [r for r in closed_loop["rows"] if r["id"] in wanted]
     assert len(rows) == 105
     assert median_error(rows, "tpot_mean_ms") <= 0.09

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from apexsim.cli.options import checked, options_of, with_options
+from apexsim.cli.options import checked, with_options
 from apexsim.cli.outside import Progress, present, say
+from apexsim.cli.rows import options_of
 from apexsim.errors import InputError
 
 APEX_HELP = """APEX+'s command line: its flags, defaults, room and layout, with true values.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ import typer
 
 from apexsim.cli.clashes import CLASHES
 from apexsim.cli.files import check_files, check_picture
-from apexsim.cli.rows import AXES, CALIBRATED, COMMANDS, POOLS, REQUIRED, WIDTHS, Opt
+from apexsim.cli.rows import AXES, CALIBRATED, COMMANDS, POOLS, REQUIRED, WIDTHS, Opt, options_of
 from apexsim.errors import InputError
 from apexsim.examples import expanded
 from apexsim.report.again import SETTINGS
@@ -43,11 +42,6 @@ def known(what: str) -> list[str]:
     from apexsim.model.names import aliases, model_names
 
     return sorted({"model": (*model_names(), *aliases()), "gpu": gpu_names(), "engine": engine_names()}[what])
-
-
-def options_of(command: str) -> list[Opt]:
-    """All options of a command."""
-    return [opt for group in COMMANDS[command].values() for opt in group]
 
 
 def flags_of_command(command: str) -> dict[str, Opt]:
@@ -127,7 +121,7 @@ def _read(opt: Opt, value: Any) -> Any:
         raise InputError("it is given without a value", opt.flag)
     made = number(opt, value) if isinstance(value, str) else value
     if isinstance(made, (int, float)) and not isinstance(made, bool):
-        _check_number(opt, made)
+        opt.check(made)
     return made
 
 
@@ -144,15 +138,6 @@ def number(opt: Opt | None, text: str, flag: str = "") -> Any:
         if opt is not None and opt.tokens:
             return float(parse_count(text, True, where))
         raise InputError(f"expected a number, got '{text}'", where) from None
-
-
-def _check_number(opt: Opt, value: float) -> None:
-    low = value <= opt.least if opt.above else value < opt.least
-    if value != value or low or value > opt.most or (math.isinf(value) and not opt.endless):
-        kind = "a whole number" if opt.type in (int, list[int]) else "a finite number" if math.isinf(value) else "a number"
-        least = f" {'above' if opt.above else 'of at least'} {opt.least:,.12g}" if math.isfinite(opt.least) else ""
-        most = f" and at most {opt.most:,.12g}" if math.isfinite(opt.most) and (value > opt.most or not least) else ""
-        raise InputError(f"expected {kind}{least}{most}, got {value}", opt.flag)
 
 
 def limits(asked: dict[str, Any]) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from apexsim.errors import InputError
+
 MOST_TOKENS = 1 << 30  # of a request: more is a slip
 REQUIRED: Any = inspect.Parameter.empty
 
@@ -48,6 +50,15 @@ class Opt:
     def flag(self) -> str:
         """The spelling shown in messages."""
         return self.flags[0] if self.flags else "--" + self.name.replace("_", "-")
+
+    def check(self, value: float) -> None:
+        """Raise InputError where a number is none, or out of bounds."""
+        low = value <= self.least if self.above else value < self.least
+        if value != value or low or value > self.most or (math.isinf(value) and not self.endless):
+            kind = "a whole number" if self.type in (int, list[int]) else "a finite number" if math.isinf(value) else "a number"
+            least = f" {'above' if self.above else 'of at least'} {self.least:,.12g}" if math.isfinite(self.least) else ""
+            most = f" and at most {self.most:,.12g}" if math.isfinite(self.most) and (value > self.most or not least) else ""
+            raise InputError(f"expected {kind}{least}{most}, got {value}", self.flag)
 
 
 CLUSTER = (
@@ -645,6 +656,6 @@ COMMANDS: dict[str, Groups] = {
 }
 
 
-def options_named(command: str) -> list[Opt]:
+def options_of(command: str) -> list[Opt]:
     """All options of a command."""
     return [opt for group in COMMANDS[command].values() for opt in group]
