@@ -132,7 +132,8 @@ def test_a_compilation_to_come_is_announced_before_anything_else_is(impatient: N
 
 def test_the_shell_that_asks_for_words_gets_no_line(impatient: None, monkeypatch: Patch, capsys: Capture) -> None:
     monkeypatch.setenv(outside.COMPLETION, "complete_bash")
-    monkeypatch.setattr(entry, "everything", working(lambda: False))
+    monkeypatch.setenv(outside.ASKED["bash"], "apexsim plan")
+    monkeypatch.setattr(entry, "everything", working(lambda: True))
     monkeypatch.setattr(outside.threading, "Thread", None)  # nobody watches how long it takes
     assert main(["plan"]) == 0 and capsys.readouterr().err == ""
 
