@@ -6,9 +6,9 @@ import numpy as np
 
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner
-from apexsim.engine.leave import decodes_in, finish, leave, passes
+from apexsim.engine.leave import finish, leave, passes
 from apexsim.engine.notes import note_gap
-from apexsim.engine.pace import cohort, shown
+from apexsim.engine.pace import cohort, decodes_in, shown
 from apexsim.engine.prefix import name, reuses
 from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, NEW, NOBODY, NOT_DECODING, SINCE, World
 
@@ -97,7 +97,7 @@ def _first(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """A prompt is computed: its first token, or the next one after a preemption."""
     work = world.work
     if reuses(world):
-        name(world, r, l, i, work.computed[i])
+        name(world, r, g, l, i, work.computed[i])
     if work.made[i] == 0:
         work.first[i] = t
     else:
