@@ -165,7 +165,7 @@ class Replica:
             x.context += gained
             x.times += [t] * min(gained, x.output - len(x.times))
             x.bursts.append(t)
-        for x in sorted((x for x in step.decodes if len(x.times) == x.output), key=lambda x: x.index):
+        for x in [x for x in step.decodes if len(x.times) == x.output]:
             g.decoding.remove(x)
             self.finish(x, t)
         for x in [c.sequence for c in step.chunks if c.last]:

@@ -166,9 +166,10 @@ def catch(world: World, r: int, l: int) -> None:
 
 
 @inner
-def _seek(world: World, r: int, g: int, l: int, key: int, j: int) -> bool:
+def _seek(world: World, r: int, g: int, l: int, key: int, j: int, me: int, mine: int) -> bool:
     """Do decoding requests of the lane hold a block j with this key that has no name yet?  They get it now, the one that filled it
-    first before the others.  g: the group whose step is being formed, NOBODY outside of that.
+    first before the others.  g: the group whose step is being formed, NOBODY outside of that; of those that filled it later than
+    request `me` did, which has `mine` tokens, none is meant.
 
     So nobody has to look after the blocks that decodes fill, and yet they are found at once.
     """
@@ -176,7 +177,7 @@ def _seek(world: World, r: int, g: int, l: int, key: int, j: int) -> bool:
         return False
     any_has = False
     while True:
-        i = _first_to_fill(world, r, g, l, key, j)
+        i = _first_to_fill(world, r, g, l, key, j, me, mine)
         if i < 0:
             return any_has
         any_has = True
@@ -185,14 +186,17 @@ def _seek(world: World, r: int, g: int, l: int, key: int, j: int) -> bool:
 
 
 @inner
-def _first_to_fill(world: World, r: int, g: int, l: int, key: int, j: int) -> int:
-    """Of the decoding requests that hold such a block the one that filled it first, NOBODY if there is none."""
+def _first_to_fill(world: World, r: int, g: int, l: int, key: int, j: int, me: int, mine: int) -> int:
+    """Of the decoding requests that hold such a block the one that filled it first, NOBODY if there is none.  Of two that did so in
+    one step it is the one that joined first."""
     state, pool, block = world.state, world.pool, world.rules.block
-    best, longest = np.int64(NOBODY), np.int64(-1)
+    best, longest = np.int64(NOBODY), np.int64(mine - 1)
     for x in range(world.stages):
         more = 1 if x == g and world.rules.mix == 1 else 0  # it has the block of the token that this step computes
         for n in range(state.stack_size[r, x, l]):
             i = state.stack[r, x, l, n]
+            if i == me:
+                longest = max(longest, np.int64(mine))
             if pool.named[i] > j or not decodes_in(world, x, l, i) or (j + 1) * block > world.req.reach[i] or key_of(world, i, j) != key:
                 continue
             filled = settled(world, r, x, i) + (more if world.work.ends[i] != LEAVING else 0)
@@ -225,7 +229,7 @@ def matched(world: World, r: int, g: int, l: int, i: int) -> tuple[int, int]:
     while j < most:
         key = key_of(world, i, j)
         c = find(world, r, l, key)
-        if c < 0 and _seek(world, r, g, l, key, j):
+        if c < 0 and _seek(world, r, g, l, key, j, NOBODY, 0):
             c = find(world, r, l, key)
         if c < 0:
             break
@@ -263,16 +267,16 @@ def name(world: World, r: int, g: int, l: int, i: int, tokens: int) -> None:
     """Others find the blocks that the first `tokens` tokens of request i fill, where others may have these.  g as above."""
     pool = world.pool
     end = min(min(tokens, world.req.reach[i]) // world.rules.block, np.int64(pool.has[i]))
-    _name_behind(world, r, g, l, i, end)
+    _name_behind(world, r, g, l, i, end, 0)
 
 
 @inner
-def _name_behind(world: World, r: int, g: int, l: int, i: int, end: int) -> None:
-    """The same for its first `end` blocks, behind what decodes had filled before."""
+def _name_behind(world: World, r: int, g: int, l: int, i: int, end: int, filled: int) -> None:
+    """The same for its first `end` blocks, behind what decodes had filled before; filled: tokens that it has filled by decoding."""
     j = np.int64(world.pool.named[i])
     while j < end:
         key = key_of(world, i, j)
-        if not _seek(world, r, g, l, key, j) and find(world, r, l, key) < 0:
+        if not _seek(world, r, g, l, key, j, i, filled) and find(world, r, l, key) < 0:
             break  # who has no such block has none behind it
         _name_until(world, r, l, i, j + 1)
         j += 1
@@ -302,7 +306,7 @@ def go(world: World, r: int, l: int, i: int, known: int, late: int, blocks: int)
     known = max(known - late, min(known, np.int64(pool.target[i])))
     full, hit = known // world.rules.block, np.int64(pool.hit[i])
     end = max(hit, full if again else min(full, world.req.reach[i] // world.rules.block))  # of those with keys
-    _name_behind(world, r, NOBODY, l, i, end)
+    _name_behind(world, r, NOBODY, l, i, end, known)
     _link_alike(world, r, l, blocks - full, world.rules.rest_first == 1)
     _link_alike(world, r, l, full - end, False)
     freed = blocks - end
