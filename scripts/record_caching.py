@@ -20,7 +20,7 @@ from typing import Any
 from record_schedules import MODEL, Engine, model_of, scheduler_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from caching_worlds import Told, case_of, ends_digest, steps_digest  # noqa: E402
+from caching_worlds import Told, case_of, ends_digest, steps_digest
 
 ABOUT = (
     "What vLLM's V1 scheduler does with prefix caching on, recorded by scripts/record_caching.py; vLLM is Apache-2.0 "
@@ -57,7 +57,12 @@ def _sha256() -> Any:
 
 def kept(release: str, first: int, told: list[Told]) -> dict[str, Any]:
     """The record of a release, lines of 16 digests."""
-    return {"vllm": release, "first": first, "steps": _lines([steps_digest(x) for x in told]), "ends": _lines([ends_digest(x) for x in told])}
+    return {
+        "vllm": release,
+        "first": first,
+        "steps": _lines([steps_digest(x) for x in told]),
+        "ends": _lines([ends_digest(x) for x in told]),
+    }
 
 
 def _lines(digests: list[str]) -> list[str]:

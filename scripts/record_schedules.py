@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from caching_worlds import Asked  # noqa: E402
+from caching_worlds import Asked
 
 ABOUT = (
     "Schedules of vLLM's V1 scheduler, recorded by scripts/record_schedules.py; vLLM is Apache-2.0 (https://github.com/vllm-project/vllm). "
