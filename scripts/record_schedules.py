@@ -15,10 +15,14 @@ import json
 import sys
 import tempfile
 from collections import deque
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from caching_worlds import Asked
 
 ABOUT = (
     "Schedules of vLLM's V1 scheduler, recorded by scripts/record_schedules.py; vLLM is Apache-2.0 (https://github.com/vllm-project/vllm). "
@@ -46,24 +50,29 @@ def world(rng: np.random.Generator, chunk: bool, ahead: bool, reserve: bool) -> 
     return {"rules": rules, "requests": [[float(a), int(p), int(o)] for a, p, o in zip(arrive, prompt, output)]}
 
 
-def scheduler_of(rules: dict[str, int], folder: str) -> Any:
-    """vLLM's scheduler for a model that is never loaded."""
+def model_of(folder: str, longest: int) -> Any:
+    """vLLM's idea of a model that is never loaded."""
+    from vllm.config import ModelConfig
+
+    return ModelConfig(model=folder, skip_tokenizer_init=True, dtype="float32", max_model_len=longest)
+
+
+def scheduler_of(rules: dict[str, int], model: Any, reuse: bool = False) -> Any:
+    """vLLM's scheduler for it; reuse: with prefix caching."""
     import torch
-    from vllm.config import CacheConfig, DeviceConfig, ModelConfig, SchedulerConfig, VllmConfig
+    from vllm.config import CacheConfig, DeviceConfig, SchedulerConfig, VllmConfig
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
-    longest = 128 if rules["chunk"] else rules["budget"]
     known = "scheduler_reserve_full_isl" in SchedulerConfig.__dataclass_fields__
     reserve = {"scheduler_reserve_full_isl": bool(rules["reserve"])} if known else {}
     limits = SchedulerConfig(
-        max_num_seqs=rules["seats"], max_num_batched_tokens=rules["budget"], max_model_len=longest, is_encoder_decoder=False,
+        max_num_seqs=rules["seats"], max_num_batched_tokens=rules["budget"], max_model_len=model.max_model_len, is_encoder_decoder=False,
         enable_chunked_prefill=bool(rules["chunk"]), async_scheduling=bool(rules["ahead"]), **reserve,
     )  # fmt: skip
-    model = ModelConfig(model=folder, skip_tokenizer_init=True, dtype="float32", max_model_len=longest)
-    cache = CacheConfig(block_size=rules["block"], enable_prefix_caching=False)
+    cache = CacheConfig(block_size=rules["block"], enable_prefix_caching=reuse)
     config = VllmConfig(scheduler_config=limits, model_config=model, cache_config=cache, device_config=DeviceConfig("cpu"))
     spec = FullAttentionSpec(block_size=rules["block"], num_kv_heads=1, head_size=8, dtype=torch.float32)
     pool = KVCacheConfig(num_blocks=rules["blocks"] + 1, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)])
@@ -74,29 +83,32 @@ def scheduler_of(rules: dict[str, int], folder: str) -> Any:
 
 MODEL = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
-    "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": 64, "max_position_embeddings": 4096,
+    "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": 1 << 16, "max_position_embeddings": 1 << 12,
 }  # fmt: skip
 
 
 class Engine:
     """vLLM's engine core with a clock: which calls it makes of its scheduler, and when."""
 
-    def __init__(self, case: dict[str, Any], folder: str) -> None:
+    def __init__(self, scheduler: Any, ahead: bool, requests: list[Asked], hasher: Any = None) -> None:
+        self.scheduler, self.depth, self.asked = scheduler, 2 if ahead else 1, requests
+        self.every = [self.request(i, x, hasher) for i, x in enumerate(requests)]
+        self.coming = [(x.arrive, i) for i, x in enumerate(requests) if x.after < 0]  # a heap: who is sent when
+        heapify(self.coming)
+        self.now = self.free = 0.0
+        self.flying: deque[tuple[float, Any]] = deque()
+        self.steps: list[tuple[float, list[list[int]]]] = []
+        self.stays = [0] * len(requests)  # how often it was admitted
+        self.start, self.first, self.finish = ([0.0] * len(requests) for _ in range(3))
+        self.hit = [0] * len(requests)  # tokens found when it first started
+
+    def request(self, i: int, x: Asked, hasher: Any) -> Any:
+        """As vLLM takes it."""
         from vllm.sampling_params import SamplingParams
         from vllm.v1.request import Request
 
-        self.scheduler = scheduler_of(case["rules"], folder)
-        self.depth = 2 if case["rules"]["ahead"] else 1
-        self.coming = deque(
-            (arrive, Request(str(i), [7] * prompt, SamplingParams(max_tokens=output, ignore_eos=True), None))
-            for i, (arrive, prompt, output) in enumerate(case["requests"])
-        )
-        self.every = [request for _, request in self.coming]
-        self.now = self.free = 0.0
-        self.flying: deque[tuple[float, Any]] = deque()
-        self.steps: list[list[Any]] = []
-        self.begun = [0] * len(self.every)  # times computed from its first token on
-        self.finish = [0.0] * len(self.every)
+        found = {"block_hasher": hasher} if hasher else {}
+        return Request(str(i), list(x.prompt), SamplingParams(max_tokens=len(x.output), ignore_eos=True), None, **found)
 
     def serve(self) -> None:
         """Until all requests have all their tokens."""
@@ -104,7 +116,7 @@ class Engine:
             if not self.flying and not self.scheduler.has_unfinished_requests() and self.coming:
                 self.now = max(self.now, self.coming[0][0])
             while self.coming and self.coming[0][0] <= self.now:
-                self.scheduler.add_request(self.coming.popleft()[1])
+                self.scheduler.add_request(self.every[heappop(self.coming)[1]])
             if self.scheduler.has_requests():
                 self.begin(self.scheduler.schedule())
                 if len(self.flying) < self.depth and self.scheduler.has_requests():
@@ -115,11 +127,14 @@ class Engine:
     def begin(self, out: Any) -> None:
         """The worker takes the step when it is free; an empty one takes no time."""
         held = [[int(i), n] for i, n in out.num_scheduled_tokens.items()]
-        at = max(self.now, self.free)
-        for i, done in self.computed(out).items():
-            self.begun[int(i)] += done == 0
+        at, known = max(self.now, self.free), self.computed(out)
+        for i, _ in held:
+            if self.stays[i] <= self.every[i].num_preemptions:
+                if not self.stays[i]:
+                    self.start[i], self.hit[i] = at, known[str(i)]
+                self.stays[i] = self.every[i].num_preemptions + 1
         if held:
-            self.steps.append([at, held])
+            self.steps.append((at, held))
             self.free = at + 1.0
         self.flying.append((self.free if held else self.now, out))
 
@@ -129,11 +144,20 @@ class Engine:
 
         self.now = max(self.now, end)
         names = list(out.num_scheduled_tokens)
-        tokens = [[5] if self.samples(name, out) else [] for name in names]
+        tokens = [self.answer(int(name)) if self.samples(name, out) else [] for name in names]
+        left = [i for i, x in enumerate(self.every) if not x.is_finished()]
         self.scheduler.update_from_output(out, ModelRunnerOutput(names, {n: i for i, n in enumerate(names)}, tokens))
-        for name in names:
-            if self.every[int(name)].is_finished():
-                self.finish[int(name)] = self.now
+        for i in [i for i in left if self.every[i].is_finished()]:
+            self.finish[i] = self.now
+            for j in [j for j, x in enumerate(self.asked) if x.after == i]:
+                heappush(self.coming, (self.now + self.asked[j].delay, j))
+
+    def answer(self, i: int) -> list[int]:
+        """The next token of a request."""
+        made = self.every[i].num_output_tokens
+        if not made:
+            self.first[i] = self.now
+        return self.asked[i].output[made : made + 1]
 
     def samples(self, name: str, out: Any) -> bool:
         """Did the step compute the last known token of the request?"""
@@ -145,13 +169,20 @@ class Engine:
         fresh = {x.req_id: x.num_computed_tokens for x in out.scheduled_new_reqs}
         return fresh | dict(zip(cached.req_ids, cached.num_computed_tokens))
 
+    def thrown(self) -> list[int]:
+        """Times that each request was computed anew."""
+        assert all(r.num_output_tokens == len(x.output) for r, x in zip(self.every, self.asked))
+        return [n - 1 for n in self.stays]
+
 
 def record(case: dict[str, Any], folder: str) -> dict[str, Any]:
     """The case with what vLLM did."""
-    engine = Engine(case, folder)
+    rules = case["rules"]
+    model = model_of(folder, 128 if rules["chunk"] else rules["budget"])
+    asked = [Asked(arrive, [7] * prompt, [5] * output) for arrive, prompt, output in case["requests"]]
+    engine = Engine(scheduler_of(rules, model), bool(rules["ahead"]), asked)
     engine.serve()
-    assert all(r.num_output_tokens == o for r, (_, _, o) in zip(engine.every, case["requests"]))
-    return case | {"steps": engine.steps, "thrown": [n - 1 for n in engine.begun], "finish": engine.finish}
+    return case | {"steps": engine.steps, "thrown": engine.thrown(), "finish": engine.finish}
 
 
 def main() -> int:

@@ -76,11 +76,11 @@ class Replica:
             self.send(self.unsent.pop(0), t + self.world.requests.think)
         self.world.call(x, t)
 
-    def let_go(self, x: Sequence) -> None:
+    def let_go(self, x: Sequence, late: int = 0) -> None:
         """Seat and blocks of a finished request are free."""
         lane = self.lanes[x.lane]
         lane.leaving.remove(x)
-        self.give_back(x, x.prompt + x.output - 1, False)
+        self.give_back(x, x.prompt + x.output - 1 - late, False)
 
     def give_back(self, x: Sequence, known: int, again: bool) -> None:
         """Its seat and blocks, which hold `known` tokens."""
@@ -165,7 +165,7 @@ class Replica:
             x.context += gained
             x.times += [t] * min(gained, x.output - len(x.times))
             x.bursts.append(t)
-        for x in sorted((x for x in step.decodes if len(x.times) == x.output), key=lambda x: x.index):
+        for x in [x for x in step.decodes if len(x.times) == x.output]:
             g.decoding.remove(x)
             self.finish(x, t)
         for x in [c.sequence for c in step.chunks if c.last]:
@@ -219,18 +219,20 @@ class Replica:
         self.halfway = any(lane.partial for lane in self.lanes)
         self.thrown = False
         if self.rules.mix:
-            self.give_blocks(g)
+            self.give_blocks(g, t)
             step.decodes = list(g.decoding)
-            closed = self.continue_partials(step, g)
+            self.name_answers(g, t)
+            closed = self.continue_partials(step, g, t)
             if not self.thrown and not self.hold(g, queue):
                 self.admit(step, queue, closed)
         else:
-            closed, held = self.continue_partials(step, g), self.hold(g, queue)
+            closed, held = self.continue_partials(step, g, t), self.hold(g, queue)
             if not held:
                 self.admit(step, queue, closed)
             if not step.chunks:
-                self.give_blocks(g)
+                self.give_blocks(g, t)
                 step.decodes = list(g.decoding)
+                self.name_answers(g, t)
         return step
 
     def idle(self, g: Group) -> bool:
@@ -290,7 +292,7 @@ class Replica:
             g.waited = 0
         return g.waited > 0
 
-    def give_blocks(self, g: Group) -> None:
+    def give_blocks(self, g: Group, t: float) -> None:
         """Each decoding sequence gets the blocks that the tokens of its next step need."""
         if self.rules.admission == ADMIT_RESERVE:
             return
@@ -301,21 +303,32 @@ class Replica:
                 need = {x: naive_rules.ceil_div(x.context + room, self.rules.block) for x in mine}
                 if sum(held - x.held for x, held in need.items()) <= lane.free:
                     break
-                self.throw_out(lane.partial or max(mine + lane.leaving, key=lambda x: x.joined), lane, g)
+                self.throw_out(lane.partial or max(mine + lane.leaving, key=lambda x: x.joined), lane, g, t)
             for x, held in need.items():
                 self.take(x, held)
 
-    def throw_out(self, x: Sequence, lane: Lane, g: Group) -> None:
-        """Preemption by recompute; who has finished already just goes."""
+    def is_early(self, g: Group, t: float) -> bool:
+        """Is the step formed before the tokens of the one before it are known?"""
+        return self.ahead and g.began < t
+
+    def name_answers(self, g: Group, t: float) -> None:
+        """What the decodes fill is found at once: as far as their tokens are known."""
+        for x in g.decoding if self.rules.reuse == AT_ONCE else []:
+            if self.lanes[x.lane].pool:
+                self.lanes[x.lane].pool.name(x, x.context + (0 if self.is_early(g, t) else 1))
+
+    def throw_out(self, x: Sequence, lane: Lane, g: Group, t: float) -> None:
+        """Preemption by recompute; who has finished already just goes.  What it made last has no name yet where it is not known."""
         self.thrown = True
+        late = 1 if self.is_early(g, t) and x.context > x.target else 0
         if x in lane.leaving:
-            self.let_go(x)
+            self.let_go(x, late)
             return
         if x is lane.partial:
             lane.partial = None
         else:
             g.decoding.remove(x)
-        self.give_back(x, x.context or x.computed, True)
+        self.give_back(x, (x.context or x.computed) - late, True)
         x.computed, x.context, x.target = x.cached, 0, x.prompt + len(x.times)
         x.thrown += 1
         self.returned.insert(0, x)
@@ -336,7 +349,7 @@ class Replica:
         decodes = sum(x.lane == number for x in step.decodes) * self.width(self.groups[step.group])
         return self.rules.budget - decodes - naive_price.prompt_tokens(step, number)
 
-    def continue_partials(self, step: Step, g: Group) -> set[int]:
+    def continue_partials(self, step: Step, g: Group, t: float) -> set[int]:
         """The next chunk of each half-computed prompt; returns the lanes that are closed."""
         closed = set()
         for number, lane in enumerate(self.lanes):
@@ -351,7 +364,7 @@ class Replica:
             if q < 1 or held - x.held > lane.free:
                 closed.add(number)
                 if q > 0 and self.rules.mix:
-                    self.throw_out(x, lane, g)
+                    self.throw_out(x, lane, g, t)
                 continue
             self.take(x, held)
             self.compute(step, x, q)

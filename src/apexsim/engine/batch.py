@@ -9,7 +9,7 @@ import numpy as np
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import blocks_of, by_chunk, preempt
 from apexsim.engine.pace import width
-from apexsim.engine.prefix import catch, come, matched, name, reuses, take_until
+from apexsim.engine.prefix import catch, come, despair, matched, name, reuses, take_until
 from apexsim.engine.queue import peek, sort_visible, take
 from apexsim.engine.types import ADMIT_FIT, ADMIT_RESERVE, AT_ONCE, FCFS, FRESH, NOBODY, PROMPT, Costs, Rules, World
 
@@ -45,6 +45,7 @@ def admit(world: World, r: int, g: int, t0: float, limit: float, mixed: bool, ma
     limit: requests seen by then [s] are visible; mixed: decodes share the step; may_start: new requests may be admitted.
     """
     state = world.state
+    despair(world, r)
     for l in range(world.lanes):
         state.tokens[r, l] = state.closed[r, l] = 0
         for s in range(world.stages):
@@ -106,7 +107,7 @@ def _chunk(world: World, r: int, g: int, l: int, i: int, q: int) -> None:
         state.partial[r, l] = i
         state.closed[r, l] = 1
     if reuses(world) and world.rules.reuse == AT_ONCE:
-        name(world, r, l, i, b)
+        name(world, r, g, l, i, b)
 
 
 @inner
@@ -122,7 +123,7 @@ def _continue(world: World, r: int, g: int, l: int, mixed: bool) -> bool:
         return True
     if reuses(world):
         catch(world, r, l)
-        name(world, r, l, i, a)
+        name(world, r, g, l, i, a)
     if by_chunk(rules.admission):
         blocks = blocks_of(a + q + (rules.look if q == rest else 0), rules.block)
         need = blocks - blocks_of(a, rules.block)
@@ -148,12 +149,12 @@ class Size(NamedTuple):
 
 
 @inner
-def size_of(world: World, r: int, l: int, i: int) -> Size:
-    """Request i as it waits for lane l."""
+def size_of(world: World, r: int, g: int, l: int, i: int) -> Size:
+    """Request i as it waits for lane l and the step of group g that is formed."""
     req, target = world.req, world.req.prompt[i] + world.work.made[i]
     known, shared = world.work.computed[i], 0
     if reuses(world):
-        hit, shared = matched(world, r, l, i)
+        hit, shared = matched(world, r, g, l, i)
         known = hit * world.rules.block
     return Size(target - known, target, req.prompt[i] + req.output[i], shared)
 
@@ -198,7 +199,7 @@ def _start(world: World, r: int, g: int, l: int, i: int, t0: float, mixed: bool)
     if state.running[r, l] >= rules.max_seqs:  # nobody looks for what it could find
         state.closed[r, l] = 1
         return
-    size = size_of(world, r, l, i)
+    size = size_of(world, r, g, l, i)
     q = grant(rules, size, state.tokens[r, l], _left(world, r, g, l, mixed), state.running[r, l], state.free[r, l])
     if q == 0:
         state.closed[r, l] = 1
@@ -221,5 +222,5 @@ def _settle_in(world: World, r: int, l: int, i: int, size: Size, q: int) -> None
     if work.start[i] < 0:
         world.pool.first_hit[i] = known
     work.computed[i] = known
-    come(world, r, l, i, known // world.rules.block)
+    come(world, r, l, i, known // world.rules.block, size.target)
     take_until(world, r, l, i, blocks_of(slots(world.rules, size, q), world.rules.block))

@@ -38,7 +38,7 @@ def _for_tokens(world: World, r: int, g: int, limit: float) -> tuple[int, int]:
     tokens, running, free = np.int64(0), state.running[r, 0], state.free[r, 0]
     i = np.int64(state.head[r])
     while i >= 0 and work.seen[i] <= limit and tokens + decodes < rules.wait_tokens:
-        size = size_of(world, r, 0, i)
+        size = size_of(world, r, g, 0, i)
         q = grant(rules, size, tokens, budget - tokens, running, free)
         if q > 0:
             free -= first_blocks(rules, size, q)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from apexsim.engine.heap import drop, push
 from apexsim.engine.jit import inner
-from apexsim.engine.pace import blocks_of_step, cohort, shown
+from apexsim.engine.pace import ahead, blocks_of_step, cohort, decodes_in, shown
 from apexsim.engine.prefix import catch, go, reuses
 from apexsim.engine.queue import call_next, put_back
 from apexsim.engine.types import (
     ADMIT_CHUNK,
     ADMIT_FIT,
     ADMIT_RESERVE,
-    AHEAD,
     BEGAN,
     COUNT,
     GONE,
@@ -29,12 +28,6 @@ from apexsim.engine.types import (
 def blocks_of(tokens: int, block: int) -> int:
     """KV blocks that hold `tokens`."""
     return (tokens + block - 1) // block
-
-
-@inner
-def ahead(world: World) -> bool:
-    """Are steps formed while the one before them runs?"""
-    return world.rules.lag == AHEAD and world.stages == 1
 
 
 @inner
@@ -74,23 +67,24 @@ def grows_on(world: World, i: int, w: int, joined: int) -> bool:
 
 
 @inner
-def release(world: World, r: int, l: int, i: int, room: int, known: int) -> None:
-    """Its seat is free, and the blocks that had room for so many tokens, `known` of which are in them."""
+def release(world: World, r: int, l: int, i: int, room: int, known: int, late: int = 0) -> None:
+    """Its seat is free, and the blocks that had room for so many tokens, `known` of which are in them; of those that it has decoded
+    the last `late` have no name yet."""
     req, state, rules = world.req, world.state, world.rules
     if rules.admission == ADMIT_RESERVE:
         room = req.prompt[i] + req.output[i]
     blocks = blocks_of(room, rules.block)
     if reuses(world):
         catch(world, r, l)
-        blocks = go(world, r, l, i, known, blocks, known < req.prompt[i] + req.output[i] - 1)
+        blocks = go(world, r, l, i, known, late, blocks)
     state.free[r, l] += blocks
     state.running[r, l] -= 1
 
 
 @inner
-def release_all(world: World, r: int, l: int, i: int) -> None:
+def release_all(world: World, r: int, l: int, i: int, late: int = 0) -> None:
     """Seat and blocks of a request that has finished are free; its last token was never cached."""
-    release(world, r, l, i, world.work.computed[i] + world.rules.look, world.req.prompt[i] + world.req.output[i] - 1)
+    release(world, r, l, i, world.work.computed[i] + world.rules.look, world.req.prompt[i] + world.req.output[i] - 1, late)
 
 
 @inner
@@ -173,8 +167,9 @@ def grow(world: World, r: int, g: int) -> bool:
 
 @inner
 def preempt(world: World, r: int, g: int, l: int) -> None:
-    """Throw out the youngest sequence; it starts over at the front of the queue, unless it has finished."""
-    req, work, state = world.req, world.work, world.state
+    """Throw out the youngest sequence; it starts over at the front of the queue, unless it has finished.  Where the last step's
+    tokens are not known yet, what it made of it has no name."""
+    req, work, state, late = world.req, world.work, world.state, 1 if ahead(world) else 0
     i = state.partial[r, l]
     if i >= 0:
         state.partial[r, l] = NOBODY
@@ -184,22 +179,15 @@ def preempt(world: World, r: int, g: int, l: int) -> None:
         i = _youngest(world, r, g, l)
         if work.ends[i] == LEAVING:
             work.ends[i] = NOT_DECODING
-            release_all(world, r, l, i)
+            release_all(world, r, l, i, late)
             return
         context = leave(world, r, g, l, i)
-        release(world, r, l, i, context + world.rules.look, context)
+        release(world, r, l, i, context + world.rules.look, context, late)
         _forget(world, r, g, l, i)
     world.log.sums[r, S_PREEMPT] += 1
     work.computed[i] = req.cached[i]
     work.preempted[i] += 1
     put_back(world, r, i)
-
-
-@inner
-def decodes_in(world: World, g: int, l: int, i: int) -> bool:
-    """Does request i decode in this lane of group g, or has it finished and still its seat there?"""
-    work = world.work
-    return work.ends[i] != NOT_DECODING and work.group[i] == g and work.lane[i] == l
 
 
 @inner

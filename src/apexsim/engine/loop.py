@@ -14,10 +14,11 @@ from apexsim.engine.batch import HELD, NONE_VISIBLE, admit
 from apexsim.engine.gather import hold
 from apexsim.engine.handover import board, book, knocks, unseen
 from apexsim.engine.jit import inner
-from apexsim.engine.leave import ahead, catch_up, grow, let_go, passes
+from apexsim.engine.leave import catch_up, grow, let_go, passes
 from apexsim.engine.notes import note_batch
-from apexsim.engine.pace import gain
+from apexsim.engine.pace import ahead, gain
 from apexsim.engine.pipeline import glide
+from apexsim.engine.prefix import hopes
 from apexsim.engine.queue import next_due, sight
 from apexsim.engine.run import decode_run, one_step
 from apexsim.engine.settle import settle
@@ -226,7 +227,7 @@ def _how_far(world: World, r: int, g: int, step: Form, gone: bool) -> tuple[int,
     most, until = FOREVER, step.until
     if step.held != 0:
         most = abs(step.held)
-    elif step.why == HELD:
+    elif step.why == HELD or hopes(world, r):
         most = 1
     elif step.why == NONE_VISIBLE or rules.order != FCFS:
         until = state.head[r]

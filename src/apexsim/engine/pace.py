@@ -10,7 +10,7 @@ costs nothing then.
 from __future__ import annotations
 
 from apexsim.engine.jit import inner
-from apexsim.engine.types import World
+from apexsim.engine.types import AHEAD, DECODES, LEAVING, NOT_DECODING, World
 
 
 @inner
@@ -36,6 +36,39 @@ def steps_to(world: World, r: int, g: int, mark: int) -> int:
     """Decode steps of the group until its clock shows `mark` tokens; 0 if it does."""
     each = gain(world, world.state.busy[r, g])
     return max(0, (mark * world.ticks - world.state.clock[r, g] + each - 1) // each)
+
+
+@inner
+def ahead(world: World) -> bool:
+    """Are steps formed while the one before them runs?"""
+    return world.rules.lag == AHEAD and world.stages == 1
+
+
+@inner
+def decodes_in(world: World, g: int, l: int, i: int) -> bool:
+    """Does request i decode in this lane of group g, or has it finished and still its seat there?"""
+    work = world.work
+    return work.ends[i] != NOT_DECODING and work.group[i] == g and work.lane[i] == l
+
+
+@inner
+def context_of(world: World, r: int, g: int, i: int) -> int:
+    """Cached tokens of request i, which decodes in group g or has done so, with those of the step in flight."""
+    work = world.work
+    if work.ends[i] == LEAVING:
+        return work.computed[i]
+    joined = work.ends[i] - (world.req.output[i] - work.made[i])
+    return work.computed[i] + shown(world, world.state.clock[r, g]) - joined
+
+
+@inner
+def settled(world: World, r: int, g: int, i: int) -> int:
+    """Of these, the ones whose tokens were known when the last step was formed."""
+    late = 1 if ahead(world) else 0
+    if world.ticks != 1 and world.state.flying[r, g] == DECODES:
+        clock = world.state.clock[r, g]
+        late += shown(world, clock) - shown(world, clock - gain(world, world.state.busy[r, g])) - 1
+    return context_of(world, r, g, i) - late
 
 
 @inner

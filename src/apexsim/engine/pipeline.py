@@ -14,6 +14,7 @@ from apexsim.engine.jit import inner
 from apexsim.engine.leave import passes
 from apexsim.engine.notes import note_decodes, note_gap, note_run, note_seconds
 from apexsim.engine.pace import blocks_of_step, gain, width
+from apexsim.engine.prefix import despair, hopes
 from apexsim.engine.price import decode_size, least, slowest
 from apexsim.engine.run import advance_context, horizon
 from apexsim.engine.types import (
@@ -86,15 +87,16 @@ def _blocked(world: World, r: int) -> bool:
     """
     state, rules = world.state, world.rules
     i = state.head[r]
+    despair(world, r)
     for g in range(world.stages):
         if state.busy[r, g] == 0:
             return False
         for l in range(world.lanes):
             left = rules.budget - (state.decoding[r, g, l] * width(world, state.busy[r, g]) if rules.mix == 1 else 0)
-            size = size_of(world, r, l, i)
+            size = size_of(world, r, g, l, i)
             if grant(rules, size, 0, left, state.running[r, l], state.free[r, l]) > 0:
                 return False
-    return True
+    return not hopes(world, r)
 
 
 @inner

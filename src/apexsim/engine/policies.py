@@ -121,7 +121,7 @@ def _hit(world: World, r: int, i: int) -> tuple[int, int]:
     hit = shared = np.int64(0)
     if reuses(world):
         for l in range(world.lanes):
-            found, held = matched(world, r, l, i)
+            found, held = matched(world, r, NOBODY, l, i)
             if found > hit:
                 hit, shared = found, held
     return hit * world.rules.block, shared * world.rules.block

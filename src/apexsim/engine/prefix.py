@@ -13,7 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from apexsim.engine.jit import inner
-from apexsim.engine.types import NOBODY, World
+from apexsim.engine.pace import decodes_in, settled
+from apexsim.engine.types import AT_ONCE, LEAVING, NOBODY, World
 
 NO_KEY = -1
 OWN = 1 << 24  # own keys: blocks of one request
@@ -165,13 +166,71 @@ def catch(world: World, r: int, l: int) -> None:
 
 
 @inner
-def matched(world: World, r: int, l: int, i: int) -> tuple[int, int]:
-    """How many leading blocks of request i the lane has, and how many of these others hold; one token is left to compute."""
+def _seek(world: World, r: int, g: int, l: int, key: int, j: int, me: int, mine: int) -> bool:
+    """Do decoding requests of the lane hold a block j with this key that has no name yet?  They get it now, the one that filled it
+    first before the others.  g: the group whose step is being formed, NOBODY outside of that; of those that filled it later than
+    request `me` did, which has `mine` tokens, none is meant.
+
+    So nobody has to look after the blocks that decodes fill, and yet they are found at once.
+    """
+    if key < 0 or world.rules.reuse != AT_ONCE:
+        return False
+    any_has = False
+    while True:
+        i = _first_to_fill(world, r, g, l, key, j, me, mine)
+        if i < 0:
+            return any_has
+        any_has = True
+        catch(world, r, l)
+        _name_until(world, r, l, i, j + 1)
+
+
+@inner
+def _first_to_fill(world: World, r: int, g: int, l: int, key: int, j: int, me: int, mine: int) -> int:
+    """Of the decoding requests that hold such a block the one that filled it first, NOBODY if there is none.  Of two that did so in
+    one step it is the one that joined first."""
+    state, pool, block = world.state, world.pool, world.rules.block
+    best, longest = np.int64(NOBODY), np.int64(mine - 1)
+    for x in range(world.stages):
+        more = 1 if x == g and world.rules.mix == 1 else 0  # it has the block of the token that this step computes
+        for n in range(state.stack_size[r, x, l]):
+            i = state.stack[r, x, l, n]
+            if i == me:
+                longest = max(longest, np.int64(mine))
+            if pool.named[i] > j or not decodes_in(world, x, l, i) or (j + 1) * block > world.req.reach[i] or key_of(world, i, j) != key:
+                continue
+            filled = settled(world, r, x, i) + (more if world.work.ends[i] != LEAVING else 0)
+            if filled < (j + 1) * block:
+                pool.hope[r] = 1
+            elif filled > longest:
+                best, longest = np.int64(i), filled
+    return best
+
+
+@inner
+def hopes(world: World, r: int) -> bool:
+    """May a request that found too little in this step find more once a decoding one has gone on?"""
+    return reuses(world) and world.pool.hope[r] == 1
+
+
+@inner
+def despair(world: World, r: int) -> None:
+    """Nobody has looked for anything yet."""
+    if reuses(world):
+        world.pool.hope[r] = 0
+
+
+@inner
+def matched(world: World, r: int, g: int, l: int, i: int) -> tuple[int, int]:
+    """How many leading blocks of request i the lane has, and how many of these others hold; one token is left to compute.  g as above."""
     catch(world, r, l)
     most = (world.req.prompt[i] + world.work.made[i] - 1) // world.rules.block
     j = shared = 0
     while j < most:
-        c = find(world, r, l, key_of(world, i, j))
+        key = key_of(world, i, j)
+        c = find(world, r, l, key)
+        if c < 0 and _seek(world, r, g, l, key, j, NOBODY, 0):
+            c = find(world, r, l, key)
         if c < 0:
             break
         shared += 1 if world.pool.held[r, l, c] > 0 else 0
@@ -180,8 +239,8 @@ def matched(world: World, r: int, l: int, i: int) -> tuple[int, int]:
 
 
 @inner
-def come(world: World, r: int, l: int, i: int, hit: int) -> None:
-    """Request i takes the `hit` leading blocks that it has found."""
+def come(world: World, r: int, l: int, i: int, hit: int, target: int) -> None:
+    """Request i takes the `hit` leading blocks that it has found; it will hold `target` tokens before it decodes."""
     pool = world.pool
     for j in range(hit):
         c = find(world, r, l, key_of(world, i, j))
@@ -191,6 +250,7 @@ def come(world: World, r: int, l: int, i: int, hit: int) -> None:
         pool.held[r, l, c] += 1
     pool.hit[i] = pool.has[i] = pool.named[i] = hit
     pool.tail[i] = NOBODY
+    pool.target[i] = target
 
 
 @inner
@@ -203,36 +263,50 @@ def take_until(world: World, r: int, l: int, i: int, blocks: int) -> None:
 
 
 @inner
-def name(world: World, r: int, l: int, i: int, tokens: int) -> None:
-    """Others find the blocks that the first `tokens` tokens of request i fill, where others may have these."""
+def name(world: World, r: int, g: int, l: int, i: int, tokens: int) -> None:
+    """Others find the blocks that the first `tokens` tokens of request i fill, where others may have these.  g as above."""
     pool = world.pool
     end = min(min(tokens, world.req.reach[i]) // world.rules.block, np.int64(pool.has[i]))
+    _name_behind(world, r, g, l, i, end, 0)
+
+
+@inner
+def _name_behind(world: World, r: int, g: int, l: int, i: int, end: int, filled: int) -> None:
+    """The same for its first `end` blocks, behind what decodes had filled before; filled: tokens that it has filled by decoding."""
+    j = np.int64(world.pool.named[i])
+    while j < end:
+        key = key_of(world, i, j)
+        if not _seek(world, r, g, l, key, j, i, filled) and find(world, r, l, key) < 0:
+            break  # who has no such block has none behind it
+        _name_until(world, r, l, i, j + 1)
+        j += 1
+    _name_until(world, r, l, i, end)
+
+
+@inner
+def _name_until(world: World, r: int, l: int, i: int, end: int) -> None:
+    """The first `end` blocks of request i are entries of their own from now on."""
+    pool = world.pool
     for j in range(pool.named[i], end):
-        _keep(world, r, l, i, j)
+        c = _named(world, r, l, key_of(world, i, j))
+        pool.held[r, l, c] = 1
+        pool.own[r, l, c] = pool.tail[i]
+        pool.tail[i] = c
     pool.named[i] = max(np.int64(pool.named[i]), end)
 
 
 @inner
-def _keep(world: World, r: int, l: int, i: int, j: int) -> None:
-    """Block j of request i is an entry of its own from now on."""
-    pool = world.pool
-    c = _named(world, r, l, key_of(world, i, j))
-    pool.held[r, l, c] = 1
-    pool.own[r, l, c] = pool.tail[i]
-    pool.tail[i] = c
-
-
-@inner
-def go(world: World, r: int, l: int, i: int, known: int, blocks: int, again: bool) -> int:
+def go(world: World, r: int, l: int, i: int, known: int, late: int, blocks: int) -> int:
     """Request i gives its blocks back, the last one first; returns how many of them are free now.
 
-    known: tokens in them; again: it will come back, and look for what is its own too.
+    known: tokens in them; late: of those that it has decoded, the last ones that have no name yet.  Unless it has finished, it will
+    come back and look for what is its own too.
     """
-    pool = world.pool
+    pool, again = world.pool, known < world.req.prompt[i] + world.req.output[i] - 1
+    known = max(known - late, min(known, np.int64(pool.target[i])))
     full, hit = known // world.rules.block, np.int64(pool.hit[i])
     end = max(hit, full if again else min(full, world.req.reach[i] // world.rules.block))  # of those with keys
-    for j in range(pool.named[i], end):
-        _keep(world, r, l, i, j)
+    _name_behind(world, r, NOBODY, l, i, end, known)
     _link_alike(world, r, l, blocks - full, world.rules.rest_first == 1)
     _link_alike(world, r, l, full - end, False)
     freed = blocks - end

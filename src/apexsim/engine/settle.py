@@ -6,9 +6,9 @@ import numpy as np
 
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner
-from apexsim.engine.leave import decodes_in, finish, leave, passes
+from apexsim.engine.leave import finish, leave, passes
 from apexsim.engine.notes import note_gap
-from apexsim.engine.pace import cohort, shown
+from apexsim.engine.pace import cohort, decodes_in, shown
 from apexsim.engine.prefix import name, reuses
 from apexsim.engine.types import ASLEEP, COUNT, DECODES, FRESH, IDLE, LEAVING, NEW, NOBODY, NOT_DECODING, SINCE, World
 
@@ -63,14 +63,29 @@ def _cross(world: World, r: int, g: int, l: int) -> None:
 
 @inner
 def _end(world: World, r: int, g: int, l: int, t: float) -> None:
-    """Decodes that reached their length finish."""
-    state, now = world.state, shown(world, world.state.clock[r, g])
+    """Decodes that reached their length finish; where their blocks are told apart, those that joined first before the others."""
+    state, now, ended = world.state, shown(world, world.state.clock[r, g]), 0
     while state.heap_size[r, g, l] > 0 and state.heap_key[r, g, l, 0] <= now:
         i = state.heap_req[r, g, l, 0]
         pop(state.heap_key[r, g, l], state.heap_req[r, g, l], state.heap_size[r, g, l])
         state.heap_size[r, g, l] -= 1
-        world.work.computed[i] = leave(world, r, g, l, i)
-        finish(world, r, g, l, i, t)
+        ended += 1
+        if not reuses(world):
+            _finish(world, r, g, l, i, t)
+    n = 0
+    while reuses(world) and ended > 0:
+        i = state.stack[r, g, l, n]
+        if decodes_in(world, g, l, i) and LEAVING < world.work.ends[i] <= now:
+            _finish(world, r, g, l, i, t)
+            ended -= 1
+        n += 1
+
+
+@inner
+def _finish(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
+    """Request i has all its tokens at t."""
+    world.work.computed[i] = leave(world, r, g, l, i)
+    finish(world, r, g, l, i, t)
 
 
 @inner
@@ -97,7 +112,7 @@ def _first(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     """A prompt is computed: its first token, or the next one after a preemption."""
     work = world.work
     if reuses(world):
-        name(world, r, l, i, work.computed[i])
+        name(world, r, g, l, i, work.computed[i])
     if work.made[i] == 0:
         work.first[i] = t
     else:

@@ -277,6 +277,8 @@ class Pool(NamedTuple):
     hit: I4  # [R] blocks that it found in its current stay
     named: I4  # [R] leading blocks that have keys
     first_hit: I4  # [R] tokens that it found when it first started
+    target: I4  # [R] tokens that it has to hold before it decodes in its current stay
+    hope: I8  # [N] 1: what the first waiting request misses, a decoding one will have
 
 
 class Log(NamedTuple):
@@ -303,7 +305,7 @@ def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
     """All blocks free and empty: one entry in the queue."""
     shape = (replicas, lanes, blocks)
     buckets = 1 << max(1, 2 * blocks - 1).bit_length()
-    each = np.zeros((5, requests), np.int32)
+    each = np.zeros((6, requests), np.int32)
     count, ring = np.zeros(shape, np.int32), np.zeros((2, replicas, lanes, blocks + 1), np.int32)
     count[..., :1], ring[..., :1] = blocks, blocks
     spare = np.broadcast_to(np.arange(blocks - 1, -1, -1, dtype=np.int32), shape).copy()  # 0 is in the queue
@@ -312,7 +314,8 @@ def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
         bucket=np.full((replicas, lanes, buckets), NOBODY, np.int32), held=np.zeros(shape, np.int32), count=count,
         before=ring[0], behind=ring[1], size=np.full((replicas, lanes), blocks, np.int64), spare=spare,
         spares=np.full((replicas, lanes), max(0, blocks - 1), np.int64), own=np.full(shape, NOBODY, np.int32),
-        tail=each[0], has=each[1], hit=each[2], named=each[3], first_hit=each[4],
+        tail=each[0], has=each[1], hit=each[2], named=each[3], first_hit=each[4], target=each[5],
+        hope=np.zeros(replicas, np.int64),
     )  # fmt: skip
 
 
