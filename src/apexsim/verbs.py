@@ -133,7 +133,7 @@ def plan(
     dtype: Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
     stages: Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has ended.
-    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.
+    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses each as often.
     turns: Requests are turns of sessions, N each: a prompt is all that was said so far, and prompt_len more.
     turn_gap: Seconds from an answer to the next turn. Default: 0.
     images: Images in every request (vision models): their tokens and encoding are added.
@@ -296,7 +296,7 @@ def simulate(
     dtype: Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
     stages: Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has ended.
-    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.
+    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses each as often.
     turns: Requests are turns of sessions, N each: a prompt is all that was said so far, and prompt_len more.
     turn_gap: Seconds from an answer to the next turn. Default: 0.
     images: Images in every request (vision models): their tokens and encoding are added.
@@ -455,7 +455,7 @@ def sweep(
     dtype: Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
     stages: Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has ended.
-    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.
+    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses each as often.
     turns: Requests are turns of sessions, N each: a prompt is all that was said so far, and prompt_len more.
     turn_gap: Seconds from an answer to the next turn. Default: 0.
     images: Images in every request (vision models): their tokens and encoding are added.
@@ -614,7 +614,7 @@ def size(
     kv_dtype: KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.
     dtype: Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
-    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.
+    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses each as often.
     images: Images in every request (vision models): their tokens and encoding are added.
     image_size: Pixels of an image. Default: 1024x1024.
     quant: Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.

@@ -87,7 +87,8 @@ WORKLOAD = (
         "that leaves as many; else 0.", "N", least=0),
     Opt("stages", str, None, "Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has "
         "ended.", "STAGES"),
-    Opt("shared_prefix", str, None, "A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.", "TOKENSxCOUNT"),
+    Opt("shared_prefix", str, None, "A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses "
+        "each as often.", "TOKENSxCOUNT"),
     Opt("turns", int, None, "Requests are turns of sessions, N each: a prompt is all that was said so far, and --prompt-len more.", "N",
         least=2, most=10_000),
     Opt("turn_gap", float, None, "Seconds from an answer to the next turn. Default: 0.", "S", least=0, most=1e7),
@@ -308,7 +309,7 @@ TRACE_FILE = (
     Opt("chars_per_token", float, None, "Estimates the lengths of files that hold text (ShareGPT).", "X", least=0, above=True),
 )
 TRACE_OUTPUT = (
-    Opt("to", str, "apex", "Format: apex, azure, mooncake, vidur, llmservingsim or request-log.", "NAME"),
+    Opt("to", str, "apex", "Format: apex, azure, mooncake, dynamo, vidur, llmservingsim or request-log.", "NAME"),
     Opt(
         "output",
         str,
@@ -353,6 +354,7 @@ TRACE_MADE = (
     ),
     Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1, tokens=True),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
+    *(opt for opt in WORKLOAD if opt.name in ("shared_prefix", "turns", "turn_gap")),
 )
 TRACE_TEXTS = (
     Opt(
