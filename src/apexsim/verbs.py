@@ -71,6 +71,7 @@ def plan(
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     power_cap: float | None = None,
     risk: float = 0.0,
     price: str | float | None = None,
@@ -154,6 +155,8 @@ def plan(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
@@ -239,6 +242,7 @@ def simulate(
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     power_cap: float | None = None,
     risk: float = 0.0,
     price: str | float | None = None,
@@ -315,6 +319,8 @@ def simulate(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
@@ -393,6 +399,7 @@ def sweep(
     slos: str | Sequence[str] | None = None,
     route: str | Sequence[str] = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     power_cap: float | None = None,
     risk: float = 0.0,
     price: str | float | None = None,
@@ -476,6 +483,8 @@ def sweep(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
@@ -558,6 +567,7 @@ def size(
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     power_cap: float | None = None,
     risk: float = 0.0,
     price: str | float | None = None,
@@ -631,6 +641,8 @@ def size(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
@@ -698,6 +710,7 @@ def fleet(
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     price: str | float | None = None,
     server_overhead: float | None = None,
     pue: float | None = None,
@@ -759,6 +772,8 @@ def fleet(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
         demand, for every GPU.
     server_overhead: Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.

@@ -120,6 +120,8 @@ ENGINE = (
         "cache-aware, prefix-hash, llm-d, dynamo, session or session-hash (docs/caching.md).", "HOW"),
     Opt("signal_age", float, None, "Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; "
         "0.1 of least-waiting.", "S", least=0, most=1e6),
+    Opt("kv_offload", str, None, "Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's "
+        "peak), disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).", "TIERS"),
 )  # fmt: skip
 PRECISION = (
     Opt(
@@ -523,7 +525,7 @@ CALIBRATION: Groups = {
     ),
     "Engine": (
         Opt("engine", str, None, "Engine that was measured, at a version if known: vllm@0.19.0. Default: the file's, else vllm.", "NAME"),
-        *(opt for opt in ENGINE if opt.name not in ("engine", "route", "signal_age")),
+        *(opt for opt in ENGINE if opt.name not in ("engine", "route", "signal_age", "kv_offload")),
     ),
     "Precision": PRECISION,
     "Profile": (
