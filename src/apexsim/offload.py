@@ -60,8 +60,8 @@ class Way:
 WAYS = {
     "vllm": Way(FILLED, ASIDE, 1, KINDS, "docs/features/kv_offloading_usage.md: completed blocks of prompts are copied as they are "
                 "produced, loads run beside the model (OffloadingConnector, TieringOffloadingSpec)"),
-    "sglang": Way(FILLED, BESIDE, 0, KINDS, "docs/advanced_features/hicache_design: write_through by default, a layer is loaded while those "
-                  "before it compute"),
+    "sglang": Way(FILLED, BESIDE, 0, KINDS, "docs/advanced_features/hicache_design: write_through by default, a layer is loaded while "
+                  "those before it compute"),
     "tensorrt-llm": Way(EVICTED, BEFORE, 0, ("cpu",), "features/kvcache: blocks go to host memory when they are evicted, and back before "
                         "they are used (host_cache_size)"),
 }  # fmt: skip

@@ -146,14 +146,16 @@ def _vllm(ask: Ask) -> Said:
     ]
 
 
+STAGED = 1e9  # bytes of host memory through which engines reach other tiers, where no host tier is asked for
+
+
 def _vllm_tiers(ask: Ask) -> str | None:
     """Host memory of all workers of an engine, and what lies behind it: a folder that all servers may share."""
     tiers = {tier.kind: tier for tier in ask.setting.offload}
     if not tiers:
         return None
-    extra: dict[str, Any] = (
-        {"cpu_bytes_to_use": int(tiers["cpu"].size / ask.plan.lanes)} if "cpu" in tiers else {"cpu_bytes_to_use": 1 << 30}
-    )
+    host = tiers["cpu"].size / ask.plan.lanes if "cpu" in tiers else STAGED
+    extra: dict[str, Any] = {"cpu_bytes_to_use": int(host)}
     far = [{"type": "fs", "root_dir": f"/mnt/kv-{kind}"} for kind in tiers if kind != "cpu"]
     if far:
         extra = {"spec_name": "TieringOffloadingSpec", **extra, "secondary_tiers": far}
@@ -274,7 +276,7 @@ def _sglang_tiers(ask: Ask) -> Said:
     tiers = {tier.kind: tier for tier in ask.setting.offload}
     if not tiers:
         return []
-    host = tiers["cpu"].size if "cpu" in tiers else 1e9
+    host = tiers["cpu"].size if "cpu" in tiers else STAGED
     return [
         ("tiers", True),
         ("host tier", max(1, round(host / (ask.plan.stage_devices * ask.plan.stages) / 1e9))),

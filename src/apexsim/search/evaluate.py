@@ -169,9 +169,8 @@ def peak_prefill(setting: Setting, plan: Plan) -> float:
     """Prompt tokens per second of one cold replica in chunks of 8,192 tokens; NaN where the plan cannot be started so."""
     work = Workload("cold", np.zeros(COLD), np.full(COLD, LONG), np.ones(COLD, np.int64), "offline")
     engine = replace(setting.engine, max_num_batched_tokens=LONG, reuse=0)
-    alone = replace(
-        setting, workload=work, engine=engine, router=IN_TURN, offload=(), images=0, max_model_len=max(setting.max_model_len, LONG + 1)
-    )
+    length = max(setting.max_model_len, LONG + 1)
+    alone = replace(setting, workload=work, engine=engine, router=IN_TURN, offload=(), images=0, max_model_len=length)
     found = evaluate(alone, replace(plan, replicas=1))
     return math.nan if isinstance(found, Rejected) else COLD * LONG / float(found.outcome.finish.max() - found.outcome.start.min())
 
