@@ -155,7 +155,7 @@ def plan(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
-    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
@@ -319,7 +319,7 @@ def simulate(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
-    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
@@ -483,7 +483,7 @@ def sweep(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
-    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
@@ -641,7 +641,7 @@ def size(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
-    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
@@ -772,7 +772,7 @@ def fleet(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
-    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (at the slot's peak rate),
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
         demand, for every GPU.
