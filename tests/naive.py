@@ -14,15 +14,18 @@ import naive_rules
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
+    ASIDE,
     AT_ONCE,
     IN_TURN,
     NO_DRAFTS,
+    NO_OFFLOAD,
     SHORTEST,
     TICKS,
     TIE,
     Costs,
     Drafts,
     Host,
+    Offload,
     Requests,
     Route,
     Rules,
@@ -41,10 +44,12 @@ class Replica:
         self.lanes = [Lane(blocks) for _ in range(lanes)]
         if self.rules.reuse and len(world.requests.chain):
             for lane in self.lanes:
-                lane.pool = Pool(blocks, self.rules, world.requests)
+                lane.pool = Pool(blocks, self.rules, world.requests, world.offload)
         self.stage_free = [0.0] * stages
         self.waiting: list[Sequence] = []
         self.returned: list[Sequence] = []  # thrown out, go before the others
+        self.aside: list[tuple[float, int, Sequence]] = []  # they wait for blocks from a tier until then
+        self.link_free = 0.0
         self.front_free = 0.0
         self.read_until = 0.0  # requests seen by then have been read
         self.halfway = False  # a prompt was half computed when the step began to be formed
@@ -128,18 +133,24 @@ class Replica:
         at = max(g.ready, self.stage_free[0])
         if not self.idle(g):
             return at
-        return max([at, min((x.seen for x in self.returned + self.waiting), default=NEVER)])
+        first = min((x.seen for x in self.returned + self.waiting), default=NEVER)
+        return max(at, min([first, *(done for done, _, _ in self.aside)]))
 
     def begin(self, g: Group, t: float) -> None:
         """Form a step and send it through the stages."""
         step = self.form(g, t)
+        if not step.chunks and not step.decodes and self.aside:
+            if any(x.seen <= t + 2 * TIE for x in self.returned + self.waiting):
+                g.ready = max(g.ready, min(self.aside)[0])
+            return
         if not step.chunks and not step.decodes:
             g.asleep = True
             assert self.may_wake(), "stuck"
             return
         if step.decodes:
             step.width, step.ahead = self.width(g), (g.clock % self.world.ticks + self.gain(g)) / self.world.ticks
-        naive_price.price(step, t, self.costs, self.stage_free, len(self.lanes), self.rules.pad_lanes == 1)
+        naive_price.price(step, t, self.costs, self.stage_free, len(self.lanes), self.rules.pad_lanes == 1,
+                          self.world.offload.load)  # fmt: skip
         g.ready, g.flight, g.began = step.end, step, t
         g.phase = 0 if step.chunks else (g.phase + 1) % self.rules.poll
         g.waited = 0 if step.chunks else g.waited
@@ -222,13 +233,16 @@ class Replica:
             self.give_blocks(g, t)
             step.decodes = list(g.decoding)
             self.name_answers(g, t)
+            self.call_back()
             closed = self.continue_partials(step, g, t)
             if not self.thrown and not self.hold(g, queue):
-                self.admit(step, queue, closed)
+                self.admit(step, self.in_sight(), closed, t)
         else:
-            closed, held = self.continue_partials(step, g, t), self.hold(g, queue)
+            held = self.hold(g, queue)
+            self.call_back()
+            closed = self.continue_partials(step, g, t)
             if not held:
-                self.admit(step, queue, closed)
+                self.admit(step, self.in_sight(), closed, t)
             if not step.chunks:
                 self.give_blocks(g, t)
                 step.decodes = list(g.decoding)
@@ -248,6 +262,16 @@ class Replica:
                 self.read_until = max(self.read_until, g.began - TIE)
             else:
                 self.read_until = t - TIE if self.rules.lag and not self.idle(g) else t + TIE
+        return self.in_sight()
+
+    def call_back(self) -> None:
+        """Who has his blocks from a tier stands in front again."""
+        for one in sorted(one for one in self.aside if one[0] <= self.read_until):
+            self.aside.remove(one)
+            self.returned.insert(0, one[2])
+
+    def in_sight(self) -> list[Sequence]:
+        """What has been read, in order."""
         queue = self.returned + self.waiting
         if self.rules.order == SHORTEST:
             queue.sort(key=lambda x: (x.prompt, x.index))
@@ -380,7 +404,20 @@ class Replica:
             self.lanes[x.lane].pool.name(x, x.computed)
         self.lanes[x.lane].partial = x if x.computed < x.target else None
 
-    def admit(self, step: Step, queue: list[Sequence], closed: set[int]) -> None:
+    def fetch(self, step: Step, x: Sequence, pool: Pool, t: float) -> bool:
+        """Blocks from tiers: the step waits for them, or the request alone, who then does not start yet."""
+        if self.world.offload.load != ASIDE:
+            step.load += pool.seconds(x)
+        elif not x.asked:
+            x.asked = True
+            self.link_free = max(t, self.link_free) + pool.seconds(x)
+            self.aside.append((self.link_free, x.index, x))
+            return False
+        x.asked = False
+        pool.go_up(x)
+        return True
+
+    def admit(self, step: Step, queue: list[Sequence], closed: set[int], t: float) -> None:
         """Take waiting requests in order while a lane is open."""
         while queue and len(closed) < len(self.lanes):
             lanes = [i for i in range(len(self.lanes)) if i not in closed]
@@ -396,6 +433,8 @@ class Replica:
                 continue
             queue.pop(0)
             (self.returned if x in self.returned else self.waiting).remove(x)
+            if x.loads and not self.fetch(step, x, lane.pool, t):
+                continue
             self.lanes[number].admitted += 1
             x.lane = number
             if lane.pool:
@@ -414,7 +453,8 @@ class World:
     """All replicas and their clients."""
 
     def __init__(self, requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, replicas: int,
-                 lanes: int, route: Route, drafts: Drafts) -> None:  # fmt: skip
+                 lanes: int, route: Route, drafts: Drafts, offload: Offload = NO_OFFLOAD) -> None:  # fmt: skip
+        self.offload = offload
         self.requests, self.rules, self.host, self.costs = requests, rules, host, costs
         known = requests.cached if len(requests.cached) else [0] * len(requests.prompt)
         asked = zip(requests.prompt, requests.output, known)
@@ -490,9 +530,9 @@ class World:
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1,
-             lanes: int = 1, route: Route = IN_TURN, drafts: Drafts = NO_DRAFTS) -> Naive:  # fmt: skip
+             lanes: int = 1, route: Route = IN_TURN, drafts: Drafts = NO_DRAFTS, offload: Offload = NO_OFFLOAD) -> Naive:  # fmt: skip
     """The twin of `apexsim.engine.kernel.simulate`."""
-    world = World(requests, rules, host, costs, blocks, replicas, lanes, route, drafts)
+    world = World(requests, rules, host, costs, blocks, replicas, lanes, route, drafts, offload)
     world.serve()
     for r in world.replicas:
         assert all(lane.free == blocks and lane.admitted == 0 and lane.partial is None for lane in r.lanes)

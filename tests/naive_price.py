@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apexsim.engine.types import BARE, DECODE, Costs
+from apexsim.engine.types import BARE, BEFORE, DECODE, Costs
 
 if TYPE_CHECKING:
     from naive_records import Step
 
 
-def price(step: Step, t: float, costs: Costs, stage_free: list[float], lanes: int, pad: bool) -> None:
+def price(step: Step, t: float, costs: Costs, stage_free: list[float], lanes: int, pad: bool, load: int) -> None:
     """Run the step through the stages from t on: sets its begin, end and tokens, and when each stage is free."""
     loads = [step.width * sum(x.lane == i for x in step.decodes) + prompt_tokens(step, i) for i in range(lanes)]
     holds_prompt = any(prompt_tokens(step, i) for i in range(lanes))
     step.tokens = lanes * max(loads) if pad and not holds_prompt else sum(loads)
     step.begin = t
+    t += step.load if load == BEFORE else 0.0
     for s in range(len(stage_free)):
         enter = t if s == 0 else max(t + float(costs.hop[s] + costs.hop_token[s] * step.tokens), stage_free[s])
         t = enter + stage_time(step, s, max(loads), costs, lanes)
         stage_free[s] = t
-    step.end = t
+    step.end = max(t, step.begin + step.load)
 
 
 def prompt_tokens(step: Step, lane: int) -> int:

@@ -35,6 +35,8 @@ class Sequence:
     shared: int = 0  # of them, that others hold
     blocks: list[Any] = field(default_factory=list)  # that it has
     hit: int = 0  # tokens found when it first started
+    loads: list[Any] = field(default_factory=list)  # naive_prefix: tier and key of each block behind those
+    asked: bool = False  # they are on their way, or have come
 
 
 @dataclass(eq=False)
@@ -62,6 +64,7 @@ class Step:
     begin: float = 0.0
     end: float = 0.0
     tokens: int = 0  # of all lanes, as priced
+    load: float = 0.0  # s, of blocks from tiers
     width: int = 1  # tokens that each decode takes up
     ahead: float = 0.0  # tokens beyond the context at which decodes are priced
 

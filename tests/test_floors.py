@@ -15,7 +15,7 @@ ENGINE = 0.5  # knows numpy and numba only, but floor 0 may be read by everyone
 FLOORS = {
     "units": 0, "errors": 0, "examples": 0, "stats": 0, "files": 0, "data_files": 0, "views": 0, "typed": 0, "doubt": 0,
     "engine": ENGINE,
-    "drafting": 1, "gpu": 1, "clock": 1, "gpu_file": 1, "slices": 1, "sustained": 1, "hardware": 1, "links": 1,
+    "drafting": 1, "offload": 1, "gpu": 1, "clock": 1, "gpu_file": 1, "slices": 1, "sustained": 1, "hardware": 1, "links": 1,
     "engine_file": 1, "engines": 1, "slo": 1, "model/ops": 1, "model/cell": 1, "model/model": 1, "model/dtypes": 1, "workload/trace": 1,
     "model": 2, "workload": 2, "plan/plan": 2, "plan/templates": 2, "plan/reshard": 2,
     "cost": 3, "plan": 3,

@@ -51,6 +51,15 @@ SAMPLES = {  # format: two requests, at 1.5 s and 3 s (or at 0 and 1.5 s where t
     '{"chat_id":2,"timestamp":6.5,"input_length":9,"output_length":4,"hash_ids":[1]}',
     "mooncake": '{"timestamp":500,"input_length":7,"output_length":3,"hash_ids":[1]}\n'
     '{"timestamp":2000,"input_length":9,"output_length":4,"hash_ids":[1]}',
+    "mooncake-sessions": '{"session_id":"a","timestamp":500,"input_length":7,"output_length":3,"hash_ids":[1]}\n'
+    '{"session_id":"b","timestamp":2000,"input_length":9,"output_length":4,"hash_ids":[1]}',
+    "dynamo": '{"schema":"dynamo.agentic_mooncake","version":2,"block_size":64,"hash_id_scope":"local","source":{}}\n'
+    '{"request_id":"a","play_id":"p","session_id":"s","input_length":7,"output_length":3,"hash_ids":[1],"not_before_ms":1500.0}\n'
+    '{"request_id":"b","play_id":"p","session_id":"t","input_length":9,"output_length":4,"hash_ids":[1],"not_before_ms":3000.0}',
+    "tracelab": '{"session_id":"a","round_index":0,"input_tokens_total":7,"prefix_tokens":0,"newly_append_tokens":7,"output_tokens":3,'
+    '"timing_events":[{"event_type":"user_message","timestamp":"2026-06-01T05:40:20Z"}]}\n'
+    '{"session_id":"b","round_index":0,"input_tokens_total":9,"prefix_tokens":0,"newly_append_tokens":9,"output_tokens":4,'
+    '"timing_events":[{"event_type":"user_message","timestamp":"2026-06-01T05:40:21.5Z"}]}',
     "ragpulse": '{"timestamp":"1.5","input_length":7,"output_length":3,"hash_ids":{"sys_prompt":[1],"history":[]},"session_id":"a"}\n'
     '{"timestamp":"3","input_length":9,"output_length":4,"hash_ids":{"sys_prompt":[1],"history":[2]},"session_id":"b"}',
     "burstgpt": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,x,7,3,10,a\n6.5,x,9,4,13,a",
@@ -147,7 +156,7 @@ BROKEN = [  # content -> what the error says; {f} is the file
     (AZURE + "2023-11-16 18:17:03,1", r"t.jsonl:2: 2 cells, the header has 3"),
     (AZURE + "2023-11-16 18:17:03,1,2.5", r"t.jsonl:2: .* not a whole number: 2.5"),
     ('{"input_lens": [1], "output_lens": [1, 2], "start_times": [0]}', "'output_lens' has 2 entries"),
-    ('{"timestamp":0,"input_length":7,"output_length":3,"hash_ids":["a"]}', r"t.jsonl:1: 'hash_ids' must be a list"),
+    ('{"timestamp":0,"input_length":7,"output_length":3,"hash_ids":[1.5]}', r"t.jsonl:1: 'hash_ids' must be a list"),
     ('{"timestamp":0,"input_length":7,"output_length":3,"hash_ids":[1,2]}', r"t.jsonl:1: 2 prefix blocks"),
 ]  # fmt: skip
 

@@ -377,6 +377,7 @@ CONTEXTS = {
 }
 OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "risk": 0.05, "sampling": "top-p", "stages": "3:4,9:2", "shared_prefix": "640x3", "turns": 2, "turn_gap": 3.0, "signal_age": 5.0,
+    "kv_offload": "cpu:1GB",
     "prompt_len": 70, "output_len": 9, "num_requests": 7, "length_spread": 0.3, "request_rate": 9.0, "burstiness": 0.4, "concurrency": 5,
     "seed": 7, "warmup": 2, "images": 2, "image_size": "512x512", "max_num_seqs": 3, "max_num_batched_tokens": 64,
     "gpu_memory_utilization": 0.5, "max_model_len": 9000, "block_size": 32, "weight_dtype": "fp8", "activation_dtype": "fp8",

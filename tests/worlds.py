@@ -18,12 +18,14 @@ from apexsim.engine.types import (
     IN_TURN,
     INFINITY,
     NO_DRAFTS,
+    NO_OFFLOAD,
     OK,
     TICKS,
     Costs,
     Drafts,
     Host,
     Log,
+    Offload,
     Requests,
     Route,
     Rules,
@@ -49,16 +51,17 @@ class World:
     lanes: int = 1
     route: Route = IN_TURN
     drafts: Drafts = NO_DRAFTS
+    offload: Offload = NO_OFFLOAD
 
     def run(self, jump: bool = True) -> kernel.Outcome:
         """What the engine says."""
         return kernel.simulate(self.requests, self.rules, self.host, self.costs, self.blocks, replicas=self.replicas,
-                               lanes=self.lanes, route=self.route, jump=jump, drafts=self.drafts)  # fmt: skip
+                               lanes=self.lanes, route=self.route, jump=jump, drafts=self.drafts, offload=self.offload)  # fmt: skip
 
     def twin(self) -> naive.Naive:
         """What the twin says."""
         return naive.simulate(self.requests, self.rules, self.host, self.costs, self.blocks, replicas=self.replicas,
-                              lanes=self.lanes, route=self.route, drafts=self.drafts)  # fmt: skip
+                              lanes=self.lanes, route=self.route, drafts=self.drafts, offload=self.offload)  # fmt: skip
 
     def inside(self) -> tuple[Work, State, Log]:
         """The engine's own books after the last request."""
@@ -189,6 +192,16 @@ def stories(draw: st.DrawFn, stages: int = 1, modes: tuple[str, ...] = MODES) ->
     flat = np.array([x for chain in chains for x in chain] or [0], np.int64)
     asked = asked._replace(chain=flat, chain_at=at, reach=np.array(reach), unit=unit)
     return World(asked, policy, world.host, world.costs, world.blocks, world.replicas, world.lanes, world.route)
+
+
+@st.composite
+def behind(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
+    """A world with one or two tiers behind the blocks of each lane."""
+    world, count = draw(base), draw(st.integers(1, 2))
+    blocks = np.array([draw(st.sampled_from([0, 1, 3, 9, 40, 400])) for _ in range(count)], np.int64)
+    latency, block = (np.array([draw(st.sampled_from([0.0, 0.001, 0.02])) for _ in range(count)]) for _ in range(2))
+    tiers = Offload(blocks, latency, block, draw(st.integers(0, 1)), draw(st.integers(0, 2)), draw(st.integers(0, 1)))
+    return replace(world, route=IN_TURN, offload=tiers)
 
 
 @st.composite

@@ -21,6 +21,7 @@ from apexsim.cost.load import Load, read_load
 from apexsim.cost.power import Server, power_law
 from apexsim.drafting import Drafting, parse_acceptance, parse_speculate
 from apexsim.engine_file import DEFAULT_ENGINE
+from apexsim.engines import EngineRow
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
 from apexsim.hardware import cluster_of
@@ -29,6 +30,7 @@ from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.model.parts import routed, routed_experts
 from apexsim.objective import parse_objective
+from apexsim.offload import Tier, tiers_of, way_of
 from apexsim.plan.choose import engine_of, named_plan, precision_of, restricted
 from apexsim.plan.fit import Widths
 from apexsim.plan.plan import Plan, Precision, parse_plan, quantised
@@ -233,7 +235,7 @@ def ask(
     tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
     expert_load: str | None = None, too_long: str = "error",
     objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin", signal_age: float | None = None,
-    power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
+    kv_offload: str | None = None, power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
     rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
@@ -262,9 +264,11 @@ def ask(
     cluster = with_links(cluster_of(gpu, gpus, nodes), nic, pcie)
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {', '.join(ROUTES)}")
+    tiers = tiers_of(kv_offload) if kv_offload else ()
     router = Router(route, math.nan if signal_age is None else signal_age)
     work, patches, length = Asked.of(given).on(what)
     row = engine_of(engine, settings or {}, cluster, length)
+    tiers = _behind(tiers, row, work, cluster.gpu)
     load = _load_of(what, expert_load, enable_expert_parallel)
     goal = _goal_of(objective, slos, power_cap, risk, pareto, cluster.gpu)
     inputs |= {"slos": tuple(map(str, goal.slos))} if goal.slos else {}
@@ -272,13 +276,26 @@ def ask(
     if goal.objective.name == "cost" and math.isnan(rent[0]):
         raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     setting = setting_of(
-        what, cluster, row, work, length, load=load, router=router, image_patches=patches, images=images, price=rent,
+        what, cluster, row, work, length, load=load, router=router, offload=tiers, image_patches=patches, images=images, price=rent,
         server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
     )  # fmt: skip
     setting = calibrated(setting, load_profile(profile)) if profile else setting
     setting = _accepting(setting, drafts_of(inputs), acceptance, "--speculate")
     setting = with_pools(setting, _roles(given)) if disaggregate else setting
     return setting, precision_of(what, weight_dtype, activation_dtype, kv_dtype, dtype), goal, inputs
+
+
+def _behind(tiers: tuple[Tier, ...], row: EngineRow, work: Workload, gpu: Gpu) -> tuple[Tier, ...]:
+    """The tiers at their rates; raises InputError where they would do nothing, or the engine has none such."""
+    if not tiers:
+        return ()
+    way_of(row.server.name, tiers)
+    if not row.reuse:
+        raise InputError("it has no effect: prompts are computed in full", "--kv-offload", "drop --no-enable-prefix-caching")
+    if not work.block:
+        hint = "--shared-prefix 2000x50, --turns 4, or a trace with hash_ids"
+        raise InputError("it has no effect: the requests share nothing that is known", "--kv-offload", hint)
+    return tuple(tier.on(gpu) for tier in tiers)
 
 
 def _accepting(setting: Setting, drafts: Sequence[Drafting | None], told: str | float | None, where: str) -> Setting:

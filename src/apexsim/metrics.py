@@ -160,6 +160,7 @@ class Metrics:
     why: str
     energy: Energy = field(default_factory=Energy)  # of the whole run, warm-up included; unknown until the run is priced
     prefix_hit: float = NAN  # share of the prompt tokens that requests found in the cache when they first started; NaN: none share any
+    prefix_loaded: float = NAN  # of the prompt tokens, part of it: loaded from tiers behind the KV cache; NaN: there are none
     stages: tuple[Rung, ...] = ()  # of a load in stages
     usd_h: float = math.nan  # rent of one GPU [$/h]
 
@@ -208,6 +209,7 @@ class Metrics:
             "mean_concurrency": self.mean_concurrency,
             "preemptions": self.preemptions,
             "prefix_hit": plain(self.prefix_hit),
+            "prefix_loaded": plain(self.prefix_loaded),
             "stages": [rung.to_json() for rung in self.stages],
             "goodput_req_s": plain(self.goodput_req_s),
             "attainment": plain(self.attainment),
@@ -253,6 +255,7 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
         goodput_req_s=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
         fates=fates, saturated=saturated, why=why, stages=rungs(outcome, workload),
         prefix_hit=float(outcome.hit[skip:].sum() / workload.prompt[skip:].sum()) if len(outcome.hit) else NAN,
+        prefix_loaded=float(outcome.loaded[skip:].sum() / workload.prompt[skip:].sum()) if len(outcome.loaded) else NAN,
     )  # fmt: skip
 
 

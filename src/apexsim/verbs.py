@@ -71,6 +71,7 @@ def plan(
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     power_cap: float | None = None,
     risk: float = 0.0,
     price: str | float | None = None,
@@ -133,7 +134,7 @@ def plan(
     dtype: Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
     stages: Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has ended.
-    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.
+    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses each as often.
     turns: Requests are turns of sessions, N each: a prompt is all that was said so far, and prompt_len more.
     turn_gap: Seconds from an answer to the next turn. Default: 0.
     images: Images in every request (vision models): their tokens and encoding are added.
@@ -154,6 +155,8 @@ def plan(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
@@ -239,6 +242,7 @@ def simulate(
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     power_cap: float | None = None,
     risk: float = 0.0,
     price: str | float | None = None,
@@ -296,7 +300,7 @@ def simulate(
     dtype: Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
     stages: Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has ended.
-    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.
+    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses each as often.
     turns: Requests are turns of sessions, N each: a prompt is all that was said so far, and prompt_len more.
     turn_gap: Seconds from an answer to the next turn. Default: 0.
     images: Images in every request (vision models): their tokens and encoding are added.
@@ -315,6 +319,8 @@ def simulate(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
@@ -393,6 +399,7 @@ def sweep(
     slos: str | Sequence[str] | None = None,
     route: str | Sequence[str] = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     power_cap: float | None = None,
     risk: float = 0.0,
     price: str | float | None = None,
@@ -455,7 +462,7 @@ def sweep(
     dtype: Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
     stages: Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has ended.
-    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.
+    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses each as often.
     turns: Requests are turns of sessions, N each: a prompt is all that was said so far, and prompt_len more.
     turn_gap: Seconds from an answer to the next turn. Default: 0.
     images: Images in every request (vision models): their tokens and encoding are added.
@@ -476,6 +483,8 @@ def sweep(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
@@ -558,6 +567,7 @@ def size(
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     power_cap: float | None = None,
     risk: float = 0.0,
     price: str | float | None = None,
@@ -614,7 +624,7 @@ def size(
     kv_dtype: KV cache: bf16, fp16, fp32, fp8, int8. Default: the checkpoint's.
     dtype: Format of the weights that the checkpoint leaves unquantised: bf16, fp16, fp32.
     max_model_len: Longest prompt + output. Default: that of the workload, rounded up to 1,024.
-    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.
+    shared_prefix: A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses each as often.
     images: Images in every request (vision models): their tokens and encoding are added.
     image_size: Pixels of an image. Default: 1024x1024.
     quant: Weight formats to search, e.g. auto,fp8,int4; auto is the checkpoint's own.
@@ -631,6 +641,8 @@ def size(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
     risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
@@ -698,6 +710,7 @@ def fleet(
     slos: str | Sequence[str] | None = None,
     route: str = "round-robin",
     signal_age: float | None = None,
+    kv_offload: str | None = None,
     price: str | float | None = None,
     server_overhead: float | None = None,
     pue: float | None = None,
@@ -759,6 +772,8 @@ def fleet(
         dynamo, session or session-hash (docs/caching.md).
     signal_age: Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; 0.1 of least-
         waiting.
+    kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
+        disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
         demand, for every GPU.
     server_overhead: Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.

@@ -88,7 +88,8 @@ CLASHES: dict[str, tuple[Clash, ...]] = {
           for name in ("prompt_len", "output_len", "prompt_cv", "output_cv", "lengths")),
         Clash("lengths", without("prompt_cv", "output_cv"), "all lengths are the same", "add --prompt-cv or --output-cv"),
         Clash("burstiness", both(without("like"), no_rate), NO_GAPS, "add --request-rate R"),
-        Clash("seed", both(without("like", "workload", "prompt_cv", "output_cv"), no_rate), "nothing is drawn", "drop it"),
+        Clash("seed", both(without("like", "workload", "prompt_cv", "output_cv", "shared_prefix"), no_rate), "nothing is drawn", "drop it"),
+        Clash("turn_gap", without("turns"), "there is one turn", "add --turns N"),
     ),
     "trace tokenize": (
         Clash("burstiness", no_rate, NO_GAPS, "add --request-rate R"),

@@ -49,9 +49,9 @@ NOT_MODELLED = (
         ("--enable-lora*", "--lora-*", "--max-lora*", "--max-cpu-loras", "--fully-sharded-loras"),
     ),
     Missing(
-        "a KV cache in CPU memory or on disk", "what has no room in the GPU's cache is computed again",
-        "drop it; more room on the GPU: --kv-dtype fp8, --gpu-memory-utilization, more GPUs",
-        ("--kv-offload*", "--swap-space", "--enable-hierarchical-cache", "--hicache-*", "--kv-cache-host-*", "--host-cache-size",
+        "a KV cache in CPU memory or on disk by the engine's own words", "what has no room in the GPU's cache is computed again",
+        "drop it; --kv-offload cpu:200GB, or cpu:200GB,disk:2TB@6GB/s, says how much and how fast it is",
+        ("--kv-offloading-*", "--swap-space", "--enable-hierarchical-cache", "--hicache-*", "--kv-cache-host-*", "--host-cache-size",
          "--enable-lmcache", "--lmcache-*"),
     ),
     Missing(

@@ -98,7 +98,8 @@ WORKLOAD = (
         "that leaves as many; else 0.", "N", least=0),
     Opt("stages", str, None, "Load in stages, RATE:SECONDS each: 3:20,10:20. A stage begins when the last request of the one before has "
         "ended.", "STAGES"),
-    Opt("shared_prefix", str, None, "A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50.", "TOKENSxCOUNT"),
+    Opt("shared_prefix", str, None, "A prefix in front of each prompt, drawn from COUNT of so many TOKENS: 2000x50; 2000x50:even uses "
+        "each as often.", "TOKENSxCOUNT"),
     Opt("turns", int, None, "Requests are turns of sessions, N each: a prompt is all that was said so far, and --prompt-len more.", "N",
         least=2, most=10_000),
     Opt("turn_gap", float, None, "Seconds from an answer to the next turn. Default: 0.", "S", least=0, most=1e7),
@@ -130,6 +131,8 @@ ENGINE = (
         "cache-aware, prefix-hash, llm-d, dynamo, session or session-hash (docs/caching.md).", "HOW"),
     Opt("signal_age", float, None, "Seconds from one look of the router at the replicas to the next. Default: 0, a look for each request; "
         "0.1 of least-waiting.", "S", least=0, most=1e6),
+    Opt("kv_offload", str, None, "Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's "
+        "peak), disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).", "TIERS"),
 )  # fmt: skip
 PRECISION = (
     Opt(
@@ -319,7 +322,7 @@ TRACE_FILE = (
     Opt("chars_per_token", float, None, "Estimates the lengths of files that hold text (ShareGPT).", "X", least=0, above=True),
 )
 TRACE_OUTPUT = (
-    Opt("to", str, "apex", "Format: apex, azure, mooncake, vidur, llmservingsim or request-log.", "NAME"),
+    Opt("to", str, "apex", "Format: apex, azure, mooncake, dynamo, vidur, llmservingsim or request-log.", "NAME"),
     Opt(
         "output",
         str,
@@ -364,6 +367,7 @@ TRACE_MADE = (
     ),
     Opt("max_length", int, None, "Longest prompt, and longest output.", "N", least=1, tokens=True),
     Opt("seed", int, 0, "Seed of lengths and arrivals.", "S", least=0),
+    *(opt for opt in WORKLOAD if opt.name in ("shared_prefix", "turns", "turn_gap")),
 )
 TRACE_TEXTS = (
     Opt(
@@ -532,7 +536,7 @@ CALIBRATION: Groups = {
     ),
     "Engine": (
         Opt("engine", str, None, "Engine that was measured, at a version if known: vllm@0.19.0. Default: the file's, else vllm.", "NAME"),
-        *(opt for opt in ENGINE if opt.name not in ("engine", "route", "signal_age")),
+        *(opt for opt in ENGINE if opt.name not in ("engine", "route", "signal_age", "kv_offload")),
     ),
     "Precision": PRECISION,
     "Profile": (

@@ -47,6 +47,8 @@ Examples:
   apexsim trace synth --workload chat --request-rate 4 --num-requests 100
 
   apexsim trace synth --like examples/lmsys_05.jsonl --request-rate 5 --seed 1
+
+  apexsim trace synth --prompt-len 200 --output-len 100 --request-rate 2 --shared-prefix 2000x10 --turns 4 --turn-gap 5 --to dynamo
 """
 FILTER_HELP = """Keep the requests within limits of length and time, or a random share of them.
 
@@ -105,11 +107,15 @@ def convert(file: File, **given: Any) -> None:
 @with_options("trace synth")
 def synth(**given: Any) -> None:
     """A made-up trace."""
+    import numpy as np
+
     from apexsim.workload.made import made
+    from apexsim.workload.shared import related
 
     given = _begun("trace synth", given)
     wanted = ("num_requests", "request_rate", "burstiness", "seed", "max_length")
-    _write(made(like=_like(given), **{name: given[name] for name in wanted}), given)
+    work = made(like=_like(given), **{name: given[name] for name in wanted})
+    _write(related(work, given["shared_prefix"], given["turns"], given["turn_gap"], np.random.default_rng((given["seed"], 1))), given)
 
 
 def _like(given: dict[str, Any]) -> Spread | Workload | Preset:

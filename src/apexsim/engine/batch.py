@@ -11,6 +11,7 @@ from apexsim.engine.leave import blocks_of, by_chunk, preempt
 from apexsim.engine.pace import width
 from apexsim.engine.prefix import catch, come, despair, matched, name, reuses, take_until
 from apexsim.engine.queue import peek, sort_visible, take
+from apexsim.engine.tiers import beyond, call_back, fetch, tiered
 from apexsim.engine.types import ADMIT_FIT, ADMIT_RESERVE, AT_ONCE, FCFS, FRESH, NOBODY, PROMPT, Costs, Rules, World
 
 NONE_VISIBLE, HELD, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
@@ -46,6 +47,9 @@ def admit(world: World, r: int, g: int, t0: float, limit: float, mixed: bool, ma
     """
     state = world.state
     despair(world, r)
+    if reuses(world) and tiered(world):
+        world.tiers.seconds[r] = 0.0
+        call_back(world, r, limit)
     for l in range(world.lanes):
         state.tokens[r, l] = state.closed[r, l] = 0
         for s in range(world.stages):
@@ -146,17 +150,19 @@ class Size(NamedTuple):
     target: int  # it holds once it has: the rest and what is cached
     whole: int  # prompt + output
     shared: int  # blocks that it finds and others hold
+    loaded: int  # blocks of what is cached that tiers have, and not the lane
 
 
 @inner
 def size_of(world: World, r: int, g: int, l: int, i: int) -> Size:
     """Request i as it waits for lane l and the step of group g that is formed."""
     req, target = world.req, world.req.prompt[i] + world.work.made[i]
-    known, shared = world.work.computed[i], 0
+    known, shared, loaded = world.work.computed[i], 0, 0
     if reuses(world):
         hit, shared = matched(world, r, g, l, i)
-        known = hit * world.rules.block
-    return Size(target - known, target, req.prompt[i] + req.output[i], shared)
+        loaded = beyond(world, r, l, i, hit) if tiered(world) else 0
+        known = (hit + loaded) * world.rules.block
+    return Size(target - known, target, req.prompt[i] + req.output[i], shared, loaded)
 
 
 @inner
@@ -204,6 +210,12 @@ def _start(world: World, r: int, g: int, l: int, i: int, t0: float, mixed: bool)
     if q == 0:
         state.closed[r, l] = 1
         return
+    if (
+        reuses(world)
+        and size.loaded > 0
+        and not fetch(world, r, l, i, (size.target - size.rest) // rules.block - size.loaded, size.loaded, t0)
+    ):
+        return
     take(world, r)
     if reuses(world):
         _settle_in(world, r, l, i, size, q)
@@ -216,11 +228,17 @@ def _start(world: World, r: int, g: int, l: int, i: int, t0: float, mixed: bool)
 
 
 @inner
+def _found(rules: Rules, size: Size) -> int:
+    """Blocks that the lane itself has of a request."""
+    return (size.target - size.rest) // rules.block - size.loaded
+
+
+@inner
 def _settle_in(world: World, r: int, l: int, i: int, size: Size, q: int) -> None:
     """Request i takes what it has found, and the blocks of what it computes first."""
     work, known = world.work, size.target - size.rest
     if work.start[i] < 0:
         world.pool.first_hit[i] = known
     work.computed[i] = known
-    come(world, r, l, i, known // world.rules.block, size.target)
+    come(world, r, l, i, _found(world.rules, size), size.target)
     take_until(world, r, l, i, blocks_of(slots(world.rules, size, q), world.rules.block))

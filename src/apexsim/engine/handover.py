@@ -71,7 +71,7 @@ def unseen(world: World, r: int) -> bool:
 def place(world: World, i: int) -> int:
     """KV blocks that request i takes before it is computed here or sent."""
     req = world.req
-    size = Size(0, world.work.computed[i], req.prompt[i] + req.output[i], 0)
+    size = Size(0, world.work.computed[i], req.prompt[i] + req.output[i], 0, 0)
     return first_blocks(world.rules, size, 0)
 
 

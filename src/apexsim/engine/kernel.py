@@ -29,6 +29,7 @@ from apexsim.engine.types import (
     IN_TURN,
     LOG_FULL,
     NO_DRAFTS,
+    NO_OFFLOAD,
     NO_POOL,
     NO_REUSE,
     NOBODY,
@@ -43,6 +44,7 @@ from apexsim.engine.types import (
     Drafts,
     Host,
     Log,
+    Offload,
     Requests,
     Route,
     Rules,
@@ -51,6 +53,7 @@ from apexsim.engine.types import (
     World,
     pool_of,
     signals_of,
+    tiers_of,
 )  # fmt: skip
 
 MANY = 100_000  # requests of one workload from which a second compilation is worth while
@@ -105,6 +108,7 @@ class Outcome:
     hit: I4 = field(
         default_factory=lambda: NO_POOL.first_hit
     )  # [R] tokens of the prompt found in the cache when it first started; empty where no two share a prefix
+    loaded: I4 = field(default_factory=lambda: NO_POOL.first_hit)  # [R] of them, those loaded from tiers; empty without
 
     def total(self, name: str) -> float:
         """One of SUM_NAMES over all replicas."""
@@ -284,7 +288,8 @@ class Made(NamedTuple):
 
 
 def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Made:  # fmt: skip
+             route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS,
+             offload: Offload = NO_OFFLOAD) -> Made:  # fmt: skip
     """All that serves `requests` on `replicas` equal replicas, before the first is sent; arguments as in `simulate`."""
     requests, rules, host, costs = requests_as_cast(requests), _cast(rules), _cast(host), _cast(costs)
     route, blocks, replicas, lanes, jump = _cast(route), int(blocks), int(replicas), int(lanes), bool(jump)
@@ -300,9 +305,10 @@ def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
     reuse = rules.reuse != NO_REUSE and len(requests.chain) > 0
     pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
+    tiers = tiers_of(_cast(offload) if reuse else NO_OFFLOAD, replicas, lanes, size)
     signals = signals_of(replicas, size if route.kind in ASKING else 0)
     return Made(World(
-        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, signals, jump, pool,
+        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, signals, jump, pool, tiers,
         int(not reuse), drafts=drafts, ticks=TICKS if drafts is not NO_DRAFTS else 1,
     ), margin)  # fmt: skip
 
@@ -318,19 +324,22 @@ def outcome_of(world: World) -> Outcome:
     return Outcome(
         work.sent, work.start, work.first, work.finish, work.preempted, work.replica, log.gaps[: log.counts[GAPS]], log.hist,
         log.hist_lane, log.sums, log.read, log.timeline[: log.counts[ROWS]], world.pool.first_hit,
+        world.tiers.loaded,
     )  # fmt: skip
 
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS) -> Outcome:  # fmt: skip
+             route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS,
+             offload: Offload = NO_OFFLOAD) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
     blocks: KV blocks of one lane; route: where requests of an open loop go;
     jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
-    drafts: what decode steps make of a sequence where that is more than one token.
+    drafts: what decode steps make of a sequence where that is more than one token; offload: tiers behind the KV blocks of each lane.
     Every request must fit: prompt + output ≤ blocks · block (see `slack`).  Raises AssertionError where it does not.
     """
-    made = world_of(requests, rules, host, costs, blocks, replicas=replicas, lanes=lanes, route=route, jump=jump, gaps=gaps, drafts=drafts)
+    made = world_of(requests, rules, host, costs, blocks, replicas=replicas, lanes=lanes, route=route, jump=jump, gaps=gaps, drafts=drafts,
+                    offload=offload)  # fmt: skip
     serve, world = _version(made.world)
     begin, status = 0, LOG_FULL
     while status == LOG_FULL:

@@ -18,10 +18,11 @@ from apexsim.engine.leave import catch_up, grow, let_go, passes
 from apexsim.engine.notes import note_batch
 from apexsim.engine.pace import ahead, gain
 from apexsim.engine.pipeline import glide
-from apexsim.engine.prefix import hopes
+from apexsim.engine.prefix import hopes, reuses
 from apexsim.engine.queue import next_due, sight
 from apexsim.engine.run import decode_run, one_step
 from apexsim.engine.settle import settle
+from apexsim.engine.tiers import next_loaded
 from apexsim.engine.types import (
     ASLEEP,
     BEGAN,
@@ -62,7 +63,7 @@ def advance(world: World, r: int, until: float, margin: int) -> int:
             continue
         if g < 0 or t0 >= halt:
             return OK
-        if world.jump and world.stages > 1 and glide(world, r, t0, halt) > 0:
+        if world.jump and world.stages > 1 and next_in(world, r) == INFINITY and glide(world, r, t0, halt) > 0:
             continue
         if _schedule(world, r, g, t0, halt) == NOTHING and not _wait_for_blocks(world, r, g):
             return STUCK
@@ -82,8 +83,9 @@ def pick(world: World, r: int) -> tuple[int, float]:
             continue
         if state.flying[r, g] != IDLE or half or state.busy[r, g] > 0:
             t = state.ready[r, g]
-        elif state.head[r] >= 0:
-            t = max(state.ready[r, g], world.work.seen[state.head[r]])
+        elif state.head[r] >= 0 or next_in(world, r) < INFINITY:
+            first = world.work.seen[state.head[r]] if state.head[r] >= 0 else INFINITY
+            t = max(state.ready[r, g], min(first, next_in(world, r)))
         elif passes(world) and knocks(world, r) < INFINITY:
             t = max(state.ready[r, g], knocks(world, r))
         else:
@@ -92,6 +94,12 @@ def pick(world: World, r: int) -> tuple[int, float]:
         if best < 0 or t < when or (t == when and state.ready[r, g] < state.ready[r, best]):
             best, when = g, t
     return best, when
+
+
+@inner
+def next_in(world: World, r: int) -> float:
+    """When the next request has its blocks from a tier, for which it waits aside [s]."""
+    return next_loaded(world, r) if reuses(world) else INFINITY
 
 
 @inner
@@ -168,7 +176,7 @@ def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
     step = _form(world, r, g, t0, _look(world, r, g, t0))
     decodes, before = state.busy[r, g], state.clock[r, g]
     if step.prompts == 0 and decodes == 0:
-        return _retry(world, r, t0, step.thrown)
+        return _retry(world, r, g, t0, step.thrown)
     gone = ahead(world) and let_go(world, r)
     note_batch(world, r, t0, decodes)
     if step.prompts > 0 or world.stages > 1 or not world.jump:
@@ -209,12 +217,23 @@ def _form(world: World, r: int, g: int, t0: float, limit: float) -> Form:
 
 
 @inner
-def _retry(world: World, r: int, t0: float, thrown: bool) -> int:
+def _retry(world: World, r: int, g: int, t0: float, thrown: bool) -> int:
     """The step would hold nothing: once more where it was formed ahead of its time or somebody was thrown out."""
     if ahead(world) and world.state.front[r, BEGAN] < t0:
         catch_up(world, r, t0)
         return AGAIN
-    return AGAIN if thrown else NOTHING
+    if thrown:
+        return AGAIN
+    return _wait_for_load(world, r, g, t0) if next_in(world, r) < INFINITY else NOTHING
+
+
+@inner
+def _wait_for_load(world: World, r: int, g: int, t0: float) -> int:
+    """Whoever could start waits for blocks from a tier: the group tries again when they come, or somebody else."""
+    state = world.state
+    if state.head[r] >= 0 and world.work.seen[state.head[r]] <= t0 + 2 * TIE:
+        state.ready[r, g] = max(state.ready[r, g], next_in(world, r))
+    return AGAIN
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------------
@@ -240,4 +259,4 @@ def _how_far(world: World, r: int, g: int, step: Form, gone: bool) -> tuple[int,
     cut = INFINITY
     if until >= 0:
         cut = world.work.seen[until] + (-TIE if rules.lag == 0 else TIE)
-    return most, cut
+    return most, min(cut, next_in(world, r) + (-TIE if rules.lag == 0 else TIE))

@@ -2,9 +2,9 @@
 
 A block that holds a whole block of tokens which another request may have is known by its key: equal keys, equal tokens from the
 first one on.  All other blocks are alike, and need no identity: they are counted.  Blocks that nobody holds wait in a queue,
-those that were given back first in front, and keep their keys until they are taken from there.  So an *entry* is a block with a
-key, or in the queue any number of blocks without.  `State.free` counts the blocks that are free.  What decodes take of them is
-counted first and taken from the queue when somebody looks at it (`catch`): until then nobody can tell the difference.
+those that were given back first in front, and keep their keys until they are taken from there.  `State.free` counts the blocks
+that are free.  What decodes take of them is counted first and taken from the queue when somebody looks at it (`catch`): until
+then nobody can tell the difference.
 docs/caching.md says whose rules these are.
 """
 
@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from apexsim.engine.blocks import NO_KEY, find, key_of, link, link_alike, named, take_first, unlink
 from apexsim.engine.jit import inner
 from apexsim.engine.pace import decodes_in, settled
-from apexsim.engine.types import AT_ONCE, LEAVING, NOBODY, World
-
-NO_KEY = -1
-OWN = 1 << 24  # own keys: blocks of one request
+from apexsim.engine.tiers import keeps, keeps_alike, kept, tiered
+from apexsim.engine.types import AT_ONCE, EVICTED, LEAVING, NOBODY, World
 
 
 @inner
@@ -26,134 +25,14 @@ def reuses(world: World) -> bool:
     return world.plain == 0
 
 
-# ---- keys ----------------------------------------------------------------------------------------------------------
-
-
-@inner
-def key_of(world: World, i: int, j: int) -> int:
-    """Key of block j of request i: of the part of its chain that ends there, or its own where nobody else can have the tokens."""
-    req, block = world.req, world.rules.block
-    last = (j + 1) * block - 1
-    if last >= req.reach[i]:
-        return -2 - (i * OWN + j)
-    at = last // req.unit
-    return req.chain[req.chain_at[i] + at] * ((req.unit + block - 1) // block) + (last - at * req.unit) // block
-
-
-@inner
-def find(world: World, r: int, l: int, key: int) -> int:
-    """The oldest entry with this key, NOBODY if there is none."""
-    pool = world.pool
-    c = np.int64(pool.bucket[r, l, key & (pool.bucket.shape[2] - 1)])
-    while c >= 0 and pool.key[r, l, c] != key:
-        c = np.int64(pool.younger[r, l, c])
-    return c
-
-
-@inner
-def _named(world: World, r: int, l: int, key: int) -> int:
-    """A new entry with this key; it stands behind older ones."""
-    c = _entry(world, r, l)
-    pool = world.pool
-    pool.key[r, l, c], pool.younger[r, l, c] = key, NOBODY
-    _enter(world, r, l, c, key)
-    return c
-
-
-@inner
-def _enter(world: World, r: int, l: int, c: int, key: int) -> None:
-    """Entry c is found by its key from now on."""
-    pool = world.pool
-    at = key & (pool.bucket.shape[2] - 1)
-    x = np.int64(pool.bucket[r, l, at])
-    if x < 0:
-        pool.bucket[r, l, at] = c
-        return
-    while pool.younger[r, l, x] >= 0:
-        x = np.int64(pool.younger[r, l, x])
-    pool.younger[r, l, x] = c
-
-
-@inner
-def _entry(world: World, r: int, l: int) -> int:
-    """An entry that nothing uses."""
-    pool = world.pool
-    pool.spares[r, l] -= 1
-    return np.int64(pool.spare[r, l, pool.spares[r, l]])
-
-
-@inner
-def _forget(world: World, r: int, l: int, c: int) -> None:
-    """Entry c is found no longer."""
-    pool = world.pool
-    at = pool.key[r, l, c] & (pool.bucket.shape[2] - 1)
-    x = np.int64(pool.bucket[r, l, at])
-    if x == c:
-        pool.bucket[r, l, at] = pool.younger[r, l, c]
-    else:
-        while pool.younger[r, l, x] != c:
-            x = np.int64(pool.younger[r, l, x])
-        pool.younger[r, l, x] = pool.younger[r, l, c]
-    pool.key[r, l, c] = NO_KEY
-
-
-# ---- the queue of free blocks: a ring of entries, closed by the place behind the last one -----------------------------
-
-
-@inner
-def _unlink(world: World, r: int, l: int, c: int) -> None:
-    """Entry c leaves the queue."""
-    pool = world.pool
-    a, b = pool.before[r, l, c], pool.behind[r, l, c]
-    pool.behind[r, l, a] = b
-    pool.before[r, l, b] = a
-
-
-@inner
-def _link(world: World, r: int, l: int, c: int, first: bool) -> None:
-    """Entry c joins the queue as the first or the last one."""
-    pool, end = world.pool, world.capacity
-    a = np.int64(end if first else pool.before[r, l, end])
-    b = np.int64(pool.behind[r, l, a])
-    pool.before[r, l, c], pool.behind[r, l, c] = a, b
-    pool.behind[r, l, a] = c
-    pool.before[r, l, b] = c
-
-
-@inner
-def _link_alike(world: World, r: int, l: int, blocks: int, first: bool) -> None:
-    """So many blocks without keys join the queue; beside others of their kind they are one entry."""
-    pool, end = world.pool, world.capacity
-    if blocks <= 0:
-        return
-    pool.size[r, l] += blocks
-    c = np.int64(pool.behind[r, l, end] if first else pool.before[r, l, end])
-    if c != end and pool.key[r, l, c] == NO_KEY:
-        pool.count[r, l, c] += blocks
-        return
-    c = _entry(world, r, l)
-    pool.key[r, l, c], pool.count[r, l, c] = NO_KEY, blocks
-    _link(world, r, l, c, first)
-
-
 @inner
 def _pop(world: World, r: int, l: int, blocks: int) -> None:
-    """The first blocks of the queue; what they held is lost."""
-    pool = world.pool
-    pool.size[r, l] -= blocks
+    """The first blocks of the queue; what they held is lost, or goes down to the tiers."""
     while blocks > 0:
-        c = np.int64(pool.behind[r, l, world.capacity])
-        if pool.key[r, l, c] != NO_KEY:
-            _forget(world, r, l, c)
-            blocks -= 1
-        elif pool.count[r, l, c] > blocks:
-            pool.count[r, l, c] -= blocks
-            return
-        else:
-            blocks -= pool.count[r, l, c]
-        _unlink(world, r, l, c)
-        pool.spare[r, l, pool.spares[r, l]] = c
-        pool.spares[r, l] += 1
+        taken, key = take_first(world.pool, r, l, blocks)
+        blocks -= taken
+        if key != NO_KEY and tiered(world) and world.tiers.write == EVICTED:
+            keeps(world, r, l, key)
 
 
 @inner
@@ -228,9 +107,9 @@ def matched(world: World, r: int, g: int, l: int, i: int) -> tuple[int, int]:
     j = shared = 0
     while j < most:
         key = key_of(world, i, j)
-        c = find(world, r, l, key)
+        c = find(world.pool, r, l, key)
         if c < 0 and _seek(world, r, g, l, key, j, NOBODY, 0):
-            c = find(world, r, l, key)
+            c = find(world.pool, r, l, key)
         if c < 0:
             break
         shared += 1 if world.pool.held[r, l, c] > 0 else 0
@@ -243,11 +122,14 @@ def come(world: World, r: int, l: int, i: int, hit: int, target: int) -> None:
     """Request i takes the `hit` leading blocks that it has found; it will hold `target` tokens before it decodes."""
     pool = world.pool
     for j in range(hit):
-        c = find(world, r, l, key_of(world, i, j))
+        c = find(world.pool, r, l, key_of(world, i, j))
         if pool.held[r, l, c] == 0:
-            _unlink(world, r, l, c)
+            unlink(pool, r, l, c)
             pool.size[r, l] -= 1
         pool.held[r, l, c] += 1
+    if tiered(world) and world.tiers.write != EVICTED:
+        for j in range(min(hit, kept(world, i)) - 1, -1, -1):  # of blocks used together the first are thrown out last
+            keeps(world, r, l, key_of(world, i, j))
     pool.hit[i] = pool.has[i] = pool.named[i] = hit
     pool.tail[i] = NOBODY
     pool.target[i] = target
@@ -276,7 +158,7 @@ def _name_behind(world: World, r: int, g: int, l: int, i: int, end: int, filled:
     j = np.int64(world.pool.named[i])
     while j < end:
         key = key_of(world, i, j)
-        if not _seek(world, r, g, l, key, j, i, filled) and find(world, r, l, key) < 0:
+        if not _seek(world, r, g, l, key, j, i, filled) and find(world.pool, r, l, key) < 0:
             break  # who has no such block has none behind it
         _name_until(world, r, l, i, j + 1)
         j += 1
@@ -288,11 +170,21 @@ def _name_until(world: World, r: int, l: int, i: int, end: int) -> None:
     """The first `end` blocks of request i are entries of their own from now on."""
     pool = world.pool
     for j in range(pool.named[i], end):
-        c = _named(world, r, l, key_of(world, i, j))
-        pool.held[r, l, c] = 1
-        pool.own[r, l, c] = pool.tail[i]
-        pool.tail[i] = c
+        _keep(world, r, l, i, j)
     pool.named[i] = max(np.int64(pool.named[i]), end)
+
+
+@inner
+def _keep(world: World, r: int, l: int, i: int, j: int) -> None:
+    """Block j of request i is an entry of its own from now on."""
+    pool = world.pool
+    key = key_of(world, i, j)
+    c = named(pool, r, l, key)
+    pool.held[r, l, c] = 1
+    pool.own[r, l, c] = pool.tail[i]
+    pool.tail[i] = c
+    if tiered(world) and world.tiers.write != EVICTED and j < kept(world, i):
+        keeps(world, r, l, key)
 
 
 @inner
@@ -307,15 +199,17 @@ def go(world: World, r: int, l: int, i: int, known: int, late: int, blocks: int)
     full, hit = known // world.rules.block, np.int64(pool.hit[i])
     end = max(hit, full if again else min(full, world.req.reach[i] // world.rules.block))  # of those with keys
     _name_behind(world, r, NOBODY, l, i, end, known)
-    _link_alike(world, r, l, blocks - full, world.rules.rest_first == 1)
-    _link_alike(world, r, l, full - end, False)
+    link_alike(pool, r, l, blocks - full, world.rules.rest_first == 1)
+    link_alike(pool, r, l, full - end, False)
+    if tiered(world):
+        keeps_alike(world, r, l, min(full, kept(world, i)) - end)
     freed = blocks - end
     for _ in range(end - hit):
         c = np.int64(pool.tail[i])
         pool.tail[i] = pool.own[r, l, c]
         freed += _drop(world, r, l, c)
     for j in range(hit - 1, -1, -1):
-        freed += _drop(world, r, l, find(world, r, l, key_of(world, i, j)))
+        freed += _drop(world, r, l, find(pool, r, l, key_of(world, i, j)))
     return freed
 
 
@@ -326,6 +220,6 @@ def _drop(world: World, r: int, l: int, c: int) -> int:
     pool.held[r, l, c] -= 1
     if pool.held[r, l, c] > 0:
         return 0
-    _link(world, r, l, c, False)
+    link(pool, r, l, c, False)
     pool.size[r, l] += 1
     return 1

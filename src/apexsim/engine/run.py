@@ -5,10 +5,13 @@ from __future__ import annotations
 from apexsim.engine.jit import inner
 from apexsim.engine.notes import note_decodes, note_run, note_seconds
 from apexsim.engine.pace import gain, shown, steps_to, width
+from apexsim.engine.prefix import reuses
 from apexsim.engine.price import beside_prompts, decode_attention, decode_size, least, prompt_share, slowest, stage_seconds
+from apexsim.engine.tiers import tiered
 from apexsim.engine.types import (
     ADMIT_RESERVE,
     AHEAD,
+    BEFORE,
     BEGAN,
     DECODE,
     DECODES,
@@ -19,6 +22,7 @@ from apexsim.engine.types import (
     PROMPTS,
     S_DSTEPS,
     S_DTOKENS,
+    S_LOAD,
     S_PSTEPS,
     S_PTOKENS,
     S_SAMPLED,
@@ -50,10 +54,14 @@ def one_step(world: World, r: int, g: int, t0: float, decodes: bool) -> None:
     kind = PROMPT if prompts > 0 else DECODE
     if world.rules.pad_lanes == 1 and kind == DECODE:  # only captured graphs need lanes of equal size
         total = widest * world.lanes
-    end = t0
+    load = world.tiers.seconds[r] if reuses(world) and tiered(world) else 0.0
+    end = t0 + load if world.tiers.load == BEFORE else t0
     share = prompt_share(world.costs, longest)
     for s in range(world.stages):
         end = _stage(world, r, g, s, end, (kind, total, widest, most_sampled, seqs), share, decodes)
+    if load > 0.0:
+        end = max(end, t0 + load)
+        log.sums[r, S_LOAD] += load
     log.hist[r, kind, total] += 1
     if world.lanes > 1:
         log.hist_lane[r, kind, widest] += 1

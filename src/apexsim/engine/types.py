@@ -31,6 +31,10 @@ ADMIT_CHUNK, ADMIT_PROMPT, ADMIT_RESERVE, ADMIT_FIT = 0, 1, 2, 3
 AHEAD = 2  # lag: steps are formed while the one before them runs
 # From when on a block is found by others.
 NO_REUSE, AT_ONCE, WHEN_COMPUTED = range(3)
+# When tiers get a block: once it is filled, or when its lane throws it out, and they lose it when it goes up again.
+FILLED, EVICTED = 0, 1
+# What waits for a load from a tier: the step, its end, or the request alone.
+BEFORE, BESIDE, ASIDE = range(3)
 # Order of the waiting queue.
 FCFS, SHORTEST = 0, 1
 # Where an open-loop request goes.
@@ -281,6 +285,36 @@ class Pool(NamedTuple):
     hope: I8  # [N] 1: what the first waiting request misses, a decoding one will have
 
 
+class Offload(NamedTuple):
+    """Tiers behind the KV blocks of a lane, the nearest first."""
+
+    blocks: I8  # [T] that each has room for
+    latency: F8  # [T] s, of a load
+    block: F8  # [T] s per block
+    write: int  # FILLED or EVICTED
+    load: int  # BEFORE, BESIDE or ASIDE
+    prompts: int  # 1: only blocks of prompts are kept, not those of answers
+
+
+class Tiers(NamedTuple):
+    """The same with what they hold; modified in place."""
+
+    count: int  # T
+    write: int
+    load: int
+    prompts: int
+    pool: Pool  # its lanes are tiers: lane · T + tier
+    latency: F8  # [T]
+    block: F8  # [T]
+    free: F8  # [N] s, when the last load that waits aside has ended
+    seconds: F8  # [N] s, loads of the step being formed
+    key: F8  # [N, q] s, heap of requests that wait aside: when they have their blocks
+    req: I8  # [N, q]
+    size: I8  # [N]
+    asked: I4  # [R] 1: its blocks are on their way, or have come
+    loaded: I4  # [R] tokens that it loaded when it first started
+
+
 class Log(NamedTuple):
     """What the run leaves behind besides the requests, modified in place."""
 
@@ -295,10 +329,10 @@ class Log(NamedTuple):
 
 SUM_NAMES = (
     "decode_attention_s", "prefill_attention_s", "sample_s", "host_s", "floor_s", "hop_s", "busy_s",
-    "decode_steps", "prompt_steps", "decode_tokens", "prompt_tokens", "sampled", "preemptions",
+    "decode_steps", "prompt_steps", "decode_tokens", "prompt_tokens", "sampled", "preemptions", "load_s",
 )  # fmt: skip
 (S_DECODE, S_PREFILL, S_SAMPLE, S_HOST, S_FLOOR, S_HOP, S_BUSY, S_DSTEPS, S_PSTEPS, S_DTOKENS, S_PTOKENS, S_SAMPLED,
- S_PREEMPT) = range(len(SUM_NAMES))  # fmt: skip
+ S_PREEMPT, S_LOAD) = range(len(SUM_NAMES))  # fmt: skip
 
 
 def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
@@ -320,6 +354,27 @@ def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
 
 
 NO_POOL = pool_of(0, 0, 0, 0)
+NO_OFFLOAD = Offload(NONE, NO_DELAY, NO_DELAY, FILLED, BEFORE, 0)
+
+
+def tiers_of(offload: Offload, replicas: int, lanes: int, requests: int) -> Tiers:
+    """All tiers empty; those without room are left out."""
+    room = np.flatnonzero(offload.blocks > 0)
+    blocks, count = offload.blocks[room], len(room)
+    largest = int(blocks.max(initial=0))
+    pool = pool_of(replicas, lanes * count, largest, 0)
+    if count:
+        pool.count[..., 0], pool.size[...] = np.tile(blocks, lanes), np.tile(blocks, lanes)
+    waiting = requests if count and offload.load == ASIDE else 0
+    each = np.zeros((2, requests if count else 0), np.int32)
+    return Tiers(
+        count, offload.write, offload.load, offload.prompts, pool, offload.latency[room], offload.block[room], np.zeros(replicas),
+        np.zeros(replicas),
+        np.zeros((replicas, waiting)), np.zeros((replicas, waiting), np.int64), np.zeros(replicas, np.int64), each[0], each[1],
+    )  # fmt: skip
+
+
+NO_TIERS = tiers_of(NO_OFFLOAD, 0, 0, 0)
 
 # Columns of Hand.queue: those that ask for a place | those whose cache has come | those whose first token this step makes.
 ASKING, LANDED, NEW = range(3)
@@ -375,6 +430,7 @@ class World(NamedTuple):
     signals: Signals
     jump: bool  # False: every decode step by itself
     pool: Pool = NO_POOL
+    tiers: Tiers = NO_TIERS
     plain: int | None = None  # 0: prompts share prefixes, and blocks are kept in the pool
     hand: Hand = NO_HAND
     alone: int | None = None  # 0: it is one of several pools that requests pass

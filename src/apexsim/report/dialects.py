@@ -142,7 +142,24 @@ def _vllm(ask: Ask) -> Said:
         ("kv", ask.kv),
         ("images", _images(ask) if ask.setting.images > 1 else None),
         ("drafts", _vllm_drafts(ask)),
+        ("tiers", _vllm_tiers(ask)),
     ]
+
+
+STAGED = 1e9  # bytes of host memory through which engines reach other tiers, where no host tier is asked for
+
+
+def _vllm_tiers(ask: Ask) -> str | None:
+    """Host memory of all workers of an engine, and what lies behind it: a folder that all servers may share."""
+    tiers = {tier.kind: tier for tier in ask.setting.offload}
+    if not tiers:
+        return None
+    host = tiers["cpu"].size / ask.plan.lanes if "cpu" in tiers else STAGED
+    extra: dict[str, Any] = {"cpu_bytes_to_use": int(host)}
+    far = [{"type": "fs", "root_dir": f"/mnt/kv-{kind}"} for kind in tiers if kind != "cpu"]
+    if far:
+        extra = {"spec_name": "TieringOffloadingSpec", **extra, "secondary_tiers": far}
+    return json.dumps({"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra})
 
 
 VLLM_CONNECTORS = {"": "NixlConnector", "nixl": "NixlConnector", "mooncake": "MooncakeConnector"}
@@ -250,6 +267,20 @@ def _sglang(ask: Ask) -> Said:
         ("quantise", ask.weights.quantise or None),
         ("kv", ask.kv),
         *_sglang_drafts(ask),
+        *_sglang_tiers(ask),
+    ]
+
+
+def _sglang_tiers(ask: Ask) -> Said:
+    """HiCache: GB of host memory of each rank, which a store may lie behind."""
+    tiers = {tier.kind: tier for tier in ask.setting.offload}
+    if not tiers:
+        return []
+    host = tiers["cpu"].size if "cpu" in tiers else STAGED
+    return [
+        ("tiers", True),
+        ("host tier", max(1, round(host / (ask.plan.stage_devices * ask.plan.stages) / 1e9))),
+        ("store", "file" if "disk" in tiers or "remote" in tiers else None),
     ]
 
 
@@ -328,6 +359,8 @@ def _options(ask: Ask) -> str:
         f"  enable_block_reuse: {str(bool(row.reuse)).lower()}",
         f"  free_gpu_memory_fraction: {row.memory_fraction:.12g}",
     ]
+    host = next((tier.size for tier in ask.setting.offload), 0.0)
+    lines += [f"  host_cache_size: {int(host / (plan.stage_devices * plan.stages))}"] if host else []
     lines += [f"  {word('kv')}: {ask.words.value('kv', ask.kv)}"] if ask.kv else []
     lines += [f"  tokens_per_block: {row.block_size}"] if row.block_size != ask.usual.block_size else []
     if plan.ffn.ep > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from apexsim.metrics import Metrics
+from apexsim.offload import Tier
 from apexsim.plan.memory import Room
 from apexsim.report.draw import percent, sig
 from apexsim.report.page import Row
@@ -38,11 +39,33 @@ def reuse_rows(setting: Setting, ranked: Assessed) -> list[Row]:
     told = f"{percent(metrics.prefix_hit)} of the prompt tokens; an unlimited cache that all share would hold {percent(ideal)}"
     peak = math.nan if ranked.split else peak_prefill(setting, ranked.only.plan)
     if not math.isfinite(peak):
-        return [("prefix hits", told)]
+        return [("prefix hits", told), *_tier_rows(setting, ranked, peak)]
     least = crossover(ranked.room, peak)
     pays = f"pays from {least:,.0f} tokens on" if math.isfinite(least) else "never pays"
     cold = f"a cold replica reads {sig(peak, 3)} prompt tokens/s in chunks of 8,192 (llm-d: peakPrefillThroughput)"
-    return [("prefix hits", told), ("", f"{cold}; pulling a prefix from a peer {pays}")]
+    return [("prefix hits", told), ("", f"{cold}; pulling a prefix from a peer {pays}"), *_tier_rows(setting, ranked, peak)]
+
+
+def worth_loading(tier: Tier, room: Room, gpus: int, block: int, peak: float) -> float:
+    """Tokens from which a prefix is loaded from a tier sooner than it is computed; infinite where never.
+
+    latency + tokens · (bytes / rate + block cost / block) = tokens / peak; bytes of one GPU from the host, of all from elsewhere.
+    """
+    token = room.kv_bytes / max(room.tokens, 1) * (1 if tier.kind == "cpu" else gpus) / tier.rate + tier.block / block
+    saved = 1.0 / peak - token
+    return tier.latency / saved if saved > 0 else math.inf
+
+
+def _tier_rows(setting: Setting, ranked: Assessed, peak: float) -> list[Row]:
+    """What tiers gave, and from which length on a load from each is sooner than computing."""
+    if not setting.offload or ranked.split:
+        return []
+    plan, told = ranked.only.plan, f"{percent(ranked.metrics.prefix_loaded)} of the prompt tokens were loaded"
+    for tier in setting.offload:
+        least = worth_loading(tier, ranked.room, plan.attention.tp * plan.stages, ranked.room.block_size, peak)
+        pays = "" if math.isnan(least) else f", pays from {least:,.0f} tokens on" if math.isfinite(least) else ", never pays"
+        told += f"; {tier.kind} of {tier.size / 1e9:,.4g} GB at {tier.rate / 1e9:.3g} GB/s{pays}"
+    return [("tiers", told)]
 
 
 def stage_rows(metrics: Metrics) -> list[Row]:

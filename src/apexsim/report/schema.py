@@ -197,6 +197,7 @@ _METRICS = obj("what the run shows, warm-up left out", {
     **{name: num(told) for name, told in _RATES.items()}, **{f"{name}_per_gpu": num(f"{told}, per GPU") for name, told in _RATES.items()},
     "prompt_tokens": count("sum"), "output_tokens": count("sum"), "mean_concurrency": num("requests in the system"),
     "preemptions": count("requests stopped for memory and recomputed"),
+    "prefix_loaded": num("share of prompt tokens loaded from tiers behind the KV cache, part of prefix_hit; null: there are none", True),
     "prefix_hit": num("share of prompt tokens found in the prefix cache; null: no prompts share any", True),
     "stages": many(obj("a stage of the load", {
         "requests": count("requests"), "request_rate": num("[1/s]"), "duration_s": num("first sending to last token"),

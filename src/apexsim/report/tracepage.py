@@ -12,6 +12,7 @@ from apexsim.report.picture import figure, picture, titled
 from apexsim.stats import plain
 from apexsim.units import format_count, format_seconds
 from apexsim.workload.describe import Arrivals, Description, Lengths
+from apexsim.workload.lru import Reach
 from apexsim.workload.trace import Workload
 
 FORMAT = "apexsim.trace/1"
@@ -27,6 +28,9 @@ def skipped(requests: Workload) -> tuple[str, ...]:
     more = " …" if requests.skipped > len(requests.faults) else ""
     lines = "line" if requests.skipped == 1 else "lines"
     return (f"{requests.skipped} {lines} passed over: {'; '.join(requests.faults)}{more}",)
+
+
+KV_BYTES = {"Llama-3.1-8B": 2 * 32 * 8 * 128 * 2, "70B": 2 * 80 * 8 * 128 * 2}  # per token in bf16: keys, values · layers · heads · size
 
 
 # ---- plain values -------------------------------------------------------------------------------------------------
@@ -67,9 +71,6 @@ def describe_text(requests: Workload, found: Description, color: bool = False) -
     head = [("requests", f"{found.requests:,}"), ("span", format_seconds(found.span) if requests.timed else "no times")]
     if found.ideal_hit == found.ideal_hit:
         head.append(("prefix reuse", f"{percent(found.ideal_hit)} of the prompt tokens, with an unlimited cache"))
-    if found.reachable:
-        told = ", ".join(f"{percent(reach.hit)} with {format_count(reach.tokens)}" for reach in found.reachable)
-        head.append(("", f"{told} tokens of one cache"))
     if found.correlation == found.correlation:
         head.append(("correlation", f"{found.correlation:+.2f} between the logarithms of prompt and output"))
     parts: list[RenderableType] = [
@@ -81,6 +82,8 @@ def describe_text(requests: Workload, found: Description, color: bool = False) -
         "",
     ]
     parts += [_histogram(found), ""]
+    if found.reachable:
+        parts += [heading("prefix cache", "share of the prompt tokens that one LRU cache of a size holds"), _reach(found.reachable), ""]
     if found.arrivals is not None:
         parts += [heading("arrivals"), labelled(_arrival_rows(found, found.arrivals)), ""]
     notes = [("note", note) for note in (*skipped(requests), *requests.notes)]
@@ -95,6 +98,14 @@ def _table(found: Description) -> RenderableType:
         numbers = [sig(lengths.stats.mean, 4), *(f"{lengths.stats.value(name):,.0f}" for name in PERCENTILES)]
         label = "prompt + output" if kind == "context" else kind
         rows.append((label, *numbers, f"{lengths.cv:.2f}", format_count(lengths.total)))
+    return columns(heads, rows)
+
+
+def _reach(reachable: tuple[Reach, ...]) -> RenderableType:
+    """Hits by size, in tokens and in memory of two known models."""
+    heads = [("tokens", "right"), *((f"GB of {name}", "right") for name in KV_BYTES), ("held", "right")]
+    rows = [(format_count(each.tokens), *(sig(each.tokens * size / 1e9, 3) for size in KV_BYTES.values()), percent(each.hit))
+            for each in reachable]  # fmt: skip
     return columns(heads, rows)
 
 

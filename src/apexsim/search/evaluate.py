@@ -10,9 +10,10 @@ import numpy as np
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate, slack
-from apexsim.engine.types import AFFINITY, NO_DRAFTS, TICKS, Costs, Drafts, Requests, Route, Rules
+from apexsim.engine.types import AFFINITY, NO_DRAFTS, NO_OFFLOAD, TICKS, Costs, Drafts, Offload, Requests, Route, Rules
 from apexsim.engines import EngineRow, drafting
 from apexsim.errors import Rejected
+from apexsim.offload import way_of
 from apexsim.plan.limits import started
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.memory import Room
@@ -142,10 +143,23 @@ class Ready:
     blocks: int
     reuse: bool
     drafts: Drafts
+    offload: Offload
 
     def done(self, outcome: Outcome) -> Evaluation:
         """The same with what happened."""
         return Evaluation(self.plan, self.start, self.engine, self.room, self.stages, self.axes, self.costs, outcome)
+
+
+def offload_of(setting: Setting, plan: Plan, room: Room, block: int) -> Offload:
+    """The tiers of a lane in its blocks of so many tokens: the GPUs of a lane read from the host side by side, from elsewhere together."""
+    if not setting.offload:
+        return NO_OFFLOAD
+    way, gpus = way_of(setting.engine.server.name, setting.offload), plan.attention.tp * plan.stages
+    mine = block * room.kv_bytes / max(room.tokens, 1)  # bytes of a block on one GPU
+    sizes = np.array([int(tier.size / plan.lanes / (gpus * mine)) for tier in setting.offload], np.int64)
+    most = 4 * int((-(-(setting.workload.prompt + setting.workload.output) // block)).sum())  # more are never written
+    block_s = np.array([tier.block + mine * (1 if tier.kind == "cpu" else gpus) / tier.rate for tier in setting.offload])
+    return Offload(np.minimum(sizes, most), np.array([tier.latency for tier in setting.offload]), block_s, way.write, way.load, way.prompts)
 
 
 COLD, LONG = 4, 8192  # prompts one after the other, and tokens of each: what llm-d's guide measures a replica with
@@ -155,7 +169,8 @@ def peak_prefill(setting: Setting, plan: Plan) -> float:
     """Prompt tokens per second of one cold replica in chunks of 8,192 tokens; NaN where the plan cannot be started so."""
     work = Workload("cold", np.zeros(COLD), np.full(COLD, LONG), np.ones(COLD, np.int64), "offline")
     engine = replace(setting.engine, max_num_batched_tokens=LONG, reuse=0)
-    alone = replace(setting, workload=work, engine=engine, router=IN_TURN, images=0, max_model_len=max(setting.max_model_len, LONG + 1))
+    length = max(setting.max_model_len, LONG + 1)
+    alone = replace(setting, workload=work, engine=engine, router=IN_TURN, offload=(), images=0, max_model_len=length)
     found = evaluate(alone, replace(plan, replicas=1))
     return math.nan if isinstance(found, Rejected) else COLD * LONG / float(found.outcome.finish.max() - found.outcome.start.min())
 
@@ -186,7 +201,8 @@ def ready(setting: Setting, plan: Plan) -> Ready | Rejected:
     drafts = drafts_of(setting, plan, min(engine.max_num_seqs, max(seats, 1)) * plan.lanes)
     rules = rules_for(engine, blocks, found.block_size * coarse, seats, plan.lanes, look_of(engine, plan, drafts))
     blocks = _roomy(blocks, setting.workload.longest, rules, drafts) if plan.draft else blocks
-    return Ready(plan, start[0], engine, found, made.stages, made.axes, made.costs, rules, blocks, reuse, drafts)
+    return Ready(plan, start[0], engine, found, made.stages, made.axes, made.costs, rules, blocks, reuse, drafts,
+                 offload_of(setting, plan, room, rules.block))  # fmt: skip
 
 
 def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
@@ -199,4 +215,5 @@ def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation |
     return made.done(simulate(
         asked, made.rules, host_for(made.engine), made.costs, made.blocks, replicas=plan.replicas, lanes=plan.lanes,
         route=route_of(setting, plan), gaps=setting.workload.size < GAP_LIMIT, drafts=made.drafts,
+        offload=made.offload,
     ))  # fmt: skip

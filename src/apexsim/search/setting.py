@@ -17,6 +17,7 @@ from apexsim.drafting import Acceptance, Drafting, acceptance_for
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
+from apexsim.offload import Tier
 from apexsim.plan.plan import Plan
 from apexsim.plan.split import AnyPlan
 from apexsim.workload.trace import Workload
@@ -59,6 +60,7 @@ class Setting:
     pricer: Pricer
     max_model_len: int
     router: Router = IN_TURN
+    offload: tuple[Tier, ...] = ()  # tiers behind the KV cache of each server
     image_patches: int = 0  # patches of each image, and images of each request
     images: int = 0
     price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is

@@ -16,7 +16,7 @@ from apexsim.workload.convert import scaled
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import ROUND, model_length, paced
 from apexsim.workload.presets import preset_of
-from apexsim.workload.shared import in_sessions, in_stages, prefixes_named, sharing, stages_of
+from apexsim.workload.shared import in_stages, related, stages_of
 from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import Coming, like, synthetic
 from apexsim.workload.trace import Workload
@@ -126,10 +126,7 @@ class Asked:
         rng = np.random.default_rng((self.seed or 0, 1))
         if self.stages:
             made = in_stages(made, stages_of(self.stages), rng, self.irregular)
-        prefixes = prefixes_named(self.shared_prefix) if self.shared_prefix else None
-        if self.turns is not None:
-            return in_sessions(made, self.turns, self.turn_gap or 0.0, prefixes, rng)
-        return sharing(made, prefixes, rng) if prefixes else made
+        return related(made, self.shared_prefix, self.turns, self.turn_gap, rng)
 
     def _coming(self) -> Coming:
         """How requests that are made up come."""

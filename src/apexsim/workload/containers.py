@@ -12,7 +12,7 @@ from typing import Any
 
 from apexsim.errors import InputError
 from apexsim.workload.meaning import meaning_of, words
-from apexsim.workload.nested import is_nested, unfolded
+from apexsim.workload.nested import block_of, is_nested, unfolded
 
 ROWS_OF = ("requests", "records", "data", "rows", "results", "traces", "entries")  # keys whose list is the trace
 DEEPEST = 4  # objects within objects that are looked into
@@ -21,7 +21,8 @@ SIGNS = ",\t;|"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The cells of a file by column, and the line of each row; `head`: the line that names the columns; sign: what separates cells."""
+    """The cells of a file by column, and the line of each row; `head`: the line that names the columns; sign: what separates cells;
+    block: tokens of a prefix block, where records state it."""
 
     container: str  # "csv", "jsonl" or "json"
     columns: tuple[str, ...]
@@ -30,6 +31,7 @@ class Table:
     where: str
     head: int = 1
     sign: str = ","
+    block: int = 0
 
     def at(self, row: int) -> str:
         """The place of a row, for an error."""
@@ -169,10 +171,11 @@ def _records(records: Sequence[Any], line: Sequence[int], where: str) -> Table:
     for number, record in zip(line, records):
         if not isinstance(record, dict):
             raise InputError(f"expected a JSON object, got {type(record).__name__}", f"{where}:{number}")
+    block = 0
     if is_nested(records[0]):
+        block = block_of(records, line, where)
         records, line = unfolded(records, line, where)
-
-    paths = dict(_names(records[0]))
+    paths = dict(_names(records[0])) if records else {}
 
     def column(key: str) -> Sequence[Any]:
         path = None if key in records[0] else paths.get(key) or key.split(".")
@@ -182,7 +185,7 @@ def _records(records: Sequence[Any], line: Sequence[int], where: str) -> Table:
             row = next(i for i, record in enumerate(records) if not _has(record, path or [key]))
             raise InputError(f"key '{key}' is missing", f"{where}:{line[row]}") from None
 
-    return Table("jsonl", tuple(paths), column, line, where, line[0])
+    return Table("jsonl", tuple(paths), column, line, where, line[0] if line else 1, block=block)
 
 
 def _names(record: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:

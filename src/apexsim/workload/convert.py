@@ -13,11 +13,13 @@ import numpy as np
 from apexsim.errors import InputError, nearest
 from apexsim.workload.formats import SPAN_HIGH
 from apexsim.workload.load import paced
+from apexsim.workload.nested import DYNAMO, DYNAMO_VERSION
 from apexsim.workload.trace import Workload
 
 ROWS = 50_000  # rows written at once
 TOLD = 1e-6  # [s] coarser times are worth a note
 LONGEST = 1 << 40  # tokens that no request reaches
+ANY = -1  # tokens of a prefix block: the file says how many
 
 # ---- formats that are written -------------------------------------------------------------------------------------
 
@@ -29,7 +31,7 @@ class Writer:
     """How a format is written: the line above the rows, the rows from a to b, and what they cannot hold.
 
     step: resolution of its times [s], 0 = all digits; zero: time starts at the first request; block: prompt tokens per
-    prefix block, 0 where the format has none.
+    prefix block, 0 where the format has none; links: it says who waits for whom.
     """
 
     head: str
@@ -37,6 +39,7 @@ class Writer:
     step: float = 0.0
     zero: bool = False
     block: int = 0
+    links: bool = False
 
 
 def _templated(template: str, scale: float) -> Rows:
@@ -75,6 +78,38 @@ def _mooncake(requests: Workload, a: int, b: int) -> Iterator[str]:
     return (f'{row},"hash_ids":{json.dumps(chain, separators=(",", ":"))}}}\n' for row, chain in zip(plain, chains))
 
 
+def _dynamo(requests: Workload, a: int, b: int) -> Iterator[str]:
+    """Rows of Dynamo's agentic Mooncake, one play, below the record that says how many tokens an id stands for; answers' ids are
+    those that later prompts repeat, and blocks that no one shares get ids of their own."""
+    block = requests.block or 64
+    if a == 0:
+        source = {"format": "apexsim", "digest": ""}
+        head = {"schema": DYNAMO, "version": DYNAMO_VERSION, "block_size": block, "hash_id_scope": "local", "source": source}
+        yield json.dumps(head, separators=(",", ":")) + "\n"
+    low, most = (int(requests.prefix.ids.min()), int(requests.prefix.ids.max())) if len(requests.prefix.ids) else (0, 0)
+    width, begins = -(-int(requests.prompt.max()) // block), _first_turns(requests)
+    for i in range(a, b):
+        prompt, after = int(requests.prompt[i]), int(requests.after[i]) if len(requests.after) else -1
+        row = {"request_id": str(i), "play_id": "0", "session_id": str(begins[i]), "model": "", "input_length": prompt,
+               "output_length": int(requests.output[i]), "hash_ids": [], "not_before_ms": float(requests.arrive[i]) * 1e3}  # fmt: skip
+        if requests.block:
+            size, own = -(-prompt // block), most - low + 1 + i * width
+            known = [h - low for h in requests.prefix[i][:size]]
+            row["hash_ids"] = known + list(range(own, own + size - len(known)))
+        if after >= 0:
+            wait = {"request_id": str(after), "trigger": "completion", "delay_ms": float(requests.delay[i]) * 1e3, "relation": "sequence"}
+            row["dependencies"] = [wait]
+        yield json.dumps(row, separators=(",", ":")) + "\n"
+
+
+def _first_turns(requests: Workload) -> list[int]:
+    """The request with which the session of each begins."""
+    first = list(range(requests.size))
+    for i, p in enumerate(requests.after.tolist()):
+        first[i] = first[p] if p >= 0 else i
+    return first
+
+
 _APEX = '{"StartTimeOffset": %d, "ContextTokens": %d, "GeneratedTokens": %d}\n'
 _LLMSERVINGSIM = '{"arrival_time_ns": %d, "input_toks": %d, "output_toks": %d}\n'
 WRITERS: dict[str, Writer] = {
@@ -83,6 +118,7 @@ WRITERS: dict[str, Writer] = {
     "mooncake": Writer("", _mooncake, 1e-3, zero=True, block=512),
     "vidur": Writer("arrived_at,num_prefill_tokens,num_decode_tokens\n", _seconds),
     "llmservingsim": Writer("", _templated(_LLMSERVINGSIM, 1e9), 1e-9),
+    "dynamo": Writer("", _dynamo, block=ANY, links=True),
     "request-log": Writer("arrival_s,isl,osl\n", _seconds),
 }
 
@@ -103,7 +139,9 @@ def written(requests: Workload, fmt: str) -> tuple[Iterator[str], tuple[str, ...
         losses.append(f"times are rounded to {writer.step * 1e3:g} ms")
     if writer.zero and requests.timed and requests.size and requests.arrive[0] > 0:
         losses.append(f"{fmt} counts time from the first request, {requests.arrive[0]:g} s earlier than here")
-    if requests.block and writer.block != requests.block:
+    if (requests.after >= 0).any() and not writer.links:
+        losses.append(f"{fmt} does not say who waits for whom: every turn is written at its moment (--to dynamo keeps sessions)")
+    if requests.block and writer.block not in (requests.block, ANY):
         losses.append(f"prefix blocks of {requests.block} tokens are left out: {fmt} holds {writer.block or 'none'}")
         requests = requests.without_prefixes()
     if not requests.timed:

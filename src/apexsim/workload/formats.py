@@ -48,7 +48,8 @@ class Format:
     hashes: column of prefix block ids, one per `block` prompt tokens; marker: a column that only this format has;
     arrive "": lengths without times, all sent at once; shared: columns of prompt tokens that come on top of the prompt's own;
     note: what the reader should know; chars: lengths are characters; loose: other tools write this format in seconds too.
-    unit "": found from the times themselves; mdy, dmy: dates whose month, or day, comes first.
+    unit "": found from the times themselves; mdy, dmy: dates whose month, or day, comes first; linked: records say whom they wait for,
+    and may have no time of their own.
     """
 
     name: str
@@ -65,11 +66,14 @@ class Format:
     shared: tuple[str, ...] = ()
     chars: bool = False
     loose: bool = False
+    linked: bool = False
 
 
 IMAGES = "NumImages is not counted: the tokens of images are those that ContextTokens holds"
 EARLIEST = "turns come at the earliest moment, as from a server that takes no time: the file holds no service times"
 PARTS = "hash_ids name the parts of a prompt, not its blocks: prefix reuse is not read"
+WAITS = "turns without a delay are sent as long after the answer before them as their times lie apart"
+ROUNDS = "of each prompt the recorded prefix_tokens are shared with the round before it: which tokens sessions share is not in the file"
 TURNS = "turns of a trajectory are read as requests of their own, each after all that was said before"
 FORMATS = (
     Format("apex", "jsonl", "StartTimeOffset", "ContextTokens", "GeneratedTokens", "ns"),
@@ -77,6 +81,10 @@ FORMATS = (
     Format("azure", "csv", "TIMESTAMP", "ContextTokens", "GeneratedTokens", "clock", zero=True),
     Format("bailian", "jsonl", "timestamp", "input_length", "output_length", "s", True, "hash_ids", 16, "chat_id"),
     Format("ragpulse", "jsonl", "timestamp", "input_length", "output_length", "s", marker="hash_ids.sys_prompt", note=PARTS),
+    Format("mooncake-sessions", "jsonl", "timestamp", "input_length", "output_length", "ms", True, "hash_ids", 512, "link", note=WAITS,
+           linked=True),
+    Format("dynamo", "jsonl", "not_before_ms", "input_length", "output_length", "ms", False, "hash_ids", 64, "not_before_ms", linked=True),
+    Format("tracelab", "jsonl", "sent_s", "input_tokens_total", "output_tokens", "s", True, "", 64, "sent_s", note=ROUNDS, linked=True),
     Format("mooncake", "jsonl", "timestamp", "input_length", "output_length", "ms", True, "hash_ids", 512, loose=True),
     Format("mooncake-tokens", "jsonl", "timestamp", "input_tokens", "output_tokens", "ms", True, "hash_ids", 512, loose=True),
     Format("burstgpt", "csv", "Timestamp", "Request tokens", "Response tokens", "s", zero=True),
@@ -86,7 +94,7 @@ FORMATS = (
     Format("llmservingsim", "jsonl", "arrival_time_ns", "input_toks", "output_toks", "ns"),
     Format("request-log", "csv", "arrival_s", "isl", "osl", "s"),
     Format("weka", "jsonl", "t", "in", "out", "s", hashes="hash_ids", block=64,
-           note="times count from the start of each conversation: all conversations start at 0"),
+           note="times count from the start of each conversation: all conversations start at 0", linked=True),
     Format("trie", "jsonl", "arrive_s", "prompt_tokens", "output_tokens", "s", note=EARLIEST),
     Format("aiperf", "jsonl", "request_start_ns", "input_sequence_length", "output_sequence_length", "ns", zero=True),
     Format("sharegpt", "jsonl", "", "prompt_chars", "output_chars", "s", marker="prompt_chars", chars=True),
@@ -251,11 +259,26 @@ def raw_times(table: Table, row: Format) -> NDArray[Any]:
         return np.zeros(len(table.line))
     if row.unit in DATES:
         return stamps(table, row.arrive, row.unit)
+    if row.linked:
+        return _own_times(table, row)
     raw = floats(table, row.arrive, "arrival")
     if not row.zero and raw.min() < 0:
         at = int(np.argmax(raw < 0))
         told = f"{raw[at] * TIME_UNITS[row.unit]:g} s" if row.unit else f"{raw[at]:g}"  # no unit: it is told from all times later
         raise InputError(f"arrival '{row.arrive}' is negative: {told}", table.at(at))
+    return raw
+
+
+def _own_times(table: Table, row: Format) -> NDArray[Any]:
+    """Times where records may have none, NaN there."""
+    cells = table.column(row.arrive)
+    bad = next((i for i, cell in enumerate(cells) if cell is not None and (is_missing(cell) or not is_number(cell))), -1)
+    if bad >= 0:
+        raise InputError(f"arrival '{row.arrive}' is not a number: {cells[bad]!r}", table.at(bad))
+    raw = np.array([np.nan if cell is None else cell for cell in cells], np.float64)
+    if (raw < 0).any():
+        at = int(np.argmax(raw < 0))
+        raise InputError(f"arrival '{row.arrive}' is negative: {raw[at] * TIME_UNITS[row.unit]:g} s", table.at(at))
     return raw
 
 
@@ -325,17 +348,20 @@ def _unit_guess(raw: Floats) -> str:
 # ---- prefixes -----------------------------------------------------------------------------------------------------
 
 
-def hashes_of(table: Table, row: Format, prompt: Ints) -> Chains:
-    """Prefix block ids of each request; chains of none where the file has none."""
+def hashes_of(table: Table, row: Format, prompt: Ints, names: dict[str, int]) -> Chains:
+    """Prefix block ids of each request; chains of none where the file has none.  names: numbers of ids that are texts."""
     if not row.hashes or row.hashes not in table.columns:
         return Chains(NO_INTS, np.zeros(len(prompt) + 1, np.int64))
     cells = table.column(row.hashes)
     for i, (cell, tokens) in enumerate(zip(cells, prompt.tolist())):
-        if not isinstance(cell, list) or any(type(h) is not int for h in cell):
-            raise InputError(f"'{row.hashes}' must be a list of whole numbers", table.at(i))
-        if len(cell) > -(-tokens // row.block):
+        if not isinstance(cell, list) or any(type(h) is not int and type(h) is not str for h in cell):
+            raise InputError(f"'{row.hashes}' must be a list of whole numbers or texts", table.at(i))
+        fits = tokens // row.block <= len(cell) or not cell or row.name == "weka"
+        if len(cell) > -(-tokens // row.block) or not fits:
             told = f"{len(cell)} prefix blocks of {row.block} tokens for a prompt of {tokens}"
-            raise InputError(told, table.at(i), "the file may be of another format: --format")
+            raise InputError(told, table.at(i), "a prompt has all of its blocks, or none; the file may be of another format: --format")
+    if any(type(h) is str for cell in cells for h in cell):
+        cells = [[h if type(h) is int else -1 - names.setdefault(h, len(names)) for h in cell] for cell in cells]
     try:
         return chains_of(cells)
     except OverflowError:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from apexsim.workload.columns import ideal_hit
 from apexsim.workload.prefixes import prefixes_of
 from apexsim.workload.trace import Chain, Ints, Workload
 
-SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)  # tokens: a GPU's KV cache, a node's, its host memory's
-MOST_IDS = 3_000_000  # of all prompts together: more would take seconds for each size
+SIZES = tuple(m * 10**k for k in range(4, 10) for m in (1, 3))  # tokens: a GPU's KV cache, a node's, its host memory's, its disks'
+MOST_IDS = 30_000_000  # of all prompts together: more would take half a minute
 
 
 @dataclass(slots=True)
@@ -60,12 +61,27 @@ def reachable(work: Workload) -> tuple[Reach, ...]:
     too many to count."""
     if prefixes_of(work) is None or len(work.prefix.ids) > MOST_IDS:
         return ()
-    whole, found = float(work.prompt.sum()), list[Reach]()
-    most = float(hits(work, np.inf).sum()) / whole
+    whole, most = float(work.prompt.sum()), ideal_hit(work)
+    needs, gains = _needs(work)
+    found = list[Reach]()
     for tokens in SIZES:
         if tokens < work.block:
             continue
-        found.append(Reach(tokens, float(hits(work, tokens // work.block).sum()) / whole))
-        if found[-1].hit >= most:
+        hit = float(gains[needs <= tokens // work.block].sum()) / whole
+        found.append(Reach(tokens, hit))
+        if hit >= most:
             break
     return tuple(found)
+
+
+def _needs(work: Workload) -> tuple[Ints, Ints]:
+    """Blocks that a cache must have to hold the prompt up to each block that it can hold, and the prompt tokens of that block."""
+    from apexsim.engine.stack import stack_distances  # most traces have no prefixes, and need no compiled code
+
+    chains = work.prefix
+    ids, size = np.unique(chains.ids, return_inverse=True)[1].astype(np.int64), np.diff(chains.first)
+    out = np.zeros(len(ids), np.int64)
+    stack_distances(ids, chains.first, np.zeros(int(ids.max(initial=0)) + 1, np.int64), np.zeros(len(ids) + 1, np.int64), out)
+    place = np.arange(len(ids)) - np.repeat(chains.first[:-1], size)
+    tokens = np.clip(np.repeat(work.prompt, size) - place * work.block, 0, work.block)  # what is behind them is answers
+    return out[out > 0], tokens[out > 0]

@@ -57,30 +57,49 @@ def in_stages(work: Workload, stages: tuple[Stage, ...], rng: np.random.Generato
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """`count` texts of so many `tokens`, one of which stands before each prompt."""
+    """`count` texts of so many `tokens`, one of which stands before each prompt; even: each before as many, as nearly as can be."""
 
     tokens: int
     count: int
+    even: bool = False
+
+    def drawn(self, count: int, rng: np.random.Generator) -> Ints:
+        """Which of them each of `count` requests begins with."""
+        if self.even:
+            return rng.permutation(np.arange(count) % self.count)
+        return rng.integers(0, self.count, count)
 
 
 def prefixes_named(text: str, flag: str = "--shared-prefix") -> Prefixes:
-    """What "2000x50" names: 50 prefixes of 2,000 tokens; "2000": one.  Raises InputError."""
-    tokens, sign, count = text.lower().replace("×", "x").replace("_", "").partition("x")
+    """What "2000x50" names: 50 prefixes of 2,000 tokens; "2000": one; "2000x50:even" uses each as often.  Raises InputError."""
+    sizes, colon, how = text.lower().replace("×", "x").replace("_", "").partition(":")
+    tokens, sign, count = sizes.partition("x")
+    if how != "even" and colon:
+        raise InputError(f"cannot read the shared prefix '{text}'", flag, "write TOKENSxCOUNT or TOKENSxCOUNT:even, e.g. 2000x50:even")
     if not (tokens.strip().isdecimal() and (count.strip().isdecimal() or not sign)) or len(text) > 20:
         raise InputError(f"cannot read the shared prefix '{text}'", flag, "write TOKENSxCOUNT, e.g. 2000x50")
-    found = Prefixes(int(tokens), int(count) if sign else 1)
+    found = Prefixes(int(tokens), int(count) if sign else 1, bool(colon))
     if not (0 < found.tokens <= 1 << 30 and 0 < found.count <= 1 << 30):
         raise InputError(f"prefixes have tokens, and there is at least one, got '{text}'", flag, "write TOKENSxCOUNT, e.g. 2000x50")
     return found
 
 
+def related(work: Workload, shared_prefix: str | None, turns: int | None, turn_gap: float | None, rng: np.random.Generator) -> Workload:
+    """The requests with what they share, in the words of the command line; without any as they are."""
+    prefixes = prefixes_named(shared_prefix) if shared_prefix else None
+    if turns is not None:
+        return in_sessions(work, turns, turn_gap or 0.0, prefixes, rng)
+    return sharing(work, prefixes, rng) if prefixes else work
+
+
 def sharing(work: Workload, prefixes: Prefixes, rng: np.random.Generator) -> Workload:
     """The requests with a prefix drawn for each in front of its prompt; ids stand for whole units of prefixes."""
-    which = rng.integers(0, prefixes.count, work.size)
+    which = prefixes.drawn(work.size, rng)
     unit = _unit(work.size * prefixes.tokens)
     each = prefixes.tokens // unit
     ids = (which[:, None] * each + np.arange(each)).ravel()
-    note = f"each prompt begins with one of {prefixes.count:,} prefixes of {prefixes.tokens:,} tokens, drawn at random"
+    how = "each as often, in random order" if prefixes.even else "drawn at random"
+    note = f"each prompt begins with one of {prefixes.count:,} prefixes of {prefixes.tokens:,} tokens, {how}"
     return replace(work, prompt=work.prompt + prefixes.tokens, prefix=Chains(ids, np.arange(work.size + 1) * each), block=unit,
                    notes=(*work.notes, note))  # fmt: skip
 
@@ -95,7 +114,8 @@ def in_sessions(work: Workload, turns: int, think: float, prefixes: Prefixes | N
     before = whole - said - (whole - said)[session * turns]
     prompt = work.prompt + before + ahead
     after = np.where(turn > 0, np.arange(work.size) - 1, -1)
-    which = rng.integers(0, prefixes.count, int(session[-1]) + 1) if prefixes else np.zeros(int(session[-1]) + 1, np.int64)
+    sessions = int(session[-1]) + 1
+    which = prefixes.drawn(sessions, rng) if prefixes else np.zeros(sessions, np.int64)
     chains, unit = _spoken(prompt + work.output, session, which, ahead)
     note = f"sessions of {turns} turns, each sent {think:g} s after the answer before it, with all that was said in front of it"
     return replace(work, prompt=prompt, after=after, delay=np.where(turn > 0, think, 0.0), prefix=chains, block=unit,

@@ -17,6 +17,7 @@ import numpy as np
 
 from apexsim.errors import InputError
 from apexsim.files import BLOCK, DOCUMENT, LINE, blocks, opened
+from apexsim.units import TIME_UNITS
 from apexsim.workload.cells import lengths
 from apexsim.workload.columns import Column
 from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
@@ -30,7 +31,9 @@ from apexsim.workload.formats import (
     prompts,
     raw_times,
 )
-from apexsim.workload.trace import NO_CHAINS, Chains, Workload
+from apexsim.workload.nested import LINK, agreed
+from apexsim.workload.trace import NO_CHAINS, Chains, Floats, Workload
+from apexsim.workload.waits import MINTED, Link, answered, minted, woven
 
 WHAT = "trace file"
 NAMED = 5  # faults that are kept in words
@@ -110,10 +113,14 @@ class _Reading:
     output: Column = field(default_factory=Column)
     hashes: Column = field(default_factory=Column)
     counts: Column = field(default_factory=Column)
+    names: dict[str, int] = field(default_factory=dict)  # of blocks whose ids are texts
+    links: list[Link] = field(default_factory=list)
+    block: int = 0  # tokens of a prefix block that the file has stated
 
 
 def _take(reading: _Reading, table: Table) -> None:
     """Add the requests of one table."""
+    reading.block = agreed(reading.block, table.block, table.at(0) if table.line else reading.where)
     if not table.line:
         return
     if reading.row is None:
@@ -123,7 +130,7 @@ def _take(reading: _Reading, table: Table) -> None:
             what = "ShareGPT" if row.name == "sharegpt" else row.name
             hint = "make a trace of it: apexsim trace tokenize FILE, or trace convert --chars-per-token 4 estimates them"
             raise InputError(f"{what} holds text, and its tokens depend on a tokenizer", reading.where, hint)
-        reading.row = row
+        reading.row = replace(row, block=reading.block or row.block)
     row = reading.row
     places: list[str] = []
     if reading.limit:
@@ -138,8 +145,10 @@ def _take(reading: _Reading, table: Table) -> None:
     output = lengths(table, row.output, "output", whole=False)
     if row.chars:
         prompt, output = (np.maximum(1, np.rint(n / reading.chars)).astype(np.int64) for n in (prompt, output))
-    chains = hashes_of(table, row, prompt)
+    chains = hashes_of(table, row, prompt, reading.names)
     _pass_over(reading, places)
+    if row.linked:
+        reading.links += table.column(LINK)
     reading.raw.add(raw)
     reading.line.add(np.asarray(table.line, dtype=np.uint32))  # more lines than that are more than any memory
     reading.prompt.add(prompt)
@@ -297,7 +306,11 @@ def _settled(reading: _Reading) -> Workload:
     if not reading.raw.size:
         told = f"all {reading.skipped} lines that were read cannot be used"
         raise InputError(told, reading.where, "; ".join(reading.faults[:1]))
-    arrive, notes = arrivals(reading.raw.taken(), row, reading.where)
+    raw = reading.raw.taken()
+    untimed = np.isnan(raw) if row.linked else np.zeros(0, np.bool_)
+    if untimed.any():
+        raw[untimed] = 0.0 if untimed.all() else raw[~untimed].min()
+    arrive, notes = arrivals(raw, row, reading.where)
     if reading.dates == "open":
         notes += (f"'{row.arrive}' is read with the month first (--time-unit dmy reads the day first)",)
     prompt, output = reading.prompt.taken(), reading.output.taken()
@@ -313,7 +326,7 @@ def _settled(reading: _Reading) -> Workload:
         output,
         "open" if row.arrive else "offline",
         prefix=prefix,
-        block=row.block if len(prefix) else 0,
+        block=row.block if len(prefix.ids) else 0,
         line=reading.line.taken(),
         source=reading.where,
         notes=notes,
@@ -321,7 +334,24 @@ def _settled(reading: _Reading) -> Workload:
         skipped=reading.skipped,
         faults=tuple(reading.faults),
     )
+    if any(link.name or link.session for link in reading.links):
+        clock = float(raw[0]) * TIME_UNITS[row.unit] - float(arrive[0])  # what the moments of the file are ahead of the arrivals
+        return _linked(found, [replace(link, ended=link.ended - clock) for link in reading.links], np.where(untimed, np.nan, arrive))
     if np.all(arrive[1:] >= arrive[:-1]):
         return found
     order = np.argsort(arrive, kind="stable")
     return found.only(order, "" if row.name in ("weka", "trie") else "arrivals were not in order: sorted")
+
+
+def _linked(found: Workload, links: list[Link], times: Floats) -> Workload:
+    """The requests with whom they wait for, each behind those; times: [R] s, NaN where a record has none."""
+    where = [f"{found.source}:{line}" for line in found.line.tolist()]
+    web = woven(links, times, where)
+    if found.block and len(found.prefix):
+        found = replace(found, prefix=answered(found.prefix, found.prompt, found.output, web.after, found.block))
+    elif any(link.prefix >= 0 for link in links):
+        found = replace(found, prefix=minted(links, found.prompt, found.output, web.turns, where), block=MINTED)
+    if (web.after < 0).all():
+        return found.only(web.order)
+    note = f"{web.latest} requests wait for several others: of them the one counts that comes last in the file" if web.latest else ""
+    return replace(found, arrive=web.arrive, after=web.after, delay=web.delay).only(web.order, note)
