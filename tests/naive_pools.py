@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import naive
 from apexsim.engine.apart import Crossing, Side
-from apexsim.engine.types import ADMIT_RESERVE, NO_DRAFTS, TIE, Requests
+from apexsim.engine.types import ADMIT_RESERVE, TIE, Requests
 from naive_records import NEVER, Group, Naive, Sequence, Step
 from naive_route import Router
 from naive_rules import ceil_div
@@ -109,7 +109,7 @@ class Decode(naive.Replica):
     def book(self, x: Sequence, t: float) -> bool:
         """A place in the lane with the fewest that has one; False where none has."""
         whole = self.rules.admission == ADMIT_RESERVE
-        need = ceil_div(x.prompt + x.output if whole else x.computed, self.rules.block)
+        need = ceil_div(x.prompt + x.output if whole else x.computed + self.rules.look, self.rules.block)
         fits = [
             i for i, lane in enumerate(self.lanes) if self.has_place(i, need + (0 if whole or not self.booked[i] else self.rules.watermark))
         ]
@@ -308,7 +308,9 @@ def wake(r: naive.Replica, t: float) -> None:
 def simulate(requests: Requests, prefill: Side, decode: Side, crossing: Crossing) -> tuple[Naive, Naive, list[float]]:
     """Both pools, and when each request was sent."""
     alone = Requests(requests.arrive, requests.prompt, requests.output)
-    p, d = (Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route, NO_DRAFTS) for side in (prefill, decode))
+    p, d = (
+        Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route, side.drafts) for side in (prefill, decode)
+    )
     line = Line(requests, crossing, p, d)
     for pool, side, kind in ((p, prefill, Prefill), (d, decode, Decode)):
         pool.line = line

@@ -153,18 +153,19 @@ def _no_pools(question: Mapping[str, Any], plan: str) -> None:
 
 def _simulated_split(model: str | Model, plan: str, question: Mapping[str, Any]) -> Study:
     """One plan of two pools in full."""
-    one = {name: value for name, value in question.items() if name not in POOLS}
+    one = {name: value for name, value in question.items() if name not in (*POOLS, "acceptance")}
     one_stack(load_model(model))
     setting, precision, goal, inputs = ask(model, **one)
-    wanted = parse_split(plan, precision)
-    setting = with_pools(setting, _roles(question), wanted)
+    wanted, told = parse_split(plan, precision), question.get("acceptance")
+    setting = with_pools(_accepting(setting, (wanted.draft,), told, "--plan"), _roles(question), wanted)
     checked_split(setting, wanted)
     for own, pool in zip(setting.of(wanted), wanted.pools):
         _check_plan(own, pool)
-    inputs |= {name: question[name] for name in POOLS[1:] if question.get(name)} | {"plan": wanted.shorthand}
+    inputs |= {name: question[name] for name in (*POOLS[1:], "acceptance") if question.get(name)} | {"plan": wanted.shorthand}
 
     def again(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, Any]:
         setting, precision, goal, inputs = ask(model, **{**one, **changes})
+        setting = _accepting(setting, (wanted.draft,), told, "--plan")
         return with_pools(setting, _roles({**question, **changes}), wanted), precision, goal, inputs
 
     return remedied(replace(simulate_one(setting, wanted, goal), inputs=inputs), again)

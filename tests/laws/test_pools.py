@@ -12,10 +12,10 @@ import naive_pools
 import toy_costs as toy
 from apexsim.engine import apart
 from apexsim.engine.apart import Both, Crossing, Side, simulate_apart
-from apexsim.engine.kernel import simulate
+from apexsim.engine.kernel import simulate, slack
 from apexsim.engine.pools import run_pools
-from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, OK, Requests, Route, Rules
-from worlds import all_gaps, requests, rules, seconds, tables
+from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, OK, TICKS, Drafts, Requests, Route, Rules
+from worlds import all_gaps, drafting, requests, rules, seconds, tables
 
 few = settings(max_examples=50, deadline=None, derandomize=True)
 many = settings(max_examples=100, deadline=None, derandomize=True)
@@ -65,6 +65,16 @@ def worlds(draw: st.DrawFn, stages: int = 1) -> World:
     return World(asked, prefill, decode, how if stages == 1 else replace(how, lag=False))
 
 
+@st.composite
+def drafted(draw: st.DrawFn, stages: int = 1) -> World:
+    """Two pools, the second of which drafts."""
+    world = draw(worlds(stages))
+    side = world.decode
+    policy, drafts = draw(drafting(side.rules, side.lanes))
+    more = -(-slack(policy, drafts) // policy.block)
+    return replace(world, decode=replace(side, rules=policy, drafts=drafts, blocks=side.blocks + more))
+
+
 def agree(world: World) -> None:
     """Same times, replicas, preemptions, gaps and steps."""
     both, (p, d, sent) = world.run(), naive_pools.simulate(world.requests, world.prefill, world.decode, world.crossing)
@@ -97,7 +107,19 @@ def test_two_stages(world: World) -> None:
 
 
 @many
-@given(worlds())
+@given(drafted())
+def test_drafts(world: World) -> None:
+    agree(world)
+
+
+@few
+@given(drafted(stages=2))
+def test_drafts_and_two_stages(world: World) -> None:
+    agree(world)
+
+
+@many
+@given(worlds() | drafted())
 def test_jumping_and_stepping_agree(world: World) -> None:
     jumping, stepping = world.run(), world.run(jump=False)
     for name in ("sent", "start", "first", "finish"):
@@ -108,7 +130,7 @@ def test_jumping_and_stepping_agree(world: World) -> None:
 
 
 @few
-@given(worlds())
+@given(worlds() | drafted())
 def test_blocks_places_and_seats_come_back(world: World) -> None:
     asked = apart.requests_as_cast(world.requests)
     p, d, margin = apart._worlds(asked, world.prefill, world.decode, world.crossing, True, False)
@@ -138,6 +160,15 @@ def crowded(draw: st.DrawFn) -> World:
 def test_first_tokens_are_known_where_prompts_come_between(world: World) -> None:
     """The step that makes a first token is one of its own, though a step of prompts may stand before it."""
     assert not np.isnan(world.run().whole.first).any()
+
+
+@few
+@given(worlds())
+def test_steps_of_one_token_are_steps_without_drafts(world: World) -> None:
+    side, ones = world.decode, np.ones(world.decode.rules.max_seqs * world.decode.lanes + 1, np.int64)
+    drafted = replace(world, decode=replace(side, drafts=Drafts(ones * TICKS, ones)))
+    for name in ("first", "finish"):
+        np.testing.assert_allclose(getattr(drafted.run().whole, name), getattr(world.run().whole, name), rtol=1e-9, atol=1e-9)
 
 
 @few

@@ -8,12 +8,29 @@ import numpy as np
 
 from apexsim.engine.kernel import Outcome, heirs, outcome_of, requests_as_cast, roomier, undrafted, world_of
 from apexsim.engine.pools import COMES, Line, run_pools
-from apexsim.engine.types import FULL, I8, IN_TURN, LOG_FULL, NOBODY, OK, STATUS, Costs, Host, Requests, Route, Rules, World, hand_of
+from apexsim.engine.types import (
+    FULL,
+    I8,
+    IN_TURN,
+    LOG_FULL,
+    NO_DRAFTS,
+    NOBODY,
+    OK,
+    STATUS,
+    Costs,
+    Drafts,
+    Host,
+    Requests,
+    Route,
+    Rules,
+    World,
+    hand_of,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One pool: equal replicas of one plan.  blocks: KV blocks of one lane; route: as in `simulate`."""
+    """One pool: equal replicas of one plan.  blocks: KV blocks of one lane; route, drafts: as in `simulate`.  Prompts have no drafts."""
 
     rules: Rules
     host: Host
@@ -22,6 +39,7 @@ class Side:
     replicas: int = 1
     lanes: int = 1
     route: Route = IN_TURN
+    drafts: Drafts = NO_DRAFTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +97,7 @@ def _worlds(asked: Requests, prefill: Side, decode: Side, crossing: Crossing, ju
     known = np.zeros_like(asked.prompt) if crossing.again else asked.prompt - 1
     p, _ = world_of(bare, *_parts(prefill), replicas=prefill.replicas, lanes=prefill.lanes, route=prefill.route, jump=jump, gaps=False)
     d, margin = world_of(bare._replace(output=asked.output, cached=known), *_parts(decode), replicas=decode.replicas,
-                         lanes=decode.lanes, route=decode.route, jump=jump, gaps=gaps)  # fmt: skip
+                         lanes=decode.lanes, route=decode.route, jump=jump, gaps=gaps, drafts=decode.drafts)  # fmt: skip
     d.work.computed[:] = asked.prompt - int(crossing.recompute)
     d.work.made[:] = int(not crossing.recompute)
     stage = np.full(len(asked.prompt), COMES, np.int64)
@@ -95,7 +113,8 @@ def _linked(world: World, stage: I8, slots: int, seated: bool, keeps: bool) -> W
     size = len(stage)
     hand = hand_of(world.replicas, world.lanes, size, int(slots), int(seated), int(keeps))._replace(stage=stage)
     work = world.work._replace(due=np.zeros(size + 1), due_req=np.zeros(size + 1, np.int64))
-    return undrafted(world)._replace(work=work, hand=hand, alone=0, plain=None)
+    world = undrafted(world) if world.drafts is NO_DRAFTS else world
+    return world._replace(work=work, hand=hand, alone=0, plain=None)
 
 
 def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:

@@ -69,7 +69,7 @@ def unseen(world: World, r: int) -> bool:
 
 @inner
 def place(world: World, i: int) -> int:
-    """KV blocks that request i takes before it is computed here or sent."""
+    """KV blocks that request i takes before it is computed here or sent, or holds after it was computed."""
     req = world.req
     size = Size(0, world.work.computed[i], req.prompt[i] + req.output[i], 0)
     return first_blocks(world.rules, size, 0)

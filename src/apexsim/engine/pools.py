@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apexsim.engine.handover import knock
+from apexsim.engine.handover import knock, place
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner, outer
-from apexsim.engine.leave import blocks_of, let_go
+from apexsim.engine.leave import let_go
 from apexsim.engine.loop import advance, pick
 from apexsim.engine.policies import chosen, sent
 from apexsim.engine.queue import next_due, send
@@ -22,7 +22,6 @@ from apexsim.engine.ref import ref
 from apexsim.engine.route import ROUNDING, acts_at
 from apexsim.engine.settle import stir
 from apexsim.engine.types import (
-    ADMIT_RESERVE,
     ASKING,
     BEGAN,
     F8,
@@ -237,7 +236,7 @@ def _sent(p: World, d: World, line: Line, i: int, t: float) -> None:
         d.work.first[i] = d.work.finish[i] = t
         if line.first == 1:
             r, l = np.int64(d.work.replica[i]), np.int64(d.work.lane[i])
-            d.state.free[r, l] += blocks_of(_held(d, i), d.rules.block)
+            d.state.free[r, l] += place(d, i)
             d.hand.booked[r, l] -= 1
             d.state.outstanding[r] -= 1
             stir(d, r, t)
@@ -250,17 +249,10 @@ def _sent(p: World, d: World, line: Line, i: int, t: float) -> None:
 
 
 @inner
-def _held(world: World, i: int) -> int:
-    """Tokens for which request i holds blocks before it decodes, or after it was computed."""
-    req = world.req
-    return req.prompt[i] + req.output[i] if world.rules.admission == ADMIT_RESERVE else world.work.computed[i]
-
-
-@inner
 def _free(p: World, i: int, t: float) -> None:
     """Blocks of request i in the prefill pool are free."""
     r, l = np.int64(p.work.replica[i]), np.int64(p.work.lane[i])
-    p.state.free[r, l] += blocks_of(_held(p, i), p.rules.block)
+    p.state.free[r, l] += place(p, i)
     stir(p, r, t)
 
 

@@ -51,7 +51,7 @@ def _split(setting: Setting, plan: Split) -> Launch:
 def scene_of(setting: Setting, plan: Split) -> Scene | str:
     """Both pools as they are asked for, or why one does not fit."""
     owns = setting.of(plan)
-    asks = [asked(own, pool) for own, pool in zip(owns, plan.pools)]
+    asks = [asked(own, pool) for own, pool in zip(owns, plan.started)]
     first, last = asks
     if isinstance(first, Rejected):
         return first.reason

@@ -13,7 +13,7 @@ import numpy as np
 from apexsim.cost.tables import host_for
 from apexsim.engine.apart import Crossing, Side, simulate_apart
 from apexsim.engine.kernel import Outcome
-from apexsim.engine.types import FULL, Route
+from apexsim.engine.types import FULL, NO_DRAFTS, Route
 from apexsim.engine_file import CROSSINGS, among
 from apexsim.engines import EngineRow
 from apexsim.errors import InputError, Rejected
@@ -76,20 +76,23 @@ def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
 
 
 def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan, handover: Handover) -> ApartEvaluation | Rejected:
-    """Simulate a plan for each pool; both settings hold the same workload, whose prefixes nobody finds again."""
+    """Simulate a plan for each pool; both settings hold the same workload, whose prefixes nobody finds again.
+
+    Where the decode pool drafts, the prefill pool computes what its draft layers keep of the prompt as well."""
     among(handover.rule, CROSSINGS, "rule", "hand-over")
     assert prefill.workload.size == decode.workload.size, "both pools serve the same requests"
     work = prefill.workload.without_prefixes()
     if len(work.stage):
         raise InputError("a load in stages is simulated on one pool", "--stages", "give --request-rate")
     first = replace(prefill, workload=replace(work, output=np.ones_like(work.output)), engine=_unmixed(prefill.engine))
-    one, two = ready(first, plan_p), ready(replace(decode, workload=work), plan_d)
+    one, two = ready(first, replace(plan_p, draft=plan_d.draft)), ready(replace(decode, workload=work), plan_d)
     if isinstance(one, Rejected):
         return one
     if isinstance(two, Rejected):
         return two
     crossing = _crossing(handover, two, decode)
-    both = simulate_apart(requests_of(work), _side(one, prefill), _side(two, decode), crossing, gaps=work.size < GAP_LIMIT)
+    before = _side(replace(one, rules=one.rules._replace(look=0), drafts=NO_DRAFTS), prefill)
+    both = simulate_apart(requests_of(work), before, _side(two, decode), crossing, gaps=work.size < GAP_LIMIT)
     return ApartEvaluation(one.done(both.prefill), two.done(both.decode), handover, both.whole, crossing)
 
 
@@ -103,8 +106,9 @@ def _side(made: Ready, setting: Setting) -> Side:
     """A pool as the engine takes it: what comes from another pool waits for no company, and is looked for at every step."""
     rules = made.rules._replace(wait=0, poll=1)
     return Side(
-        rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes, Route(ROUTES.index(setting.router.name))
-    )
+        rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes,
+        Route(ROUTES.index(setting.router.name)), made.drafts,
+    )  # fmt: skip
 
 
 def _crossing(handover: Handover, made: Ready, setting: Setting) -> Crossing:

@@ -29,7 +29,8 @@ SLOWER = 1.02  # a layout this much slower than another of the same size in ever
 @dataclass(frozen=True, slots=True)
 class Worker:
     """One server.  rate: requests that it takes in per second at full work; alone: time of a prompt, or of a step of one sequence, with
-    nobody else there [s]; steps: (sequences, time of a step [s]) of a decode server, ascending, up to its full batch."""
+    nobody else there [s]; steps: (sequences, time of a step [s]) of a decode server, ascending, up to its full batch; with drafts these
+    are times of a token."""
 
     plan: Plan
     rate: float
@@ -97,5 +98,5 @@ def _step(made: Ready, context: float, sequences: int) -> float:
 
 def _run(made: Ready, asked: Requests) -> tuple[np.ndarray, np.ndarray]:
     """First tokens and ends of requests on one server [s], all of which it has read already."""
-    done = simulate(asked, made.rules, READ, made.costs, made.blocks, replicas=1, lanes=made.plan.lanes, gaps=False)
+    done = simulate(asked, made.rules, READ, made.costs, made.blocks, replicas=1, lanes=made.plan.lanes, gaps=False, drafts=made.drafts)
     return done.first, done.finish
