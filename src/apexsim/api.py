@@ -37,10 +37,10 @@ from apexsim.plan.split import ROLES, named_split, parse_split
 from apexsim.search.goal import Goal
 from apexsim.search.pairs import with_splits
 from apexsim.search.remedy import remedied
-from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, role_settings, with_pools
+from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, parse_decider, role_settings, with_pools
 from apexsim.search.search import search, simulate_one
 from apexsim.search.sensitivity import sensitive
-from apexsim.search.setting import ROUTES, Router, Setting, calibrated, setting_of
+from apexsim.search.setting import FAR, ROUTES, Router, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.search.tune import tuned
@@ -52,7 +52,7 @@ from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
 
 FURTHER = {"tune": tuned, "sensitivity": sensitive}  # what more a search may look at, in this order
-POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector")  # keywords of plans of two pools
+POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector", "conditional_disagg")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
     "pareto": "see: apexsim plan --pareto",
@@ -179,7 +179,9 @@ def _roles(question: Mapping[str, Any]) -> Roles:
     connector = str(question.get("connector") or "").lower()
     if question.get("connector") is not None and connector not in CONNECTORS:
         raise InputError(f"unknown connector '{connector}'", "--connector", f"use {', '.join(CONNECTORS)}")
-    return Roles(engine, question.get("settings") or {}, own, connector, None if price is None else str(price))
+    told = question.get("conditional_disagg")
+    decider = FAR if told is None else parse_decider(str(told))
+    return Roles(engine, question.get("settings") or {}, own, connector, None if price is None else str(price), decider)
 
 
 def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,6 +232,7 @@ def ask(
     rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
     speculate: str | None = None, acceptance: str | float | None = None,
     disaggregate: bool = False, prefill_settings: str | None = None, decode_settings: str | None = None, connector: str | None = None,
+    conditional_disagg: str | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
@@ -238,7 +241,8 @@ def ask(
     the factors say what if arrivals were so many times as fast, lengths so many times as long; speculate: ways of drafting, "mtp:1..4";
     acceptance: of their drafts (`drafting.parse_acceptance`).  disaggregate: plans with a pool
     for prompts and one for tokens, too; prefill_settings, decode_settings: "max-num-seqs=64,max-num-batched-tokens=16k" of each; connector:
-    what carries the cache between them.  What would do nothing is refused.
+    what carries the cache between them; conditional_disagg: which prompts stay at decode, "2048,0.7,busy:2" (`search.roles`).
+    What would do nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)

@@ -318,6 +318,7 @@ def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
 
 NO_POOL = pool_of(0, 0, 0, 0)
 
+LOCAL = 8  # Hand.stage of a request that the last pool serves from its first token on: it passes no other
 # Columns of Hand.queue: those that ask for a place | those whose cache has come | those whose first token this step makes.
 ASKING, LANDED, NEW = range(3)
 
