@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import naive
+import naive_route
 from apexsim.engine.apart import Crossing, Side
-from apexsim.engine.types import ADMIT_RESERVE, NO_DRAFTS, TIE, Requests
-from naive_records import NEVER, Group, Naive, Sequence, Step
+from apexsim.engine.types import ADMIT_RESERVE, INFINITY, TIE, Requests
+from naive_records import NEVER, Group, Lane, Naive, Sequence, Step
 from naive_route import Router
 from naive_rules import ceil_div
 
@@ -32,6 +33,7 @@ class Prefill(naive.Replica):
         """The seat is free, the blocks are not."""
         self.lanes[x.lane].admitted -= 1
         self.outstanding -= 1
+        self.flight -= x.prompt
         self.line.made.append((t, x.index))
 
     def begin(self, g: Group, t: float) -> None:
@@ -66,8 +68,8 @@ class Decode(naive.Replica):
         return True
 
     def finish(self, x: Sequence, t: float) -> None:
-        """Its place is free with its seat and blocks."""
-        self.booked[x.lane] -= 1
+        """Its place, where it had one, is free with its seat and blocks."""
+        self.booked[x.lane] -= x.index not in self.line.local
         super().finish(x, t)
 
     def could_start(self, g: Group) -> float:
@@ -75,8 +77,7 @@ class Decode(naive.Replica):
         at = max(g.ready, self.stage_free[0])
         if not self.idle(g):
             return at
-        first = min((x.seen for x in self.returned + self.waiting), default=NEVER)
-        return max(at, first if first < NEVER else min((x.seen for x in self.asking + self.landed), default=NEVER))
+        return max(at, min((x.seen for x in self.returned + self.waiting + self.asking + self.landed), default=NEVER))
 
     def visible(self, g: Group, t: float) -> list[Sequence]:
         """As seen before anybody boarded."""
@@ -98,6 +99,8 @@ class Decode(naive.Replica):
         if lane.admitted >= self.rules.max_seqs:
             return False
         lane.admitted += 1
+        if lane.pool:
+            lane.pool.name(x, x.computed)
         x.start, x.context, x.joined = t, x.computed, self.world.joined
         self.world.joined += 1
         if not self.line.crossing.recompute:
@@ -109,17 +112,32 @@ class Decode(naive.Replica):
     def book(self, x: Sequence, t: float) -> bool:
         """A place in the lane with the fewest that has one; False where none has."""
         whole = self.rules.admission == ADMIT_RESERVE
-        need = ceil_div(x.prompt + x.output if whole else x.computed, self.rules.block)
-        fits = [
-            i for i, lane in enumerate(self.lanes) if self.has_place(i, need + (0 if whole or not self.booked[i] else self.rules.watermark))
-        ]
+        need = ceil_div(x.prompt + x.output if whole else x.computed + self.rules.look, self.rules.block)
+        spare = [0 if whole or not booked else self.rules.watermark for booked in self.booked]
+        fits = [i for i in range(len(self.lanes)) if self.has_place(i, need + spare[i] - self.shared(x, i))]
         if not fits:
             return False
         x.lane = min(fits, key=lambda i: (self.booked[i], i))
         self.booked[x.lane] += 1
+        self.shared(x, x.lane)
+        pool = self.lanes[x.lane].pool
+        if pool:
+            pool.join(x)
+            x.held = len(x.blocks)
+            x.hit = x.held * self.rules.block
         self.take(x, need)
         self.line.settled.append((t, x.index))
         return True
+
+    def shared(self, x: Sequence, i: int) -> int:
+        """Blocks of its prompt that the lane has, and others hold."""
+        pool, computed = self.lanes[i].pool, x.computed
+        if not pool:
+            return 0
+        x.target = computed + 1  # all may be found
+        pool.look(x)
+        x.computed = computed
+        return x.shared
 
     def has_place(self, i: int, need: int) -> bool:
         """A slot, the blocks and, where asked for, a seat."""
@@ -158,6 +176,7 @@ class Line:
     sent: dict[int, float] = field(default_factory=dict)
     unsent: list[int] = field(default_factory=list)
     heirs: dict[int, list[int]] = field(default_factory=dict)
+    local: set[int] = field(default_factory=set)  # computed at decode
 
     def serve(self) -> None:
         """Until everything is done."""
@@ -199,13 +218,39 @@ class Line:
     def comes(self, i: int, t: float) -> None:
         """The client sends it."""
         self.sent[i] = t
+        if self.stays(i, t):
+            x = self.d.sequences[i]
+            x.target = x.prompt
+            self.local.add(i)
+            r = self.d.replica_of(x, t)
+            r.send(x, t)
+            x.computed, self.stage[i] = 0, "ends"
+            wake(r, x.seen)
+            return
         self.later(i, t, "asks" if self.crossing.first else "computes")
+
+    def stays(self, i: int, t: float) -> bool:
+        """Decode lacks little of its prompt, or its prefill server has much to do."""
+        how, x = self.crossing, self.d.sequences[i]
+        if how.near:
+            known = x.computed
+            x.target = known + 1  # nothing has to be left to compute
+            rest = x.prompt - naive_route.match(self.d.router.would(x, t), x)[0]
+            x.computed = known
+            if rest < min(how.near, how.share * x.prompt):
+                return True
+        y = self.p.sequences[i]
+        y.target = y.prompt
+        return how.busy < INFINITY and bool(self.p.router.would(y, t).flight > how.busy)
 
     def asks(self, i: int, t: float) -> None:
         """It asks a replica of the decode pool for a place."""
         x = self.d.sequences[i]
+        known, x.target = x.computed, x.computed + 1
         r = self.d.replica_of(x, t)
+        x.computed = known
         r.outstanding += 1
+        r.flight += x.prompt
         x.replica, x.seen, self.stage[i] = r.number, t, "booked"
         assert isinstance(r, Decode)
         r.asking.append(x)
@@ -221,6 +266,7 @@ class Line:
     def computes(self, i: int, t: float) -> None:
         """It comes to the prefill pool."""
         x = self.p.sequences[i]
+        x.target = x.prompt
         r = self.p.replica_of(x, t)
         r.send(x, t)
         self.stage[i] = "made_"
@@ -254,9 +300,10 @@ class Line:
         if self.crossing.first:
             r = self.d.replicas[x.replica]
             assert isinstance(r, Decode)
-            r.lanes[x.lane].free += x.held
+            give_all(r.lanes[x.lane], x, x.hit)
             r.booked[x.lane] -= 1
             r.outstanding -= 1
+            r.flight -= x.prompt
             wake(r, t)
         self.ends(i, t)
 
@@ -264,7 +311,7 @@ class Line:
         """Its cache is sent."""
         x, how = self.d.sequences[i], self.crossing
         line = (x.replica, x.lane)
-        wire = max(t, self.wire.get(line, 0.0)) + how.token_s * x.prompt + how.fixed_s
+        wire = max(t, self.wire.get(line, 0.0)) + how.token_s * (x.prompt - x.hit) + how.fixed_s
         self.wire[line] = wire if how.parallel else wire + how.latency_s
         self.later(i, wire + how.latency_s, "lands")
 
@@ -293,9 +340,17 @@ class Line:
         """Its blocks in prefill."""
         x = self.p.sequences[i]
         r = self.p.replicas[x.replica]
-        r.lanes[x.lane].free += x.held
-        x.held = 0
+        give_all(r.lanes[x.lane], x, x.prompt)
         wake(r, t)
+
+
+def give_all(lane: Lane, x: Sequence, known: int) -> None:
+    """Its blocks, which hold `known` tokens that others may find."""
+    lane.free += x.held
+    x.held = 0
+    if lane.pool:
+        lane.pool.go(x, known, False)
+        lane.free = len(lane.pool.free)
 
 
 def wake(r: naive.Replica, t: float) -> None:
@@ -307,8 +362,10 @@ def wake(r: naive.Replica, t: float) -> None:
 
 def simulate(requests: Requests, prefill: Side, decode: Side, crossing: Crossing) -> tuple[Naive, Naive, list[float]]:
     """Both pools, and when each request was sent."""
-    alone = Requests(requests.arrive, requests.prompt, requests.output)
-    p, d = (Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route, NO_DRAFTS) for side in (prefill, decode))
+    alone = requests._replace(users=0, cached=requests.cached[:0], stage=requests.stage[:0])
+    p, d = (
+        Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route, side.drafts) for side in (prefill, decode)
+    )
     line = Line(requests, crossing, p, d)
     for pool, side, kind in ((p, prefill, Prefill), (d, decode, Decode)):
         pool.line = line

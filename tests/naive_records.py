@@ -113,8 +113,8 @@ class Naive:
         of = {
             "sent": lambda x: x.sent,
             "start": lambda x: x.start,
-            "first": lambda x: x.times[0],
-            "finish": lambda x: x.times[-1],
+            "first": lambda x: (x.times or [NEVER])[0],
+            "finish": lambda x: (x.times or [NEVER])[-1],
             "preempted": lambda x: x.thrown,
             "replica": lambda x: x.replica,
             "hit": lambda x: x.hit,

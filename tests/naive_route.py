@@ -78,17 +78,23 @@ class Router:
 
     def send(self, x: Sequence, t: float) -> Any:
         """The replica of a request."""
+        r = self.would(x, t)
         if len(self.replicas) == 1 or self.route.kind == ROUND_ROBIN:
-            return self.replicas[x.index % len(self.replicas)]
-        if not self.route.age:
-            self.look(t)
-        r = self.choose(x)
+            return r
         x.replica = r.number
         self.seen[r.number].load += 1
         if self.route.kind in (AFFINITY, BLOCK_COST):
             self.waiting.append((x, x.prompt - match(r, x)[0]))
             self.count(*self.waiting[-1])
         return r
+
+    def would(self, x: Sequence, t: float) -> Any:
+        """The same if it were sent now."""
+        if len(self.replicas) == 1 or self.route.kind == ROUND_ROBIN:
+            return self.replicas[x.index % len(self.replicas)]
+        if not self.route.age:
+            self.look(t)
+        return self.choose(x)
 
     def least(self, among: list[int]) -> Any:
         """The one with the fewest outstanding requests."""
@@ -169,7 +175,7 @@ class Router:
 
 def match(replica: Any, x: Sequence) -> tuple[int, int]:
     """Tokens of the prompt that its best lane has, and those of them that others hold."""
-    x.target = x.prompt
+    x.target = max(x.target, x.prompt)
     best = 0, 0
     for lane in replica.lanes:
         if lane.pool:

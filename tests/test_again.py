@@ -87,6 +87,7 @@ def test_a_question_that_is_asked_again_is_the_same(verb: str, opt: Opt, monkeyp
         "prefill_settings": "max-num-seqs=64",
         "decode_settings": "max-num-seqs=64",
         "connector": "mooncake",
+        "conditional_disagg": "2048,0.7,busy:2",
     }.get(opt.name) or value_of(opt)
     asked = {**base_of(verb, opt), opt.name: value}
     if opt.name in ("workload", "trace", "stages"):

@@ -88,7 +88,8 @@ def test_few_running_sequences_have_places_beside_them() -> None:
 # ---- the table of an engine's file ------------------------------------------------------------------------------------------
 
 TABLE = {"rule": ["footprint", "s"], "hop_s": [0.0, "s"], "latency_s": [0.001, "s"], "link_share": [0.7, "s"], "parallel": [True, "s"],
-         "recompute_first": [False, "s"], "late": [False, "s"], "staged": [0, "s"], "staged_upto": [0, "s"]}  # fmt: skip
+         "recompute_first": [False, "s"], "late": [False, "s"], "staged": [0, "s"], "staged_upto": [0, "s"],
+         "finds": [False, "s"]}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,15 @@ def test_a_row_is_two_pools_with_their_own_settings() -> None:
 
 def test_rows_with_drafts_are_skipped_with_a_word() -> None:
     found = apart(Cells({**APART, "draft_tokens": "2"}), HERE)
-    assert isinstance(found, Skipped) and "speculative" in found.reason
+    assert isinstance(found, Skipped) and "speculative" in found.reason  # no word of how
+
+
+def test_drafts_of_a_row_are_the_decode_pools_with_the_acceptance_of_such_prompts() -> None:
+    found = apart(Cells({**APART, "config": "deepseek-ai--DeepSeek-R1", "precision": "fp8", "draft_tokens": "2", "spec": "mtp"}), HERE)
+    assert isinstance(found, Apart) and found.labels["drafts"] == "mtp, NVIDIA"
+    assert found.prefill.plan.draft is None and str(found.decode.plan.draft) == "mtp:2"
+    for side in (found.prefill, found.decode):
+        assert side.accepts is not None and "random-tokens" in side.accepts.source and not side.accepts.assumed
 
 
 def test_a_mean_width_means_that_every_gpu_is_a_lane() -> None:

@@ -416,6 +416,7 @@ POLICIES = {
     "prefill_settings",
     "decode_settings",
     "connector",
+    "conditional_disagg",
 }  # a case that these questions do not meet, or the default; profiles: test_calibrate.py; pools: test_split.py
 FLAGS_ONLY = {opt.name for opt in options_of("plan") if opt.type is bool} - ONLY_TEXT - POLICIES
 EXPERTS = ("expert_load", "ep")  # of experts

@@ -33,12 +33,13 @@ EIGHT = ("--gpu", "h100:4", "--prompt-len", "500", "--output-len", "20", "--num-
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 SHAPES = st.sampled_from(["TP1", "TP4", "2×TP2", "DEP8", "TEP4", "PP2×TP4", "3×DP2TP2/TP4", "TP8@fp8", "2×TP2@810MHz", "TP4@fp8@1410MHz"])
+DRAFTS = st.sampled_from(["", "+mtp:3", "+ngram:2"])
 GPUS = st.sampled_from(["", "h100-sxm", "h200-sxm", "mi300x"])
 
 
-@given(SHAPES, SHAPES, GPUS, GPUS)
-def test_a_name_is_read_back(first: str, last: str, gpu: str, other: str) -> None:
-    name = f"{first}{f'@{gpu}' if gpu else ''}+{last}{f'@{other}' if other else ''}"
+@given(SHAPES, SHAPES, GPUS, GPUS, DRAFTS)
+def test_a_name_is_read_back(first: str, last: str, gpu: str, other: str, drafts: str) -> None:
+    name = f"{first}{f'@{gpu}' if gpu else ''}+{last}{f'@{other}' if other else ''}{drafts}"
     plan = parse_split(name)
     assert plan.shorthand == name and parse_split(plan.shorthand) == plan and plan.gpus == (gpu, other)
     assert plan.devices == parse_any(first).devices + parse_any(last).devices
@@ -191,6 +192,9 @@ def test_the_report_answers_whether_it_is_worth_it(study: Study) -> None:
         (["simulate", MODEL, *EIGHT, "--tp", "4", "--connector", "nixl"], "--connector: it has no effect: plans have one pool"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP4+"], "the decode pool of plan 'TP4+' is empty"),
         (["simulate", MODEL, *EIGHT, "--plan", "+TP4"], "the prefill pool of plan '+TP4' is empty"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+ngram:2+TP2"], "write drafts behind the decode pool"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2+mtp:2"], "it cannot draft by mtp"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--acceptance", "0.8"], "nothing is drafted"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP1+TP1+TP2"], "has 3 pools"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP4+TP4"], "takes 8 × h100-sxm, the cluster has 4; use --gpus 8"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP1+TP1"], "takes 2 of 4 × h100-sxm"),
@@ -206,6 +210,11 @@ def test_the_report_answers_whether_it_is_worth_it(study: Study) -> None:
         (["simulate", MODEL, *EIGHT, "--plan", "TP2@h100@h200+TP2"], "names two GPUs"),
         (["plan", MODEL, *EIGHT, "--disaggregate", "--tp", "2"], "each pool has widths of its own"),
         (["plan", MODEL, *EIGHT, "--prefill-settings", "max-num-seqs=2"], "add --disaggregate"),
+        (["plan", MODEL, *EIGHT, "--conditional-disagg", "2048"], "add --disaggregate"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg", "2048,1.5"], "lies between 0 and 1"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg", "soon"], "soon"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg", "1,0.5,0.4"], "cannot read '0.4'"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg", "9", "--engine", "sglang"], "use vllm"),
         (["plan", MODEL, "--disaggregate", "--gpu", "h100:1", *EIGHT[2:]], "one GPU holds one pool"),
         (["plan", "whisper", *EIGHT[:2], "--disaggregate", *EIGHT[2:]], "has an encoder"),
     ],

@@ -205,15 +205,21 @@ def behind(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
 
 
 @st.composite
-def drafted(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
-    """A world whose steps draft, some fewer the more sequences decode: every request fits with what stands behind it."""
-    world = draw(base)
-    policy = world.rules._replace(look=0 if world.rules.admission == ADMIT_RESERVE else draw(st.sampled_from([0, 1, 6])))
+def drafting(draw: st.DrawFn, policy: Rules, lanes: int) -> tuple[Rules, Drafts]:
+    """The same policy with room behind each sequence, and drafts: some fewer the more sequences decode."""
+    policy = policy._replace(look=0 if policy.admission == ADMIT_RESERVE else draw(st.sampled_from([0, 1, 6])))
     most = draw(st.integers(1, 5))
-    less = draw(st.sampled_from([0, 0, 1])) if world.lanes == 1 else 0
-    x = np.arange(policy.max_seqs * world.lanes + 1)
+    less = draw(st.sampled_from([0, 0, 1])) if lanes == 1 else 0
+    x = np.arange(policy.max_seqs * lanes + 1)
     width = np.maximum(most - less * (x // 3), 1)
     gain = TICKS + np.round((width - 1) * TICKS * draw(seconds)).astype(np.int64)
-    drafts = Drafts(gain, width)
+    return policy, Drafts(gain, width)
+
+
+@st.composite
+def drafted(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
+    """A world whose steps draft: every request fits with what stands behind it."""
+    world = draw(base)
+    policy, drafts = draw(drafting(world.rules, world.lanes))
     blocks = world.blocks + -(-kernel.slack(policy, drafts) // policy.block)
     return replace(world, rules=policy, drafts=drafts, blocks=blocks)

@@ -38,9 +38,9 @@ from apexsim.plan.space import DRAFTS, Scene, Space, at_clocks, candidates, chec
 from apexsim.plan.split import ROLES, named_split, parse_split
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import remedied
-from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, role_settings, with_pools
+from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, parse_decider, role_settings, with_pools
 from apexsim.search.search import search, simulate_one
-from apexsim.search.setting import ROUTES, Router, Setting, calibrated, setting_of
+from apexsim.search.setting import FAR, ROUTES, Router, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
 from apexsim.search.sweep import Sweep, axes_of, swept
 from apexsim.slo import Slo, parse_slos
@@ -50,7 +50,7 @@ from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
 
 FURTHER = ("tune", "sensitivity")  # what more a search may look at, in this order
-POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector")  # keywords of plans of two pools
+POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector", "conditional_disagg")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
     "pareto": "see: apexsim plan --pareto",
@@ -157,18 +157,19 @@ def _no_pools(question: Mapping[str, Any], plan: str) -> None:
 
 def _simulated_split(model: str | Model, plan: str, question: Mapping[str, Any]) -> Study:
     """One plan of two pools in full."""
-    one = {name: value for name, value in question.items() if name not in POOLS}
+    one = {name: value for name, value in question.items() if name not in (*POOLS, "acceptance")}
     one_stack(load_model(model))
     setting, precision, goal, inputs = ask(model, **one)
-    wanted = parse_split(plan, precision)
-    setting = with_pools(setting, _roles(question), wanted)
+    wanted, told = parse_split(plan, precision), question.get("acceptance")
+    setting = with_pools(_accepting(setting, (wanted.draft,), told, "--plan"), _roles(question), wanted)
     checked_split(setting, wanted)
     for own, pool in zip(setting.of(wanted), wanted.pools):
         _check_plan(own, pool)
-    inputs |= {name: question[name] for name in POOLS[1:] if question.get(name)} | {"plan": wanted.shorthand}
+    inputs |= {name: question[name] for name in (*POOLS[1:], "acceptance") if question.get(name)} | {"plan": wanted.shorthand}
 
     def again(changes: Mapping[str, Any]) -> tuple[Setting, Precision, Goal, Any]:
         setting, precision, goal, inputs = ask(model, **{**one, **changes})
+        setting = _accepting(setting, (wanted.draft,), told, "--plan")
         return with_pools(setting, _roles({**question, **changes}), wanted), precision, goal, inputs
 
     return remedied(replace(simulate_one(setting, wanted, goal), inputs=inputs), again)
@@ -182,7 +183,9 @@ def _roles(question: Mapping[str, Any]) -> Roles:
     connector = str(question.get("connector") or "").lower()
     if question.get("connector") is not None and connector not in CONNECTORS:
         raise InputError(f"unknown connector '{connector}'", "--connector", f"use {', '.join(CONNECTORS)}")
-    return Roles(engine, question.get("settings") or {}, own, connector, None if price is None else str(price))
+    told = question.get("conditional_disagg")
+    decider = FAR if told is None else parse_decider(str(told))
+    return Roles(engine, question.get("settings") or {}, own, connector, None if price is None else str(price), decider)
 
 
 def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +244,7 @@ def ask(
     rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
     speculate: str | None = None, acceptance: str | float | None = None,
     disaggregate: bool = False, prefill_settings: str | None = None, decode_settings: str | None = None, connector: str | None = None,
+    conditional_disagg: str | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
@@ -249,7 +253,8 @@ def ask(
     the factors say what if arrivals were so many times as fast, lengths so many times as long; speculate: ways of drafting, "mtp:1..4";
     acceptance: of their drafts (`drafting.parse_acceptance`).  disaggregate: plans with a pool
     for prompts and one for tokens, too; prefill_settings, decode_settings: "max-num-seqs=64,max-num-batched-tokens=16k" of each; connector:
-    what carries the cache between them.  What would do nothing is refused.
+    what carries the cache between them; conditional_disagg: which prompts stay at decode, "2048,0.7,busy:2" (`search.roles`).
+    What would do nothing is refused.
     """
     given = {**locals()}
     check_keywords(ask, given)

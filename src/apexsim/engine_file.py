@@ -65,6 +65,7 @@ class Crossed:
     late: bool  # results of a prefill step go out one step late while more prompts wait
     staged: int  # places at decode beyond those that run, for each that may run …
     staged_upto: int  # … where no more than this many may
+    finds: bool  # decode looks for a prompt in its own cache first, and is sent what it lacks
 
 
 @dataclass(frozen=True, slots=True)

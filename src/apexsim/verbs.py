@@ -89,6 +89,7 @@ def plan(
     prefill_settings: str | None = None,
     decode_settings: str | None = None,
     connector: str | None = None,
+    conditional_disagg: str | None = None,
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
     block_size: int | None = None,
@@ -178,6 +179,8 @@ def plan(
     prefill_settings: Of the prefill pool alone: max-num-seqs=64,max-num-batched-tokens=16k.
     decode_settings: Of the decode pool alone.
     connector: What carries the cache between pools: nixl, mooncake (vLLM, SGLang) or ucx (TensorRT-LLM). Default: the engine's.
+    conditional_disagg: Prompts that decode servers compute (vLLM): with fewer uncached tokens than TOKENS, and a smaller uncached
+        SHARE; busy:STEPS: all while their prefill server has more than so many of its largest steps to compute. E.g. 2048,0.7.
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
     block_size: Tokens of a KV block. SGLang: page_size; TensorRT-LLM: tokens_per_block.
@@ -257,6 +260,7 @@ def simulate(
     prefill_settings: str | None = None,
     decode_settings: str | None = None,
     connector: str | None = None,
+    conditional_disagg: str | None = None,
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
     block_size: int | None = None,
@@ -337,6 +341,8 @@ def simulate(
     prefill_settings: Of the prefill pool alone: max-num-seqs=64,max-num-batched-tokens=16k.
     decode_settings: Of the decode pool alone.
     connector: What carries the cache between pools: nixl, mooncake (vLLM, SGLang) or ucx (TensorRT-LLM). Default: the engine's.
+    conditional_disagg: Prompts that decode servers compute (vLLM): with fewer uncached tokens than TOKENS, and a smaller uncached
+        SHARE; busy:STEPS: all while their prefill server has more than so many of its largest steps to compute. E.g. 2048,0.7.
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
     block_size: Tokens of a KV block. SGLang: page_size; TensorRT-LLM: tokens_per_block.
@@ -417,6 +423,7 @@ def sweep(
     prefill_settings: str | None = None,
     decode_settings: str | None = None,
     connector: str | None = None,
+    conditional_disagg: str | None = None,
     max_num_seqs: int | Sequence[int] | None = None,
     max_num_batched_tokens: int | Sequence[int] | None = None,
     block_size: int | Sequence[int] | None = None,
@@ -506,6 +513,8 @@ def sweep(
     prefill_settings: Of the prefill pool alone: max-num-seqs=64,max-num-batched-tokens=16k.
     decode_settings: Of the decode pool alone.
     connector: What carries the cache between pools: nixl, mooncake (vLLM, SGLang) or ucx (TensorRT-LLM). Default: the engine's.
+    conditional_disagg: Prompts that decode servers compute (vLLM): with fewer uncached tokens than TOKENS, and a smaller uncached
+        SHARE; busy:STEPS: all while their prefill server has more than so many of its largest steps to compute. E.g. 2048,0.7.
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
     block_size: Tokens of a KV block. SGLang: page_size; TensorRT-LLM: tokens_per_block.

@@ -12,10 +12,10 @@ import naive_pools
 import toy_costs as toy
 from apexsim.engine import apart
 from apexsim.engine.apart import Both, Crossing, Side, simulate_apart
-from apexsim.engine.kernel import simulate
+from apexsim.engine.kernel import simulate, slack
 from apexsim.engine.pools import run_pools
-from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, OK, Requests, Route, Rules
-from worlds import all_gaps, requests, rules, seconds, tables
+from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, INFINITY, OK, TICKS, Drafts, Requests, Route, Rules
+from worlds import all_gaps, drafting, requests, rules, seconds, stories, tables
 
 few = settings(max_examples=50, deadline=None, derandomize=True)
 many = settings(max_examples=100, deadline=None, derandomize=True)
@@ -65,16 +65,53 @@ def worlds(draw: st.DrawFn, stages: int = 1) -> World:
     return World(asked, prefill, decode, how if stages == 1 else replace(how, lag=False))
 
 
+@st.composite
+def sharing(draw: st.DrawFn, stages: int = 1) -> World:
+    """Two pools that find prefixes again, or one of them does; some prompts stay at decode."""
+    base = draw(stories(stages, modes=("open", "closed", "offline", "sessions")))
+    asked = base.requests
+    prefill, decode = draw(sides(asked, stages)), draw(sides(asked, stages))
+    first, last = (draw(st.integers(0, 2)) for _ in range(2))
+    rest, route = draw(st.integers(0, 1)), Route(draw(st.integers(0, 9)), near=0.3, explore=draw(st.sampled_from([0.0, 0.5])))
+    how = draw(crossings(decode.rules.max_seqs))
+    how = replace(how, latency_s=how.latency_s + 1e-4, lag=False, again=how.again or last > 0, **draw(deciders()))
+    prefill = replace(prefill, rules=prefill.rules._replace(reuse=first, rest_first=rest), route=route)
+    return World(asked, prefill, replace(decode, rules=decode.rules._replace(reuse=last, rest_first=rest), route=route), how)
+
+
+@st.composite
+def deciders(draw: st.DrawFn) -> dict[str, float]:
+    """Which prompts stay at decode."""
+    return {"near": draw(st.sampled_from([0, 0, 8, 100, FULL])), "share": draw(st.sampled_from([0.5, 1.0, INFINITY])),
+            "busy": draw(st.sampled_from([INFINITY, INFINITY, 0.0, 60.0]))}  # fmt: skip
+
+
+@st.composite
+def drafted(draw: st.DrawFn, stages: int = 1) -> World:
+    """Two pools, the second of which drafts."""
+    world = draw(worlds(stages) | sharing(stages))
+    side = world.decode
+    policy, drafts = draw(drafting(side.rules, side.lanes))
+    more = -(-slack(policy, drafts) // policy.block)
+    return replace(world, decode=replace(side, rules=policy, drafts=drafts, blocks=side.blocks + more))
+
+
 def agree(world: World) -> None:
     """Same times, replicas, preemptions, gaps and steps."""
     both, (p, d, sent) = world.run(), naive_pools.simulate(world.requests, world.prefill, world.decode, world.crossing)
     many_tokens = world.requests.output > 1
     np.testing.assert_allclose(both.whole.sent, sent, rtol=1e-9, atol=1e-9)
+    far = ~both.local
     for name in ("start", "finish"):
-        np.testing.assert_allclose(getattr(both.prefill, name), p.column(name), rtol=1e-9, atol=1e-9, err_msg=f"prefill {name}")
+        engine, twin = getattr(both.prefill, name)[far], np.array(p.column(name))[far]
+        np.testing.assert_allclose(engine, twin, rtol=1e-9, atol=1e-9, err_msg=f"prefill {name}")
+    for hit, naive in ((both.prefill.hit, p), (both.decode.hit, d)):
+        if len(hit):
+            np.testing.assert_array_equal(hit, naive.column("hit"))
     for name in ("first", "finish"):
         np.testing.assert_allclose(getattr(both.decode, name), d.column(name), rtol=1e-9, atol=1e-9, err_msg=f"decode {name}")
     np.testing.assert_array_equal(both.decode.preempted, d.column("preempted"))
+    many_tokens |= both.local
     np.testing.assert_array_equal(both.decode.replica[many_tokens], np.array(d.column("replica"))[many_tokens])
     np.testing.assert_allclose(all_gaps(both.decode.gaps), d.gaps(), rtol=1e-9, atol=1e-9)
     for engine, twin in ((both.prefill, p), (both.decode, d)):
@@ -96,8 +133,32 @@ def test_two_stages(world: World) -> None:
     agree(world)
 
 
+@few
+@given(sharing())
+def test_prefixes_and_prompts_that_stay(world: World) -> None:
+    agree(world)
+
+
+@few
+@given(sharing(stages=2))
+def test_prefixes_and_two_stages(world: World) -> None:
+    agree(world)
+
+
 @many
-@given(worlds())
+@given(drafted())
+def test_drafts(world: World) -> None:
+    agree(world)
+
+
+@few
+@given(drafted(stages=2))
+def test_drafts_and_two_stages(world: World) -> None:
+    agree(world)
+
+
+@many
+@given(worlds() | sharing() | drafted())
 def test_jumping_and_stepping_agree(world: World) -> None:
     jumping, stepping = world.run(), world.run(jump=False)
     for name in ("sent", "start", "first", "finish"):
@@ -108,7 +169,7 @@ def test_jumping_and_stepping_agree(world: World) -> None:
 
 
 @few
-@given(worlds())
+@given(worlds() | sharing() | drafted())
 def test_blocks_places_and_seats_come_back(world: World) -> None:
     asked = apart.requests_as_cast(world.requests)
     p, d, margin = apart._worlds(asked, world.prefill, world.decode, world.crossing, True, False)
@@ -138,6 +199,54 @@ def crowded(draw: st.DrawFn) -> World:
 def test_first_tokens_are_known_where_prompts_come_between(world: World) -> None:
     """The step that makes a first token is one of its own, though a step of prompts may stand before it."""
     assert not np.isnan(world.run().whole.first).any()
+
+
+brief = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def bits(both: Both) -> list[bytes]:
+    """What clients see."""
+    return [getattr(both.whole, name).tobytes() for name in ("sent", "start", "first", "finish")]
+
+
+@brief
+@given(sharing())
+def test_prefixes_of_nothing_change_nothing(world: World) -> None:
+    sides = {name: replace(getattr(world, name), blocks=20_000) for name in ("prefill", "decode")}  # who is thrown out finds its own
+    world = replace(world, **sides)
+    nothing = world.requests._replace(reach=np.zeros_like(world.requests.prompt))
+    none = world.requests._replace(chain=np.zeros(0, np.int64))
+    far = replace(world.crossing, near=0, busy=INFINITY)
+    assert bits(replace(world, requests=nothing, crossing=far).run()) == bits(replace(world, requests=none, crossing=far).run())
+
+
+@brief
+@given(sharing())
+def test_no_more_is_found_than_others_have(world: World) -> None:
+    both, asked = world.run(), world.requests
+    for hit in (both.prefill.hit, both.decode.hit):
+        assert not len(hit) or (hit <= np.minimum(asked.reach, asked.prompt)).all()
+
+
+@brief
+@given(sharing())
+def test_where_all_prompts_stay_the_decode_pool_is_one_by_itself(world: World) -> None:
+    asked = world.requests if not world.requests.users else world.requests._replace(users=0)
+    side, how = replace(world.decode, route=Route(0)), replace(world.crossing, near=FULL, share=INFINITY, again=True)
+    both = simulate_apart(asked, world.prefill, side, how)
+    one = simulate(asked, side.rules, side.host, side.costs, side.blocks, replicas=side.replicas, lanes=side.lanes)
+    assert both.local.all()
+    for name in ("start", "first", "finish"):
+        np.testing.assert_allclose(getattr(both.whole, name), getattr(one, name), rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@few
+@given(worlds())
+def test_steps_of_one_token_are_steps_without_drafts(world: World) -> None:
+    side, ones = world.decode, np.ones(world.decode.rules.max_seqs * world.decode.lanes + 1, np.int64)
+    drafted = replace(world, decode=replace(side, drafts=Drafts(ones * TICKS, ones)))
+    for name in ("first", "finish"):
+        np.testing.assert_allclose(getattr(drafted.run().whole, name), getattr(world.run().whole, name), rtol=1e-9, atol=1e-9)
 
 
 @few
@@ -224,6 +333,22 @@ def test_sessions_go_on_when_the_last_pool_has_finished() -> None:
     whole = simulate_apart(asked, pool(), pool(), FREE).whole
     np.testing.assert_allclose(whole.sent[1:], whole.finish[:-1] + np.array([0.5, 0.25]), rtol=1e-12)
     assert whole.first[2] == whole.finish[2]
+
+
+def test_what_decode_has_is_not_sent() -> None:
+    asked = toy.open_loop([0.0, 9.0], [160, 160], [20, 20])._replace(chain=np.tile(np.arange(10), 2), chain_at=np.array([0, 10]),
+                                                                      reach=np.array([160, 160]), unit=16)  # fmt: skip
+    way = Crossing(False, token_s=1e-3, recompute=True)
+    keeps, forgets = (replace(pool(), rules=ROOMY._replace(reuse=how)) for how in (1, 0))
+    found, sent = (simulate_apart(asked, keeps, side, way) for side in (keeps, forgets))
+    assert found.decode.hit.tolist() == found.prefill.hit.tolist() == [0, 144]
+    assert found.whole.first[1] < sent.whole.first[1] - 0.14 and found.whole.first[0] == sent.whole.first[0]
+
+
+def test_a_busy_prefill_server_leaves_prompts_at_decode() -> None:
+    asked = toy.offline([100] * 10, [5] * 10)
+    whole, some = (simulate_apart(asked, pool(), pool(), Crossing(False, busy=busy)).local for busy in (INFINITY, 250.0))
+    assert not whole.any() and some.tolist() == [False] * 3 + [True] * 7
 
 
 def test_blocks_of_the_prefill_pool_are_held_until_the_cache_is_sent() -> None:

@@ -97,9 +97,9 @@ WITHOUT_OPTION = (
         "a closed loop.",
     ),
     (
-        "prompts that stay at the decode server",
-        "Of two pools the first computes every prompt; routers that leave short or cached ones to the decode servers (Dynamo below 2,048 "
-        "tokens, llm-d's decider) are not simulated.",
+        "caches of decode servers other than vLLM's",
+        "Of two pools SGLang's and TensorRT-LLM's decode servers find no prefixes (SGLang's --disaggregation-decode-enable-radix-cache, "
+        "off by default, is not simulated) and compute no prompts: --conditional-disagg is vLLM's.",
     ),
     (
         "GPUs of several kinds in one pool",

@@ -182,6 +182,9 @@ POOLS = (
     Opt("decode_settings", str, None, "Of the decode pool alone.", "LIST"),
     Opt("connector", str, None, "What carries the cache between pools: nixl, mooncake (vLLM, SGLang) or ucx (TensorRT-LLM). Default: the "
         "engine's.", "NAME"),
+    Opt("conditional_disagg", str, None, "Prompts that decode servers compute (vLLM): with fewer uncached tokens than TOKENS, and a "
+        "smaller uncached SHARE; busy:STEPS: all while their prefill server has more than so many of its largest steps to compute. "
+        "E.g. 2048,0.7.", "LIST"),
 )  # fmt: skip
 PROFILE = Opt("profile", str, None, "Calibrated by your own runs: a profile that `apexsim calibrate --save NAME` kept.", "NAME")
 GOAL = (

@@ -5,15 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apexsim.engine.kernel import Outcome, heirs, outcome_of, requests_as_cast, roomier, undrafted, world_of
 from apexsim.engine.pools import COMES, Line, run_pools
-from apexsim.engine.types import FULL, I8, IN_TURN, LOG_FULL, NOBODY, OK, STATUS, Costs, Host, Requests, Route, Rules, World, hand_of
+from apexsim.engine.types import (
+    FULL,
+    I8,
+    IN_TURN,
+    INFINITY,
+    LOCAL,
+    LOG_FULL,
+    NO_DRAFTS,
+    NO_REUSE,
+    NOBODY,
+    OK,
+    STATUS,
+    Costs,
+    Drafts,
+    Host,
+    Requests,
+    Route,
+    Rules,
+    World,
+    hand_of,
+)  # fmt: skip
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One pool: equal replicas of one plan.  blocks: KV blocks of one lane; route: as in `simulate`."""
+    """One pool: equal replicas of one plan.  blocks: KV blocks of one lane; route, drafts: as in `simulate`.  Prompts have no drafts."""
 
     rules: Rules
     host: Host
@@ -22,6 +45,7 @@ class Side:
     replicas: int = 1
     lanes: int = 1
     route: Route = IN_TURN
+    drafts: Drafts = NO_DRAFTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +57,9 @@ class Crossing:
     at decode by who was thrown out there; hop_s: [s] between booking and prefill, or prefill and booking; latency_s, token_s, fixed_s: of a
     transfer [s], [s per token of the prompt], [s] on the wire; parallel: transfers to a lane overlap in all but the wire; lag: results of a
     prefill step go out when the step that follows it at once has ended.
+
+    A prompt of which decode has fewer than `near` tokens to compute, and less than `share` of it, is computed there, and every one while
+    its prefill server has more than `busy` prompt tokens to compute.
     """
 
     first: bool
@@ -46,19 +73,31 @@ class Crossing:
     fixed_s: float = 0.0
     parallel: bool = True
     lag: bool = False
+    near: int = 0
+    share: float = INFINITY
+    busy: float = INFINITY
 
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """What happened in each pool, and to the requests as their clients see them: the first token goes out from the decode pool."""
+    """What happened in each pool, and to the requests as their clients see them: the first token goes out from the decode pool.
+
+    local: [R] whether the prompt was computed at decode; `whole.hit` is of the pool that computed it.  Where decode finds prefixes,
+    `decode.hit` is what needed not be sent.
+    """
 
     prefill: Outcome
     decode: Outcome
     whole: Outcome
+    local: Flags
 
 
 def simulate_apart(requests: Requests, prefill: Side, decode: Side, crossing: Crossing, *, jump: bool = True, gaps: bool = True) -> Both:
-    """Serve `requests` in both pools and say what happened; every request must fit into a lane of each."""
+    """Serve `requests` in both pools and say what happened; every request must fit into a lane of each.
+
+    Prefixes that they share are found again in a pool whose rules reuse blocks.  A decode pool finds them only where who is thrown out
+    there is computed again: else what was sent is given, not found.
+    """
     asked = requests_as_cast(requests)
     size = len(asked.prompt)
     p, d, margin = _worlds(asked, prefill, decode, crossing, jump, gaps)
@@ -70,20 +109,29 @@ def simulate_apart(requests: Requests, prefill: Side, decode: Side, crossing: Cr
     assert status == OK, STATUS[status]
     a, b = outcome_of(p), outcome_of(d)
     assert not size or np.isfinite(b.finish).all()
-    return Both(a, b, replace(b, start=a.start, preempted=a.preempted + b.preempted))
+    local = d.hand.stage == LOCAL
+    hit = np.where(local, b.hit if len(b.hit) else 0, a.hit if len(a.hit) else 0) if len(a.hit) + len(b.hit) else a.hit
+    return Both(a, b, replace(b, start=np.where(local, b.start, a.start), preempted=a.preempted + b.preempted, hit=hit), local)
 
 
 def _worlds(asked: Requests, prefill: Side, decode: Side, crossing: Crossing, jump: bool, gaps: bool) -> tuple[World, World, int]:
     """Both pools before the first request is sent, and the gaps that one call of the engine may write."""
-    bare = Requests(np.zeros(len(asked.prompt)), asked.prompt, np.ones_like(asked.output))
+    assert crossing.again or decode.rules.reuse == NO_REUSE or not len(asked.chain), "what comes back from the host is not found"
+    none = np.zeros(len(asked.prompt))
+    bare = Requests(none, asked.prompt, np.ones_like(asked.output), after=asked.after, delay=asked.delay)
+    shared = {"chain": asked.chain, "chain_at": asked.chain_at, "reach": asked.reach, "unit": asked.unit}
     known = np.zeros_like(asked.prompt) if crossing.again else asked.prompt - 1
-    p, _ = world_of(bare, *_parts(prefill), replicas=prefill.replicas, lanes=prefill.lanes, route=prefill.route, jump=jump, gaps=False)
-    d, margin = world_of(bare._replace(output=asked.output, cached=known), *_parts(decode), replicas=decode.replicas,
-                         lanes=decode.lanes, route=decode.route, jump=jump, gaps=gaps)  # fmt: skip
+    before, after = (bare._replace(**shared if side.rules.reuse != NO_REUSE else {}) for side in (prefill, decode))
+    p, _ = world_of(before, *_parts(prefill), replicas=prefill.replicas, lanes=prefill.lanes, route=prefill.route, jump=jump, gaps=False)
+    d, margin = world_of(after._replace(output=asked.output, cached=known), *_parts(decode), replicas=decode.replicas,
+                         lanes=decode.lanes, route=decode.route, jump=jump, gaps=gaps, drafts=decode.drafts)  # fmt: skip
     d.work.computed[:] = asked.prompt - int(crossing.recompute)
     d.work.made[:] = int(not crossing.recompute)
     stage = np.full(len(asked.prompt), COMES, np.int64)
-    return (_linked(p, stage, FULL, False, True), _linked(d, stage, crossing.slots, crossing.seated, False), margin)
+    p, d = _linked(p, stage, FULL, False, True), _linked(d, stage, crossing.slots, crossing.seated, False)
+    if p.plain == d.plain == 1 and d.drafts is NO_DRAFTS:  # known when the engine is compiled
+        return undrafted(p)._replace(plain=None), undrafted(d)._replace(plain=None), margin
+    return undrafted(p), d, margin
 
 
 def _parts(side: Side) -> tuple[Rules, Host, Costs, int]:
@@ -95,7 +143,7 @@ def _linked(world: World, stage: I8, slots: int, seated: bool, keeps: bool) -> W
     size = len(stage)
     hand = hand_of(world.replicas, world.lanes, size, int(slots), int(seated), int(keeps))._replace(stage=stage)
     work = world.work._replace(due=np.zeros(size + 1), due_req=np.zeros(size + 1, np.int64))
-    return undrafted(world)._replace(work=work, hand=hand, alone=0, plain=None)
+    return world._replace(work=work, hand=hand, alone=0)
 
 
 def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
@@ -111,5 +159,5 @@ def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
         asked, heir, sibling, due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
         np.zeros((d.replicas, d.lanes)), np.full(p.replicas, NOBODY, np.int64), np.zeros(p.replicas), np.zeros(p.replicas),
         float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first),
-        int(crossing.parallel), int(crossing.lag),
+        int(crossing.parallel), int(crossing.lag), int(crossing.near), float(crossing.share), float(crossing.busy),
     )  # fmt: skip

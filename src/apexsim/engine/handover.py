@@ -1,17 +1,19 @@
 """How a pool takes in what another one has computed: a place is booked, the cache lands, the request boards (floor E).
 
 Modified in place.  A place is a slot and the KV blocks of the prompt, or of prompt and output where these are reserved.  It is booked
-when a step is formed, in order of asking; a request whose cache has landed boards when a step is formed and a seat is free, and then
-decodes like any other.  docs/pools.md says whose rules these are.
+when a step is formed, in order of asking; what the lane has of the prompt need not be sent.  A request whose cache has landed boards when
+a step is formed and a seat is free, and then decodes like any other.  docs/pools.md says whose rules these are.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.batch import Size, first_blocks
+from apexsim.engine.batch import Size, first_blocks, slots
 from apexsim.engine.heap import push
 from apexsim.engine.jit import inner
+from apexsim.engine.leave import blocks_of
+from apexsim.engine.prefix import catch, come, go, matched, name, reuses, take_until
 from apexsim.engine.settle import join, stir, wait_from
 from apexsim.engine.types import ADMIT_RESERVE, ASKING, INFINITY, LANDED, NEW, NOBODY, READ_UNTIL, World
 
@@ -68,24 +70,67 @@ def unseen(world: World, r: int) -> bool:
 
 
 @inner
-def place(world: World, i: int) -> int:
-    """KV blocks that request i takes before it is computed here or sent."""
+def _size(world: World, i: int, shared: int) -> Size:
+    """Request i when nothing of it has to be computed here."""
     req = world.req
-    size = Size(0, world.work.computed[i], req.prompt[i] + req.output[i], 0, 0)
-    return first_blocks(world.rules, size, 0)
+    return Size(0, np.int64(world.work.computed[i]), req.prompt[i] + req.output[i], shared, 0)
 
 
 @inner
-def _lane_for(world: World, r: int, need: int) -> int:
+def place(world: World, i: int) -> int:
+    """KV blocks that request i takes before it is computed here or sent, or holds after it was computed."""
+    return first_blocks(world.rules, _size(world, i, 0), 0)
+
+
+@inner
+def _lane_for(world: World, r: int, i: int) -> int:
     """The lane with the fewest booked requests among those that have a slot and the blocks; NOBODY if none has."""
-    state, hand, rules = world.state, world.hand, world.rules
+    state, hand, rules, all_blocks = world.state, world.hand, world.rules, place(world, i)
     best = np.int64(NOBODY)
     for l in range(world.lanes):
         spare = 0 if hand.booked[r, l] == 0 or rules.admission == ADMIT_RESERVE else rules.watermark
         full = hand.booked[r, l] >= hand.slots or (hand.seated == 1 and state.running[r, l] >= rules.max_seqs)
-        if not full and need + spare <= state.free[r, l] and (best < 0 or hand.booked[r, l] < hand.booked[r, best]):
+        if full or (best >= 0 and hand.booked[r, l] >= hand.booked[r, best]):
+            continue
+        if all_blocks - _shared(world, r, l, i) + spare <= state.free[r, l]:
             best = l
     return best
+
+
+@inner
+def _shared(world: World, r: int, l: int, i: int) -> int:
+    """Blocks of request i that the lane has, and others hold."""
+    return matched(world, r, NOBODY, l, i)[1] if reuses(world) else np.int64(0)
+
+
+@inner
+def _take_place(world: World, r: int, l: int, i: int) -> None:
+    """Request i has its blocks in the lane: those that it finds there need not be sent."""
+    blocks = place(world, i)
+    if reuses(world):
+        hit, shared = matched(world, r, NOBODY, l, i)
+        come(world, r, l, i, hit, np.int64(world.req.prompt[i]))
+        take_until(world, r, l, i, blocks_of(slots(world.rules, _size(world, i, shared), 0), world.rules.block))
+        world.pool.first_hit[i] = hit * world.rules.block
+        blocks -= shared
+    world.state.free[r, l] -= blocks
+
+
+@inner
+def give_back(world: World, i: int, known: int) -> None:
+    """The blocks of request i, `known` tokens in which are what others may find, are free, though it has not run on."""
+    r, l = np.int64(world.work.replica[i]), np.int64(world.work.lane[i])
+    blocks = place(world, i)
+    if reuses(world):
+        catch(world, r, l)
+        blocks = go(world, r, l, i, known, 0, blocks)
+    world.state.free[r, l] += blocks
+
+
+@inner
+def found(world: World, i: int) -> int:
+    """Tokens of request i's prompt that its lane had when it was given its place."""
+    return world.pool.hit[i] * world.rules.block if reuses(world) else 0
 
 
 @inner
@@ -96,12 +141,11 @@ def book(world: World, r: int, t0: float, limit: float) -> bool:
         i = hand.head[r, ASKING]
         if i < 0 or work.seen[i] > limit:
             return some
-        need = place(world, i)
-        l = _lane_for(world, r, need)
+        l = _lane_for(world, r, i)
         if l < 0:
             return some
         step_out(world, r, ASKING)
-        world.state.free[r, l] -= need
+        _take_place(world, r, l, i)
         hand.booked[r, l] += 1
         work.lane[i] = l
         push(work.due, work.due_req, work.due_size[0], t0, i)
@@ -125,6 +169,8 @@ def board(world: World, r: int, g: int, t0: float, limit: float) -> bool:
         if state.running[r, l] >= world.rules.max_seqs:
             return new
         step_out(world, r, LANDED)
+        if reuses(world):
+            name(world, r, g, l, i, work.computed[i])
         state.running[r, l] += 1
         work.start[i] = t0
         if work.made[i] > 0:  # its first token has been made elsewhere, and goes out from here

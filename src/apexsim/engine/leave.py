@@ -15,6 +15,7 @@ from apexsim.engine.types import (
     COUNT,
     GONE,
     LEAVING,
+    LOCAL,
     NOBODY,
     NOT_DECODING,
     S_PREEMPT,
@@ -97,7 +98,7 @@ def passes(world: World) -> bool:
 def pass_on(world: World, r: int, l: int, i: int, t: float) -> None:
     """This pool is done with request i at t, and whoever moves requests between pools will hear of it."""
     work = world.work
-    if world.hand.keeps == 0:
+    if world.hand.keeps == 0 and world.hand.stage[i] != LOCAL:
         world.hand.booked[r, l] -= 1
     push(work.due, work.due_req, work.due_size[0], t, i)
     work.due_size[0] += 1

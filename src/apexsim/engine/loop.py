@@ -83,13 +83,13 @@ def pick(world: World, r: int) -> tuple[int, float]:
             continue
         if state.flying[r, g] != IDLE or half or state.busy[r, g] > 0:
             t = state.ready[r, g]
-        elif state.head[r] >= 0 or next_in(world, r) < INFINITY:
-            first = world.work.seen[state.head[r]] if state.head[r] >= 0 else INFINITY
-            t = max(state.ready[r, g], min(first, next_in(world, r)))
-        elif passes(world) and knocks(world, r) < INFINITY:
-            t = max(state.ready[r, g], knocks(world, r))
         else:
-            continue
+            t = world.work.seen[state.head[r]] if state.head[r] >= 0 else INFINITY
+            t = min(t, next_in(world, r))
+            t = min(t, knocks(world, r)) if passes(world) else t
+            if t >= INFINITY:
+                continue
+            t = max(state.ready[r, g], t)
         t = max(t, state.avail[r, 0])
         if best < 0 or t < when or (t == when and state.ready[r, g] < state.ready[r, best]):
             best, when = g, t

@@ -109,14 +109,14 @@ def sent(world: World, r: int, i: int) -> None:
     seen.load[r] += 1
     seen.flight[r] += world.req.prompt[i]
     if kind in ASKING:
-        seen.rest[i] = world.req.prompt[i] - _hit(world, r, i)[0]
+        seen.rest[i] = world.req.prompt[i] - held_of(world, r, i)[0]
         seen.waiting[seen.count[0]] = i
         seen.count[0] += 1
         _count(world, r, i, True)
 
 
 @inner
-def _hit(world: World, r: int, i: int) -> tuple[int, int]:
+def held_of(world: World, r: int, i: int) -> tuple[int, int]:
     """Tokens of request i's prompt that the best lane of replica r has, and of them those that others hold."""
     hit = shared = np.int64(0)
     if reuses(world):
@@ -178,7 +178,7 @@ def _cache_aware(world: World, i: int) -> int:
     ones the less loaded), else the least loaded (cache_aware.rs)."""
     load, best, longest, most = world.signals.load, np.int64(NOBODY), np.int64(0), np.int64(0)
     for r in range(world.replicas):
-        hit = _hit(world, r, i)[0]
+        hit = held_of(world, r, i)[0]
         if hit > longest or (hit == longest and best >= 0 and load[r] < load[best]):
             best, longest = np.int64(r), hit
         most = max(most, load[r])
@@ -199,7 +199,7 @@ def _affinity(world: World, i: int) -> int:
     every = mixed_up(i) < world.route.explore * (1 << 31)
     near, far = FOREVER, FOREVER
     for r in range(world.replicas):
-        seen.hit[r] = _hit(world, r, i)[0]
+        seen.hit[r] = held_of(world, r, i)[0]
         if seen.hit[r] >= world.route.near * prompt:
             near = min(near, seen.tokens[r])
         else:
@@ -222,7 +222,7 @@ def _block_cost(world: World, i: int) -> int:
     seen, block, prompt = world.signals, world.rules.block, world.req.prompt[i]
     best, least, ties = np.int64(NOBODY), INFINITY, 0
     for r in range(world.replicas):
-        hit, shared = _hit(world, r, i)
+        hit, shared = held_of(world, r, i)
         cost = (seen.tokens[r] + 2 * prompt - hit - shared) / block + seen.blocks[r]
         ties = ties + 1 if cost == least else 1 if cost < least else ties
         if cost < least or (cost == least and mixed_up(i * world.replicas + r) % ties == 0):

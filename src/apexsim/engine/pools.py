@@ -11,18 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apexsim.engine.handover import knock
+from apexsim.engine.handover import found, give_back, knock
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner, outer
-from apexsim.engine.leave import blocks_of, let_go
+from apexsim.engine.leave import let_go
 from apexsim.engine.loop import advance, pick
-from apexsim.engine.policies import chosen, sent
+from apexsim.engine.policies import chosen, held_of, sent
 from apexsim.engine.queue import next_due, send
 from apexsim.engine.ref import ref
 from apexsim.engine.route import ROUNDING, acts_at
 from apexsim.engine.settle import stir
 from apexsim.engine.types import (
-    ADMIT_RESERVE,
     ASKING,
     BEGAN,
     F8,
@@ -31,6 +30,7 @@ from apexsim.engine.types import (
     IDLE,
     INFINITY,
     LANDED,
+    LOCAL,
     NOBODY,
     OK,
     STUCK,
@@ -63,6 +63,9 @@ class Line(NamedTuple):
     first: int  # 1: a place at decode comes before the prompt is computed; 0: after that
     parallel: int  # 1: transfers to a lane overlap in all but the wire; 0: one after the other
     lag: int  # 1: results of a prefill step go out when the step that follows it has ended
+    near: int  # prompts of which decode has to compute fewer tokens …
+    share: float  # … and less than this share stay there
+    busy: float  # all stay there while their prefill server has more prompt tokens than this to compute
 
 
 # Places of Line.count: requests on their way | the users' next request | finished.
@@ -160,6 +163,9 @@ def _happen(p: World, d: World, line: Line) -> None:
     stage = d.hand.stage
     if stage[i] == COMES:
         d.work.sent[i] = event
+        if (line.near > 0 or line.busy < INFINITY) and _stays(p, d, line, i, event):
+            _stay(d, i, event)
+            return
         stage[i] = ASKS if line.first == 1 else COMPUTES
         _call(line, i, event)
     elif stage[i] == ASKS:
@@ -190,6 +196,27 @@ def _happen(p: World, d: World, line: Line) -> None:
         knock(d, np.int64(d.work.replica[i]), LANDED, i, event)
     else:
         _end(line, i, event)
+
+
+@inner
+def _stays(p: World, d: World, line: Line, i: int, t: float) -> bool:
+    """Is the prompt of request i computed at decode?  Where little of it is left to compute there, or much before its prefill server."""
+    if line.near > 0:
+        rest = d.req.prompt[i] - held_of(d, chosen(d, i, t), i)[0]
+        if rest < line.near and rest < line.share * d.req.prompt[i]:
+            return True
+    return line.busy < INFINITY and p.signals.flight[chosen(p, i, t)] > line.busy
+
+
+@inner
+def _stay(d: World, i: int, t: float) -> None:
+    """Request i is sent to the decode pool alone, as to servers that have no others before them."""
+    d.hand.stage[i] = LOCAL
+    d.work.computed[i] = d.work.made[i] = 0
+    r = chosen(d, i, t)
+    sent(d, r, i)
+    send(d, r, i, t)
+    stir(d, r, d.work.seen[i])
 
 
 @inner
@@ -237,9 +264,10 @@ def _sent(p: World, d: World, line: Line, i: int, t: float) -> None:
         d.work.first[i] = d.work.finish[i] = t
         if line.first == 1:
             r, l = np.int64(d.work.replica[i]), np.int64(d.work.lane[i])
-            d.state.free[r, l] += blocks_of(_held(d, i), d.rules.block)
+            give_back(d, i, found(d, i))
             d.hand.booked[r, l] -= 1
             d.state.outstanding[r] -= 1
+            d.signals.flight[r] -= d.req.prompt[i]
             stir(d, r, t)
         _end(line, i, t)
     elif line.first == 1:
@@ -250,25 +278,17 @@ def _sent(p: World, d: World, line: Line, i: int, t: float) -> None:
 
 
 @inner
-def _held(world: World, i: int) -> int:
-    """Tokens for which request i holds blocks before it decodes, or after it was computed."""
-    req = world.req
-    return req.prompt[i] + req.output[i] if world.rules.admission == ADMIT_RESERVE else world.work.computed[i]
-
-
-@inner
 def _free(p: World, i: int, t: float) -> None:
     """Blocks of request i in the prefill pool are free."""
-    r, l = np.int64(p.work.replica[i]), np.int64(p.work.lane[i])
-    p.state.free[r, l] += blocks_of(_held(p, i), p.rules.block)
-    stir(p, r, t)
+    give_back(p, i, p.req.prompt[i])
+    stir(p, np.int64(p.work.replica[i]), t)
 
 
 @inner
 def _transfer(d: World, line: Line, i: int, t: float) -> None:
-    """The cache of request i is sent to its lane of the decode pool from t on."""
+    """What its lane of the decode pool lacks of the cache of request i is sent there from t on."""
     r, l = np.int64(d.work.replica[i]), np.int64(d.work.lane[i])
-    took, begin = line.token * line.req.prompt[i] + line.fixed, max(t, line.wire[r, l])
+    took, begin = line.token * (line.req.prompt[i] - found(d, i)) + line.fixed, max(t, line.wire[r, l])
     done = begin + took + line.latency
     line.wire[r, l] = done - line.latency if line.parallel == 1 else done
     d.hand.stage[i] = LANDS

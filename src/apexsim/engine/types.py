@@ -376,6 +376,7 @@ def tiers_of(offload: Offload, replicas: int, lanes: int, requests: int) -> Tier
 
 NO_TIERS = tiers_of(NO_OFFLOAD, 0, 0, 0)
 
+LOCAL = 8  # Hand.stage of a request that the last pool serves from its first token on: it passes no other
 # Columns of Hand.queue: those that ask for a place | those whose cache has come | those whose first token this step makes.
 ASKING, LANDED, NEW = range(3)
 

@@ -3,7 +3,9 @@
     split := pool "+" pool        prefill, then decode
     pool  := plan ["@" GPU]       as in `plan.plan`; a GPU where it is not the cluster's own
 
-Examples: 3×TP4+DEP8, 3xTP4+1xDEP8, 2×TP4@h100-sxm+TP8@h200-sxm, 4×TP1@fp8+TP4@fp8.
+The second one's drafts ("+mtp:3" behind it) are those of the plan: the first computes what the draft layers keep of a prompt.
+
+Examples: 3×TP4+DEP8, 3xTP4+1xDEP8, 2×TP4@h100-sxm+TP8@h200-sxm, 4×TP1@fp8+TP4@fp8, 3×TP4+DEP8+mtp:3.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ class Split:
         return self.prefill, self.decode
 
     @property
+    def started(self) -> tuple[Plan, Plan]:
+        """Both as their servers are started: those of prompts know of the draft layers too."""
+        return replace(self.prefill, draft=self.draft), self.decode
+
+    @property
     def devices(self) -> int:
         """GPUs of both pools."""
         return self.prefill.devices + self.decode.devices
@@ -58,7 +65,8 @@ class Split:
     @property
     def shorthand(self) -> str:
         """The plan in the field's words; `parse_split` reads it back."""
-        return SIGN.join(plan.shorthand + (f"@{gpu}" if gpu else "") for plan, gpu in zip(self.pools, self.gpus))
+        shapes = (replace(plan, draft=None).shorthand + (f"@{gpu}" if gpu else "") for plan, gpu in zip(self.pools, self.gpus))
+        return SIGN.join((*shapes, *([str(self.draft)] if self.draft else [])))
 
 
 AnyPlan = Plan | Split
@@ -110,16 +118,21 @@ def parse_split(text: str, precision: Precision | None = None) -> Split:
         if not part:
             raise InputError(f"the {role} pool of plan '{text.strip()}' is empty", "--plan", EXAMPLE)
     (first, gpu), (last, other) = (_pool(part, precision) for part in parts)
+    if first.draft is not None:
+        raise InputError(
+            f"the prefill pool of plan '{text.strip()}' drafts", "--plan", "write drafts behind the decode pool: 3×TP4+DEP8+mtp:3"
+        )
     return Split(first, last, (gpu, other))
 
 
 def _pool(text: str, precision: Precision | None) -> tuple[Plan, str]:
     """One pool, and the GPU that it names."""
-    shape, *tags = text.split("@")
+    head, sign, drafts = text.partition(SIGN)
+    shape, *tags = head.split("@")
     gpus = [tag.strip() for tag in tags if not _tag(tag)]
     if len(gpus) > 1:
         raise InputError(f"pool '{text}' names two GPUs, {gpus[0]} and {gpus[1]}", "--plan", "name one of both")
-    rest = "@".join([shape, *(tag for tag in tags if _tag(tag))])
+    rest = "@".join([shape.strip(), *(tag.strip() for tag in tags if _tag(tag))]) + sign + drafts
     return parse_plan(rest, precision), gpus[0].lower() if gpus else ""
 
 

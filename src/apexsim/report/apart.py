@@ -12,7 +12,7 @@ from apexsim.plan.split import ROLES, AnyPlan, Split
 from apexsim.report.dialects import BOOTSTRAP_PORT, Ask, side_port
 from apexsim.report.launch import Launch, asked, beside_others, launch, notes_of, once, server_of
 from apexsim.report.servers import FIRST_PORT, POLICIES, Command, Place, Shell, locks, pool_places, script, url
-from apexsim.search.setting import Setting
+from apexsim.search.setting import FAR, Setting
 from apexsim.search.startable import blocked
 
 FILE = "apexsim-disaggregated.yaml"
@@ -51,7 +51,7 @@ def _split(setting: Setting, plan: Split) -> Launch:
 def scene_of(setting: Setting, plan: Split) -> Scene | str:
     """Both pools as they are asked for, or why one does not fit."""
     owns = setting.of(plan)
-    asks = [asked(own, pool) for own, pool in zip(owns, plan.pools)]
+    asks = [asked(own, pool) for own, pool in zip(owns, plan.started)]
     first, last = asks
     if isinstance(first, Rejected):
         return first.reason
@@ -79,6 +79,7 @@ def _notes(scene: Scene) -> list[str]:
         *both,
         *found,
         f"{counts}, behind a router on port {FIRST_PORT}",
+        *([KEPT] if scene.setting.decider != FAR else []),
         "under Dynamo or llm-d: --json, launch_with",
         *CAVEATS[scene.asks[0].engine.server.dialect],
     ]
@@ -89,6 +90,10 @@ def _counted(role: str, ask: Ask, places: Sequence[Place]) -> str:
     return f"{len(places)} {role} server{'s' * (len(places) > 1)} of {each} GPU{'s' * (each > 1)}"
 
 
+KEPT = (
+    "vllm-router sends every prompt to the prefill servers; which ones stay at decode is said to Dynamo's frontend, or to llm-d's "
+    "prefix-based decider (nonCachedTokens)"
+)
 CAVEATS = {
     "vllm": ("every server needs the package nixl and, between nodes, RDMA for UCX (UCX_NET_DEVICES)",),
     "sglang": ("every server needs mooncake-transfer-engine (or nixl) and, between nodes, --disaggregation-ib-device",),

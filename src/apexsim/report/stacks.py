@@ -1,15 +1,17 @@
 """Two pools under an orchestrator: Dynamo's workers and frontend, llm-d's values (floor 6).
 
 Words and sources.  Dynamo (ai-dynamo/dynamo, examples/backends/*/launch/disagg*.sh and components): `python -m dynamo.frontend
---router-mode round-robin|kv --http-port`, workers `python -m dynamo.vllm|sglang|trtllm` with the engine's own words,
-`--disaggregation-mode prefill|decode`; of trtllm `--model-path` and `--extra-engine-args FILE`.  Workers find each other through etcd and
-NATS, no port of their own is named.  llm-d (the modelservice chart's values): modelArtifacts, routing.proxy.connector nixlv2 (the sidecar
-before a decode server, which then listens on 8200), prefill and decode with create, replicas and containers.
+--router-mode round-robin|kv --http-port`, --router-conditional-disagg and its -config (docs, Conditional Disaggregation), workers `python
+-m dynamo.vllm|sglang|trtllm` with the engine's own words, `--disaggregation-mode prefill|decode`; of trtllm `--model-path` and
+`--extra-engine-args FILE`.  Workers find each other through etcd and NATS, no port of their own is named.  llm-d (the modelservice
+chart's values): modelArtifacts, routing.proxy.connector nixlv2 (the sidecar before a decode server, which then listens on 8200), prefill
+and decode with create, replicas and containers.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 
 from apexsim.plan.split import ROLES, AnyPlan, Split
@@ -17,10 +19,11 @@ from apexsim.report.apart import Scene, scene_of
 from apexsim.report.dialects import Ask
 from apexsim.report.launch import beside_others, once, server_of
 from apexsim.report.servers import FIRST_PORT, Command, Place, script
-from apexsim.search.setting import Setting
+from apexsim.search.setting import FAR, Decider, Setting
 from apexsim.search.startable import blocked
 
 MODULES = {"vllm": "dynamo.vllm", "sglang": "dynamo.sglang", "trtllm": "dynamo.trtllm"}
+EVENTS = 12_000  # beyond a worker's own port
 PORTS = {"prefill": FIRST_PORT, "decode": 8200}  # of llm-d's containers
 UNSAID = ("--port", "--host")  # of a worker that serves no HTTP
 RESOURCE = {"NVIDIA": "nvidia.com/gpu", "AMD": "amd.com/gpu"}
@@ -39,12 +42,29 @@ def stacks(setting: Setting, plan: AnyPlan) -> dict[str, str | None]:
 # ---- Dynamo ------------------------------------------------------------------------------------------------------------
 
 
+Parts = tuple[tuple[str, ...], ...]
+
+
 def _dynamo(scene: Scene) -> str | None:
     mode = "kv" if scene.setting.router.name in ("cache-aware", "prefix-hash") else "round-robin"
-    commands = [Command((("python", "-m", "dynamo.frontend"), ("--router-mode", mode), ("--http-port", str(FIRST_PORT))))]
+    told = _conditional(scene.setting.decider)
+    mode = "kv" if told else mode
+    commands = [Command((("python", "-m", "dynamo.frontend"), ("--router-mode", mode), *told, ("--http-port", str(FIRST_PORT))))]
     for ask, places in zip(scene.asks, scene.places):
         commands += once(c for place in places for c in _workers(ask, place))
     return script(commands, scene.cluster.nodes)
+
+
+def _conditional(decider: Decider) -> Parts:
+    """Dynamo's words for prompts that stay at decode; its share is below 1 always, so that a prompt that nobody has is sent away."""
+    if decider == FAR:
+        return ()
+    near, busy = decider.tokens > 0, math.isfinite(decider.busy)
+    policy = "isl_or_load" if near and busy else "isl_bounding" if near else "prefill_load"
+    told: dict[str, str | float] = {"policy": policy}
+    told |= {"eff_isl_threshold": decider.tokens, "eff_isl_ratio_threshold": min(decider.share, 1.0)} if near else {}
+    told |= {"prefill_busy_threshold": decider.busy} if busy else {}
+    return (("--router-conditional-disagg",), ("--router-conditional-disagg-config", json.dumps(told)))
 
 
 def _workers(ask: Ask, place: Place) -> list[Command]:
@@ -64,14 +84,18 @@ def _workers(ask: Ask, place: Place) -> list[Command]:
     return made
 
 
-Parts = tuple[tuple[str, ...], ...]
-
-
 def _vllm_worker(ask: Ask, command: Command) -> Parts:
     told = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
     rest = tuple(part for part in command.parts[2:] if part[0] != "--kv-transfer-config")
     sent = ("--kv-transfer-config", json.dumps(told))
-    return (("--model", command.parts[1][-1]), *rest, sent, ("--disaggregation-mode", ask.role))
+    seen = (("--kv-events-config", _events(command)),) if ask.setting.decider != FAR else ()
+    return (("--model", command.parts[1][-1]), *rest, sent, *seen, ("--disaggregation-mode", ask.role))
+
+
+def _events(command: Command) -> str:
+    """Where a worker says what its cache holds: one port for each, which its own tells apart."""
+    port = next(int(part[1]) for part in command.parts if part[0] == "--port")
+    return json.dumps({"publisher": "zmq", "topic": "kv-events", "endpoint": f"tcp://*:{EVENTS + port}", "enable_kv_cache_events": True})
 
 
 def _trtllm_worker(ask: Ask, command: Command) -> Parts:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apexsim.cost.tables import host_for
 from apexsim.engine.apart import Crossing, Side, simulate_apart
 from apexsim.engine.kernel import Outcome
-from apexsim.engine.types import FULL, Route
+from apexsim.engine.types import FULL, INFINITY, NO_DRAFTS
 from apexsim.engine_file import CROSSINGS, among
 from apexsim.engines import EngineRow
 from apexsim.errors import InputError, Rejected
@@ -21,8 +22,8 @@ from apexsim.hardware import Cluster
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import handed_bytes
 from apexsim.plan.weights import stages_of
-from apexsim.search.evaluate import GAP_LIMIT, Evaluation, Ready, ready, requests_of
-from apexsim.search.setting import ROUTES, Setting
+from apexsim.search.evaluate import GAP_LIMIT, Evaluation, Ready, ready, requests_of, route_of
+from apexsim.search.setting import Decider, Setting
 
 DECODE_FIRST, BEFORE_TRANSFER = CROSSINGS[:2]
 
@@ -45,6 +46,7 @@ class Handover:
     late: bool = False  # results of a prefill step go out one step late while more prompts wait (SGLang)
     staged: int = 0  # places beyond those that run, for each that may run …
     staged_upto: int = 0  # … where no more than this many may
+    finds: bool = False  # decode looks for the prompt in its own cache first (vLLM), and is sent what it lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class ApartEvaluation:
     handover: Handover
     outcome: Outcome  # of the requests: sent, start, first, finish
     crossing: Crossing  # the hand-over in the engine's numbers
+    local: NDArray[np.bool_]  # [R] whether the prompt was computed at decode
 
     @property
     def devices(self) -> int:
@@ -72,25 +75,29 @@ def handover_of(engine: EngineRow, cluster: Cluster) -> Handover:
         )
     rate = told.link_share * cluster.gpu.nic.bandwidth
     return Handover(told.rule, told.hop_s, told.latency_s, rate, parallel=told.parallel, recompute_first=told.recompute_first,
-                    late=told.late, staged=told.staged, staged_upto=told.staged_upto)  # fmt: skip
+                    late=told.late, staged=told.staged, staged_upto=told.staged_upto, finds=told.finds)  # fmt: skip
 
 
 def evaluate_apart(prefill: Setting, plan_p: Plan, decode: Setting, plan_d: Plan, handover: Handover) -> ApartEvaluation | Rejected:
-    """Simulate a plan for each pool; both settings hold the same workload, whose prefixes nobody finds again."""
+    """Simulate a plan for each pool; both settings hold the same workload, and the first one's decider says what stays at decode.
+
+    Where the decode pool drafts, the prefill pool computes what its draft layers keep of the prompt as well."""
     among(handover.rule, CROSSINGS, "rule", "hand-over")
     assert prefill.workload.size == decode.workload.size, "both pools serve the same requests"
-    work = prefill.workload.without_prefixes()
+    work = prefill.workload
     if len(work.stage):
         raise InputError("a load in stages is simulated on one pool", "--stages", "give --request-rate")
     first = replace(prefill, workload=replace(work, output=np.ones_like(work.output)), engine=_unmixed(prefill.engine))
-    one, two = ready(first, plan_p), ready(replace(decode, workload=work), plan_d)
+    last = replace(decode, workload=work, engine=decode.engine if handover.finds else replace(decode.engine, reuse=0))
+    one, two = ready(first, replace(plan_p, draft=plan_d.draft)), ready(last, plan_d)
     if isinstance(one, Rejected):
         return one
     if isinstance(two, Rejected):
         return two
-    crossing = _crossing(handover, two, decode)
-    both = simulate_apart(requests_of(work), _side(one, prefill), _side(two, decode), crossing, gaps=work.size < GAP_LIMIT)
-    return ApartEvaluation(one.done(both.prefill), two.done(both.decode), handover, both.whole, crossing)
+    crossing = _deciding(_crossing(handover, two, decode), prefill.decider, one)
+    before = _side(replace(one, rules=one.rules._replace(look=0), drafts=NO_DRAFTS), prefill)
+    both = simulate_apart(requests_of(work, one.reuse or two.reuse), before, _side(two, decode), crossing, gaps=work.size < GAP_LIMIT)
+    return ApartEvaluation(one.done(both.prefill), two.done(both.decode), handover, both.whole, crossing, both.local)
 
 
 def _unmixed(engine: EngineRow) -> EngineRow:
@@ -103,8 +110,15 @@ def _side(made: Ready, setting: Setting) -> Side:
     """A pool as the engine takes it: what comes from another pool waits for no company, and is looked for at every step."""
     rules = made.rules._replace(wait=0, poll=1)
     return Side(
-        rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes, Route(ROUTES.index(setting.router.name))
-    )
+        rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes,
+        route_of(setting, made.plan)._replace(age=0.0), made.drafts,
+    )  # fmt: skip
+
+
+def _deciding(crossing: Crossing, decider: Decider, made: Ready) -> Crossing:
+    """The same with what stays at decode; the largest step is that of a prefill server."""
+    busy = decider.busy * made.rules.budget * made.plan.lanes
+    return replace(crossing, near=decider.tokens, share=min(decider.share, INFINITY), busy=min(busy, INFINITY))
 
 
 def _crossing(handover: Handover, made: Ready, setting: Setting) -> Crossing:

@@ -101,9 +101,16 @@ def assess(setting: Setting, goal: Goal, plan: AnyPlan) -> Assessed | Rejected:
     spent = together([(side.account, side.plan) for side in sides])
     limits = goal.limits(metrics, partial(doubt_of, system=setting, spent=spent))
     key, value = goal.key(metrics, limits, plan.shorthand), goal.objective.value(metrics)
-    drafts = None if len(sides) > 1 else drafted(last.setting, last.found, metrics.mean_concurrency)
+    drafts = drafted(last.setting, last.found, _at_once(found, metrics) if len(sides) > 1 else metrics.mean_concurrency)
     light, why = _light(found.outcome, setting.workload), blocked(setting, plan)
     return Assessed(plan, sides, light, course, metrics, spent, limits, key, value, why, found.wait, drafts=drafts)
+
+
+def _at_once(found: Run, metrics: Metrics) -> float:
+    """Mean requests in the pool that makes the tokens."""
+    own = found.parts[-1].found.outcome
+    there = own.start >= 0.0  # answers of one token never come there
+    return float((own.finish - own.start)[there].sum()) / metrics.duration_s
 
 
 def _side(part: Part, duration: float) -> Side:

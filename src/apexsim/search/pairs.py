@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from apexsim.drafting import Drafting
 from apexsim.errors import Rejected
 from apexsim.plan.plan import Plan, Precision
 from apexsim.plan.space import Space
@@ -43,45 +44,69 @@ class Estimate:
 
 
 def with_splits(setting: Setting, space: Space, goal: Goal, *, hypothetical: bool = False) -> Space:
-    """The space with the plans of two pools that are worth it, in its formats and clocks."""
-    kinds = dict.fromkeys((plan.precision, plan.clock) for plan in space.plans)
+    """The space with the plans of two pools that are worth it, in its formats and clocks, with its ways of drafting."""
+    kinds = dict.fromkeys((plan.precision, plan.clock, plan.draft) for plan in space.plans)
     chosen: list[Split] = []
     left: list[Rejected] = []
-    for precision, clock in kinds:
-        found, out = _of_kind(setting, precision, goal, hypothetical)
-        chosen += [made for plan in found if isinstance(made := clocked(plan, clock), Split)]
-        left += out if clock == next(iter(kinds))[1] else []
+    for precision in dict.fromkeys(kind[0] for kind in kinds):
+        _, clocks, drafts = (dict.fromkeys(each) for each in zip(*(kind for kind in kinds if kind[0] == precision)))
+        found = _of_format(setting, precision, tuple(drafts), goal, hypothetical, left)
+        chosen += [made for clock in clocks for plan in found if isinstance(made := clocked(plan, clock), Split)]
     counts: dict[str, int] = defaultdict(int)
     for one in left:
         counts[one.rule] += 1
     return replace(space, splits=tuple(chosen), rejected=(*space.rejected, *left), funnel=(*space.funnel, *counts.items()))
 
 
-def _of_kind(setting: Setting, precision: Precision, goal: Goal, hypothetical: bool) -> tuple[list[Split], list[Rejected]]:
-    """Plans of one number format that are worth simulating, and the others with the reason."""
-    left: list[Rejected] = []
-    first, last = setting.pools
-    before = _servers(first, setting.workload, precision, prefill_worker, "prefill", hypothetical, left)
-    after = _servers(last, setting.workload, precision, decode_worker, "decode", hypothetical, left)
+def _of_format(setting: Setting, precision: Precision, drafts: tuple[Drafting | None, ...], goal: Goal, hypothetical: bool,
+               left: list[Rejected]) -> list[Split]:  # fmt: skip
+    """Plans of one number format that are worth simulating, of each way of drafting; the others are left, with the reason.
+
+    Layouts that lose without drafts lose with them: their servers are priced with the first way of drafting alone."""
+    first, last = (replace(pool, workload=setting.workload) for pool in setting.pools)
+    before = _best_of_size(_priced(_layouts(first, precision, hypothetical), prefill_worker, first, "prefill", left), "prefill", left)
+    layouts = [replace(plan, draft=drafts[0]) for plan in _layouts(last, precision, hypothetical)]
+    after = _best_of_size(_priced(layouts, decode_worker, last, "decode", left), "decode", left)
+    found = _worth_it(setting, before, after, goal, hypothetical, left)
+    for draft in drafts[1:]:
+        layouts = [replace(worker.plan, draft=draft) for worker in after]
+        found += _worth_it(setting, before, _priced(layouts, decode_worker, last, "decode", left), goal, hypothetical, left)
+    return found
+
+
+def _worth_it(setting: Setting, before: Sequence[Worker], after: Sequence[Worker], goal: Goal, hypothetical: bool,
+              left: list[Rejected]) -> list[Split]:  # fmt: skip
+    """Of the plans that servers of both roles make, those that their estimates put first."""
     made = [_estimate(setting.workload, pair, plan) for pair, plan in _matched(setting, before, after, hypothetical)]
     order = sorted(made, key=lambda one: _score(one, goal))
     kept = dict.fromkeys(order[:FULL] + sorted(made, key=lambda one: -one.most)[:BALANCED])
-    out = [one for one in order if one not in kept]
-    left += [Rejected(FAR, _behind(one, order[0]), one.plan.shorthand) for one in out]
-    return [one.plan for one in kept], left
+    left += [Rejected(FAR, _behind(one, order[0]), one.plan.shorthand) for one in order if one not in kept]
+    return [one.plan for one in kept]
 
 
-def _servers(setting: Setting, work: Workload, precision: Precision, priced: Callable[[Setting, Plan], Worker | Rejected], role: str,
-             hypothetical: bool, left: list[Rejected]) -> list[Worker]:  # fmt: skip
-    """The servers of one role that no other of their size beats."""
-    own = replace(setting, workload=work)
-    sizes: dict[int, list[Worker]] = defaultdict(list)
-    for plan in workers(own.model, own.cluster, precision, own.engine, hypothetical=hypothetical):
-        found = priced(own, plan)
+def _layouts(setting: Setting, precision: Precision, hypothetical: bool) -> list[Plan]:
+    """Servers of one role."""
+    return [*workers(setting.model, setting.cluster, precision, setting.engine, hypothetical=hypothetical)]
+
+
+def _priced(plans: Iterable[Plan], price: Callable[[Setting, Plan], Worker | Rejected], setting: Setting, role: str,
+            left: list[Rejected]) -> list[Worker]:  # fmt: skip
+    """Those that have room, each priced alone."""
+    kept = []
+    for plan in plans:
+        found = price(setting, plan)
         if isinstance(found, Rejected):
             left.append(Rejected(UNFIT, f"{role}: {found.reason}", plan.shorthand, found.short_bytes))
         else:
-            sizes[found.size].append(found)
+            kept.append(found)
+    return kept
+
+
+def _best_of_size(found: Iterable[Worker], role: str, left: list[Rejected]) -> list[Worker]:
+    """The servers of one role that no other of their size beats."""
+    sizes: dict[int, list[Worker]] = defaultdict(list)
+    for worker in found:
+        sizes[worker.size].append(worker)
     kept = []
     for found_of_size in sizes.values():
         for worker in found_of_size:
@@ -97,9 +122,9 @@ def _servers(setting: Setting, work: Workload, precision: Precision, priced: Cal
 Pair = tuple[Worker, Worker]
 
 
-def _matched(setting: Setting, before: Iterable[Worker], after: Iterable[Worker], hypothetical: bool) -> Iterator[tuple[Pair, Split]]:
+def _matched(setting: Setting, before: Iterable[Worker], after: Sequence[Worker], hypothetical: bool) -> Iterator[tuple[Pair, Split]]:
     """Every pair of servers, in all counts that use every GPU of the cluster."""
-    size, after = setting.cluster.size, list(after)
+    size = setting.cluster.size
     first, last = setting.pools
     for p in before:
         for d in after:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +18,7 @@ from apexsim.plan.choose import engine_of
 from apexsim.plan.flags import words_of
 from apexsim.plan.split import ROLES, Split
 from apexsim.plan.splits import refused
-from apexsim.search.setting import Setting
+from apexsim.search.setting import FAR, Decider, Setting
 from apexsim.units import parse_count
 
 NAMED = {  # what a pool may have of its own: the engine's words stand for them too
@@ -48,12 +49,33 @@ def role_settings(text: str, role: str, engine: str) -> dict[str, Any]:
 
 
 def _value(key: str, text: str, where: str) -> int | float:
-    if key != "memory_fraction":
-        return parse_count(text, True, where)
+    return _number(text, where) if key == "memory_fraction" else parse_count(text, True, where)
+
+
+def _number(text: str, where: str) -> float:
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
         raise InputError(f"expected a number, got '{text}'", where) from None
+    if math.isnan(found):
+        raise InputError(f"expected a number, got '{text}'", where)
+    return found
+
+
+def parse_decider(text: str, where: str = "--conditional-disagg") -> Decider:
+    """ "2048", "2048,0.7" or "2048,0.7,busy:2": uncached tokens, their share of the prompt, largest steps before a prefill server."""
+    told: dict[str, float] = {}
+    for part in (word.strip().lower() for word in text.split(",")):
+        name, sign, value = part.rpartition(":")
+        key = name if sign else next((key for key in ("tokens", "share") if key not in told), "")
+        if key not in ("tokens", "share", "busy") or key in told:
+            raise InputError(f"cannot read '{part}'", where, "write TOKENS, TOKENS,SHARE or busy:STEPS, e.g. 2048,0.7,busy:2")
+        told[key] = float(parse_count(value, True, where)) if key == "tokens" else _number(value, where)
+    if not 0.0 < told.get("share", 1.0) <= 1.0:
+        raise InputError(f"the uncached share of a prompt lies between 0 and 1, got {told['share']:g}", where, "e.g. 2048,0.7")
+    if told.get("busy", 0.0) < 0.0:
+        raise InputError(f"expected 0 or more steps, got {told['busy']:g}", where)
+    return Decider(int(told.get("tokens", 0)), told.get("share", math.inf), told.get("busy", math.inf))
 
 
 def one_stack(model: Model) -> None:
@@ -68,6 +90,11 @@ def splittable(setting: Setting) -> None:
     """Raise InputError where an engine or the GPUs hand no cache over."""
     if setting.engine.server.crossed is None:
         raise InputError(f"{setting.engine.server.name} does not hand a cache over", "--disaggregate", "use vllm, sglang or tensorrt-llm")
+    if setting.decider != FAR and not setting.engine.server.crossed.finds:
+        name = setting.engine.server.name
+        raise InputError(
+            f"decode servers of {name} compute no prompts that their own cache lacks", "--conditional-disagg", "use vllm, or drop it"
+        )
     if setting.cluster.gpu.profile:
         raise InputError("MIG slices have no peer-to-peer copies: a cache cannot be handed over", "--disaggregate", "drop it")
     known = words_of(setting.engine)
@@ -85,11 +112,12 @@ class Roles:
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     connector: str = ""
     price: str | None = None
+    decider: Decider = FAR
 
 
 def with_pools(setting: Setting, roles: Roles, plan: Split | None = None) -> Setting:
     """The setting with one for each role, on the GPUs that a plan names."""
-    setting = replace(setting, connector=roles.connector)
+    setting = replace(setting, connector=roles.connector, decider=roles.decider)
     splittable(setting)
     if plan is None and setting.cluster.size < len(ROLES):
         raise InputError("one GPU holds one pool", "--disaggregate", "give two GPUs or more, or drop it")

@@ -78,11 +78,17 @@ def _split(setting: Setting, plan: Split) -> Run | Rejected:
 def wait_of(found: ApartEvaluation, work: Workload) -> Wait:
     """The parts of the mean time to the first token; they sum to it."""
     before, after, whole, way = found.prefill.outcome, found.decode.outcome, found.outcome, found.crossing
-    one = whole.finish <= before.finish  # answers of one token are done when their prompt is
-    booked = before.sent - whole.sent  # of a place at decode, and the hop to the prefill server, where that comes first
+    local = found.local
+    one = local | (whole.finish <= before.finish)  # answers of one token are done when their prompt is
+    booked = np.where(
+        local, 0.0, before.sent - whole.sent
+    )  # of a place at decode, and the hop to the prefill server, where that comes first
     crossed = np.where(one, 0.0, after.start - before.finish)
-    wire = way.hop_s + np.where(one, 0.0, way.latency_s + way.fixed_s + way.token_s * work.prompt)
+    sent = work.prompt - after.hit if len(after.hit) else work.prompt
+    wire = np.where(local, 0.0, way.hop_s) + np.where(one, 0.0, way.latency_s + way.fixed_s + way.token_s * sent)
     moved = np.minimum(booked + crossed, wire)
     step = np.where(one, 0.0, whole.first - after.start)
-    parts = (before.start - before.sent, before.first - before.start, moved, booked + crossed - moved, step)
+    queue = np.where(local, after.start - whole.sent, before.start - before.sent)
+    prefill = np.where(local, whole.first - after.start, before.first - before.start)
+    parts = (queue, prefill, moved, booked + crossed - moved, step)
     return Wait(*(float(part[work.warmup :].mean()) for part in parts))

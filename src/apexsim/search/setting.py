@@ -50,6 +50,19 @@ IN_TURN = Router()
 
 
 @dataclass(frozen=True, slots=True)
+class Decider:
+    """Which prompts decode servers compute themselves: of which they lack fewer than `tokens` and less than `share`; and all while their
+    prefill server has more than `busy` of its largest step to compute.  Nothing is near enough where all are as they are here."""
+
+    tokens: int = 0
+    share: float = math.inf
+    busy: float = math.inf
+
+
+FAR = Decider()  # the prefill pool computes every prompt
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """Everything but the plan.  `engine` is settled; `max_model_len` [tokens] bounds a request."""
 
@@ -69,6 +82,7 @@ class Setting:
     acceptance: Acceptance | None = None  # of drafts, as the user says; None: what is known of the model
     profile: Profile | None = None  # what the user's own runs said; its factors are in pricer and engine already
     connector: str = ""  # what carries the cache between pools; "": the engine's own choice
+    decider: Decider = FAR  # which prompts stay in the pool that makes the tokens
     pools: tuple[Setting, ...] = ()  # of plans of two pools: prefill and decode, each with GPUs and engine settings of its own
 
     def accepts(self, draft: Drafting) -> Acceptance:

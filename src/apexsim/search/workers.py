@@ -17,6 +17,7 @@ from apexsim.errors import Rejected
 from apexsim.plan.plan import Plan
 from apexsim.search.evaluate import Ready, ready
 from apexsim.search.setting import Setting
+from apexsim.workload.columns import ideal_hit
 from apexsim.workload.trace import Workload
 
 PILE = 32  # prompts of a prefill server, at least; four for each lane
@@ -29,7 +30,8 @@ SLOWER = 1.02  # a layout this much slower than another of the same size in ever
 @dataclass(frozen=True, slots=True)
 class Worker:
     """One server.  rate: requests that it takes in per second at full work; alone: time of a prompt, or of a step of one sequence, with
-    nobody else there [s]; steps: (sequences, time of a step [s]) of a decode server, ascending, up to its full batch."""
+    nobody else there [s]; steps: (sequences, time of a step [s]) of a decode server, ascending, up to its full batch; with drafts these
+    are times of a token."""
 
     plan: Plan
     rate: float
@@ -61,7 +63,8 @@ def prefill_worker(setting: Setting, plan: Plan) -> Worker | Rejected:
     if isinstance(made, Rejected):
         return made
     one = np.ones(count, np.int64)
-    pile = Requests(np.zeros(count), work.prompt[at], one)
+    hit = ideal_hit(work) if made.reuse and work.block else 0.0  # of a cache without bounds: the simulation tells what there is
+    pile = Requests(np.zeros(count), work.prompt[at], one, cached=(work.prompt[at] * hit).astype(np.int64).clip(0, work.prompt[at] - 1))
     took = float(_run(made, pile)[1].max())
     mean = np.full(1, max(1, round(float(work.prompt.mean()))), np.int64)
     return Worker(plan, count / took, float(_run(made, Requests(np.zeros(1), mean, one[:1]))[1].max()))
@@ -97,5 +100,5 @@ def _step(made: Ready, context: float, sequences: int) -> float:
 
 def _run(made: Ready, asked: Requests) -> tuple[np.ndarray, np.ndarray]:
     """First tokens and ends of requests on one server [s], all of which it has read already."""
-    done = simulate(asked, made.rules, READ, made.costs, made.blocks, replicas=1, lanes=made.plan.lanes, gaps=False)
+    done = simulate(asked, made.rules, READ, made.costs, made.blocks, replicas=1, lanes=made.plan.lanes, gaps=False, drafts=made.drafts)
     return done.first, done.finish

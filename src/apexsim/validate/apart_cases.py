@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Model
 from apexsim.plan.plan import GATHERED, Layout, Plan, Precision
 from apexsim.search.apart import Handover, handover_of
-from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of, spread
-from apexsim.validate.closed_cases import NO_DRAFTS, captured, population
+from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
+from apexsim.validate.closed_cases import NO_DRAFTS, captured, drafted, population
 from apexsim.validate.facts import spelled, suspect
 from apexsim.validate.open_cases import arrivals
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
@@ -46,13 +46,16 @@ def apart(row: Row, where: Path) -> Apart | Skipped:
     shape = f"{spelled(row, 'prefill_workers')}P{spelled(row, 'decode_workers')}D"
     labels = labels_of(row, row["backend"], row["system"], origin=row["origin"], concurrency=row["concurrency"], suspect=suspect(row),
                        version=spelled(row, "backend_version"), layout=shape, workload=row["regime"], quant=row["precision"])  # fmt: skip
-    if number(row, "draft_tokens", 0.0) > 0:
+    draft, gpu = drafted(row), load_gpu(row["system"])
+    if number(row, "draft_tokens", 0.0) > 0 and draft is None:
         return Skipped(row["id"], NO_DRAFTS, labels)
-    gpu = load_gpu(row["system"])
+    labels |= {"drafts": f"{draft.method}, {gpu.vendor}"} if draft else {}
     model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "kv_dtype"))
     work = population(row)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     one, two = (_pool(row, side, model, precision, rules, gpu, work, labels) for side in ("prefill", "decode"))
+    two = replace(two, plan=replace(two.plan, draft=draft))
+    one, two = (replace(case, accepts=accepted(case.engine.name, row, draft)) for case in (one, two))
     found = measured(row, MEASURED) | {"out_tok_s_per_gpu": number(row, "tput_out_per_gpu")}
     told = {name: value for name, value in found.items() if not math.isnan(value)}
     return Apart(row["id"], one, two, handover_of(two.engine, two.cluster), told, labels, assumed + note)

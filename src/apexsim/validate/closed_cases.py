@@ -22,6 +22,7 @@ from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
 TIMES = {f"{name}_{stat}_ms": f"{name}_{stat}_ms" for name in ("ttft", "tpot", "e2e") for stat in ("mean", "median")}
+BUDGETS = ("launch_chunked_prefill_size", "eff_token_budget", "launch_max_num_tokens", "launch_max_num_batched_tokens")
 NO_DRAFTS = "speculative decoding, and not how many drafts"
 _population_of = lru_cache(maxsize=256)(inferencex_population)  # the same lengths serve every layout of a sweep
 
@@ -85,7 +86,7 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
     """
     fraction, backend = number(row, "launch_gpu_mem_frac"), row["backend"]
     found: dict[str, Any] = {
-        "max_num_batched_tokens": whole(row, "launch_chunked_prefill_size") or whole(row, "eff_token_budget") or None,
+        "max_num_batched_tokens": next(filter(None, (whole(row, key) for key in BUDGETS)), None),
         "max_num_seqs": whole(row, "eff_max_seqs") or whole(row, "launch_max_num_seqs") or None,
         "memory_fraction": None if math.isnan(fraction) else fraction,
     }

@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 YES_OR_NO = ("fits", "kv_in_interval")
-APART = {"suspect": ("",), "origin": ("", "inferencex"), "quality": ("", "primary")}  # label -> classes that count; others stand apart
-GROUPS = ("engine", "gpu", "model", "origin", "suspect", "workload", "layout", "quant", "quality")
+APART = {
+    "suspect": ("",),
+    "origin": ("", "inferencex"),
+    "quality": ("", "primary"),
+    "drafts": ("",),
+}  # label -> classes that count; others stand apart
+GROUPS = ("engine", "gpu", "model", "origin", "suspect", "workload", "layout", "quant", "quality", "drafts")
 
 
 def ranks(values: Array) -> Array:

@@ -102,7 +102,7 @@ QUESTION = (
     ),
     *(
         Clash(name, without("disaggregate", "plan"), "plans have one pool", "add --disaggregate")
-        for name in ("prefill_settings", "decode_settings", "connector")
+        for name in ("prefill_settings", "decode_settings", "connector", "conditional_disagg")
     ),
     Clash("weight_dtype", _no_auto, "--quant does not hold the checkpoint's own format", "add auto to --quant"),
 )
