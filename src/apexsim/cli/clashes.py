@@ -53,6 +53,7 @@ CLASHES: dict[str, tuple[Clash, ...]] = {
     "size": (
         *_asked("size", "burstiness", "seed", "rate_factor"),
         *(clash for clash in REPORT if clash.option == "top"),
+        FORCE,
         Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
         Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),
         Clash("warmup", beside("concurrency"), "the first request of each user is left out", "drop it"),

@@ -600,7 +600,7 @@ COMMANDS: dict[str, Groups] = {
     "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Pools": POOLS, "Output": (*REPORT, *EMIT, *FILES, AGAINST, *WORKERS)}),
     "simulate": {"Plan": PLAN, "Pools": POOLS, **CALIBRATED, "Output": (*EMIT, *FILES, PERFETTO, AGAINST)},
     "size": _listed(
-        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *SIZED_FILES)}, UNSIZED),
+        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *EMIT, *SIZED_FILES)}, UNSIZED),
         ("gpu", "gpus"),
     ),
     "fleet": _without(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from apexsim.errors import Infeasible, InputError, Rejected
+from apexsim.hardware import counted, load_gpu
 from apexsim.plan.plan import Plan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import doubt_of
@@ -133,6 +134,15 @@ class Size(Shown):
     def best(self) -> Found | None:
         """The answer."""
         return self.found[0] if self.found else None
+
+    def question_of(self, one: Found) -> dict[str, Any]:
+        """The keywords of `ask` that ask for one of the answers: its cluster, under the load that it holds."""
+        cluster, work = one.setting.cluster, one.setting.workload
+        names = [counted(gpu)[0] for gpu in str(self.inputs["gpu"]).split(",")]
+        gpu = next((name for name in names if load_gpu(name).name == cluster.gpu.name), cluster.gpu.name)
+        load = {"concurrency": work.concurrency} if work.mode == "closed" else {"request_rate": one.rate}
+        where = {"gpu": gpu, "gpus": cluster.per_node, "nodes": cluster.nodes if cluster.nodes > 1 else None}
+        return {**self.inputs, "model": self.model, "concurrency": None, "request_rate": None, **where, **load}
 
 
 # ---- loads -------------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def sweep_files(made: Deployment) -> list[File]:
     if not line:
         told = "vllm bench serve cannot make this workload's lengths"
         raise InputError(told, "--emit", "give --prompt-len and --output-len, or use bench")
-    served = [found for run in made.study.ranked for found in _flags(made, run)][:LONGEST_SWEEP]
+    served = [found for run in made.others for found in _flags(made, run)][:LONGEST_SWEEP]
     if not served:
         raise InputError("no plan of the study is one server on one node", "--emit", "use run.sh and bench")
     line = line.replace(' --base-url "$URL"', "")
