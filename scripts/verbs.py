@@ -12,7 +12,7 @@ import sys
 from textwrap import wrap
 
 from apexsim import api
-from apexsim.api import POOLS, SEARCHED
+from apexsim.api import FURTHER, POOLS, SEARCHED
 from apexsim.calibrate.run import calibrate
 from apexsim.calls import SETTINGS
 from apexsim.cli.rows import COMMANDS, REQUIRED, UNFOLLOWED, UNSIZED, Opt
@@ -86,7 +86,7 @@ def keywords(verb: str) -> dict[str, str]:
     """Keyword -> annotation and default, in the order of `api.ask`."""
     known, found = options("plan" if verb == "sweep" else verb), dict[str, str]()
     asked = [name for name in inspect.signature(api.ask).parameters if name != "model" and name not in NOT_OF.get(verb, ())]
-    more = {"plan": ["workers", "ray", "progress"], "sweep": ["workers", "ray", "progress"],
+    more = {"plan": [*FURTHER, "workers", "ray", "progress"], "sweep": ["workers", "ray", "progress"],
             "size": [n for n in inspect.signature(size).parameters if n not in ("model", "question")],
             "fleet": [n for n in inspect.signature(fleet).parameters if n not in ("model", "question")], "fit": []}  # fmt: skip
     order = list(known) if verb == "fit" else [*asked, *SETTINGS, "ttft", "tpot", *more.get(verb, [])]

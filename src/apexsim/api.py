@@ -35,6 +35,7 @@ from apexsim.plan.plan import Plan, Precision, parse_plan, quantised
 from apexsim.plan.space import DRAFTS, Scene, Space, at_clocks, candidates, check, heuristic_plan, merged, with_drafts
 from apexsim.plan.split import ROLES, named_split, parse_split
 from apexsim.search.goal import Goal
+from apexsim.search.headroom import roomy
 from apexsim.search.pairs import with_splits
 from apexsim.search.remedy import remedied
 from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, role_settings, with_pools
@@ -51,7 +52,7 @@ from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.trace import Workload
 
-FURTHER = {"tune": tuned, "sensitivity": sensitive}  # what more a search may look at, in this order
+FURTHER = {"tune": tuned, "sensitivity": sensitive, "headroom": roomy}  # what more a search may look at, in this order
 POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
@@ -65,7 +66,7 @@ def plan(model: str | Model, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
     workers, ray, progress: how the search runs (`search.pool`); tune: walk the engine's settings too (`search.tune`); sensitivity: say what
-    would change the winner (`search.sensitivity`).  Ctrl-C raises Interrupted, which holds what was done."""
+    would change the winner (`search.sensitivity`); headroom: how much more load each plan holds (`search.headroom`).  Ctrl-C raises Interrupted, which holds what was done."""
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     further = {name: bool(question.pop(name, False)) for name in FURTHER}
     question = read_once(question)

@@ -95,6 +95,9 @@ def plan(
     sampling: str | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
+    tune: bool = False,
+    sensitivity: bool = False,
+    headroom: bool = False,
     workers: int = 0,
     ray: str | None = None,
     progress: Progress | None = None,
@@ -183,6 +186,9 @@ def plan(
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
+    tune: Walk the engine's settings around the best plan: which are worth a flag, and why.
+    sensitivity: Say what would change the winner: speeds, loads and lengths up to twice and half.
+    headroom: Say of each plan shown how many times the load it holds within the limits (without any: until its queue grows).
     workers: Threads, or tasks of Ray, at once; 0 takes the cores there are.
     ray: Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).
     progress: Called with (done, of how many, what).

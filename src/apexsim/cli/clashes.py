@@ -48,7 +48,12 @@ def _asked(command: str, *apart: str) -> tuple[Clash, ...]:
 
 
 CLASHES: dict[str, tuple[Clash, ...]] = {
-    "plan": (*QUESTION, *REPORT, FORCE),
+    "plan": (
+        *QUESTION,
+        *REPORT,
+        FORCE,
+        Clash("headroom", beside("stages"), "the stages have loads of their own", "give one --request-rate"),
+    ),
     "simulate": (*QUESTION, *NO_WIDTHS, FORCE),
     "size": (
         *_asked("size", "burstiness", "seed", "rate_factor"),

@@ -153,6 +153,12 @@ AXES = (
     Opt("tune", bool, False, "Walk the engine's settings around the best plan: which are worth a flag, and why."),
     Opt("sensitivity", bool, False, "Say what would change the winner: speeds, loads and lengths up to twice and half."),
     Opt(
+        "headroom",
+        bool,
+        False,
+        "Say of each plan shown how many times the load it holds within the limits (without any: until its queue grows).",
+    ),
+    Opt(
         "speculate",
         str,
         None,
@@ -557,10 +563,10 @@ FOLLOWED = (
     *(opt for opt in SIZED if opt.name == "share"),
 )  # fmt: skip
 UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "burstiness",
-              "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity", "stages", "shared_prefix", "turns", "turn_gap",
-              "speculate", "acceptance")  # fmt: skip  # of a question: a trace says them, or nothing is ranked by them
-UNSIZED = ("objective", "hypothetical", "pareto", "tune", "sensitivity", "rate_factor", "stages", "turns",
-           "turn_gap")  # fmt: skip  # nothing is ranked by them, or the load is sought
+              "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity", "headroom", "stages", "shared_prefix",
+              "turns", "turn_gap", "speculate", "acceptance")  # fmt: skip  # of a question: a trace says them, or nothing is ranked by them
+UNSIZED = ("objective", "hypothetical", "pareto", "tune", "sensitivity", "headroom", "rate_factor", "stages",
+           "turns", "turn_gap")  # fmt: skip  # nothing is ranked by them, or the load is sought
 LISTS = (
     "gpu",
     "gpus",

@@ -132,6 +132,7 @@ def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: boo
         _column("plan", "left", rows, lambda r: r.plan.shorthand),
         _column("ratio", "right", rows, lambda r: times(r.ratio)),
         *([_column("limits", "left", rows, limit_cell), _column("sure", "right", rows, sure_cell)] if study.goal.limited else []),
+        *([_column("head-\nroom", "right", rows, headroom_cell)] if any(r.headroom for r in rows) else []),
         *([_column("meet\nlimits", "right", rows, lambda r: percent(r.metrics.attainment)),
            _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s))] if _counts(study) else []),
         *(_latency(study, metric, title, rows, choice.stats[metric]) for metric, title in SHOWN if metric in choice.stats),
@@ -172,6 +173,12 @@ def limit_cell(ranked: Assessed) -> str:
 def sure_cell(ranked: Assessed) -> str:
     """The chance that a real run keeps the limit that is likeliest to be missed."""
     return percent(min(m.chance for m in ranked.limits))
+
+
+def headroom_cell(ranked: Assessed) -> str:
+    """How many times the load it holds."""
+    found = ranked.headroom
+    return UNKNOWN if found is None else "none" if not found.times else f"{'≥ ' * found.open_end}{sig(found.times)}×"
 
 
 def _counts(study: Study) -> bool:
@@ -223,6 +230,10 @@ def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[Column]) -> l
     if "limits" in titles:
         which = ", and of which" if len(rows[0].limits) > 1 else ""
         found += [("limits", f"{LIMITS}{which}"), ("sure", CHANCE)]
+    if "head-\nroom" in titles:
+        found.append(
+            ("head-room", f"times the load that the plan holds{' within the limits' if study.goal.limited or _counts(study) else ''}")
+        )
     if "KV room\ntokens" in titles:
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
     used = {mark for r in rows for mark in marks(study, r)}

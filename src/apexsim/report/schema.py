@@ -275,6 +275,11 @@ _RANKED = obj("a simulated plan", {
         "break_even": num("tokens of a step below which drafting loses at that batch"),
         "pays_to": count("sequences of a lane up to which it pays"), "all": flag("it pays at every batch that runs"),
     }, null=True),
+    "headroom": obj("how much more load it holds (--headroom); null where that was not asked, and of later plans", {
+        "times": num("the most load within the limits, over the load asked for; 0: none holds"),
+        "low": num("lower end of the 68 % interval; null but for the first plan", True), "high": num("upper end", True),
+        "open_end": flag("it holds more than was tried"),
+    }, null=True),
 })  # fmt: skip
 SHARED["ranked"] = _RANKED
 _VERDICT = obj("the answer", {

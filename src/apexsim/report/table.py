@@ -46,9 +46,15 @@ def _run(study: Study, run: Assessed) -> Row:
     return head | times | {
         "request_throughput_per_s": m.request_throughput_per_s, "output_throughput_tok_s": m.output_throughput_tok_s,
         "output_tok_s_per_gpu": m.output_throughput_tok_s / m.devices, "goodput_req_s": m.goodput_req_s, "attainment": m.attainment,
-        "preemptions": m.preemptions, "kv_tokens": room_tokens(run), "mfu": run.account.mfu, "mbu": run.account.mbu,
+        **_headroom(run), "preemptions": m.preemptions, "kv_tokens": room_tokens(run), "mfu": run.account.mfu, "mbu": run.account.mbu,
         "power_w_per_gpu": m.energy.watts, "usd_per_h": m.usd_h * m.devices, "usd_per_million_output_tokens": m.usd_per_million,
     }  # fmt: skip
+
+
+def _headroom(run: Assessed) -> Row:
+    """Where it was asked for."""
+    found = run.headroom
+    return {} if found is None else {"headroom": found.times, "headroom_low": found.low, "headroom_high": found.high}
 
 
 def _sweep(sweep: Sweep) -> Iterable[Row]:

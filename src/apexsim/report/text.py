@@ -126,7 +126,7 @@ def _suggestions(study: Study) -> list[str]:
     lines = [again("plan", inputs, defaults(), **remedy.changes) for remedy in study.remedies[:2]]
     second = next((r.plan.shorthand for r in study.ranked[1:] if not r.blocked), None)
     if second and not lines:  # the plan names its own format and clock
-        alone = dict.fromkeys(("quant", "clock", "speculate", "hypothetical", "pareto", "tune", "sensitivity"))
+        alone = dict.fromkeys(("quant", "clock", "speculate", "hypothetical", "pareto", "tune", "sensitivity", "headroom"))
         lines.append(again("simulate", inputs, defaults(), plan=second, **alone))
     lines += [again("plan", inputs, defaults(), **change) for change in _further(study)]
     return [*lines, again("plan", inputs, defaults(), json="study.json", all=True)]

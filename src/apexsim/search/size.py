@@ -22,6 +22,7 @@ import numpy as np
 from apexsim.errors import Infeasible, InputError, Rejected
 from apexsim.hardware import counted, load_gpu
 from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import doubt_of
 from apexsim.search.goal import Goal
@@ -234,7 +235,7 @@ class Trials:
     done: dict[tuple[Any, ...], Assessed | Rejected] = field(default_factory=dict)
     alone: dict[tuple[Any, ...], Assessed | Rejected] = field(default_factory=dict)  # of a replica, for all clusters of one kind of node
 
-    def run(self, plan: Plan, load: float, slower: Slower = USUAL) -> Assessed | Rejected:
+    def run(self, plan: AnyPlan, load: float, slower: Slower = USUAL) -> Assessed | Rejected:
         """A plan under a load (requests/s or users) on a system that may be slower."""
         key = (plan, load, slower.load, tuple(sorted(slower.by_metric.items())))
         if key not in self.done:
@@ -254,7 +255,7 @@ class Trials:
         """Whether the load is users."""
         return self.setting.workload.mode == "closed"
 
-    def holds(self, plan: Plan, load: float, slower: Slower = USUAL) -> bool:
+    def holds(self, plan: AnyPlan, load: float, slower: Slower = USUAL) -> bool:
         """Whether all limits and the load are kept."""
         found = self.run(plan, load, slower)
         return not isinstance(found, Rejected) and kept(found, self.wanted.share)
