@@ -50,6 +50,7 @@ from apexsim.slo import Slo, parse_slos
 from apexsim.typed import check_keywords, stated
 from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
+from apexsim.workload.classes import check_limits
 from apexsim.workload.trace import Workload
 
 FURTHER = {"tune": tuned, "sensitivity": sensitive, "headroom": roomy}  # what more a search may look at, in this order
@@ -66,7 +67,8 @@ def plan(model: str | Model, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
     workers, ray, progress: how the search runs (`search.pool`); tune: walk the engine's settings too (`search.tune`); sensitivity: say what
-    would change the winner (`search.sensitivity`); headroom: how much more load each plan holds (`search.headroom`).  Ctrl-C raises Interrupted, which holds what was done."""
+    would change the winner (`search.sensitivity`); headroom: how much more load each plan holds (`search.headroom`).  Ctrl-C raises
+    Interrupted, which holds what was done."""
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     further = {name: bool(question.pop(name, False)) for name in FURTHER}
     question = read_once(question)
@@ -187,7 +189,7 @@ def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
     trace = question.get("trace")
     if trace is None or isinstance(trace, (Workload, TraceFile)):
         return dict(question)
-    return {**question, "trace": TraceFile(trace, question.get("columns"), question.get("time_unit"))}
+    return {**question, "trace": TraceFile(trace, question.get("columns"), question.get("time_unit"), question.get("classes"))}
 
 
 def helped(study: Study, model: str | Model, question: Mapping[str, Any]) -> Study:
@@ -227,7 +229,7 @@ def ask(
     power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
-    rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
+    rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None, classes: str | None = None,
     speculate: str | None = None, acceptance: str | float | None = None,
     disaggregate: bool = False, prefill_settings: str | None = None, decode_settings: str | None = None, connector: str | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
@@ -235,6 +237,7 @@ def ask(
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
     restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`);
+    classes: a column of the trace, or prompt lengths, "short:2k,long", for limits of a class (`workload.classes`);
     the factors say what if arrivals were so many times as fast, lengths so many times as long; speculate: ways of drafting, "mtp:1..4";
     acceptance: of their drafts (`drafting.parse_acceptance`).  disaggregate: plans with a pool
     for prompts and one for tokens, too; prefill_settings, decode_settings: "max-num-seqs=64,max-num-batched-tokens=16k" of each; connector:
@@ -258,6 +261,7 @@ def ask(
     row = engine_of(engine, settings or {}, cluster, length)
     load = _load_of(what, expert_load, enable_expert_parallel)
     goal = _goal_of(objective, slos, power_cap, risk, pareto, cluster.gpu)
+    check_limits(work, goal.slos)
     inputs |= {"slos": tuple(map(str, goal.slos))} if goal.slos else {}
     rent = price_of(None if price is None else str(price), cluster.gpu)
     if goal.objective.name == "cost" and math.isnan(rent[0]):

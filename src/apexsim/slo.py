@@ -1,9 +1,10 @@
 """Service level objectives as people type them (floor 1).
 
-    slo := metric [":" stat] ("=" | ":" | "<" | "<=") number [unit]       unit: ms (default), s, us
+    slo := [class ":"] metric [":" stat] ("=" | ":" | "<" | "<=") number [unit]       unit: ms (default), s, us
 
 Without a statistic an SLO is met or missed by each request (`ttft=500ms`: goodput, attainment); with one it is a
 constraint on the whole run (`ttft:p95=500ms`).  `ttft:500` is the spelling of `vllm bench serve --goodput` [ms].
+With a class (`chat:ttft:p95=500ms`) it holds for the requests of that class alone.
 `=` is the form that is shown, since a shell takes an unquoted `<` for itself.  `str(slo)` reads back to the same value.
 """
 
@@ -20,22 +21,25 @@ from apexsim.units import TIME_UNITS
 LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
 STATS = ("mean", "p50", "p75", "p90", "p95", "p99", "max")  # statistics that may be asked for, by canonical name
 ALIASES = {"e2el": "e2e", "median": "p50", "avg": "mean"}
+NAMES = (*LATENCIES, *(alias for alias, name in ALIASES.items() if name in LATENCIES))  # all spellings of a latency
 UNITS = {unit: TIME_UNITS[unit] for unit in ("ms", "s", "us", "µs")}  # [s]
 
 _SLO = re.compile(
     r"^\s*(?P<metric>[a-z][a-z0-9_]*)\s*(?::\s*(?P<stat>[a-z][a-z0-9]*)\s*)?(?:<=?|=|:)"
     r"\s*(?P<number>[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(?P<unit>[a-zµ]*)\s*$"
 )
+_CLASS = re.compile(rf"^\s*(?P<kind>[^:=<]*[^:=<\s])\s*:\s*(?=(?:{'|'.join(NAMES)})\b)", re.IGNORECASE)
 _GRAMMAR = "write e.g. ttft:p95=500ms (a constraint on the run) or ttft=500ms (counts requests)"
 
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """An upper limit [s] of one latency: per request (stat "") or of a statistic of the run."""
+    """An upper limit [s] of one latency: per request (stat "") or of a statistic of the run; of one class, or of all requests (kind "")."""
 
     metric: str  # one of LATENCIES
     stat: str  # one of STATS, or "" for every request
     limit_s: float
+    kind: str = ""
 
     @property
     def per_request(self) -> bool:
@@ -43,7 +47,7 @@ class Slo:
         return not self.stat
 
     def __str__(self) -> str:
-        return f"{self.metric}{':' if self.stat else ''}{self.stat}={_limit(self.limit_s)}"
+        return f"{self.kind}{':' if self.kind else ''}{self.metric}{':' if self.stat else ''}{self.stat}={_limit(self.limit_s)}"
 
 
 def _limit(seconds: float) -> str:
@@ -63,7 +67,8 @@ def canonical(word: str) -> str:
 
 def parse_slo(text: str, where: str = "--slo") -> Slo:
     """The SLO that `text` states; raises InputError where it is none."""
-    match = _SLO.match(text.lower())
+    of = _CLASS.match(text)
+    match = _SLO.match(text[of.end() if of else 0 :].lower())
     if not match:
         raise InputError(f"cannot read '{text}' as an SLO", where, _unread(text))
     metric, stat = canonical(match["metric"]), canonical(match["stat"] or "")
@@ -77,7 +82,12 @@ def parse_slo(text: str, where: str = "--slo") -> Slo:
     limit = float(match["number"]) * UNITS[unit]
     if not (0.0 < limit < math.inf):
         raise InputError(f"the limit of SLO '{text}' must be above 0", where, _GRAMMAR)
-    return Slo(metric, stat, limit)
+    kind = of["kind"].strip() if of and of["kind"].strip().lower() not in NAMES else ""
+    if of and not kind:
+        raise InputError(f"cannot read '{text}' as an SLO", where, _GRAMMAR)
+    if kind and stat and metric == "itl":
+        raise InputError(f"single gaps are not known by class, and '{text}' limits them", where, f"write {kind}:tpot:{stat}=…")
+    return Slo(metric, stat, limit, kind)
 
 
 def _unread(text: str) -> str:

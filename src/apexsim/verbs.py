@@ -82,6 +82,7 @@ def plan(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
@@ -170,6 +171,8 @@ def plan(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
@@ -254,6 +257,7 @@ def simulate(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
     prefill_settings: str | None = None,
@@ -331,6 +335,8 @@ def simulate(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     disaggregate: Plans with a pool for prompts and one for tokens, too (3×TP4+DEP8): is it worth it?
@@ -410,6 +416,7 @@ def sweep(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
@@ -495,6 +502,8 @@ def sweep(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
@@ -572,6 +581,7 @@ def size(
     profile: str | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     max_num_seqs: int | None = None,
@@ -646,6 +656,8 @@ def size(
     profile: Calibrated by your own runs: a profile that `apexsim calibrate save=NAME` kept.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
@@ -711,6 +723,7 @@ def fleet(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
     block_size: int | None = None,
@@ -773,6 +786,8 @@ def fleet(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
     block_size: Tokens of a KV block. SGLang: page_size; TensorRT-LLM: tokens_per_block.

@@ -96,6 +96,8 @@ WORKLOAD = (
     Opt("rate_factor", float, None, "What if requests came so many times as fast.", "X", least=0, above=True),
     Opt("prompt_factor", float, None, "What if prompts were so many times as long.", "X", least=0, above=True),
     Opt("output_factor", float, None, "What if outputs were so many times as long.", "X", least=0, above=True),
+    Opt("classes", str, None, "Classes of requests, whose limits --slo then takes (chat:ttft:p95=500ms): a column of the trace, or prompt "
+        "lengths: short:2k,long.", "WHAT"),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
 )  # fmt: skip
 ENGINE = (
@@ -180,7 +182,8 @@ GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
         "wall-energy (of servers).", "WHAT"),
     Opt("slo", list[str], [], "ttft:p95=500ms is a limit on the run: plans missing it rank last; ttft=500ms counts the requests that "
-        "keep it (goodput). Unit: ms (default), s. May be repeated.", "LIMIT", several=True),
+        "keep it (goodput); chat:ttft:p95=500ms is of one class (--classes). Unit: ms (default), s. "
+        "May be repeated.", "LIMIT", several=True),
     Opt("ttft", str, None, "Short for --slo ttft:p95=MS: 95 of 100 requests get their first token in time.", "MS"),
     Opt("tpot", str, None, "Short for --slo tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.", "MS"),
     Opt("goodput", list[str], [], "Limits of each request, as of vllm bench serve: ttft:500 tpot:50 [ms]. May be repeated.",

@@ -202,6 +202,12 @@ _METRICS = obj("what the run shows, warm-up left out", {
         "requests": count("requests"), "request_rate": num("[1/s]"), "duration_s": num("first sending to last token"),
         "output_throughput_tok_s": num("[token/s]"), "ttft_ms": ref("stats"), "e2el_ms": ref("stats"),
     }), "stages of a load that has some"),
+    "classes": many(obj("a class of requests", {
+        "class": text("its name"), "requests": count("requests, warm-up left out"), "ttft_ms": ref("stats"), "tpot_ms": ref("stats"),
+        "e2el_ms": ref("stats"), "queue_ms": ref("stats"),
+        "attainment": num("share of them that keep every limit of their own; null without such limits", True),
+        "goodput_req_s": num("those per second of the run", True),
+    }), "classes of requests, where there are some (--classes)"),
     "goodput_req_s": num("requests per second that meet every per-request limit; null without such limits", True),
     "attainment": num("share of requests that do", True),
     "slos": many(obj("a limit", {

@@ -149,8 +149,8 @@ def _unmet(size: Size) -> str:
     if near is None:
         return f"Nothing keeps up{_within(size)}."
     missed = [m for m in near.run.limits if not m.kept]
-    how = listed([f"{m.name.partition('=')[0]} of {_measured(m.measured, m.metric)}" for m in missed])
-    share = near.run.metrics.attainment
+    how = listed([f"{m.name.rpartition('=')[0]} of {_measured(m.measured, m.metric)}" for m in missed])
+    share = near.run.metrics.least_attained
     if not missed and share < size.wanted.share:
         how = f"{share:.0%} of the requests within their limits"
     if size.wanted.find == "context":

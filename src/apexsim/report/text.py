@@ -21,7 +21,7 @@ from apexsim.report.intro import funnel_line, funnel_rows, understood
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.pools import pool_rows, worth_rows
 from apexsim.report.ranking import ranking
-from apexsim.report.reuse import reuse_rows, stage_rows
+from apexsim.report.reuse import class_rows, reuse_rows, stage_rows
 from apexsim.report.verdict import also, verdict
 from apexsim.search.assess import Assessed
 from apexsim.search.front import of_study
@@ -88,7 +88,7 @@ def _detail(study: Study, best: Assessed, width: float) -> Iterator[RenderableTy
     heads, rows = time_table(best, rival, width)
     yield columns(heads, rows)
     used = [*use_rows(best), *cost_rows(study, best), *power_rows(study, best), *course_rows(study, best, width),
-            *reuse_rows(study.setting, best), *stage_rows(best.metrics)]  # fmt: skip
+            *reuse_rows(study.setting, best), *stage_rows(best.metrics), *class_rows(best.metrics)]  # fmt: skip
     yield labelled([*used, *(why_rows(study, best, rival) if rival else [])], width)
 
 

@@ -209,7 +209,7 @@ class Trace:
     def keeps(self, t: int, count: int) -> bool:
         """Whether an interval keeps the limits with so many replicas."""
         metrics = self.tried(t, count).metrics
-        attained = metrics.attainment
+        attained = metrics.least_attained
         held = all(fate.kept for fate in metrics.fates if not fate.slo.per_request)
         return held and (math.isnan(attained) or attained >= self.asked.share)
 

@@ -270,7 +270,8 @@ class Trials:
         if isinstance(found, Rejected):
             return True
         limits = self.goal.slos if side is None else self.end(found, side).goal(self.goal).slos
-        return any(slo.stat and found.metrics.latency(slo.metric, slo.stat) > SLACK * slo.limit_s for slo in limits)
+        whole = (slo for slo in limits if slo.stat and not slo.kind)  # a sample has few of a class
+        return any(found.metrics.of(slo) > SLACK * slo.limit_s for slo in whole)
 
     def by_itself(self, plan: Plan) -> Assessed | Rejected:
         """A plan with requests that never meet."""
@@ -305,13 +306,13 @@ class Trials:
 
 def kept(run: Assessed, share: float) -> bool:
     """Whether a run keeps the load, limits on it, and those of each request for a share of the requests."""
-    attained = run.metrics.attainment
+    attained = run.metrics.least_attained
     return run.keeps and not run.metrics.saturated and (math.isnan(attained) or attained >= share)
 
 
 def overrun(run: Assessed, share: float) -> float:
     """How far a run is from keeping everything: 0 where it does."""
-    attained = run.metrics.attainment
+    attained = run.metrics.least_attained
     short = 0.0 if math.isnan(attained) or attained >= share else share / max(attained, 1e-3)
     return max(run.key[0], short, 1.0 if run.metrics.saturated else 0.0)
 
@@ -484,10 +485,10 @@ def check_wanted(wanted: Wanted, slos: Sequence[Slo], capped: bool, closed: bool
     metric, sign, stat = wanted.find.partition(":")
     if wanted.find not in FINDS and not (sign and metric in LATENCIES and stat in STATS):
         raise InputError(f"nobody knows how to find '{wanted.find}'", "--find", f"use {', '.join(FINDS)}, or ttft:p95 …")
-    for one, other in pairwise(sorted(slos, key=lambda slo: (slo.metric, slo.stat))):
-        if (one.metric, one.stat) == (other.metric, other.stat):
+    for one, other in pairwise(sorted(slos, key=lambda slo: (slo.kind, slo.metric, slo.stat))):
+        if (one.kind, one.metric, one.stat) == (other.kind, other.metric, other.stat):
             raise InputError(f"{one} and {other} are two limits of one thing", "--slo", "drop one of both")
-    if any((slo.metric, slo.stat) == (metric, stat) for slo in slos):
+    if any((slo.kind, slo.metric, slo.stat) == ("", metric, stat) for slo in slos):
         raise InputError(f"a limit on {wanted.find} is given and asked for", "--find", "drop one of both")
     if not (slos or capped) and (wanted.find == "users" or (wanted.find == "gpus" and closed)):
         raise InputError("users without a limit: any number can wait", "", "give --ttft MS, --tpot MS, --slo or --goodput")
