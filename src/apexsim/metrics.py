@@ -255,7 +255,7 @@ class Metrics:
             "preemptions": self.preemptions,
             "prefix_hit": plain(self.prefix_hit),
             "stages": [rung.to_json() for rung in self.stages],
-            "classes": [kind.to_json() for kind in self.kinds],
+            **({"classes": [kind.to_json() for kind in self.kinds]} if self.kinds else {}),
             "goodput_req_s": plain(self.goodput_req_s),
             "attainment": plain(self.attainment),
             "slos": [_fate_json(v) for v in self.fates],

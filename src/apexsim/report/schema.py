@@ -218,7 +218,7 @@ _METRICS = obj("what the run shows, warm-up left out", {
     "saturated": flag("requests come faster than they are served"), "saturated_why": text("how that shows"), "energy": _ENERGY,
     "usd_per_gpu_h": num("rent of a GPU [$/h]; null unknown", True),
     "usd_per_million_output_tokens": num("rent per million output tokens [$]", True),
-})  # fmt: skip
+}, optional=("classes",))  # fmt: skip
 _ACCOUNT = obj("where the time went: seconds of all stages of all replicas", {
     "seconds": by_name(num("s"), "by operator class"), "busy_s": num("their sum"), "idle_s": num("the rest of the run"),
     "flop_per_gpu": num("FLOP done"), "bytes_per_gpu": num("bytes moved"), "mfu": num("FLOP over peak, while busy"),
@@ -281,12 +281,12 @@ _RANKED = obj("a simulated plan", {
         "break_even": num("tokens of a step below which drafting loses at that batch"),
         "pays_to": count("sequences of a lane up to which it pays"), "all": flag("it pays at every batch that runs"),
     }, null=True),
-    "headroom": obj("how much more load it holds (--headroom); null where that was not asked, and of later plans", {
+    "headroom": obj("how much more load it holds (--headroom, of the first plans)", {
         "times": num("the most load within the limits, over the load asked for; 0: none holds"),
         "low": num("lower end of the 68 % interval; null but for the first plan", True), "high": num("upper end", True),
         "open_end": flag("it holds more than was tried"),
-    }, null=True),
-})  # fmt: skip
+    }),
+}, optional=("headroom",))  # fmt: skip
 SHARED["ranked"] = _RANKED
 _VERDICT = obj("the answer", {
     "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
