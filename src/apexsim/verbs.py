@@ -738,6 +738,8 @@ def fleet(
     spare: float = 0.0,
     min_replicas: int = 1,
     share: float = 0.95,
+    workers: int = 0,
+    ray: str | None = None,
     progress: Progress | None = None,
 ) -> Fleet:
     """Replicas over the time of a trace: how many each interval needs, and what following the load costs and misses.
@@ -803,6 +805,8 @@ def fleet(
     spare: Replicas on top of what is needed, as a share.
     min_replicas: Replicas at any time.
     share: Of the requests that must keep the limits of each request (goodput).
+    workers: Threads, or tasks of Ray, at once; 0 takes the cores there are.
+    ray: Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).
     progress: Called with (done, of how many, what).
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.

@@ -612,9 +612,7 @@ COMMANDS: dict[str, Groups] = {
         _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *EMIT, *SIZED_FILES)}, UNSIZED),
         ("gpu", "gpus"),
     ),
-    "fleet": _without(
-        {"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[1:2], *OUTPUT, PICTURES[0])}, UNFOLLOWED
-    ),
+    "fleet": _without({"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*FLEET_FILES, *WORKERS)}, UNFOLLOWED),
     "fit": {
         "Cluster": CLUSTER,
         "Layout": (*WIDTHS, SIZED_PLAN),
