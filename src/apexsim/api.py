@@ -54,6 +54,7 @@ from apexsim.workload.classes import check_limits
 from apexsim.workload.trace import Workload
 
 FURTHER = {"tune": tuned, "sensitivity": sensitive, "headroom": roomy}  # what more a search may look at, in this order
+EVERY = 1 << 20  # batches that are kept where all are wanted
 POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
@@ -119,8 +120,8 @@ def drafts_of(inputs: Mapping[str, Any]) -> tuple[Drafting | None, ...]:
     return parse_speculate(str(inputs["speculate"])) if inputs.get("speculate") else (None,)
 
 
-def simulate(model: str | Model, plan: str = "", **question: Any) -> Study:
-    """One plan in full, given by its shorthand or by its widths tp, pp, dp, ep."""
+def simulate(model: str | Model, plan: str = "", *, steps: bool = False, **question: Any) -> Study:
+    """One plan in full, given by its shorthand or by its widths tp, pp, dp, ep.  steps: keep every batch, for `Study.steps`."""
     question.pop("workers", 0), question.pop("progress", None)
     axis = next((name for name in SEARCHED if question.get(name)), None)
     if axis:
@@ -129,6 +130,8 @@ def simulate(model: str | Model, plan: str = "", **question: Any) -> Study:
         refuse(NO_WIDTHS, {"plan": plan, **{name: value for name, value in question.items() if value}})
     question = read_once(question)
     if named_split(plan):
+        if steps:
+            raise InputError("steps are kept of plans of one pool", "steps", "drop it: study.steps() then has an even sample")
         return _simulated_split(model, plan, question)
     _no_pools(question, plan)
     setting, precision, goal, inputs = ask(model, **{**question, "acceptance": None})
@@ -143,6 +146,7 @@ def simulate(model: str | Model, plan: str = "", **question: Any) -> Study:
         )  # fmt: skip
     _check_plan(setting, wanted)
     setting = _accepting(setting, (wanted.draft,), question.get("acceptance"), "--plan")
+    setting = replace(setting, noted=EVERY) if steps else setting
     return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
 
 

@@ -270,6 +270,7 @@ def simulate(
     sampling: str | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
+    steps: bool = False,
 ) -> Study:
     """Simulate one plan in full, beside the heuristic one.
 
@@ -351,6 +352,7 @@ def simulate(
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
+    steps: Keep every batch of the run, for study.steps(), not an even sample of 2,048.
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
