@@ -59,7 +59,8 @@ OWN = {
     "workers": "Threads, or tasks of Ray, at once; 0 takes the cores there are.",
     "plan": "As a study shows it: TP8, 2×TP4 (or 2xTP4), DP2TP4/TP8, DEP8 …; or by its widths.",
 }  # fmt: skip
-ANNOTATED = {"steps": "bool", "gpu": "str | Mapping[str, Any]", "trace": "str | Workload | Mapping[str, Any] | Sequence[Sequence[float]] | Any | None",
+ANNOTATED = {"steps": "bool", "gpu": "str | Mapping[str, Any]",
+             "trace": "str | Workload | Mapping[str, Any] | Sequence[Sequence[float]] | Any | None",
              "slos": "str | Sequence[str] | None", "settings": "Mapping[str, Any] | None", "progress": "Progress | None",
              "ttft": "float | str | None", "tpot": "float | str | None", "price": "str | float | None"}  # fmt: skip
 NOT_OF = {"simulate": SEARCHED, "size": (*UNSIZED, *POOLS), "fleet": (*UNFOLLOWED, *POOLS)}  # keywords that would do nothing
@@ -89,7 +90,8 @@ def keywords(verb: str) -> dict[str, str]:
     asked = [name for name in inspect.signature(api.ask).parameters if name != "model" and name not in NOT_OF.get(verb, ())]
     more = {"plan": [*FURTHER, "workers", "ray", "progress"], "sweep": ["workers", "ray", "progress"],
             "size": [n for n in inspect.signature(size).parameters if n not in ("model", "question")],
-            "fleet": [n for n in inspect.signature(fleet).parameters if n not in ("model", "question")], "fit": [], "simulate": ["steps"]}  # fmt: skip
+            "fleet": [n for n in inspect.signature(fleet).parameters if n not in ("model", "question")], "fit": [],
+            "simulate": ["steps"]}  # fmt: skip
     order = list(known) if verb == "fit" else [*asked, *SETTINGS, "ttft", "tpot", *more.get(verb, [])]
     for name in order:
         if verb == "fit" and name in ("json", "log"):

@@ -383,6 +383,7 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "kv_dtype": "fp8", "dtype": "fp32", "objective": "throughput", "slo": "ttft:p95<1ms", "power_cap": 100.0, "price": "7",
     "server_overhead": 1.0, "pue": 2.0, "tp": 1, "pp": 1, "dp": 1, "ep": 1, "quant": "fp8", "clock": "1410", "expert_load": "balanced",
     "speculate": "eagle3:2", "acceptance": "0.5", "classes": "short:64,long",
+    "prompt_cv": 0.7, "output_cv": 0.8, "lengths": "gamma",
     "engine": "sglang", "route": "least-outstanding", "map": "time=StartTimeOffset,in=ContextTokens,out=GeneratedTokens",
     "time_unit": "ms", "workload": "summary", "nodes": 2, "nic": "100Gb", "pcie": "x8", "ttft": "1", "tpot": "1", "goodput": "ttft:500",
     "pareto": "ttft,$", "rate_factor": 2.0, "prompt_factor": 1.5, "output_factor": 1.5,

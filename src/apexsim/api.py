@@ -234,6 +234,7 @@ def ask(
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
     rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None, classes: str | None = None,
+    prompt_cv: float | None = None, output_cv: float | None = None, lengths: str | None = None,
     speculate: str | None = None, acceptance: str | float | None = None,
     disaggregate: bool = False, prefill_settings: str | None = None, decode_settings: str | None = None, connector: str | None = None,
 ) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
@@ -241,7 +242,8 @@ def ask(
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
     restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`);
-    classes: a column of the trace, or prompt lengths, "short:2k,long", for limits of a class (`workload.classes`);
+    prompt_cv, output_cv: standard deviation over mean of lengths that are drawn from a distribution, lengths: "lognormal", "gamma" or
+    "uniform"; classes: a column of the trace, or prompt lengths, "short:2k,long", for limits of a class (`workload.classes`);
     the factors say what if arrivals were so many times as fast, lengths so many times as long; speculate: ways of drafting, "mtp:1..4";
     acceptance: of their drafts (`drafting.parse_acceptance`).  disaggregate: plans with a pool
     for prompts and one for tokens, too; prefill_settings, decode_settings: "max-num-seqs=64,max-num-batched-tokens=16k" of each; connector:

@@ -83,6 +83,9 @@ def plan(
     prompt_factor: float | None = None,
     output_factor: float | None = None,
     classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
@@ -173,6 +176,9 @@ def plan(
     output_factor: What if outputs were so many times as long.
     classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
         short:2k,long.
+    prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
+    output_cv: The same of the output lengths.
+    lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
@@ -258,6 +264,9 @@ def simulate(
     prompt_factor: float | None = None,
     output_factor: float | None = None,
     classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
     prefill_settings: str | None = None,
@@ -338,6 +347,9 @@ def simulate(
     output_factor: What if outputs were so many times as long.
     classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
         short:2k,long.
+    prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
+    output_cv: The same of the output lengths.
+    lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     disaggregate: Plans with a pool for prompts and one for tokens, too (3×TP4+DEP8): is it worth it?
@@ -419,6 +431,9 @@ def sweep(
     prompt_factor: float | None = None,
     output_factor: float | None = None,
     classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
@@ -506,6 +521,9 @@ def sweep(
     output_factor: What if outputs were so many times as long.
     classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
         short:2k,long.
+    prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
+    output_cv: The same of the output lengths.
+    lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
@@ -584,6 +602,9 @@ def size(
     prompt_factor: float | None = None,
     output_factor: float | None = None,
     classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     max_num_seqs: int | None = None,
@@ -660,6 +681,9 @@ def size(
     output_factor: What if outputs were so many times as long.
     classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
         short:2k,long.
+    prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
+    output_cv: The same of the output lengths.
+    lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file

@@ -76,6 +76,10 @@ WORKLOAD = (
     Opt("num_requests", int, None, "Synthetic requests: how many; 2k is 2,000. Default: 1,024.", "N", least=1, most=20_000_000),
     Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
         "X", least=0, most=1),
+    Opt("prompt_cv", float, None, "Standard deviation over mean of the prompt lengths, drawn from --lengths: real traffic has 0.5 to 2.",
+        "X", least=0, most=100),
+    Opt("output_cv", float, None, "The same of the output lengths.", "X", least=0, most=100),
+    Opt("lengths", str, None, "Distribution of --prompt-cv and --output-cv: lognormal (default), gamma or uniform.", "NAME"),
     Opt("request_rate", float, None, "Requests per second, Poisson; stretches the arrivals of a trace, draws them where it has no "
         "times. inf: all at once.", "R", least=0, above=True, endless=True),
     Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson (default), below 1 burstier.",
@@ -565,7 +569,8 @@ FOLLOWED = (
     Opt("min_replicas", int, 1, "Replicas at any time.", "N", least=1, most=4096),
     *(opt for opt in SIZED if opt.name == "share"),
 )  # fmt: skip
-UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "burstiness",
+UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "prompt_cv",
+              "output_cv", "lengths", "burstiness",
               "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity", "headroom", "stages", "shared_prefix",
               "turns", "turn_gap", "speculate", "acceptance")  # fmt: skip  # of a question: a trace says them, or nothing is ranked by them
 UNSIZED = ("objective", "hypothetical", "pareto", "tune", "sensitivity", "headroom", "rate_factor", "stages",

@@ -105,6 +105,8 @@ def _check(wanted: Wanted, question: Mapping[str, Any], closed: bool, asked: flo
         raise InputError("a rate is searched, and users are given", "--users", "drop one of both")
     if wanted.find == "context" and (question.get("prompt_len") is not None or question.get("output_len") is None):
         raise InputError("the context is what is searched", "--find", "give --output-len N, and no --prompt-len, --trace or --workload")
+    if wanted.find == "context" and (question.get("prompt_cv") or question.get("output_cv")):
+        raise InputError("the longest prompt of lengths without end is none", "--prompt-cv", "drop it, or use --length-spread")
     if wanted.budget < math.inf and wanted.find != "gpus":
         raise InputError("it has no effect: GPUs are not what is searched", "--budget", "add --find gpus")
 

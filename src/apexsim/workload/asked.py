@@ -19,7 +19,7 @@ from apexsim.workload.load import ROUND, model_length, paced
 from apexsim.workload.presets import preset_of
 from apexsim.workload.shared import in_sessions, in_stages, prefixes_named, sharing, stages_of
 from apexsim.workload.stream import read_trace
-from apexsim.workload.synth import Coming, like, synthetic
+from apexsim.workload.synth import Coming, Spread, like, synthetic, varied
 from apexsim.workload.trace import Workload
 
 REQUESTS = 1024  # made up where nothing else is said
@@ -74,6 +74,9 @@ class Asked:
     prompt_factor: float | None = None
     output_factor: float | None = None
     classes: str | None = None
+    prompt_cv: float | None = None
+    output_cv: float | None = None
+    lengths: str | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Asked:
@@ -151,6 +154,9 @@ class Asked:
         """Synthetic lengths with a rate, a concurrency or neither; an infinite rate is all at once."""
         if self.prompt_len is None or self.output_len is None:
             raise InputError("no workload", "", "give --workload NAME, --trace FILE, or --prompt-len N and --output-len N")
+        if self.prompt_cv or self.output_cv:
+            spread_ = Spread(self.prompt_len, self.output_len, self.prompt_cv or 0.0, self.output_cv or 0.0, self.lengths or "lognormal")
+            return varied(spread_, self.count, self._coming(), self.seed or 0)
         users = self.concurrency is not None
         spread = self.length_spread if self.length_spread is not None else CLOSED_SPREAD if users else 0.0
         made = synthetic(self.prompt_len, self.output_len, self.count, self._coming(), self.seed or 0, spread)
