@@ -196,7 +196,7 @@ def plan(
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
     tune: Walk the engine's settings around the best plan: which are worth a flag, and why.
-    sensitivity: Say what would change the winner: speeds, loads and lengths up to twice and half.
+    sensitivity: Say what would change the winner: speeds, bandwidths, loads and lengths up to twice and half.
     headroom: Say of each plan shown how many times the load it holds within the limits (without any: until its queue grows).
     workers: Threads, or tasks of Ray, at once; 0 takes the cores there are.
     ray: Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).

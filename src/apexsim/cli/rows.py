@@ -157,7 +157,7 @@ AXES = (
         "GOALS",
     ),
     Opt("tune", bool, False, "Walk the engine's settings around the best plan: which are worth a flag, and why."),
-    Opt("sensitivity", bool, False, "Say what would change the winner: speeds, loads and lengths up to twice and half."),
+    Opt("sensitivity", bool, False, "Say what would change the winner: speeds, bandwidths, loads and lengths up to twice and half."),
     Opt(
         "headroom",
         bool,

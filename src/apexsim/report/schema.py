@@ -408,7 +408,8 @@ SIZE = obj("`size`", {
     "nearest": either_null(_SIZED, "where nothing was found: what misses the limits by the least"),
     "would_help": many(text("change"), "changes after which there is an answer, simulated"),
     "curve": either_null(ref("curve"), "of the answer's plan, where a load was searched"),
-})  # fmt: skip
+    "price_may_rise": num("share by which the answer's price may rise until other GPUs that were asked about are as cheap"),
+}, optional=("price_may_rise",))  # fmt: skip
 _COUNTS = many(count("replicas"), "in each interval")
 FLEET = obj("`fleet`", {
     "format": const(fleetpage.FORMAT), "model": text("as typed"), "inputs": by_name({}, "the question"),

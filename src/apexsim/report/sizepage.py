@@ -135,6 +135,8 @@ def _second(size: Size, best: Found) -> list[str]:
         return []
     told = "" if size.wanted.find == "gpus" else f", {amount(size, other.value)} {UNITS.get(size.wanted.find, '')}".rstrip()
     rent = f", ${sig(other.rent)} per hour" if math.isfinite(other.rent) else ""
+    rent += f": as cheap where the first's price is {size.may_rise:.0%} higher, or its own {1 - 1 / (1 + size.may_rise):.0%} lower" * (
+        size.may_rise > 0.0)  # fmt: skip
     return [f"Next comes {_gpus(other)} as {other.plan.shorthand}{told}{rent}."]
 
 
@@ -217,6 +219,7 @@ def size_json(size: Size) -> dict[str, Any]:
         "found": [_record(one) for one in size.found], "unmet": list(size.unmet),
         "nearest": _record(size.nearest) if size.nearest and not size.found else None, "would_help": list(size.helps),
         "curve": curvepage.curve_json(size.curve) if size.curve else None,
+        **({} if math.isnan(size.may_rise) else {"price_may_rise": size.may_rise}),
     })  # fmt: skip
     return told
 

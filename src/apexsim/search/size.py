@@ -136,6 +136,15 @@ class Size(Shown):
         """The answer."""
         return self.found[0] if self.found else None
 
+    @property
+    def may_rise(self) -> float:
+        """Share by which the rent of the answer may rise until GPUs of another kind are as cheap; NaN where no others or rents are known."""
+        if self.best is None or self.wanted.find != "gpus":
+            return math.nan
+        own = self.best.setting.cluster.gpu.name
+        others = [one.rent for one in self.found if one.setting.cluster.gpu.name != own and math.isfinite(one.rent)]
+        return min(others) / self.best.rent - 1.0 if others else math.nan
+
     def question_of(self, one: Found) -> dict[str, Any]:
         """The keywords of `ask` that ask for one of the answers: its cluster, under the load that it holds."""
         cluster, work = one.setting.cluster, one.setting.workload
