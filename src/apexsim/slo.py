@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import permutations
 
 from apexsim.errors import InputError, nearest
 from apexsim.units import TIME_UNITS
@@ -21,6 +22,7 @@ from apexsim.units import TIME_UNITS
 LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
 STATS = ("mean", "p50", "p75", "p90", "p95", "p99", "max")  # statistics that may be asked for, by canonical name
 ALIASES = {"e2el": "e2e", "median": "p50", "avg": "mean"}
+PARTS = (("ttft", "e2e"), ("queue", "ttft"), ("queue", "e2e"))  # a latency and one that holds it, of every request
 NAMES = (*LATENCIES, *(alias for alias, name in ALIASES.items() if name in LATENCIES))  # all spellings of a latency
 UNITS = {unit: TIME_UNITS[unit] for unit in ("ms", "s", "us", "µs")}  # [s]
 
@@ -98,5 +100,25 @@ def _unread(text: str) -> str:
 
 
 def parse_slos(texts: Iterable[str], where: str = "--slo") -> tuple[Slo, ...]:
-    """Several SLOs in the order given, each once."""
-    return tuple(dict.fromkeys(parse_slo(text, where) for text in texts))
+    """Several SLOs in the order given, each once; raises InputError where one makes another idle."""
+    found = tuple(dict.fromkeys(parse_slo(text, where) for text in texts))
+    for one, other in permutations(found, 2):
+        why = _idle(one, other)
+        if why:
+            raise InputError(f"{one} has no effect beside {other}: {why}", where, "drop it, or tighten it")
+    return found
+
+
+def _idle(one: Slo, other: Slo) -> str:
+    """Why a limit is kept wherever another one is; "" where it may be missed."""
+    if one.kind != other.kind or one.limit_s < other.limit_s:
+        return ""
+    if one.metric == other.metric and one.per_request == other.per_request:
+        if one.stat == other.stat:
+            return "they are two limits of one thing"
+        rising = [stat for stat in STATS if stat != "mean"]
+        if one.stat in rising and other.stat in rising and rising.index(one.stat) < rising.index(other.stat):
+            return f"no {one.stat} is above its {other.stat}"
+    if (one.metric, other.metric) in PARTS and one.stat == other.stat:
+        return f"{one.metric} is a part of {other.metric}"
+    return ""

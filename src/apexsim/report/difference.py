@@ -73,7 +73,13 @@ def read_result(path: str) -> Result:
         raise InputError(f"is no JSON: {error}", path, "give files of apexsim plan … --json FILE") from None
     if not isinstance(found, dict) or found.get("format") != STUDY:
         kind = found.get("format") if isinstance(found, dict) else type(found).__name__
-        raise InputError(f"expected a result of format {STUDY}, got {str(kind)[:40]}", path, "give files of apexsim plan … --json FILE")
+        other = str(kind).startswith("apexsim.study/")
+        hint = (
+            "another version of apexsim wrote it: ask that question again with this one"
+            if other
+            else "give files of apexsim plan … --json FILE"
+        )
+        raise InputError(f"expected a result of format {STUDY}, got {str(kind)[:40]}", path, hint)
     result = Result(path, found)
     try:
         assert isinstance(result.plan["shorthand"], str) and result.seconds is not None and isinstance(found["understood"], dict)

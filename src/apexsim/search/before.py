@@ -27,7 +27,9 @@ def read_before(path: str) -> Mapping[str, Any]:
         raise InputError(f"'{path}' cannot be read: {told}", WHERE, HINT) from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         kind = found.get("format") if isinstance(found, dict) else None
-        raise InputError(f"expected a study ({FORMAT}) in '{path}', got {kind or 'something else'}", WHERE, HINT)
+        other = str(kind).startswith("apexsim.study/")
+        hint = "another version of apexsim wrote it: ask that question again with this one, --json FILE" if other else HINT
+        raise InputError(f"expected a study ({FORMAT}) in '{path}', got {str(kind)[:40] if kind else 'something else'}", WHERE, hint)
     if not _complete(found):
         raise InputError(f"the study in '{path}' is not complete", WHERE, HINT)
     return found

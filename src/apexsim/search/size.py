@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -138,7 +137,7 @@ class Size(Shown):
 
     @property
     def may_rise(self) -> float:
-        """Share by which the rent of the answer may rise until GPUs of another kind are as cheap; NaN where no others or rents are known."""
+        """Share by which the rent of the answer may rise until others are as cheap; NaN where none, or no rents, are known."""
         if self.best is None or self.wanted.find != "gpus":
             return math.nan
         own = self.best.setting.cluster.gpu.name
@@ -494,9 +493,6 @@ def check_wanted(wanted: Wanted, slos: Sequence[Slo], capped: bool, closed: bool
     metric, sign, stat = wanted.find.partition(":")
     if wanted.find not in FINDS and not (sign and metric in LATENCIES and stat in STATS):
         raise InputError(f"nobody knows how to find '{wanted.find}'", "--find", f"use {', '.join(FINDS)}, or ttft:p95 …")
-    for one, other in pairwise(sorted(slos, key=lambda slo: (slo.kind, slo.metric, slo.stat))):
-        if (one.kind, one.metric, one.stat) == (other.kind, other.metric, other.stat):
-            raise InputError(f"{one} and {other} are two limits of one thing", "--slo", "drop one of both")
     if any((slo.kind, slo.metric, slo.stat) == ("", metric, stat) for slo in slos):
         raise InputError(f"a limit on {wanted.find} is given and asked for", "--find", "drop one of both")
     if not (slos or capped) and (wanted.find == "users" or (wanted.find == "gpus" and closed)):
