@@ -12,7 +12,7 @@ import sys
 from textwrap import wrap
 
 from apexsim import api
-from apexsim.api import POOLS, SEARCHED
+from apexsim.api import FURTHER, POOLS, SEARCHED
 from apexsim.calibrate.run import calibrate
 from apexsim.calls import SETTINGS
 from apexsim.cli.rows import COMMANDS, REQUIRED, UNFOLLOWED, UNSIZED, Opt
@@ -55,10 +55,12 @@ OWN = {
     "columns": "Columns of another trace format: time=COLUMN,in=COLUMN,out=COLUMN.",
     "settings": "Engine settings by their names in the engine's file: {'watermark': 0.02}.",
     "progress": "Called with (done, of how many, what).",
+    "steps": "Keep every batch of the run, for study.steps(), not an even sample of 2,048.",
     "workers": "Threads, or tasks of Ray, at once; 0 takes the cores there are.",
     "plan": "As a study shows it: TP8, 2×TP4 (or 2xTP4), DP2TP4/TP8, DEP8 …; or by its widths.",
 }  # fmt: skip
-ANNOTATED = {"gpu": "str | Mapping[str, Any]", "trace": "str | Workload | Mapping[str, Any] | Sequence[Sequence[float]] | Any | None",
+ANNOTATED = {"steps": "bool", "gpu": "str | Mapping[str, Any]",
+             "trace": "str | Workload | Mapping[str, Any] | Sequence[Sequence[float]] | Any | None",
              "slos": "str | Sequence[str] | None", "settings": "Mapping[str, Any] | None", "progress": "Progress | None",
              "ttft": "float | str | None", "tpot": "float | str | None", "price": "str | float | None"}  # fmt: skip
 NOT_OF = {"simulate": SEARCHED, "size": (*UNSIZED, *POOLS), "fleet": (*UNFOLLOWED, *POOLS)}  # keywords that would do nothing
@@ -86,9 +88,10 @@ def keywords(verb: str) -> dict[str, str]:
     """Keyword -> annotation and default, in the order of `api.ask`."""
     known, found = options("plan" if verb == "sweep" else verb), dict[str, str]()
     asked = [name for name in inspect.signature(api.ask).parameters if name != "model" and name not in NOT_OF.get(verb, ())]
-    more = {"plan": ["workers", "ray", "progress"], "sweep": ["workers", "ray", "progress"],
+    more = {"plan": [*FURTHER, "workers", "ray", "progress"], "sweep": ["workers", "ray", "progress"],
             "size": [n for n in inspect.signature(size).parameters if n not in ("model", "question")],
-            "fleet": [n for n in inspect.signature(fleet).parameters if n not in ("model", "question")], "fit": []}  # fmt: skip
+            "fleet": [n for n in inspect.signature(fleet).parameters if n not in ("model", "question")], "fit": [],
+            "simulate": ["steps"]}  # fmt: skip
     order = list(known) if verb == "fit" else [*asked, *SETTINGS, "ttft", "tpot", *more.get(verb, [])]
     for name in order:
         if verb == "fit" and name in ("json", "log"):
@@ -98,7 +101,7 @@ def keywords(verb: str) -> dict[str, str]:
         if verb in ("sweep", "size") and name in LISTED and not (verb == "size" and name not in ("gpu", "gpus")):
             kind = f"{kind.replace(' | None', '').replace('str | Mapping[str, Any]', 'str')} | Sequence[{'str' if name == 'gpu' else kind}]"
         default = opt.default if opt and opt.default is not REQUIRED else None
-        default = {"share": 0.95}.get(name, default) if name not in ("slos", "progress", "settings") else None
+        default = {"share": 0.95, "steps": False}.get(name, default) if name not in ("slos", "progress", "settings") else None
         required = name == "gpu" and verb != "size"
         if default is None and not required and "None" not in kind:
             kind += " | None"

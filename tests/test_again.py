@@ -28,6 +28,7 @@ POOLS = {opt.name for opt in COMMANDS["plan"]["Pools"]}
 BESIDE: Mapping[str, dict[str, Any]] = {  # what an option wants beside it
     "image_size": {"images": 1}, "risk": {"ttft": "500"}, "map": {"trace": "my.csv"}, "time_unit": {"trace": "my.csv"},
     "burstiness": {"request_rate": 3.5}, "share": {"goodput": "ttft:500"}, "budget": {"find": "gpus"},
+    "lengths": {"prompt_cv": 0.5},
     "turn_gap": {"turns": 2}, "signal_age": {"route": "least-outstanding"}, **{name: {"disaggregate": True} for name in POOLS},
 }  # fmt: skip
 DIGITS = 0.123456789012  # of every number that is no whole one, within its limits
@@ -92,6 +93,8 @@ def test_a_question_that_is_asked_again_is_the_same(verb: str, opt: Opt, monkeyp
     asked = {**base_of(verb, opt), opt.name: value}
     if opt.name in ("workload", "trace", "stages"):
         asked.pop("num_requests", None)
+    if opt.name in ("prompt_cv", "output_cv", "lengths"):
+        asked.pop("length_spread", None)
     head = [verb, MODELS.get(opt.name, "llama-3.1-8b"), "--gpu", "h100-sxm", "--gpus", "2"]
     first = parsed([*head, *words_of(asked)], monkeypatch)
     defaults = api.defaults() | {row.name: row.default for row in (*FOLLOWED, *SIZED)}

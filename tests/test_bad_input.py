@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 
 from apexsim.cli import main
 from apexsim.cli.outside import write_atomic
+from apexsim.slo import parse_slos
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TRACE = EXAMPLES / "creation_05.jsonl"
@@ -266,3 +268,54 @@ def test_a_device_without_a_name_does_not_replace_all_others(
 def test_an_empty_log_holds_no_line(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "log").write_text("")
     assert "holds no memory line" in refused(capsys, "fit", "llama-3.1-8b", *AXES, "--log", tmp_path / "log")
+
+
+@pytest.mark.parametrize(("limits", "told"), [
+    (("ttft:p95=1s", "ttft:p95=2s"), "ttft:p95=2s has no effect beside ttft:p95=1s"),
+    (("ttft:p50=2s", "ttft:p95=1s"), "no p50 is above its p95"), (("ttft:p95=2s", "e2e:p95=1s"), "ttft is a part of e2e"),
+    (("tpot=50", "tpot=60"), "two limits of one thing"), (("queue:mean=3s", "ttft:mean=3s"), "queue is a part of ttft"),
+])  # fmt: skip
+@pytest.mark.parametrize("verb", ["plan", "size"])
+def test_a_limit_that_another_makes_idle_is_refused(verb: str, limits: tuple[str, ...], told: str, capsys: Capture) -> None:
+    words = [verb, "llama-3.1-8b", "--gpu", "l4:1", "--prompt-len", "64", "--output-len", "8", *(w for s in limits for w in ("--slo", s))]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert told in err and err.count("\n") == 1
+
+
+def test_limits_that_may_both_be_missed_stand_together() -> None:
+    fine = ("ttft:p50=500ms", "ttft:p95=1s", "ttft=2s", "e2e:p95=9s", "tpot:mean=50ms", "tpot:p95=40ms", "a:ttft:p95=1s", "b:ttft:p95=2s")
+    assert len(parse_slos(fine)) == len(fine)
+
+
+@pytest.mark.parametrize("words", [["plan", "--against"], ["compare"]], ids=" ".join)
+def test_a_study_of_another_version_says_so(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+    old = tmp_path / "old.json"
+    old.write_text('{"format": "apexsim.study/1", "ranked": []}', encoding="utf-8")
+    question = ["llama-3.1-8b", "--gpu", "l4:1", "--prompt-len", "64", "--output-len", "8", "--num-requests", "4"]
+    asked = ["plan", *question, "--against", str(old)] if words[0] == "plan" else ["compare", str(old), str(old)]
+    assert main(asked) == 2
+    err = capsys.readouterr().err
+    assert "got apexsim.study/1" in err and "another version of apexsim wrote it" in err and err.count("\n") == 1
+
+
+def test_a_budget_that_is_too_small_names_one_that_is_enough(capsys: Capture) -> None:
+    words = ["size", "llama-3.1-8b", "--gpu", "l4,l40s", "--request-rate", "6", "--prompt-len", "500", "--output-len", "60",
+             "--num-requests", "200", "--ttft", "600ms"]  # fmt: skip
+    assert main([*words, "--budget", "0.9"]) == 4
+    told = " ".join(capsys.readouterr().out.split())
+    enough = told.partition("--budget ")[2].split()[0]
+    assert float(enough) > 0.9 and main([*words, "--budget", enough]) == 0
+
+
+@pytest.mark.parametrize("form", [["--json"], ["--csv"], ["--html"], ["--emit", "run.sh", "-o"]], ids=" ".join)
+def test_a_disk_that_fills_is_one_line(form: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    words = ["plan", "llama-3.1-8b", "--gpu", "l4:1", "--prompt-len", "64", "--output-len", "8", "--num-requests", "4"]
+    assert main([*words, *form, str(tmp_path / ("out.html" if "--html" in form else "out"))]) == 2
+    err = capsys.readouterr().err
+    assert "No space left on device" in err and err.count("apexsim: -") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

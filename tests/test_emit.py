@@ -9,6 +9,7 @@ import shlex
 import subprocess
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,28 @@ def test_the_comparison_of_the_benchmark_reads_what_replay_writes(tmp_path: Path
     monkeypatch.chdir(tmp_path)
     assert main(shlex.split(line)[1:]) == 0
     assert "predicted" in capsys.readouterr().out
+
+
+SIZED = ["size", "llama-3.1-8b", "--gpu", "l4,l40s", "--prompt-len", "200", "--output-len", "8", "--num-requests", "40"]
+
+
+def test_the_files_of_a_size_start_the_gpus_and_the_load_that_it_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main([*SIZED, "--request-rate", "3", "--ttft", "500", "--emit", "run.sh,bench", "-o", str(out), "--json", "-"]) == 0
+    best = json.loads(capsys.readouterr().out)["found"][0]
+    compare = next(line for line in (out / "bench.sh").read_text(encoding="utf-8").splitlines() if "--compare measured.json" in line)
+    words = shlex.split(compare)
+    named = dict(pairwise(words))
+    assert (named["--gpu"], named["--gpus"], named["--plan"]) == (best["gpu"], str(best["gpus"]), best["plan"])
+    assert len(read_trace(str(out / "trace.csv")).prompt) == 40 and os.access(out / "run.sh", os.X_OK)
+    text = (out / "bench.sh").read_text(encoding="utf-8")
+    assert "--num-prompts 40 --request-rate 3 " in text
+
+
+def test_a_size_without_an_answer_writes_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main([*SIZED, "--request-rate", "3", "--gpus", "1", "--find", "gpus", "--ttft", "1", "--emit", "run.sh", "-o", str(out)]) == 4
+    assert "comes nearest" in capsys.readouterr().out and not out.exists()
 
 
 # ---- hostile names -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shlex
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,18 @@ def test_the_command_under_a_page_asks_what_was_asked(found: Fleet) -> None:
         "--spare": "0.5",
     }  # fmt: skip
     assert "--every 60" in " ".join(again("fleet", {"model": "m", **found.inputs}, {}).split())
+
+
+def test_whoever_simulates_the_intervals_the_answer_is_the_same(found: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, and as workers do it that know nothing but what is sent to them."""
+    alone = apexsim.fleet("llama-3.1-8b", trace=wave(), **QUESTION, workers=1)
+
+    def elsewhere(work: Any, plans: Any, *_: Any) -> Any:
+        return (pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(work))(plan))) for plan in plans)
+
+    monkeypatch.setattr("apexsim.search.fleet.evaluated", elsewhere)
+    sent = apexsim.fleet("llama-3.1-8b", trace=wave(), **QUESTION)
+    assert fleet_json(sent) == fleet_json(alone) == fleet_json(found)
 
 
 def test_a_fleet_shows_itself(found: Fleet) -> None:

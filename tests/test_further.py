@@ -17,7 +17,7 @@ from apexsim.errors import InputError
 from apexsim.report.further import tuned_rows, turn_rows
 from apexsim.report.schema import schema_of
 from apexsim.search.assess import Assessed, assess
-from apexsim.search.sensitivity import STEPS
+from apexsim.search.sensitivity import STEPS, _bandwidth, _network, sensitive
 from apexsim.search.study import Study
 from apexsim.search.tune import beats
 
@@ -115,7 +115,7 @@ def test_both_keep_the_schema_and_say_how_they_were_asked(capsys: Capture) -> No
     assert main(["plan", *SMALL, "--request-rate", "9", "--tune", "--sensitivity", "--pareto", "ttft,$", "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
     jsonschema.Draft202012Validator(schema_of("study")).validate(found)
-    assert found["inputs"]["tune"] and found["tuned"]["tried"] > 5 and len(found["sensitivity"]) == 12
+    assert found["inputs"]["tune"] and found["tuned"]["tried"] > 5 and len(found["sensitivity"]) == 14
 
 
 @pytest.mark.parametrize("name", ["tune", "sensitivity"])
@@ -198,3 +198,13 @@ def test_an_engine_row_keeps_what_is_not_walked() -> None:
     """A walked value is the same as the option's."""
     found = api.plan("llama-3.1-8b", gpu="h100:1", prompt_len=64, output_len=8, num_requests=20)
     assert override(found.setting.engine, max_num_seqs=64).max_num_seqs == 64
+
+
+def test_other_bandwidths_begin_where_the_question_stands_and_more_is_never_slower() -> None:
+    """At once the own bandwidth times are those of the study, to what interpolation leaves."""
+    study = api.plan("llama-3.1-70b", gpu="h100:8", nodes=2, prompt_len=500, output_len=40, num_requests=60, request_rate=2.0)
+    for change in (_bandwidth, _network):
+        for run in study.ranked[:2]:
+            values = [assess(change(study.setting, factor), study.goal, run.plan).value for factor in (0.5, 1.0, 2.0)]  # type: ignore[union-attr]
+            assert values[1] == pytest.approx(run.value, rel=0.005) and values == sorted(values, reverse=True)
+    assert {"memory bandwidth", "network bandwidth"} <= {turn.what for turn in sensitive(study, api.ask).turns}  # type: ignore[arg-type]

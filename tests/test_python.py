@@ -215,3 +215,15 @@ def test_the_cells_of_the_notebook_give_what_they_show() -> None:
         for output, told in zip(cell.get("outputs", ()), again.get("outputs", ()), strict=True):
             text = output.get("text") or output["data"].get("text/plain")
             assert text == (told.get("text") or told["data"].get("text/plain"))
+
+
+def test_steps_are_columns_and_account_for_every_prompt_token() -> None:
+    asked = {"gpu": "l40s", "gpus": 2, "prompt_len": 300, "output_len": 30, "num_requests": 3000, "request_rate": 20.0}
+    sampled, whole = (apexsim.simulate("llama-3.1-8b", "2xTP1", **asked, steps=steps) for steps in (False, True))
+    assert sampled.ranked[0].metrics == whole.ranked[0].metrics
+    few, every = ({name: np.asarray(study.steps()[name]) for name in study.steps()} for study in (sampled, whole))
+    assert len(few["start_s"]) <= 2048 < len(every["start_s"]) and few.keys() == every.keys()
+    assert every["prompt_tokens"].sum() == 300 * 3000 and set(every["replica"]) == {0, 1}
+    assert (np.diff(every["start_s"]) >= 0).all() and (every["duration_s"] >= 0).all() and every["kv_share"].max() <= 1.0
+    end = max(np.asarray(whole.requests()["finish_s"]))
+    assert (every["start_s"] + every["duration_s"]).max() == pytest.approx(end)

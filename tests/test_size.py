@@ -207,3 +207,11 @@ def test_answers_that_leave_no_prompt_are_refused_with_the_longest_that_do(more:
 def test_the_mean_of_a_longest_length_is_the_largest_that_fits(length: int, spread: float) -> None:
     mean = mean_of(length, spread)
     assert longest_of(mean, spread) <= length < longest_of(mean + 1, spread) if mean else longest_of(1, spread) > length
+
+
+def test_at_the_price_that_is_told_other_gpus_cost_the_same() -> None:
+    asked = {"gpu": "l4,l40s", "prompt_len": 500, "output_len": 50, "num_requests": 200, "slos": ("ttft:p95=1s",), "request_rate": 3.0}
+    found = apexsim.size("llama-3.1-8b", **asked)
+    other = next(one for one in found.found if one.setting.cluster.gpu != found.found[0].setting.cluster.gpu)
+    assert found.found[0].rent * (1.0 + found.may_rise) == pytest.approx(other.rent) and found.may_rise >= 0.0
+    assert math.isnan(apexsim.size("llama-3.1-8b", **{**asked, "gpu": "l4"}).may_rise)

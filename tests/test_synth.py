@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from apexsim import api
+from apexsim.cli import main
 from apexsim.errors import InputError
+from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import Coming, inferencex_population, synthetic
 
 POPULATION = [  # concurrency, sum of inputs, sum of outputs of 10 × concurrency requests at 8192/1024
@@ -98,3 +104,25 @@ def test_faults_are_named(change: dict, told: str) -> None:
     change = {name: value for name, value in change.items() if name not in own}
     with pytest.raises(InputError, match=told):
         synthetic(**{"prompt_len": 100, "output_len": 20, **own}, coming=Coming(**change))
+
+
+@pytest.mark.parametrize("shape", ["lognormal", "gamma", "uniform"])
+def test_a_question_draws_the_lengths_of_trace_synth(shape: str, tmp_path: Path) -> None:
+    out = tmp_path / "t.csv"
+    words = ["--prompt-len", "500", "--output-len", "60", "--prompt-cv", "0.5", "--output-cv", "0.4", "--num-requests", "200",
+             "--request-rate", "4", "--seed", "3", "--lengths", shape]  # fmt: skip
+    assert main(["trace", "synth", *words, "--to", "request-log", "-o", str(out)]) == 0
+    asked = {"prompt_len": 500, "output_len": 60, "prompt_cv": 0.5, "output_cv": 0.4, "num_requests": 200, "request_rate": 4.0, "seed": 3}
+    work = api.ask("llama-3.1-8b", gpu="h100:1", **asked, lengths=shape)[0].workload
+    made = read_trace(out)
+    assert (work.prompt == made.prompt).all() and (work.output == made.output).all() and work.arrive == pytest.approx(made.arrive, abs=1e-6)
+    assert work.prompt.std() / work.prompt.mean() == pytest.approx(0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("more", [
+    {"length_spread": 0.2, "prompt_cv": 1.0}, {"lengths": "gamma"}, {"prompt_cv": 1.0, "lengths": "cauchy"}, {"prompt_cv": -1.0},
+    {"prompt_cv": 1.0, "lengths": "uniform"}, {"prompt_cv": 1.0, "workload": "chat", "prompt_len": None, "output_len": None},
+])  # fmt: skip
+def test_spreads_that_contradict_are_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        api.ask("llama-3.1-8b", **{"gpu": "h100:1", "prompt_len": 500, "output_len": 60, **more})

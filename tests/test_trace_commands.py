@@ -19,9 +19,9 @@ from apexsim.workload.columns import ideal_hit
 from apexsim.workload.convert import ANY, WRITERS, Limits, filtered, scaled, written
 from apexsim.workload.describe import describe
 from apexsim.workload.formats import FORMATS
-from apexsim.workload.made import Spread, made
+from apexsim.workload.made import made
 from apexsim.workload.stream import read_trace
-from apexsim.workload.synth import SHAPES, spread_lengths
+from apexsim.workload.synth import SHAPES, Spread, spread_lengths
 from apexsim.workload.trace import Workload
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

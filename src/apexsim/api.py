@@ -47,9 +47,11 @@ from apexsim.slo import Slo, parse_slos
 from apexsim.typed import check_keywords, stated
 from apexsim.workload.asked import Asked, TraceFile
 from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
+from apexsim.workload.classes import check_limits
 from apexsim.workload.trace import Workload
 
-FURTHER = ("tune", "sensitivity")  # what more a search may look at, in this order
+FURTHER = ("tune", "sensitivity", "headroom")  # what more a search may look at, in this order
+EVERY = 1 << 20  # batches that are kept where all are wanted
 POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector", "conditional_disagg")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
     **dict.fromkeys(("quant", "clock"), "the plan names its own: TP8@fp8, TP8@810MHz"),
@@ -63,7 +65,8 @@ def plan(model: str | Model, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
     workers, ray, progress: how the search runs (`search.pool`); tune: walk the engine's settings too (`search.tune`); sensitivity: say what
-    would change the winner (`search.sensitivity`).  Ctrl-C raises Interrupted, which holds what was done."""
+    would change the winner (`search.sensitivity`); headroom: how much more load each plan holds (`search.headroom`).  Ctrl-C raises
+    Interrupted, which holds what was done."""
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
     further = {name: bool(question.pop(name, False)) for name in FURTHER}
     question = read_once(question)
@@ -120,8 +123,8 @@ def drafts_of(inputs: Mapping[str, Any]) -> tuple[Drafting | None, ...]:
     return parse_speculate(str(inputs["speculate"])) if inputs.get("speculate") else (None,)
 
 
-def simulate(model: str | Model, plan: str = "", **question: Any) -> Study:
-    """One plan in full, given by its shorthand or by its widths tp, pp, dp, ep."""
+def simulate(model: str | Model, plan: str = "", *, steps: bool = False, **question: Any) -> Study:
+    """One plan in full, given by its shorthand or by its widths tp, pp, dp, ep.  steps: keep every batch, for `Study.steps`."""
     question.pop("workers", 0), question.pop("progress", None)
     axis = next((name for name in SEARCHED if question.get(name)), None)
     if axis:
@@ -130,6 +133,8 @@ def simulate(model: str | Model, plan: str = "", **question: Any) -> Study:
         refuse(NO_WIDTHS, {"plan": plan, **{name: value for name, value in question.items() if value}})
     question = read_once(question)
     if named_split(plan):
+        if steps:
+            raise InputError("steps are kept of plans of one pool", "steps", "drop it: study.steps() then has an even sample")
         return _simulated_split(model, plan, question)
     _no_pools(question, plan)
     setting, precision, goal, inputs = ask(model, **{**question, "acceptance": None})
@@ -144,6 +149,7 @@ def simulate(model: str | Model, plan: str = "", **question: Any) -> Study:
         )  # fmt: skip
     _check_plan(setting, wanted)
     setting = _accepting(setting, (wanted.draft,), question.get("acceptance"), "--plan")
+    setting = replace(setting, noted=EVERY) if steps else setting
     return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
 
 
@@ -193,7 +199,7 @@ def read_once(question: Mapping[str, Any]) -> dict[str, Any]:
     trace = question.get("trace")
     if trace is None or isinstance(trace, (Workload, TraceFile)):
         return dict(question)
-    return {**question, "trace": TraceFile(trace, question.get("columns"), question.get("time_unit"))}
+    return {**question, "trace": TraceFile(trace, question.get("columns"), question.get("time_unit"), question.get("classes"))}
 
 
 def helped(study: Study, model: str | Model, question: Mapping[str, Any]) -> Study:
@@ -211,10 +217,11 @@ def looked_further(study: Study, model: str | Model, question: Mapping[str, Any]
 
 def _look(name: str) -> Callable[..., Study]:
     """How a study is looked at further; loaded when it is asked for."""
+    from apexsim.search.headroom import roomy
     from apexsim.search.sensitivity import sensitive
     from apexsim.search.tune import tuned
 
-    return {"tune": tuned, "sensitivity": sensitive}[name]
+    return {"tune": tuned, "sensitivity": sensitive, "headroom": roomy}[name]
 
 
 def _check_plan(setting: Setting, plan: Plan) -> None:
@@ -241,7 +248,8 @@ def ask(
     kv_offload: str | None = None, power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
     server_overhead: float | None = None, pue: float | None = None,
     hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
-    rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None,
+    rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None, classes: str | None = None,
+    prompt_cv: float | None = None, output_cv: float | None = None, lengths: str | None = None,
     speculate: str | None = None, acceptance: str | float | None = None,
     disaggregate: bool = False, prefill_settings: str | None = None, decode_settings: str | None = None, connector: str | None = None,
     conditional_disagg: str | None = None,
@@ -250,6 +258,8 @@ def ask(
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
     restrict the plans; profile: the name of a calibration (`calibrate.profile`); pareto: two or three goals (`aims`);
+    prompt_cv, output_cv: standard deviation over mean of lengths that are drawn from a distribution, lengths: "lognormal", "gamma" or
+    "uniform"; classes: a column of the trace, or prompt lengths, "short:2k,long", for limits of a class (`workload.classes`);
     the factors say what if arrivals were so many times as fast, lengths so many times as long; speculate: ways of drafting, "mtp:1..4";
     acceptance: of their drafts (`drafting.parse_acceptance`).  disaggregate: plans with a pool
     for prompts and one for tokens, too; prefill_settings, decode_settings: "max-num-seqs=64,max-num-batched-tokens=16k" of each; connector:
@@ -276,6 +286,7 @@ def ask(
     tiers = _behind(tiers, row, work, cluster.gpu)
     load = _load_of(what, expert_load, enable_expert_parallel)
     goal = _goal_of(objective, slos, power_cap, risk, pareto, cluster.gpu)
+    check_limits(work, goal.slos)
     inputs |= {"slos": tuple(map(str, goal.slos))} if goal.slos else {}
     rent = price_of(None if price is None else str(price), cluster.gpu)
     if goal.objective.name == "cost" and math.isnan(rent[0]):

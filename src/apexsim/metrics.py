@@ -130,6 +130,35 @@ def rungs(outcome: Outcome, workload: Workload) -> tuple[Rung, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """The requests of one class after the warm-up [s].  attainment: the share that meets every limit of its own (NaN without any),
+    goodput_req_s: how many of them a second of the run."""
+
+    name: str
+    requests: int
+    ttft: Stats
+    tpot: Stats
+    e2el: Stats
+    queue: Stats
+    attainment: float
+    goodput_req_s: float
+
+    def latency(self, metric: str, stat: str) -> float:
+        """One statistic [s]; NaN where no request has one."""
+        found: Stats = getattr(self, FIELDS[metric])
+        return found.value(stat)
+
+    def to_json(self) -> dict[str, Any]:
+        """Units in the keys."""
+        times = {f"{FIELDS[name]}_ms": getattr(self, FIELDS[name]).to_json(1e3) for name in BY_CLASS}
+        return {"class": self.name, "requests": self.requests, **times, "attainment": plain(self.attainment),
+                "goodput_req_s": plain(self.goodput_req_s)}  # fmt: skip
+
+
+BY_CLASS = ("ttft", "tpot", "e2e", "queue")  # single gaps are not known by class
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     """One run in numbers, over the requests after the warm-up.
 
@@ -163,6 +192,7 @@ class Metrics:
     prefix_loaded: float = NAN  # of the prompt tokens, part of it: loaded from tiers behind the KV cache; NaN: there are none
     stages: tuple[Rung, ...] = ()  # of a load in stages
     usd_h: float = math.nan  # rent of one GPU [$/h]
+    kinds: tuple[Kind, ...] = ()  # of requests that have classes
 
     @property
     def request_throughput_per_s(self) -> float:
@@ -193,6 +223,22 @@ class Metrics:
         """One statistic of it [s]; NaN where no request has one."""
         return self.stats(metric).value(stat)
 
+    def of(self, slo: Slo) -> float:
+        """What a limit with a statistic is held against [s]: of its class, or of all requests."""
+        if not slo.kind:
+            return self.latency(slo.metric, slo.stat)
+        return next(kind.latency(slo.metric, slo.stat) for kind in self.kinds if kind.name == slo.kind)
+
+    def met(self, slo: Slo) -> float:
+        """The share of requests, of its class if it has one, that meet a limit of each request."""
+        return next(fate.attained for fate in self.fates if fate.slo == slo)
+
+    @property
+    def least_attained(self) -> float:
+        """The least share of requests that meet their limits: of all, or of a class; NaN without limits of each request."""
+        known = [share for share in (self.attainment, *(kind.attainment for kind in self.kinds)) if not math.isnan(share)]
+        return min(known, default=NAN)
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers for files and screens, units in the keys; unknown numbers are None."""
         rates = {name: float(getattr(self, name)) for name in RATES}
@@ -211,6 +257,7 @@ class Metrics:
             "prefix_hit": plain(self.prefix_hit),
             "prefix_loaded": plain(self.prefix_loaded),
             "stages": [rung.to_json() for rung in self.stages],
+            **({"classes": [kind.to_json() for kind in self.kinds]} if self.kinds else {}),
             "goodput_req_s": plain(self.goodput_req_s),
             "attainment": plain(self.attainment),
             "slos": [_fate_json(v) for v in self.fates],
@@ -235,13 +282,14 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
     if skip >= workload.size:
         raise InputError(f"nothing to measure: {workload.size} requests, {skip} of them warm-up", "warm-up")
     times = Times(outcome.sent[skip:], outcome.first[skip:], outcome.finish[skip:], workload.output[skip:])
-    found = _Latencies(slos, np.ones(len(times.sent), np.bool_))
+    found = _Latencies(slos, np.ones(len(times.sent), np.bool_), workload.kind[skip:], workload.kinds)
     kinds: tuple[tuple[str, Callable[[], F8]], ...] = (
         ("ttft", lambda: times.ttft), ("queue", lambda: outcome.start[skip:] - times.sent), ("e2e", lambda: times.e2e),
     )  # fmt: skip
     for name, since in kinds:
         spent = since()
         found.add(name, spent, stats_of(spent))
+        found.apart(name, spent)
     del spent
     exact = _decoding(found, outcome, times)
     fates, good, duration = found.fates(), found.good, times.duration
@@ -253,7 +301,7 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
         output_tokens=int(times.output.sum()), duration_s=duration, **named, itl_exact=exact,
         mean_concurrency=times.concurrency, preemptions=int(outcome.preempted[skip:].sum()),
         goodput_req_s=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
-        fates=fates, saturated=saturated, why=why, stages=rungs(outcome, workload),
+        fates=fates, saturated=saturated, why=why, stages=rungs(outcome, workload), kinds=found.classes(duration),
         prefix_hit=float(outcome.hit[skip:].sum() / workload.prompt[skip:].sum()) if len(outcome.hit) else NAN,
         prefix_loaded=float(outcome.loaded[skip:].sum() / workload.prompt[skip:].sum()) if len(outcome.loaded) else NAN,
     )  # fmt: skip
@@ -263,11 +311,14 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
 class _Latencies:
     """What the latencies of the requests come to.  Each is looked at and forgotten: ten million of one kind take 80 MB.
 
-    good: [R] requests that met all per-request SLOs so far.
+    good: [R] requests that met all per-request SLOs so far, each those of its class; kind: [R] place in `kinds`, empty without classes.
     """
 
     slos: Sequence[Slo]
     good: NDArray[np.bool_]
+    kind: I8
+    kinds: tuple[str, ...]
+    by_class: dict[tuple[str, str], Stats] = field(default_factory=dict)
     stats: dict[str, Stats] = field(default_factory=dict)
     met: dict[Slo, float] = field(default_factory=dict)
 
@@ -277,14 +328,38 @@ class _Latencies:
         for slo in self.slos:
             if slo.per_request and slo.metric == name:
                 met = values <= slo.limit_s
-                self.good &= met
-                self.met[slo] = float(met.mean())
+                if slo.kind:
+                    own = self.kind == self.kinds.index(slo.kind)
+                    self.met[slo] = float(met[own].mean()) if own.any() else 1.0
+                    self.good &= met | ~own
+                else:
+                    self.good &= met
+                    self.met[slo] = float(met.mean())
+
+    def apart(self, name: str, values: F8, counted: NDArray[np.bool_] | None = None) -> None:
+        """The same latency of each class.  counted: [R] requests that have one."""
+        for place, kind in enumerate(self.kinds):
+            own = self.kind == place
+            self.by_class[kind, name] = stats_of(values[own if counted is None else own & counted])
+
+    def classes(self, duration: float) -> tuple[Kind, ...]:
+        """Each class over a run [s]."""
+        return tuple(self._class(place, duration) for place in range(len(self.kinds)))
+
+    def _class(self, place: int, duration: float) -> Kind:
+        name, own = self.kinds[place], self.kind == place
+        judged = own.any() and any(slo.per_request and slo.kind in ("", name) for slo in self.slos)
+        good = int(self.good[own].sum())
+        stats = {FIELDS[metric]: self.by_class[name, metric] for metric in BY_CLASS}
+        return Kind(name, int(own.sum()), **stats, attainment=good / int(own.sum()) if judged else NAN,
+                    goodput_req_s=good / duration if judged else NAN)  # fmt: skip
 
     def fates(self) -> tuple[Fate, ...]:
         """Each SLO's fate.  A statistic of nothing keeps its limit."""
         made = []
         for slo in self.slos:
-            measured = NAN if slo.per_request else self.stats[slo.metric].value(slo.stat)
+            stats = self.by_class[slo.kind, slo.metric] if slo.kind and slo.stat else self.stats[slo.metric]
+            measured = NAN if slo.per_request else stats.value(slo.stat)
             made.append(Fate(slo, measured, self.met[slo] if slo.per_request else 0.0 if measured > slo.limit_s else 1.0))
         return tuple(made)
 
@@ -297,6 +372,7 @@ def _decoding(found: _Latencies, outcome: Outcome, times: Times) -> bool:
     tpot, many = times.tpot, times.several
     several = slice(None) if many.all() else many
     found.add("tpot", tpot, stats_of(tpot[several]))
+    found.apart("tpot", tpot, many)
     itl, exact = _itl_stats(outcome, tpot[several], times.output[several] - 1)
     found.add("itl", tpot, itl)
     return exact

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from apexsim.doubt import Doubt
@@ -112,6 +112,7 @@ class Margin:
     measured: float  # in the simulated run
     reach: float  # what a real run may come to at the risk allowed: the measured value where the median decides
     chance: float  # that a real run keeps the limit
+    kind: str = ""  # class of requests; "" all
 
     @property
     def share(self) -> float:
@@ -138,10 +139,10 @@ def margins(
     """Every limit on a run: SLOs with a statistic, and the power of a GPU; per-request SLOs constrain nothing.
 
     risk: the chance of missing a limit that is allowed; 0 lets the median decide."""
-    asked = [(str(s), s.metric, s.stat, s.limit_s, metrics.latency(s.metric, s.stat)) for s in constraints if s.stat]
+    asked = [(s.kind, (str(s), s.metric, s.stat, s.limit_s, metrics.of(s))) for s in constraints if s.stat]
     if math.isfinite(power_cap):
-        asked.append((f"power-cap={power_cap:.12g}W", "power", "mean", power_cap, metrics.energy.watts))
-    return tuple(_margin(*one, doubts(one[1]), risk) for one in asked)
+        asked.append(("", (f"power-cap={power_cap:.12g}W", "power", "mean", power_cap, metrics.energy.watts)))
+    return tuple(replace(_margin(*one, doubts(one[1]), risk), kind=kind) for kind, one in asked)
 
 
 def _margin(name: str, metric: str, stat: str, limit: float, measured: float, doubt: Doubt, risk: float) -> Margin:

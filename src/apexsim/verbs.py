@@ -83,6 +83,10 @@ def plan(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
@@ -97,6 +101,9 @@ def plan(
     sampling: str | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
+    tune: bool = False,
+    sensitivity: bool = False,
+    headroom: bool = False,
     workers: int = 0,
     ray: str | None = None,
     progress: Progress | None = None,
@@ -171,6 +178,11 @@ def plan(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
+    prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
+    output_cv: The same of the output lengths.
+    lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
@@ -189,6 +201,9 @@ def plan(
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
+    tune: Walk the engine's settings around the best plan: which are worth a flag, and why.
+    sensitivity: Say what would change the winner: speeds, bandwidths, loads and lengths up to twice and half.
+    headroom: Say of each plan shown how many times the load it holds within the limits (without any: until its queue grows).
     workers: Threads, or tasks of Ray, at once; 0 takes the cores there are.
     ray: Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).
     progress: Called with (done, of how many, what).
@@ -255,6 +270,10 @@ def simulate(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
     prefill_settings: str | None = None,
@@ -268,6 +287,7 @@ def simulate(
     sampling: str | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
+    steps: bool = False,
 ) -> Study:
     """Simulate one plan in full, beside the heuristic one.
 
@@ -335,6 +355,11 @@ def simulate(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
+    prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
+    output_cv: The same of the output lengths.
+    lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     disaggregate: Plans with a pool for prompts and one for tokens, too (3×TP4+DEP8): is it worth it?
@@ -351,6 +376,7 @@ def simulate(
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
+    steps: Keep every batch of the run, for study.steps(), not an even sample of 2,048.
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
@@ -417,6 +443,10 @@ def sweep(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     disaggregate: bool = False,
@@ -505,6 +535,11 @@ def sweep(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
+    prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
+    output_cv: The same of the output lengths.
+    lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
@@ -585,6 +620,10 @@ def size(
     profile: str | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
     speculate: str | None = None,
     acceptance: str | None = None,
     max_num_seqs: int | None = None,
@@ -661,6 +700,11 @@ def size(
     profile: Calibrated by your own runs: a profile that `apexsim calibrate save=NAME` kept.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
+    prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
+    output_cv: The same of the output lengths.
+    lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
         e.g. mtp:1..4.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
@@ -727,6 +771,7 @@ def fleet(
     rate_factor: float | None = None,
     prompt_factor: float | None = None,
     output_factor: float | None = None,
+    classes: str | None = None,
     max_num_seqs: int | None = None,
     max_num_batched_tokens: int | None = None,
     block_size: int | None = None,
@@ -741,6 +786,8 @@ def fleet(
     spare: float = 0.0,
     min_replicas: int = 1,
     share: float = 0.95,
+    workers: int = 0,
+    ray: str | None = None,
     progress: Progress | None = None,
 ) -> Fleet:
     """Replicas over the time of a trace: how many each interval needs, and what following the load costs and misses.
@@ -791,6 +838,8 @@ def fleet(
     rate_factor: What if requests came so many times as fast.
     prompt_factor: What if prompts were so many times as long.
     output_factor: What if outputs were so many times as long.
+    classes: Classes of requests, whose limits slos then takes (chat:ttft:p95=500ms): a column of the trace, or prompt lengths:
+        short:2k,long.
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
     block_size: Tokens of a KV block. SGLang: page_size; TensorRT-LLM: tokens_per_block.
@@ -806,6 +855,8 @@ def fleet(
     spare: Replicas on top of what is needed, as a share.
     min_replicas: Replicas at any time.
     share: Of the requests that must keep the limits of each request (goodput).
+    workers: Threads, or tasks of Ray, at once; 0 takes the cores there are.
+    ray: Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).
     progress: Called with (done, of how many, what).
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.

@@ -48,11 +48,17 @@ def _asked(command: str, *apart: str) -> tuple[Clash, ...]:
 
 
 CLASHES: dict[str, tuple[Clash, ...]] = {
-    "plan": (*QUESTION, *REPORT, FORCE),
+    "plan": (
+        *QUESTION,
+        *REPORT,
+        FORCE,
+        Clash("headroom", beside("stages"), "the stages have loads of their own", "give one --request-rate"),
+    ),
     "simulate": (*QUESTION, *NO_WIDTHS, FORCE),
     "size": (
         *_asked("size", "burstiness", "seed", "rate_factor"),
         *(clash for clash in REPORT if clash.option == "top"),
+        FORCE,
         Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
         Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),
         Clash("warmup", beside("concurrency"), "the first request of each user is left out", "drop it"),

@@ -24,6 +24,7 @@ from apexsim.examples import expanded
 INTERRUPTED, MISSED = 130, 4
 
 if TYPE_CHECKING:
+    from apexsim.search.size import Size
     from apexsim.search.study import Study
 
 PLAN_HELP = """Rank every parallel plan of a model on a cluster for a stream of requests.
@@ -238,18 +239,19 @@ def size(model: Model, **given: Any) -> None:
     from apexsim.search.inverse import size as sized
 
     given = checked("size", given)
+    forms = emitting.check(given)
     with Progress() as progress:
         found = sized(model, **question(given), **{name: given[name] for name in ("find", "think", "share", "budget")}, progress=progress)
-    tell(found, given)
+    _deliver(found, given, forms if found.best else ())
     if found.best is None:
         raise typer.Exit(MISSED)
 
 
-def _deliver(study: Study, given: dict[str, Any], forms: tuple[str, ...]) -> None:
+def _deliver(answer: Study | Size, given: dict[str, Any], forms: tuple[str, ...]) -> None:
     """The answer, and the files that start it where they were asked for."""
-    tell(study, {**given, "output": None} if forms else given)
+    tell(answer, {**given, "output": None} if given.get("emit") else given)
     if forms:
-        emitting.emit(study, forms, given)
+        emitting.emit(answer, forms, given)
 
 
 def _judge(study: Study) -> None:

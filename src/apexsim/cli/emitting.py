@@ -14,6 +14,7 @@ from apexsim.examples import expanded
 
 if TYPE_CHECKING:
     from apexsim.report.emit.deployment import File
+    from apexsim.search.size import Size
     from apexsim.search.study import Study
 
 
@@ -29,11 +30,11 @@ def check(given: Mapping[str, Any]) -> tuple[str, ...]:
     return names
 
 
-def emit(study: Study, names: Sequence[str], given: Mapping[str, Any]) -> None:
+def emit(answer: Study | Size, names: Sequence[str], given: Mapping[str, Any]) -> None:
     """Write the files of all forms, or none."""
     from apexsim.report.emit.formats import files_of
 
-    files = files_of(study, names)
+    files = files_of(answer, names)
     folder = expanded(given["output"])
     targets = [folder / file.name for file in files]
     _keep(given, targets)

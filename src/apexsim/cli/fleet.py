@@ -6,9 +6,10 @@ from typing import Any
 
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import Progress
-from apexsim.cli.rows import FOLLOWED
+from apexsim.cli.rows import FOLLOWED, WORKERS
 from apexsim.cli.telling import tell
 
+OWN = tuple(opt.name for opt in (*FOLLOWED, *WORKERS))
 FLEET_HELP = """Replicas over time: how many GPUs each interval of a trace needs, and what following the load costs and misses.
 
 A replica is the plan that serves most for its rent within the limits; --gpus are those of one replica (default: the best of 1, 2, 4, 8).
@@ -29,7 +30,7 @@ def fleet(model: Model, **given: Any) -> None:
 
     given = checked("fleet", given)
     with Progress() as progress:
-        found = followed(model, **question(given), **{opt.name: given[opt.name] for opt in FOLLOWED}, progress=progress)
+        found = followed(model, **question(given), **{name: given[name] for name in OWN}, progress=progress)
     tell(found, given)
 
 

@@ -162,7 +162,7 @@ def question(given: Mapping[str, Any]) -> dict[str, Any]:
     asked = {name: value for name, value in given.items() if name in names}
     if asked["enable_chunked_prefill"] and asked["no_enable_chunked_prefill"]:
         raise InputError("chunked prefill is both enabled and disabled", "--enable-chunked-prefill", "drop one")
-    for name in ("tune", "sensitivity"):  # of the search, not of the question
+    for name in ("tune", "sensitivity", "headroom"):  # of the search, not of the question
         asked.pop(name, None)
     said = [(row, value) for row in SETTINGS if (value := asked.pop(row.option)) not in (None, False)]
     asked["settings"] = {row.setting: value if row.value is None else row.value for row, value in said}

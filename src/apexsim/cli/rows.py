@@ -87,6 +87,10 @@ WORKLOAD = (
     Opt("num_requests", int, None, "Synthetic requests: how many; 2k is 2,000. Default: 1,024.", "N", least=1, most=20_000_000),
     Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
         "X", least=0, most=1),
+    Opt("prompt_cv", float, None, "Standard deviation over mean of the prompt lengths, drawn from --lengths: real traffic has 0.5 to 2.",
+        "X", least=0, most=100),
+    Opt("output_cv", float, None, "The same of the output lengths.", "X", least=0, most=100),
+    Opt("lengths", str, None, "Distribution of --prompt-cv and --output-cv: lognormal (default), gamma or uniform.", "NAME"),
     Opt("request_rate", float, None, "Requests per second, Poisson; stretches the arrivals of a trace, draws them where it has no "
         "times. inf: all at once.", "R", least=0, above=True, endless=True),
     Opt("burstiness", float, None, "Shape of the gamma-distributed gaps; 1 is Poisson (default), below 1 burstier.",
@@ -108,6 +112,8 @@ WORKLOAD = (
     Opt("rate_factor", float, None, "What if requests came so many times as fast.", "X", least=0, above=True),
     Opt("prompt_factor", float, None, "What if prompts were so many times as long.", "X", least=0, above=True),
     Opt("output_factor", float, None, "What if outputs were so many times as long.", "X", least=0, above=True),
+    Opt("classes", str, None, "Classes of requests, whose limits --slo then takes (chat:ttft:p95=500ms): a column of the trace, or prompt "
+        "lengths: short:2k,long.", "WHAT"),
     Opt("too_long", str, "error", "Requests longer than the model length: error, drop or clip.", "HOW"),
 )  # fmt: skip
 ENGINE = (
@@ -165,7 +171,13 @@ AXES = (
         "GOALS",
     ),
     Opt("tune", bool, False, "Walk the engine's settings around the best plan: which are worth a flag, and why."),
-    Opt("sensitivity", bool, False, "Say what would change the winner: speeds, loads and lengths up to twice and half."),
+    Opt("sensitivity", bool, False, "Say what would change the winner: speeds, bandwidths, loads and lengths up to twice and half."),
+    Opt(
+        "headroom",
+        bool,
+        False,
+        "Say of each plan shown how many times the load it holds within the limits (without any: until its queue grows).",
+    ),
     Opt(
         "speculate",
         str,
@@ -191,7 +203,8 @@ GOAL = (
     Opt("objective", str, "e2e", "ttft, tpot, itl, e2e, each :mean, :p50, :p95 or :p99; throughput; goodput; cost; energy (of GPUs); "
         "wall-energy (of servers).", "WHAT"),
     Opt("slo", list[str], [], "ttft:p95=500ms is a limit on the run: plans missing it rank last; ttft=500ms counts the requests that "
-        "keep it (goodput). Unit: ms (default), s. May be repeated.", "LIMIT", several=True),
+        "keep it (goodput); chat:ttft:p95=500ms is of one class (--classes). Unit: ms (default), s. "
+        "May be repeated.", "LIMIT", several=True),
     Opt("ttft", str, None, "Short for --slo ttft:p95=MS: 95 of 100 requests get their first token in time.", "MS"),
     Opt("tpot", str, None, "Short for --slo tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.", "MS"),
     Opt("goodput", list[str], [], "Limits of each request, as of vllm bench serve: ttft:500 tpot:50 [ms]. May be repeated.",
@@ -574,11 +587,12 @@ FOLLOWED = (
     Opt("min_replicas", int, 1, "Replicas at any time.", "N", least=1, most=4096),
     *(opt for opt in SIZED if opt.name == "share"),
 )  # fmt: skip
-UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "burstiness",
-              "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity", "stages", "shared_prefix", "turns", "turn_gap",
-              "speculate", "acceptance")  # fmt: skip  # of a question: a trace says them, or nothing is ranked by them
-UNSIZED = ("objective", "hypothetical", "pareto", "tune", "sensitivity", "rate_factor", "stages", "turns",
-           "turn_gap")  # fmt: skip  # nothing is ranked by them, or the load is sought
+UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "prompt_cv",
+              "output_cv", "lengths", "burstiness",
+              "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity", "headroom", "stages", "shared_prefix",
+              "turns", "turn_gap", "speculate", "acceptance")  # fmt: skip  # of a question: a trace says them, or nothing is ranked by them
+UNSIZED = ("objective", "hypothetical", "pareto", "tune", "sensitivity", "headroom", "rate_factor", "stages",
+           "turns", "turn_gap")  # fmt: skip  # nothing is ranked by them, or the load is sought
 LISTS = (
     "gpu",
     "gpus",
@@ -618,12 +632,10 @@ COMMANDS: dict[str, Groups] = {
     "plan": _listed({**CALIBRATED, "Search": (*WIDTHS, *AXES), "Pools": POOLS, "Output": (*REPORT, *EMIT, *FILES, AGAINST, *WORKERS)}),
     "simulate": {"Plan": PLAN, "Pools": POOLS, **CALIBRATED, "Output": (*EMIT, *FILES, PERFETTO, AGAINST)},
     "size": _listed(
-        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *OUTPUT, *SIZED_FILES)}, UNSIZED),
+        _without({"Question": SIZED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[:1], *EMIT, *SIZED_FILES)}, UNSIZED),
         ("gpu", "gpus"),
     ),
-    "fleet": _without(
-        {"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*REPORT[1:2], *OUTPUT, PICTURES[0])}, UNFOLLOWED
-    ),
+    "fleet": _without({"Fleet": FOLLOWED, **CALIBRATED, "Search": (*WIDTHS, *AXES), "Output": (*FLEET_FILES, *WORKERS)}, UNFOLLOWED),
     "fit": {
         "Cluster": CLUSTER,
         "Layout": (*WIDTHS, SIZED_PLAN),

@@ -14,8 +14,8 @@ from apexsim.cli.outside import page_size, present, say, write_atomic
 from apexsim.errors import InputError
 
 if TYPE_CHECKING:
-    from apexsim.workload.made import Spread
     from apexsim.workload.presets import Preset
+    from apexsim.workload.synth import Spread
     from apexsim.workload.tokens import Counter
     from apexsim.workload.trace import Workload
 
@@ -130,7 +130,7 @@ def _like(given: dict[str, Any]) -> Spread | Workload | Preset:
         return preset_of(given["workload"])
     if given["prompt_len"] is None or given["output_len"] is None:
         raise InputError("no lengths", "", "give --workload NAME, --prompt-len N and --output-len N, or --like FILE")
-    from apexsim.workload.made import Spread
+    from apexsim.workload.synth import Spread
 
     return Spread(given["prompt_len"], given["output_len"], given["prompt_cv"], given["output_cv"], given["lengths"])
 

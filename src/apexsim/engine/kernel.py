@@ -168,11 +168,14 @@ def heirs(requests: Requests) -> tuple[I4, I4]:
     return heir, siblings
 
 
-def _log(n: int, lanes: int, rows: int, tokens: int, windows: int) -> Log:
+NOTED = 2048  # batches of a run that are kept: of more every second goes, and so on
+
+
+def _log(n: int, lanes: int, rows: int, tokens: int, windows: int, noted: int) -> Log:
     return Log(
         gaps=np.empty((rows, 4)), counts=np.array([0, 0, 1, 0], np.int64), hist=np.zeros((n, 2, tokens), np.int64),
         hist_lane=np.zeros((n, 2, tokens if lanes > 1 else 1), np.int64), sums=np.zeros((n, len(SUM_NAMES))),
-        read=np.zeros((n, 2, windows)), timeline=np.zeros((2048, 5)),
+        read=np.zeros((n, 2, windows)), timeline=np.zeros((noted, 5)),
     )  # fmt: skip
 
 
@@ -289,7 +292,7 @@ class Made(NamedTuple):
 
 def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
              route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS,
-             offload: Offload = NO_OFFLOAD) -> Made:  # fmt: skip
+             offload: Offload = NO_OFFLOAD, noted: int = NOTED) -> Made:  # fmt: skip
     """All that serves `requests` on `replicas` equal replicas, before the first is sent; arguments as in `simulate`."""
     requests, rules, host, costs = requests_as_cast(requests), _cast(rules), _cast(host), _cast(costs)
     route, blocks, replicas, lanes, jump = _cast(route), int(blocks), int(replicas), int(lanes), bool(jump)
@@ -302,7 +305,7 @@ def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     state, work = _state(replicas, stages, lanes, rules, costs, blocks, size), _work(requests)
     margin = state.cohort.shape[2] + rules.max_seqs * lanes + 64 * windows * max(lanes, 8) + 64
     margin += 2 * PATIENCE if stages > 1 else 0
-    log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows)
+    log = _log(replicas, lanes, 4 * size + 4 * margin if gaps else 0, costs.total.shape[2], windows, noted)
     reuse = rules.reuse != NO_REUSE and len(requests.chain) > 0
     pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
     tiers = tiers_of(_cast(offload) if reuse else NO_OFFLOAD, replicas, lanes, size)
@@ -330,16 +333,17 @@ def outcome_of(world: World) -> Outcome:
 
 def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
              route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS,
-             offload: Offload = NO_OFFLOAD) -> Outcome:  # fmt: skip
+             offload: Offload = NO_OFFLOAD, noted: int = NOTED) -> Outcome:  # fmt: skip
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
     blocks: KV blocks of one lane; route: where requests of an open loop go;
     jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
-    drafts: what decode steps make of a sequence where that is more than one token; offload: tiers behind the KV blocks of each lane.
+    drafts: what decode steps make of a sequence where that is more than one token; offload: tiers behind the KV blocks of each lane;
+    noted: rows of the timeline, an even number.
     Every request must fit: prompt + output ≤ blocks · block (see `slack`).  Raises AssertionError where it does not.
     """
     made = world_of(requests, rules, host, costs, blocks, replicas=replicas, lanes=lanes, route=route, jump=jump, gaps=gaps, drafts=drafts,
-                    offload=offload)  # fmt: skip
+                    offload=offload, noted=noted)  # fmt: skip
     serve, world = _version(made.world)
     begin, status = 0, LOG_FULL
     while status == LOG_FULL:

@@ -95,7 +95,8 @@ def held(study: Study, margin: Margin) -> str:
     if margin.metric == "power":
         return f"power {sig(margin.measured)} of {sig(margin.limit)} W per GPU"
     scale = scale_of(study, margin.metric)
-    return f"{TITLES[margin.metric]} {margin.stat} {scale.bare(margin.measured)} of {margin.limit * scale.factor:,.6g} {scale.unit}"
+    of = f"{margin.kind} " if margin.kind else ""
+    return f"{of}{TITLES[margin.metric]} {margin.stat} {scale.bare(margin.measured)} of {margin.limit * scale.factor:,.6g} {scale.unit}"
 
 
 def left(margin: Margin) -> str:

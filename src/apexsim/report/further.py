@@ -16,6 +16,8 @@ from apexsim.report.draw import change, sig, times
 from apexsim.report.figures import listed, objective_short, reached, scale_of, sentence
 from apexsim.report.page import Row, heading, labelled
 from apexsim.search.assess import Assessed
+from apexsim.search.headroom import load_of, none_of
+from apexsim.search.size import SHARE
 from apexsim.search.study import Move, Study, Turn
 
 COMPARED = (("ttft", "p95"), ("tpot", "p95"), ("itl", "p99"), ("e2e", "mean"))
@@ -24,7 +26,12 @@ WORTH = 0.01  # relative change of a metric that is told
 
 def parts(study: Study, width: float) -> Iterator[RenderableType]:
     """The sections of a page."""
-    for title, rows in (("tuned", tuned_rows(study)), ("what if", turn_rows(study)), ("against", beforeafter.rows(study))):
+    for title, rows in (
+        ("tuned", tuned_rows(study)),
+        ("what if", turn_rows(study)),
+        ("head-room", room_rows(study)),
+        ("against", beforeafter.rows(study)),
+    ):
         if rows:
             yield Text()
             yield heading(title, TOLD[title](study), width=width)
@@ -33,6 +40,7 @@ def parts(study: Study, width: float) -> Iterator[RenderableType]:
 
 TOLD: dict[str, Callable[[Any], str]] = {
     "against": lambda study: "the first plan of an earlier answer → this one",
+    "head-room": lambda study: "the most load that plans hold",
     "tuned": lambda study: f"{study.tuned.tried} settings of {study.tuned.run.plan.shorthand} simulated",
     "what if": lambda study: f"what would change the winner, {study.ranked[0].plan.shorthand}, by more than a tie",
 }
@@ -106,6 +114,34 @@ def turn_rows(study: Study) -> list[Row]:
 
 def _step(turn: Turn) -> str:
     return f"{'+' if turn.factor > 1 else '−'}{abs(turn.factor - 1.0):.0%}"
+
+
+# ---- head-room ----------------------------------------------------------------------------------------------------------
+
+
+def room_rows(study: Study) -> list[Row]:
+    """What the first plan holds, and the plan that holds most."""
+    if not study.inputs.get("headroom"):
+        return []
+    why, known = none_of(study), [run for run in study.ranked if run.headroom]
+    if why or not known:
+        return [("", sentence(f"None is known: {why}" if why else "No plan was looked at"))]
+    first, most = known[0], max(known, key=lambda run: run.headroom.times if run.headroom else 0.0)
+    rows = [(first.plan.shorthand, _holds(study, first))]
+    rows += [(most.plan.shorthand, f"{_holds(study, most)}: the most of these plans")] if most is not first else []
+    shared = any(slo.per_request for slo in study.goal.slos)
+    return [*rows, *([("", f"a plan holds a load where {SHARE:.0%} of its requests keep their own limits")] if shared else [])]
+
+
+def _holds(study: Study, run: Assessed) -> str:
+    found = run.headroom
+    assert found is not None
+    if not found.times:
+        return "holds no load within the limits"
+    load, unit = found.times * load_of(study), "users" if study.setting.workload.mode == "closed" else "requests/s"
+    amount = f"{load:,.0f}" if unit == "users" else sig(load)
+    ends = "" if math.isnan(found.low) else f" ({times(found.low)} to {times(found.high)} on two of three real systems)"
+    return f"{'at least ' * found.open_end}{times(found.times)} the load{ends}: {amount} {unit}"
 
 
 # ---- JSON -------------------------------------------------------------------------------------------------------------------

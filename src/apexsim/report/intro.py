@@ -83,8 +83,14 @@ def workload_line(work: Workload) -> str:
     warm = f", the first {work.warmup:,} left out as warm-up" if work.warmup else ""
     return (
         f"{work.source or work.name}: {work.size:,} requests {how}{warm}; prompt mean {work.prompt.mean():,.0f}, max "
-        f"{work.prompt.max():,}; output mean {work.output.mean():,.0f}, max {work.output.max():,} tokens"
+        f"{work.prompt.max():,}; output mean {work.output.mean():,.0f}, max {work.output.max():,} tokens{_classes(work)}"
     )
+
+
+def _classes(work: Workload) -> str:
+    """How many requests each class has."""
+    told = [f"{name} {int((work.kind == place).sum()):,}" for place, name in enumerate(work.kinds)]
+    return f"; classes {', '.join(told)}" if told else ""
 
 
 def engine_line(setting: Setting) -> str:

@@ -216,6 +216,7 @@ def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         "launch_notes": list(started.notes),
         "series": ranked.series.to_json(),
         "drafts": asdict(ranked.drafts) if ranked.drafts else None,
+        **({"headroom": asdict(ranked.headroom)} if ranked.headroom else {}),
     }
 
 

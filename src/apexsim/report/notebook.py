@@ -112,6 +112,24 @@ def requests(study: Study) -> Any:
     return _framed({name: np.asarray(column) for name, column in found.items()})
 
 
+def steps(study: Study) -> Any:
+    """The batches of the first plan's run (`Study.steps`)."""
+    run = study.ranked[0]
+    outcome, pool = outcome_of(study.setting, run), run.sides[-1]
+    noted = outcome.timeline[np.argsort(outcome.timeline[:, 0], kind="stable")]
+    replica = noted[:, 1].astype(np.int64)
+    last = np.array([outcome.finish[outcome.replica == r].max(initial=0.0) for r in range(pool.plan.replicas)])
+    until = last[replica]
+    for r in range(pool.plan.replicas):
+        mine = np.flatnonzero(replica == r)
+        until[mine[:-1]] = noted[mine[1:], 0]
+    blocks = max(1, run.room.blocks * pool.plan.lanes)
+    found = {"start_s": noted[:, 0], "duration_s": np.maximum(until - noted[:, 0], 0.0), "replica": replica,
+             "sequences": noted[:, 2].astype(np.int64), "prompt_tokens": noted[:, 4].astype(np.int64),
+             "kv_blocks": noted[:, 3].astype(np.int64), "kv_share": noted[:, 3] / blocks}  # fmt: skip
+    return _framed(found)
+
+
 def plot(answer: Any) -> Any:
     """A matplotlib figure: of a study speed for each user against throughput of each GPU; of the others their answer by row."""
     try:
@@ -154,4 +172,4 @@ def _hours(axes: Any, found: list[Row]) -> None:
 
 
 DRAWN: dict[type, Callable[[Any, list[Row]], None]] = {Size: _bars, Fleet: _hours}
-VIEWS: dict[str, Callable[..., Any]] = {"text": text, "html": page, "table": table, "requests": requests, "plot": plot}
+VIEWS: dict[str, Callable[..., Any]] = {"text": text, "html": page, "table": table, "requests": requests, "steps": steps, "plot": plot}

@@ -14,7 +14,7 @@ from apexsim.report.verdict import ties
 from apexsim.search.assess import Assessed
 from apexsim.search.startable import has_server
 from apexsim.search.study import Study
-from apexsim.slo import LATENCIES
+from apexsim.slo import LATENCIES, Slo
 from apexsim.units import format_count
 
 CHANCE = "chance that a real run keeps the limits, of the likeliest to be missed"
@@ -112,7 +112,7 @@ def _said(column: Column) -> str:
 def _required(study: Study) -> _Choice:
     """What limits and the objective name."""
     choice, objective = _Choice(), study.goal.objective
-    for slo in study.goal.slos:
+    for slo in (slo for slo in study.goal.slos if not slo.kind):
         choice = choice.with_((slo.metric, slo.stat or "p95"))
     if objective.name in LATENCIES:
         choice = choice.with_((objective.name, objective.stat))
@@ -132,10 +132,12 @@ def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: boo
         _column("plan", "left", rows, lambda r: r.plan.shorthand),
         _column("ratio", "right", rows, lambda r: times(r.ratio)),
         *([_column("limits", "left", rows, limit_cell), _column("sure", "right", rows, sure_cell)] if study.goal.limited else []),
+        *([_column("head-\nroom", "right", rows, headroom_cell)] if any(r.headroom for r in rows) else []),
         *([_column("meet\nlimits", "right", rows, lambda r: percent(r.metrics.attainment)),
            _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s))] if _counts(study) else []),
         *(_latency(study, metric, title, rows, choice.stats[metric]) for metric, title in SHOWN if metric in choice.stats),
     ]  # fmt: skip
+    made += [_of_class(study, slo, rows) for slo in study.goal.slos if slo.kind]
     made += [Column(title, "right", tuple(cell(study, r) for r in rows)) for name, (title, cell) in OTHERS.items() if name in choice.titles]
     remarks = _column("", "left", rows, lambda r: " ".join(m[0] for m in marks(study, r)) if short else ", ".join(marks(study, r)))
     return [*made, *([remarks] if any(remarks.cells) else [])]
@@ -162,7 +164,7 @@ def limit_cell(ranked: Assessed) -> str:
     """✓ and the least margin, or ✗ and the worst overrun; with the limit's metric where there are several."""
     limits = ranked.limits
     worst = min(limits, key=lambda m: m.share)
-    name = f" {worst.metric}" if len(limits) > 1 else ""
+    name = f"{f' {worst.kind}' * bool(worst.kind)} {worst.metric}" if len(limits) > 1 else ""
     if not overrun(limits):
         return f"✓ {percent(worst.share)}{name}"
     ratio = worst.measured / worst.limit
@@ -174,12 +176,28 @@ def sure_cell(ranked: Assessed) -> str:
     return percent(min(m.chance for m in ranked.limits))
 
 
+def headroom_cell(ranked: Assessed) -> str:
+    """How many times the load it holds."""
+    found = ranked.headroom
+    return UNKNOWN if found is None else "none" if not found.times else f"{'≥ ' * found.open_end}{sig(found.times)}×"
+
+
 def _counts(study: Study) -> bool:
     return any(slo.per_request for slo in study.goal.slos)
 
 
 def _column(title: str, side: str, rows: Sequence[Assessed], cell: Callable[[Assessed], str]) -> Column:
     return Column(title, side, tuple(cell(r) for r in rows))
+
+
+def _of_class(study: Study, slo: Slo, rows: Sequence[Assessed]) -> Column:
+    """What a limit of a class is held against."""
+    scale = scale_of(study, slo.metric)
+    if slo.stat:
+        return _column(
+            f"{slo.kind}\n{slo.metric.upper()} {slo.stat} [{scale.unit}]", "right", rows, lambda r: scale.bare(r.metrics.of(slo))
+        )
+    return _column(f"{slo.kind}\nmeet {slo.metric.upper()}", "right", rows, lambda r: percent(r.metrics.met(slo)))
 
 
 def _latency(study: Study, name: str, title: str, rows: Sequence[Assessed], stats: Sequence[str]) -> Column:
@@ -223,6 +241,10 @@ def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[Column]) -> l
     if "limits" in titles:
         which = ", and of which" if len(rows[0].limits) > 1 else ""
         found += [("limits", f"{LIMITS}{which}"), ("sure", CHANCE)]
+    if "head-\nroom" in titles:
+        found.append(
+            ("head-room", f"times the load that the plan holds{' within the limits' if study.goal.limited or _counts(study) else ''}")
+        )
     if "KV room\ntokens" in titles:
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
     used = {mark for r in rows for mark in marks(study, r)}

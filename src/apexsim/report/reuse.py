@@ -1,10 +1,10 @@
-"""What prefix caching came to: hits, what a cold replica reads, from which length on a pull pays, and stages (floor 6)."""
+"""What prefix caching came to: hits, what a cold replica reads, from which length on a pull pays, stages and classes (floor 6)."""
 
 from __future__ import annotations
 
 import math
 
-from apexsim.metrics import Metrics
+from apexsim.metrics import Kind, Metrics
 from apexsim.offload import Tier
 from apexsim.plan.memory import Room
 from apexsim.report.draw import percent, sig
@@ -66,6 +66,22 @@ def _tier_rows(setting: Setting, ranked: Assessed, peak: float) -> list[Row]:
         pays = "" if math.isnan(least) else f", pays from {least:,.0f} tokens on" if math.isfinite(least) else ", never pays"
         told += f"; {tier.kind} of {tier.size / 1e9:,.4g} GB at {tier.rate / 1e9:.3g} GB/s{pays}"
     return [("tiers", told)]
+
+
+def class_rows(metrics: Metrics) -> list[Row]:
+    """One row for each class of requests."""
+    return [(kind.name, f"{kind.requests:,} requests: {_class_words(kind)}") for kind in metrics.kinds]
+
+
+def _class_words(kind: Kind) -> str:
+    if not kind.requests:
+        return "none that is measured"
+    times = [f"{name} p50 {format_seconds(stats.median)}, p95 {format_seconds(stats.p95)}"
+             for name, stats in (("TTFT", kind.ttft), ("TPOT", kind.tpot), ("E2E", kind.e2el))]  # fmt: skip
+    good = (
+        [] if math.isnan(kind.attainment) else [f"{percent(kind.attainment)} within their limits: goodput {sig(kind.goodput_req_s)} req/s"]
+    )
+    return "; ".join([*times, *good])
 
 
 def stage_rows(metrics: Metrics) -> list[Row]:

@@ -203,6 +203,12 @@ _METRICS = obj("what the run shows, warm-up left out", {
         "requests": count("requests"), "request_rate": num("[1/s]"), "duration_s": num("first sending to last token"),
         "output_throughput_tok_s": num("[token/s]"), "ttft_ms": ref("stats"), "e2el_ms": ref("stats"),
     }), "stages of a load that has some"),
+    "classes": many(obj("a class of requests", {
+        "class": text("its name"), "requests": count("requests, warm-up left out"), "ttft_ms": ref("stats"), "tpot_ms": ref("stats"),
+        "e2el_ms": ref("stats"), "queue_ms": ref("stats"),
+        "attainment": num("share of them that keep every limit of their own; null without such limits", True),
+        "goodput_req_s": num("those per second of the run", True),
+    }), "classes of requests, where there are some (--classes)"),
     "goodput_req_s": num("requests per second that meet every per-request limit; null without such limits", True),
     "attainment": num("share of requests that do", True),
     "slos": many(obj("a limit", {
@@ -213,7 +219,7 @@ _METRICS = obj("what the run shows, warm-up left out", {
     "saturated": flag("requests come faster than they are served"), "saturated_why": text("how that shows"), "energy": _ENERGY,
     "usd_per_gpu_h": num("rent of a GPU [$/h]; null unknown", True),
     "usd_per_million_output_tokens": num("rent per million output tokens [$]", True),
-})  # fmt: skip
+}, optional=("classes",))  # fmt: skip
 _ACCOUNT = obj("where the time went: seconds of all stages of all replicas", {
     "seconds": by_name(num("s"), "by operator class"), "busy_s": num("their sum"), "idle_s": num("the rest of the run"),
     "flop_per_gpu": num("FLOP done"), "bytes_per_gpu": num("bytes moved"), "mfu": num("FLOP over peak, while busy"),
@@ -276,7 +282,12 @@ _RANKED = obj("a simulated plan", {
         "break_even": num("tokens of a step below which drafting loses at that batch"),
         "pays_to": count("sequences of a lane up to which it pays"), "all": flag("it pays at every batch that runs"),
     }, null=True),
-})  # fmt: skip
+    "headroom": obj("how much more load it holds (--headroom, of the first plans)", {
+        "times": num("the most load within the limits, over the load asked for; 0: none holds"),
+        "low": num("lower end of the 68 % interval; null but for the first plan", True), "high": num("upper end", True),
+        "open_end": flag("it holds more than was tried"),
+    }),
+}, optional=("headroom",))  # fmt: skip
 SHARED["ranked"] = _RANKED
 _VERDICT = obj("the answer", {
     "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
@@ -398,7 +409,8 @@ SIZE = obj("`size`", {
     "nearest": either_null(_SIZED, "where nothing was found: what misses the limits by the least"),
     "would_help": many(text("change"), "changes after which there is an answer, simulated"),
     "curve": either_null(ref("curve"), "of the answer's plan, where a load was searched"),
-})  # fmt: skip
+    "price_may_rise": num("share by which the answer's price may rise until other GPUs that were asked about are as cheap"),
+}, optional=("price_may_rise",))  # fmt: skip
 _COUNTS = many(count("replicas"), "in each interval")
 FLEET = obj("`fleet`", {
     "format": const(fleetpage.FORMAT), "model": text("as typed"), "inputs": by_name({}, "the question"),

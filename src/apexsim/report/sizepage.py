@@ -135,6 +135,8 @@ def _second(size: Size, best: Found) -> list[str]:
         return []
     told = "" if size.wanted.find == "gpus" else f", {amount(size, other.value)} {UNITS.get(size.wanted.find, '')}".rstrip()
     rent = f", ${sig(other.rent)} per hour" if math.isfinite(other.rent) else ""
+    rent += f": as cheap where the first's price is {size.may_rise:.0%} higher, or its own {1 - 1 / (1 + size.may_rise):.0%} lower" * (
+        size.may_rise > 0.0)  # fmt: skip
     return [f"Next comes {_gpus(other)} as {other.plan.shorthand}{told}{rent}."]
 
 
@@ -149,8 +151,8 @@ def _unmet(size: Size) -> str:
     if near is None:
         return f"Nothing keeps up{_within(size)}."
     missed = [m for m in near.run.limits if not m.kept]
-    how = listed([f"{m.name.partition('=')[0]} of {_measured(m.measured, m.metric)}" for m in missed])
-    share = near.run.metrics.attainment
+    how = listed([f"{m.name.rpartition('=')[0]} of {_measured(m.measured, m.metric)}" for m in missed])
+    share = near.run.metrics.least_attained
     if not missed and share < size.wanted.share:
         how = f"{share:.0%} of the requests within their limits"
     if size.wanted.find == "context":
@@ -217,6 +219,7 @@ def size_json(size: Size) -> dict[str, Any]:
         "found": [_record(one) for one in size.found], "unmet": list(size.unmet),
         "nearest": _record(size.nearest) if size.nearest and not size.found else None, "would_help": list(size.helps),
         "curve": curvepage.curve_json(size.curve) if size.curve else None,
+        **({} if math.isnan(size.may_rise) else {"price_may_rise": size.may_rise}),
     })  # fmt: skip
     return told
 

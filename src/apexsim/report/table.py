@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from apexsim.errors import InputError
+from apexsim.metrics import Metrics
 from apexsim.report.plain import clean
 from apexsim.report.ranking import room_tokens
 from apexsim.search.assess import Assessed
@@ -43,12 +44,29 @@ def _run(study: Study, run: Assessed) -> Row:
                  "objective": str(study.goal.objective), "value": run.value,
                  "ratio_to_heuristic": run.ratio, "tie_with_best": run.tie}  # fmt: skip
     times = {f"{name}_{stat}_ms": m.latency(name, stat) * 1e3 for name in LATENCIES for stat in SHOWN}
-    return head | times | {
+    return head | times | _by_class(m) | {
         "request_throughput_per_s": m.request_throughput_per_s, "output_throughput_tok_s": m.output_throughput_tok_s,
         "output_tok_s_per_gpu": m.output_throughput_tok_s / m.devices, "goodput_req_s": m.goodput_req_s, "attainment": m.attainment,
-        "preemptions": m.preemptions, "kv_tokens": room_tokens(run), "mfu": run.account.mfu, "mbu": run.account.mbu,
+        **_headroom(run), "preemptions": m.preemptions, "kv_tokens": room_tokens(run), "mfu": run.account.mfu, "mbu": run.account.mbu,
         "power_w_per_gpu": m.energy.watts, "usd_per_h": m.usd_h * m.devices, "usd_per_million_output_tokens": m.usd_per_million,
     }  # fmt: skip
+
+
+def _by_class(m: Metrics) -> Row:
+    """Latencies and limits of each class of requests."""
+    found: Row = {}
+    for kind in m.kinds:
+        found |= {
+            f"{kind.name}_{name}_{stat}_ms": kind.latency(name, stat) * 1e3 for name in ("ttft", "tpot", "e2e") for stat in ("mean", "p95")
+        }
+        found |= {f"{kind.name}_requests": kind.requests, f"{kind.name}_attainment": kind.attainment}
+    return found
+
+
+def _headroom(run: Assessed) -> Row:
+    """Where it was asked for."""
+    found = run.headroom
+    return {} if found is None else {"headroom": found.times, "headroom_low": found.low, "headroom_high": found.high}
 
 
 def _sweep(sweep: Sweep) -> Iterable[Row]:

@@ -21,7 +21,7 @@ from apexsim.report.intro import funnel_line, funnel_rows, understood
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.pools import pool_rows, worth_rows
 from apexsim.report.ranking import ranking
-from apexsim.report.reuse import reuse_rows, stage_rows
+from apexsim.report.reuse import class_rows, reuse_rows, stage_rows
 from apexsim.report.verdict import also, verdict
 from apexsim.search.assess import Assessed
 from apexsim.search.front import of_study
@@ -88,7 +88,7 @@ def _detail(study: Study, best: Assessed, width: float) -> Iterator[RenderableTy
     heads, rows = time_table(best, rival, width)
     yield columns(heads, rows)
     used = [*use_rows(best), *cost_rows(study, best), *power_rows(study, best), *course_rows(study, best, width),
-            *reuse_rows(study.setting, best), *stage_rows(best.metrics)]  # fmt: skip
+            *reuse_rows(study.setting, best), *stage_rows(best.metrics), *class_rows(best.metrics)]  # fmt: skip
     yield labelled([*used, *(why_rows(study, best, rival) if rival else [])], width)
 
 
@@ -126,7 +126,7 @@ def _suggestions(study: Study) -> list[str]:
     lines = [again("plan", inputs, defaults(), **remedy.changes) for remedy in study.remedies[:2]]
     second = next((r.plan.shorthand for r in study.ranked[1:] if not r.blocked), None)
     if second and not lines:  # the plan names its own format and clock
-        alone = dict.fromkeys(("quant", "clock", "speculate", "hypothetical", "pareto", "tune", "sensitivity"))
+        alone = dict.fromkeys(("quant", "clock", "speculate", "hypothetical", "pareto", "tune", "sensitivity", "headroom"))
         lines.append(again("simulate", inputs, defaults(), plan=second, **alone))
     lines += [again("plan", inputs, defaults(), **change) for change in _further(study)]
     return [*lines, again("plan", inputs, defaults(), json="study.json", all=True)]

@@ -46,7 +46,7 @@ def _points(name: str, members: Sequence[Member], keyed: bool, line: bool = Fals
 
 def limit_line(slo: Slo, aim: Aim, axis: str) -> Line | None:
     """Where a limit lies on a goal's axis; nothing on the axis of another."""
-    if not slo.stat or slo.stat != aim.stat:
+    if slo.kind or not slo.stat or slo.stat != aim.stat:
         return None
     if slo.metric == aim.name:
         return Line(axis, 1e3 * slo.limit_s, str(slo))
@@ -61,7 +61,7 @@ def curve_charts(curves: Sequence[Curve], slos: Sequence[Slo]) -> list[Chart]:
     lines = knee_lines(curves[0])
     made = []
     for metric in ("ttft", "tpot"):
-        limits = [Line("y", 1e3 * slo.limit_s, str(slo)) for slo in slos if slo.metric == metric and slo.stat == "p95"]
+        limits = [Line("y", 1e3 * slo.limit_s, str(slo)) for slo in slos if slo.metric == metric and slo.stat == "p95" and not slo.kind]
         series = [_curve(curve, [1e3 * getattr(each, metric) for each in curve.loads], curve.half.get(metric, 0.0) * (not i))
                   for i, curve in enumerate(curves)]  # fmt: skip
         made.append(Chart(f"{TITLES[metric]} p95 against the load", x, f"{TITLES[metric]} p95 [ms]", series, [*lines, *limits],

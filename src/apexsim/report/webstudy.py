@@ -22,9 +22,9 @@ from apexsim.report.detail import PLAIN as KINDS
 from apexsim.report.draw import percent, sig
 from apexsim.report.energy import cost_rows, power_rows
 from apexsim.report.figures import TITLES, objective_short, reached
-from apexsim.report.further import tuned_rows, turn_rows
+from apexsim.report.further import room_rows, tuned_rows, turn_rows
 from apexsim.report.intro import REPEATS, funnel_line, funnel_rows, understood
-from apexsim.report.ranking import STATS, grammar, limit_cell, marks, room_tokens, sure_cell
+from apexsim.report.ranking import STATS, grammar, headroom_cell, limit_cell, marks, room_tokens, sure_cell
 from apexsim.report.verdict import also, verdict
 from apexsim.report.webcharts import curve_charts, front_chart
 from apexsim.search.assess import Assessed, outcome_of
@@ -53,6 +53,7 @@ def page_of(study: Study) -> Page:
         Section("layouts", funnel_line(study), [_heat(study), Rows(funnel_rows(study))]) if not study.single else None,
         Section("tuned", "Settings worth a flag", [Rows(rows)]) if (rows := tuned_rows(study)) else None,
         Section("what if", "What would change the winner, by more than a tie", [Rows(rows)]) if (rows := turn_rows(study)) else None,
+        Section("head-room", "The most load that plans hold", [Rows(rows)]) if (rows := room_rows(study)) else None,
         Section("against", "Against the earlier answer", [Rows(rows)]) if (rows := beforeafter.rows(study)) else None,
         Section("memory", "Memory of the tightest GPU, and where GPU time goes", [_memory(study), _time(study)]),
         Section("latency", f"Latencies of all requests, {best.plan.shorthand} and others", _distributions(study)),
@@ -102,12 +103,16 @@ def _columns(study: Study) -> list[Column]:
         ("limits", "left", lambda s, r: (limit_cell(r), -r.key[0])),
         ("sure", "right", lambda s, r: (sure_cell(r), min(m.chance for m in r.limits))),
     ] if study.goal.limited else []  # fmt: skip
+    roomy: list[Column] = [
+        ("head-\nroom", "right", lambda s, r: (headroom_cell(r), r.headroom.times if r.headroom else math.nan)),
+    ] if any(r.headroom for r in study.ranked) else []  # fmt: skip
     return [
         ("#", "right", lambda s, r: (f"{place[id(r)]:.0f}", place[id(r)])),
         ("plan", "left", lambda s, r: (r.plan.shorthand, math.nan)),
         (objective_short(study.goal.objective), "right", lambda s, r: (reached(s, r, error=r is s.ranked[0]), r.value)),
         ("ratio", "right", lambda s, r: (f"{sig(r.ratio)}×" if math.isfinite(r.ratio) else "–", r.ratio)),
         *limited,
+        *roomy,
         *(_latency(metric, stat) for metric in LATENCIES for stat in ("mean", "p95")),
         ("output\ntok/s", "right", lambda s, r: _number(r.metrics.output_throughput_tok_s)),
         ("tok/s/GPU\nin + out", "right", lambda s, r: _number(r.metrics.total_throughput_tok_s / r.metrics.devices)),

@@ -49,6 +49,17 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Headroom:
+    """How many times the load of the question a plan holds (`search.headroom`), with the 68 % interval, NaN where it was not looked for.
+    open_end: it holds more than was tried."""
+
+    times: float
+    low: float = math.nan
+    high: float = math.nan
+    open_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Assessed:
     """A simulated plan with what it means; `ratio` and `tie` are known when it stands among others."""
 
@@ -66,6 +77,7 @@ class Assessed:
     ratio: float = math.nan  # how many times better than the heuristic plan (> 1 is better); NaN when that one is missing
     tie: bool = False  # within the error bars of the best
     drafts: Drafted | None = None  # what drafting is worth to it, where it drafts
+    headroom: Headroom | None = None  # where that was asked for
 
     @property
     def keeps(self) -> bool:

@@ -215,5 +215,5 @@ def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation |
     return made.done(simulate(
         asked, made.rules, host_for(made.engine), made.costs, made.blocks, replicas=plan.replicas, lanes=plan.lanes,
         route=route_of(setting, plan), gaps=setting.workload.size < GAP_LIMIT, drafts=made.drafts,
-        offload=made.offload,
+        offload=made.offload, noted=setting.noted,
     ))  # fmt: skip

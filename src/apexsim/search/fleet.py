@@ -10,10 +10,9 @@ Ignored: a backlog that outlives the lead-in, requests that move when a replica 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from apexsim.search.assess import energy_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.goal import Goal
 from apexsim.search.policy import DAY, POLICIES, Counts, Rule
+from apexsim.search.pool import evaluated, kept_open
 from apexsim.search.setting import Setting
 from apexsim.search.size import Cluster, Found, Trials, Wanted, most_load, startable
 from apexsim.views import Shown
@@ -175,7 +175,7 @@ class Trace:
     goal: Goal
     asked: Asked
     rate: float  # 1/s that one replica serves
-    done: dict[tuple[int, int], Tried] = field(default_factory=dict)
+    done: dict[int, dict[int, Tried]] = field(default_factory=dict)  # interval -> replicas -> what comes of it
 
     @property
     def count(self) -> int:
@@ -198,18 +198,19 @@ class Trace:
 
     def tried(self, t: int, count: int) -> Tried:
         """An interval with so many replicas, simulated once."""
-        if (t, count) not in self.done:
+        done = self.done.setdefault(t, {})
+        if count not in done:
             setting, plan = replace(self.setting, workload=self.slice(t)), replace(self.plan, replicas=count)
             found = evaluate(setting, plan)
             assert isinstance(found, Evaluation)
             metrics = measure(found.outcome, setting.workload, devices=plan.devices, slos=self.goal.slos)
-            self.done[t, count] = Tried(metrics, energy_of(setting.at(plan.clock), found).watts * plan.devices)
-        return self.done[t, count]
+            done[count] = Tried(metrics, energy_of(setting.at(plan.clock), found).watts * plan.devices)
+        return done[count]
 
     def keeps(self, t: int, count: int) -> bool:
         """Whether an interval keeps the limits with so many replicas."""
         metrics = self.tried(t, count).metrics
-        attained = metrics.attainment
+        attained = metrics.least_attained
         held = all(fate.kept for fate in metrics.fates if not fate.slo.per_request)
         return held and (math.isnan(attained) or attained >= self.asked.share)
 
@@ -239,21 +240,37 @@ class Trace:
 # ---- the whole time -----------------------------------------------------------------------------------------------------------
 
 
-def followed(trace: Trace, progress: Callable[[int, int, str], None] | None = None) -> tuple[tuple[Interval, ...], tuple[Course, ...]]:
-    """What every interval needs, and what each policy makes of it."""
+def followed(trace: Trace, progress: Callable[[int, int, str], None] | None = None, *, workers: int = 0,
+             ray: str | None = None) -> tuple[tuple[Interval, ...], tuple[Course, ...]]:  # fmt: skip
+    """What every interval needs, and what each policy makes of it.  workers, ray: as of a search (`search.pool`)."""
     asked, count = trace.asked, trace.count
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with kept_open(ray, workers):
         need = []
-        for t, found in enumerate(pool.map(trace.need, range(count))):
+        for t, (found, done) in enumerate(evaluated(partial(_looked_at, trace), range(count), workers, ray)):
             need.append(found)
+            trace.done[t] = done  # what a worker has simulated elsewhere
             if progress:
                 progress(t + 1, count, "intervals")
         intervals = tuple(Interval(t * asked.every, _size(trace, t), n) for t, n in enumerate(need))
         wanted = np.array([math.ceil(n * (1.0 + asked.spare) - 1e-9) for n in need], np.int64)
         rule = Rule(math.ceil(asked.start_up / asked.every), asked.hold, max(1, round(DAY / asked.every)),
                     np.array([interval.requests for interval in intervals], np.int64))  # fmt: skip
-        courses = tuple(_course(trace, name, POLICIES[name](wanted, rule), intervals, rule, pool) for name in asked.policies)
-    return intervals, courses
+        paid = {name: POLICIES[name](wanted, rule) for name in asked.policies}
+        serving = {name: counts if name == "instant" else rule.ready(counts) for name, counts in paid.items()}  # nobody waits for those
+        asked_for = {(t, int(n)) for counts in serving.values() for t, n in enumerate(counts) if intervals[t].requests}
+        left = sorted((t, n) for t, n in asked_for if n not in trace.done[t])
+        for (t, n), tried in zip(left, evaluated(partial(_tried, trace), left, workers, ray)):
+            trace.done[t][n] = tried
+    return intervals, tuple(_course(trace, name, counts, serving[name], intervals) for name, counts in paid.items())
+
+
+def _looked_at(trace: Trace, t: int) -> tuple[int, dict[int, Tried]]:
+    """What an interval needs, and all that was simulated of it."""
+    return trace.need(t), trace.done.get(t, {})
+
+
+def _tried(trace: Trace, key: tuple[int, int]) -> Tried:
+    return trace.tried(*key)
 
 
 def _size(trace: Trace, t: int) -> int:
@@ -261,9 +278,8 @@ def _size(trace: Trace, t: int) -> int:
     return last - first
 
 
-def _course(trace: Trace, name: str, paid: Counts, intervals: Sequence[Interval], rule: Rule, pool: ThreadPoolExecutor) -> Course:
-    """A policy over the whole time; nobody waits for the replicas of `instant`."""
-    serving = paid if name == "instant" else rule.ready(paid)
+def _course(trace: Trace, name: str, paid: Counts, serving: Counts, intervals: Sequence[Interval]) -> Course:
+    """A policy over the whole time."""
     devices = trace.plan.devices
     idle_w = gpu_watts(trace.setting.cluster.gpu, 0.0, 0.0, active=0.0)
 
@@ -273,7 +289,7 @@ def _course(trace: Trace, name: str, paid: Counts, intervals: Sequence[Interval]
         count = int(serving[t])
         return trace.keeps(t, count), trace.tried(t, count).watts + idle_w * devices * int(paid[t] - serving[t])
 
-    found = list(pool.map(of, range(len(paid))))
+    found = [of(t) for t in range(len(paid))]
     kept = np.array([k for k, _ in found])
     sizes = np.array([interval.requests for interval in intervals])
     return Course(name, paid, serving, kept, np.array([w for _, w in found]), float(sizes[~kept].sum() / max(sizes.sum(), 1)))

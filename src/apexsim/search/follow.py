@@ -20,12 +20,13 @@ UNITS = (1, 2, 4, 8)  # GPUs of a replica that are tried where none are given
 
 
 def fleet(model: str, *, every: str | float = "15min", policy: str = "all", start_up_time: str | float | None = None, hold: int = 2,
-          spare: float = 0.0, min_replicas: int = 1, share: float = SHARE,
+          spare: float = 0.0, min_replicas: int = 1, share: float = SHARE, workers: int = 0, ray: str | None = None,
           progress: Callable[[int, int, str], None] | None = None, **question: Any) -> Fleet:  # fmt: skip
     """Replicas over the time of a trace; further keywords are those of `ask`, where gpus are those of one replica and may be missing.
 
     every, start_up_time: "15min", or seconds; policy: one of `POLICIES`, several with commas, or "all"; hold: intervals for which a replica
-    is kept that is no longer needed; spare: share of replicas on top.  Raises InputError, and Infeasible where no replica keeps the limits.
+    is kept that is no longer needed; spare: share of replicas on top; workers, ray: how intervals are
+    simulated (`search.pool`).  Raises InputError, and Infeasible where no replica keeps the limits.
     """
     if question.get("trace") is None:
         raise InputError("a fleet follows a load over time", "--trace", "give a trace with arrivals")
@@ -45,7 +46,7 @@ def fleet(model: str, *, every: str | float = "15min", policy: str = "all", star
     check_asked(asked, setting.workload)
     asked = replace(asked, start_up=start_up(setting, unit.plan)) if start_up_time is None else asked
     trace = Trace(setting, unit.plan, goal, asked, unit.value)
-    intervals, courses = followed(trace, progress)
+    intervals, courses = followed(trace, progress, workers=workers, ray=ray)
     return Fleet(model, unit, asked, goal, intervals, courses, one_fewer(trace, intervals), inputs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -57,13 +57,13 @@ def size(model: str, *, find: str | None = None, think: float = 0.0, share: floa
     if wanted.find == "context" and not asked > 0:
         asked = 1.0
     question |= _load(question, closed, rate)
-    whole = _Question(model, question, wanted, asked)
+    whole = _Question(model, question, wanted, asked, tuple(gpus))
     clusters = [(gpu, *_counted(n, question)) for gpu in gpus for n in numbers] if numbers else []
     inputs = stated(question) | {"gpu": ",".join(gpus), "gpus": numbers or None}
     found, unmet, nearest = whole.smallest(gpus, clusters, progress) if wanted.find == "gpus" else whole.each(gpus, clusters, progress)
-    if not found and not nearest and unmet:
-        raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
     helps = () if found else whole.helps(nearest)
+    if not found and not nearest and unmet and not helps:
+        raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
     curve = curve_of(found[0].setting, whole.goal, found[0].plan) if found and wanted.find in (*LOADS, "gpus") else None
     return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, helps, inputs, curve)
 
@@ -105,6 +105,8 @@ def _check(wanted: Wanted, question: Mapping[str, Any], closed: bool, asked: flo
         raise InputError("a rate is searched, and users are given", "--users", "drop one of both")
     if wanted.find == "context" and (question.get("prompt_len") is not None or question.get("output_len") is None):
         raise InputError("the context is what is searched", "--find", "give --output-len N, and no --prompt-len, --trace or --workload")
+    if wanted.find == "context" and (question.get("prompt_cv") or question.get("output_cv")):
+        raise InputError("the longest prompt of lengths without end is none", "--prompt-cv", "drop it, or use --length-spread")
     if wanted.budget < math.inf and wanted.find != "gpus":
         raise InputError("it has no effect: GPUs are not what is searched", "--budget", "add --find gpus")
 
@@ -117,6 +119,7 @@ class _Question:
     question: Mapping[str, Any]
     wanted: Wanted
     asked: float
+    gpus: tuple[str, ...] = ()  # as they are named
     goal: Goal = None  # type: ignore[assignment]  # of the first cluster
     alone: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # what all clusters know of single requests
 
@@ -199,7 +202,11 @@ class _Question:
         near: list[Found] = []
         self._check_budget(gpus)
         for done, gpu in enumerate(gpus):
-            sized = self._asked_counts(gpu, clusters) or self._counts(gpu)
+            every = self._asked_counts(gpu, clusters) or sizes.counts()
+            sized = self._paid(gpu, every)
+            if not sized:
+                unmet.append(f"{every[0][0] * every[0][1]} × {gpu}: more than ${self.wanted.budget:.12g} per hour")
+                continue
             asked = [partial(_or_none, partial(self.cluster, gpu, n, nodes if nodes > 1 else None)) for n, nodes in sized]
             one, nearest = sizes.fewest(asked, self.asked)
             found += [one] if one else []
@@ -221,6 +228,8 @@ class _Question:
 
     def helps(self, nearest: Found | None) -> tuple[str, ...]:
         """What would help where nothing was found: 8-bit weights and more GPUs, simulated, and the limits that the nearest run keeps."""
+        if self.wanted.find == "gpus" and self.wanted.budget < math.inf:
+            return self._dearer()
         if nearest is None or self.wanted.find not in LOADS:
             return ()
         gpu, size = nearest.setting.cluster.gpu.name, nearest.setting.cluster.size
@@ -238,14 +247,22 @@ class _Question:
                         break
         return tuple(found)
 
+    def _dearer(self) -> tuple[str, ...]:
+        """The cheapest GPUs that are enough, where the budget pays for none that are."""
+        free = replace(self, wanted=replace(self.wanted, budget=math.inf))
+        found, _, _ = free.smallest(self.gpus, (), None)
+        return tuple(
+            f"--budget {math.ceil(100.0 * one.rent) / 100.0:g} for {one.gpus} × {one.setting.cluster.gpu.name}" for one in found[:1]
+        )
+
     def _price(self, gpu: str) -> float:
         given = self.question.get("price")
         return price_of(None if given is None else str(given), load_gpu(counted(gpu)[0]))[0]
 
-    def _counts(self, gpu: str) -> list[tuple[int, int]]:
-        """Clusters that the budget pays for."""
-        every, price = sizes.counts(), self._price(gpu)
-        return [(n, m) for n, m in every if not n * m * price > self.wanted.budget] or every[:1]
+    def _paid(self, gpu: str, counts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Those of some clusters that the budget pays for."""
+        price = self._price(gpu)
+        return [(n, m) for n, m in counts if not n * m * price > self.wanted.budget]
 
     def _check_budget(self, gpus: Sequence[str]) -> None:
         if self.wanted.budget == math.inf:

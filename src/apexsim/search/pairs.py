@@ -182,7 +182,7 @@ READ: dict[str, Callable[[Estimate], float]] = {
 
 def _score(one: Estimate, goal: Goal) -> tuple[float, bool, float]:
     """Sorts estimates, best first: by limits missed, load, objective."""
-    limits = [READ[slo.metric](one) / slo.limit_s for slo in goal.slos if slo.metric in READ]
+    limits = [READ[slo.metric](one) / slo.limit_s for slo in goal.slos if slo.metric in READ and not slo.kind]
     over, name = max([1.0, *limits]), goal.objective.name
     full = one.load > 1.0
     served = -min(1.0, one.load) * one.most

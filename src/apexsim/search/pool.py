@@ -14,9 +14,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from apexsim.engine import cache
 from apexsim.errors import InputError, Rejected
@@ -24,8 +24,9 @@ from apexsim.plan.split import AnyPlan
 from apexsim.search.assess import Assessed
 
 Result = Assessed | Rejected
+T = TypeVar("T")
+R = TypeVar("R")
 Work = Callable[[AnyPlan], Result]  # what is to be done with a plan; picklable
-Results = Generator[Result, None, None]
 
 MOST_THREADS = 8  # more gain nothing: what is not compiled runs on one at a time
 LOCAL = "local"  # a Ray of one's own on this machine
@@ -43,8 +44,10 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0
 SETTINGS = 4  # type of the frame with which a server answers
 
 
-def evaluated(work: Work, plans: Sequence[AnyPlan], workers: int = 0, ray: str | None = None) -> Results:
-    """The result of each plan, in order.  workers: 0 takes the cores there are; ray: LOCAL, or what `ray.init` connects to."""
+def evaluated(work: Callable[[T], R], plans: Sequence[T], workers: int = 0, ray: str | None = None) -> Generator[R, None, None]:
+    """The result of each plan (or of whatever the work is done with), in order.
+
+    workers: 0 takes the cores there are; ray: LOCAL, or what `ray.init` connects to."""
     count = workers or min(os.cpu_count() or 1, MOST_THREADS)
     if ray:
         return _on_ray(work, plans, workers, ray)
@@ -53,7 +56,7 @@ def evaluated(work: Work, plans: Sequence[AnyPlan], workers: int = 0, ray: str |
     return _on_threads(work, plans, count)
 
 
-def _on_threads(work: Work, plans: Sequence[AnyPlan], count: int) -> Results:
+def _on_threads(work: Callable[[T], R], plans: Sequence[T], count: int) -> Generator[R, None, None]:
     with ThreadPoolExecutor(count) as pool:
         yield from pool.map(work, plans)
 
@@ -61,7 +64,7 @@ def _on_threads(work: Work, plans: Sequence[AnyPlan], count: int) -> Results:
 # ---- Ray ------------------------------------------------------------------------------------------------------------
 
 
-def _on_ray(work: Work, plans: Sequence[AnyPlan], workers: int, address: str) -> Results:
+def _on_ray(work: Callable[[T], R], plans: Sequence[T], workers: int, address: str) -> Generator[R, None, None]:
     """Tasks of several plans each, a few ahead of the one whose results are next."""
     with _connected(address, workers) as (ray, count):
         count = workers or count
@@ -79,19 +82,26 @@ def _on_ray(work: Work, plans: Sequence[AnyPlan], workers: int, address: str) ->
             yield from found
 
 
-def _task(shared: list[Any], plans: Sequence[AnyPlan]) -> bytes:
+def _task(shared: list[Any], plans: Sequence[Any]) -> bytes:
     """On a worker: the results of some plans, pickled here so that arrays arrive as own memory, not as Ray's (read-only)."""
     work = _held(shared[0])
     return pickle.dumps([work(plan) for plan in plans])
 
 
 @lru_cache(maxsize=1)
-def _held(reference: Any) -> Work:
+def _held(reference: Any) -> Callable[[Any], Any]:
     """On a worker: the work, read once a search, so that what was priced for one plan serves the next."""
     import ray
 
-    work: Work = pickle.loads(ray.get(reference))
+    work: Callable[[Any], Any] = pickle.loads(ray.get(reference))
     return work
+
+
+@contextmanager
+def kept_open(ray: str | None, workers: int) -> Iterator[None]:
+    """One connection to Ray for all that is evaluated meanwhile; nothing without Ray."""
+    with _connected(ray, workers) if ray else nullcontext():
+        yield
 
 
 @contextmanager

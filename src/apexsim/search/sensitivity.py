@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from apexsim.cost.bank import load_bank
 from apexsim.cost.factors import Factors
+from apexsim.cost.price import Pricer
 from apexsim.errors import Rejected
+from apexsim.gpu import Gpu
+from apexsim.links import crossed
 from apexsim.plan.split import AnyPlan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.remedy import Asked
@@ -43,6 +47,25 @@ def _speed(name: str) -> Change:
     return of
 
 
+def _bandwidth(setting: Setting, factor: float) -> Setting:
+    """GPUs with other memory: kernels measured on this one are carried to those peaks, as to a lower clock (`apexsim.clock`)."""
+    gpu, bank = setting.cluster.gpu, setting.pricer.bank
+    other = replace(gpu, memory_bandwidth=bank.peaks.bandwidth * factor, kernels="", borrow=gpu.kernels or gpu.borrow)
+    return _on(setting, other)
+
+
+def _network(setting: Setting, factor: float) -> Setting:
+    gpu = setting.cluster.gpu
+    return _on(setting, replace(gpu, nic=replace(gpu.nic, bandwidth=gpu.nic.bandwidth * factor), network=gpu.network * factor))
+
+
+def _on(setting: Setting, gpu: Gpu) -> Setting:
+    """The setting on other GPUs."""
+    cluster, old = replace(setting.cluster, gpu=gpu), setting.pricer
+    pricer = Pricer(load_bank(gpu, old.bank.source), cluster, old.custom, old.load, old.fused, tuple(old.apart.items())).scaled(old.factors)
+    return replace(setting, cluster=cluster, pricer=pricer)
+
+
 def _load(name: str) -> Change:
     def of(setting: Setting, factor: float) -> Setting:
         work = fit_lengths(scaled(setting.workload, **{name: factor}), max(setting.max_model_len, setting.model.max_length), "clip")
@@ -61,6 +84,8 @@ SPEEDS = (
     Cause("time of prompts", _speed("prefill")),
     Cause("time on the host", _speed("launch")),
 )
+MEMORY = (Cause("memory bandwidth", _bandwidth),)
+NETWORK = (Cause("network bandwidth", _network),)
 LENGTHS = (Cause("prompt lengths", _load("prompt")), Cause("output lengths", _load("output")))
 LOADS = {"open": (Cause("requests/s", _load("factor")),), "closed": (Cause("users", _users),), "offline": ()}
 
@@ -72,7 +97,10 @@ def sensitive(study: Study, _asked: Asked) -> Study:
     plans = [r.plan for i, r in enumerate(able) if i < PLANS or r.plan.shorthand == study.heuristic]
     if len(plans) < 2 or first.plan not in plans:
         return replace(study, turns=())
-    causes = (*SPEEDS, *LOADS[study.setting.workload.mode], *LENGTHS)
+    cluster = study.setting.cluster
+    wires = NETWORK if cluster.gpu.nic in crossed(cluster) else ()
+    one = () if study.setting.pools else (*MEMORY, *wires)  # pools have GPUs of their own
+    causes = (*SPEEDS, *one, *LOADS[study.setting.workload.mode], *LENGTHS)
     return replace(study, turns=tuple(_turn(study, cause, up, plans) for cause in causes for up in (True, False)))
 
 

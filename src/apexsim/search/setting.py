@@ -14,6 +14,7 @@ from apexsim.cost.load import Load
 from apexsim.cost.power import Server, power_law
 from apexsim.cost.price import USUAL, Pricer, pricer_for
 from apexsim.drafting import Acceptance, Drafting, acceptance_for
+from apexsim.engine.kernel import NOTED
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
@@ -83,6 +84,7 @@ class Setting:
     profile: Profile | None = None  # what the user's own runs said; its factors are in pricer and engine already
     connector: str = ""  # what carries the cache between pools; "": the engine's own choice
     decider: Decider = FAR  # which prompts stay in the pool that makes the tokens
+    noted: int = NOTED  # batches that a run keeps
     pools: tuple[Setting, ...] = ()  # of plans of two pools: prefill and decode, each with GPUs and engine settings of its own
 
     def accepts(self, draft: Drafting) -> Acceptance:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from apexsim.errors import Infeasible, InputError, Rejected
+from apexsim.hardware import counted, load_gpu
 from apexsim.plan.plan import Plan
+from apexsim.plan.split import AnyPlan
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import doubt_of
 from apexsim.search.goal import Goal
@@ -134,6 +135,24 @@ class Size(Shown):
         """The answer."""
         return self.found[0] if self.found else None
 
+    @property
+    def may_rise(self) -> float:
+        """Share by which the rent of the answer may rise until others are as cheap; NaN where none, or no rents, are known."""
+        if self.best is None or self.wanted.find != "gpus":
+            return math.nan
+        own = self.best.setting.cluster.gpu.name
+        others = [one.rent for one in self.found if one.setting.cluster.gpu.name != own and math.isfinite(one.rent)]
+        return min(others) / self.best.rent - 1.0 if others else math.nan
+
+    def question_of(self, one: Found) -> dict[str, Any]:
+        """The keywords of `ask` that ask for one of the answers: its cluster, under the load that it holds."""
+        cluster, work = one.setting.cluster, one.setting.workload
+        names = [counted(gpu)[0] for gpu in str(self.inputs["gpu"]).split(",")]
+        gpu = next((name for name in names if load_gpu(name).name == cluster.gpu.name), cluster.gpu.name)
+        load = {"concurrency": work.concurrency} if work.mode == "closed" else {"request_rate": one.rate}
+        where = {"gpu": gpu, "gpus": cluster.per_node, "nodes": cluster.nodes if cluster.nodes > 1 else None}
+        return {**self.inputs, "model": self.model, "concurrency": None, "request_rate": None, **where, **load}
+
 
 # ---- loads -------------------------------------------------------------------------------------------------------------
 
@@ -224,7 +243,7 @@ class Trials:
     done: dict[tuple[Any, ...], Assessed | Rejected] = field(default_factory=dict)
     alone: dict[tuple[Any, ...], Assessed | Rejected] = field(default_factory=dict)  # of a replica, for all clusters of one kind of node
 
-    def run(self, plan: Plan, load: float, slower: Slower = USUAL) -> Assessed | Rejected:
+    def run(self, plan: AnyPlan, load: float, slower: Slower = USUAL) -> Assessed | Rejected:
         """A plan under a load (requests/s or users) on a system that may be slower."""
         key = (plan, load, slower.load, tuple(sorted(slower.by_metric.items())))
         if key not in self.done:
@@ -244,7 +263,7 @@ class Trials:
         """Whether the load is users."""
         return self.setting.workload.mode == "closed"
 
-    def holds(self, plan: Plan, load: float, slower: Slower = USUAL) -> bool:
+    def holds(self, plan: AnyPlan, load: float, slower: Slower = USUAL) -> bool:
         """Whether all limits and the load are kept."""
         found = self.run(plan, load, slower)
         return not isinstance(found, Rejected) and kept(found, self.wanted.share)
@@ -259,7 +278,8 @@ class Trials:
         if isinstance(found, Rejected):
             return True
         limits = self.goal.slos if side is None else self.end(found, side).goal(self.goal).slos
-        return any(slo.stat and found.metrics.latency(slo.metric, slo.stat) > SLACK * slo.limit_s for slo in limits)
+        whole = (slo for slo in limits if slo.stat and not slo.kind)  # a sample has few of a class
+        return any(found.metrics.of(slo) > SLACK * slo.limit_s for slo in whole)
 
     def by_itself(self, plan: Plan) -> Assessed | Rejected:
         """A plan with requests that never meet."""
@@ -294,13 +314,13 @@ class Trials:
 
 def kept(run: Assessed, share: float) -> bool:
     """Whether a run keeps the load, limits on it, and those of each request for a share of the requests."""
-    attained = run.metrics.attainment
+    attained = run.metrics.least_attained
     return run.keeps and not run.metrics.saturated and (math.isnan(attained) or attained >= share)
 
 
 def overrun(run: Assessed, share: float) -> float:
     """How far a run is from keeping everything: 0 where it does."""
-    attained = run.metrics.attainment
+    attained = run.metrics.least_attained
     short = 0.0 if math.isnan(attained) or attained >= share else share / max(attained, 1e-3)
     return max(run.key[0], short, 1.0 if run.metrics.saturated else 0.0)
 
@@ -473,10 +493,7 @@ def check_wanted(wanted: Wanted, slos: Sequence[Slo], capped: bool, closed: bool
     metric, sign, stat = wanted.find.partition(":")
     if wanted.find not in FINDS and not (sign and metric in LATENCIES and stat in STATS):
         raise InputError(f"nobody knows how to find '{wanted.find}'", "--find", f"use {', '.join(FINDS)}, or ttft:p95 …")
-    for one, other in pairwise(sorted(slos, key=lambda slo: (slo.metric, slo.stat))):
-        if (one.metric, one.stat) == (other.metric, other.stat):
-            raise InputError(f"{one} and {other} are two limits of one thing", "--slo", "drop one of both")
-    if any((slo.metric, slo.stat) == (metric, stat) for slo in slos):
+    if any((slo.kind, slo.metric, slo.stat) == ("", metric, stat) for slo in slos):
         raise InputError(f"a limit on {wanted.find} is given and asked for", "--find", "drop one of both")
     if not (slos or capped) and (wanted.find == "users" or (wanted.find == "gpus" and closed)):
         raise InputError("users without a limit: any number can wait", "", "give --ttft MS, --tpot MS, --slo or --goodput")

@@ -172,6 +172,17 @@ class Study(Shown):
         """Every request under the first plan, in columns: lengths, when it was sent, begun, answered and done, and by which replica."""
         return view("requests", self)
 
+    def steps(self) -> Any:
+        """The batches of the first plan's run, in columns, ascending in time: a pandas DataFrame where pandas is installed, else a dict of
+        arrays [m].
+
+        start_s: s from the first moment of the trace; duration_s: s until the next of the replica, with the time in which it waits for
+        requests; replica: which one, from 0; sequences: that decode in it; prompt_tokens: tokens of prompts in it, of all lanes; kv_blocks:
+        taken; kv_share: of all blocks of the replica.  Batches of nothing but the same decodes are one row.  Of a run of more than 2,048
+        batches it is an even sample; `simulate(…, steps=True)` keeps up to a million.
+        """
+        return view("steps", self)
+
 
 class Interrupted(KeyboardInterrupt):
     """The user stopped a search; `study` ranks the plans that were done by then."""

@@ -12,6 +12,7 @@ from apexsim.examples import expanded
 from apexsim.files import DOCUMENT, read_text
 from apexsim.search.study import FORMAT
 
+OLDER = "another version of apexsim wrote it: ask that question again with this one, --json FILE"
 HINT = "name a file that apexsim plan --json wrote"
 Said = Mapping[str, Any]  # a study's JSON
 SHOWN = ("ttft_ms", "tpot_ms", "e2el_ms")  # of a plan's metrics, groups that any comparison needs
@@ -25,7 +26,8 @@ def read_study(path: str, lacks: Callable[[Said], bool]) -> Said:
         raise InputError(f"the study is no JSON: {error}", path, HINT) from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         kind = found.get("format") if isinstance(found, dict) else type(found).__name__
-        raise InputError(f"expected a study of format {FORMAT}, got {str(kind)[:40]}", path, HINT)
+        other = str(kind).startswith(FORMAT.rpartition("/")[0])
+        raise InputError(f"expected a study of format {FORMAT}, got {str(kind)[:40]}", path, OLDER if other else HINT)
     try:
         damaged = lacks(found)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):

@@ -12,13 +12,14 @@ import numpy as np
 
 from apexsim.errors import InputError
 from apexsim.model.model import Model
+from apexsim.workload.classes import classed, column_of
 from apexsim.workload.convert import scaled
 from apexsim.workload.formats import ALL_AT_ONCE, fit_lengths
 from apexsim.workload.load import ROUND, model_length, paced
 from apexsim.workload.presets import preset_of
 from apexsim.workload.shared import in_stages, related, stages_of
 from apexsim.workload.stream import read_trace
-from apexsim.workload.synth import Coming, like, synthetic
+from apexsim.workload.synth import Coming, Spread, like, synthetic, varied
 from apexsim.workload.trace import Workload
 
 REQUESTS = 1024  # made up where nothing else is said
@@ -35,13 +36,13 @@ MOST_IMAGES = 10_000  # of a request
 class TraceFile:
     """A trace file that is read when it is first needed, and once, however often its question is asked again."""
 
-    def __init__(self, path: str, columns: str | None, time_unit: str | None) -> None:
-        self.path, self.columns, self.time_unit = path, columns, time_unit
+    def __init__(self, path: str, columns: str | None, time_unit: str | None, classes: str | None = None) -> None:
+        self.path, self.columns, self.time_unit, self.classes = path, columns, time_unit, classes
 
     @cached_property
     def work(self) -> Workload:
         """What the file holds."""
-        return read_trace(self.path, columns=columns_of(self.columns), time_unit=self.time_unit or "")
+        return read_trace(self.path, columns=columns_of(self.columns), time_unit=self.time_unit or "", classes=column_of(self.classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ class Asked:
     rate_factor: float | None = None
     prompt_factor: float | None = None
     output_factor: float | None = None
+    classes: str | None = None
+    prompt_cv: float | None = None
+    output_cv: float | None = None
+    lengths: str | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Asked:
@@ -97,7 +102,7 @@ class Asked:
             work = settled_in(work, self.warmup)
         work, patches = with_image_tokens(model, work, self.images, self.image_size or IMAGE)
         work, length = lengths_of(model, work, self.max_model_len, self.too_long)
-        return work, patches, length
+        return classed(work, self.classes), patches, length
 
     def _otherwise(self, work: Workload) -> Workload:
         """The requests as they would be: arrivals so many times as fast, lengths so many times as long."""
@@ -136,7 +141,7 @@ class Asked:
         if self.prompt_len is not None or self.output_len is not None:
             hint = "drop --prompt-len and --output-len"
             raise InputError("a trace and synthetic lengths are both given", "--trace", hint)
-        file = TraceFile(trace, self.columns, self.time_unit) if isinstance(trace, str) else trace
+        file = TraceFile(trace, self.columns, self.time_unit, self.classes) if isinstance(trace, str) else trace
         read = file if isinstance(file, Workload) else replace(file.work, warmup=self.warmup or 0)
         if self.seed is not None and read.arrive[-1] > read.arrive[0]:
             raise InputError("it has no effect: the trace has its own arrivals, which are stretched", "--seed", "drop it")
@@ -146,6 +151,9 @@ class Asked:
         """Synthetic lengths with a rate, a concurrency or neither; an infinite rate is all at once."""
         if self.prompt_len is None or self.output_len is None:
             raise InputError("no workload", "", "give --workload NAME, --trace FILE, or --prompt-len N and --output-len N")
+        if self.prompt_cv or self.output_cv:
+            spread_ = Spread(self.prompt_len, self.output_len, self.prompt_cv or 0.0, self.output_cv or 0.0, self.lengths or "lognormal")
+            return varied(spread_, self.count, self._coming(), self.seed or 0)
         users = self.concurrency is not None
         spread = self.length_spread if self.length_spread is not None else CLOSED_SPREAD if users else 0.0
         made = synthetic(self.prompt_len, self.output_len, self.count, self._coming(), self.seed or 0, spread)

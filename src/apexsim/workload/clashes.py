@@ -52,6 +52,7 @@ def _all_alike(given: Given) -> bool:
     return (
         not {"trace", "workload", "stages", "shared_prefix"} & given.keys()
         and no_rate(given)
+        and not any(given.get(name) for name in VARIED)
         and not given.get("length_spread", "concurrency" in given)
     )
 
@@ -60,13 +61,17 @@ def _no_auto(given: Given) -> bool:
     return "quant" in given and "auto" not in [word.strip() for word in str(given["quant"]).split(",")]
 
 
+VARIED = ("prompt_cv", "output_cv")
 BLIND = ("round-robin", "prefix-hash", "session-hash")  # routes that ask nothing of the replicas
 PRESET = "a workload preset has its own lengths"
 OWN_LENGTHS, OWN_ARRIVALS = "a trace has its own lengths", "a trace has its own arrivals"
 NO_TRACE, NO_GAPS = "no trace is read", "it shapes the gaps between arrivals, and no finite --request-rate is given"
 QUESTION = (
     Clash("workload", beside("trace"), OWN_LENGTHS, "drop one of both"),
-    *(Clash(name, beside("workload"), PRESET, "drop one of both") for name in ("prompt_len", "output_len", "length_spread")),
+    *(Clash(name, beside("workload"), PRESET, "drop one of both") for name in ("prompt_len", "output_len", "length_spread", *VARIED)),
+    *(Clash(name, beside("trace"), OWN_LENGTHS, "see: apexsim trace scale --help") for name in VARIED),
+    Clash("length_spread", beside(*VARIED), "the lengths are drawn from a distribution", "drop one of both"),
+    Clash("lengths", without(*VARIED), "no length is drawn from a distribution", "add --prompt-cv or --output-cv"),
     Clash("num_requests", beside("trace"), "a trace has its own requests", "shorten it: apexsim trace filter --head N"),
     Clash("length_spread", beside("trace"), OWN_LENGTHS, "see: apexsim trace scale --help"),
     Clash("burstiness", beside("trace"), OWN_ARRIVALS, "see: apexsim trace synth --like"),

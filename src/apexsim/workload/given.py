@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from apexsim.errors import InputError, nearest
+from apexsim.workload.classes import Reader
 from apexsim.workload.trace import NO_INTS, Floats, Ints, Workload
 
 NAMES = {  # our column -> what people call it
     "arrive": ("arrive", "arrival", "arrival_s", "time", "timestamp", "start", "sent"),
     "prompt": ("prompt", "prompt_tokens", "prompt_len", "input", "input_tokens", "input_len", "isl"),
     "output": ("output", "output_tokens", "output_len", "completion_tokens", "generated_tokens", "osl"),
+    "kind": ("class",),  # for limits of a class
 }
 WHERE = "trace"
 
@@ -21,6 +23,7 @@ WHERE = "trace"
 def workload_of(given: Any) -> Workload:
     """A workload from a mapping of columns, a DataFrame, or rows of (time, prompt, output) or (prompt, output).
 
+    A column `class` names the class of each request.
     Times in seconds, ascending or not; without times all requests come at once.  Raises InputError."""
     columns = _columns(given)
     prompt, output = (_tokens(columns[name], name) for name in ("prompt", "output"))
@@ -29,7 +32,12 @@ def workload_of(given: Any) -> Workload:
     arrive = _times(columns.get("arrive"), len(prompt))
     order = np.argsort(arrive, kind="stable")
     mode = "open" if "arrive" in columns else "offline"
-    return Workload("given", (arrive - arrive.min())[order], prompt[order], output[order], mode, line=NO_INTS, source="given")
+    classes = Reader("class")
+    kind = classes.of(columns["kind"]) if "kind" in columns else NO_INTS
+    if len(kind) not in (0, len(prompt)):
+        raise InputError(f"{len(kind)} classes of {len(prompt)} requests", WHERE, "give one for every request")
+    return Workload("given", (arrive - arrive.min())[order], prompt[order], output[order], mode, line=NO_INTS, source="given",
+                    kind=kind[order] if len(kind) else kind, kinds=classes.names)  # fmt: skip
 
 
 def _columns(given: Any) -> dict[str, Any]:

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from apexsim.workload.describe import describe
 from apexsim.workload.presets import PREFIXES, Preset, drawn
-from apexsim.workload.synth import arrivals, spread_lengths
+from apexsim.workload.synth import Spread, arrivals, spread_lengths
 from apexsim.workload.trace import Ints, Workload
 
 LONGEST = 1 << 40  # tokens that no request reaches
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Lengths of a mean [tokens] and a coefficient of variation, drawn from a distribution of `SHAPES`."""
-
-    prompt_len: float
-    output_len: float
-    prompt_cv: float = 0.0
-    output_cv: float = 0.0
-    shape: str = "lognormal"
 
 
 def made(

@@ -19,6 +19,7 @@ from apexsim.errors import InputError
 from apexsim.files import BLOCK, DOCUMENT, LINE, blocks, opened
 from apexsim.units import TIME_UNITS
 from apexsim.workload.cells import lengths
+from apexsim.workload.classes import Reader
 from apexsim.workload.columns import Column
 from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
 from apexsim.workload.dates import ordered
@@ -32,7 +33,7 @@ from apexsim.workload.formats import (
     raw_times,
 )
 from apexsim.workload.nested import LINK, agreed
-from apexsim.workload.trace import NO_CHAINS, Chains, Floats, Workload
+from apexsim.workload.trace import NO_CHAINS, NO_INTS, Chains, Floats, Ints, Workload
 from apexsim.workload.waits import MINTED, Link, answered, minted, woven
 
 WHAT = "trace file"
@@ -116,6 +117,8 @@ class _Reading:
     names: dict[str, int] = field(default_factory=dict)  # of blocks whose ids are texts
     links: list[Link] = field(default_factory=list)
     block: int = 0  # tokens of a prefix block that the file has stated
+    classes: Reader | None = None
+    kind: Column = field(default_factory=Column)
 
 
 def _take(reading: _Reading, table: Table) -> None:
@@ -153,9 +156,19 @@ def _take(reading: _Reading, table: Table) -> None:
     reading.line.add(np.asarray(table.line, dtype=np.uint32))  # more lines than that are more than any memory
     reading.prompt.add(prompt)
     reading.output.add(output)
+    if reading.classes:
+        reading.kind.add(_classes(table, reading.classes))
     if row.hashes:
         reading.hashes.add(chains.ids)
         reading.counts.add(np.diff(chains.first))
+
+
+def _classes(table: Table, classes: Reader) -> Ints:
+    """The class of each request of a table."""
+    if classes.column not in table.columns:
+        hint = f"columns: {', '.join(table.columns[:12])}; or prompt lengths: short:2k,long"
+        raise InputError(f"the trace has no column '{classes.column}'", "--classes", hint)
+    return classes.of(table.column(classes.column))
 
 
 def _dated(reading: _Reading, row: Format, table: Table) -> Format:
@@ -238,15 +251,17 @@ def read_trace(
     time_unit: str = "",
     skip: int = 0,
     chars_per_token: float = 0.0,
+    classes: str = "",
 ) -> Workload:
     """The requests of a trace file of any size, ascending by arrival.
 
     fmt: a name in `FORMATS` or "auto"; columns: {"arrive", "prompt", "output", "shared": column} for other files;
     time_unit: ns, us, ms, s, or clock, mdy, dmy for dates, instead of what the format or the times say;
-    skip: lines that may be passed over; chars_per_token: how lengths are estimated from files that hold text.  Memory
+    classes: a column that holds the class of each request; skip: lines that may be passed over;
+    chars_per_token: how lengths are estimated from files that hold text.  Memory
     is about 60 bytes per request, besides its prefix blocks; a file that is one JSON document is read as a whole.
     """
-    reading = _Reading(str(path), fmt, columns, time_unit, skip, chars_per_token)
+    reading = _Reading(str(path), fmt, columns, time_unit, skip, chars_per_token, classes=Reader(classes) if classes else None)
     with opened(path, WHAT) as file:
         blocks = _blocks(file, reading.where)
         text, start = next(((t, n) for t, n in blocks if t.strip()), ("", 1))
@@ -328,6 +343,8 @@ def _settled(reading: _Reading) -> Workload:
         prefix=prefix,
         block=row.block if len(prefix.ids) else 0,
         line=reading.line.taken(),
+        kind=reading.kind.taken() if reading.classes else NO_INTS,
+        kinds=reading.classes.names if reading.classes else (),
         source=reading.where,
         notes=notes,
         fmt=row.name,

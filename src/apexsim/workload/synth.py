@@ -181,6 +181,33 @@ def spread_lengths(mean: float, cv: float, count: int, rng: np.random.Generator,
     return whole
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Lengths of a mean [tokens] and a coefficient of variation, drawn from a distribution of `SHAPES`."""
+
+    prompt_len: float
+    output_len: float
+    prompt_cv: float = 0.0
+    output_cv: float = 0.0
+    shape: str = "lognormal"
+
+
+def varied(like: Spread, num_requests: int = 1024, coming: Coming = Coming(), seed: int = 0) -> Workload:
+    """Requests with lengths of a distribution; lengths are drawn before arrivals, as `workload.made` draws them: the same seed gives the
+    same requests at every rate, and those of `apexsim trace synth`."""
+    count = _whole(num_requests, 1, "the number of requests", "--num-requests")
+    rng = np.random.default_rng(_whole(seed, 0, "the seed", "--seed"))
+    _check(coming, count)
+    means = (("prompt", like.prompt_len, like.prompt_cv), ("output", like.output_len, like.output_cv))
+    for what, mean, cv in means:
+        _real(mean, 1.0, f"the mean {what} length", f"--{what}-len", strict=False)
+        _real(cv, 0.0, f"the variation of {what} lengths", f"--{what}-cv", strict=False, most=100.0)
+    prompt, output = (spread_lengths(mean, cv, count, rng, like.shape) for _, mean, cv in means)
+    told = ", ".join(f"{what} {mean:g}{f' (cv {cv:g})' * (cv > 0)}" for what, mean, cv in means)
+    made = _arranged(f"{like.prompt_len:g}+{like.output_len:g}", prompt, output, coming, rng)
+    return replace(made, notes=(f"{like.shape} lengths, means {told}; drawn: {prompt.mean():,.0f} and {output.mean():,.0f} tokens",))
+
+
 def inferencex_population(isl: int, osl: int, num_prompts: int) -> tuple[Ints, Ints]:
     """Prompt and output lengths of an InferenceX run: uniform in [0.8 L, L], all prompts first, from seed 0 [tokens].
 

@@ -88,6 +88,7 @@ class Workload:
     cached: [R] tokens of each prompt that are in the cache whatever comes, fewer than it has;
     stage: first requests of the stages of a load but the first, begin: s at which each begins by the clock of `arrive`: it waits until
     the last request of the one before has ended;
+    kind: [R] class of each request, a place in `kinds`, their names;
     line: [R] line in the source file (0 = synthetic); fmt: the format of that file; skipped: lines of it that were passed
     over, faults: the first of them in words.
     """
@@ -107,6 +108,8 @@ class Workload:
     cached: Ints = field(default_factory=lambda: NO_INTS)
     stage: Ints = field(default_factory=lambda: NO_INTS)
     begin: Floats = field(default_factory=lambda: NO_FLOATS)
+    kind: Ints = field(default_factory=lambda: NO_INTS)
+    kinds: tuple[str, ...] = ()
     line: NDArray[np.integer[Any]] = field(default_factory=lambda: NO_INTS)
     source: str = ""
     notes: tuple[str, ...] = ()
@@ -138,7 +141,9 @@ class Workload:
         """The requests that `index` (a mask or positions) selects, in that order."""
         at = np.flatnonzero(index) if index.dtype == np.bool_ else index
         chosen = {
-            name: column[at] for name in ("arrive", "prompt", "output", "delay", "line", "cached") if len(column := getattr(self, name))
+            name: column[at]
+            for name in ("arrive", "prompt", "output", "delay", "line", "cached", "kind")
+            if len(column := getattr(self, name))
         }
         return replace(
             self,

@@ -80,7 +80,7 @@ def _own_bench(made: Deployment) -> str:
 def _vllm_bench(made: Deployment) -> str:
     """vLLM's benchmark with the lengths and the load of a made-up workload; "" where it cannot make them."""
     asked_, work = made.asked, made.setting.workload
-    if not asked_.get("prompt_len") or work.block:
+    if not asked_.get("prompt_len") or work.block or asked_.get("prompt_cv") or asked_.get("output_cv"):
         return ""
     spread = float(asked_.get("length_spread") or (0.1 if work.mode == "closed" else 0.0))
     rate = "inf" if work.mode != "open" else f"{asked_.get('request_rate') or mean_rate(work.arrive):g}"
@@ -106,7 +106,7 @@ def sweep_files(made: Deployment) -> list[File]:
     if not line:
         told = "vllm bench serve cannot make this workload's lengths"
         raise InputError(told, "--emit", "give --prompt-len and --output-len, or use bench")
-    served = [found for run in made.study.ranked for found in _flags(made, run)][:LONGEST_SWEEP]
+    served = [found for run in made.others for found in _flags(made, run)][:LONGEST_SWEEP]
     if not served:
         raise InputError("no plan of the study is one server on one node", "--emit", "use run.sh and bench")
     line = line.replace(' --base-url "$URL"', "")

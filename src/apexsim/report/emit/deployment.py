@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,6 @@ from apexsim.report.launch import Started, server_of
 from apexsim.report.servers import FIRST_PORT, NGINX, Command, Place, Shell, script
 from apexsim.search.assess import Assessed
 from apexsim.search.setting import Setting
-from apexsim.search.study import Study
 
 LONGEST_NAME = 40  # of a resource: Kubernetes takes 63, and adds numbers and words
 
@@ -44,16 +43,15 @@ class Pod:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A plan of a study that can be started."""
+    """A plan of an answer that can be started.
 
-    study: Study
+    setting: everything but the plan; asked: the question, as its keywords; others: the plans that were ranked, best first."""
+
+    setting: Setting
     run: Assessed
     started: Started
-
-    @property
-    def setting(self) -> Setting:
-        """Everything but the plan."""
-        return self.study.setting
+    asked: Mapping[str, Any]
+    others: tuple[Assessed, ...]
 
     @property
     def plan(self) -> Plan:
@@ -123,8 +121,3 @@ class Deployment:
         route = self.setting.router.name
         alike = self.servers == 1 or route == "round-robin" or route in NGINX
         return "" if alike else f"# nginx deals requests in turn; {route} was simulated\n"
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The question, as its keywords."""
-        return dict(self.study.inputs)

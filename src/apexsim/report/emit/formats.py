@@ -1,8 +1,9 @@
-"""Which forms of deployment there are, and what a study becomes in them (floor 6)."""
+"""Which forms of deployment there are, and what an answer becomes in them (floor 6)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from apexsim.errors import Infeasible, InputError, Rejected, nearest
 from apexsim.report.emit.bench import bench_files, sweep_files
@@ -12,6 +13,9 @@ from apexsim.report.emit.kubernetes import k8s_files, lws_files
 from apexsim.report.emit.scripts import run_files
 from apexsim.report.emit.stacks import dynamo_files, kserve_files, llmd_files
 from apexsim.report.launch import start
+from apexsim.search.assess import Assessed
+from apexsim.search.setting import Setting
+from apexsim.search.size import Size
 from apexsim.search.study import Study
 
 FORMATS: dict[str, Callable[[Deployment], list[File]]] = {
@@ -38,22 +42,38 @@ def formats_of(text: str) -> tuple[str, ...]:
     return names
 
 
-def deployment(study: Study) -> Deployment:
-    """The plan of a study that is deployed: the one that was asked for, else the best; raises Infeasible where it cannot be started."""
+def deployment(answer: Study | Size) -> Deployment:
+    """The plan of an answer that is deployed: the one that was asked for, else the best; raises Infeasible where it cannot be started."""
+    return _sized(answer) if isinstance(answer, Size) else _ranked(answer)
+
+
+def _ranked(study: Study) -> Deployment:
     run = study.ranked[0] if study.single else study.best
     if run is None:
         raise Infeasible(f"no plan can be started: {study.ranked[0].blocked}", "another --engine")
+    return _started(study.setting, run, study.inputs, study.ranked)
+
+
+def _sized(size: Size) -> Deployment:
+    """The best answer, under the load that it holds."""
+    best = size.best
+    assert best is not None, "files are of an answer"
+    alike = tuple(one.run for one in size.found if one.setting.cluster == best.setting.cluster)
+    return _started(best.setting, best.run, size.question_of(best), alike)
+
+
+def _started(setting: Setting, run: Assessed, asked: Mapping[str, Any], others: tuple[Assessed, ...]) -> Deployment:
     if run.split:
         raise InputError(
             f"files are written for plans of one pool, and {run.plan.shorthand} has two", "--emit", "its launch lines start it"
         )
-    started = start(study.setting, run.only.plan)
+    started = start(setting, run.only.plan)
     if isinstance(started, Rejected):
         raise Infeasible(f"{run.plan.shorthand} cannot be started: {started.reason}", "another --plan or --engine")
-    return Deployment(study, run, started)
+    return Deployment(setting, run, started, asked, others)
 
 
-def files_of(study: Study, names: Sequence[str]) -> list[File]:
+def files_of(answer: Study | Size, names: Sequence[str]) -> list[File]:
     """The files of all forms that are named."""
-    made = deployment(study)
+    made = deployment(answer)
     return [file for name in names for file in FORMATS[name](made)]
