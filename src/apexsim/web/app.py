@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -20,7 +21,7 @@ from apexsim.cli.options import flags_of_command
 from apexsim.errors import InputError, shown
 from apexsim.report import catalogue, html
 from apexsim.report.jsonout import error_json
-from apexsim.report.plain import dumps
+from apexsim.report.plain import clean, dumps
 from apexsim.views import spoken
 from apexsim.web import asked, form, openapi
 from apexsim.web.fence import Fence
@@ -176,7 +177,7 @@ def _ask(verb: str) -> Callable[[Request], Awaitable[Response]]:
         try:
             question = asked.question(verb, told, limits, page=later)
         except InputError as error:
-            raise Refused(422, "bad input", spoken(error.what), _key(verb, error.where), spoken(error.hint)) from None
+            raise Refused(422, "bad input", spoken(error.what), _key(verb, error.where), _hint(error.hint)) from None
         job = _submitted(request, question)
         if later:
             return _said(_state(request, job), 202, {"location": f"/api/jobs/{job.id}"})
@@ -217,7 +218,12 @@ def _error(job: Job) -> dict[str, Any]:
     if job.error is None:
         return {}
     told = {**job.error, "where": _key(job.question.verb, str(job.error["where"] or ""))}
-    return {**told, "message": spoken(str(told["message"])), "hint": spoken(str(told["hint"] or ""))}
+    return {**told, "message": spoken(str(told["message"])), "hint": _hint(str(told["hint"] or ""))}
+
+
+def _hint(hint: str) -> str:
+    """What to try, without what is read from files: nobody can name one here."""
+    return spoken(re.sub(r"[,;]? or (?:give )?(?:the path of )?(?:a |the )?(?:\.toml|\.json|config\.json)\b.*", "", hint))
 
 
 def _key(verb: str, where: str) -> str:
@@ -277,12 +283,13 @@ async def _events(request: Request) -> Response:
     job = _found(request)
 
     async def told() -> AsyncIterator[str]:
-        last, quiet = "", 0.0
+        last, quiet, sent = "", 0.0, 0
         while True:
-            state = json.dumps(_state(request, job))
-            if state != last:
-                last, quiet = state, 0.0
-                yield f"data: {state}\n\n"
+            state, rows = _state(request, job), job.rows[sent:]
+            if rows or json.dumps(state) != last:
+                last, quiet = json.dumps(state), 0.0
+                yield f"data: {json.dumps(clean({**state, 'first': sent, 'rows': rows}))}\n\n"
+                sent += len(rows)
             if job.over:
                 return
             await asyncio.sleep(LOOK)

@@ -20,7 +20,8 @@ from apexsim.model.names import find_known, names
 from apexsim.views import RENAMED, spoken
 from apexsim.web.limits import Limits
 
-VERBS = ("plan", "simulate", "size")
+VERBS = ("plan", "simulate", "size", "fleet")
+NAMED = ("size", "fleet")  # of models with a name alone
 CLOSED = ("profile",)  # kept by who runs the server, for himself
 GRAMMAR = ("plan", "pareto", "nic")  # a slash is part of what is said, and nothing is opened by it
 PATH = re.compile(r"[/\\~]|^\.|\.(toml|jsonl?|csv|gz|txt|log|ya?ml|parquet|py|html?)\b|^[a-zA-Z]:", re.IGNORECASE)
@@ -187,11 +188,11 @@ def _harmless(name: str, text: str, limits: Limits) -> None:
 
 def _model(verb: str, model: Any, limits: Limits) -> str | dict[str, Any]:
     """A model of the catalogue, several with commas, or the keys of a config.json."""
-    if isinstance(model, dict) and verb != "size":
+    if isinstance(model, dict) and verb not in NAMED:
         name = str(model.get("_name_or_path") or "model")
         return {**model, "_name_or_path": name if MODEL.fullmatch(name) else "model"}
     if not isinstance(model, str):
-        raise InputError(f"expected a name{' or the keys of a config.json' * (verb != 'size')}, got {_kind(model)}", "model")
+        raise InputError(f"expected a name{' or the keys of a config.json' * (verb not in NAMED)}, got {_kind(model)}", "model")
     each = _split(model) if verb == "plan" else [model.strip()]
     for name in each:
         if len(name) > limits.text or not MODEL.fullmatch(name) or find_known(name) is None:
@@ -226,7 +227,7 @@ def described(verb: str) -> dict[str, Any]:
     made |= {"trace": trace} if "trace" in made else {}
     required = ["model", *(name for name, opt in options(verb).items() if opt.default is REQUIRED)]
     return {"type": "object", "additionalProperties": False, "required": required,
-            "properties": {"model": model if verb == "size" else {"anyOf": [model, config]}, **made}}  # fmt: skip
+            "properties": {"model": model if verb in NAMED else {"anyOf": [model, config]}, **made}}  # fmt: skip
 
 
 def _schema(opt: Opt) -> dict[str, Any]:

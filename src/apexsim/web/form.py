@@ -17,7 +17,7 @@ from apexsim.web.limits import Limits
 from apexsim.workload.presets import presets
 
 FIRST = (  # what nearly every question says, in this order; all else stands behind, by panel
-    ("Where", ("gpu", "gpus", "nodes", "plan", "find")),
+    ("Model and GPUs", ("gpu", "gpus", "nodes", "plan", "find")),
     ("Requests", ("workload", "prompt_len", "output_len", "request_rate", "concurrency", "num_requests")),
     ("What counts", ("ttft", "tpot", "slos", "objective", "engine")),
 )
@@ -37,8 +37,16 @@ HELP = {  # of the first fields, where the command line's own speaks of files
     "slos": "With blanks between them.", "engine": "With a version where it matters: vllm@0.19.0.",
 }  # fmt: skip
 PLACEHOLDERS = {"gpu": "h100:8", "ttft": "500", "tpot": "50", "slos": "e2e:p99=20s", "prompt_len": "1000", "output_len": "250",
-                "request_rate": "4", "plan": "TP8", "find": "rate", "concurrency": "64"}  # fmt: skip
-TITLES = {"plan": "Rank all plans", "simulate": "One plan in full", "size": "How much, how many?"}
+                "request_rate": "4", "plan": "TP8", "find": "rate", "concurrency": "64",
+                "gpus": "8", "nodes": "1", "num_requests": "1024"}  # fmt: skip
+MODEL = (
+    '<div class="field wide"><label for="f-model">model</label>'
+    '<input type="text" id="f-model" name="model" list="l-model" placeholder="llama-3.1-70b-instruct" autocomplete="off" '
+    'spellcheck="false" aria-describedby="h-model e-model">'
+    '<small id="h-model">A name of the catalogue (type to search), several with commas; or the text of a config.json.</small>'
+    '<p class="wrong" id="e-model" hidden></p></div>'
+)
+TITLES = {"plan": "Rank all plans", "simulate": "One plan in full", "size": "How much, how many?", "fleet": "Over time"}
 TRACES = (".csv", ".jsonl", ".json")
 
 
@@ -70,7 +78,8 @@ def _all() -> dict[str, tuple[Opt, str, list[str]]]:
 def _first() -> str:
     known = _all()
     groups = ((title, [name for name in chosen if name in known]) for title, chosen in FIRST)
-    return "".join(_group(title, "".join(_field(name, *known[name][::2]) for name in chosen)) for title, chosen in groups)
+    made = [(title, "".join(_field(name, *known[name][::2]) for name in chosen)) for title, chosen in groups]
+    return "".join(_group(title, MODEL * (i == 0) + fields) for i, (title, fields) in enumerate(made))
 
 
 def _more() -> str:

@@ -24,6 +24,7 @@ from apexsim.web.limits import Limits
 TICK = 0.1  # s between two looks at a worker
 GRACE = 2.0  # s in which a worker that was asked to stop tells what it has
 STARTS = 300.0  # s until a worker must be ready: the simulator may have to be compiled first
+ROWS = 400  # that are shown while an answer comes
 OVER = ("done", "failed", "cancelled")
 
 
@@ -33,8 +34,11 @@ class Full(Exception):
 
 @dataclass(slots=True)
 class Job:
-    """A question and what is known of its answer.  state: queued, running, done, failed or cancelled; answer: its JSON; parts: of its page;
-    error: as in the JSON of a failed command; askers: who wait for it; version: grows with every change."""
+    """A question and what is known of its answer.
+
+    state: queued, running, done, failed or cancelled; rows: what came of each plan so far; answer: its JSON; parts: of its page; stopped:
+    whether it is of what was done when it was cancelled; error: as in the JSON of a failed command; askers: who wait for it.
+    """
 
     id: str
     question: Question
@@ -43,13 +47,13 @@ class Job:
     done: int = 0
     total: int = 0
     what: str = ""
+    rows: list[Mapping[str, Any]] = field(default_factory=list)
     answer: str = ""
     keeps: bool = True
     stopped: bool = False
     parts: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     askers: int = 0
-    version: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -113,7 +117,7 @@ class Jobs:
         with self._lock:
             if job in self._waiting:
                 self._waiting.remove(job)
-                job.state, job.version = "cancelled", job.version + 1
+                job.state = "cancelled"
         job.stop.set()
 
     def leave(self, job: Job) -> None:
@@ -188,7 +192,7 @@ class _Runner:
 
     def _work(self, job: Job) -> None:
         """One job, to whatever end."""
-        job.state, job.version = "running", job.version + 1
+        job.state = "running"
         begun, asked_to_stop = time.monotonic(), 0.0
         sent = False
         while not job.over:
@@ -219,7 +223,6 @@ class _Runner:
             told = f"it was not answered within {self.limits.seconds:g} s, which one question gets here"
             job.error = {"code": 2, "kind": "time limit", "message": told, "where": None, "hint": "ask less, or apexsim on a command line"}
         job.state = "failed" if late else "cancelled"
-        job.version += 1
 
     def _hear(self, job: Job, stopping: bool) -> None:
         """What the worker tells next, if it does within a tick."""
@@ -235,11 +238,15 @@ class _Runner:
             self.ready = True
             return
         HEARD[kind](job, told, stopping)
-        job.version += 1
 
 
 def _progress(job: Job, told: Mapping[str, Any], stopping: bool) -> None:
     job.done, job.total, job.what = told["done"], told["total"], told["what"]
+
+
+def _row(job: Job, told: Mapping[str, Any], stopping: bool) -> None:
+    if len(job.rows) < ROWS:
+        job.rows.append(told)
 
 
 def _answer(job: Job, told: Mapping[str, Any], stopping: bool) -> None:
@@ -259,4 +266,4 @@ def _failed(job: Job, told: Mapping[str, Any], stopping: bool) -> None:
     job.state = "cancelled" if stopping else "failed"
 
 
-HEARD = {"progress": _progress, "answer": _answer, "page": _page, "done": _done, "failed": _failed}
+HEARD = {"row": _row, "progress": _progress, "answer": _answer, "page": _page, "done": _done, "failed": _failed}

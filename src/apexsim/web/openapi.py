@@ -11,9 +11,10 @@ from apexsim.report.schema import schema_of
 from apexsim.web.asked import VERBS, described
 
 LISTS = ("models", "gpus", "engines", "workloads")
-ANSWERS = {"plan": ("study", "sweep"), "simulate": ("study",), "size": ("size",)}
+ANSWERS = {"plan": ("study", "sweep"), "simulate": ("study",), "size": ("size",), "fleet": ("fleet",)}
 SAID = {"plan": "Rank every parallel plan; lists ask the question with each value.", "simulate": "Simulate one plan in full.",
-        "size": "The question backwards: the most load, the fewest GPUs, the longest prompt, the tightest limit."}  # fmt: skip
+        "size": "The question backwards: the most load, the fewest GPUs, the longest prompt, the tightest limit.",
+        "fleet": "Replicas over the time of a trace: what each interval needs, and what following the load costs and misses."}  # fmt: skip
 STATUS = {"400": "no JSON", "403": "not from here", "408": "the body came too slowly", "413": "too large", "415": "not JSON",
           "422": "bad input, or nothing fits", "429": "too many questions at once", "504": "not answered in time"}  # fmt: skip
 

@@ -57,10 +57,10 @@ def _teller(pipe: Any) -> Tell:
     """What is told is told whole: an interruption waits until then."""
     held = {signal.SIGINT} if hasattr(signal, "pthread_sigmask") else set()
 
-    def tell(kind: str, **told: Any) -> None:
+    def tell(event: str, /, **told: Any) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, held) if held else set()
         try:
-            pipe.send((kind, told))
+            pipe.send((event, told))
         finally:
             if held:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -159,7 +159,7 @@ def _answered(question: Question, upload: tuple[str, bytes] | None, tell: Tell, 
     from apexsim.search.study import Study
 
     answer, stopped = _asked(question, upload, tell, limits)
-    keeps = answer.best is not None if question.verb == "size" else bool(answer.keeps)
+    keeps = answer.best is not None if question.verb == "size" else bool(getattr(answer, "keeps", True))
     tell("answer", json=rendered(answer, "json", Look()), keeps=keeps, stopped=stopped)
     if question.page:
         curves = isinstance(answer, Study) and not stopped
@@ -184,8 +184,11 @@ def _asked(question: Question, upload: tuple[str, bytes] | None, tell: Tell, lim
     def progress(done: int, total: int, what: str) -> None:
         tell("progress", done=done, total=total, what=what)
 
+    def seen(result: Any) -> None:
+        tell("row", text=_words(result), fits=_fits(result))
+
     try:
-        return VERBS[question.verb](question.model, asked, given, progress), False
+        return VERBS[question.verb](question.model, asked, given, {"progress": progress, "seen": seen}), False
     except Interrupted as stop:
         return stop.study, True
     except SweepInterrupted as stop:
@@ -236,31 +239,67 @@ def _each(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (tuple, list)) else [value]
 
 
+# ---- answers as they come ----------------------------------------------------------------------------------------------------
+
+
+def _fits(result: Any) -> bool:
+    """Whether a plan, or a combination, can be built and fits."""
+    from apexsim.errors import Rejected
+
+    return not isinstance(result, Rejected) and getattr(result, "study", result) is not None
+
+
+def _words(result: Any) -> str:
+    """What came of a plan, or of a combination, in a line."""
+    from apexsim.errors import Rejected
+    from apexsim.report.draw import sig
+    from apexsim.search.assess import Assessed
+    from apexsim.search.sweep import Point
+
+    if isinstance(result, Point):
+        name = ", ".join(map(str, result.values))
+        return f"{name}: {_words(result.first) if result.study else result.why}"
+    if isinstance(result, Rejected):
+        return f"{result.shorthand}: {result.reason}"
+    assert isinstance(result, Assessed)
+    each = (("TTFT p95", "ttft", "p95"), ("TPOT p95", "tpot", "p95"), ("E2E mean", "e2e", "mean"))
+    return f"{result.plan.shorthand}: " + ", ".join(f"{name} {sig(1e3 * result.metrics.latency(m, stat))} ms" for name, m, stat in each)
+
+
 # ---- the verbs -------------------------------------------------------------------------------------------------------------
 
+Told = Mapping[str, Callable[..., None]]  # progress, seen
 
-def _plan(model: Any, asked: dict[str, Any], given: Mapping[str, Any], progress: Any) -> Any:
+
+def _plan(model: Any, asked: dict[str, Any], given: Mapping[str, Any], told: Told) -> Any:
     from apexsim import api
     from apexsim.search.sweep import axes_of
 
     several = model.split(",") if isinstance(model, str) and "," in model else model
     further = {name: given[name] for name in api.FURTHER}
     if not isinstance(model, dict) and axes_of(several, asked):
-        return api.sweep(several, **asked, **further, progress=progress)
-    return api.plan(_named(model), **asked, **further, progress=progress)
+        return api.sweep(several, **asked, **further, **told)
+    return api.plan(_named(model), **asked, **further, **told)
 
 
-def _simulate(model: Any, asked: dict[str, Any], given: Mapping[str, Any], progress: Any) -> Any:
+def _simulate(model: Any, asked: dict[str, Any], given: Mapping[str, Any], told: Told) -> Any:
     from apexsim import api
 
     return api.simulate(_named(model), given["plan"] or "", **asked)
 
 
-def _size(model: Any, asked: dict[str, Any], given: Mapping[str, Any], progress: Any) -> Any:
+def _size(model: Any, asked: dict[str, Any], given: Mapping[str, Any], told: Told) -> Any:
     from apexsim.cli.rows import SIZED
     from apexsim.search.inverse import size
 
-    return size(model, **asked, **{opt.name: given[opt.name] for opt in SIZED}, progress=progress)
+    return size(model, **asked, **{opt.name: given[opt.name] for opt in SIZED}, progress=told["progress"])
+
+
+def _fleet(model: Any, asked: dict[str, Any], given: Mapping[str, Any], told: Told) -> Any:
+    from apexsim.cli.rows import FOLLOWED
+    from apexsim.search.follow import fleet
+
+    return fleet(model, **asked, **{opt.name: given[opt.name] for opt in FOLLOWED}, progress=told["progress"])
 
 
 def _named(model: Any) -> Any:
@@ -270,4 +309,4 @@ def _named(model: Any) -> Any:
     return model_of(model) if isinstance(model, dict) else model
 
 
-VERBS = {"plan": _plan, "simulate": _simulate, "size": _size}
+VERBS = {"plan": _plan, "simulate": _simulate, "size": _size, "fleet": _fleet}

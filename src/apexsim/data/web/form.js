@@ -97,7 +97,7 @@ function told(found) {
     state.textContent = found.total ? found.done + " of " + found.total + ": " + found.what : "at work";
     if (found.total) { bar.max = found.total; bar.value = found.done; } else bar.removeAttribute("value");
   }
-  come(found.rows || []);
+  come(found.rows || [], found.first || 0);
   if (!["done", "failed", "cancelled"].includes(found.state)) return;
   const id = job;
   quiet(); running(false);
@@ -105,9 +105,9 @@ function told(found) {
   else if (found.state === "failed") wrong(found.error);
   else state.textContent = "stopped";
 }
-function come(rows) {
+function come(rows, first) {
   const list = coming.querySelector("ol");
-  for (const row of rows.slice(list.children.length)) {
+  for (const row of rows.slice(Math.max(0, list.children.length - first))) {
     const item = document.createElement("li");
     item.textContent = row.text; item.className = row.fits ? "" : "no";
     list.append(item);
@@ -122,6 +122,7 @@ async function show(id, found) {
   document.title = report.querySelector("h1").textContent + " – apexsim";
   window.apexsim.show(parts.data);
   coming.hidden = true;
+  report.scrollIntoView({behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"});
   state.textContent = found.stopped ? "stopped: of what was done by then" : found.keeps ? "" : "no plan keeps the limits";
   files.replaceChildren(link("/api/jobs/" + id + "/report.html", "this report as one file"), link("/api/jobs/" + id + "/answer", "its JSON"),
                         link(address(), "link to this question"));
