@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,10 +63,10 @@ class Job:
 
 
 class Jobs:
-    """The queue and its workers."""
+    """The queue and its workers.  work: what each process runs."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, work: Callable[[Any, str, Limits], None] = worker.main) -> None:
+        self.limits, self.run = limits, work
         self._lock = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._kept: OrderedDict[str, Job] = OrderedDict()
@@ -180,7 +180,7 @@ class _Runner:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=worker.main, args=(theirs, self.folder, self.limits), daemon=True)
+        self.process = context.Process(target=self.jobs.run, args=(theirs, self.folder, self.limits), daemon=True)
         self.process.start()
         theirs.close()
         self.ready = False

@@ -23,8 +23,10 @@ from apexsim.web.limits import Limits
 OWN = ("APEXSIM_DEVICES", "APEXSIM_ENGINES", "APEXSIM_PROFILES")  # folders of the user's
 TRACE = "trace"  # the uploaded one, in the worker's folder
 READ = ("/proc", "/sys", "/etc/localtime", "/usr/share/zoneinfo")  # what libraries look into
-CLOSED = ("socket.connect", "socket.bind", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.remove",
-          "os.rename", "os.rmdir", "shutil.rmtree")  # fmt: skip  # events that no question needs
+CLOSED = ("socket.connect", "socket.bind", "socket.sendto", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn",
+          "os.fork", "os.forkpty")  # fmt: skip  # events that no question needs
+MOVED = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")  # in its folder alone
+LOOKED = ("os.listdir", "os.scandir", "glob.glob")
 Tell = Callable[..., None]
 
 
@@ -35,7 +37,7 @@ def main(pipe: Any, folder: str, limits: Limits) -> None:
         tell = _teller(pipe)
         _warm()
         _bounded(limits.memory)
-        sys.addaudithook(_fence(Path(folder)))
+        sys.addaudithook(fenced(Path(folder)))
         tell("ready")
         while True:
             _next(pipe, tell, limits)
@@ -89,7 +91,7 @@ def _bounded(memory: int) -> None:
         return
 
 
-def _fence(folder: Path) -> Callable[[str, tuple[Any, ...]], None]:
+def fenced(folder: Path) -> Callable[[str, tuple[Any, ...]], None]:
     """Raises where the process would leave its place, whatever asks it to."""
     from apexsim.engine import cache
 
@@ -99,8 +101,10 @@ def _fence(folder: Path) -> Callable[[str, tuple[Any, ...]], None]:
     roots = written + READ + _roots(package, package.parent.parent / "examples", sys.prefix, sys.base_prefix, *installed)
 
     def heed(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in CLOSED and not _inside(arguments[0], written):
+        if event in CLOSED or (event in MOVED and not all(_inside(path, written) for path in arguments if isinstance(path, (str, bytes)))):
             raise PermissionError(f"{event} is closed here")
+        if event in LOOKED and not _inside(os.path.join(arguments[0] or ".", "x"), roots):
+            raise PermissionError("folders are closed here")
         if event == "open" and not isinstance(arguments[0], int):
             _, mode, flags = arguments
             writes = any(sign in str(mode or "") for sign in "wax+") or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
