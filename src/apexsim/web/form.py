@@ -22,7 +22,7 @@ FIRST = (  # what nearly every question says, in this order; all else stands beh
     ("What counts", ("ttft", "tpot", "slos", "objective", "engine")),
 )
 NAMES = {
-    "gpu": "GPU", "gpus": "GPUs per node", "nodes": "nodes", "workload": "lengths of", "prompt_len": "prompt tokens",
+    "gpu": "GPU", "gpus": "GPUs per node", "nodes": "nodes", "workload": "lengths of a use", "prompt_len": "prompt tokens",
     "output_len": "output tokens", "request_rate": "requests per second", "concurrency": "users at once", "num_requests": "requests",
     "ttft": "TTFT, p95 [ms]", "tpot": "TPOT, p95 [ms]", "slos": "further limits", "objective": "rank by", "engine": "engine",
     "find": "what is sought", "plan": "plan",
@@ -110,7 +110,7 @@ def _field(name: str, opt: Opt, verbs: list[str]) -> str:
 def _input(name: str, opt: Opt, about: str) -> str:
     if name == "workload":
         choices = "".join(f'<option value="{escape(each)}">{escape(each)}</option>' for each in presets())
-        return f'<select {about}><option value="">as below</option>{choices}</select>'
+        return f'<select {about}><option value="">none: as given here</option>{choices}</select>'
     hint = PLACEHOLDERS.get(name) or (str(opt.default) if isinstance(opt.default, (str, int, float)) else opt.metavar)
     kind = ' list="l-gpu"' if name == "gpu" else ' list="l-engine"' if name == "engine" else ""
     keys = ' inputmode="decimal"' if opt.type in (int, float) and not opt.axis else ""

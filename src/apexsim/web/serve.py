@@ -18,7 +18,7 @@ from apexsim.web.limits import Limits
 
 LARGEST_HEAD = 32 << 10  # [byte] of the head of a request
 IDLE = 5  # s that a connection may stay open without a request
-END = 2  # s for what is under way, at the end
+END = 1  # s for what is under way, at the end
 
 
 def bound(host: str, port: int) -> socket.socket:
