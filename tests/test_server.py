@@ -510,11 +510,13 @@ def test_a_full_queue_refuses_and_forgets_what_is_left() -> None:
     found = [jobs.submit(asked.Question("plan", name, {})) for name in "ab"]
     with pytest.raises(Full):
         jobs.submit(asked.Question("plan", "c", {}))
-    assert jobs.submit(asked.Question("plan", "a", {})) is found[0]
-    jobs.leave(found[0])
-    assert found[0].state == "queued"
-    jobs.leave(found[0])
-    assert found[0].state == "cancelled" and jobs.find(found[0].id) is found[0]
+    jobs.cancel(found[0])
+    assert found[0].state == "cancelled" and jobs.find(found[0].id) is found[0] and found[1].state == "queued"
+    again = jobs.submit(asked.Question("plan", "b", {}))
+    assert again is not found[1], "who stops one of both stops it for himself alone"
+    again.state = "done"
+    jobs.cancel(found[1])
+    assert jobs.submit(asked.Question("plan", "b", {})) is again
 
 
 @pytest.mark.parametrize(("event", "arguments", "free"), [

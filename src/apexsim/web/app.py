@@ -202,7 +202,7 @@ async def _waited(request: Request, job: Job) -> Response:
     """The answer of a job, when it is there; nobody works for who has gone."""
     while not job.over:
         if await request.is_disconnected():
-            request.app.state.jobs.leave(job)
+            request.app.state.jobs.cancel(job)
             return Response(status_code=400)
         await asyncio.sleep(LOOK / 4)
     return Response(job.answer, media_type=JSON) if job.state == "done" else _failed(job)

@@ -36,11 +36,12 @@ class Full(Exception):
 class Job:
     """A question and what is known of its answer.
 
-    state: queued, running, done, failed or cancelled; rows: what came of each plan so far; answer: its JSON; parts: of its page; stopped:
-    whether it is of what was done when it was cancelled; error: as in the JSON of a failed command; askers: who wait for it.
+    name: the same of the same question; state: queued, running, done, failed or cancelled; rows: what came of each plan so far; answer: its
+    JSON; parts: of its page; stopped: whether it is of what was done when it was cancelled; error: as in the JSON of a failed command.
     """
 
     id: str
+    name: str
     question: Question
     upload: tuple[str, bytes] | None = None
     state: str = "queued"
@@ -53,7 +54,6 @@ class Job:
     stopped: bool = False
     parts: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
-    askers: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -80,18 +80,18 @@ class Jobs:
             thread.start()
 
     def submit(self, question: Question, upload: tuple[str, bytes] | None = None) -> Job:
-        """The job of a question: the one that answers it already, else a new one; raises Full."""
+        """The job of a question: one that has answered it already, else a new one; raises Full.  What is still worked on is shared by
+        nobody, so that who stops it stops it for himself alone."""
         name = _name(question, upload)
         with self._lock:
-            found = self._kept.get(name)
-            if found is not None and found.state not in ("failed", "cancelled") and not found.stopped:
-                self._kept.move_to_end(name)
-                found.askers += 1
+            found = next((job for job in self._kept.values() if job.name == name and job.state == "done" and not job.stopped), None)
+            if found is not None:
+                self._kept.move_to_end(found.id)
                 return found
             if len(self._waiting) >= self.limits.queue:
                 raise Full
-            job = Job(secrets.token_urlsafe(16), question, upload, askers=1)
-            self._kept[name] = job
+            job = Job(secrets.token_urlsafe(16), name, question, upload)
+            self._kept[job.id] = job
             self._waiting.append(job)
             self._drop_old()
             self._lock.notify()
@@ -105,7 +105,7 @@ class Jobs:
     def find(self, name: str) -> Job | None:
         """The job of this id."""
         with self._lock:
-            return next((job for job in self._kept.values() if job.id == name), None)
+            return self._kept.get(name)
 
     def place(self, job: Job) -> int:
         """How many questions are before it."""
@@ -119,14 +119,6 @@ class Jobs:
                 self._waiting.remove(job)
                 job.state = "cancelled"
         job.stop.set()
-
-    def leave(self, job: Job) -> None:
-        """One of those who wait is gone; nobody's question is not worked on."""
-        with self._lock:
-            job.askers -= 1
-            unwanted = job.askers <= 0 and not job.over
-        if unwanted:
-            self.cancel(job)
 
     def take(self) -> Job | None:
         """The next job, when there is one; None when all is over."""

@@ -122,8 +122,13 @@ async function show(id, found) {
   document.title = report.querySelector("h1").textContent + " – apexsim";
   window.apexsim.show(parts.data);
   coming.hidden = true;
+  if (found.stopped) {
+    const told = document.createElement("p");
+    told.className = "wrong"; told.textContent = "Stopped after " + found.done + " of " + found.total + ": this is what was found by then.";
+    report.querySelector("header").prepend(told);
+  }
   report.scrollIntoView({behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth"});
-  state.textContent = found.stopped ? "stopped: of what was done by then" : found.keeps ? "" : "no plan keeps the limits";
+  state.textContent = found.stopped ? "stopped" : found.keeps ? "" : "no plan keeps the limits";
   files.replaceChildren(link("/api/jobs/" + id + "/report.html", "this report as one file"), link("/api/jobs/" + id + "/answer", "its JSON"),
                         link(address(), "link to this question"));
   files.hidden = false;
