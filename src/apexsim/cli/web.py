@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,14 +26,15 @@ Examples:
 @with_options("web")
 def web(**given: Any) -> None:
     """Serve until Ctrl-C."""
+    settle()
     given = checked("web", given)
     if not all(map(find_spec, NEEDED)):
         raise InputError("the page needs starlette and uvicorn, which are not installed", "", "pip install 'apexsim[web]'")
     from apexsim.web.limits import Limits
+    from apexsim.web.serve import serve
 
-    settle()
     limits = Limits(seconds=given["timeout"], jobs=given["jobs"], gpus=given["max_gpus"])
-    import_module("apexsim.web.serve").serve(limits, given["host"], given["port"], say)
+    serve(limits, given["host"], given["port"], say)
 
 
 HELP = {"web": WEB_HELP}

@@ -34,6 +34,7 @@ ASSETS = {"page.css": "text/css", "uPlot.min.css": "text/css", "form.css": "text
           "page.js": "text/javascript", "form.js": "text/javascript"}  # fmt: skip
 FILE_POLICY = ("sandbox allow-scripts allow-popups; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
                "img-src data:; frame-ancestors 'none'")  # fmt: skip  # of a report, whose scripts stand in it: it is nobody's origin
+SLOWEST = 500_000  # byte/s of a body
 LOOK, BEAT = 0.1, 10.0  # s between looks at a job, and between signs of life
 STATUS = {"bad input": 422, "infeasible": 422, "time limit": 504, "interrupted": 409, "fault": 500}
 
@@ -153,8 +154,9 @@ async def _body(request: Request, kind: str, most: int) -> bytes:
     if not length.isdecimal() or int(length[:12]) > most:
         raise Refused(413, "refused", f"at most {most:,} bytes are read")
     parts, size = [], 0
+    expected = int(length) if "content-length" in request.headers else most
     try:
-        async with asyncio.timeout(request.app.state.limits.late):
+        async with asyncio.timeout(request.app.state.limits.late + expected / SLOWEST):
             async for part in request.stream():
                 size += len(part)
                 if size > most:
@@ -175,7 +177,7 @@ def _ask(verb: str) -> Callable[[Request], Awaitable[Response]]:
             raise Refused(400, "bad input", error.what, error.where, error.hint) from None
         later = ASYNC in request.headers.get("prefer", "").lower()
         try:
-            question = asked.question(verb, told, limits, page=later)
+            question = await asyncio.to_thread(asked.question, verb, told, limits, later)
         except InputError as error:
             raise Refused(422, "bad input", spoken(error.what), _key(verb, error.where), _hint(error.hint)) from None
         job = _submitted(request, question)

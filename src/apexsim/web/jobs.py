@@ -24,6 +24,7 @@ from apexsim.web.limits import Limits
 TICK = 0.1  # s between two looks at a worker
 GRACE = 2.0  # s in which a worker that was asked to stop tells what it has
 STARTS = 300.0  # s until a worker must be ready: the simulator may have to be compiled first
+STARTING = "getting ready; the first time the simulator is compiled, which takes up to a minute"
 ROWS = 400  # that are shown while an answer comes
 OVER = ("done", "failed", "cancelled")
 
@@ -184,13 +185,13 @@ class _Runner:
 
     def _work(self, job: Job) -> None:
         """One job, to whatever end."""
-        job.state = "running"
+        job.state, job.what = "running", "" if self.ready else STARTING
         begun, asked_to_stop = time.monotonic(), 0.0
         sent = False
         while not job.over:
             now = time.monotonic()
             if self.ready and not sent:
-                begun, sent = now, True
+                begun, sent, job.what = now, True, ""
                 self.pipe.send((job.question, job.upload))
             if (job.stop.is_set() or self.jobs.closed) and not asked_to_stop:
                 asked_to_stop = now

@@ -94,7 +94,7 @@ function follow(id) {
 function told(found) {
   if (found.state === "queued") state.textContent = found.before ? found.before + " before it" : "waiting";
   if (found.state === "running") {
-    state.textContent = found.total ? found.done + " of " + found.total + ": " + found.what : "at work";
+    state.textContent = found.total ? found.done + " of " + found.total + ": " + found.what : found.what || "at work";
     if (found.total) { bar.max = found.total; bar.value = found.done; } else bar.removeAttribute("value");
   }
   come(found.rows || [], found.first || 0);
