@@ -25,6 +25,7 @@ pytest.importorskip("starlette", reason="the extra 'web' is not installed")
 pytest.importorskip("uvicorn", reason="the extra 'web' is not installed")
 
 import apexsim
+from apexsim import examples
 from apexsim.cli import main
 from apexsim.cli.rows import COMMANDS
 from apexsim.errors import InputError
@@ -32,6 +33,7 @@ from apexsim.web import asked, fence, form, openapi, serve, worker
 from apexsim.web.app import application
 from apexsim.web.jobs import Full, Job, Jobs
 from apexsim.web.limits import Limits
+from apexsim.workload.stream import read_trace
 
 Capture = pytest.CaptureFixture[str]
 GOOD = {"model": "llama-3.1-8b", "gpu": "h100:2", "prompt_len": 64, "output_len": 8, "num_requests": 12}
@@ -211,6 +213,10 @@ def test_every_option_is_a_key_a_field_and_described_unless_it_names_a_file(verb
     text = form.page(Limits(), asks=True)
     assert [name for name in wanted if f'id="f-{name}"' not in text] == []
     assert not [opt for opt in asked.options(verb).values() if opt.writes or (opt.metavar == "FILE" and opt.name != "trace")]
+
+
+def test_the_examples_of_the_form_are_traces() -> None:
+    assert set(form.TRACES) < set(examples.names()) and all(read_trace(f"example:{name}").size for name in form.TRACES)
 
 
 def test_every_field_has_a_label_and_a_place_for_what_is_wrong() -> None:
@@ -526,7 +532,9 @@ def test_a_full_queue_refuses_and_forgets_what_is_left() -> None:
     ("open", ("trace", "w", 0), True), ("open", (3, "r", 0), True), ("open", (b"/etc/shadow", "r", 0), False), ("socket.connect", (None,
         "x"), False),
     ("subprocess.Popen", ("sh", [], None, None), False), ("os.remove", ("trace", -1), True), ("os.remove", ("/etc/passwd", -1), False),
-    ("os.system", (b"true",), False), ("import", ("os", None, None, None, None), True),
+    ("os.system", (b"true",), False), ("open", ("/proc/self/environ", "r", 0), False),
+    ("os.listdir", ("/",), False), ("os.scandir", (".",
+        ), True), ("import", ("os", None, None, None, None), True),
 ])  # fmt: skip
 def test_a_worker_leaves_its_place_for_nothing(
     event: str, arguments: Any, free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

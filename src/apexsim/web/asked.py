@@ -24,7 +24,7 @@ VERBS = ("plan", "simulate", "size", "fleet")
 NAMED = ("size", "fleet")  # of models with a name alone
 CLOSED = ("profile",)  # kept by who runs the server, for himself
 GRAMMAR = ("plan", "pareto", "nic")  # a slash is part of what is said, and nothing is opened by it
-PATH = re.compile(r"[/\\~]|^\.|\.(toml|jsonl?|csv|gz|txt|log|ya?ml|parquet|py|html?)\b|^[a-zA-Z]:", re.IGNORECASE)
+PATH = re.compile(r"[/\\~]|^\.(?!\d)|\.(toml|jsonl?|csv|gz|txt|log|ya?ml|parquet|py|html?)\b|^[a-zA-Z]:", re.IGNORECASE)
 MODEL = re.compile(r"\w[\w.:@+ -]{0,95}(/\w[\w.-]{0,95})?")
 UPLOADED, EXAMPLE = re.compile(r"upload:[0-9a-f]{64}"), re.compile(r"example:\w{1,40}")
 TYPES = {int: "integer", float: "number", bool: "boolean"}
@@ -181,8 +181,7 @@ def _harmless(name: str, text: str, limits: Limits) -> None:
         raise InputError(f"a text of {len(text):,} characters", name, f"at most {limits.text} are read")
     if UNPRINTABLE.search(text) or "\n" in text or "\t" in text:
         raise InputError("it holds characters that cannot be shown", name)
-    found = PATH.search(text)
-    if found and not (name in GRAMMAR and found[0] == "/"):
+    if PATH.search(text.replace("/", " ") if name in GRAMMAR else text):
         raise InputError("files are not read from here", name, "give a name or a number; a trace is uploaded")
 
 

@@ -7,7 +7,6 @@ from html import escape
 
 from apexsim.cli.rows import Opt
 from apexsim.engines import engine_names
-from apexsim.examples import names as examples
 from apexsim.hardware import gpu_names
 from apexsim.model.names import catalogue, hub_id
 from apexsim.report.html import HOLE, web
@@ -47,7 +46,7 @@ MODEL = (
     '<p class="wrong" id="e-model" hidden></p></div>'
 )
 TITLES = {"plan": "Rank all plans", "simulate": "One plan in full", "size": "How much, how many?", "fleet": "Over time"}
-TRACES = (".csv", ".jsonl", ".json")
+TRACES = ("azure", "creation", "lmsys", "mooncake", "summarization")  # examples that need no tokenizer
 
 
 @cache
@@ -124,5 +123,4 @@ def _lists() -> str:
 
 
 def _traces() -> str:
-    return "".join(f'<option value="example:{escape(name)}">{escape(name)}</option>' for name, path in examples().items()
-                   if path.suffix in TRACES and "run" not in path.stem)  # fmt: skip
+    return "".join(f'<option value="example:{name}">{name}</option>' for name in TRACES)

@@ -22,7 +22,7 @@ from apexsim.web.limits import Limits
 
 OWN = ("APEXSIM_DEVICES", "APEXSIM_ENGINES", "APEXSIM_PROFILES")  # folders of the user's
 TRACE = "trace"  # the uploaded one, in the worker's folder
-READ = ("/proc", "/sys", "/etc/localtime", "/usr/share/zoneinfo")  # what libraries look into
+READ = ("/etc/localtime", "/usr/share/zoneinfo/")  # what Python looks into
 CLOSED = ("socket.connect", "socket.bind", "socket.sendto", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn",
           "os.fork", "os.forkpty")  # fmt: skip  # events that no question needs
 MOVED = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree")  # in its folder alone
