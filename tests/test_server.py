@@ -208,7 +208,8 @@ def test_a_search_that_is_stopped_tells_what_it_found_or_ends(alive: Server) -> 
 
 @pytest.mark.parametrize("verb", asked.VERBS)
 def test_every_option_is_a_key_a_field_and_described_unless_it_names_a_file(verb: str) -> None:
-    wanted = {asked.key(opt) for panel, group in COMMANDS[verb].items() if panel != "Output" for opt in group} - {"profile"}
+    wanted = {asked.key(opt) for panel, group in COMMANDS[verb].items() if panel != "Output" for opt in group
+              if opt.metavar != "FILE" or opt.name == "trace"} - {"profile"}  # fmt: skip
     assert set(asked.options(verb)) == wanted == set(asked.described(verb)["properties"]) - {"model"}
     text = form.page(Limits(), asks=True)
     assert [name for name in wanted if f'id="f-{name}"' not in text] == []
@@ -589,13 +590,14 @@ def test_who_opens_it_to_others_is_warned_and_names_stay_checked(monkeypatch: py
     told: list[str] = []
     serve.serve(LIMITS, "0.0.0.0", 0, told.append)
     assert len(told) == 2 and "warning" in told[1]
-    wide, narrow = fence.Fence(None, "0.0.0.0"), fence.Fence(None, "::1")  # type: ignore[arg-type]
+    wide, narrow = fence.Fence(None, "0.0.0.0"), fence.Fence(None, "::1", ["Plans.example"])  # type: ignore[arg-type]
 
     def why(which: fence.Fence, host: str) -> str:
         return which.why_not({"type": "http", "method": "GET", "path": "/", "headers": [(b"host", host.encode())]})
 
     assert not why(wide, "192.0.2.7:8765") and not why(wide, socket.gethostname()) and why(wide, "evil.example")
     assert not why(narrow, "[::1]:80") and not why(narrow, "localhost") and why(narrow, "192.0.2.7")
+    assert not why(narrow, "plans.example") and why(narrow, "other.plans.example")
 
 
 # ---- a browser -----------------------------------------------------------------------------------------------------------------

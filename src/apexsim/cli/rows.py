@@ -496,6 +496,7 @@ REPLAY_OUTPUT = (
 SERVED = (
     Opt("host", str, "127.0.0.1", "Address to listen on. Any other than this machine's own opens it to whoever can reach it.", "ADDRESS"),
     Opt("port", int, 8765, "Port; 0 takes a free one.", "N", least=0, most=65535),
+    Opt("allow_host", list[str], [], "A further name by which it may be called, that of a proxy in front of it. May be repeated.", "NAME"),
 )
 SERVED_LIMITS = (
     Opt("timeout", float, 120.0, "Seconds of work that a question gets.", "S", least=1, most=86_400),

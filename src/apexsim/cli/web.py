@@ -34,7 +34,7 @@ def web(**given: Any) -> None:
     from apexsim.web.serve import serve
 
     limits = Limits(seconds=given["timeout"], jobs=given["jobs"], gpus=given["max_gpus"])
-    serve(limits, given["host"], given["port"], say)
+    serve(limits, given["host"], given["port"], say, tuple(given["allow_host"]))
 
 
 HELP = {"web": WEB_HELP}

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
@@ -47,7 +47,7 @@ class Refused(Exception):
         super().__init__(message)
 
 
-def application(limits: Limits, host: str = "127.0.0.1") -> Fence:
+def application(limits: Limits, host: str = "127.0.0.1", names: Sequence[str] = ()) -> Fence:
     """All of it, inside of its fence."""
     jobs, uploads = Jobs(limits), Uploads(limits)
 
@@ -60,7 +60,7 @@ def application(limits: Limits, host: str = "127.0.0.1") -> Fence:
     app = Starlette(routes=_routes(), lifespan=life, exception_handlers={
         Refused: _told, HTTPException: _http, ClientDisconnect: _gone, Exception: _fault})  # fmt: skip
     app.state.limits, app.state.jobs, app.state.uploads = limits, jobs, uploads
-    return Fence(app, host)
+    return Fence(app, host, names)
 
 
 def _routes() -> list[Route]:

@@ -50,7 +50,7 @@ def key(opt: Opt) -> str:
 def panels(verb: str) -> Iterator[tuple[str, list[Opt]]]:
     """The options of a verb that can be asked from outside, by their panels: no output, no file, no place to work."""
     for panel, group in COMMANDS[verb].items():
-        opts = [opt for opt in group if not opt.writes and opt.name not in CLOSED]
+        opts = [opt for opt in group if opt.name == "trace" or not (opt.writes or opt.name in CLOSED or opt.metavar == "FILE")]
         if panel != "Output" and opts:
             yield panel, opts
 

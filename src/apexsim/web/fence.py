@@ -34,8 +34,9 @@ CHANGES_NOTHING = ("GET", "HEAD")
 class Fence:
     """Refuses foreign requests before anything else looks at them, and says on every answer what may be done with it."""
 
-    def __init__(self, inner: Callable[[Scope, Receive, Send], Awaitable[None]], host: str) -> None:
-        self.inner, self.names, self.open = inner, own_names(host), not is_loopback(host)
+    def __init__(self, inner: Callable[[Scope, Receive, Send], Awaitable[None]], host: str, names: Iterable[str] = ()) -> None:
+        self.inner, self.open = inner, not is_loopback(host)
+        self.names = own_names(host) | {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -41,8 +41,8 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(limits: Limits, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C."""
+def serve(limits: Limits, host: str, port: int, say: Callable[[str], None], names: Sequence[str] = ()) -> None:
+    """Serve until Ctrl-C.  names: further ones that it may be called by."""
     listening = bound(host, port)
     with listening:
         at = listening.getsockname()[1]
@@ -51,7 +51,7 @@ def serve(limits: Limits, host: str, port: int, say: Callable[[str], None]) -> N
         if not is_loopback(host):
             say("apexsim: warning: whoever can reach this address can ask; there is no password, and what is sent is not encrypted")
         with suppress(KeyboardInterrupt):  # the usual end
-            uvicorn.Server(config(application(limits, host), limits)).run(sockets=[listening])
+            uvicorn.Server(config(application(limits, host, names), limits)).run(sockets=[listening])
 
 
 def config(app: Any, limits: Limits) -> uvicorn.Config:
