@@ -38,7 +38,7 @@ from apexsim.workload.stream import read_trace
 Capture = pytest.CaptureFixture[str]
 GOOD = {"model": "llama-3.1-8b", "gpu": "h100:2", "prompt_len": 64, "output_len": 8, "num_requests": 12}
 CANARY = "arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,77771,77773\n"
-LIMITS = Limits(late=0.6, queue=3, connections=40, uploads=2, gpus=64)
+LIMITS = Limits(late=1.5, queue=3, connections=40, uploads=2, gpus=64)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def test_a_job_has_progress_rows_a_page_and_a_file(server: Server) -> None:
 def test_a_search_that_is_stopped_tells_what_it_found_or_ends(alive: Server) -> None:
     job = alive.job({"model": "mixtral-8x7b", "gpu": "h100,h200", "gpus": "4,8", "workload": "chat", "request_rate": [1, 2, 4, 8],
                      "num_requests": 3000})  # fmt: skip
-    while not alive.ask(f"/api/jobs/{job}").json["done"]:
+    while (state := alive.ask(f"/api/jobs/{job}").json)["state"] in ("queued", "running") and not state["done"]:
         time.sleep(0.01)
     assert alive.ask(f"/api/jobs/{job}", method="DELETE").status == 200
     state = alive.ended(job)
@@ -561,7 +561,7 @@ def test_it_says_where_it_is_and_ends_cleanly() -> None:
         assert re.fullmatch(r"apexsim: http://127\.0\.0\.1:\d+  \(Ctrl-C ends it\)\n", line)
         Server(int(line.split(":")[3].split()[0])).ask("/")
         runs.send_signal(signal.SIGINT)
-        out, err = runs.communicate(timeout=30)
+        out, err = runs.communicate(timeout=60)
     assert (runs.returncode, out, err) == (0, "", "")
 
 

@@ -62,7 +62,7 @@ function wrong(error) {
   const at = place && field && !field.closest("[hidden]") ? place : $("e-");
   at.textContent = [at === place ? error.message : [error.where, error.message].filter(Boolean).join(": "), error.hint].filter(Boolean).join("; ");
   at.hidden = false;
-  if (at !== place) return;
+  if (at !== place) { at.scrollIntoView({block: "nearest"}); return; }
   field.setAttribute("aria-invalid", "true");
   if (field.closest("#more")) $("more").open = true;
   field.focus();
@@ -170,5 +170,5 @@ $("f-file").addEventListener("change", async event => {
   choice.value = found.trace;
 });
 addEventListener("pagehide", () => { if (job) fetch("/api/jobs/" + job, {method: "DELETE", keepalive: true}); });
-if (restore() && document.body.dataset.asks === "yes" && form.elements.model.value) ask();
+if (restore() && document.body.dataset.asks === "yes" && form.elements.model.value) { ask(); state.scrollIntoView({block: "center"}); }
 })();
