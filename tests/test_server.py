@@ -470,16 +470,17 @@ def test_who_hangs_up_is_not_worked_for(alive: Server) -> None:
 
 def misbehaving(pipe: Any, folder: str, limits: Limits) -> None:
     """A worker that does what the model's name says."""
-    pipe.send(("ready", {}))
+    pipe.send(("", "ready", {}))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        question, _ = pipe.recv()
+        name, question, _ = pipe.recv()
         if question.model == "die":
             os._exit(1)
         if question.model == "hang":
             time.sleep(600)
-        pipe.send(("answer", {"json": "{}", "keeps": True, "stopped": False}))
-        pipe.send(("done", {}))
+        pipe.send((name, "answer", {"json": "{}", "keeps": True, "stopped": False}))
+        pipe.send((name, "done", {}))
+        pipe.send((name, "failed", {"message": "too late"}))
 
 
 def ended(jobs: Jobs, model: str, stop: bool = False) -> Job:
@@ -502,7 +503,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch
     jobs = Jobs(replace(LIMITS, seconds=0.4), misbehaving)
     jobs.start()
     try:
-        assert ended(jobs, "work").state == "done"
+        assert ended(jobs, "work").state == ended(jobs, "work").state == "done"
         dead, late = ended(jobs, "die"), ended(jobs, "hang")
         assert (dead.state, late.state) == ("failed", "failed") and dead.error and late.error
         assert "died" in dead.error["message"] and late.error["kind"] == "time limit"

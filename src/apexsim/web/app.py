@@ -247,7 +247,7 @@ async def _upload(request: Request) -> Response:
         raise Refused(422, "bad input", "the trace is not UTF-8 text", "trace", "upload CSV or JSON lines, not packed") from None
     if not data.strip() or b"\0" in data:
         raise Refused(422, "bad input", "the trace holds no text", "trace", "upload CSV or JSON lines, not packed")
-    name = "".join(c for c in request.query_params.get("name", "") if c.isalnum() or c in "._-")[-60:].lstrip(".") or "trace"
+    name = "".join(c for c in request.query_params.get("name", "") if c.isalnum() or c in "._-")[-60:].lstrip("._-") or "trace"
     digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
     request.app.state.uploads.put(f"upload:{digest}", (name, data))
     return _said({"trace": f"upload:{digest}", "bytes": len(data)})

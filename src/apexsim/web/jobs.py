@@ -192,7 +192,7 @@ class _Runner:
             now = time.monotonic()
             if self.ready and not sent:
                 begun, sent, job.what = now, True, ""
-                self.pipe.send((job.question, job.upload))
+                self.pipe.send((job.id, job.question, job.upload))
             if (job.stop.is_set() or self.jobs.closed) and not asked_to_stop:
                 asked_to_stop = now
                 self._interrupt(sent)
@@ -222,13 +222,14 @@ class _Runner:
         try:
             if not self.pipe.poll(TICK):
                 return
-            kind, told = self.pipe.recv()
+            name, kind, told = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(timeout=5.0)
             told = {"code": 2, "kind": "bad input", "message": "the process that worked on it has died, of too little memory as a rule"}
-            kind = "failed"
+            name, kind = job.id, "failed"
         if kind == "ready":
             self.ready = True
+        if name != job.id:  # a last word of the question before
             return
         HEARD[kind](job, told, stopping)
 

@@ -11,7 +11,9 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,42 +34,61 @@ Tell = Callable[..., None]
 
 def main(pipe: Any, folder: str, limits: Limits) -> None:
     """Work on what comes through the pipe until it is closed."""
+    line = Line(pipe)
     _alone(folder)
     try:
-        tell = _teller(pipe)
         _warm()
         _bounded(limits.memory)
         sys.addaudithook(fenced(Path(folder)))
-        tell("ready")
+        line.tell("ready")
         while True:
-            _next(pipe, tell, limits)
-    except (EOFError, BrokenPipeError, ConnectionError):
+            with suppress(KeyboardInterrupt):  # of a question that was answered by then
+                _next(line, limits)
+    except (EOFError, ConnectionError):
         return
+
+
+class Line:
+    """What goes through the pipe: each message whole, with the name of the question that it is of.  An interruption waits until a message
+    is through, and is forgotten between two questions."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe, self._asked, self._busy, self._late = pipe, "", False, False
+        signal.signal(signal.SIGINT, self._heed)
+
+    def _heed(self, *_: Any) -> None:
+        if not self._busy:
+            raise KeyboardInterrupt
+        self._late = True
+
+    def tell(self, event: str, /, **told: Any) -> None:
+        """Send a message."""
+        self._busy = True
+        try:
+            self._pipe.send((self._asked, event, told))
+        finally:
+            self._busy = False
+        if self._late:
+            self._late = False
+            raise KeyboardInterrupt
+
+    def hear(self) -> tuple[Question, tuple[str, bytes] | None]:
+        """Wait for the next question."""
+        self._busy = True
+        try:
+            self._asked, question, upload = self._pipe.recv()
+        finally:
+            self._busy = self._late = False
+        return question, upload
 
 
 def _alone(folder: str) -> None:
     """Out of reach of the terminal's Ctrl-C, of the user's folders and of the network's hub."""
     if hasattr(os, "setsid"):
         os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ |= dict.fromkeys(OWN, folder) | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": folder}
     tempfile.tempdir = folder
-
-
-def _teller(pipe: Any) -> Tell:
-    """What is told is told whole: an interruption waits until then."""
-    held = {signal.SIGINT} if hasattr(signal, "pthread_sigmask") else set()
-
-    def tell(event: str, /, **told: Any) -> None:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, held) if held else set()
-        try:
-            pipe.send((event, told))
-        finally:
-            if held:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    return tell
 
 
 def _warm() -> None:
@@ -125,34 +146,44 @@ def _inside(path: Any, roots: Sequence[str]) -> bool:
     return os.path.realpath(os.fsdecode(path)).startswith(tuple(roots))
 
 
-def _next(pipe: Any, tell: Tell, limits: Limits) -> None:
+def _next(line: Line, limits: Limits) -> None:
     """One question, and what came of it."""
+    question, upload = line.hear()
     try:
-        question, upload = pipe.recv()
-    except KeyboardInterrupt:  # meant for the question before
-        return
-    try:
-        _answered(question, upload, tell, limits)
-    except InputError as error:
-        tell("failed", code=2, kind="bad input", message=error.what, where=error.where, hint=error.hint, record=dict(error.record))
-    except Infeasible as error:
-        tell("failed", code=3, kind="infeasible", message=error.reason, hint=error.nearest, record=dict(error.record))
-    except KeyboardInterrupt:
-        tell("failed", code=130, kind="interrupted", message="cancelled")
-    except MemoryError:
-        tell("failed", code=2, kind="bad input", message="not enough memory for this question", hint="try fewer requests or shorter lists")
-    except RecursionError:
-        tell("failed", code=2, kind="bad input", message="the input is nested too deeply")
-    except PermissionError:
-        tell("failed", code=2, kind="bad input", message="files are not read from here")
-    except (EOFError, BrokenPipeError, ConnectionError):
+        _answered(question, upload, line.tell, limits)
+    except (EOFError, ConnectionError):
         raise
-    except Exception as error:  # nobody's question should lead here
-        last = error.__traceback__
-        while last is not None and last.tb_next is not None:
-            last = last.tb_next
-        where = f"{os.path.basename(last.tb_frame.f_code.co_filename)}:{last.tb_lineno}" if last else "?"
-        tell("failed", code=1, kind="fault", message=f"a fault of apexsim itself, please report it ({type(error).__name__} at {where})")
+    except (KeyboardInterrupt, Exception) as error:
+        line.tell("failed", **_failure(error))
+
+
+SAID: dict[type[BaseException], tuple[int, str, str, str]] = {  # code, kind, message, hint
+    KeyboardInterrupt: (130, "interrupted", "cancelled", ""),
+    MemoryError: (2, "bad input", "not enough memory for this question", "try fewer requests or shorter lists"),
+    RecursionError: (2, "bad input", "the input is nested too deeply", ""),
+    PermissionError: (2, "bad input", "files are not read from here", ""),
+}
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Why a question failed, as in the JSON of a failed command."""
+    if isinstance(error, InputError):
+        return {
+            "code": 2,
+            "kind": "bad input",
+            "message": error.what,
+            "where": error.where,
+            "hint": error.hint,
+            "record": dict(error.record),
+        }
+    if isinstance(error, Infeasible):
+        return {"code": 3, "kind": "infeasible", "message": error.reason, "hint": error.nearest, "record": dict(error.record)}
+    for kind, said in SAID.items():
+        if isinstance(error, kind):
+            return dict(zip(("code", "kind", "message", "hint"), said))
+    last = traceback.extract_tb(error.__traceback__)[-1]  # nobody's question should lead here
+    told = f"{type(error).__name__} at {os.path.basename(last.filename)}:{last.lineno}"
+    return {"code": 1, "kind": "fault", "message": f"a fault of apexsim itself, please report it ({told})"}
 
 
 def _answered(question: Question, upload: tuple[str, bytes] | None, tell: Tell, limits: Limits) -> None:
