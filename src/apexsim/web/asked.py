@@ -23,7 +23,8 @@ from apexsim.web.limits import Limits
 VERBS = ("plan", "simulate", "size", "fleet")
 NAMED = ("size", "fleet")  # of models with a name alone
 CLOSED = ("profile",)  # kept by who runs the server, for himself
-GRAMMAR = ("plan", "pareto", "nic")  # a slash is part of what is said, and nothing is opened by it
+GRAMMAR = ("plan", "pareto")  # a slash is part of what is said, and nothing is opened by it
+RATE = re.compile(r"(?<=\d[kKMGT][bB])/(?=(s|node)\b)")  # 50GB/s, 400Gb/node
 PATH = re.compile(r"[/\\~]|^\.(?!\d)|\.(toml|jsonl?|csv|gz|txt|log|ya?ml|parquet|py|html?)\b|^[a-zA-Z]:", re.IGNORECASE)
 MODEL = re.compile(r"\w[\w.:@+ -]{0,95}(/\w[\w.-]{0,95})?")
 UPLOADED, EXAMPLE = re.compile(r"upload:[0-9a-f]{64}"), re.compile(r"example:\w{1,40}")
@@ -181,7 +182,7 @@ def _harmless(name: str, text: str, limits: Limits) -> None:
         raise InputError(f"a text of {len(text):,} characters", name, f"at most {limits.text} are read")
     if UNPRINTABLE.search(text) or "\n" in text or "\t" in text:
         raise InputError("it holds characters that cannot be shown", name)
-    if PATH.search(text.replace("/", " ") if name in GRAMMAR else text):
+    if PATH.search(text.replace("/", " ") if name in GRAMMAR else RATE.sub(" ", text)):
         raise InputError("files are not read from here", name, "give a name or a number; a trace is uploaded")
 
 

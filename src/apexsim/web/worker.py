@@ -232,12 +232,12 @@ def _asked(question: Question, upload: tuple[str, bytes] | None, tell: Tell, lim
 
 def _requests(question: Question, upload: tuple[str, bytes] | None, asked: Mapping[str, Any], limits: Limits) -> Any:
     """The trace of a question: columns, an example, or what was uploaded, which lies in the worker's folder while it is read."""
-    from apexsim.workload.asked import TraceFile
+    from apexsim.api import read_once
     from apexsim.workload.given import workload_of
 
     if isinstance(question.trace, dict):
         return workload_of(question.trace)
-    file = TraceFile(TRACE if upload else question.trace, asked["columns"], asked["time_unit"])
+    file = read_once({**asked, "trace": TRACE if upload else question.trace})["trace"]
     if upload is not None:
         Path(TRACE).write_bytes(upload[1])
         try:
