@@ -49,12 +49,17 @@ RENDERERS: dict[str, dict[type, Renderer]] = {
         Size: lambda found, look: dumps(sizepage.size_json(found)),
         Fleet: lambda found, look: dumps(fleetpage.fleet_json(found)),
     },
-    "html": {kind: lambda answer, look: html.page(PAGES[type(answer)](answer)) for kind in PAGES},
+    "html": {kind: lambda answer, look: html.page(page_of(answer)) for kind in PAGES},
 }
 
 
 def _given(look: Look) -> dict[str, Any]:
     return {name: value for name, value in asdict(look).items() if value is not None and name != "file"}
+
+
+def page_of(answer: Answer) -> Page:
+    """An answer as a page, before it is HTML or a picture."""
+    return PAGES[type(answer)](answer)
 
 
 def rendered(answer: Answer, form: str, look: Look) -> str:
@@ -64,4 +69,4 @@ def rendered(answer: Answer, form: str, look: Look) -> str:
 
 def pictured(answer: Answer, look: Look) -> bytes:
     """An answer as a picture of the kind of its file."""
-    return plot.drawn(PAGES[type(answer)](answer), look.file)
+    return plot.drawn(page_of(answer), look.file)

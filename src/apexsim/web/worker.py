@@ -189,7 +189,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 def _answered(question: Question, upload: tuple[str, bytes] | None, tell: Tell, limits: Limits) -> None:
     """Tell the answer as JSON, and then as the parts of a page where that is wanted."""
     from apexsim.report import html
-    from apexsim.report.renderers import PAGES, Look, rendered
+    from apexsim.report.renderers import Look, page_of, rendered
     from apexsim.search.curve import with_curves
     from apexsim.search.study import Study
 
@@ -198,7 +198,7 @@ def _answered(question: Question, upload: tuple[str, bytes] | None, tell: Tell, 
     tell("answer", json=rendered(answer, "json", Look()), keeps=keeps, stopped=stopped)
     if question.page:
         curves = isinstance(answer, Study) and not stopped
-        tell("page", parts=html.parts(PAGES[type(answer)](with_curves(answer) if curves else answer)))
+        tell("page", parts=html.parts(page_of(with_curves(answer) if curves else answer)))
     tell("done")
 
 
