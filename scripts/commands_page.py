@@ -37,6 +37,7 @@ ARGUMENTS = {
     "fit-host": "FILE",
     "fit-power": "FILE",
     "replay": "[TRACE]",
+    "web": "[OPTIONS]",
     "trace describe": "FILE",
     "trace convert": "FILE",
     "trace synth": "[OPTIONS]",

@@ -76,7 +76,7 @@ def test_commands_of_the_pages_are_understood(line: str, capsys: pytest.CaptureF
     """Every command parses; those that need no file of the reader run."""
     words = shlex.split(line)[1:]
     if (
-        "measured.csv" in words or words[0] in ("replay", "compare") or "--save" in words or words[:2] == ["device", "add"]
+        "measured.csv" in words or words[0] in ("replay", "compare", "web") or "--save" in words or words[:2] == ["device", "add"]
     ):  # a server or a file of the reader
         assert main([words[0], "--help"]) == 0
         return

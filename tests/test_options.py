@@ -199,7 +199,8 @@ NUMBERS = [(command, opt) for command in COMMANDS for opt in options_of(command)
 def test_every_number_is_refused_in_our_words(command: str, opt: Any, capsys: Capture) -> None:
     arguments = {"plan": ["m", "--gpu", "h100"], "simulate": ["m", "--gpu", "h100"], "fit": ["m", "--gpu", "h100"],
                  "size": ["m", "--gpu", "h100"], "fleet": ["m", "--gpu", "h100"], "fit-host": ["f"],
-                 "fit-power": ["f"], "replay": ["--model", "m"], "apex": ["--model", "m", "--num-gpus-per-node", "2"]}  # fmt: skip
+                 "fit-power": ["f"], "replay": ["--model", "m"], "apex": ["--model", "m", "--num-gpus-per-node", "2"],
+                 "web": []}  # fmt: skip
     need = arguments.get(command, [] if command.startswith("trace synth") else ["f"])
     need = ["--out", "x"] if command.startswith("profile") else need
     error = refused(capsys, *command.split(), *need, opt.flag, "1k5x")

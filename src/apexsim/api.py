@@ -64,10 +64,10 @@ SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
 def plan(model: str | Model, **question: Any) -> Study:
     """Rank every plan; the keywords are those of `ask`.  Raises InputError and Infeasible.
 
-    workers, ray, progress: how the search runs (`search.pool`); tune: walk the engine's settings too (`search.tune`); sensitivity: say what
-    would change the winner (`search.sensitivity`); headroom: how much more load each plan holds (`search.headroom`).  Ctrl-C raises
-    Interrupted, which holds what was done."""
-    run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress") if name in question}
+    workers, ray, progress, seen: how the search runs (`search.pool`) and who is told of it (`search.search`); tune: walk the engine's
+    settings too (`search.tune`); sensitivity: say what would change the winner (`search.sensitivity`); headroom: how much more load each
+    plan holds (`search.headroom`).  Ctrl-C raises Interrupted, which holds what was done."""
+    run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray", "progress", "seen") if name in question}
     further = {name: bool(question.pop(name, False)) for name in FURTHER}
     question = read_once(question)
     several = axes_of(str(getattr(model, "name", model)), question)
@@ -86,13 +86,13 @@ def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
     """The question of `plan` with lists of models, GPUs, counts, engines, settings or loads: every combination (`search.sweep`).
 
     Ctrl-C raises SweepInterrupted, which holds the combinations that were done."""
-    progress = question.pop("progress", None)
+    progress, seen = question.pop("progress", None), question.pop("seen", None)
     for name in (name for name in FURTHER if question.pop(name, False)):
         raise InputError("one question is looked at further, and lists are given", f"--{name}", "drop it, or the lists")
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray") if name in question}
     question = read_once(question)
     axes = axes_of(model, question)
-    return swept(model, question, axes, lambda name, one: _ranked(name, one, run), progress)
+    return swept(model, question, axes, lambda name, one: _ranked(name, one, run), progress, seen)
 
 
 def _ranked(model: str | Model, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apexsim.cli import calibrate, device, emitting, fleet, profile, replay, trace
+from apexsim.cli import calibrate, device, emitting, fleet, profile, replay, trace, web
 from apexsim.cli.apex import APEX_HELP, apex
 from apexsim.cli.exchange import exchange
 from apexsim.cli.files import STDOUT
@@ -368,6 +368,7 @@ HELP = {
     **fleet.HELP,
     **calibrate.HELP,
     **replay.HELP,
+    **web.HELP,
     **trace.HELP,
     **device.HELP,
     **profile.HELP,
@@ -375,6 +376,6 @@ HELP = {
 RUN = {
     "plan": plan, "simulate": simulate, "size": size, "fit": fit, "compare": compare, "apex": apex, "models": models, "gpus": gpus,
     "engines": engines, "workloads": workloads, "schema": schema, "validate": validate, "fit-host": fit_host, "fit-power": fit_power,
-    **fleet.RUN, **calibrate.RUN, **replay.RUN, **trace.RUN, **device.RUN, **profile.RUN,
+    **fleet.RUN, **calibrate.RUN, **replay.RUN, **web.RUN, **trace.RUN, **device.RUN, **profile.RUN,
 }  # fmt: skip
 ABOUT_GROUP = {"trace": trace.ABOUT, "device": device.ABOUT, "profile": profile.ABOUT}  # commands of two words

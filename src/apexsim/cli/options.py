@@ -96,27 +96,33 @@ def checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for opt in options_of(command):
         value = given.get(opt.name)
         if isinstance(value, (list, tuple)):
-            made[opt.name] = [_read(opt, each) for each in value]
+            made[opt.name] = [one_value(opt, each) for each in value]
         elif opt.axis and isinstance(value, str) and "," in value and not os.path.exists(expanded(value)):
-            made[opt.name] = _several(opt, value)
+            made[opt.name] = several(opt, value)
         elif value is not None:
-            made[opt.name] = _read(opt, value)
+            made[opt.name] = one_value(opt, value)
+    check_clashes(command, made)
+    return made
+
+
+def check_clashes(command: str, made: Mapping[str, Any]) -> None:
+    """Raise InputError for an option that would do nothing beside the others."""
     defaults = {opt.name: opt.default for opt in options_of(command)}
     # of a list the first value; each combination is looked at again where it is asked
     first = {name: value[0] if isinstance(value, tuple) else value for name, value in made.items()}
     refuse(CLASHES.get(command, ()), {name: value for name, value in first.items() if value is not None and value != defaults.get(name)})
-    return made
 
 
-def _several(opt: Opt, text: str) -> tuple[Any, ...]:
+def several(opt: Opt, text: str) -> tuple[Any, ...]:
     """The values of a list; raises InputError where it may be one number with separators of thousands."""
     if THOUSANDS.fullmatch(text.strip()):
         hint = f"write {text.replace(',', '')} for one number, or the list with its longest value first"
         raise InputError(f"expected a whole number or a list of them, and '{text}' may be both", opt.flag, hint)
-    return tuple(dict.fromkeys(_read(opt, each.strip()) for each in text.split(",")))
+    return tuple(dict.fromkeys(one_value(opt, each.strip()) for each in text.split(",")))
 
 
-def _read(opt: Opt, value: Any) -> Any:
+def one_value(opt: Opt, value: Any) -> Any:
+    """A value of an option as its type, within its limits; raises InputError."""
     if value == "" and opt.default != "":  # as a shell variable that is not set
         raise InputError("it is given without a value", opt.flag)
     made = number(opt, value) if isinstance(value, str) else value

@@ -148,6 +148,12 @@ def say(text: str) -> None:
     _tell_user(cut(shown(text)) + "\n")
 
 
+def settle() -> None:
+    """This command stays: it is not shown again and again that it runs."""
+    if _life is not None:
+        _life.end()
+
+
 def _tell_user(text: str) -> None:
     """Write to standard error; where nobody can hear it, nothing is said from then on."""
     try:

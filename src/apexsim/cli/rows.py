@@ -524,6 +524,17 @@ REPLAY_OUTPUT = (
         writes=True),
 )  # fmt: skip
 
+SERVED = (
+    Opt("host", str, "127.0.0.1", "Address to listen on. Any other than this machine's own opens it to whoever can reach it.", "ADDRESS"),
+    Opt("port", int, 8765, "Port; 0 takes a free one.", "N", least=0, most=65535),
+    Opt("allow_host", list[str], [], "A further name by which it may be called, that of a proxy in front of it. May be repeated.", "NAME"),
+)
+SERVED_LIMITS = (
+    Opt("timeout", float, 120.0, "Seconds of work that a question gets.", "S", least=1, most=86_400),
+    Opt("jobs", int, 1, "Questions worked on at once; further ones wait.", "N", least=1, most=64),
+    Opt("max_gpus", int, 512, "GPUs of all nodes that a question may ask about.", "N", least=1, most=1 << 20),
+)
+
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
 ACCEPTANCE = Opt(
@@ -663,6 +674,7 @@ COMMANDS: dict[str, Groups] = {
         "Precision": PRECISION,
         "Output": REPLAY_OUTPUT,
     },
+    "web": {"Server": SERVED, "Limits": SERVED_LIMITS},
     "trace describe": {"File": TRACE_FILE, "Output": TRACE_DESCRIBED},
     "trace convert": {"File": TRACE_FILE, "Output": TRACE_OUTPUT},
     "trace synth": {"Requests": TRACE_MADE, "Output": TRACE_OUTPUT},

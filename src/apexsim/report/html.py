@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from html import escape
@@ -34,19 +34,30 @@ def web(name: str) -> str:
     return (files("apexsim") / "data/web" / name).read_text(encoding="utf-8")
 
 
-def page(content: Page) -> str:
-    """The whole file."""
+def parts(content: Page) -> dict[str, Any]:
+    """What a page shows, apart from the file around it: title, answer, contents, body and foot as HTML, and the data of its scripts."""
     charts: list[Chart] = []
     body = "".join(_section(section, charts) for section in content.sections)
     contents = "".join(f'<a href="#{_word(s.anchor)}">{_text(s.anchor)}</a>' for s in content.sections)
     data = {"charts": [_plain(asdict(chart)) for chart in charts], "details": content.details}
+    return {
+        "title": _text(content.title), "answer": _paragraphs(content.answer), "contents": contents, "body": body,
+        "foot": _paragraphs(content.foot), "data": clean(data),
+    }  # fmt: skip
+
+
+def filed(shown: Mapping[str, Any]) -> str:
+    """The parts of a page as one file."""
     values = {
-        "title": _text(content.title), "policy": POLICY, "style": web("uPlot.min.css") + web("page.css"), "contents": contents,
-        "body": body,
-        "answer": _paragraphs(content.answer), "foot": _paragraphs(content.foot), "data": coded(data), "licence": web("uPlot.LICENSE"),
-        "charts": web("uPlot.iife.min.js"), "script": web("page.js"),
+        **shown, "data": coded(shown["data"]), "policy": POLICY, "style": web("uPlot.min.css") + web("page.css"),
+        "licence": web("uPlot.LICENSE"), "charts": web("uPlot.iife.min.js"), "script": web("page.js"),
     }  # fmt: skip
     return HOLE.sub(lambda hole: values[hole[1]], web("page.html"))
+
+
+def page(content: Page) -> str:
+    """The whole file."""
+    return filed(parts(content))
 
 
 def _paragraphs(words: Sequence[str]) -> str:

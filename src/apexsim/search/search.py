@@ -31,15 +31,17 @@ from apexsim.workload.columns import ideal_hit
 
 Progress = Callable[[int, int, str], None]
 Unranked = Callable[[Assessed], bool]
+Seen = Callable[[Result], None]  # told what came of each plan, in their order
 LIGHT = 20_000  # requests: of longer runs only the first plan's is kept, 40 bytes a request each
 MOST_GPUS = 512  # where the search for a cluster that is large enough ends
 
 
 def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray: str | None = None,
-           progress: Progress | None = None, hypothetical: bool = False) -> Study:  # fmt: skip
+           progress: Progress | None = None, seen: Seen | None = None, hypothetical: bool = False) -> Study:  # fmt: skip
     """Rank every plan of `space` that the engine can be started with, and with `hypothetical` the others too.
 
-    Raises Infeasible when none fits, and Interrupted when the user stops it after one did.
+    progress, seen: called after each plan, with counts and with what came of it.  Raises Infeasible when none fits, and Interrupted when
+    the user stops it after one did.
     """
     for plan in space.all:
         for own, pool in zip(setting.of(plan), pools_of(plan)):
@@ -54,10 +56,10 @@ def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray:
     chosen, unfit = _screening(setting, space.all, goal, heuristic, unranked, run)
     first = _First(unranked, setting.workload.size > LIGHT)
     work, plans, left_out = partial(assess, setting, goal), chosen.worth, chosen.left_out
-    results = run(work, plans, first.keep)
+    results = run(work, plans, first.keep, seen=seen)
     if chosen.slow and len(results) == len(plans) and not keep_up([r for r in results if isinstance(r, Assessed) and not unranked(r)]):
         plans, left_out = (*plans, *chosen.slow), chosen.hopeless
-        results = run(work, chosen.slow, first.keep, done=results)
+        results = run(work, chosen.slow, first.keep, done=results, seen=seen)
     fitting = [r for r in results if isinstance(r, Assessed)]
     rejected = [*space.rejected, *unfit, *left_out, *(r for r in results if isinstance(r, Rejected))]
     stopped = len(results) < len(plans)
@@ -138,13 +140,15 @@ class _First:
 
 
 def _run(work: Work, plans: Sequence[AnyPlan], keep: Callable[[list[Result]], None], *, workers: int, ray: str | None,
-         progress: Progress | None, done: Sequence[Result] = ()) -> list[Result]:  # fmt: skip
+         progress: Progress | None, done: Sequence[Result] = (), seen: Seen | None = None) -> list[Result]:  # fmt: skip
     """The results of the plans after those that are done, of the first ones where the user interrupts; `keep` sees them after each."""
     found = [*done]
     with suppress(KeyboardInterrupt), closing(evaluated(work, plans, workers, ray)) as results:
         for plan, result in zip(plans, results):
             found.append(result)
             keep(found)
+            if seen:
+                seen(result)
             if progress:
                 progress(len(found), len(done) + len(plans), plan.shorthand)
     return found

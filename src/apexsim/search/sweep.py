@@ -177,13 +177,16 @@ class SweepInterrupted(KeyboardInterrupt):
 
 
 def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[Axis, ...],
-          asked: Callable[[str, dict[str, Any]], Study], progress: Progress | None = None) -> Sweep:  # fmt: skip
+          asked: Callable[[str, dict[str, Any]], Study], progress: Progress | None = None,
+          seen: Callable[[Point], None] | None = None) -> Sweep:  # fmt: skip
     """The answer to every combination; raises Infeasible where nothing fits in any, and SweepInterrupted when the user stops it."""
     every = list(combinations(model, question, axes))
     points: list[Point] = []
     with suppress(KeyboardInterrupt):
         for values, name, one in every:
             points.append(_point(values, partial(asked, name, one)))
+            if seen:
+                seen(points[-1])
             if progress:
                 progress(len(points), len(every), ", ".join(map(str, values)))
     stopped = len(points) < len(every)

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-const data = JSON.parse(document.getElementById("data").textContent);
+let data = {charts: [], details: {}};  // of the page that is shown
 const tip = document.getElementById("tip"), detail = document.getElementById("detail");
 const styles = () => getComputedStyle(document.documentElement);
 const colour = i => styles().getPropertyValue("--c" + (i % 10)).trim();
@@ -60,7 +60,7 @@ function say(text, x, y) {
 addEventListener("scroll", () => say("", 0, 0), {passive: true});
 
 // ---- tables -------------------------------------------------------------------------------------------------------------
-for (const box of document.querySelectorAll(".table")) {
+function sortable(box) {
   const body = box.querySelector("tbody"), rows = [...body.rows], find = box.querySelector("input");
   if (find) find.addEventListener("input", () => {
     const words = find.value.toLowerCase().split(/\s+/);
@@ -226,13 +226,21 @@ function draw(box) {
   live.set(box, chart(box, data.charts[+box.dataset.chart]));
 }
 const seen = new IntersectionObserver(found => { for (const one of found) if (one.isIntersecting) { seen.unobserve(one.target); draw(one.target); } }, {rootMargin: "300px"});
-for (const box of document.querySelectorAll(".chart")) {
-  box.style.minHeight = HEIGHT() + "px";
-  if (box.getBoundingClientRect().top < innerHeight) draw(box); else seen.observe(box);
+function show(found) {
+  for (const plot of live.values()) if (plot) plot.destroy();
+  live.clear(); seen.disconnect(); data = found;
+  for (const box of document.querySelectorAll(".table")) sortable(box);
+  for (const box of document.querySelectorAll(".chart")) {
+    box.style.minHeight = HEIGHT() + "px";
+    if (box.getBoundingClientRect().top < innerHeight) draw(box); else seen.observe(box);
+  }
 }
 let width = innerWidth, waiting = 0;
 const again = () => { clearTimeout(waiting); waiting = setTimeout(() => { for (const box of live.keys()) draw(box); }, 120); };
 addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; again(); } });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
 addEventListener("beforeprint", () => { for (const box of document.querySelectorAll(".chart")) if (!live.get(box)) draw(box); });
+const own = document.getElementById("data");
+if (own) show(JSON.parse(own.textContent));
+window.apexsim = {show};  // for a page whose answers come later
 })();
