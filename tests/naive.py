@@ -57,7 +57,6 @@ class Replica:
         self.ahead = world.rules.lag == AHEAD and stages == 1
         self.unsent: list[Sequence] = []
         self.outstanding = 0
-        self.flight = 0  # prompt tokens of them
 
     # --- requests come -------------------------------------------------------------------------------------------
 
@@ -67,7 +66,6 @@ class Replica:
         x.sent, x.seen = t, self.front_free + self.world.host.request
         x.replica, x.target, x.computed = self.number, x.prompt, x.cached
         self.outstanding += 1
-        self.flight += x.prompt
         self.waiting.append(x)
 
     def finish(self, x: Sequence, t: float) -> None:
@@ -76,7 +74,6 @@ class Replica:
         if not self.ahead:
             self.let_go(x)
         self.outstanding -= 1
-        self.flight -= x.prompt
         if self.unsent:
             self.send(self.unsent.pop(0), t + self.world.requests.think)
         self.world.call(x, t)

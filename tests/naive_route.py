@@ -133,14 +133,14 @@ class Router:
         return self.replicas[min(range(len(loads)), key=lambda r: (-matches[r], loads[r], r))]
 
     def affinity(self, x: Sequence) -> Any:
-        """Those that have most of the prompt, unless they are far behind; the one with the fewest prompt tokens in flight."""
+        """Those that have most of the prompt, unless they are far behind; the one with the fewest tokens to compute, its own among them."""
         matches = [match(r, x)[0] for r in self.replicas]
         tokens = [s.tokens for s in self.seen]
         near = [r for r in range(len(tokens)) if matches[r] >= self.route.near * x.prompt]
         far = [r for r in range(len(tokens)) if r not in near]
         behind = min(tokens[r] for r in near) - min(tokens[r] for r in far) if near and far else 0
         sticks = near and behind <= self.route.late * self.route.peak and draw(x.index) >= self.route.explore * 2**31
-        return self.any_of(x, {r: self.replicas[r].flight for r in sorted(near if sticks else near + far)})
+        return self.any_of(x, {r: tokens[r] + x.prompt - matches[r] for r in sorted(near if sticks else near + far)})
 
     def block_cost(self, x: Sequence) -> Any:
         """The fewest blocks to compute and to hold."""

@@ -118,7 +118,6 @@ def finish(world: World, r: int, g: int, l: int, i: int, t: float) -> None:
     else:
         release_all(world, r, l, i)
     state.outstanding[r] -= 1
-    world.signals.flight[r] -= world.req.prompt[i]
     if passes(world):
         pass_on(world, r, l, i, t)
     else:

@@ -107,7 +107,6 @@ def sent(world: World, r: int, i: int) -> None:
     """The router has sent request i to replica r."""
     seen, kind = world.signals, world.route.kind
     seen.load[r] += 1
-    seen.flight[r] += world.req.prompt[i]
     if kind in ASKING:
         seen.rest[i] = world.req.prompt[i] - held_of(world, r, i)[0]
         seen.waiting[seen.count[0]] = i
@@ -189,11 +188,11 @@ def _cache_aware(world: World, i: int) -> int:
 
 @inner
 def _affinity(world: World, i: int) -> int:
-    """llm-d: of the replicas that have `near` of the prompt the one with the fewest prompt tokens in flight, ties at random; of all
-    where there are none, where the best of them is `late` behind the best of the others, and now and then to `explore`.
+    """llm-d: of the replicas that have `near` of the prompt the one with the fewest tokens to compute, this request's among them, ties
+    at random; of all where there are none, where the best of them is `late` behind the best of the others, and now and then to `explore`.
 
-    A replica is behind by the tokens that it has to compute over `peak` (prefixcacheaffinity/plugin.go, tokenload/token_load.go,
-    inflightload/producer.go at 520af478).
+    What a request has to compute counts until its first token; a replica is behind by those tokens over `peak`
+    (prefixcacheaffinity/plugin.go at 066c20ea, tokenload/token_load.go at 1b30d10f, inflightload/producer.go at 003369e0).
     """
     seen, prompt, late = world.signals, world.req.prompt[i], world.route.late * world.route.peak
     every = mixed_up(i) < world.route.explore * (1 << 31)
@@ -209,7 +208,7 @@ def _affinity(world: World, i: int) -> int:
     for r in range(world.replicas):
         if not every and seen.hit[r] < world.route.near * prompt:
             continue
-        load = seen.flight[r]
+        load = seen.tokens[r] + prompt - seen.hit[r]
         ties = ties + 1 if load == least else 1 if load < least else ties
         if load < least or (load == least and mixed_up(i * world.replicas + r) % ties == 0):
             best, least = np.int64(r), load

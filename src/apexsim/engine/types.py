@@ -163,7 +163,6 @@ class Signals(NamedTuple):
     blocks: I8  # [N] blocks that are held
     tokens: I8  # [N] that it has to compute for them, until their first token
     hit: I8  # [N] tokens that each has of a prompt
-    flight: I8  # [N] prompt tokens of requests sent and not finished; the router counts them itself
     waiting: I8  # [R] requests whose first token it has not seen; empty where the route does not ask
     count: I8  # [1] of them
     rest: I8  # [R] tokens that each had to compute when it was sent
@@ -406,9 +405,9 @@ NO_HAND = hand_of(0, 0, 0, 0, 0, 0)
 
 def signals_of(replicas: int, requests: int) -> Signals:
     """Nothing seen yet."""
-    each = np.zeros((6, replicas), np.int64)
+    each = np.zeros((5, replicas), np.int64)
     sent = np.zeros((2, requests), np.int64)
-    return Signals(look=np.full(1, -INFINITY), load=each[0], running=each[1], blocks=each[2], tokens=each[3], hit=each[4], flight=each[5],
+    return Signals(look=np.full(1, -INFINITY), load=each[0], running=each[1], blocks=each[2], tokens=each[3], hit=each[4],
                    waiting=sent[0], count=np.zeros(1, np.int64), rest=sent[1])  # fmt: skip
 
 

@@ -26,8 +26,8 @@ from apexsim.workload.trace import Workload
 ROUTES = ("round-robin", "least-outstanding", "power-of-two", "least-waiting", "cache-aware", "prefix-hash", "llm-d", "dynamo", "session",
           "session-hash")  # in the order of engine.types  # fmt: skip
 READ = {"least-waiting": 0.1}  # s, age of what a router knows where none is asked for: vLLM's statistics (v1/engine/core_client.py)
-PENALTY = 5.0  # s, MaxTTFTPenaltyMs of llm-d's prefixcacheaffinity filter, which is its default there
-EXPLORE = 0.01  # share of requests, explorationProbability there
+PENALTY = 18.0  # s, MaxTTFTPenaltyMs of llm-d's prefixcacheaffinity filter, its default at 066c20ea (5 before)
+EXPLORE = 0.0  # share of requests, explorationProbability, its default there (0.01 before)
 CLOCKED = 64  # pricers at other clocks that are remembered
 
 

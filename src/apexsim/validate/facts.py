@@ -69,6 +69,11 @@ def maker_of(row: Row) -> str:
     return next((fact["maker"] for fact in known("checkpoint", row)), "")
 
 
+def release(row: Row) -> str:
+    """The release of the engine that served a row; "" where nothing is known."""
+    return next((fact["version"] for fact in known("release", row)), "")
+
+
 def network(row: Row) -> str | None:
     """The network of a run across nodes; None where nothing is known."""
     return next((fact["nic"] for fact in known("network", row)), None)

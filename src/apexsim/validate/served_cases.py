@@ -22,7 +22,7 @@ from apexsim.metrics import Times
 from apexsim.plan.plan import Layout, Plan
 from apexsim.search.setting import Router
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of
-from apexsim.validate.facts import known, spelled, suspect
+from apexsim.validate.facts import known, release, spelled, suspect
 from apexsim.validate.facts import settings as in_force
 from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
 from apexsim.workload.shared import Stage, cycled, in_stages
@@ -159,7 +159,7 @@ def _listed(row: Row, where: Path) -> Case:
 
 # ---- routers -------------------------------------------------------------------------------------------------------------
 
-ROUTED = {"round-robin": Router(), "prefix-aware": Router("llm-d", penalty=18.0)}  # maxTTFTPenaltyMs of the guide that was measured
+ROUTED = {"round-robin": Router(), "prefix-aware": Router("llm-d")}
 STAGES = "15:50 3:20 10:20 15:20 20:38 22:34 25:30 30:25 35:21 40:38 43:36 46:33 49:30 52:29 55:27 57:26 60:25"  # of the guide
 COUNTED = 46.0  # requests/s up to which the vLLM arm in turn counted only first tokens within the stage
 
@@ -220,10 +220,11 @@ def _climb(row: Row, seed: int) -> Case:
     gpu, width, work = load_gpu(row["gpu"]), Layout(tp=whole(row, "tp", 1, 1, WIDEST)), _asked(row, seed)
     model, precision, assumed = formats(row, row["config"], "", gpu)
     plan = Plan(whole(row, "replicas", 1, 1, WIDEST), 1, width, width, precision)
-    rules, note = rules_of(row["engine"], "")
+    rules, note = rules_of(row["engine"], release(row))
     fraction = number(row, "gpu_memory_utilization")
     length = max(model.max_length, work.longest)
-    engine = engine_for(rules, {"memory_fraction": None if math.isnan(fraction) else fraction}, gpu, length)
+    told = {} if math.isnan(fraction) else {"memory_fraction": fraction}
+    engine = engine_for(rules, in_force(row, 1, 0) | told, gpu, length)
     return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, length, {}, _rung_labels(row), notes=assumed + note,
                 router=ROUTED[row["policy"]])  # fmt: skip
 
