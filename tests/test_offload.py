@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from apexsim.engines import engine_facts
 from apexsim.errors import InputError
 from apexsim.hardware import cluster_of
 from apexsim.offload import Tier, tiers_of, way_of
@@ -42,11 +44,12 @@ def test_tiers_that_cannot_be_read_are_told(text: str) -> None:
 
 
 def test_an_engine_has_the_tiers_that_it_has() -> None:
-    assert way_of("vllm", (Tier("remote", 1.0),)).prompts == 1
+    vllm, trtllm, orca = (engine_facts(name) for name in ("vllm", "tensorrt-llm", "orca"))
+    assert way_of(vllm, (Tier("remote", 1.0),)).prompts and way_of(orca, (Tier("cpu", 1.0),)) == orca.behind
     with pytest.raises(InputError, match="has no tier 'disk'"):
-        way_of("tensorrt-llm", (Tier("cpu", 1.0), Tier("disk", 1.0)))
+        way_of(trtllm, (Tier("cpu", 1.0), Tier("disk", 1.0)))
     with pytest.raises(InputError, match="not known"):
-        way_of("orca", (Tier("cpu", 1.0),))
+        way_of(replace(trtllm, behind=None), (Tier("cpu", 1.0),))
 
 
 def test_a_tier_gives_back_what_the_gpu_has_lost() -> None:
