@@ -48,7 +48,7 @@ def requests_of(workload: Workload, reuse: bool = False) -> Requests:
     users = workload.concurrency if workload.mode == "closed" else 0
     asked = Requests(workload.since, workload.prompt, workload.output, users, workload.think)
     asked = asked if users else asked._replace(after=workload.after, delay=workload.delay, stage=workload.stage)
-    if len(workload.join) and not users:
+    if len(workload.join) and len(workload.after) and not users:
         asked = asked._replace(join=workload.join[:, 0], join_after=workload.join[:, 1], join_delay=workload.join_delay)
     if reuse and len(workload.cached):
         return asked._replace(cached=workload.cached)

@@ -156,8 +156,8 @@ class Workload:
     def _waits(self, at: NDArray[Any]) -> dict[str, Any]:
         """Whom the requests at some positions wait for, by their new places."""
         after = _renumbered(self.after, at)
-        if not len(self.join):
-            return {"after": after}
+        if not len(self.join) or not len(after):
+            return {"after": after, "join": self.join[:0], "join_delay": self.join_delay[:0]}
         place = np.full(self.size, -1)
         place[at] = np.arange(len(at))
         join = place[self.join]
