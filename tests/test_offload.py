@@ -72,3 +72,18 @@ def test_what_would_do_nothing_is_refused() -> None:
         apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked)
     with pytest.raises(InputError, match="computed in full"):
         apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked, shared_prefix="64", settings={"reuse": 0})
+
+
+LAUNCHED = [("vllm", "cpu:100GB,disk:1TB@5GB/s", ['"cpu_bytes_to_use": 100000000000', '"secondary_tiers"', "OffloadingConnector"]),
+            ("sglang", "cpu:100GB", ["--enable-hierarchical-cache", "--hicache-size 100"]),
+            ("trtllm", "cpu:100GB", ["host_cache_size: 100000000000"])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "tiers", "words"), LAUNCHED, ids=lambda v: v if isinstance(v, str) else "")
+def test_launch_lines_start_the_tiers_that_were_simulated(engine: str, tiers: str, words: list[str]) -> None:
+    import apexsim
+
+    asked = {"gpu": "h100-sxm", "gpus": 1, "prompt_len": 50, "output_len": 4, "shared_prefix": "64x2", "num_requests": 4}
+    told = apexsim.render(apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked, engine=engine, kv_offload=tiers))
+    assert all(word in " ".join(told.replace("\\\n", " ").split()) for word in words)
+    assert not any(word in apexsim.render(apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked, engine=engine)) for word in words)
