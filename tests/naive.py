@@ -511,13 +511,23 @@ class World:
                 self.coming.append((float(arrive), x.index))
             else:
                 self.waiting.setdefault(int(before), []).append(x)
+        self.lacks = [int(before >= 0) for before in after]
+        for j in self.requests.join:
+            self.lacks[j] += 1
+        self.free = [0.0] * len(self.sequences)
         edges = [0, *self.requests.stage, len(self.sequences)]
         self.later = [range(a, b) for a, b in pairwise(edges[1:])]
         self.coming = [(t, i) for t, i in self.coming if i < edges[1]]
 
     def call(self, x: Sequence, t: float) -> None:
         """A request has finished: those that waited for it are sent in a while."""
-        self.coming += [(t + float(self.requests.delay[y.index]), y.index) for y in self.waiting.pop(x.index, [])]
+        let_go = [(t + float(self.requests.delay[y.index]), y.index) for y in self.waiting.pop(x.index, [])]
+        joins = zip(self.requests.join_after, self.requests.join, self.requests.join_delay)
+        for when, j in let_go + [(t + float(delay), int(j)) for before, j, delay in joins if before == x.index]:
+            self.lacks[j] -= 1
+            self.free[j] = max(self.free[j], when)
+            if not self.lacks[j]:
+                self.coming.append((self.free[j], j))
 
     def replica_of(self, x: Sequence, t: float) -> Replica:
         """Where the router sends a request."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from apexsim.engines import engine_facts
 from apexsim.errors import InputError
 from apexsim.hardware import cluster_of
 from apexsim.offload import Tier, tiers_of, way_of
@@ -42,11 +44,12 @@ def test_tiers_that_cannot_be_read_are_told(text: str) -> None:
 
 
 def test_an_engine_has_the_tiers_that_it_has() -> None:
-    assert way_of("vllm", (Tier("remote", 1.0),)).prompts == 1
+    vllm, trtllm, orca = (engine_facts(name) for name in ("vllm", "tensorrt-llm", "orca"))
+    assert way_of(vllm, (Tier("remote", 1.0),)).prompts and way_of(orca, (Tier("cpu", 1.0),)) == orca.behind
     with pytest.raises(InputError, match="has no tier 'disk'"):
-        way_of("tensorrt-llm", (Tier("cpu", 1.0), Tier("disk", 1.0)))
+        way_of(trtllm, (Tier("cpu", 1.0), Tier("disk", 1.0)))
     with pytest.raises(InputError, match="not known"):
-        way_of("orca", (Tier("cpu", 1.0),))
+        way_of(replace(trtllm, behind=None), (Tier("cpu", 1.0),))
 
 
 def test_a_tier_gives_back_what_the_gpu_has_lost() -> None:
@@ -69,3 +72,18 @@ def test_what_would_do_nothing_is_refused() -> None:
         apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked)
     with pytest.raises(InputError, match="computed in full"):
         apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked, shared_prefix="64", settings={"reuse": 0})
+
+
+LAUNCHED = [("vllm", "cpu:100GB,disk:1TB@5GB/s", ['"cpu_bytes_to_use": 100000000000', '"secondary_tiers"', "OffloadingConnector"]),
+            ("sglang", "cpu:100GB", ["--enable-hierarchical-cache", "--hicache-size 100"]),
+            ("trtllm", "cpu:100GB", ["host_cache_size: 100000000000"])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "tiers", "words"), LAUNCHED, ids=lambda v: v if isinstance(v, str) else "")
+def test_launch_lines_start_the_tiers_that_were_simulated(engine: str, tiers: str, words: list[str]) -> None:
+    import apexsim
+
+    asked = {"gpu": "h100-sxm", "gpus": 1, "prompt_len": 50, "output_len": 4, "shared_prefix": "64x2", "num_requests": 4}
+    told = apexsim.render(apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked, engine=engine, kv_offload=tiers))
+    assert all(word in " ".join(told.replace("\\\n", " ").split()) for word in words)
+    assert not any(word in apexsim.render(apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked, engine=engine)) for word in words)

@@ -79,10 +79,13 @@ def test_turns_wait_for_the_answer_and_their_delay(tmp_path: Path) -> None:
     assert work.line.tolist() == [1, 2, 3, 4] and work.arrive.tolist() == [0.0, 0.5, 2.0, 4.5]
 
 
-def test_of_several_the_last_counts_and_that_is_said(tmp_path: Path) -> None:
+def test_who_waits_for_several_waits_for_all_of_them(tmp_path: Path) -> None:
     work = read(tmp_path, WAITING)
-    assert work.after.tolist() == [-1, 0, 1] and work.delay.tolist() == [0.0, 0.1, 0.05]
-    assert any("several" in note for note in work.notes)
+    assert work.after.tolist() == [-1, 0, 0] and work.delay.tolist() == [0.0, 0.1, 0.05]
+    assert work.join.tolist() == [[2, 1]] and work.join_delay.tolist() == [0.05]
+    again = read(tmp_path, "".join(written(work, "dynamo")[0]))
+    assert again.join.tolist() == [[2, 1]] and again.join_delay.tolist() == [0.05]
+    assert not len(work.only(np.array([0, 2])).join)
 
 
 def test_who_waits_for_a_sending_waits_for_what_caused_that(tmp_path: Path) -> None:

@@ -89,6 +89,13 @@ MODES = ("open", "closed", "offline", "sessions", "stages")
 seconds = st.floats(0.0, 1.0, allow_subnormal=False).map(lambda x: round(x, 6))
 
 
+def joined(asked: Requests, rng: np.random.Generator, pace: float) -> Requests:
+    """Some that wait for one wait for others, too."""
+    pairs = sorted((int(rng.integers(0, i)), i) for i in np.flatnonzero(asked.after >= 0) for _ in range(rng.integers(0, 3)))
+    before, who = np.array(pairs or np.zeros((0, 2)), np.int64).T
+    return asked._replace(join=who, join_after=before, join_delay=rng.choice([0.0, 1.0], len(pairs)) * rng.exponential(pace, len(pairs)))
+
+
 @st.composite
 def requests(draw: st.DrawFn, modes: tuple[str, ...] = MODES, most: int = 24) -> Requests:
     """A handful of requests, open loop, closed loop or all at once."""
@@ -202,6 +209,14 @@ def behind(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
     latency, block = (np.array([draw(st.sampled_from([0.0, 0.001, 0.02])) for _ in range(count)]) for _ in range(2))
     tiers = Offload(blocks, latency, block, draw(st.integers(0, 1)), draw(st.integers(0, 2)), draw(st.integers(0, 1)))
     return replace(world, route=IN_TURN, offload=tiers)
+
+
+@st.composite
+def graphs(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
+    """A world in which some who wait for one wait for others, too."""
+    world = draw(base)
+    asked = joined(world.requests, np.random.default_rng(draw(st.integers(0, 2**32))), 0.03)
+    return replace(world, requests=asked, route=IN_TURN)
 
 
 @st.composite

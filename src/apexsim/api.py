@@ -305,7 +305,7 @@ def _behind(tiers: tuple[Tier, ...], row: EngineRow, work: Workload, gpu: Gpu) -
     """The tiers at their rates; raises InputError where they would do nothing, or the engine has none such."""
     if not tiers:
         return ()
-    way_of(row.server.name, tiers)
+    way_of(row.server, tiers)
     if not row.reuse:
         raise InputError("it has no effect: prompts are computed in full", "--kv-offload", "drop --no-enable-prefix-caching")
     if not work.block:

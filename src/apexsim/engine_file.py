@@ -69,6 +69,16 @@ class Crossed:
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """What a server does with tiers behind its KV cache; docs/caching.md says what the rules mean."""
+
+    write: str  # a block goes to all tiers when it is filled, or down from the GPU when it is evicted
+    load: str  # whose wait it is: the step before it, the step beside it, or the request's aside
+    prompts: bool  # only blocks of prompts are written
+    tiers: str  # kinds that it has
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """What holds for every version of an engine: its measured kernels, what its server can be told and in which words."""
 
@@ -91,6 +101,7 @@ class Engine:
     whole: tuple[str, ...] = ()  # what a complete log states, of what is compared
     signs: str = ""  # wordings by which people know such a log
     crossed: Crossed | None = None  # None: it does not serve prefill and decode apart
+    behind: Behind | None = None  # None: it has no tiers behind its KV cache
 
 
 STATES = (
@@ -101,6 +112,8 @@ SETTINGS = ("memory_fraction", "max_num_seqs", "max_num_batched_tokens", "block_
 DIALECTS = ("plain", "vllm", "sglang", "trtllm")
 FIGURES = {"loaded": 1.0, "kv": 1.0, "tokens": 1, "length": 1, "many": 1.0}  # what a logged line may hold
 CROSSINGS = ("decode-first", "before-transfer", "footprint")  # when, and for what, a decode pool takes a request in
+TIERS = ("cpu", "disk", "remote")  # kinds of tiers behind a KV cache, the nearest first
+WRITTEN, LOADED = ("filled", "evicted"), ("before", "beside", "aside")  # in the order of engine.types
 PLACES = ("norm", "attention", "activation")  # what the quantisation of activations may be joined to
 JOINS, UNITS = ("max", "min"), ("GiB", "MiB", "byte", "count")
 NUMBER = r"(?<![\d,.])(-?[\d,]{0,24}\.?\d{1,24})"  # no longer: a row of a million digits is read in one go
@@ -176,7 +189,7 @@ KINDS = {
 HEAD = {
     "about": "a text", "engine": "a text", "through": "a text", "kernels": "a text", "aliases": "a list of texts",
     **dict.fromkeys(("quantises_apart", "flags", "sources"), "a table of texts"), "server": "a table", "log": "a table",
-    "handover": "a table",
+    "handover": "a table", "offload": "a table",
     "row": "a list of tables", "here": "a list of tables",
 }  # fmt: skip
 SERVER = {
@@ -289,6 +302,7 @@ def _versions(data: Mapping[str, Any], where: str) -> None:
                 if not isinstance(constant, list) or len(constant) != 2 or constant[1] not in sources:
                     raise InputError(f"constant '{key}' must be [value, a source of [sources]], got {str(constant)[:60]}", here)
     _handover(data, sources, where)
+    _offload(data, sources, where)
     if "through" in data and order(data["through"], where=f"{where} through") < last:
         raise InputError(f"rules hold to {data['through']}, but there are newer ones", f"{where} through")
 
@@ -307,6 +321,21 @@ def _handover(data: Mapping[str, Any], sources: Iterable[str], where: str) -> No
             among(pair[0], CROSSINGS, "rule", here)
         elif isinstance(pair[0], bool) != (kinds[key] == "bool") or isinstance(pair[0], str) or not 0 <= pair[0] <= LARGEST:
             raise InputError(f"constant '{key}' must be {'true or false' if kinds[key] == 'bool' else 'a number of at least 0'}", here)
+
+
+def _offload(data: Mapping[str, Any], sources: Iterable[str], where: str) -> None:
+    """The table [offload]: every value of `Behind`, each with its source."""
+    table, here = data.get("offload"), f"{where} [offload]"
+    if table is None:
+        return
+    names = tuple(each.name for each in fields(Behind))
+    keys(table, dict.fromkeys(names, "a list"), here, names)
+    known = {"write": WRITTEN, "load": LOADED, "tiers": TIERS}
+    for key, pair in table.items():
+        if len(pair) != 2 or pair[1] not in sources or isinstance(pair[0], bool) != (key == "prompts"):
+            raise InputError(f"constant '{key}' must be [value, a source of [sources]], got {str(pair)[:60]}", here)
+        for word in str(pair[0]).split() if key in known else ():
+            among(word, known[key], key, here)
 
 
 def _here(table: Mapping[str, Any], sources: list[str], where: str) -> None:
@@ -413,6 +442,7 @@ def _engine(name: str, path: Path) -> Engine:
         name, data["about"], data["kernels"], tuple((fmt, tuple(at.split())) for fmt, at in data.get("quantises_apart", {}).items()),
         **{**plain, **several}, words=words, says=tuple(log.get("says", ())), logs=lines, gaps=gaps,
         whole=tuple(log.get("whole", ())), signs=log.get("signs", ""), crossed=_crossed(data),
+        behind=Behind(**{key: value for key, (value, _) in data["offload"].items()}) if "offload" in data else None,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Tiers behind the KV cache of a server: host memory, disks, stores (floor 1).
 
 `--kv-offload cpu:200GB,disk:2TB@6GB/s+100us` says how much each holds and how fast it is read; engines say what is written to them
-and when, and what waits for a load (`WAYS`).  docs/caching.md states what of that is modelled.
+and when, and what waits for a load (`engine_file.Behind`).  docs/caching.md states what of that is modelled.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-from apexsim.engine.types import ASIDE, BEFORE, BESIDE, EVICTED, FILLED
+from apexsim.engine_file import TIERS, Behind, Engine
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
 from apexsim.units import parse_duration
 
-KINDS = ("cpu", "disk", "remote")  # the nearest first
 SIZES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40}
 FORM = "write KIND:SIZE[@RATE[+LATENCY[+PER BLOCK]]], e.g. cpu:200GB@55GB/s,disk:2TB@6GB/s+100us"
 _SIZE = re.compile(r"([0-9]*\.?[0-9]+)\s*([kmgtp]?i?)b", re.IGNORECASE)
@@ -45,34 +44,12 @@ class Tier:
         return replace(self, rate=rate, latency=slot if math.isnan(self.latency) else self.latency)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """What an engine does.  write: a block goes to all tiers when it is filled, or down from the GPU when it is thrown out; load: the
-    step waits for it, its end does, or the request alone; prompts: only blocks of prompts are written; tiers: kinds it has."""
-
-    write: int
-    load: int
-    prompts: int
-    tiers: tuple[str, ...]
-    source: str
-
-
-WAYS = {
-    "vllm": Way(FILLED, ASIDE, 1, KINDS, "docs/features/kv_offloading_usage.md: completed blocks of prompts are copied as they are "
-                "produced, loads run beside the model (OffloadingConnector, TieringOffloadingSpec)"),
-    "sglang": Way(FILLED, BESIDE, 0, KINDS, "docs/advanced_features/hicache_design: write_through by default, a layer is loaded while "
-                  "those before it compute"),
-    "tensorrt-llm": Way(EVICTED, BEFORE, 0, ("cpu",), "features/kvcache: blocks go to host memory when they are evicted, and back before "
-                        "they are used (host_cache_size)"),
-}  # fmt: skip
-
-
 def tiers_of(text: str, flag: str = "--kv-offload") -> tuple[Tier, ...]:
     """The tiers that "cpu:200GB@55GB/s,disk:2TB@6GB/s+100us" names, the nearest first; raises InputError."""
     found = tuple(_tier(part.strip(), flag) for part in text.split(","))
     kinds = [tier.kind for tier in found]
-    if sorted(set(kinds), key=KINDS.index) != kinds:
-        raise InputError(f"tiers stand in the order {', '.join(KINDS)}, each once, got {', '.join(kinds)}", flag, FORM)
+    if sorted(set(kinds), key=TIERS.index) != kinds:
+        raise InputError(f"tiers stand in the order {', '.join(TIERS)}, each once, got {', '.join(kinds)}", flag, FORM)
     return found
 
 
@@ -80,7 +57,7 @@ def _tier(text: str, flag: str) -> Tier:
     kind, colon, rest = text.partition(":")
     size, at, speed = rest.partition("@")
     rate, *waits = (part.strip() for part in speed.split("+"))
-    if kind.strip().lower() not in KINDS or not colon or len(waits) > 2 or (at and not rate):
+    if kind.strip().lower() not in TIERS or not colon or len(waits) > 2 or (at and not rate):
         raise InputError(f"cannot read the tier '{text}'", flag, FORM)
     seconds = [parse_duration(each, "s", flag) for each in waits]
     if any(not 0 <= each < 1e6 for each in seconds):
@@ -101,12 +78,12 @@ def _bytes(text: str, flag: str) -> float:
     return size
 
 
-def way_of(server: str, tiers: tuple[Tier, ...]) -> Way:
+def way_of(server: Engine, tiers: tuple[Tier, ...]) -> Behind:
     """What an engine does with these tiers; raises InputError where it has no such tier."""
-    way = WAYS.get(server)
+    way = server.behind
     if way is None:
-        raise InputError(f"tiers of {server} are not known", "--kv-offload", f"use {', '.join(WAYS)}")
-    missing = next((tier.kind for tier in tiers if tier.kind not in way.tiers), "")
+        raise InputError(f"tiers behind the cache of {server.name} are not known", "--kv-offload", "drop it")
+    missing = next((tier.kind for tier in tiers if tier.kind not in way.tiers.split()), "")
     if missing:
-        raise InputError(f"{server} has no tier '{missing}'", "--kv-offload", f"use {', '.join(way.tiers)}")
+        raise InputError(f"{server.name} has no tier '{missing}'", "--kv-offload", f"use {way.tiers.replace(' ', ', ')}")
     return way

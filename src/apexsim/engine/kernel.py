@@ -33,6 +33,7 @@ from apexsim.engine.types import (
     NO_POOL,
     NO_REUSE,
     NOBODY,
+    NONE,
     NOT_DECODING,
     OK,
     ROWS,
@@ -144,12 +145,14 @@ def _work(requests: Requests) -> Work:
     zero, never = np.zeros(size), np.full(size, np.nan)
     none = np.zeros(size, np.int32)
     heir, siblings = heirs(requests)
-    waiting = max(1, int((requests.after >= 0).sum()))
+    waiting, joins = max(1, int((requests.after >= 0).sum())), len(requests.join) > 0
+    lacks = ((requests.after >= 0) + np.bincount(requests.join, minlength=size)).astype(np.int32) if joins else none[:0]
     return Work(
         sent=zero, seen=zero.copy(), start=np.full(size, -1.0), first=never, finish=never.copy(), made=none,
         computed=requests.cached.astype(np.int32), ends=np.full(size, NOT_DECODING, np.int32), preempted=none.copy(),
         next=siblings, replica=none.copy(), group=np.zeros(size, np.int16), lane=np.zeros(size, np.int16),
-        heir=heir, due=np.zeros(waiting), due_req=np.zeros(waiting, np.int64), due_size=np.zeros(1, np.int64),
+        heir=heir, joins_at=np.searchsorted(requests.join_after, np.arange(size + 1)) if joins else NONE, lacks=lacks,
+        ready=np.zeros(size if joins else 0), due=np.zeros(waiting), due_req=np.zeros(waiting, np.int64), due_size=np.zeros(1, np.int64),
         opened=np.zeros(1, np.int64), begun=np.zeros(1),
     )  # fmt: skip
 
@@ -206,6 +209,8 @@ def requests_as_cast(requests: Requests) -> Requests:
         assert not requests.users, "users of a closed loop wait for their own requests only"
         assert len(requests.delay) == size and (requests.delay >= 0.0).all(), "each request waits for 0 s or more"
         assert ((requests.after >= NOBODY) & (requests.after < np.arange(size))).all(), "a request waits for one that stands before it"
+    if len(requests.join):
+        _check_joins(requests)
     if len(requests.chain):
         _check_chains(requests)
     if len(requests.stage):
@@ -213,6 +218,15 @@ def requests_as_cast(requests: Requests) -> Requests:
         assert not requests.users and not len(requests.after), "stages are those of an open loop in which nobody waits for another"
         assert (np.diff(edges) > 0).all(), "each stage has requests"
     return requests
+
+
+def _check_joins(requests: Requests) -> None:
+    """Who waits for several names one of them as `after`, and all of them stand before it."""
+    size = len(requests.prompt)
+    assert len(requests.after) == size and len(requests.join) == len(requests.join_after) == len(requests.join_delay), "joins lack a part"
+    assert (np.diff(requests.join_after) >= 0).all() and (requests.join_delay >= 0.0).all(), "joins are out of order"
+    assert ((requests.join_after >= 0) & (requests.join_after < requests.join) & (requests.join < size)).all(), "a join names nobody before"
+    assert (requests.after[requests.join] >= 0).all(), "who waits for several waits for one"
 
 
 def _check_chains(requests: Requests) -> None:

@@ -45,9 +45,24 @@ def call_next(world: World, r: int, i: int, t: float) -> None:
     elif waits(world):
         j = np.int64(work.heir[i])
         while j >= 0:
-            push(work.due, work.due_req, work.due_size[0], t + req.delay[j], j)
-            work.due_size[0] += 1
+            _let_go(world, j, t + req.delay[j])
             j = np.int64(work.next[j])
+        if work.joins_at.shape[0] > 0:
+            for x in range(work.joins_at[i], work.joins_at[i + 1]):
+                _let_go(world, req.join[x], t + req.join_delay[x])
+
+
+@inner
+def _let_go(world: World, j: int, t: float) -> None:
+    """One of those that request j waits for lets it go at t; it is due once all have."""
+    work = world.work
+    if work.joins_at.shape[0] > 0:
+        work.lacks[j] -= 1
+        work.ready[j] = t = max(work.ready[j], t)
+        if work.lacks[j] > 0:
+            return
+    push(work.due, work.due_req, work.due_size[0], t, j)
+    work.due_size[0] += 1
 
 
 @inner

@@ -137,6 +137,9 @@ class Requests(NamedTuple):
     chain_at: I8 = NONE  # [R] where those of each begin
     reach: I8 = NONE  # [R] tokens that they cover, as far as another request may have them
     unit: int = 1
+    join: I8 = NONE  # requests that wait for others beside the one that `after` names, once for each of these …
+    join_after: I8 = NONE  # … ascending: whom
+    join_delay: F8 = NO_DELAY  # … s from that finish on; who waits for several is sent when all of them have let it go
     stage: I8 = NONE  # first requests of the stages but the first: arrivals count from the last finish of the stage before
 
 
@@ -185,6 +188,9 @@ class Work(NamedTuple):
     group: I2  # [R]
     lane: I2  # [R]
     heir: I4  # [R] the first that waits for it, NOBODY; empty: nobody waits for another
+    joins_at: I8  # [R + 1] where in `join` those begin that wait for each request; empty: nobody waits for several
+    lacks: I4  # [R] requests that it waits for and that have not finished
+    ready: F8  # [R] s, when those that have finished let it go
     due: F8  # [R] s, heap of those that are sent once what they waited for has finished
     due_req: I8  # [R]
     due_size: I8  # [1]

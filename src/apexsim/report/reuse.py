@@ -63,7 +63,8 @@ def _tier_rows(setting: Setting, ranked: Assessed, peak: float) -> list[Row]:
     plan, told = ranked.only.plan, f"{percent(ranked.metrics.prefix_loaded)} of the prompt tokens were loaded"
     for tier in setting.offload:
         least = worth_loading(tier, ranked.room, plan.attention.tp * plan.stages, ranked.room.block_size, peak)
-        pays = "" if math.isnan(least) else f", pays from {least:,.0f} tokens on" if math.isfinite(least) else ", never pays"
+        far = f"pays from {least:,.0f} tokens on" if least > ranked.room.block_size else "always pays"
+        pays = "" if math.isnan(least) else f", {far if math.isfinite(least) else 'never pays'}"
         told += f"; {tier.kind} of {tier.size / 1e9:,.4g} GB at {tier.rate / 1e9:.3g} GB/s{pays}"
     return [("tiers", told)]
 

@@ -11,6 +11,7 @@ from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_f
 from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate, slack
 from apexsim.engine.types import AFFINITY, NO_DRAFTS, NO_OFFLOAD, TICKS, Costs, Drafts, Offload, Requests, Route, Rules
+from apexsim.engine_file import LOADED, WRITTEN, Behind
 from apexsim.engines import EngineRow, drafting
 from apexsim.errors import Rejected
 from apexsim.offload import way_of
@@ -47,6 +48,8 @@ def requests_of(workload: Workload, reuse: bool = False) -> Requests:
     users = workload.concurrency if workload.mode == "closed" else 0
     asked = Requests(workload.since, workload.prompt, workload.output, users, workload.think)
     asked = asked if users else asked._replace(after=workload.after, delay=workload.delay, stage=workload.stage)
+    if len(workload.join) and len(workload.after) and not users:
+        asked = asked._replace(join=workload.join[:, 0], join_after=workload.join[:, 1], join_delay=workload.join_delay)
     if reuse and len(workload.cached):
         return asked._replace(cached=workload.cached)
     shared = prefixes_of(workload) if reuse else None
@@ -154,12 +157,17 @@ def offload_of(setting: Setting, plan: Plan, room: Room, block: int) -> Offload:
     """The tiers of a lane in its blocks of so many tokens: the GPUs of a lane read from the host side by side, from elsewhere together."""
     if not setting.offload:
         return NO_OFFLOAD
-    way, gpus = way_of(setting.engine.server.name, setting.offload), plan.attention.tp * plan.stages
+    way, gpus = way_of(setting.engine.server, setting.offload), plan.attention.tp * plan.stages
     mine = block * room.kv_bytes / max(room.tokens, 1)  # bytes of a block on one GPU
     sizes = np.array([int(tier.size / plan.lanes / (gpus * mine)) for tier in setting.offload], np.int64)
     most = 4 * int((-(-(setting.workload.prompt + setting.workload.output) // block)).sum())  # more are never written
     block_s = np.array([tier.block + mine * (1 if tier.kind == "cpu" else gpus) / tier.rate for tier in setting.offload])
-    return Offload(np.minimum(sizes, most), np.array([tier.latency for tier in setting.offload]), block_s, way.write, way.load, way.prompts)
+    return Offload(np.minimum(sizes, most), np.array([tier.latency for tier in setting.offload]), block_s, *_codes(way))
+
+
+def _codes(way: Behind) -> tuple[int, int, int]:
+    """What an engine does with tiers, as the simulation takes it."""
+    return WRITTEN.index(way.write), LOADED.index(way.load), int(way.prompts)
 
 
 COLD, LONG = 4, 8192  # prompts one after the other, and tokens of each: what llm-d's guide measures a replica with

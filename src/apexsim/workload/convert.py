@@ -97,9 +97,16 @@ def _dynamo(requests: Workload, a: int, b: int) -> Iterator[str]:
             known = [h - low for h in requests.prefix[i][:size]]
             row["hash_ids"] = known + list(range(own, own + size - len(known)))
         if after >= 0:
-            wait = {"request_id": str(after), "trigger": "completion", "delay_ms": float(requests.delay[i]) * 1e3, "relation": "sequence"}
-            row["dependencies"] = [wait]
+            others = np.flatnonzero(requests.join[:, 0] == i)
+            named = [(after, requests.delay[i]), *zip(requests.join[others, 1], requests.join_delay[others])]
+            row["dependencies"] = [_dependency(int(p), float(wait), p == after) for p, wait in named]
         yield json.dumps(row, separators=(",", ":")) + "\n"
+
+
+def _dependency(before: int, wait: float, sequence: bool) -> dict[str, Any]:
+    """Whom a request waits for, in Dynamo's words."""
+    relation = "sequence" if sequence else "join"
+    return {"request_id": str(before), "trigger": "completion", "delay_ms": wait * 1e3, "relation": relation}
 
 
 def _first_turns(requests: Workload) -> list[int]:

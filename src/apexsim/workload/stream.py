@@ -370,5 +370,5 @@ def _linked(found: Workload, links: list[Link], times: Floats) -> Workload:
         found = replace(found, prefix=minted(links, found.prompt, found.output, web.turns, where), block=MINTED)
     if (web.after < 0).all():
         return found.only(web.order)
-    note = f"{web.latest} requests wait for several others: of them the one counts that comes last in the file" if web.latest else ""
-    return replace(found, arrive=web.arrive, after=web.after, delay=web.delay).only(web.order, note)
+    told = replace(found, arrive=web.arrive, after=web.after, delay=web.delay, join=web.join, join_delay=web.join_delay)
+    return told.only(web.order)

@@ -84,6 +84,7 @@ class Workload:
     next request `think` s after the last one finished) or "offline" (all queued at once);
     warmup: requests at the start that metrics leave out;
     after: [R] the request, one that stands before it, that must have finished `delay` [R] s before this one is sent, −1 = none;
+    join: [J, 2] requests that wait for others, too, and whom: once for each of these, by whom; join_delay: [J] s from that finish on;
     prefix: block ids of each prompt, one per `block` tokens of it, equal where prompts begin equally;
     cached: [R] tokens of each prompt that are in the cache whatever comes, fewer than it has;
     stage: first requests of the stages of a load but the first, begin: s at which each begins by the clock of `arrive`: it waits until
@@ -103,6 +104,8 @@ class Workload:
     warmup: int = 0
     after: Ints = field(default_factory=lambda: NO_INTS)
     delay: Floats = field(default_factory=lambda: NO_FLOATS)
+    join: Ints = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    join_delay: Floats = field(default_factory=lambda: NO_FLOATS)
     prefix: Chains = NO_CHAINS
     block: int = 0
     cached: Ints = field(default_factory=lambda: NO_INTS)
@@ -148,12 +151,24 @@ class Workload:
         return replace(
             self,
             **chosen,
-            after=_renumbered(self.after, at),
+            **self._waits(at),
             **self._stages(at),
             prefix=self.prefix.only(at) if self.block else NO_CHAINS,
             warmup=int((at < self.warmup).sum()),
             notes=(*self.notes, note) if note else self.notes,
         )
+
+    def _waits(self, at: NDArray[Any]) -> dict[str, Any]:
+        """Whom the requests at some positions wait for, by their new places."""
+        after = _renumbered(self.after, at)
+        if not len(self.join) or not len(after):
+            return {"after": after, "join": self.join[:0], "join_delay": self.join_delay[:0]}
+        place = np.full(self.size, -1)
+        place[at] = np.arange(len(at))
+        join = place[self.join]
+        kept = (join >= 0).all(axis=1) & (after[np.maximum(join[:, 0], 0)] >= 0)
+        order = np.flatnonzero(kept)[np.argsort(join[kept, 1], kind="stable")]
+        return {"after": after, "join": join[order], "join_delay": self.join_delay[order]}
 
     def _stages(self, at: NDArray[Any]) -> dict[str, Any]:
         """The stages of the requests at some positions, ascending; those that are left empty begin with the next."""

@@ -46,15 +46,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Woven:
-    """arrive [R] s, no earlier than that of whom a request waits for; after, delay [R] as in `Workload`; order: [R] requests so that
-    everyone stands behind those; latest: requests that name several, of whom the one that comes last counts; sessions: [R] the turn
-    before, −1 = none."""
+    """arrive [R] s, no earlier than that of whom a request waits for; after, delay [R], join, join_delay [J] as in `Workload`; order: [R]
+    requests so that everyone stands behind those; turns: [R] the turn before, −1 = none."""
 
     arrive: Floats
     after: Ints
     delay: Floats
+    join: Ints
+    join_delay: Floats
     order: Ints
-    latest: int
     turns: Ints
 
 
@@ -72,7 +72,7 @@ def woven(links: Sequence[Link], times: Floats, where: Sequence[str]) -> Woven:
     edges, turns = _edges(links, times, where)
     depth = _ordered(edges, links, where)
     arrive = np.where(np.isnan(times), 0.0, times)
-    after, delay = np.full(len(links), -1), np.zeros(len(links))
+    waits: list[list[tuple[int, float]]] = [[] for _ in links]
     for i in np.argsort(depth, kind="stable").tolist():
         if not edges[i]:
             continue
@@ -80,20 +80,21 @@ def woven(links: Sequence[Link], times: Floats, where: Sequence[str]) -> Woven:
         if early >= 0:
             told = f"{_named(links, i)} comes {times[early] - times[i]:g} s before {_named(links, early)}, which it waits for"
             raise InputError(told, where[i])
-        due, after[i], delay[i] = max(_due(arrive, after, delay, edge) for edge in edges[i])
+        due = max(arrive[p] + wait for p, wait, _ in edges[i])
+        waits[i] = [one for edge in edges[i] for one in _whom(waits, *edge)]
         arrive[i] = due if np.isnan(times[i]) else max(arrive[i], max(arrive[p] for p, _, _ in edges[i]))
-    several = sum(len(some) > 1 for some in edges)
-    sorted_yet = bool((after < np.arange(len(after))).all() and (np.diff(arrive) >= 0).all())
-    return Woven(arrive, after, delay, np.arange(len(after)) if sorted_yet else np.lexsort((depth, arrive)), several, turns)
+    after = np.array([some[0][0] if some else -1 for some in waits], np.int64)
+    delay = np.array([some[0][1] if some else 0.0 for some in waits])
+    rest = sorted((p, i, wait) for i, some in enumerate(waits) for p, wait in some[1:])
+    join = np.array([(i, p) for p, i, _ in rest], np.int64).reshape(-1, 2)
+    sorted_yet = bool((after < np.arange(len(after))).all() and (join[:, 1] < join[:, 0]).all() and (np.diff(arrive) >= 0).all())
+    order = np.arange(len(after)) if sorted_yet else np.lexsort((depth, arrive))
+    return Woven(arrive, after, delay, join, np.array([wait for _, _, wait in rest]), order, turns)
 
 
-def _due(arrive: Floats, after: Ints, delay: Floats, edge: tuple[int, float, bool]) -> tuple[float, int, float]:
-    """When a request is due by one of those it waits for, whom that makes it wait for, and how long [s]: who waits for a sending waits
-    for what made that one be sent."""
-    p, wait, sent = edge
-    if not sent:
-        return arrive[p] + wait, p, wait
-    return arrive[p] + wait, int(after[p]), (delay[p] if after[p] >= 0 else 0.0) + wait
+def _whom(waits: Sequence[Sequence[tuple[int, float]]], p: int, wait: float, sent: bool) -> list[tuple[int, float]]:
+    """Whom a request waits for by one that it names, and how long [s]: who waits for a sending waits for what made that one be sent."""
+    return [(q, before + wait) for q, before in waits[p]] if sent else [(p, wait)]
 
 
 def _named(links: Sequence[Link], i: int) -> str:
