@@ -88,7 +88,8 @@ def test_few_running_sequences_have_places_beside_them() -> None:
 # ---- the table of an engine's file ------------------------------------------------------------------------------------------
 
 TABLE = {"rule": ["footprint", "s"], "hop_s": [0.0, "s"], "latency_s": [0.001, "s"], "link_share": [0.7, "s"], "parallel": [True, "s"],
-         "recompute_first": [False, "s"], "late": [False, "s"], "staged": [0, "s"], "staged_upto": [0, "s"], "finds": [False, "s"]}  # fmt: skip
+         "recompute_first": [False, "s"], "late": [False, "s"], "staged": [0, "s"], "staged_upto": [0, "s"],
+         "finds": [False, "s"]}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -163,10 +163,13 @@ def met(op: Op, n: NDArray[np.int64], at: NDArray[np.int64]) -> Array:
     """Tokens that a step of n tokens padded to `at` is priced at.  Padding chooses no experts of its own: SGLang masks it out of the
     routing (num_token_non_padded), TensorRT-LLM's is one dummy request over and over.  So its rows count only as far as the experts
     are read anyway, 1 - (1 - k/E)^n of them."""
-    if not isinstance(op, Grouped):
-        return at.astype(float)
-    idle = 1.0 - op.top_k / max(op.experts, op.top_k + 1)
-    return n + (at - n) * (1.0 - idle ** (n / op.split))
+    rows = at.astype(float)
+    if not isinstance(op, Grouped) or at is n:
+        return rows
+    end = int(np.max(np.flatnonzero(at != n), initial=-1)) + 1  # beyond it nothing is padded
+    idle, n, at = 1.0 - op.top_k / max(op.experts, op.top_k + 1), n[:end], at[:end]
+    rows[:end] = n + (at - n) * (1.0 - idle ** (n / op.split))
+    return rows
 
 
 def runs(op: Op, kind: int) -> bool:
