@@ -176,7 +176,8 @@ vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="m",pos
 
 
 @pytest.mark.parametrize(("text", "lengths"), [
-    (COUNTERS, (1.0, 1.8, 2.3)), ("drafts,length\n1,1.8\n2,2.3\n", (1.0, 1.8, 2.3)), ("Position,Rate\n2,0.5\n1,0.8\n", (1.0, 1.8, 2.3)),
+    (COUNTERS, (1.0, 1.8, 2.3)), ('{"spec_decode_per_position_acceptance_rates": [0.8, 0.5]}', (1.0, 1.8, 2.3)),
+    ("drafts,length\n1,1.8\n2,2.3\n", (1.0, 1.8, 2.3)), ("Position,Rate\n2,0.5\n1,0.8\n", (1.0, 1.8, 2.3)),
 ])  # fmt: skip
 def test_files_of_acceptance_are_read(text: str, lengths: tuple[float, ...], tmp_path: Path) -> None:
     path = tmp_path / "acceptance.txt"
@@ -187,6 +188,8 @@ def test_files_of_acceptance_are_read(text: str, lengths: tuple[float, ...], tmp
 @pytest.mark.parametrize(("text", "told"), [
     ("a,b\n1,2\n", "holds no acceptance"), ("", "holds no acceptance"), ("drafts,length\n1,1.8\n3,2.3\n", "must be 1, 2, 3"),
     ("drafts,length\n1,2.8\n", "1 to 2 tokens"), ("position,rate\n1,1.8\n", "share from 0 to 1"), ("position,rate\n1,x\n", "as a number"),
+    ("{", "as JSON"), ('{"duration": 3}', "holds no list"), ('{"spec_decode_per_position_acceptance_rates": ["x"]}', "holds no list"),
+    ('{"spec_decode_per_position_acceptance_rates": [0.4, 0.5]}', "cannot rise"),
     (COUNTERS.replace("1000.0", "0"), "say nothing of drafts"), ("position,rate\n1\n", "as a number"),
 ])  # fmt: skip
 def test_broken_files_of_acceptance_are_refused(text: str, told: str, tmp_path: Path) -> None:

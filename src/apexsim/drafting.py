@@ -8,6 +8,7 @@ single rate describes: `data/acceptance.csv` holds measured lengths by K, and pe
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ METHODS = {  # what drafts, in words
     "eagle3": "an EAGLE-3 head: one dense layer over three of the model's hidden states",
     "ngram": "what followed the same tokens before in the request itself",
 }
+NOT_SIMULATED = {  # how people ask for it -> what it is
+    "draft": "a separate draft model", "draft_model": "a separate draft model", "draft-model": "a separate draft model",
+    "standalone": "a separate draft model", "eagle": "EAGLE of the first two kinds", "eagle2": "EAGLE of the first two kinds",
+    "medusa": "Medusa", "suffix": "suffix decoding", "adaptive": "drafts whose number follows batch or acceptance",
+}  # fmt: skip
 _DRAFTS = re.compile(r"([a-z0-9-]+):(\d{1,4})(?:\.\.(\d{1,4}))?")
 LENGTH = "length:"
 SUFFIXES = re.compile(r"-(?:nvfp4|mxfp4|fp8|fp4|int4|bf16)$")
@@ -76,7 +82,11 @@ def parse_speculate(text: str, where: str = "--speculate") -> tuple[Drafting | N
         if part == "none":
             found.append(None)
             continue
-        match = _DRAFTS.fullmatch(part)
+        match, name = _DRAFTS.fullmatch(part), part.partition(":")[0]
+        if name in NOT_SIMULATED:
+            raise InputError(
+                f"not modelled: {NOT_SIMULATED[name]}", where, f"its ways of drafting are {', '.join(METHODS)} with K drafts: mtp:3"
+            )
         if not match:
             raise InputError(f"cannot read '{part}'", where, "write METHOD:K or METHOD:K..K, e.g. mtp:3 or none,mtp:1..4")
         first = int(match[2])
@@ -198,9 +208,15 @@ _ACCEPTED = re.compile(
 )
 
 
+_TOLD = "spec_decode_per_position_acceptance_rates"  # of a result of vLLM's bench serve: of each position, over drafted steps
+
+
 def _from_file(path: str) -> Acceptance:
-    """The user's own: counters as a vLLM server's /metrics says them, or a CSV with the columns drafts and length, or position and rate."""
+    """The user's own: counters as a vLLM server's /metrics says them, a result of its bench serve, or a CSV with the columns drafts and
+    length, or position and rate."""
     text = "".join(lines(path, "file of acceptance"))
+    if text.lstrip().startswith("{"):
+        return _from_result(text, path)
     if "spec_decode_num_drafts" in text:
         return _from_counters(text, path)
     rows = list(csv.DictReader(text.splitlines()))
@@ -208,7 +224,7 @@ def _from_file(path: str) -> Acceptance:
     for key, value, make in (("drafts", "length", of_lengths), ("position", "rate", of_positions)):
         if {key, value} <= names:
             return make(_column(rows, key, value, path), path, path)
-    raise InputError("holds no acceptance", path, "give columns drafts,length or position,rate, or a server's /metrics")
+    raise InputError("holds no acceptance", path, "give columns drafts,length or position,rate, a server's /metrics or bench JSON")
 
 
 def _column(rows: list[dict[str, str]], key: str, value: str, path: str) -> list[float]:
@@ -220,6 +236,18 @@ def _column(rows: list[dict[str, str]], key: str, value: str, path: str) -> list
     if sorted(found) != list(range(1, len(found) + 1)) or len(found) > MOST:
         raise InputError(f"'{key}' must be 1, 2, 3 … up to {MOST}, each once", path)
     return [found[k] for k in sorted(found)]
+
+
+def _from_result(text: str, path: str) -> Acceptance:
+    """The rates that a benchmark result holds."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        raise InputError("cannot be read as JSON", path, "give a result of vllm bench serve --save-result") from None
+    rates = told.get(_TOLD)
+    if not isinstance(rates, list) or not rates or not all(type(x) in (int, float) for x in rates):
+        raise InputError(f"holds no list '{_TOLD}'", path, "bench a server that drafts, or save its /metrics")
+    return of_positions(_numbers(",".join(map(str, rates)), path), f"{path}, as its benchmark counted", path)
 
 
 def _from_counters(text: str, path: str) -> Acceptance:

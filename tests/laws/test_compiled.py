@@ -124,7 +124,7 @@ def test_no_index_is_negative(stages: int, plain: None) -> None:
 
 def test_no_index_is_negative_where_requests_pass_two_pools(plain: None) -> None:
     @settings(max_examples=60, deadline=None, derandomize=True)
-    @given(test_pools.worlds() | test_pools.sharing() | test_pools.drafted())
+    @given(test_pools.worlds() | test_pools.sharing() | test_pools.drafted(test_pools.sharing()))
     def run_one(world: test_pools.World) -> None:
         with np.errstate(all="ignore"):
             world.run()

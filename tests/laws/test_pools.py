@@ -17,6 +17,7 @@ from apexsim.engine.pools import run_pools
 from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, INFINITY, OK, TICKS, Drafts, Requests, Route, Rules
 from worlds import all_gaps, drafting, requests, rules, seconds, stories, tables
 
+brief = settings(max_examples=25, deadline=None, derandomize=True)
 few = settings(max_examples=50, deadline=None, derandomize=True)
 many = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -87,9 +88,9 @@ def deciders(draw: st.DrawFn) -> dict[str, float]:
 
 
 @st.composite
-def drafted(draw: st.DrawFn, stages: int = 1) -> World:
+def drafted(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
     """Two pools, the second of which drafts."""
-    world = draw(worlds(stages) | sharing(stages))
+    world = draw(base)
     side = world.decode
     policy, drafts = draw(drafting(side.rules, side.lanes))
     more = -(-slack(policy, drafts) // policy.block)
@@ -139,26 +140,32 @@ def test_prefixes_and_prompts_that_stay(world: World) -> None:
     agree(world)
 
 
-@few
+@brief
 @given(sharing(stages=2))
 def test_prefixes_and_two_stages(world: World) -> None:
     agree(world)
 
 
-@many
-@given(drafted())
+@few
+@given(drafted(worlds()))
 def test_drafts(world: World) -> None:
     agree(world)
 
 
-@few
-@given(drafted(stages=2))
+@brief
+@given(drafted(sharing()))
+def test_drafts_and_prefixes(world: World) -> None:
+    agree(world)
+
+
+@brief
+@given(drafted(worlds(stages=2)))
 def test_drafts_and_two_stages(world: World) -> None:
     agree(world)
 
 
 @many
-@given(worlds() | sharing() | drafted())
+@given(worlds() | sharing() | drafted(sharing()))
 def test_jumping_and_stepping_agree(world: World) -> None:
     jumping, stepping = world.run(), world.run(jump=False)
     for name in ("sent", "start", "first", "finish"):
@@ -169,7 +176,7 @@ def test_jumping_and_stepping_agree(world: World) -> None:
 
 
 @few
-@given(worlds() | sharing() | drafted())
+@given(worlds() | sharing() | drafted(sharing()))
 def test_blocks_places_and_seats_come_back(world: World) -> None:
     asked = apart.requests_as_cast(world.requests)
     p, d, margin = apart._worlds(asked, world.prefill, world.decode, world.crossing, True, False)
@@ -199,9 +206,6 @@ def crowded(draw: st.DrawFn) -> World:
 def test_first_tokens_are_known_where_prompts_come_between(world: World) -> None:
     """The step that makes a first token is one of its own, though a step of prompts may stand before it."""
     assert not np.isnan(world.run().whole.first).any()
-
-
-brief = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def bits(both: Both) -> list[bytes]:

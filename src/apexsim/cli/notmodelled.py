@@ -97,6 +97,11 @@ WITHOUT_OPTION = (
         "a closed loop.",
     ),
     (
+        "drafts whose number follows batch or acceptance",
+        "K is the same at every batch: vLLM's num_speculative_tokens_per_batch_size and SGLang's --speculative-adaptive are not simulated; "
+        "--speculate mtp:1..4 says which K pays up to which batch. Nor are draft models of their own, Medusa, EAGLE before its third kind.",
+    ),
+    (
         "caches of decode servers other than vLLM's",
         "Of two pools SGLang's and TensorRT-LLM's decode servers find no prefixes (SGLang's --disaggregation-decode-enable-radix-cache, "
         "off by default, is not simulated) and compute no prompts: --conditional-disagg is vLLM's.",

@@ -21,11 +21,11 @@ def settle(world: World, r: int, g: int) -> None:
     state.flying[r, g] = IDLE
     stir(world, r, t)
     if decoded:
+        if passes(world):
+            _begun(world, r, g, t)
         for l in range(world.lanes):
             _cross(world, r, g, l)
             _end(world, r, g, l, t)
-        if passes(world):
-            _begun(world, r, g, t)
         state.decoded[r, g] = t
         d = state.busy[r, g]
         state.cohort_size[r, g] = 1 if d > 0 else 0
