@@ -163,10 +163,14 @@ def met(op: Op, n: NDArray[np.int64], at: NDArray[np.int64]) -> Array:
     """Tokens that a step of n tokens padded to `at` is priced at.  Padding chooses no experts of its own: SGLang masks it out of the
     routing (num_token_non_padded), TensorRT-LLM's is one dummy request over and over.  So its rows count only as far as the experts
     are read anyway, 1 - (1 - k/E)^n of them."""
+    found = at.astype(float)
     if not isinstance(op, Grouped):
-        return at.astype(float)
+        return found
     idle = 1.0 - op.top_k / max(op.experts, op.top_k + 1)
-    return n + (at - n) * (1.0 - idle ** (n / op.split))
+    size = 0 if at is n else int(np.flatnonzero(at != n).max(initial=-1)) + 1  # larger steps are not padded, and powers take time
+    few = n[:size]
+    found[:size] = few + (at[:size] - few) * (1.0 - idle ** (few / op.split))
+    return found
 
 
 def runs(op: Op, kind: int) -> bool:
