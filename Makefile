@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 READY_TEST := $(VENV)/.ready-test
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: demo test lint check ci nightly fidelity mutants goldens bench claims pages clean
+.PHONY: demo test lint check ci nightly fidelity mutants goldens bench claims pages site clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## one question, answered
@@ -51,6 +51,10 @@ claims: $(READY)  ## the study of the APEX paper again, into docs/claims.md
 
 pages: $(READY)  ## outputs and pictures in README.md and docs/, made again
 	@$(PY) scripts/pages.py
+
+site: $(READY)  ## the documents as a site, in build/site
+	@$(PY) -c 'import material' 2>/dev/null || $(PY) scripts/install.py docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 clean:  ## everything that can be made again
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

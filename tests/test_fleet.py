@@ -8,18 +8,24 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import apexsim
+from apexsim.api import ask
 from apexsim.cli.main import main
 from apexsim.errors import Infeasible, InputError
 from apexsim.report.again import again
 from apexsim.report.fleetpage import fleet_json, render
+from apexsim.report.plain import dumps
+from apexsim.report.schema import schema_of
 from apexsim.report.webfleet import page_of_fleet
-from apexsim.search.fleet import Fleet
+from apexsim.search.fleet import Fleet, Trace
+from apexsim.search.mix import _keeps as mix_keeps
+from apexsim.search.mix import dealt
 from apexsim.search.policy import POLICIES, Rule
 from apexsim.workload.trace import Workload
 
@@ -85,9 +91,6 @@ def test_more_requests_need_no_fewer_replicas(found: Fleet) -> None:
 
 
 def test_an_interval_misses_with_one_replica_fewer(found: Fleet) -> None:
-    from apexsim.api import ask
-    from apexsim.search.fleet import Trace
-
     question = {k: v for k, v in QUESTION.items() if k != "every"}
     setting, _, goal, _ = ask("llama-3.1-8b", trace=wave(), **question)
     trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value)
@@ -192,3 +195,39 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["format"] == "apexsim.fleet/1" and len(told["intervals"]) == 5
+
+
+# ---- mixes ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_mix_is_never_dearer_than_the_best_kind_alone_and_keeps_the_limits() -> None:
+    rng = np.random.default_rng(5)
+    counts = (20, 40, 66, 130, 150)  # requests of a second
+    at = np.concatenate([60.0 * t + np.sort(rng.uniform(0, 60, 15 * n)) for t, n in enumerate(counts)])
+    work = Workload("steps", at - at[0], np.full(len(at), 200), np.full(len(at), 20), source="steps")
+    found = apexsim.fleet("llama-3.1-8b", trace=work, gpu=["l40s", "l4"], gpus=1, slos=("ttft:p95=2s",), every=60.0, policy="instant")
+    mix, need = found.mix, [i.need for i in found.intervals]
+    assert mix is not None and len(mix.units) == 2 and mix.counts.shape == (len(need), 2)
+    rents = np.array([unit.rent for unit in mix.units])
+    assert all(row @ rents <= n * rents[0] + 1e-9 for row, n in zip(mix.counts, need)) and mix.dollars <= mix.alone(need)
+    jsonschema.Draft202012Validator(schema_of("fleet")).validate(json.loads(dumps(fleet_json(found))))
+    assert "alone" in " ".join(fleet_json(found)["sentences"])
+    alone = apexsim.fleet("llama-3.1-8b", trace=work, gpu=found.unit.setting.cluster.gpu.name, gpus=1, slos=("ttft:p95=2s",), every=60.0,
+                          policy="instant")  # fmt: skip
+    assert [i.need for i in alone.intervals] == need and alone.mix is None
+
+
+@given(size=st.integers(1, 500), share=st.floats(0.01, 0.99))
+def test_requests_are_dealt_in_their_shares_without_runs(size: int, share: float) -> None:
+    to_b = dealt(size, share)
+    assert abs(int(to_b.sum()) - size * share) <= 1.0
+    gaps = np.diff(np.flatnonzero(to_b))
+    assert not len(gaps) or gaps.max() <= np.ceil(1.0 / share) + 1e-9
+
+
+def test_two_kinds_that_are_one_serve_as_much(found: Fleet) -> None:
+    """Dealt in equal shares to 1 + 1 replicas, or round-robin to 2: the same but for who comes first."""
+    setting, _, goal, _ = ask("llama-3.1-8b", trace=wave(), gpu="l4", gpus=1, slos=QUESTION["slos"])
+    trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value)
+    for t in range(trace.count):
+        assert mix_keeps(trace, 1, trace, 1, t) is trace.keeps(t, 2)

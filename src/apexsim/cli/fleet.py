@@ -13,11 +13,15 @@ OWN = tuple(opt.name for opt in (*FOLLOWED, *WORKERS))
 FLEET_HELP = """Replicas over time: how many GPUs each interval of a trace needs, and what following the load costs and misses.
 
 A replica is the plan that serves most for its rent within the limits; --gpus are those of one replica (default: the best of 1, 2, 4, 8).
+Several GPUs with commas: also the cheapest mix of them behind one router.
+
 Each interval is simulated with its own requests; policies that cannot see what comes ask for replicas and wait until they have started.
 
 Examples:
 
   apexsim fleet llama-3.1-8b --gpu l4 --trace examples/azure_conversation.csv --every 5min --ttft 1s --tpot 60ms
+
+  apexsim fleet llama-3.1-8b --gpu l4,l40s --trace examples/azure_conversation.csv --every 5min --ttft 2s
 
   apexsim fleet llama-3.1-8b --gpu l40s:1 --trace examples/azure_conversation.csv --every 1min --goodput ttft:1s --policy reactive,fixed
 """

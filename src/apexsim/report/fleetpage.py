@@ -50,15 +50,29 @@ def _parts(fleet: Fleet, width: float, everything: bool) -> Iterator[RenderableT
     yield labelled([("requests", _course([i.requests for i in fleet.intervals], shown)),
                     ("replicas", _course([i.need for i in fleet.intervals], shown))], width)  # fmt: skip
     if everything:
-        rows = [(format_seconds(i.begin), f"{i.requests:,}", f"{i.need}", *(f"{c.serving[t]}" for c in fleet.courses))
+        rows = [(format_seconds(i.begin), f"{i.requests:,}", f"{i.need}", *(f"{c.serving[t]}" for c in fleet.courses),
+                 *_row_of_mix(fleet, t))
                 for t, i in enumerate(fleet.intervals)]  # fmt: skip
-        yield columns([("from", "right"), ("requests", "right"), ("needed", "right"), *((c.policy, "right") for c in fleet.courses)], rows)
+        yield columns(
+            [
+                ("from", "right"),
+                ("requests", "right"),
+                ("needed", "right"),
+                *((c.policy, "right") for c in fleet.courses),
+                *((name, "right") for name in (fleet.mix.names if fleet.mix else ())),
+            ],
+            rows,
+        )
     yield Text()
     yield heading("launch", f"each replica: {fleet.unit.plan.shorthand} on {_gpus(fleet)}", width=width)
     started = launch(fleet.unit.setting, fleet.unit.plan)
     if started.runnable:
         yield Text(started.script, no_wrap=True)
     yield labelled([("", note) for note in (*started.notes, *notes(fleet))], width)
+
+
+def _row_of_mix(fleet: Fleet, t: int) -> list[str]:
+    return [str(n) for n in fleet.mix.counts[t]] if fleet.mix else []
 
 
 def _gpus(fleet: Fleet) -> str:
@@ -93,7 +107,32 @@ def sentences(fleet: Fleet) -> list[str]:
     told = [f"{most * fleet.gpus} GPUs at the peak and {mean * fleet.gpus:.1f} on average: replicas of {_gpus(fleet)} as "
             f"{fleet.unit.plan.shorthand}, {_range(int(need.min()), most)} of them, each good for {sig(fleet.unit.value)} requests/s "
             f"within {_limits(fleet)}."]  # fmt: skip
-    return [*told, *_cheapest(fleet), *_lost(fleet)]
+    return [*told, *_cheapest(fleet), *_mixed(fleet), *_lost(fleet)]
+
+
+def _mixed(fleet: Fleet) -> list[str]:
+    """What several kinds of GPU behind one router save."""
+    mix = fleet.mix
+    if mix is None:
+        return []
+    alone, rent = mix.alone([i.need for i in fleet.intervals]), mix.dollars
+    both = int((np.count_nonzero(mix.counts, axis=1) > 1).sum())
+    if rent >= 0.995 * alone:
+        return [f"No mix with {listed(mix.names[1:], 'or')} is cheaper by half a percent: {mix.names[0]} alone will do."]
+    return [f"Each interval's cheapest mix with {listed(mix.names[1:], 'or')} costs ${sig(rent / fleet.days)} a day, "
+            f"{1.0 - rent / alone:.0%} less than {mix.names[0]} alone (${sig(alone / fleet.days)}), both as if replicas came and went at "
+            f"once; {both} of {len(fleet.intervals):,} intervals have two kinds."]  # fmt: skip
+
+
+def mix_json(fleet: Fleet) -> dict[str, Any]:
+    """Replicas of each kind in every interval."""
+    mix = fleet.mix
+    if mix is None:
+        return {}
+    kinds = [{"gpu": unit.setting.cluster.gpu.name, "plan": unit.plan.shorthand, "gpus_per_replica": unit.gpus,
+              "request_rate_per_replica": unit.value, "usd_per_hour": unit.rent} for unit in mix.units]  # fmt: skip
+    return {"mix": {"kinds": kinds, "replicas": mix.counts.tolist(), "usd": mix.dollars,
+                    "usd_alone": mix.alone([i.need for i in fleet.intervals])}}  # fmt: skip
 
 
 def _range(least: int, most: int) -> str:
@@ -140,6 +179,7 @@ def fleet_json(fleet: Fleet) -> dict[str, Any]:
         "request_rate_per_replica": fleet.unit.value, "launch": launch(fleet.unit.setting, fleet.unit.plan).script or None,
         "intervals": [{"begin_s": i.begin, "requests": i.requests, "replicas": i.need} for i in fleet.intervals],
         "policies": [_course_json(fleet, course) for course in fleet.courses], "one_replica_lost": dict(fleet.lost) or None,
+        **mix_json(fleet),
     })  # fmt: skip
     return told
 

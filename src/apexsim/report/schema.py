@@ -435,7 +435,15 @@ FLEET = obj("`fleet`", {
         "begin_s": num("of the interval [s]"), "replicas": num("that are left"),
         "attainment": num("share of requests that keep their own limits", True), "ttft_p95_s": num("[s]"), "tpot_p95_s": num("[s]"),
     }, null=True),
-})  # fmt: skip
+    "mix": obj("the cheapest mix of kinds in each interval, where several GPUs are named", {
+        "kinds": many(obj("a kind of replica", {
+            "gpu": text("GPU"), "plan": text("its plan"), "gpus_per_replica": count("GPUs"),
+            "request_rate_per_replica": num("that one serves within the limits, at a steady load [1/s]"), "usd_per_hour": num("its rent"),
+        }), "the one of the policies first"),
+        "replicas": many(many(count("replicas"), "of each kind"), "in each interval"),
+        "usd": num("rent of the whole time, as if replicas came and went at once"), "usd_alone": num("the same of the first kind alone"),
+    }),
+}, optional=("mix",))  # fmt: skip
 _VALUE: Schema = {"type": ["string", "number", "null"]}
 SWEEP = obj("`plan` with lists", {
     "format": const(sweep.FORMAT), "model": text("as typed"),

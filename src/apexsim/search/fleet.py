@@ -76,6 +76,35 @@ class Course:
     late: float
 
 
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """The cheapest mix of kinds in each interval (`search.mix`), as if replicas came and went at once.  units: the kinds, the best first;
+    counts: replicas of each kind [T, K]; every: seconds of an interval."""
+
+    units: tuple[Found, ...]
+    counts: NDArray[np.int64]
+    every: float
+
+    @property
+    def dollars(self) -> float:
+        """Rent of the whole time."""
+        return self._rent(self.counts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the kinds."""
+        return tuple(f"{unit.gpus} × {unit.setting.cluster.gpu.name}" for unit in self.units)
+
+    def alone(self, need: Sequence[int]) -> float:
+        """Rent of the whole time of the best kind alone."""
+        counts = np.zeros_like(self.counts)
+        counts[:, 0] = need
+        return self._rent(counts)
+
+    def _rent(self, counts: NDArray[np.int64]) -> float:
+        return float((counts @ np.array([unit.rent for unit in self.units])).sum()) * self.every / 3600.0
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Fleet(Shown):
     """The answer.  unit: one replica, simulated at the most load that it takes."""
@@ -88,6 +117,7 @@ class Fleet(Shown):
     courses: tuple[Course, ...]
     lost: Mapping[str, float] = field(default_factory=dict)  # what the busiest interval does with one replica fewer
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    mix: Mix | None = None  # of several kinds of GPU
 
     @property
     def gpus(self) -> int:
@@ -128,15 +158,19 @@ def steady(work: Workload, seed: int = 0) -> Workload:
     return replace(sample, arrive=np.cumsum(gaps) - gaps[0], warmup=0)
 
 
-def best_unit(clusters: Sequence[Cluster]) -> Found:
-    """The replica that serves most for its rent, or for its GPUs; raises Infeasible where none keeps the limits."""
+def best_units(clusters: Sequence[Cluster]) -> tuple[Found, ...]:
+    """The replica that serves most for its rent, or for its GPUs, and the one of least rent where that is another; raises Infeasible
+    where none keeps the limits."""
     found = [one for cluster in clusters for one in most_load(cluster.trials, cluster.plans)]
     if not found:
         raise Infeasible("one replica keeps the limits under no load", "allow more, or give more GPUs with --gpus")
-    return min(found, key=lambda one: (_per_request(one), one.gpus))
+    best = min(found, key=lambda one: (per_request(one), one.gpus))
+    least = min(found, key=lambda one: (one.gpus, per_request(one)))
+    return (best,) if least.plan == best.plan else (best, least)
 
 
-def _per_request(one: Found) -> float:
+def per_request(one: Found) -> float:
+    """Rent, or GPUs where no price is known, for each request/s."""
     return (one.rent if math.isfinite(one.rent) else one.gpus) / one.value
 
 
@@ -209,7 +243,10 @@ class Trace:
 
     def keeps(self, t: int, count: int) -> bool:
         """Whether an interval keeps the limits with so many replicas."""
-        metrics = self.tried(t, count).metrics
+        return self.held(self.tried(t, count).metrics)
+
+    def held(self, metrics: Metrics) -> bool:
+        """Whether a run keeps the limits."""
         attained = metrics.least_attained
         held = all(fate.kept for fate in metrics.fates if not fate.slo.per_request)
         return held and (math.isnan(attained) or attained >= self.asked.share)

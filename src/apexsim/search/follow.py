@@ -11,7 +11,8 @@ from typing import Any
 from apexsim.api import ask, read_once, space_of
 from apexsim.errors import Infeasible, InputError
 from apexsim.hardware import counted
-from apexsim.search.fleet import Asked, Fleet, Trace, best_unit, check_asked, followed, one_fewer, start_up, unit_cluster
+from apexsim.search.fleet import Asked, Fleet, Trace, best_units, check_asked, followed, one_fewer, per_request, start_up, unit_cluster
+from apexsim.search.mix import Kind, mixed
 from apexsim.search.policy import POLICIES
 from apexsim.search.size import SHARE, Cluster
 from apexsim.units import parse_duration
@@ -22,7 +23,8 @@ UNITS = (1, 2, 4, 8)  # GPUs of a replica that are tried where none are given
 def fleet(model: str, *, every: str | float = "15min", policy: str = "all", start_up_time: str | float | None = None, hold: int = 2,
           spare: float = 0.0, min_replicas: int = 1, share: float = SHARE, workers: int = 0, ray: str | None = None,
           progress: Callable[[int, int, str], None] | None = None, **question: Any) -> Fleet:  # fmt: skip
-    """Replicas over the time of a trace; further keywords are those of `ask`, where gpus are those of one replica and may be missing.
+    """Replicas over the time of a trace; further keywords are those of `ask`, where gpus are those of one replica and may be missing,
+    and gpu may be several kinds: "l4,l40s".
 
     every, start_up_time: "15min", or seconds; policy: one of `POLICIES`, several with commas, or "all"; hold: intervals for which a replica
     is kept that is no longer needed; spare: share of replicas on top; workers, ray: how intervals are
@@ -32,22 +34,59 @@ def fleet(model: str, *, every: str | float = "15min", policy: str = "all", star
         raise InputError("a fleet follows a load over time", "--trace", "give a trace with arrivals")
     if not question.get("slos"):
         raise InputError("without a limit any number of replicas will do", "", "give --ttft MS, --tpot MS, --slo or --goodput")
-    question = read_once(question)
-    counts = [None] if counted(str(question.get("gpu")))[1].get("gpus") or question.get("gpus") else list(UNITS)
-    clusters = _clusters(model, question, counts, share)
-    unit = best_unit(clusters)
-    setting, _, goal, inputs = ask(model, **{**question, "gpus": question.get("gpus") or (unit.gpus if counts[0] else None)})
-    own = {"every": every, "policy": policy, "start_up_time": start_up_time, "hold": hold, "spare": spare, "min_replicas": min_replicas,
-           "share": share}  # fmt: skip
-    inputs = {name: value for name, value in inputs.items() if name in question} | {
-        name: value for name, value in own.items() if value != signature(fleet).parameters[name].default}  # fmt: skip
+    question, named = read_once(question), question.get("gpu")
+    gpus = _kinds(named)
     start = 0.0 if start_up_time is None else _seconds(start_up_time, "--start-up-time", least=False)
     asked = Asked(_seconds(every, "--every"), start, hold, spare, min_replicas, share, _policies(policy))
-    check_asked(asked, setting.workload)
-    asked = replace(asked, start_up=start_up(setting, unit.plan)) if start_up_time is None else asked
-    trace = Trace(setting, unit.plan, goal, asked, unit.value)
+    kinds = _replicas(model, question, gpus, asked)
+    unit, trace = kinds[0].unit, kinds[0].trace
+    if start_up_time is None:
+        trace.asked = asked = replace(asked, start_up=start_up(trace.setting, unit.plan))
     intervals, courses = followed(trace, progress, workers=workers, ray=ray)
-    return Fleet(model, unit, asked, goal, intervals, courses, one_fewer(trace, intervals), inputs)
+    mix = mixed(kinds, intervals, progress, workers=workers, ray=ray) if len(kinds) > 1 else None
+    own = {"every": every, "policy": policy, "start_up_time": start_up_time, "hold": hold, "spare": spare, "min_replicas": min_replicas,
+           "share": share}  # fmt: skip
+    inputs = {name: value for name, value in kinds[0].inputs.items() if name in question} | {
+        name: value for name, value in own.items() if value != signature(fleet).parameters[name].default}  # fmt: skip
+    inputs |= {"gpu": ",".join(gpus)} if len(gpus) > 1 else {}
+    return Fleet(model, unit, asked, trace.goal, intervals, courses, one_fewer(trace, intervals), inputs, mix)
+
+
+def _kinds(named: Any) -> list[str]:
+    """The GPUs that are named, one or several."""
+    texts = named.split(",") if isinstance(named, str) else list(named) if isinstance(named, (list, tuple)) else [str(named)]
+    found = list(dict.fromkeys(text.strip() for text in texts if text.strip()))
+    if not found:
+        raise InputError("missing option '--gpu'", "", "name one GPU, or several: --gpu l4,l40s")
+    return found
+
+
+def _replicas(model: str, question: dict[str, Any], gpus: Sequence[str], asked: Asked) -> list[Kind]:
+    """The best and the smallest replicas of each GPU, the cheapest for what it serves first; GPUs on which nothing fits are left out."""
+    found: list[Kind] = []
+    told: Infeasible | None = None
+    for gpu in gpus:
+        try:
+            found += _kinds_on(model, {**question, "gpu": gpu}, asked, len(gpus) > 1)
+        except Infeasible as error:
+            told = error
+    if not found:
+        raise told or Infeasible(f"no plan of {model} has one replica on these GPUs")
+    unknown = next((kind for kind in found if math.isnan(kind.rent)), None)
+    if unknown and len(found) > 1:
+        what = f"kinds are mixed by price, and none of {unknown.trace.setting.cluster.gpu.name} is known"
+        raise InputError(what, "--gpu", "name GPUs with prices, or one kind")
+    return sorted(found, key=lambda kind: (per_request(kind.unit), kind.unit.gpus))
+
+
+def _kinds_on(model: str, question: dict[str, Any], asked: Asked, several: bool) -> list[Kind]:
+    counts = [None] if counted(str(question["gpu"]))[1].get("gpus") or question.get("gpus") else list(UNITS)
+    found = []
+    for unit in best_units(_clusters(model, question, counts, asked.share))[: 2 if several else 1]:
+        setting, _, goal, inputs = ask(model, **{**question, "gpus": question.get("gpus") or (unit.gpus if counts[0] else None)})
+        check_asked(asked, setting.workload)
+        found.append(Kind(unit, Trace(setting, unit.plan, goal, asked, unit.value), inputs))
+    return found
 
 
 def _clusters(model: str, question: dict[str, Any], counts: Sequence[int | None], share: float) -> list[Cluster]:
