@@ -27,6 +27,8 @@ WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/
 FEW = 8.0  # tokens an expert up to which 4- and 8-bit weights are read in no more time than 16-bit ones
 LEAST_RANKS = 4  # of the shares that a rank's own experts are held against: no table has fewer
 OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to this one's nearest layer
+# Formats of which another engine's must be the same kernel: vLLM's Marlin takes three times as long as SGLang's trtllm-gen.
+ALIKE = ("w4a16",)
 # A format that was not timed -> formats whose utilisation it takes, best first; "bf16" serves every other one.
 SURROGATES = {
     "fp8": ("fp8_block",), "fp8_block": ("fp8",), "int8": ("fp8", "fp8_block"), "w4a16": ("w4a16_mxfp4",),
@@ -154,7 +156,9 @@ def _find(bank: Bank, kernel: str, layer: Layer, family: str = "moe", head: tupl
         for name in dict.fromkeys((kernel, *SURROGATES.get(kernel, ()), "bf16")):
             own = home.native and name == kernel
             if own or units or KERNELS[name].compute == "bf16":
-                near = bank.nearest(home, family, (*head, name), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE)
+                near = bank.nearest(
+                    home, family, (*head, name), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE, name in ALIKE
+                )
                 if near is not None:
                     return Found(*near, own)
     return None
