@@ -21,6 +21,7 @@ from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import KERNELS, LAUNCH, Array, Kernel, Peaks, Priced, Provenance, possible, worst
 from apexsim.cost.shapes import LOADS, Layer, expert_least, expert_work, pairs
 from apexsim.cost.surface import Demand, Kind, Match, Surface, held
+from apexsim.cost.touched import drawn, laid_out
 from apexsim.errors import InputError, nearest
 
 WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
@@ -87,6 +88,26 @@ def price(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, load: str = 
     row = KERNELS[name]
     if row.weight_bytes < KERNELS["bf16"].weight_bytes:
         priced = _no_slower(priced, _price(bank, t, layer, "bf16", load), pairs(t, layer))
+    return possible(priced, *expert_least(t, layer, row), bank.peaks, row.compute)
+
+
+def routed(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, skew: float) -> Priced:
+    """Seconds as `price` under the power law, with as many experts touched as a router of that skew touches.
+
+    The balanced curve gives every pair an expert of its own while there are any, so it says what touching n experts takes:
+        seconds = power law(t) + balanced(drawn(t) / k) - balanced(laid out(t) / k)
+    """
+    t, load = np.asarray(tokens, float), "power_law_1.2"
+    priced, name, row = price(bank, t, layer, kernel, load), _format(bank, kernel), KERNELS[_format(bank, kernel)]
+    found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
+    if found is None or layer.top_k >= layer.experts:
+        return priced
+    laid = laid_out(t, layer.experts, layer.top_k, LOADS[load] / 100.0, found.surface.axes["tokens"].astype(float))
+    both = np.concatenate([np.ravel(drawn(t, layer.experts, layer.top_k, skew)), np.ravel(laid)]) / layer.top_k
+    even = price(bank, both, layer, kernel, "balanced").seconds.reshape(2, *t.shape)
+    priced = priced._replace(seconds=np.maximum(priced.seconds + even[0] - even[1], found.surface.launch))
+    if row.weight_bytes < KERNELS["bf16"].weight_bytes:
+        priced = _no_slower(priced, routed(bank, t, layer, "bf16", skew), pairs(t, layer))
     return possible(priced, *expert_least(t, layer, row), bank.peaks, row.compute)
 
 
