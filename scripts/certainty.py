@@ -5,8 +5,8 @@
 The rest is the scatter of runs around the median of their system (model, GPU, release, formats).  The offset of each kind of news is
 the one with which intervals of 68, 80 and 95 % hold as often as they say over the rows left out, all scales those of Student's t with
 three degrees of freedom: the larger of an engine's own and that of all engines, times √(1 + 1/n) for the n models (GPUs, releases)
-that it rests on.  Any news adds what lets intervals hold over systems that no fit ever saw (validation/new_systems.csv).  Borrowed
-kernels: the same over rows priced from another GPU's tables.
+that it rests on.  Any news adds what lets intervals hold over systems that no fit ever saw (validation/new_systems.csv, and for E2E the
+throughputs of offline.csv): the mean over the engines, in squares.  Borrowed kernels: the same over rows priced from another GPU's tables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.doubt import LEVELS, SIGMA, Doubt
+from apexsim.search.error import release_of, signature
+from apexsim.validate.cases import Case
+from apexsim.validate.kinds import read_cases
 from apexsim.validate.replay import run
+from apexsim.validate.score import counts
 from fidelity_page import BORROW, FAR, comparisons, grouped, logs, transferred
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +34,7 @@ LEFT_OUT, TABLE = ROOT / "validation/left_out.csv", ROOT / "src/apexsim/data/cer
 METRICS = ("ttft", "tpot", "e2e")
 NEWS = {"known": "known", "model": "model", "gpu": "gpu", "version": "release"}  # what was left out -> what it stands for
 SEEN_APART = {"vllm": ("0.6.0",)}  # releases whose constants were fitted on files of their own
+RATES = "offline.csv"
 SYSTEM = ("engine", "model", "gpu", "version", "formats")
 SCALES = np.concatenate([[0.0], np.geomspace(0.01, 0.6, 60)])  # offsets that are tried
 Array = NDArray[np.float64]
@@ -44,7 +49,7 @@ def main() -> int:
     known = [row for row in rows if row["left_out"] == "known"]
     seen = {engine: seen_by([row for row in known if row["engine"] == engine], engine) for engine in engines}
     table = {engine: of_engine(rows, engine) for engine in engines}
-    unseen = unseen_by(table, [row for row in rows if row["left_out"] == "system"], seen)
+    unseen = unseen_by(table, [row for row in rows if row["left_out"] == "system"] + throughputs(), seen)
     closed = ROOT / "validation/closed_loop.csv"
     far = {"transferred": lent(transferred(closed, BORROW, 8), table), "foreign": lent(transferred(closed, FAR, 3), table)}
     TABLE.write_text(text(seen, table, {**far, "unseen": unseen}, between(run(closed))), encoding="utf-8")
@@ -74,9 +79,27 @@ def unseen_by(table: dict[str, dict[str, dict[str, float]]], unseen: Rows, seen:
     """What any news adds beyond that, by metric: with it intervals hold over systems that no fit saw."""
     found = {}
     for metric in METRICS:
-        told = [(abs(float(row[metric])), expected(table[row["engine"]][metric], news(row, seen))) for row in unseen if row[metric]]
-        found[metric] = min(SCALES, key=lambda scale: off(told, float(scale)))
-    return {metric: float(scale) for metric, scale in found.items()}
+        told: dict[str, list[tuple[float, Doubt]]] = defaultdict(list)
+        for row in unseen:
+            if row[metric]:
+                told[row["engine"]].append((abs(float(row[metric])), expected(table[row["engine"]][metric], news(row, seen))))
+        each = [min(SCALES, key=lambda scale: off(some, float(scale))) for some in told.values()]
+        found[metric] = float(np.sqrt(np.mean(np.square(each))))
+    return found
+
+
+def throughputs() -> Rows:
+    """Errors of output rates that no fit saw, as errors of E2E, whose inverse they are."""
+    path, found = ROOT / "validation" / RATES, []
+    cases = {case.id: case for case in read_cases(path)[1] if isinstance(case, Case)}
+    for row in run(path)["rows"]:
+        told, case = row.get("metrics", {}).get("out_tok_s_per_gpu"), cases.get(row["id"])
+        if told and case and counts(row):
+            found.append({
+                "engine": case.engine.server.name, "model": signature(case.model), "gpu": case.cluster.gpu.name,
+                "version": release_of(case.engine), "ttft": "", "tpot": "", "e2e": str(math.log(told["predicted"] / told["measured"])),
+            })  # fmt: skip
+    return found
 
 
 def expected(scales: dict[str, float], new: list[str]) -> Doubt:

@@ -37,6 +37,7 @@ JUMP = 1.4  # how many times less a larger piece of work may take: kernels chang
 SLOWER = 1.1  # how many times longer a better GPU of a family may take: the spread of repeated measurements
 SIBLING, SIXTEEN = 2.0, 1.25  # how many times longer experts may take than the best sibling, and than 16 bit at few tokens
 FEW = 64  # tokens up to which reading weights is what takes the time
+UNLIKE = ("w4a16",)  # formats of which each variant is a kernel of its own right: only equal variants are siblings
 SPOILED = 0.5  # share of the comparable curves of a table from which all of it is refused
 WIRED = 0.4  # of the bus bandwidth that other numbers of ranks reach on the same host
 # The lesser GPU of the same family: the same kernels on no more bandwidth, and no more FLOP.
@@ -313,9 +314,10 @@ CELL = ["layer", "skew", "tokens"]
 def _judged(frame: pd.DataFrame) -> pd.DataFrame:
     """Every curve that can be compared, and why it is spoiled ("" where it is not)."""
     frame = frame.assign(code=pd.factorize(frame.layer)[0]).rename(columns={"layer": "shape", "code": "layer"})
-    cells = frame.groupby(["system", "format", *CELL]).seconds
+    kind = [frame.system, frame.format, frame.variant.where(frame.format.isin(UNLIKE), ""), *(frame[c] for c in CELL)]
+    cells = frame.seconds.groupby(kind)
     first, count = cells.transform("min"), cells.transform("size")
-    second = frame.seconds.where(frame.seconds > first).groupby([frame.system, frame.format, *(frame[c] for c in CELL)]).transform("min")
+    second = frame.seconds.where(frame.seconds > first).groupby(kind).transform("min")
     frame["sibling"] = np.where(count > 1, frame.seconds / np.where(frame.seconds > first, first, second), np.nan)
     frame["sixteen"] = _against(frame, frame[frame.format == "bf16"], ["system", "engine", *CELL])
     frame.loc[(frame.format == "bf16") | (frame.tokens > FEW), "sixteen"] = np.nan
@@ -359,7 +361,8 @@ def _sibling_curve(rows: list[Table], table: Table, row: int, load: int) -> Arra
     """The fastest other curve of the same format, layer, load and tokens."""
     layer, skew, found = table.axes["shape"][row], table.axes["load"][load], []
     for other in rows:
-        if other.key == table.key or other.key[0] != table.key[0] or not np.array_equal(other.axes["tokens"], table.axes["tokens"]):
+        unlike = other.key[0] != table.key[0] or (table.key[0] in UNLIKE and other.key[2] != table.key[2])
+        if other.key == table.key or unlike or not np.array_equal(other.axes["tokens"], table.axes["tokens"]):
             continue
         at = np.flatnonzero((other.axes["shape"] == layer).all(axis=1))
         on = np.flatnonzero(np.asarray(other.axes["load"]) == skew)

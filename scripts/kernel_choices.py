@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MODERN = ("h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300", "l40s", "rtx_pro_6000_server")
-BLACKWELL = ("b200_sxm", "b300_sxm", "gb200", "gb300", "rtx_pro_6000_server")
+CENTRE = ("b200_sxm", "b300_sxm", "gb200", "gb300")  # Blackwell of data centres
+BLACKWELL = (*CENTRE, "rtx_pro_6000_server")
 DEEPGEMM = ("h100_sxm", "h200_sxm", "b200_sxm", "b300_sxm", "gb200", "gb300")
 SYSTEMS = ("a100_sxm", *MODERN, "b60")
 NAMES = {"bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "sq": "int8"}
@@ -82,10 +83,13 @@ SENDRECV = {"h100_sxm": "H100-SXM-80GB", "h200_sxm": "H200-SXM-141GB"}
 # Quantisation of activations: the static kernel, and what a dynamic scale costs on top of it.
 QUANTISE = {"static": ("vllm/0.24.0", "scale_matrix_perf"), "scale": ("vllm/0.24.0", "computescale_perf")}
 
-# Experts: folders in order, the first that timed a key speaks; older releases only fill in INT4 (the same kernel).
+# Experts: folders in order, the first that timed a key speaks; an older release only fills in INT4, where it is the same kernel.  vLLM's is
+# not: its INT4 function of 0.19 takes 2 to 4 times as long as the Marlin experts of 0.24 on the same GPU, and longer than 16 bit.  Marlin
+# was timed on Blackwell for one model's layers only, 4 to 10 % faster than on an H200: all others are those of the H200.
+MARLIN = (("h200_sxm:sglang/0.5.14", ("int4_wo",)), ("h200_sxm:sglang/0.5.10", ("int4_wo",)))
 MOE = {
     **{(s, e): f for s in MODERN for e, f in (
-        ("vllm", (("vllm/0.24.0", None), ("vllm/0.19.0", ("int4_wo",)))),
+        ("vllm", (("vllm/0.24.0", None), *(MARLIN if s in CENTRE else ()))),
         ("sglang", (("sglang/0.5.14", None), ("sglang/0.5.10", ("int4_wo",)))),
         ("trtllm", (("trtllm/1.3.0rc20", None), ("trtllm/1.3.0rc23", None))))},
     ("a100_sxm", "vllm"): (("vllm/0.14.0", None),),
@@ -96,8 +100,9 @@ MOE = {
 MOE_NAMES = {"bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "int4_wo": "w4a16",
              "w4a16_mxfp4": "w4a16_mxfp4", "w4a8_mxfp4_mxfp8": "w4a8_mxfp4"}  # fmt: skip
 LOADS = {"balanced": 0, "power_law_1.01": 101, "power_law_1.2": 120}
-# TensorRT-LLM has two NVFP4 kernels for one key; its Blackwell backend ("TRTLLM") runs the one filed first.
-MOE_VARIANTS = {"moe_torch_flow_min_latency": "trtllm-gen"}
+# (format, kernel) -> variant.  TensorRT-LLM has two NVFP4 kernels for one key; its Blackwell backend ("TRTLLM") runs the one filed first.
+# SGLang multiplies INT4 experts with trtllm-gen on Blackwell, vLLM with Marlin on every GPU: two kernels that say nothing of each other.
+MOE_VARIANTS = {("nvfp4", "moe_torch_flow_min_latency"): "trtllm-gen", ("int4_wo", "sglang_flashinfer_trtllm_moe"): "trtllm-gen"}
 # Kernels that are not what an engine runs by default: TensorRT-LLM multiplies block FP8 experts with trtllm-gen on data
 # centre Blackwell (MoeConfig.backend), but DeepGEMM was timed; the tables of SGLang and vLLM hold that kernel there.
 MOE_LEFT_OUT = ("deepgemm",)

@@ -18,19 +18,20 @@ def moe(root: Path, system: str) -> Iterator[Table]:
     """Expert tables [layer, load, tokens]; key (format, engine, variant)."""
     for (name, engine), folders in choose.MOE.items():
         if name == system:
-            frames = [_moe_frame(root / system / "moe" / folder, only) for folder, only in folders]
+            frames = [_moe_frame(root, system, folder, only) for folder, only in folders]
             frame = pd.concat([f for f in frames if f is not None], ignore_index=True)
             yield from _moe_tables(frame, engine)
 
 
-def _moe_frame(folder: Path, only: tuple[str, ...] | None) -> pd.DataFrame | None:
-    """One release's rows; None where it was not timed on this system."""
-    file = folder / "moe_perf.parquet"
+def _moe_frame(root: Path, system: str, folder: str, only: tuple[str, ...] | None) -> pd.DataFrame | None:
+    """One release's rows, of another system where the folder names one before a colon; None where it was not timed."""
+    *other, release = folder.split(":")
+    file = root / (other or [system])[0] / "moe" / release / "moe_perf.parquet"
     if not file.exists():
         return None
     frame = pd.read_parquet(file)
     frame = frame[frame.moe_dtype.isin(only or choose.MOE_NAMES)]
-    return frame.assign(file=f"moe/{folder.parent.name}/{folder.name}")
+    return frame.assign(file="/".join([*other, "moe", release]))
 
 
 def _moe_tables(frame: pd.DataFrame, engine: str) -> Iterator[Table]:
@@ -39,7 +40,7 @@ def _moe_tables(frame: pd.DataFrame, engine: str) -> Iterator[Table]:
     frame = frame.assign(
         load=frame.distribution.map(choose.LOADS),
         gated=(~(bare | (frame.inter_size == choose.NONGATED_INNER))).astype(int),
-        variant=frame.kernel_source.map(choose.MOE_VARIANTS).fillna(""),
+        variant=[choose.MOE_VARIANTS.get(pair, "") for pair in zip(frame.moe_dtype, frame.kernel_source, strict=True)],
     )
     shape = [*LAYER, "gated"]
     frame = frame.drop_duplicates(["moe_dtype", "variant", *shape, "load", "num_tokens"], keep="first")

@@ -33,6 +33,11 @@ def main() -> int:
             if gpu in light.FAMILIES and light.comparable(plan, gpu, weights):
                 lesser = light.slower(step, steps[light.FAMILIES[gpu], source, weights])
                 found["slower than the lesser GPU"].append((lesser / light.BETTER, where))
+    for model, plans in ({} if sys.argv[1:] else light.WIDER).items():
+        for gpu, source, weights in [(g, s, f) for g in gpu_names() for s in light.SOURCES for f in light.FORMATS]:
+            each = [light.step(model, plan, gpu, source, weights) for plan in plans]
+            for plan, few, many in zip(plans[1:], each, each[1:], strict=False):
+                found["more GPUs slower"].append((light.slower(many, few) / light.SPLIT, f"{model} {plan} {gpu} {source} {weights}"))
     print(f"{seen} combinations")
     broken = 0
     for law, rows in found.items():

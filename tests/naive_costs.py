@@ -281,13 +281,15 @@ class NaiveCosts:
                 cached = np.minimum(moved, self.cluster.gpu.cache_bytes)  # read three times as fast
                 return (moved - cached * 2 / 3) / (0.8 * bank.peaks.bandwidth)
             case Grouped():
-                load = "balanced" if op.top_k == 1 or op.experts <= 16 else "power_law_1.2"
+                even = op.top_k == 1 or op.experts <= 16
                 layer = Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
                 if op.sent:  # a rank meets its own pairs; the busiest has 15 % more for each doubling of the ranks, of decodes
                     most = 1.0 + 0.15 * log2(op.ep) if captured else 1.0
                     time = experts.local(bank, n * most, layer, op.kernel, "decode" if captured else "prefill").seconds
-                else:
-                    time = experts.price(bank, n, layer, op.kernel, load).seconds
+                elif even:
+                    time = experts.price(bank, n, layer, op.kernel, "balanced").seconds
+                else:  # as many experts are read as a router of that skew touches
+                    time = experts.routed(bank, n, layer, op.kernel, op.skew).seconds
                 beside = [self.raw(g, np.ceil(n * op.split / g.split), captured) for g in op.beside if captured]
                 return np.maximum(time, sum(beside))
             case Scan():

@@ -19,7 +19,7 @@ from apexsim.cost.work import Demand, compute_of, work
 from apexsim.engine.types import DECODE, FULL, PROMPT
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
-from apexsim.model.ops import Attend, Cross, Grouped, Index, Op
+from apexsim.model.ops import Attend, Cross, Grouped, Index, Mla, Op
 from apexsim.plan.choose import precision_of
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
@@ -29,7 +29,9 @@ Ops = tuple[tuple[Op, int], ...]
 # One of each kind: dense, experts, latent attention with experts, linear attention with experts, windows with 4-bit experts, a text part.
 KINDS = {"llama-3.1-8b": "TP1", "qwen3-30b-a3b": "TP1", "deepseek-v3": "TP8", "qwen3-next-80b-a3b-instruct": "TP2", "gpt-oss-20b": "TP1",
          "qwen2.5-vl-7b-instruct": "TP1"}  # fmt: skip
-MORE = {"llama-2-7b": "TP1", "llama-3.1-70b": "TP8", "mixtral-8x7b": "TP2", "qwen3-8b": "TP1"}
+MORE = {"llama-2-7b": "TP1", "llama-3.1-70b": "TP8", "mixtral-8x7b": "TP2", "qwen3-8b": "TP1", "deepseek-v3.2": "TP8",
+        "xiaomimimo--mimo-v2-flash": "TP4", "qwen--qwen3.5-35b-a3b": "TP1"}  # fmt: skip
+WIDER = {"gpt-oss-20b": ("TP1", "TP2", "TP4"), "qwen3-30b-a3b": ("TP1", "TP2", "TP4"), "llama-3.1-8b": ("TP1", "TP2", "TP4", "TP8")}
 SOURCES = ("vllm", "sglang", "trtllm")
 FORMATS = ("bf16", "fp8", "fp8_block", "int4", "nvfp4")
 BATCH = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0])
@@ -104,7 +106,9 @@ def _bounds(model: str, plan: str, gpu: str, weights: str) -> tuple[Array, Array
 
 
 def _windows(ops: Ops) -> list[int]:
-    return sorted({getattr(op, "window", 0) or FULL for op, _ in ops} | {FULL})
+    """Of attention, and of sparse attention the tokens that its indexer keeps."""
+    kept = {op.top_k for op, _ in ops if isinstance(op, Mla) and op.top_k and not op.compress}
+    return sorted({getattr(op, "window", 0) or FULL for op, _ in ops} | kept | {FULL})
 
 
 def _least(ops: Ops, peaks: Peaks, batch: float, context: float) -> tuple[float, float]:
@@ -124,6 +128,7 @@ def _prompt(ops: Ops, peaks: Peaks, length: float) -> float:
 # ── laws: each gives what breaks it, as ratios beyond 1 ─────────────────────────────────────────────────────────────
 
 EXACT = 1e-6  # of arithmetic
+SPLIT = 2.0  # times as long as on half of the GPUs: all-reduces of small models over PCIe take longer than what they save
 LIGHT = 1.02  # reports count activations in 16 bit, which FP4 kernels read in fewer
 JUMP = 1.6  # of a step's growth over that of its batch or context: kernels change tiles and splits
 BETTER = 1.22  # measured tables of two GPUs agree no better; experts in NVFP4 of TensorRT-LLM, timed on B200 alone, are 1.5 at 512 tokens

@@ -125,10 +125,18 @@ class Bank:
         return None
 
     def nearest(
-        self, home: Home, family: str, head: Key, make: Make, match: Callable[[Surface], Match | None], least: float
+        self,
+        home: Home,
+        family: str,
+        head: Key,
+        make: Make,
+        match: Callable[[Surface], Match | None],
+        least: float,
+        alike: bool = False,
     ) -> tuple[Surface, Match] | None:
         """Of the tables whose key begins with `head` and an engine, the one that holds the nearest shape: this engine's, or where that is
-        further than `least`, another's if it is nearer by as much (others are opened only then)."""
+        further than `least`, another's if it is nearer by as much (others are opened only then).  alike: only another's of the same variant
+        (the last word of a key) stands for this engine's."""
         keys = [key for key in home.tables.keys(family) if key[: len(head)] == head]
 
         def closest(keys: Iterable[Key]) -> tuple[Surface, Match] | None:
@@ -136,9 +144,10 @@ class Bank:
             matches = [(s, m) for s in surfaces if (m := match(s)) is not None]
             return min(matches, key=lambda pair: pair[1].distance) if matches else None
 
-        near = closest([key for key in keys if key[len(head)] == self.source][:1])
+        mine = [key for key in keys if key[len(head)] == self.source][:1]
+        near = closest(mine)
         if near is None or near[1].distance > least:
-            other = closest(key for key in keys if key[len(head)] != self.source)
+            other = closest(k for k in keys if k[len(head)] != self.source and (near is None or not alike or k[-1] == mine[0][-1]))
             if near is None or (other is not None and other[1].distance + least < near[1].distance):
                 return other
         return near

@@ -21,12 +21,15 @@ from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import KERNELS, LAUNCH, Array, Kernel, Peaks, Priced, Provenance, possible, worst
 from apexsim.cost.shapes import LOADS, Layer, expert_least, expert_work, pairs
 from apexsim.cost.surface import Demand, Kind, Match, Surface, held
+from apexsim.cost.touched import drawn, laid_out
 from apexsim.errors import InputError, nearest
 
 WEIGHTS = np.array([1.0, 1.0, 0.5, 0.5, 0.4])  # of a factor e in d, i/tp, k, E/ep, ep (least leave-one-model-out error)
 FEW = 8.0  # tokens an expert up to which 4- and 8-bit weights are read in no more time than 16-bit ones
 LEAST_RANKS = 4  # of the shares that a rank's own experts are held against: no table has fewer
 OTHER_ENGINE = 0.7  # distance at which another engine's kernel is preferred to this one's nearest layer
+# Formats of which another engine's must be the same kernel: vLLM's Marlin takes three times as long as SGLang's trtllm-gen.
+ALIKE = ("w4a16",)
 # A format that was not timed -> formats whose utilisation it takes, best first; "bf16" serves every other one.
 SURROGATES = {
     "fp8": ("fp8_block",), "fp8_block": ("fp8",), "int8": ("fp8", "fp8_block"), "w4a16": ("w4a16_mxfp4",),
@@ -88,6 +91,26 @@ def price(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, load: str = 
     return possible(priced, *expert_least(t, layer, row), bank.peaks, row.compute)
 
 
+def routed(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, skew: float) -> Priced:
+    """Seconds as `price` under the power law, with as many experts touched as a router of that skew touches.
+
+    The balanced curve gives every pair an expert of its own while there are any, so it says what touching n experts takes:
+        seconds = power law(t) + balanced(drawn(t) / k) - balanced(laid out(t) / k)
+    """
+    t, load = np.asarray(tokens, float), "power_law_1.2"
+    priced, name, row = price(bank, t, layer, kernel, load), _format(bank, kernel), KERNELS[_format(bank, kernel)]
+    found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
+    if found is None or layer.top_k >= layer.experts:
+        return priced
+    laid = laid_out(t, layer.experts, layer.top_k, LOADS[load] / 100.0, found.surface.axes["tokens"].astype(float))
+    both = np.concatenate([np.ravel(drawn(t, layer.experts, layer.top_k, skew)), np.ravel(laid)]) / layer.top_k
+    even = price(bank, both, layer, kernel, "balanced").seconds.reshape(2, *t.shape)
+    priced = priced._replace(seconds=np.maximum(priced.seconds + even[0] - even[1], found.surface.launch))
+    if row.weight_bytes < KERNELS["bf16"].weight_bytes:
+        priced = _no_slower(priced, routed(bank, t, layer, "bf16", skew), pairs(t, layer))
+    return possible(priced, *expert_least(t, layer, row), bank.peaks, row.compute)
+
+
 def local(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, phase: str, load: str = "balanced") -> Priced:
     """Seconds of a rank's own experts, which only gets the tokens sent to it.
 
@@ -134,7 +157,11 @@ def _price(bank: Bank, t: Array, layer: Layer, name: str, load: str) -> Priced:
     found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
     if found is not None:
         found = found._replace(match=under(found.surface, found.match, LOADS[load]))
-    return bank.price(found, layer, (t,), _work(KERNELS[name]), KERNELS[name].compute, "experts")
+    priced = bank.price(found, layer, (t,), _work(KERNELS[name]), KERNELS[name].compute, "experts")
+    if found is None or found.match.distance == 0 or layer.tp % 2:
+        return priced
+    whole = _price(bank, t, layer._replace(tp=layer.tp // 2), name, load)  # half of each expert is never slower than all of it
+    return whole._replace(seconds=np.minimum(priced.seconds, whole.seconds), provenance=worst(priced.provenance, Provenance.TRANSFERRED))
 
 
 def _format(bank: Bank, kernel: str) -> str:
@@ -154,7 +181,9 @@ def _find(bank: Bank, kernel: str, layer: Layer, family: str = "moe", head: tupl
         for name in dict.fromkeys((kernel, *SURROGATES.get(kernel, ()), "bf16")):
             own = home.native and name == kernel
             if own or units or KERNELS[name].compute == "bf16":
-                near = bank.nearest(home, family, (*head, name), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE)
+                near = bank.nearest(
+                    home, family, (*head, name), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE, name in ALIKE
+                )
                 if near is not None:
                     return Found(*near, own)
     return None

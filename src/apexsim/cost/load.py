@@ -14,7 +14,8 @@ load saves at small batches by touching fewer experts is ignored.
 
 Experts lie on the ranks in order.  Redundancy keeps `copies` further experts: the busiest expert is copied first, its
 load shared evenly over its copies, and experts are then dealt, busiest first, to the lightest rank with a free slot.
-Without a name: power_law_1.2, which serves measured systems best (docs/log.md), but balanced where each token goes to one expert:
+Without a name: power_law_1.2, which serves measured systems best (docs/log.md), with as many experts read as the model's router touches
+(`touched`: the tables' own layout touches too few just below as many pairs as experts), but balanced where each token goes to one expert:
 there the power law would send 28 % of all tokens to one of 128 experts, which no trained router does, while with several
 experts per token no expert can take more than 1 / top_k of the pairs.  Balanced, too, where there are FEW experts or fewer, of which a
 power law would leave most untouched (Mixtral): all are read at any batch, and between ranks that hold whole ones the busiest carries what

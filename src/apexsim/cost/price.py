@@ -136,7 +136,10 @@ def _gathered(pricer: Pricer, op: Grouped, n: Array) -> Priced:
     """Experts of a rank that is handed the tokens of all."""
     load = pricer.load
     name, more, lean = load.timed(op.top_k, op.experts), load.imbalance(op.experts, op.ep), load.lean(op.experts, op.top_k)
-    priced = _experts(pricer, op, n * (load.capacity or 1.0), name)
+    if not load.name and name == STEEPEST:
+        priced = experts.routed(pricer.bank, n, _layer(op), op.kernel, op.skew)
+    else:
+        priced = _experts(pricer, op, n * (load.capacity or 1.0), name)
     seconds = rising(priced.seconds)
     if more > 1.0 and not load.capacity:
         seconds = np.maximum(seconds, _busiest(pricer, op, n * more, name))

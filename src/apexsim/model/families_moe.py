@@ -98,10 +98,13 @@ def minimax_m3(c: Config) -> Model:
     return _mixed(c, mixers, experts(c), dense_inner=c.count("dense_intermediate_size"))
 
 
+GPT_OSS_SKEW = 0.9  # python scripts/fit_load.py
+
+
 def gpt_oss(c: Config) -> Model:
     """Alternating windows, attention sinks, biases in attention, router and experts."""
     cells = attention(c, out_bias=c.flag("attention_bias"), sinks=True)
-    moe = experts(c, inner=c.count(*INNER), bias=True, router_bias=True)
+    moe = replace(experts(c, inner=c.count(*INNER), bias=True, router_bias=True), skew=GPT_OSS_SKEW)
     return _mixed(c, [replace(cells, window=w) for w in windows(c, every=2)], moe)
 
 

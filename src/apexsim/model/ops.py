@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 ACT = 2.0  # bytes of an activation between kernels: engines keep the residual stream in 16 bit
+SKEW = 0.5  # the experts of a layer are as popular as i^-SKEW, i = 1, 2, …; python scripts/fit_load.py finds it on measured runs
 
 
 class Axis(IntEnum):
@@ -106,7 +107,7 @@ class Grouped:
     """Routed experts of one device: grouped GEMMs over the experts it holds.
 
     beside: the shared experts, which captured steps run on a second stream: the longer of both counts, not the sum;
-    sent: tokens travel to their experts, so that a device meets its own pairs alone.
+    sent: tokens travel to their experts, so that a device meets its own pairs alone; skew: exponent of the experts' popularity.
     """
 
     label: str
@@ -123,6 +124,7 @@ class Grouped:
     split: int = 1
     beside: tuple[Gemm, ...] = ()
     sent: bool = False
+    skew: float = SKEW
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from math import ceil
 
 from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
 from apexsim.model.cells.ffn import AT, DOWN, GATE, UP, fused, products
-from apexsim.model.ops import ACT, Axis, Gemm, Grouped, Op, Stream
+from apexsim.model.ops import ACT, SKEW, Axis, Gemm, Grouped, Op, Stream
 
 SHARED = Kernels(2, 3, 3)
 EXPERTS_AT = {  # family -> the path of routed experts, where it is not the usual one
@@ -39,6 +39,7 @@ class Experts(Cell):
     latent: int = 0  # routed experts work in this width between two projections; 0 = hidden
     extra: int = 0
     kept: int = 0  # groups of experts that a token's may lie in; 0 = any
+    skew: float = SKEW
 
     def widths(self, hidden: int, tp: int) -> tuple[int, int]:
         """Outer and inner width of one expert on one device."""
@@ -97,7 +98,7 @@ class Experts(Cell):
         ops: list[Op] = [
             Gemm("router", self.experts, share.hidden, "bf16", 2.0, Axis.TOTAL, share.own),
             Grouped("experts", width, self.inner, self.experts, self.top_k, share.tp, share.ep, self.gated, kernel, size,
-                    Axis.TOTAL, share.split, tuple(shared), share.sent),
+                    Axis.TOTAL, share.split, tuple(shared), share.sent, self.skew),
             *shared,
             Stream("elementwise", ACT * 4.0 * share.hidden, Axis.TOTAL, share.own),  # pairs: in the experts' times
         ]  # fmt: skip
