@@ -5,6 +5,7 @@ Each event is looked for anew; no replica runs on, no request is in an array.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import naive
@@ -33,7 +34,6 @@ class Prefill(naive.Replica):
         """The seat is free, the blocks are not."""
         self.lanes[x.lane].admitted -= 1
         self.outstanding -= 1
-        self.flight -= x.prompt
         self.line.made.append((t, x.index))
 
     def begin(self, g: Group, t: float) -> None:
@@ -175,8 +175,11 @@ class Line:
     wire: dict[tuple[int, int], float] = field(default_factory=dict)
     sent: dict[int, float] = field(default_factory=dict)
     unsent: list[int] = field(default_factory=list)
-    heirs: dict[int, list[int]] = field(default_factory=dict)
+    heirs: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
+    lacks: Counter[int] = field(default_factory=Counter)  # how many each still waits for
+    ready: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     local: set[int] = field(default_factory=set)  # computed at decode
+    ahead: Counter[int] = field(default_factory=Counter)  # prompt tokens that each prefill server has been sent and has not computed
 
     def serve(self) -> None:
         """Until everything is done."""
@@ -204,7 +207,11 @@ class Line:
             if before < 0:
                 self.coming.append((float(self.requests.arrive[i]), i))
             else:
-                self.heirs.setdefault(before, []).append(i)
+                self.heirs.setdefault(before, []).append((i, float(self.requests.delay[i])))
+                self.lacks[i] += 1
+        for before, i, delay in zip(self.requests.join_after, self.requests.join, self.requests.join_delay):
+            self.heirs.setdefault(int(before), []).append((int(i), float(delay)))
+            self.lacks[int(i)] += 1
 
     def happen(self, t: float) -> None:
         """The next event: of equal times decode's first, then prefill's; of each list the lowest number."""
@@ -241,7 +248,7 @@ class Line:
                 return True
         y = self.p.sequences[i]
         y.target = y.prompt
-        return how.busy < INFINITY and bool(self.p.router.would(y, t).flight > how.busy)
+        return how.busy < INFINITY and bool(self.ahead[self.p.router.would(y, t).number] > how.busy)
 
     def asks(self, i: int, t: float) -> None:
         """It asks a replica of the decode pool for a place."""
@@ -250,7 +257,6 @@ class Line:
         r = self.d.replica_of(x, t)
         x.computed = known
         r.outstanding += 1
-        r.flight += x.prompt
         x.replica, x.seen, self.stage[i] = r.number, t, "booked"
         assert isinstance(r, Decode)
         r.asking.append(x)
@@ -269,6 +275,7 @@ class Line:
         x.target = x.prompt
         r = self.p.replica_of(x, t)
         r.send(x, t)
+        self.ahead[r.number] += x.prompt
         self.stage[i] = "made_"
         wake(r, x.seen)
 
@@ -277,6 +284,7 @@ class Line:
         r = self.p.replicas[self.p.sequences[i].replica]
         assert isinstance(r, Prefill)
         self.stage[i] = "known"
+        self.ahead[r.number] -= self.requests.prompt[i]
         if self.crossing.lag and r.next_start()[1] <= t + TIE:
             r.late.append(self.p.sequences[i])
             r.since = t
@@ -303,7 +311,6 @@ class Line:
             give_all(r.lanes[x.lane], x, x.hit)
             r.booked[x.lane] -= 1
             r.outstanding -= 1
-            r.flight -= x.prompt
             wake(r, t)
         self.ends(i, t)
 
@@ -329,7 +336,11 @@ class Line:
         """Its last token is out."""
         if self.unsent:
             self.coming.append((t + self.requests.think, self.unsent.pop(0)))
-        self.coming += [(t + float(self.requests.delay[j]), j) for j in self.heirs.get(i, [])]
+        for j, delay in self.heirs.get(i, []):
+            self.lacks[j] -= 1
+            self.ready[j] = max(self.ready[j], t + delay)
+            if not self.lacks[j]:
+                self.coming.append((self.ready[j], j))
 
     def later(self, i: int, t: float, stage: str) -> None:
         """Then this happens to it."""

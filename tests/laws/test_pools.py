@@ -15,7 +15,7 @@ from apexsim.engine.apart import Both, Crossing, Side, simulate_apart
 from apexsim.engine.kernel import simulate, slack
 from apexsim.engine.pools import run_pools
 from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, INFINITY, OK, TICKS, Drafts, Requests, Route, Rules
-from worlds import all_gaps, drafting, requests, rules, seconds, stories, tables
+from worlds import all_gaps, drafting, joined, requests, rules, seconds, stories, tables
 
 brief = settings(max_examples=25, deadline=None, derandomize=True)
 few = settings(max_examples=50, deadline=None, derandomize=True)
@@ -61,6 +61,8 @@ def sides(draw: st.DrawFn, asked: Requests, stages: int) -> Side:
 def worlds(draw: st.DrawFn, stages: int = 1) -> World:
     """Two random pools with a random line between them."""
     asked = draw(requests(("open", "closed", "offline", "sessions")))._replace(cached=np.zeros(0, np.int64))
+    if len(asked.after) and draw(st.booleans()):
+        asked = joined(asked, np.random.default_rng(draw(st.integers(0, 2**32))), 0.03)
     prefill, decode = draw(sides(asked, stages)), draw(sides(asked, stages))
     how = draw(crossings(decode.rules.max_seqs))
     return World(asked, prefill, decode, how if stages == 1 else replace(how, lag=False))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.engine.kernel import Outcome, heirs, outcome_of, requests_as_cast, roomier, undrafted, world_of
+from apexsim.engine.kernel import Outcome, heirs, joins_of, outcome_of, requests_as_cast, roomier, undrafted, world_of
 from apexsim.engine.pools import COMES, Line, run_pools
 from apexsim.engine.types import (
     FULL,
@@ -156,8 +156,8 @@ def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
     due_req[: len(own)] = own
     due[: len(own)] = 0.0 if asked.users else asked.arrive[own]
     return Line(
-        asked, heir, sibling, due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
+        asked, heir, sibling, *joins_of(asked), due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
         np.zeros((d.replicas, d.lanes)), np.full(p.replicas, NOBODY, np.int64), np.zeros(p.replicas), np.zeros(p.replicas),
         float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first),
-        int(crossing.parallel), int(crossing.lag), int(crossing.near), float(crossing.share), float(crossing.busy),
+        int(crossing.parallel), int(crossing.lag), np.zeros(p.replicas, np.int64), int(crossing.near), float(crossing.share), float(crossing.busy),
     )  # fmt: skip

@@ -145,16 +145,24 @@ def _work(requests: Requests) -> Work:
     zero, never = np.zeros(size), np.full(size, np.nan)
     none = np.zeros(size, np.int32)
     heir, siblings = heirs(requests)
-    waiting, joins = max(1, int((requests.after >= 0).sum())), len(requests.join) > 0
-    lacks = ((requests.after >= 0) + np.bincount(requests.join, minlength=size)).astype(np.int32) if joins else none[:0]
+    joins_at, lacks, ready = joins_of(requests)
+    waiting = max(1, int((requests.after >= 0).sum()))
     return Work(
         sent=zero, seen=zero.copy(), start=np.full(size, -1.0), first=never, finish=never.copy(), made=none,
         computed=requests.cached.astype(np.int32), ends=np.full(size, NOT_DECODING, np.int32), preempted=none.copy(),
         next=siblings, replica=none.copy(), group=np.zeros(size, np.int16), lane=np.zeros(size, np.int16),
-        heir=heir, joins_at=np.searchsorted(requests.join_after, np.arange(size + 1)) if joins else NONE, lacks=lacks,
-        ready=np.zeros(size if joins else 0), due=np.zeros(waiting), due_req=np.zeros(waiting, np.int64), due_size=np.zeros(1, np.int64),
-        opened=np.zeros(1, np.int64), begun=np.zeros(1),
+        heir=heir, joins_at=joins_at, lacks=lacks, ready=ready, due=np.zeros(waiting), due_req=np.zeros(waiting, np.int64),
+        due_size=np.zeros(1, np.int64), opened=np.zeros(1, np.int64), begun=np.zeros(1),
     )  # fmt: skip
+
+
+def joins_of(requests: Requests) -> tuple[I8, I4, F8]:
+    """Work.joins_at, lacks and ready before the first request is sent; empty where nobody waits for several."""
+    size = len(requests.prompt)
+    if not len(requests.join):
+        return NONE, np.zeros(0, np.int32), np.zeros(0)
+    lacks = (requests.after >= 0) + np.bincount(requests.join, minlength=size)
+    return np.searchsorted(requests.join_after, np.arange(size + 1)), lacks.astype(np.int32), np.zeros(size)
 
 
 def heirs(requests: Requests) -> tuple[I4, I4]:

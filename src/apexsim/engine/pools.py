@@ -49,6 +49,9 @@ class Line(NamedTuple):
     req: Requests  # as clients ask: users, think, output, after, delay
     heir: I4  # [R] the first that waits for it, NOBODY; empty: nobody waits for another
     sibling: I4  # [R] the next one that waits for the same
+    joins_at: I8  # [R + 1] see Work
+    lacks: I4  # [R]
+    ready: F8  # [R]
     due: F8  # [R] heap of the requests that are on their way
     due_req: I8  # [R]
     count: I8  # [3] see ON_WAY
@@ -63,6 +66,7 @@ class Line(NamedTuple):
     first: int  # 1: a place at decode comes before the prompt is computed; 0: after that
     parallel: int  # 1: transfers to a lane overlap in all but the wire; 0: one after the other
     lag: int  # 1: results of a prefill step go out when the step that follows it has ended
+    ahead: I8  # [N] of the prefill pool: prompt tokens that it has been sent and has not computed
     near: int  # prompts of which decode has to compute fewer tokens …
     share: float  # … and less than this share stay there
     busy: float  # all stay there while their prefill server has more prompt tokens than this to compute
@@ -185,6 +189,7 @@ def _happen(p: World, d: World, line: Line) -> None:
         r = chosen(p, i, event)
         sent(p, r, i)
         send(p, r, i, event)
+        line.ahead[r] += p.req.prompt[i]
         stir(p, r, p.work.seen[i])
     elif stage[i] == MADE:
         _made(p, line, i, event)
@@ -205,7 +210,7 @@ def _stays(p: World, d: World, line: Line, i: int, t: float) -> bool:
         rest = d.req.prompt[i] - held_of(d, chosen(d, i, t), i)[0]
         if rest < line.near and rest < line.share * d.req.prompt[i]:
             return True
-    return line.busy < INFINITY and p.signals.flight[chosen(p, i, t)] > line.busy
+    return line.busy < INFINITY and line.ahead[chosen(p, i, t)] > line.busy
 
 
 @inner
@@ -224,6 +229,7 @@ def _made(p: World, line: Line, i: int, t: float) -> None:
     """The prompt of request i is computed at t: it goes out at once or, with a lag, once the step that follows has ended."""
     r = np.int64(p.work.replica[i])
     p.hand.stage[i] = SENT
+    line.ahead[r] -= p.req.prompt[i]
     if line.lag == 1 and line.late_since[r] < t:
         _release(p, line, r, line.late_until[r])
     g, t0 = pick(p, r)
@@ -267,7 +273,6 @@ def _sent(p: World, d: World, line: Line, i: int, t: float) -> None:
             give_back(d, i, found(d, i))
             d.hand.booked[r, l] -= 1
             d.state.outstanding[r] -= 1
-            d.signals.flight[r] -= d.req.prompt[i]
             stir(d, r, t)
         _end(line, i, t)
     elif line.first == 1:
@@ -307,5 +312,19 @@ def _end(line: Line, i: int, t: float) -> None:
     elif line.heir.shape[0] > 0:
         j = np.int64(line.heir[i])
         while j >= 0:
-            _call(line, j, t + req.delay[j])
+            _let_go(line, j, t + req.delay[j])
             j = np.int64(line.sibling[j])
+        if line.joins_at.shape[0] > 0:
+            for x in range(line.joins_at[i], line.joins_at[i + 1]):
+                _let_go(line, req.join[x], t + req.join_delay[x])
+
+
+@inner
+def _let_go(line: Line, j: int, t: float) -> None:
+    """One of those that request j waits for lets it go at t; it comes once all have."""
+    if line.joins_at.shape[0] > 0:
+        line.lacks[j] -= 1
+        line.ready[j] = t = max(line.ready[j], t)
+        if line.lacks[j] > 0:
+            return
+    _call(line, j, t)
