@@ -159,5 +159,6 @@ def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
         asked, heir, sibling, *joins_of(asked), due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
         np.zeros((d.replicas, d.lanes)), np.full(p.replicas, NOBODY, np.int64), np.zeros(p.replicas), np.zeros(p.replicas),
         float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first),
-        int(crossing.parallel), int(crossing.lag), np.zeros(p.replicas, np.int64), int(crossing.near), float(crossing.share), float(crossing.busy),
+        int(crossing.parallel), int(crossing.lag), np.zeros(p.replicas, np.int64),
+        int(crossing.near), float(crossing.share), float(crossing.busy),
     )  # fmt: skip
