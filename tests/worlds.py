@@ -68,7 +68,7 @@ class World:
         size, stages, windows = len(self.requests.prompt), len(self.costs.hop), len(self.costs.windows)
         state = kernel._state(self.replicas, stages, self.lanes, self.rules, self.costs, self.blocks, size)
         asked = kernel.requests_as_cast(self.requests)
-        work, log = kernel._work(asked), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows)
+        work, log = kernel._work(asked), kernel._log(self.replicas, self.lanes, 0, self.costs.total.shape[2], windows, kernel.NOTED)
         inside = Inside(asked, work, state, self.rules, self.host, self.costs, log, self.blocks, self.replicas,
                         stages, self.lanes, windows, self.route, signals_of(self.replicas, size), True, drafts=self.drafts)  # fmt: skip
         if self.drafts is NO_DRAFTS:

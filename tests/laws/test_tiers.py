@@ -109,3 +109,9 @@ def test_the_second_tier_has_what_the_first_has_lost() -> None:
     both = Offload(np.array([6, 100]), np.array([0.0, 0.5]), np.zeros(2), FILLED, BEFORE, 0)
     found = served(in_turn(), 7, both)
     assert found.loaded.tolist() == [0] * 3 + [96] * 6 and (found.first[3:] - found.start[3:]).min() > 0.5
+
+
+def test_loads_aside_come_one_after_the_other() -> None:
+    asked = told([97] * 6, [*THREE, [700, *range(701, 706)], *THREE[:2]])._replace(arrive=np.array([0.0, 10.0, 20.0, 25.0, 30.0, 30.0]))
+    found = served(asked, 14, tier(100, 1.0, load=ASIDE))
+    assert found.loaded.tolist() == [0, 0, 0, 0, 96, 96] and found.first[4] > 31.0 and found.first[5] > 32.0
