@@ -213,6 +213,7 @@ def test_the_report_answers_whether_it_is_worth_it(study: Study) -> None:
         (["plan", MODEL, *EIGHT, "--conditional-disagg", "2048"], "add --disaggregate"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg", "2048,1.5"], "lies between 0 and 1"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg", "soon"], "soon"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg=-5"], "expected 0 or more, got -5"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg", "1,0.5,0.4"], "cannot read '0.4'"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--conditional-disagg", "9", "--engine", "sglang"], "use vllm"),
         (["plan", MODEL, "--disaggregate", "--gpu", "h100:1", *EIGHT[2:]], "one GPU holds one pool"),

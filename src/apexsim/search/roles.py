@@ -27,6 +27,7 @@ NAMED = {  # what a pool may have of its own: the engine's words stand for them 
 }  # fmt: skip
 
 
+MOST = 1 << 40  # tokens: more than any prompt has
 CONNECTORS = ("nixl", "mooncake", "ucx")
 
 
@@ -73,9 +74,10 @@ def parse_decider(text: str, where: str = "--conditional-disagg") -> Decider:
         told[key] = float(parse_count(value, True, where)) if key == "tokens" else _number(value, where)
     if not 0.0 < told.get("share", 1.0) <= 1.0:
         raise InputError(f"the uncached share of a prompt lies between 0 and 1, got {told['share']:g}", where, "e.g. 2048,0.7")
-    if told.get("busy", 0.0) < 0.0:
-        raise InputError(f"expected 0 or more steps, got {told['busy']:g}", where)
-    return Decider(int(told.get("tokens", 0)), told.get("share", math.inf), told.get("busy", math.inf))
+    for key in ("tokens", "busy"):
+        if told.get(key, 0.0) < 0.0:
+            raise InputError(f"expected 0 or more, got {told[key]:g}", where)
+    return Decider(int(min(told.get("tokens", 0), MOST)), told.get("share", math.inf), told.get("busy", math.inf))
 
 
 def one_stack(model: Model) -> None:
