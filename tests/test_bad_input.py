@@ -319,3 +319,10 @@ def test_a_disk_that_fills_is_one_line(form: list[str], tmp_path: Path, capsys: 
     err = capsys.readouterr().err
     assert "No space left on device" in err and err.count("apexsim: -") == 1
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_budget_below_all_numbers_that_are_asked_for_is_refused(capsys: Capture) -> None:
+    words = ["size", "llama-3.1-8b", "--gpu", "h100", "--gpus", "4", "--find", "gpus", "--request-rate", "2", "--workload", "chat",
+             "--num-requests", "99", "--ttft", "1s", "--budget", "3"]  # fmt: skip
+    assert main(words) == 2
+    assert "--budget: $3 per hour pay for none of the numbers of GPUs" in capsys.readouterr().err

@@ -88,8 +88,8 @@ WORKLOAD = (
     Opt("length_spread", float, None, "Half width of the lengths over their mean. Default: 0; 0.1 with --concurrency.",
         "X", least=0, most=1),
     Opt("prompt_cv", float, None, "Standard deviation over mean of the prompt lengths, drawn from --lengths: real traffic has 0.5 to 2.",
-        "X", least=0, most=100),
-    Opt("output_cv", float, None, "The same of the output lengths.", "X", least=0, most=100),
+        "X", least=0, most=100, above=True),
+    Opt("output_cv", float, None, "The same of the output lengths.", "X", least=0, most=100, above=True),
     Opt("lengths", str, None, "Distribution of --prompt-cv and --output-cv: lognormal (default), gamma or uniform.", "NAME"),
     Opt("request_rate", float, None, "Requests per second, Poisson; stretches the arrivals of a trace, draws them where it has no "
         "times. inf: all at once.", "R", least=0, above=True, endless=True),

@@ -201,11 +201,15 @@ class _Question:
         unmet: list[str] = []
         near: list[Found] = []
         self._check_budget(gpus)
+        every = {gpu: self._asked_counts(gpu, clusters) or sizes.counts() for gpu in gpus}
+        paid = {gpu: self._paid(gpu, counts) for gpu, counts in every.items()}
+        if not any(paid.values()):
+            told = f"${self.wanted.budget:,.12g} per hour pay for none of the numbers of GPUs that are asked for"
+            raise InputError(told, "--budget", "raise it, or leave out --gpus")
         for done, gpu in enumerate(gpus):
-            every = self._asked_counts(gpu, clusters) or sizes.counts()
-            sized = self._paid(gpu, every)
+            sized = paid[gpu]
             if not sized:
-                unmet.append(f"{every[0][0] * every[0][1]} × {gpu}: more than ${self.wanted.budget:.12g} per hour")
+                unmet.append(f"{every[gpu][0][0] * every[gpu][0][1]} × {gpu}: more than ${self.wanted.budget:.12g} per hour")
                 continue
             asked = [partial(_or_none, partial(self.cluster, gpu, n, nodes if nodes > 1 else None)) for n, nodes in sized]
             one, nearest = sizes.fewest(asked, self.asked)
