@@ -160,7 +160,7 @@ def test_shared_experts_cost_nothing_extra_in_captured_steps() -> None:
     assert [(runs(op, DECODE), runs(op, PROMPT)) for op in shared] == [(False, True)] * 2
     pricer = Pricer(load_bank(H200, "vllm"), Cluster(H200, 8))
     n = np.array([1.0, 64.0])
-    alone = experts.price(pricer.bank, n, Layer(7168, 2048, 8, 256, 8, 1), routed.kernel).seconds
+    alone = experts.routed(pricer.bank, n, Layer(7168, 2048, 8, 256, 8, 1), routed.kernel, routed.skew).seconds
     beside = np.sum([pricer.dense(op, n, True).seconds for op in shared], axis=0)
     assert pricer.dense(routed, n, True).seconds == pytest.approx(np.maximum(alone, beside))
 

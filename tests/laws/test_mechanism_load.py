@@ -61,8 +61,10 @@ def test_a_load_as_skewed_as_the_steepest_law_costs_tensor_parallel_plans_as_muc
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_usual_load_is_even_among_few_experts_and_steepest_among_many(model: str) -> None:
-    usual = "balanced" if experts_of(model) <= FEW else STEEPEST
-    np.testing.assert_allclose(seconds(model, "TP2", "h100_sxm", Load()), seconds(model, "TP2", "h100_sxm", Load(usual)), rtol=1e-12)
+    few = experts_of(model) <= FEW
+    took, table = (seconds(model, "TP2", "h100_sxm", load) for load in (Load(), Load("balanced" if few else STEEPEST)))
+    np.testing.assert_allclose(took[[0, -1]], table[[0, -1]], rtol=0.01)  # of one token, and where all experts are read
+    assert few == bool((took == table).all())  # between them as many are read as a router draws
 
 
 @pytest.mark.parametrize(
