@@ -414,6 +414,10 @@ class Replica:
         pool.go_up(x)
         return True
 
+    def seat(self, x: Sequence, number: int) -> None:
+        """It sits in this lane."""
+        x.lane = number
+
     def admit(self, step: Step, queue: list[Sequence], closed: set[int], t: float) -> None:
         """Take waiting requests in order while a lane is open."""
         while queue and len(closed) < len(self.lanes):
@@ -433,7 +437,7 @@ class Replica:
             if x.loads and not self.fetch(step, x, lane.pool, t):
                 continue
             self.lanes[number].admitted += 1
-            x.lane = number
+            self.seat(x, number)
             if lane.pool:
                 lane.pool.join(x)
                 x.held, x.hit = len(x.blocks), x.computed if x.start == NEVER else x.hit

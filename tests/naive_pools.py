@@ -72,6 +72,13 @@ class Decode(naive.Replica):
         self.booked[x.lane] -= x.index not in self.line.local
         super().finish(x, t)
 
+    def seat(self, x: Sequence, number: int) -> None:
+        """Its place moves with it."""
+        if x.index not in self.line.local:
+            self.booked[x.lane] -= 1
+            self.booked[number] += 1
+        super().seat(x, number)
+
     def could_start(self, g: Group) -> float:
         """Those who come from the other pool are something to try as well."""
         at = max(g.ready, self.stage_free[0])

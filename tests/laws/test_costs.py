@@ -23,7 +23,7 @@ from apexsim.cost import collectives
 from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
 from apexsim.cost.tables import axes_for, compile_costs, host_for, padded, rules_for
-from apexsim.engine.types import BARE, DECODE, PROMPT, Costs
+from apexsim.engine.types import BARE, BEFORE, DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow, load_engine, override, settled
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
@@ -123,7 +123,7 @@ def random_step(rng: random.Random, lanes: int, prompt: bool, small: bool) -> St
 
 def off(it: Scene, step: Step, spread: float) -> float:
     """How far the tables leave what the twin says of the step with 1 ± spread times its tokens, as a share; the worst stage counts."""
-    naive_price.price(step, 0.0, it.costs, [0.0] * len(it.twin.stages), it.lanes, it.lanes > 1)  # counts the tokens
+    naive_price.price(step, 0.0, it.costs, [0.0] * len(it.twin.stages), it.lanes, it.lanes > 1, BEFORE)  # counts the tokens
     loads = [sum(x.lane == i for x in step.decodes) + naive_price.prompt_tokens(step, i) for i in range(it.lanes)]
     worst = 0.0
     for s in range(len(it.twin.stages)):

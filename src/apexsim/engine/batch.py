@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from apexsim.engine.jit import inner
-from apexsim.engine.leave import blocks_of, by_chunk, preempt
+from apexsim.engine.leave import blocks_of, by_chunk, passes, preempt
 from apexsim.engine.pace import width
 from apexsim.engine.prefix import catch, come, despair, matched, name, reuses, take_until
 from apexsim.engine.queue import peek, sort_visible, take
 from apexsim.engine.tiers import beyond, call_back, fetch, tiered
-from apexsim.engine.types import ADMIT_FIT, ADMIT_RESERVE, AT_ONCE, FCFS, FRESH, NOBODY, PROMPT, Costs, Rules, World
+from apexsim.engine.types import ADMIT_FIT, ADMIT_RESERVE, AT_ONCE, FCFS, FRESH, LOCAL, NOBODY, PROMPT, Costs, Rules, World
 
 NONE_VISIBLE, HELD, BLOCKED = 0, 1, 2  # why a step took no (more) new prompts
 
@@ -201,7 +201,7 @@ def slots(rules: Rules, size: Size, q: int) -> int:
 @inner
 def _start(world: World, r: int, g: int, l: int, i: int, t0: float, mixed: bool) -> None:
     """Admit request i to lane l if seats, budget and blocks allow, else close the lane for this step."""
-    work, state, rules = world.work, world.state, world.rules
+    state, rules = world.state, world.rules
     if state.running[r, l] >= rules.max_seqs:  # nobody looks for what it could find
         state.closed[r, l] = 1
         return
@@ -220,11 +220,21 @@ def _start(world: World, r: int, g: int, l: int, i: int, t0: float, mixed: bool)
     if reuses(world):
         _settle_in(world, r, l, i, size, q)
     state.free[r, l] -= first_blocks(rules, size, q)
-    state.running[r, l] += 1
+    _seat(world, r, g, l, i, t0)
+    _chunk(world, r, g, l, i, q)
+
+
+@inner
+def _seat(world: World, r: int, g: int, l: int, i: int, t0: float) -> None:
+    """Request i has a seat in lane l from t0 on; the place that it has in a pool that others hand over to moves with it."""
+    work, hand = world.work, world.hand
+    if passes(world) and hand.keeps == 0 and hand.stage[i] != LOCAL:
+        hand.booked[r, work.lane[i]] -= 1
+        hand.booked[r, l] += 1
+    world.state.running[r, l] += 1
     work.group[i], work.lane[i] = g, l
     if work.start[i] < 0:
         work.start[i] = t0
-    _chunk(world, r, g, l, i, q)
 
 
 @inner

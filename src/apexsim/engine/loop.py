@@ -171,18 +171,22 @@ class Form(NamedTuple):
 
 @inner
 def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
-    """Form the group's next step at t0 and run it: STARTED, NOTHING, or AGAIN when a second try may find more."""
-    state = world.state
-    step = _form(world, r, g, t0, _look(world, r, g, t0))
+    """Form the group's next step at t0 and run it: STARTED, NOTHING, or AGAIN when a later try may find more."""
+    state, taken = world.state, False
+    while True:
+        step = _form(world, r, g, t0, _look(world, r, g, t0))
+        taken = taken or step.taken
+        if step.prompts > 0 or state.busy[r, g] > 0:
+            break
+        if not _tries_again(world, r, t0, step.thrown):
+            return _wait_for_load(world, r, g, t0) if next_in(world, r) < INFINITY else NOTHING
     decodes, before = state.busy[r, g], state.clock[r, g]
-    if step.prompts == 0 and decodes == 0:
-        return _retry(world, r, g, t0, step.thrown)
     gone = ahead(world) and let_go(world, r)
     note_batch(world, r, t0, decodes)
     if step.prompts > 0 or world.stages > 1 or not world.jump:
         one_step(world, r, g, t0, step.decodes and decodes > 0)
     else:
-        most, cut = _how_far(world, r, g, step, gone)
+        most, cut = _how_far(world, r, g, step, gone, taken)
         decode_run(world, r, g, t0, most, cut, halt)
     if step.prompts > 0:
         state.phase[r, g, WAITED] = 0
@@ -217,14 +221,12 @@ def _form(world: World, r: int, g: int, t0: float, limit: float) -> Form:
 
 
 @inner
-def _retry(world: World, r: int, g: int, t0: float, thrown: bool) -> int:
-    """The step would hold nothing: once more where it was formed ahead of its time or somebody was thrown out."""
+def _tries_again(world: World, r: int, t0: float, thrown: bool) -> bool:
+    """The step would hold nothing: is it formed once more, since it was formed ahead of its time or somebody was thrown out?"""
     if ahead(world) and world.state.front[r, BEGAN] < t0:
         catch_up(world, r, t0)
-        return AGAIN
-    if thrown:
-        return AGAIN
-    return _wait_for_load(world, r, g, t0) if next_in(world, r) < INFINITY else NOTHING
+        return True
+    return thrown
 
 
 @inner
@@ -240,8 +242,8 @@ def _wait_for_load(world: World, r: int, g: int, t0: float) -> int:
 
 
 @inner
-def _how_far(world: World, r: int, g: int, step: Form, gone: bool) -> tuple[int, float]:
-    """For how many decode steps at most the queue has no say, and the time [s] from which it has."""
+def _how_far(world: World, r: int, g: int, step: Form, gone: bool, taken: bool) -> tuple[int, float]:
+    """For how many decode steps at most the queue has no say, and the time [s] from which it has; taken: as in Form, at any try."""
     state, rules = world.state, world.rules
     most, until = FOREVER, step.until
     if step.held != 0:
@@ -254,7 +256,7 @@ def _how_far(world: World, r: int, g: int, step: Form, gone: bool) -> tuple[int,
         most = min(most, rules.poll - state.phase[r, g, SINCE_READ])  # to the next look: what it reads is remembered
     if gone and (step.held != 0 or step.why != NONE_VISIBLE or _halfway(world, r)):
         most = 1  # there is more room for the next step
-    if passes(world) and (step.taken or world.hand.head[r, NEW] >= 0 or unseen(world, r) or (gone and knocks(world, r) < INFINITY)):
+    if passes(world) and (taken or world.hand.head[r, NEW] >= 0 or unseen(world, r) or (gone and knocks(world, r) < INFINITY)):
         most = 1
     cut = INFINITY
     if until >= 0:

@@ -97,8 +97,9 @@ def _begun(world: World, r: int, g: int, t: float) -> None:
     while i >= 0:
         after = np.int64(hand.next[i])
         if decodes_in(world, g, np.int64(work.lane[i]), i):
-            work.first[i] = t
-            work.finish[i] = t
+            if np.isnan(work.first[i]):  # who was thrown out before, and computed again, has one already
+                work.first[i] = t
+                work.finish[i] = t
         elif world.stages > 1 and work.ends[i] != NOT_DECODING:  # another group's
             if hand.head[r, NEW] < 0:
                 hand.tail[r, NEW] = i

@@ -16,8 +16,6 @@ from apexsim.report.draw import change, sig, times
 from apexsim.report.figures import listed, objective_short, reached, scale_of, sentence
 from apexsim.report.page import Row, heading, labelled
 from apexsim.search.assess import Assessed
-from apexsim.search.headroom import load_of, none_of
-from apexsim.search.size import SHARE
 from apexsim.search.study import Move, Study, Turn
 
 COMPARED = (("ttft", "p95"), ("tpot", "p95"), ("itl", "p99"), ("e2e", "mean"))
@@ -123,17 +121,23 @@ def room_rows(study: Study) -> list[Row]:
     """What the first plan holds, and the plan that holds most."""
     if not study.inputs.get("headroom"):
         return []
+    from apexsim.search.headroom import none_of
+
     why, known = none_of(study), [run for run in study.ranked if run.headroom]
     if why or not known:
         return [("", sentence(f"None is known: {why}" if why else "No plan was looked at"))]
     first, most = known[0], max(known, key=lambda run: run.headroom.times if run.headroom else 0.0)
     rows = [(first.plan.shorthand, _holds(study, first))]
     rows += [(most.plan.shorthand, f"{_holds(study, most)}: the most of these plans")] if most is not first else []
+    from apexsim.search.size import SHARE
+
     shared = any(slo.per_request for slo in study.goal.slos)
     return [*rows, *([("", f"a plan holds a load where {SHARE:.0%} of its requests keep their own limits")] if shared else [])]
 
 
 def _holds(study: Study, run: Assessed) -> str:
+    from apexsim.search.headroom import load_of
+
     found = run.headroom
     assert found is not None
     if not found.times:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,7 @@ def _warm() -> None:
 def _bounded(memory: int) -> None:
     """No question takes more memory than this [byte] on top of what the process has by now."""
     try:
-        import resource
-
+        resource: Any = import_module("resource")
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         most = pages * resource.getpagesize() + memory
         resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))

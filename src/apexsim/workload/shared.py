@@ -87,6 +87,8 @@ def prefixes_named(text: str, flag: str = "--shared-prefix") -> Prefixes:
 def related(work: Workload, shared_prefix: str | None, turns: int | None, turn_gap: float | None, rng: np.random.Generator) -> Workload:
     """The requests with what they share, in the words of the command line; without any as they are."""
     prefixes = prefixes_named(shared_prefix) if shared_prefix else None
+    if turns is not None and turns < 1:
+        raise InputError(f"expected a whole number of at least 1, got {turns}", "--turns")
     if turns is not None:
         return in_sessions(work, turns, turn_gap or 0.0, prefixes, rng)
     return sharing(work, prefixes, rng) if prefixes else work
