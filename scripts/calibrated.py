@@ -20,7 +20,7 @@ import numpy as np
 from apexsim.calibrate.corners import corners
 from apexsim.calibrate.fit import factors_of, fit
 from apexsim.calibrate.measured import group_of, read_measured
-from apexsim.calibrate.points import Point, log_errors, predicted
+from apexsim.calibrate.points import RunPoint, log_errors, predicted
 from apexsim.cost.factors import UNCHANGED, Factors
 from apexsim.errors import Rejected
 from apexsim.validate.kinds import read_rows
@@ -61,17 +61,17 @@ def main() -> int:
     return 0
 
 
-def chosen(most: int) -> list[tuple[tuple[str, ...], list[Point]]]:
+def chosen(most: int) -> list[tuple[tuple[str, ...], list[RunPoint]]]:
     """The groups, evenly spread where they are too many."""
     groups = defaultdict(list)
     for point in read_measured(FILE):
-        if isinstance(point, Point) and point.setting.workload.size == 10 * point.setting.workload.concurrency:
+        if isinstance(point, RunPoint) and point.setting.workload.size == 10 * point.setting.workload.concurrency:
             groups[group_of(point.setting, point.plan)].append(point)
     found = sorted((name, points) for name, points in groups.items() if len(points) >= LEAST)
     return found[:: max(1, len(found) // most)][:most] if most else found
 
 
-def errors(points: Sequence[Point], factors: Factors) -> Errors:
+def errors(points: Sequence[RunPoint], factors: Factors) -> Errors:
     """Log errors by metric; end to end, where it was not measured, from TTFT, TPOT and the mean answer."""
     found: Errors = {metric: [] for metric in METRICS}
     for point in points:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from apexsim.cost.roofline import KERNELS, Peaks
-from apexsim.cost.shapes import ATTENTION, KV_BYTES, Heads, Layer, State, bmm_work, expert_least, gemm_work, scan_work
+from apexsim.cost.shapes import ATTENTION, KV_BYTES, ExpertLayer, Heads, RecurrentState, bmm_work, expert_least, gemm_work, scan_work
 from kernel_families import Table
 
 Array = np.ndarray
@@ -118,7 +118,7 @@ def _attention(family: str) -> Callable[[Table, Peaks], tuple[Array, Array]]:
 
 def _moe(table: Table, peaks: Peaks) -> tuple[Array, Array]:
     tokens, kernel = table.axes["tokens"].astype(float), KERNELS[table.key[0]]
-    layers = [Layer._make([*row[:6], bool(row[6])]) for row in table.axes["shape"].tolist()]
+    layers = [ExpertLayer._make([*row[:6], bool(row[6])]) for row in table.axes["shape"].tolist()]
     found = [[expert_least(tokens, layer, kernel, load) for load in table.axes["load"].tolist()] for layer in layers]
     flop, nbytes = (np.array([[cell[i] for cell in row] for row in found]) for i in (0, 1))
     return flop / peaks.rate(kernel.compute), nbytes
@@ -135,7 +135,7 @@ def _scan(table: Table, peaks: Peaks) -> tuple[Array, Array]:
     """Of a decode the states read and written; of a prompt nothing, which tells no cached state from another."""
     del peaks
     batch, length = (table.axes[a].astype(float) for a in ("batch", "length"))
-    states = [State(*(int(x) for x in row)) for row in table.axes["shape"]]
+    states = [RecurrentState(*(int(x) for x in row)) for row in table.axes["shape"]]
     phase = table.key[1]
     nbytes = np.stack([scan_work(phase, batch[:, None], length[None, :], state)[1] for state in states])
     return np.zeros_like(nbytes), nbytes if phase == "decode" else np.zeros_like(nbytes)

@@ -19,12 +19,12 @@ from apexsim.cost import attention, collectives, experts, gemm, scan
 from apexsim.cost.attention import causal, latent
 from apexsim.cost.bank import Bank
 from apexsim.cost.collectives import Way
-from apexsim.cost.shapes import Layer, Route, State
+from apexsim.cost.shapes import ExpertLayer, RecurrentState, Routing
 from apexsim.engines import EngineRow
-from apexsim.gpu import Link
+from apexsim.gpu import GpuLink
 from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
-from apexsim.model.ops import Layer as Layered
+from apexsim.model.ops import ExpertLayer as Layered
 from apexsim.plan.lower import StageOps
 from apexsim.plan.plan import Plan
 from naive_records import Step
@@ -47,7 +47,7 @@ def domain_of(cluster: Cluster) -> int:
     return link.span if link.multi_node else cluster.per_node
 
 
-def ring(kind: str, nbytes: Array, ranks: int, link: Link) -> Array:
+def ring(kind: str, nbytes: Array, ranks: int, link: GpuLink) -> Array:
     """Seconds of a ring over a link that nobody timed: launch, hops, and the bytes at three quarters of the peak."""
     if ranks == 1:
         return 0.0 * nbytes
@@ -282,7 +282,7 @@ class NaiveCosts:
                 return (moved - cached * 2 / 3) / (0.8 * bank.peaks.bandwidth)
             case Grouped():
                 even = op.top_k == 1 or op.experts <= 16
-                layer = Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
+                layer = ExpertLayer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
                 if op.sent:  # a rank meets its own pairs; the busiest has 15 % more for each doubling of the ranks, of decodes
                     most = 1.0 + 0.15 * log2(op.ep) if captured else 1.0
                     time = experts.local(bank, n * most, layer, op.kernel, "decode" if captured else "prefill").seconds
@@ -295,7 +295,7 @@ class NaiveCosts:
             case Scan():
                 shape, each = (op.key_heads, op.value_heads, op.key_dim, op.value_dim), np.ones_like(n)
                 phase, batch, length = ("decode", n, each) if captured else ("prefill", each, n)
-                return scan.price(bank, op.kind, phase, batch, length, State(*shape)).seconds
+                return scan.price(bank, op.kind, phase, batch, length, RecurrentState(*shape)).seconds
             case Mla():
                 return scan.absorbed(bank, n, op.heads).seconds if captured and not op.direct else 0.0 * n
             case Collective():
@@ -322,7 +322,7 @@ class NaiveCosts:
     def _dispatch(self, op: Collective, tokens: Array, captured: bool) -> Array:
         """Both ways: 3 bytes a number, out of the domain at 85 % of the network and inside it at 60 % of the link at once."""
         assert op.route is not None
-        cluster, route = self.cluster, Route(*op.route)
+        cluster, route = self.cluster, Routing(*op.route)
         nodes = max(1, op.group * op.stride // cluster.per_node)
         timed = collectives.dispatch(self.bank, tokens, route, op.group, nodes, captured)
         if timed is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import naive
 import naive_route
-from apexsim.engine.apart import Crossing, Side
+from apexsim.engine.apart import Crossing, PoolSide
 from apexsim.engine.types import ADMIT_RESERVE, INFINITY, TIE, Requests
 from naive_records import NEVER, Group, Lane, Naive, Sequence, Step
 from naive_route import Router
@@ -378,7 +378,7 @@ def wake(r: naive.Replica, t: float) -> None:
             g.asleep, g.ready = False, max(g.ready, t)
 
 
-def simulate(requests: Requests, prefill: Side, decode: Side, crossing: Crossing) -> tuple[Naive, Naive, list[float]]:
+def simulate(requests: Requests, prefill: PoolSide, decode: PoolSide, crossing: Crossing) -> tuple[Naive, Naive, list[float]]:
     """Both pools, and when each request was sent."""
     alone = requests._replace(users=0, cached=requests.cached[:0], stage=requests.stage[:0])
     p, d = (

@@ -13,7 +13,7 @@ from apexsim.cli.apex import spelled
 from apexsim.cost import attention, gemm
 from apexsim.cost.attention import causal
 from apexsim.cost.bank import load_bank
-from apexsim.cost.load import Load
+from apexsim.cost.load import ExpertLoad
 from apexsim.cost.price import ATTEND
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
@@ -27,7 +27,7 @@ from apexsim.plan.choose import engine_of, precision_of
 from apexsim.plan.lower import lower
 from apexsim.plan.memory import room
 from apexsim.plan.plan import parse_plan
-from apexsim.search.chain import Part, Question, chained
+from apexsim.search.chain import ChainPart, ChainQuestion, chained
 from apexsim.search.goal import Goal
 from apexsim.units import GiB
 from apexsim.workload.synth import Coming, synthetic
@@ -177,12 +177,12 @@ def test_the_parts_are_the_whole(name: str) -> None:
     assert sum(total_parameters(p) for p in parts) - shared == total_parameters(model)
 
 
-def chain(name: str, gpus: int = 2, rate: float | None = None, output: int = 12) -> tuple[Part, ...]:
+def chain(name: str, gpus: int = 2, rate: float | None = None, output: int = 12) -> tuple[ChainPart, ...]:
     cluster = Cluster(load_gpu("h100-sxm"), gpus)
     work = synthetic(200, output, 60, Coming(rate), spread=0.5)
     goal = Goal(parse_objective("e2e", ()))
     model = load_model(name)
-    return chained(model, cluster, work, Question(precision_of(model, "half", "half", "half"), goal, "apex", 256))
+    return chained(model, cluster, work, ChainQuestion(precision_of(model, "half", "half", "half"), goal, "apex", 256))
 
 
 @pytest.mark.parametrize("name", ["whisper", "t5-xxl"])
@@ -254,7 +254,7 @@ def test_longer_sounds_take_longer(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_capacity_is_a_share_of_slots() -> None:
-    load = Load(capacity=1.25)
+    load = ExpertLoad(capacity=1.25)
     assert (load.imbalance(8, 1), load.imbalance(8, 4), load.timed(2, 8)) == (1.25, 1.25, "balanced")
 
 

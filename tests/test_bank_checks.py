@@ -10,7 +10,7 @@ import pytest
 
 from apexsim.cost.grid import bridged, settled
 from apexsim.cost.roofline import Peaks
-from apexsim.cost.shapes import Layer, chosen
+from apexsim.cost.shapes import ExpertLayer, chosen
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 checks = pytest.importorskip("kernel_checks")  # needs pandas
@@ -66,7 +66,7 @@ def test_settled_curves_never_fall_and_lie_between_dips_and_spikes() -> None:
 
 @pytest.mark.parametrize("load", [0, 101, 120])
 def test_chosen_experts_grow_from_k_to_all(load: int) -> None:
-    layer, tokens = Layer(7168, 2048, 8, 256), np.array([1.0, 2.0, 8.0, 64.0, 1e5])
+    layer, tokens = ExpertLayer(7168, 2048, 8, 256), np.array([1.0, 2.0, 8.0, 64.0, 1e5])
     share = chosen(tokens, layer, load)
     assert share[0] == pytest.approx(8 / 256)
     assert (np.diff(share) > 0).all()

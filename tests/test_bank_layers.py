@@ -14,7 +14,7 @@ from apexsim.cost.bank import Bank, load_bank
 from apexsim.cost.kernels import Tables, manifest
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Provenance
-from apexsim.cost.shapes import Layer, Route, State, expert_work
+from apexsim.cost.shapes import ExpertLayer, RecurrentState, Routing, expert_work
 from apexsim.cost.surface import Match, Surface
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
@@ -37,8 +37,8 @@ def test_experts_return_measured_points_verbatim_or_16_bit(source: str) -> None:
     table = Tables("h200_sxm").table("moe", ("fp8_block", source, ""))
     row = table.axes["shape"].tolist().index([7168, 2048, 8, 256, 8, 1, 1])
     load = table.axes["load"].tolist().index(120)
-    priced = experts.price(bank("h200_sxm", source), table.axes["tokens"], Layer(**DEEPSEEK, tp=8, ep=1), "fp8_block")
-    sixteen = experts.price(bank("h200_sxm", source), table.axes["tokens"], Layer(**DEEPSEEK, tp=8, ep=1), "bf16").seconds
+    priced = experts.price(bank("h200_sxm", source), table.axes["tokens"], ExpertLayer(**DEEPSEEK, tp=8, ep=1), "fp8_block")
+    sixteen = experts.price(bank("h200_sxm", source), table.axes["tokens"], ExpertLayer(**DEEPSEEK, tp=8, ep=1), "bf16").seconds
     measured = table.seconds[row, load]
     same = np.isclose(priced.seconds, measured, rtol=1e-12)
     assert same.sum() > 0.4 * len(same)
@@ -48,21 +48,21 @@ def test_experts_return_measured_points_verbatim_or_16_bit(source: str) -> None:
 
 
 def test_balanced_load_is_the_slow_one_at_small_batch() -> None:
-    few = [experts.price(bank("h200_sxm"), [32], Layer(**DEEPSEEK, tp=8, ep=1), "fp8_block", d).seconds[0]
+    few = [experts.price(bank("h200_sxm"), [32], ExpertLayer(**DEEPSEEK, tp=8, ep=1), "fp8_block", d).seconds[0]
            for d in ("balanced", "power_law_1.2")]  # fmt: skip
     assert few[0] > few[1]
 
 
 def test_experts_never_beat_the_memory() -> None:
-    layer = Layer(7168, 2048, 8, 256, 8, 1)
+    layer = ExpertLayer(7168, 2048, 8, 256, 8, 1)
     tokens = np.array([512.0])
     nbytes = expert_work(tokens, layer, KERNELS["fp8_block"])[1]
-    assert experts.price(bank("h200_sxm"), tokens, Layer(**DEEPSEEK, tp=8, ep=1), "fp8_block").seconds[0] > nbytes[0] / 4.8e12
+    assert experts.price(bank("h200_sxm"), tokens, ExpertLayer(**DEEPSEEK, tp=8, ep=1), "fp8_block").seconds[0] > nbytes[0] / 4.8e12
 
 
 def test_a_layer_that_was_not_timed_is_transferred_and_near_its_ideal() -> None:
-    priced = experts.price(bank("h200_sxm"), [1, 64, 4096], Layer(2048, 1408, 4, 60, 2, 1), "bf16")
-    ideal = expert_work(np.array([1.0, 64, 4096]), Layer(2048, 1408, 4, 60, 2, 1), KERNELS["bf16"])
+    priced = experts.price(bank("h200_sxm"), [1, 64, 4096], ExpertLayer(2048, 1408, 4, 60, 2, 1), "bf16")
+    ideal = expert_work(np.array([1.0, 64, 4096]), ExpertLayer(2048, 1408, 4, 60, 2, 1), KERNELS["bf16"])
     bound = np.maximum(ideal[0] / 989e12, ideal[1] / 4.8e12)
     assert (priced.provenance >= Provenance.TRANSFERRED).all()
     assert (priced.seconds > bound).all()
@@ -73,15 +73,15 @@ def test_a_layer_that_was_not_timed_is_transferred_and_near_its_ideal() -> None:
 def test_mxfp4_runs_w4a8_where_there_are_fp4_units_and_w4a16_elsewhere() -> None:
     size = {"hidden": 2880, "inner": 2880, "experts": 128, "top_k": 4, "tp": 4, "ep": 1}
     for system, kernel in (("b200_sxm", "w4a8_mxfp4"), ("h200_sxm", "w4a16_mxfp4")):
-        got = experts.price(bank(system), [64], Layer(**size), "mxfp4")
-        assert got.seconds == experts.price(bank(system), [64], Layer(**size), kernel).seconds
+        got = experts.price(bank(system), [64], ExpertLayer(**size), "mxfp4")
+        assert got.seconds == experts.price(bank(system), [64], ExpertLayer(**size), kernel).seconds
         assert got.provenance[0] == Provenance.MEASURED
 
 
 @pytest.mark.parametrize("kernel", ["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "int8", "w8a16", "w4a16"])
 @pytest.mark.parametrize("system", ["a100_sxm", "h100_sxm", "b300_sxm", "l40s", "b60", "v100_pcie"])
 def test_experts_in_any_format_have_a_sane_price_everywhere(system: str, kernel: str) -> None:
-    seconds = experts.price(bank(system), [1, 64, 4096], Layer(4096, 14336, 2, 8, 2, 1), kernel).seconds
+    seconds = experts.price(bank(system), [1, 64, 4096], ExpertLayer(4096, 14336, 2, 8, 2, 1), kernel).seconds
     assert (seconds > 1e-6).all()
     assert (seconds < 2.0).all()
     assert seconds[0] < seconds[2]
@@ -89,7 +89,7 @@ def test_experts_in_any_format_have_a_sane_price_everywhere(system: str, kernel:
 
 def test_unknown_load_is_told() -> None:
     with pytest.raises(InputError, match="skewed"):
-        experts.price(bank("h200_sxm"), [1], Layer(**DEEPSEEK, tp=8, ep=1), "bf16", "skewed")
+        experts.price(bank("h200_sxm"), [1], ExpertLayer(**DEEPSEEK, tp=8, ep=1), "bf16", "skewed")
 
 
 def test_latent_attention_reads_its_cache_once_for_all_heads() -> None:
@@ -125,17 +125,17 @@ def test_encoder_attention_is_quadratic() -> None:
 
 def test_scans_grow_with_tokens_and_a_state_is_read_and_written() -> None:
     b = bank("h200_sxm")
-    short, long = scan.price(b, "gdn", "prefill", 1, [1024, 16384], State(16, 32, 128, 128)).seconds
+    short, long = scan.price(b, "gdn", "prefill", 1, [1024, 16384], RecurrentState(16, 32, 128, 128)).seconds
     assert 10 < long / short < 20
-    step = scan.price(b, "gdn", "decode", [64], 1, State(16, 32, 128, 128))
+    step = scan.price(b, "gdn", "decode", [64], 1, RecurrentState(16, 32, 128, 128))
     assert step.seconds[0] > 2 * 64 * 32 * 128 * 128 * 4 / 4.8e12
     assert step.provenance[0] == Provenance.MEASURED
-    assert scan.price(b, "mamba2", "decode", [64], 1, State(8, 64, 128, 64)).provenance[0] == Provenance.ROOFLINE
+    assert scan.price(b, "mamba2", "decode", [64], 1, RecurrentState(8, 64, 128, 64)).provenance[0] == Provenance.ROOFLINE
 
 
 def test_expert_dispatch_is_measured_on_its_node_and_a_formula_elsewhere() -> None:
     b = bank("h200_sxm")
-    route = Route(7168, 8, 256)
+    route = Routing(7168, 8, 256)
     one, two = (collectives.dispatch(b, [1, 128], route, 8 * nodes, nodes, True) for nodes in (1, 2))
     assert one is not None and two is not None
     assert (one.provenance == Provenance.MEASURED).all()
@@ -152,7 +152,7 @@ def test_a_gpu_with_few_tables_of_its_own_borrows_the_rest() -> None:
     b = bank("v100_pcie", borrow="a100_sxm", name="v100 and a100")
     assert gemm.price(b, [1], 4096, 4096, "bf16").provenance[0] == Provenance.MEASURED
     assert attention.price(b, causal("decode", 8, 1, 128), [8], 1024).provenance[0] == Provenance.TRANSFERRED
-    assert experts.price(b, [8], Layer(4096, 14336, 2, 8, 2, 1), "bf16").provenance[0] == Provenance.TRANSFERRED
+    assert experts.price(b, [8], ExpertLayer(4096, 14336, 2, 8, 2, 1), "bf16").provenance[0] == Provenance.TRANSFERRED
     # the A100's attention at 900 instead of 2,039 GB/s
     own, lender = (attention.price(x, causal("decode", 8, 1, 128), [64], 8192).seconds for x in (b, bank("a100_sxm")))
     ratio = own / lender

@@ -17,9 +17,9 @@ from apexsim import api
 from apexsim.calibrate import profile as kept
 from apexsim.calibrate.corners import Shape, corners, missing
 from apexsim.calibrate.fit import PRIOR, fit, folds_of, solved
-from apexsim.calibrate.points import Point, predicted
+from apexsim.calibrate.points import RunPoint, predicted
 from apexsim.calibrate.profile import Profile, left_of, load_profile, save
-from apexsim.calibrate.read import Passed, Run, kind_of, read_results
+from apexsim.calibrate.read import FileRun, Passed, kind_of, read_results
 from apexsim.cli import main
 from apexsim.cost.factors import UNCHANGED, Factors
 from apexsim.doubt import Doubt
@@ -47,16 +47,16 @@ def asked(users: int = 4, prompt: int = 512, count: int = 24, **more: Any) -> Se
     return api.ask("llama-3.1-8b", gpu="h100:1", trace=work, **more)[0]
 
 
-def asked_of(point: Point) -> Setting:
+def asked_of(point: RunPoint) -> Setting:
     """The question of a point, to another engine."""
     return api.ask("llama-3.1-8b", gpu="h100:1", trace=point.setting.workload, engine="sglang")[0]
 
 
-def points(factors: Factors = TRUE, odd: float = 1.0) -> list[Point]:
+def points(factors: Factors = TRUE, odd: float = 1.0) -> list[RunPoint]:
     """Four designed runs as a machine with these factors would measure them; the first one's TTFT is off by `odd`."""
     made, plan = [], parse_plan("TP1")
     for at, (users, prompt) in enumerate([(1, 256), (1, 4096), (16, 256), (16, 4096)]):
-        bare = Point(f"run {at}", asked(users, prompt, 12 * users if users == 1 else 48), plan, {})
+        bare = RunPoint(f"run {at}", asked(users, prompt, 12 * users if users == 1 else 48), plan, {})
         told = predicted(bare, factors)
         assert not isinstance(told, Rejected)
         measured = {key: told[key] for key in (("ttft", "mean"), ("tpot", "mean"), ("power", "mean"))}
@@ -257,7 +257,7 @@ FORMS: dict[str, Callable[[], list[Any]]] = {
 @pytest.mark.parametrize("name", FORMS)
 def test_all_programs_mean_the_same(name: str, folder: Path) -> None:
     found = read_results(written(folder, *FORMS[name]()))
-    runs = [run for run in found if isinstance(run, Run)]
+    runs = [run for run in found if isinstance(run, FileRun)]
     assert len(runs) == len(found) >= 1
     for run in runs:
         assert run.measured["ttft", "mean"] == pytest.approx(0.05) and run.measured["tpot", "mean"] == pytest.approx(0.01)
@@ -278,20 +278,20 @@ def test_all_programs_mean_the_same(name: str, folder: Path) -> None:
 def test_guidellm_has_its_own_itl_taken_first(folder: Path) -> None:
     block = {"successful": {"mean": 11.0}}
     run = read_results(written(folder, guide(inter_token_latency_ms=block)))[0]
-    assert isinstance(run, Run) and run.measured["tpot", "mean"] == pytest.approx(0.011)
+    assert isinstance(run, FileRun) and run.measured["tpot", "mean"] == pytest.approx(0.011)
 
 
 def test_a_detailed_run_is_replayed_as_it_was(folder: Path) -> None:
     rows = {"input_lens": [500] * 12, "output_lens": [3] * 12, "ttfts": [0.05] * 12, "itls": [[0.01, 0.01]] * 12, "errors": [""] * 12,
             "start_times": [0.5 * i for i in range(12)], "request_rate": 2.0, "max_concurrency": None}  # fmt: skip
     run = read_results(written(folder, rows))[0]
-    assert isinstance(run, Run) and run.workload.mode == "open" and run.workload.arrive[1] == pytest.approx(0.5)
+    assert isinstance(run, FileRun) and run.workload.mode == "open" and run.workload.arrive[1] == pytest.approx(0.5)
     assert run.measured["tpot", "mean"] == pytest.approx(0.01) and run.measured["ttft", "p99"] == pytest.approx(0.05)
 
 
 def test_open_loops_have_arrivals(folder: Path) -> None:
     run = read_results(written(folder, flat(request_rate=2.0, max_concurrency=None)))[0]
-    assert isinstance(run, Run) and run.workload.mode == "open" and run.workload.arrive[-1] == pytest.approx(39 / 2.0)
+    assert isinstance(run, FileRun) and run.workload.mode == "open" and run.workload.arrive[-1] == pytest.approx(39 / 2.0)
 
 
 FAULTS = {
@@ -327,7 +327,7 @@ def test_what_is_not_used_says_why(name: str, folder: Path) -> None:
 
 def test_mixed_and_broken_lines_are_counted(folder: Path) -> None:
     found = read_results(written(folder, sglang(), "{", {"what": 1}, "7", sglang(mean_ttft_ms=9e9)))
-    assert [isinstance(each, Run) for each in found].count(True) == 1 and len(found) == 5
+    assert [isinstance(each, FileRun) for each in found].count(True) == 1 and len(found) == 5
 
 
 STRANGE = ("", "{}", "[]", "7", "null", "nonsense", '{"benchmarks": 3}', '{"metadata": 1, "metrics": 2}', "[" * 200_000, "\0\0",
@@ -358,7 +358,7 @@ def test_values_of_any_kind_never_raise(name: str, folder: Path) -> None:
         for each in spoiled(first, bad)[:40]:
             if isinstance(each, dict) and not kind_of(each):
                 continue
-            assert all(isinstance(run, (Run, Passed)) for run in read_results(written(folder, each, *rest[:1])))
+            assert all(isinstance(run, (FileRun, Passed)) for run in read_results(written(folder, each, *rest[:1])))
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------------

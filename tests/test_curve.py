@@ -13,15 +13,15 @@ from apexsim.cli import main
 from apexsim.report.curvepage import told
 from apexsim.search.curve import LEAST, bent, curve_of, load_of, repeated, with_curves
 from apexsim.search.inverse import size
-from apexsim.search.study import Load, Study
+from apexsim.search.study import LoadPoint, Study
 from apexsim.workload.load import mean_rate
 
 Capture = pytest.CaptureFixture[str]
 MADE = {"prompt_len": 300, "output_len": 40, "num_requests": 300}
 
 
-def at(load: float, served: float, e2e: float, saturated: bool = False) -> Load:
-    return Load(load, served, float("nan"), 0.1, 0.01, e2e, 50.0, 100.0, True, saturated)
+def at(load: float, served: float, e2e: float, saturated: bool = False) -> LoadPoint:
+    return LoadPoint(load, served, float("nan"), 0.1, 0.01, e2e, 50.0, 100.0, True, saturated)
 
 
 def test_the_knee_is_the_load_of_most_power() -> None:

@@ -15,7 +15,7 @@ from apexsim.cost.attention import causal
 from apexsim.cost.bank import load_bank
 from apexsim.cost.device_check import Report, check_device
 from apexsim.cost.roofline import Provenance
-from apexsim.cost.shapes import Layer
+from apexsim.cost.shapes import ExpertLayer
 from apexsim.errors import InputError
 from apexsim.hardware import load_gpu
 
@@ -65,7 +65,7 @@ def test_decode_and_collectives_are_read_with_their_units() -> None:
 
 def test_what_the_folder_lacks_is_borrowed_or_computed() -> None:
     bank = load_bank(load_gpu(str(NPU)))
-    assert experts.price(bank, [64], Layer(2048, 768, 8, 128, 1, 1), "bf16").provenance[0] == Provenance.TRANSFERRED
+    assert experts.price(bank, [64], ExpertLayer(2048, 768, 8, 128, 1, 1), "bf16").provenance[0] == Provenance.TRANSFERRED
     assert collectives.price(bank, "send", [2.0**20], 2).provenance[0] == Provenance.ROOFLINE
 
 

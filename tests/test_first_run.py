@@ -93,11 +93,11 @@ def test_a_short_command_says_nothing(capsys: Capture) -> None:
 
 
 @pytest.fixture
-def compiling(monkeypatch: Patch) -> store.State:
+def compiling(monkeypatch: Patch) -> store.StoreState:
     """As while the 3rd of 7 functions is being compiled."""
     monkeypatch.setattr(cache, "NOTICE", "")
     monkeypatch.setattr(cache, "ENABLED", True)
-    monkeypatch.setattr(store, "STATE", store.State(functions=7, begun={"a", "b", "c"}, running=1))
+    monkeypatch.setattr(store, "STATE", store.StoreState(functions=7, begun={"a", "b", "c"}, running=1))
     return store.STATE
 
 
@@ -110,11 +110,11 @@ def told(monkeypatch: Patch, terminal: bool = False) -> str:
     return error.getvalue()
 
 
-def test_a_compilation_is_announced_with_how_long_it_takes(impatient: None, compiling: store.State, monkeypatch: Patch) -> None:
+def test_a_compilation_is_announced_with_how_long_it_takes(impatient: None, compiling: store.StoreState, monkeypatch: Patch) -> None:
     assert told(monkeypatch) == "apexsim: compiling the simulator once, 10 to 60 s\n"
 
 
-def test_on_a_terminal_a_compilation_shows_how_far_it_is(impatient: None, compiling: store.State, monkeypatch: Patch) -> None:
+def test_on_a_terminal_a_compilation_shows_how_far_it_is(impatient: None, compiling: store.StoreState, monkeypatch: Patch) -> None:
     assert re.search(r"█+░+ 3/7 compiling the simulator once, 10 to 60 s, \d+ s", told(monkeypatch, terminal=True))
 
 
@@ -122,7 +122,7 @@ def test_a_compilation_to_come_is_announced_before_anything_else_is(impatient: N
     """Loading alone may take a second: there is one line, and it is the one that matters."""
     monkeypatch.setattr(cache, "NOTICE", "")
     monkeypatch.setattr(cache, "is_compiled", lambda: False)
-    monkeypatch.setattr(store, "STATE", store.State())
+    monkeypatch.setattr(store, "STATE", store.StoreState())
     for words in (["plan"], ["simulate"], ["apex"], ["validate"]):
         error = io.StringIO()
         monkeypatch.setattr(sys, "stderr", error)
@@ -138,18 +138,18 @@ def test_the_shell_that_asks_for_words_gets_no_line(impatient: None, monkeypatch
     assert main(["plan"]) == 0 and capsys.readouterr().err == ""
 
 
-def test_a_damaged_file_is_named_in_the_same_line(impatient: None, compiling: store.State, monkeypatch: Patch) -> None:
+def test_a_damaged_file_is_named_in_the_same_line(impatient: None, compiling: store.StoreState, monkeypatch: Patch) -> None:
     compiling.damaged = "/cache/kernel.run-1.code"
     assert told(monkeypatch) == "apexsim: compiling the simulator once, 10 to 60 s (/cache/kernel.run-1.code was damaged)\n"
 
 
-def test_a_cache_that_cannot_be_written_is_named_in_the_same_line(impatient: None, compiling: store.State, monkeypatch: Patch) -> None:
+def test_a_cache_that_cannot_be_written_is_named_in_the_same_line(impatient: None, compiling: store.StoreState, monkeypatch: Patch) -> None:
     monkeypatch.setattr(cache, "NOTICE", "nothing can be written: every run compiles anew")
     monkeypatch.setattr(cache, "ENABLED", False)
     assert told(monkeypatch) == "apexsim: compiling the simulator, 10 to 60 s (nothing can be written: every run compiles anew)\n"
 
 
-def test_code_that_could_not_be_kept_is_said_at_the_end(compiling: store.State, monkeypatch: Patch, capsys: Capture) -> None:
+def test_code_that_could_not_be_kept_is_said_at_the_end(compiling: store.StoreState, monkeypatch: Patch, capsys: Capture) -> None:
     compiling.unsaved, compiling.running = "No space left on device", 0
     assert main(["gpus"]) == 0
     error = capsys.readouterr().err

@@ -26,7 +26,7 @@ from apexsim.report.webfleet import page_of_fleet
 from apexsim.search.fleet import Fleet, Trace
 from apexsim.search.mix import _keeps as mix_keeps
 from apexsim.search.mix import dealt
-from apexsim.search.policy import POLICIES, Rule
+from apexsim.search.policy import POLICIES, ScalingRule
 from apexsim.workload.trace import Workload
 
 NEEDS = st.lists(st.integers(1, 9), min_size=1, max_size=40)
@@ -54,7 +54,7 @@ def found() -> Fleet:
 @given(need=NEEDS, other=NEEDS, rule=RULES)
 def test_policies_see_no_future_and_keep_their_words(need: list[int], other: list[int], rule: tuple[int, int, int]) -> None:
     counts = np.array(need, np.int64)
-    made = Rule(*rule, load=10 * counts)
+    made = ScalingRule(*rule, load=10 * counts)
     for policy in POLICIES.values():
         paid = policy(counts, made)
         assert paid.shape == counts.shape and (paid >= 1).all()
@@ -64,7 +64,7 @@ def test_policies_see_no_future_and_keep_their_words(need: list[int], other: lis
     assert (made.ready(POLICIES["scheduled"](counts, made)) >= counts).all()
     cut = len(need) // 2 + 1
     changed = np.array([*need[:cut], *other], np.int64)
-    other_rule = Rule(*rule, load=10 * changed)
+    other_rule = ScalingRule(*rule, load=10 * changed)
     for name in ("reactive", "predictive"):  # what is asked for in an interval depends on those before it alone
         assert (POLICIES[name](counts, made)[:cut] == POLICIES[name](changed, other_rule)[:cut]).all(), name
 
@@ -73,7 +73,7 @@ def test_policies_see_no_future_and_keep_their_words(need: list[int], other: lis
 def test_holding_longer_never_asks_for_less(need: list[int], rule: tuple[int, int, int]) -> None:
     counts, (lag, hold, day) = np.array(need, np.int64), rule
     for name in ("reactive", "predictive"):
-        less, more = (POLICIES[name](counts, Rule(lag, h, day, counts)) for h in (hold, hold + 1))
+        less, more = (POLICIES[name](counts, ScalingRule(lag, h, day, counts)) for h in (hold, hold + 1))
         assert (more >= less).all()
 
 

@@ -86,6 +86,12 @@ def test_nobody_asks_what_kind_a_cell_is() -> None:
     assert asking == [], "a cell answers for itself: put the question into model/cell.py"
 
 
+def test_no_two_classes_have_one_name() -> None:
+    """One meaning each (docs/vocabulary.md): who searches for a word finds one thing."""
+    names = [node.name for path in FILES for node in parsed(path).body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_the_engine_knows_arrays_only() -> None:
     for path in (PACKAGE / "engine").glob("*.py"):
         assert all(name.startswith("engine") for name in imports(path)), path.name

@@ -9,11 +9,11 @@ from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
 from apexsim.plan.memory import Room, room
 from apexsim.plan.plan import Layout, Plan, Precision
-from apexsim.plan.pool import Group, Pool, concurrency, request_blocks, served_blocks, steady_blocks
+from apexsim.plan.pool import BlockGroup, CacheShares, concurrency, request_blocks, served_blocks, steady_blocks
 from apexsim.plan.weights import stages_of
 
 VLLM = override(load_engine("vllm"), max_num_batched_tokens=8192)
-HYBRID = Pool(1.0, (Group(16), Group(16, 127, 1)))
+HYBRID = CacheShares(1.0, (BlockGroup(16), BlockGroup(16, 127, 1)))
 
 
 def sized(name: str, gpu: str, tp: int, kv: str, length: int, **settings: object) -> Room:
@@ -33,13 +33,13 @@ def test_a_decoding_request_holds_its_window_not_the_chunk_it_came_in() -> None:
 
 
 def test_a_plain_pool_is_worth_what_it_holds_and_a_small_one_holds_the_longest() -> None:
-    assert served_blocks(Pool(1.0, (Group(16),)), 777, 5000.0, 9000, VLLM) == 777
+    assert served_blocks(CacheShares(1.0, (BlockGroup(16),)), 777, 5000.0, 9000, VLLM) == 777
     needed = request_blocks(HYBRID, 9000, VLLM)
     assert served_blocks(HYBRID, needed, 8000.0, 9000, VLLM) >= 9000 // 16
 
 
 def test_short_contexts_are_worth_less_where_every_request_holds_a_state() -> None:
-    pool = Pool(1.0, (Group(16),), state_groups=1, state_blocks=2)
+    pool = CacheShares(1.0, (BlockGroup(16),), state_groups=1, state_blocks=2)
     short, long = (served_blocks(pool, 10_000, context, 16_000, VLLM) for context in (64.0, 8000.0))
     assert short < 0.7 * long < 10_000
 

@@ -7,9 +7,9 @@ import pytest
 
 from apexsim.cost import experts, gemm
 from apexsim.cost.bank import load_bank
-from apexsim.cost.load import Load, imbalance, read_load
+from apexsim.cost.load import ExpertLoad, imbalance, read_load
 from apexsim.cost.price import Pricer
-from apexsim.cost.shapes import Layer
+from apexsim.cost.shapes import ExpertLayer
 from apexsim.cost.sparse import seen
 from apexsim.cost.tables import runs
 from apexsim.cost.work import Demand, work
@@ -160,7 +160,7 @@ def test_shared_experts_cost_nothing_extra_in_captured_steps() -> None:
     assert [(runs(op, DECODE), runs(op, PROMPT)) for op in shared] == [(False, True)] * 2
     pricer = Pricer(load_bank(H200, "vllm"), Cluster(H200, 8))
     n = np.array([1.0, 64.0])
-    alone = experts.routed(pricer.bank, n, Layer(7168, 2048, 8, 256, 8, 1), routed.kernel, routed.skew).seconds
+    alone = experts.routed(pricer.bank, n, ExpertLayer(7168, 2048, 8, 256, 8, 1), routed.kernel, routed.skew).seconds
     beside = np.sum([pricer.dense(op, n, True).seconds for op in shared], axis=0)
     assert pricer.dense(routed, n, True).seconds == pytest.approx(np.maximum(alone, beside))
 
@@ -207,7 +207,7 @@ def test_vllm_joins_all_reduce_and_norm_from_0_17_on_hopper_and_blackwell() -> N
 
 def test_even_counts_have_no_imbalance() -> None:
     assert imbalance(np.ones(64), 8) == pytest.approx(1.0)
-    assert Load().imbalance(64, 8) == 1.0
+    assert ExpertLoad().imbalance(64, 8) == 1.0
 
 
 def test_a_hot_expert_loads_its_rank() -> None:
@@ -240,5 +240,5 @@ def test_an_uneven_load_costs_more() -> None:
     cluster, op = Cluster(H200, 8), Grouped("experts", 7168, 2048, 256, 8, 1, 8, True, "fp8_block", 1.0)
     hot = tuple([30.0] * 8 + [1.0] * 248)
     prices = [Pricer(load_bank(H200, "vllm"), cluster, load=load).dense(op, np.array([512.0]), True).seconds[0]
-              for load in (Load("balanced"), Load("measured", hot), Load("measured", hot, 32))]  # fmt: skip
+              for load in (ExpertLoad("balanced"), ExpertLoad("measured", hot), ExpertLoad("measured", hot, 32))]  # fmt: skip
     assert prices[0] <= prices[2] < prices[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apexsim.cost.load import Load
+from apexsim.cost.load import ExpertLoad
 from apexsim.validate.cases import Case
 from apexsim.validate.offline_cases import offline
 
@@ -39,5 +39,5 @@ def test_gpt_oss_keeps_a_16_bit_cache_on_hopper(gpu: str, kv: str) -> None:
 
 
 def test_one_expert_per_token_is_balanced_unless_a_load_is_named() -> None:
-    assert [Load().timed(k, 128) for k in (1, 2, 8)] == ["balanced", "power_law_1.2", "power_law_1.2"]
-    assert Load("power_law_1.01").timed(1, 16) == "power_law_1.01"
+    assert [ExpertLoad().timed(k, 128) for k in (1, 2, 8)] == ["balanced", "power_law_1.2", "power_law_1.2"]
+    assert ExpertLoad("power_law_1.01").timed(1, 16) == "power_law_1.01"

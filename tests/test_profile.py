@@ -13,7 +13,7 @@ from apexsim.cost.device_check import check_device
 from apexsim.errors import InputError
 from apexsim.hardware import load_gpu
 from apexsim.profile import jobs as profile_jobs
-from apexsim.profile.jobs import COARSE, WHAT, Family, Job, families, jobs, refined
+from apexsim.profile.jobs import COARSE, WHAT, Family, TimedRow, families, jobs, refined
 from apexsim.profile.run import Paper, Sample, forecast, measure
 from apexsim.profile.store import Store
 
@@ -23,13 +23,13 @@ GPU = load_gpu("h100-sxm")
 class Counting(Paper):
     """A made-up accelerator that counts, and is cut off after `most` measurements."""
 
-    seen: list[Job]
+    seen: list[TimedRow]
     most: float = math.inf
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seen", [])
 
-    def measure(self, job: Job) -> Sample:
+    def measure(self, job: TimedRow) -> Sample:
         if len(self.seen) >= self.most:
             raise KeyboardInterrupt
         self.seen.append(job)
@@ -109,7 +109,7 @@ def test_a_line_that_was_cut_off_is_measured_again(tmp_path: Path) -> None:
 
 def test_what_cannot_run_is_tried_once(tmp_path: Path) -> None:
     class Small(Counting):
-        def measure(self, job: Job) -> Sample:
+        def measure(self, job: TimedRow) -> Sample:
             sample = Counting.measure(self, job)
             return Sample(math.nan) if job.size("m") > 2000 else sample
 
@@ -181,10 +181,10 @@ def test_torch_on_the_cpu_follows_the_procedure(tmp_path: Path) -> None:
     timer = TorchTimer("cpu", min_time=1e-3)
     store = Store(tmp_path)
     rows = [
-        Job("gemm", "float", (64, 64, 8)),
-        Job("mha", "half", (32, 4, 2, 0, 1, 64)),
-        Job("decode", "half", (32, 4, 2, 0, 2, 64)),
-        Job("moe", "half", (64, 32, 2, 4, 1, 1, 1, 0, 8)),
+        TimedRow("gemm", "float", (64, 64, 8)),
+        TimedRow("mha", "half", (32, 4, 2, 0, 1, 64)),
+        TimedRow("decode", "half", (32, 4, 2, 0, 2, 64)),
+        TimedRow("moe", "half", (64, 32, 2, 4, 1, 1, 1, 0, 8)),
     ]
     for job in rows:
         store.add(job, timer.measure(job).seconds)
@@ -193,11 +193,11 @@ def test_torch_on_the_cpu_follows_the_procedure(tmp_path: Path) -> None:
 
 def test_torch_collectives_on_the_cpu() -> None:
     pytest.importorskip("torch", exc_type=ImportError)
-    from apexsim.profile.torch_comm import Group
+    from apexsim.profile.torch_comm import RankGroup
 
-    group = Group(2, "cpu")
+    group = RankGroup(2, "cpu")
     try:
-        times = [group.seconds(Job(kind, "half", (1, 2, 4096))) for kind in WHAT["comm"]]
+        times = [group.seconds(TimedRow(kind, "half", (1, 2, 4096))) for kind in WHAT["comm"]]
     finally:
         group.close()
     assert all(0 < t < 5 for t in times)

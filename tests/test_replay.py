@@ -20,7 +20,7 @@ from apexsim.cli import main
 from apexsim.errors import InputError
 from apexsim.replay.compare import compare
 from apexsim.replay.prompts import HIGHEST, LOWEST, WORDS, Prompts
-from apexsim.replay.record import Run, Sent, measured, read_run, run_json
+from apexsim.replay.record import ReplayRun, Sent, measured, read_run, run_json
 from apexsim.replay.run import Patience, replay
 from apexsim.replay.wire import Target, receive
 from apexsim.report.replaypage import _notes
@@ -143,7 +143,7 @@ def stream(size: int = 8, gap: float = 0.03, prompt: int = 20, output: int = 6, 
     return Workload("toy", np.arange(size) * gap, full[0], full[1], **more)
 
 
-def sent(url: str, work: Workload, api: str = "completions", **patience: Any) -> Run:
+def sent(url: str, work: Workload, api: str = "completions", **patience: Any) -> ReplayRun:
     kind = "ids" if api == "completions" else "text"
     return replay(work, Target(url, "toy", api), Prompts(work, kind), Patience(**{"tries": 0, **patience}))
 
@@ -264,7 +264,7 @@ def test_where_nothing_finished_the_cause_is_said() -> None:
 
 @pytest.mark.parametrize(("share", "why"), [(0.9, "this client is too slow"), (0.1, "its machine was busy")])
 def test_late_requests_have_a_reason(share: float, why: str) -> None:
-    late = Run((Sent(4, 2, 0.0, 0.5, 0.6, 0.7, [0.1], steps=2, done=True),), "open", about={"client_cpu_share": share})
+    late = ReplayRun((Sent(4, 2, 0.0, 0.5, 0.6, 0.7, [0.1], steps=2, done=True),), "open", about={"client_cpu_share": share})
     assert any("went out late" in note and why in note for note in _notes(late, measured(late), None))
 
 
@@ -274,7 +274,7 @@ def test_a_short_output_is_noticed() -> None:
 
 
 def test_an_interruption_keeps_what_came_back() -> None:
-    async def session() -> Run:
+    async def session() -> ReplayRun:
         from apexsim.replay.run import Session, _httpx
 
         work = stream(40, gap=0.02)
@@ -283,7 +283,7 @@ def test_an_interruption_keeps_what_came_back() -> None:
         await asyncio.sleep(0.3)
         task.cancel()
         await task
-        return Run(tuple(state.sent), "open", stopped=state.stopped)
+        return ReplayRun(tuple(state.sent), "open", stopped=state.stopped)
 
     with serving() as (url, _):
         run = asyncio.run(session())
@@ -361,9 +361,9 @@ def test_a_run_that_behaves_as_predicted_has_no_error() -> None:
     question = {"gpu": "l4", "gpus": 1}
     work = stream(12, gap=0.2, prompt=300, output=40)
     blank = [Sent(300, 40, t, t, t + 1.0, t + 2.0, [1.0], steps=40) for t in work.arrive.tolist()]
-    outcome = compare(Run(tuple(blank), "open"), "llama-3.1-8b", "TP1", question).study.ranked[0].outcome
+    outcome = compare(ReplayRun(tuple(blank), "open"), "llama-3.1-8b", "TP1", question).study.ranked[0].outcome
     told = [replace(s, start=a, first=b, last=c) for s, a, b, c in zip(blank, outcome.sent, outcome.first, outcome.finish)]
-    found = compare(Run(tuple(told), "open", warmup=2), "llama-3.1-8b", "TP1", question)
+    found = compare(ReplayRun(tuple(told), "open", warmup=2), "llama-3.1-8b", "TP1", question)
     rows = {(r.metric, r.stat): r for r in found.rows}
     assert all(abs(rows[m, s].error) < 1e-9 for m in ("ttft", "tpot", "e2el") for s in ("mean", "p99"))
     assert abs(rows["output_throughput", ""].error) < 1e-9 and found.off("e2el") < 1e-9 and len(found.send) == 10

@@ -10,7 +10,7 @@ import pytest
 from apexsim.errors import InputError
 from apexsim.model.ops import Axis
 from apexsim.plan.plan import Layout
-from apexsim.plan.reshard import Move, expected_copies, layer_collectives, transition, width
+from apexsim.plan.reshard import Reshuffle, expected_copies, layer_collectives, transition, width
 from apexsim.plan.templates import TEMPLATES, ffn_template, template
 
 HIDDEN = 3
@@ -37,7 +37,7 @@ class Machine:
             parts.append(whole - sum(parts) if parts else whole)
             self.held += [(replica * rows, part if partial else whole) for part in parts]
 
-    def groups(self, move: Move) -> list[list[int]]:
+    def groups(self, move: Reshuffle) -> list[list[int]]:
         """Members of every group, in rank order; each device is in exactly one."""
         extent = move.group * move.stride
         groups = [
@@ -48,7 +48,7 @@ class Machine:
         assert sorted(itertools.chain(*groups)) == list(range(self.n))
         return groups
 
-    def run(self, move: Move) -> None:
+    def run(self, move: Reshuffle) -> None:
         """Carry out one collective."""
         tensor = len(self.truth) // move.dp
         for group in self.groups(move):
@@ -143,7 +143,7 @@ def test_ffn_replicas_gather_and_scatter_inside_themselves() -> None:
 
 
 def test_whole_results_are_gathered_across_replicas_a_stride_apart() -> None:
-    assert transition(Layout(dp=2, tp=4), Layout(tp=8), left_partial=False) == (Move("all_gather", 2, 4, 1),)
+    assert transition(Layout(dp=2, tp=4), Layout(tp=8), left_partial=False) == (Reshuffle("all_gather", 2, 4, 1),)
 
 
 def test_exchange_sends_tokens_out_and_back() -> None:

@@ -22,7 +22,7 @@ from apexsim.workload.synth import longest_of, mean_of
 ASKED: dict[str, Any] = {"gpu": "l40s", "gpus": 1, "prompt_len": 500, "output_len": 100, "num_requests": 300}
 
 
-def best(**more: Any) -> sizes.Found:
+def best(**more: Any) -> sizes.SizeAnswer:
     """The answer to a question."""
     found = apexsim.size("llama-3.1-8b", **{**ASKED, **more}).best
     assert found is not None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
 from apexsim.plan.plan import Layout, Plan
-from apexsim.plan.space import RULES, Rule, candidates, heuristic_plan, stage_layers
+from apexsim.plan.space import RULES, PlanRule, candidates, heuristic_plan, stage_layers
 
 H100 = load_gpu("h100-sxm")
 
@@ -61,7 +61,7 @@ def test_experts_may_be_parallel_over_the_stage() -> None:
 
 
 def test_a_rule_is_one_row() -> None:
-    rules = (*RULES, Rule("no pipelines", lambda plan, scene: "a pipeline" if plan.stages > 1 else None))
+    rules = (*RULES, PlanRule("no pipelines", lambda plan, scene: "a pipeline" if plan.stages > 1 else None))
     found = candidates(load_model("llama-3.1-70b"), Cluster(H100, 8), rules=rules)
     assert dict(found.funnel)["no pipelines"] == 14 and all(p.stages == 1 for p in found.plans)
 

@@ -19,7 +19,7 @@ from apexsim.workload.describe import describe
 from apexsim.workload.stream import read_trace
 from apexsim.workload.talks import Wish
 from apexsim.workload.texts import read_texts
-from apexsim.workload.tokenize import Bounds, Pace, tokenized
+from apexsim.workload.tokenize import KeptBounds, Pace, tokenized
 from apexsim.workload.tokens import Counter, by_chars, by_tokenizer, by_words
 from apexsim.workload.trace import Workload
 
@@ -39,7 +39,7 @@ def file_of(folder: Path, data: object, name: str = "t.jsonl") -> Path:
 
 def lengths(path: Path, wish: Wish = FIRST, **bounds: int) -> list[tuple[int, int]]:
     """(prompt, output) of each request, one token per word."""
-    found = tokenized(path, WORDS, wish, Bounds(**bounds), Pace())
+    found = tokenized(path, WORDS, wish, KeptBounds(**bounds), Pace())
     return list(zip(found.prompt.tolist(), found.output.tolist()))
 
 
@@ -189,10 +189,10 @@ def test_a_fault_names_its_line(text: str, told: str, tmp_path: Path) -> None:
 
 def test_records_that_cannot_be_used_are_passed_over_and_counted(tmp_path: Path) -> None:
     path = file_of(tmp_path, f'{GOOD}\n{{oops\n{GOOD}\n[1]\n{{"prompt": "", "completion": "b"}}\n{GOOD}\n')
-    found = tokenized(path, WORDS, Wish(), Bounds(skip=3), Pace())
+    found = tokenized(path, WORDS, Wish(), KeptBounds(skip=3), Pace())
     assert (found.size, found.skipped) == (3, 3) and [f.split(":")[1] for f in found.faults] == ["2", "4", "5"]
     with pytest.raises(InputError, match=r"t.jsonl:5: more than 2 records cannot be used"):
-        tokenized(path, WORDS, Wish(), Bounds(skip=2), Pace())
+        tokenized(path, WORDS, Wish(), KeptBounds(skip=2), Pace())
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
@@ -218,7 +218,7 @@ def test_a_cut_archive_is_named(text: str, tmp_path: Path) -> None:
 
 def test_limits_leave_out_and_say_so(tmp_path: Path) -> None:
     rows = [{"prompt": "a " * n, "completion": "b"} for n in (5, 50, 6, 7)] + [{"conversations": talk(TALK[:1])}]
-    found = tokenized(file_of(tmp_path, rows), WORDS, Wish(), Bounds(context=20), Pace())
+    found = tokenized(file_of(tmp_path, rows), WORDS, Wish(), KeptBounds(context=20), Pace())
     assert found.prompt.tolist() == [5, 6, 7]
     assert found.notes[1:] == (
         "1 records without an answer left out (--output-len N keeps them)",
@@ -229,7 +229,7 @@ def test_limits_leave_out_and_say_so(tmp_path: Path) -> None:
 
 def test_arrivals_are_those_of_a_seed_and_a_rate(tmp_path: Path) -> None:
     path = file_of(tmp_path, [{"prompt": "a", "completion": "b"}] * 4000)
-    once, again = (tokenized(path, WORDS, Wish(), Bounds(), Pace(4.0, 1.0, 7)) for _ in range(2))
+    once, again = (tokenized(path, WORDS, Wish(), KeptBounds(), Pace(4.0, 1.0, 7)) for _ in range(2))
     known = describe(once).arrivals
     assert np.array_equal(once.arrive, again.arrive) and known is not None
     assert known.rate == pytest.approx(4.0, rel=1e-3) and known.burstiness == pytest.approx(1.0, rel=0.1)
@@ -237,7 +237,7 @@ def test_arrivals_are_those_of_a_seed_and_a_rate(tmp_path: Path) -> None:
 
 def sessions(folder: Path, block: int = 4) -> Workload:
     path = file_of(folder, [{"messages": chat(TALK)}, {"messages": chat(TALK)}])
-    return tokenized(path, WORDS, Wish(every=True), Bounds(), Pace(1.0, gap=3.0), block)
+    return tokenized(path, WORDS, Wish(every=True), KeptBounds(), Pace(1.0, gap=3.0), block)
 
 
 def test_turns_come_one_after_the_other_and_share_their_blocks(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_lengths_are_those_of_the_tokenizer(tokenizer: Path, name: str) -> None:
     plain.no_padding()
     turns = [record["conversations"] for record in json.loads(CHATS.read_text(encoding="utf-8"))]
     firsts = [turn[-2:] if turn[0]["from"] == "system" else turn[:2] for turn in turns]
-    found = tokenized(CHATS, by_tokenizer(str(tokenizer / name)), Wish(), Bounds(), Pace())
+    found = tokenized(CHATS, by_tokenizer(str(tokenizer / name)), Wish(), KeptBounds(), Pace())
     assert found.output.tolist() == [len(plain.encode(b["value"], add_special_tokens=False).ids) for _, b in firsts]
     ahead = [len(plain.encode(t[0]["value"], add_special_tokens=False).ids) * (t[0]["from"] == "system") for t in turns]
     assert found.prompt.tolist() == [len(plain.encode(a["value"]).ids) + n for (a, _), n in zip(firsts, ahead)]

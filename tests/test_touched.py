@@ -7,9 +7,9 @@ import pytest
 
 from apexsim.cost import experts
 from apexsim.cost.bank import load_bank
-from apexsim.cost.load import Load
+from apexsim.cost.load import ExpertLoad
 from apexsim.cost.price import Pricer
-from apexsim.cost.shapes import Layer
+from apexsim.cost.shapes import ExpertLayer
 from apexsim.cost.touched import drawn, laid_out
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
@@ -62,7 +62,7 @@ def test_the_sampler_is_that_of_the_tables(count: int, top_k: int) -> None:
 
 
 def test_prices_follow_what_is_touched() -> None:
-    bank, layer = load_bank(load_gpu("b200-sxm"), "vllm"), Layer(2880, 2880, 4, 128, 1, 1, True)
+    bank, layer = load_bank(load_gpu("b200-sxm"), "vllm"), ExpertLayer(2880, 2880, 4, 128, 1, 1, True)
     table = experts.price(bank, TOKENS, layer, "mxfp4")
     mild, steep = (experts.routed(bank, TOKENS, layer, "mxfp4", skew).seconds for skew in (0.5, 0.9))
     assert (steep <= mild * (1 + 1e-9)).all() and steep[3] < 0.9 * table.seconds[3]
@@ -73,9 +73,10 @@ def test_prices_follow_what_is_touched() -> None:
 def test_a_load_that_is_named_is_the_table() -> None:
     gpu = load_gpu("h200-sxm")
     op = next(Grouped("experts", 3072, 1536, 256, 8, 4, 1, kernel="fp8_block", skew=skew) for skew in (0.9,))
-    told = experts.price(load_bank(gpu), TOKENS, Layer(3072, 1536, 8, 256, 4, 1, True), "fp8_block").seconds
+    told = experts.price(load_bank(gpu), TOKENS, ExpertLayer(3072, 1536, 8, 256, 4, 1, True), "fp8_block").seconds
     named, usual = (
-        Pricer(load_bank(gpu), Cluster(gpu, 8), load=load).dense(op, TOKENS, True).seconds for load in (Load("power_law_1.2"), Load())
+        Pricer(load_bank(gpu), Cluster(gpu, 8), load=load).dense(op, TOKENS, True).seconds
+        for load in (ExpertLoad("power_law_1.2"), ExpertLoad())
     )
     np.testing.assert_allclose(named, np.maximum.accumulate(told))
     assert usual[3] < named[3]
@@ -93,7 +94,7 @@ def test_half_of_each_expert_takes_no_longer_than_all_of_it(gpu: str) -> None:
     for source in ("vllm", "sglang", "trtllm"):
         for kernel in ("bf16", "fp8", "fp8_block", "nvfp4", "w4a16"):
             each = [
-                experts.price(load_bank(load_gpu(gpu), source), tokens, Layer(2560, 2880, 5, 40, tp, 1, True), kernel).seconds
+                experts.price(load_bank(load_gpu(gpu), source), tokens, ExpertLayer(2560, 2880, 5, 40, tp, 1, True), kernel).seconds
                 for tp in (1, 2, 4)
             ]
             assert (each[1] <= each[0] * (1 + 1e-9)).all() and (each[2] <= each[1] * (1 + 1e-9)).all(), (source, kernel)

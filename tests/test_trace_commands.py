@@ -16,7 +16,7 @@ from apexsim.cli import main
 from apexsim.errors import InputError
 from apexsim.workload import stream
 from apexsim.workload.columns import ideal_hit
-from apexsim.workload.convert import ANY, WRITERS, Limits, filtered, scaled, written
+from apexsim.workload.convert import ANY, WRITERS, KeptLengths, filtered, scaled, written
 from apexsim.workload.describe import describe
 from apexsim.workload.formats import FORMATS
 from apexsim.workload.made import made
@@ -258,26 +258,26 @@ def test_choosing_requests_keeps_their_prefixes() -> None:
 
 def test_limits_hold_and_nothing_else_goes() -> None:
     load = stamped(2000)
-    kept = filtered(load, Limits(min_prompt=50, max_prompt=500, min_output=20, max_output=80, max_context=520))
+    kept = filtered(load, KeptLengths(min_prompt=50, max_prompt=500, min_output=20, max_output=80, max_context=520))
     fits = (load.prompt >= 50) & (load.prompt <= 500) & (load.output >= 20) & (load.output <= 80) & (load.prompt + load.output <= 520)
     assert 0 < kept.size < load.size and kept.size == int(fits.sum()) and np.array_equal(kept.arrive, load.arrive[fits])
 
 
 def test_a_window_of_time_starts_at_zero() -> None:
     load = stamped(2000)
-    kept = filtered(load, Limits(since=100.0, until=200.0, head=150))
+    kept = filtered(load, KeptLengths(since=100.0, until=200.0, head=150))
     assert kept.arrive[0] == load.arrive[load.arrive >= 100][0] - 100 and kept.arrive[-1] < 100 and kept.size == 150
 
 
 def test_a_random_share_is_seeded() -> None:
     load = stamped(4000)
-    once, again, other = (filtered(load, Limits(share=0.25), seed) for seed in (1, 1, 2))
+    once, again, other = (filtered(load, KeptLengths(share=0.25), seed) for seed in (1, 1, 2))
     assert same(once, again) and not np.array_equal(once.prompt, other.prompt) and once.size == pytest.approx(1000, abs=110)
 
 
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(InputError, match="no request of 100 is left"):
-        filtered(stamped(100), Limits(min_prompt=10**6))
+        filtered(stamped(100), KeptLengths(min_prompt=10**6))
 
 
 def test_scaled_rate_and_lengths() -> None:

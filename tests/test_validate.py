@@ -25,7 +25,7 @@ from apexsim.validate.kinds import KINDS, read_cases, read_rows
 from apexsim.validate.replay import Bench, run
 from apexsim.validate.rows import Skipped
 from apexsim.validate.score import summarise
-from apexsim.validate.served_cases import Part
+from apexsim.validate.served_cases import SeedSpan
 from apexsim.validate.step_cases import Batch, Machine, Steps, costs_of, step_seconds
 from apexsim.validate.words import render
 from apexsim.workload.trace import Workload
@@ -244,7 +244,7 @@ def test_stages_of_an_experiment_are_parts_of_one_run(tmp_path: Path) -> None:
         for k, n, r in ((0, "4", "2"), (1, "0", "3"))
     ]
     first, second = read_cases(written(tmp_path / "rows.csv", *rows))[1]
-    assert isinstance(first, Part) and isinstance(second, Part) and first.runs[0] is second.runs[0]
+    assert isinstance(first, SeedSpan) and isinstance(second, SeedSpan) and first.runs[0] is second.runs[0]
     work = first.runs[0].workload
     assert (first.begin, first.end, second.begin, second.end, first.cold) == (0, 6, 6, 12, 4)
     assert work.prompt.tolist() == [50, 51, 52, 53] * 3 and work.stage.tolist() == [6] and work.begin.tolist() == [3.0]
@@ -256,7 +256,7 @@ def test_a_ladder_is_one_run_per_seed_and_policy(tmp_path: Path) -> None:
     rows = [LADDER, LADDER | {"id": "b", "rate": "60"}, LADDER | {"id": "c", "policy": "prefix-aware"}, LADDER | {"id": "d", "rate": "11"},
             LADDER | {"id": "e", "policy": "best"}]  # fmt: skip
     low, high, routed, unknown, policy = read_cases(written(tmp_path / "rows.csv", *rows))[1]
-    assert isinstance(low, Part) and isinstance(high, Part) and isinstance(routed, Part)
+    assert isinstance(low, SeedSpan) and isinstance(high, SeedSpan) and isinstance(routed, SeedSpan)
     assert low.runs is high.runs and len(low.runs) > 1 and routed.runs[0].router.name == "llm-d"
     work = low.runs[0].workload
     assert (low.end - low.begin, high.end - high.begin, high.end) == (200, 1500, work.size)

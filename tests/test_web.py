@@ -18,7 +18,7 @@ import pytest
 
 from apexsim import api
 from apexsim.cli import main
-from apexsim.report.blocks import Bars, Cell, Chart, Code, Heat, Page, Rows, Section, Series, Table, Tile
+from apexsim.report.blocks import Bars, Chart, ChartSeries, Code, Heat, Page, PageTable, Rows, Section, TableCell, Tile
 from apexsim.report.html import page
 from apexsim.report.renderers import VIEWS, Look, pictured, rendered
 from apexsim.search.curve import with_curves
@@ -142,8 +142,8 @@ def test_no_name_breaks_out(study: Study) -> None:
 def test_every_block_escapes_its_words() -> None:
     evil = HOSTILE
     blocks = [
-        Rows([(evil, evil)]), Table([evil], ["left"], [[Cell(evil, 1.0)]] * 9, [evil] * 9, [(evil, evil)]),
-        Chart(evil, evil, evil, [Series(evil, [1.0], [2.0], labels=[evil], keys=[evil])], note=evil),
+        Rows([(evil, evil)]), PageTable([evil], ["left"], [[TableCell(evil, 1.0)]] * 9, [evil] * 9, [(evil, evil)]),
+        Chart(evil, evil, evil, [ChartSeries(evil, [1.0], [2.0], labels=[evil], keys=[evil])], note=evil),
         Heat([evil], [evil, evil], [[Tile(evil, 0.5, evil, evil), Tile(evil, float("nan"), evil)]], evil),
         Bars([(evil, [(evil, 1.0, evil)])], evil), Code(evil, [evil]),
     ]  # fmt: skip

@@ -24,7 +24,7 @@ WHERE = "--pareto"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AimRow:
     """One kind of aim.  get: from Metrics, in the unit shown; doubt: the metric whose error it has, in logs as wide one way as the
     other, so that of 1/TPOT is that of TPOT, "" of what is certain; stat: the usual one of a distribution, "" of a single number."""
 
@@ -51,20 +51,20 @@ def _per_gpu(metrics: Metrics, _stat: str) -> float:
     return metrics.total_throughput_tok_s / metrics.devices
 
 
-ROWS: dict[str, Row] = {
-    "tok/s/gpu": Row("throughput per GPU", "tok/s/GPU", _per_gpu, HIGHER, "throughput", aliases=("tput_per_gpu", "per-gpu")),
-    "out-tok/s/gpu": Row("output per GPU", "output tok/s/GPU", lambda m, _s: m.output_throughput_tok_s / m.devices, HIGHER, "throughput",
+ROWS: dict[str, AimRow] = {
+    "tok/s/gpu": AimRow("throughput per GPU", "tok/s/GPU", _per_gpu, HIGHER, "throughput", aliases=("tput_per_gpu", "per-gpu")),
+    "out-tok/s/gpu": AimRow("output per GPU", "output tok/s/GPU", lambda m, _s: m.output_throughput_tok_s / m.devices, HIGHER, "throughput",
                          aliases=("output_tput_per_gpu",)),
-    "tok/s/user": Row("interactivity", "tok/s/user", _pace, HIGHER, "tpot", "p50", ("interactivity", "intvty")),
-    "throughput": Row("output throughput", "tok/s", lambda m, _s: m.output_throughput_tok_s, HIGHER, "throughput", aliases=("tok/s",)),
-    "goodput": Row("goodput", "req/s", lambda m, _s: m.goodput_req_s, HIGHER, "goodput", aliases=("req/s",)),
-    "cost": Row("cost", "$/1M output tokens", lambda m, _s: m.usd_per_million, LOWER, "cost", aliases=("$", "usd", "$/1m")),
-    "rent": Row("rent", "$/h", lambda m, _s: m.usd_h * m.devices, LOWER, "", aliases=("$/h",)),
-    "gpus": Row("GPUs", "GPUs", lambda m, _s: float(m.devices), LOWER, ""),
-    "power": Row("power per GPU", "W", lambda m, _s: m.energy.watts, LOWER, "power", aliases=("w", "watts")),
-    "energy": Row("energy", "J/output token", lambda m, _s: m.energy.per_output_token, LOWER, "energy", aliases=("j", "j/tok")),
-    "wall-energy": Row("energy at the wall", "J/output token", lambda m, _s: m.energy.wall_per_output_token, LOWER, "wall-energy"),
-    **{name: Row(name.upper(), "ms", partial(_latency, name), LOWER, name, stat="p95") for name in LATENCIES},
+    "tok/s/user": AimRow("interactivity", "tok/s/user", _pace, HIGHER, "tpot", "p50", ("interactivity", "intvty")),
+    "throughput": AimRow("output throughput", "tok/s", lambda m, _s: m.output_throughput_tok_s, HIGHER, "throughput", aliases=("tok/s",)),
+    "goodput": AimRow("goodput", "req/s", lambda m, _s: m.goodput_req_s, HIGHER, "goodput", aliases=("req/s",)),
+    "cost": AimRow("cost", "$/1M output tokens", lambda m, _s: m.usd_per_million, LOWER, "cost", aliases=("$", "usd", "$/1m")),
+    "rent": AimRow("rent", "$/h", lambda m, _s: m.usd_h * m.devices, LOWER, "", aliases=("$/h",)),
+    "gpus": AimRow("GPUs", "GPUs", lambda m, _s: float(m.devices), LOWER, ""),
+    "power": AimRow("power per GPU", "W", lambda m, _s: m.energy.watts, LOWER, "power", aliases=("w", "watts")),
+    "energy": AimRow("energy", "J/output token", lambda m, _s: m.energy.per_output_token, LOWER, "energy", aliases=("j", "j/tok")),
+    "wall-energy": AimRow("energy at the wall", "J/output token", lambda m, _s: m.energy.wall_per_output_token, LOWER, "wall-energy"),
+    **{name: AimRow(name.upper(), "ms", partial(_latency, name), LOWER, name, stat="p95") for name in LATENCIES},
 }  # fmt: skip
 NAMES = {alias: name for name, row in ROWS.items() for alias in (name, *row.aliases)}
 
@@ -77,7 +77,7 @@ class Aim:
     stat: str = ""
 
     @property
-    def row(self) -> Row:
+    def row(self) -> AimRow:
         """What it is."""
         return ROWS[self.name]
 

@@ -17,8 +17,8 @@ from apexsim.aims import Aim, parse_aims
 from apexsim.calibrate.profile import load_profile
 from apexsim.clock import at_clock
 from apexsim.cost.books import missing, price_of
-from apexsim.cost.load import Load, read_load
-from apexsim.cost.power import Server, power_law
+from apexsim.cost.load import ExpertLoad, read_load
+from apexsim.cost.power import ServerPower, power_law
 from apexsim.drafting import Drafting, parse_acceptance, parse_speculate
 from apexsim.engine_file import DEFAULT_ENGINE
 from apexsim.engines import EngineRow
@@ -332,12 +332,12 @@ def _accepting(setting: Setting, drafts: Sequence[Drafting | None], told: str | 
     return setting
 
 
-def _load_of(model: Model, expert_load: str | None, expert_parallel: bool) -> Load:
+def _load_of(model: Model, expert_load: str | None, expert_parallel: bool) -> ExpertLoad:
     """How unevenly tokens fall on the routed experts."""
     if not routed(model) and (expert_load or expert_parallel):
         flag = "--expert-load" if expert_load else "--enable-expert-parallel"
         raise InputError(f"it has no effect: {model.name} has no routed experts", flag, "drop it")
-    load = read_load(expert_load) if expert_load else Load()
+    load = read_load(expert_load) if expert_load else ExpertLoad()
     for experts in routed_experts(model):
         load.check(experts)
     return load
@@ -369,7 +369,7 @@ def _aims(pareto: str | None, slos: Sequence[Slo]) -> tuple[Aim, ...]:
     return found
 
 
-def _server_of(overhead: float | None, pue: float | None) -> Server:
+def _server_of(overhead: float | None, pue: float | None) -> ServerPower:
     """What surrounds the GPUs; what is not given is as usual."""
     usual = power_law()[1]
     return replace(usual, base_w=usual.base_w if overhead is None else overhead, facility=pue or usual.facility)

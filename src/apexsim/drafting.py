@@ -265,7 +265,7 @@ def _from_counters(text: str, path: str) -> Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class AcceptedLengths:
     """Lengths of one model, method and kind of text."""
 
     model: str
@@ -286,12 +286,12 @@ USUAL = "coding"  # what is taken where nobody says what the text is
 
 
 @cache
-def measured() -> tuple[Measured, ...]:
+def measured() -> tuple[AcceptedLengths, ...]:
     """The rows of the table, lengths from K = 0 on."""
     return tuple(_read())
 
 
-def _read() -> Iterator[Measured]:
+def _read() -> Iterator[AcceptedLengths]:
     path = str(files("apexsim") / "data/acceptance.csv")
     rows: dict[tuple[str, ...], dict[int, float]] = {}
     for row in csv.DictReader(line for line in lines(path, "table of acceptance") if not line.startswith("#")):
@@ -300,10 +300,10 @@ def _read() -> Iterator[Measured]:
     for (model, method, task, engine, source), found in rows.items():
         known = [found[k] for k in sorted(found)] if sorted(found) == list(range(1, len(found) + 1)) else []
         if known:
-            yield Measured(model, method, task, engine, (1.0, *known), source)
+            yield AcceptedLengths(model, method, task, engine, (1.0, *known), source)
         else:  # some K alone: what lies between is not said
             for k, length in found.items():
-                yield Measured(model, method, task, engine, (*of_rate(_rate_of(length, k), "").lengths[:k], length), source)
+                yield AcceptedLengths(model, method, task, engine, (*of_rate(_rate_of(length, k), "").lengths[:k], length), source)
 
 
 def plain(model: str) -> str:

@@ -19,7 +19,7 @@ copyreg.pickle(MappingProxyType, lambda table: (_frozen, (dict(table),)))  # Pyt
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class GpuLink:
     """A way out of a GPU.
 
     bandwidth: peak [byte/s] per direction and GPU; latency: one hop [s], without the launch of the kernel;
@@ -57,9 +57,9 @@ class Gpu:
     memory_nominal_bytes: float
     memory_bandwidth: float
     cache_bytes: float
-    link: Link
-    nic: Link
-    host: Link
+    link: GpuLink
+    nic: GpuLink
+    host: GpuLink
     tdp_w: float
     idle_w: float
     prices: Mapping[str, float]

@@ -24,7 +24,7 @@ from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded, located
 from apexsim.files import own_folder, read_text
-from apexsim.gpu import Gpu, Link
+from apexsim.gpu import Gpu, GpuLink
 from apexsim.gpu_file import changed, differences, known_keys, number_at, part_of, table_at, text_at, texts_at
 from apexsim.slices import SPELLED, sliced, spelled
 from apexsim.sustained import held_share, streamed_share
@@ -57,7 +57,7 @@ class Cluster:
         """Consecutive ranks that one scale-up domain can hold: a node, or what a link that joins nodes reaches."""
         return self.gpu.link.span if self.gpu.link.multi_node else self.per_node
 
-    def link(self, group: int, stride: int = 1) -> Link:
+    def link(self, group: int, stride: int = 1) -> GpuLink:
         """The slowest link that a collective of `group` devices, `stride` ranks apart, crosses.
 
         Groups start at multiples of group × stride, so one straddles two domains only where its extent does not
@@ -83,7 +83,7 @@ class Cluster:
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
-def _link(data: Mapping[str, Any], key: str, where: str) -> Link:
+def _link(data: Mapping[str, Any], key: str, where: str) -> GpuLink:
     table, at = table_at(data, key, where), f"{where} [{key}]"
     span = table.get("span", 0) if key == "link" else sys.maxsize
     if isinstance(span, bool) or not isinstance(span, int) or span < 1:
@@ -91,7 +91,7 @@ def _link(data: Mapping[str, Any], key: str, where: str) -> Link:
     multi_node = table.get("multi_node", False)
     if not isinstance(multi_node, bool):
         raise InputError(f"key 'multi_node' must be true or false, got {multi_node!r}", at)
-    return Link(
+    return GpuLink(
         name=text_at(table, "name", at),
         bandwidth=number_at(table, "bandwidth_gb_s", at) * GB,
         latency=number_at(table, "latency_us", at) * US,

@@ -16,7 +16,7 @@ from apexsim.errors import InputError
 from apexsim.units import GB
 
 if TYPE_CHECKING:
-    from apexsim.gpu import Gpu, Link
+    from apexsim.gpu import Gpu, GpuLink
     from apexsim.hardware import Cluster
 
 GBIT = 1e9 / 8  # [byte/s]
@@ -53,7 +53,7 @@ def _checked(cluster: Cluster, text: str, flag: str, made: Callable[[Cluster, st
     return replace(cluster, gpu=gpu)
 
 
-def crossed(cluster: Cluster) -> set[Link]:
+def crossed(cluster: Cluster) -> set[GpuLink]:
     """The links that some group of GPUs of the cluster crosses."""
     if cluster.gpu.profile:
         return set()  # slices serve alone

@@ -130,7 +130,7 @@ def rungs(outcome: Outcome, workload: Workload) -> tuple[Rung, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ClassMetrics:
     """The requests of one class after the warm-up [s].  attainment: the share that meets every limit of its own (NaN without any),
     goodput_req_s: how many of them a second of the run."""
 
@@ -192,7 +192,7 @@ class Metrics:
     prefix_loaded: float = NAN  # of the prompt tokens, part of it: loaded from tiers behind the KV cache; NaN: there are none
     stages: tuple[Rung, ...] = ()  # of a load in stages
     usd_h: float = math.nan  # rent of one GPU [$/h]
-    kinds: tuple[Kind, ...] = ()  # of requests that have classes
+    kinds: tuple[ClassMetrics, ...] = ()  # of requests that have classes
 
     @property
     def request_throughput_per_s(self) -> float:
@@ -342,16 +342,16 @@ class _Latencies:
             own = self.kind == place
             self.by_class[kind, name] = stats_of(values[own if counted is None else own & counted])
 
-    def classes(self, duration: float) -> tuple[Kind, ...]:
+    def classes(self, duration: float) -> tuple[ClassMetrics, ...]:
         """Each class over a run [s]."""
         return tuple(self._class(place, duration) for place in range(len(self.kinds)))
 
-    def _class(self, place: int, duration: float) -> Kind:
+    def _class(self, place: int, duration: float) -> ClassMetrics:
         name, own = self.kinds[place], self.kind == place
         judged = own.any() and any(slo.per_request and slo.kind in ("", name) for slo in self.slos)
         good = int(self.good[own].sum())
         stats = {FIELDS[metric]: self.by_class[name, metric] for metric in BY_CLASS}
-        return Kind(name, int(own.sum()), **stats, attainment=good / int(own.sum()) if judged else NAN,
+        return ClassMetrics(name, int(own.sum()), **stats, attainment=good / int(own.sum()) if judged else NAN,
                     goodput_req_s=good / duration if judged else NAN)  # fmt: skip
 
     def fates(self) -> tuple[Fate, ...]:

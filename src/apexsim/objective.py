@@ -22,7 +22,7 @@ LOWER, HIGHER = 1, -1  # sign: the smaller sign · value, the better
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ObjectiveKind:
     """One kind of objective: how to read it from Metrics (SI), which way is better, and how people read it."""
 
     get: Callable[[Metrics, str], float]
@@ -37,12 +37,12 @@ def _latency(name: str, metrics: Metrics, stat: str) -> float:
     return metrics.latency(name, stat)
 
 
-OBJECTIVES = {name: Row(partial(_latency, name), LOWER, "ms", 1e3, stats=True) for name in LATENCIES} | {
-    "throughput": Row(lambda metrics, _stat: metrics.output_throughput_tok_s, HIGHER, "tok/s"),  # output tokens
-    "goodput": Row(lambda metrics, _stat: metrics.goodput_req_s, HIGHER, "req/s", needs_slo=True),
-    "energy": Row(lambda metrics, _stat: metrics.energy.per_output_token, LOWER, "J/output token"),  # of GPUs
-    "cost": Row(lambda metrics, _stat: metrics.usd_per_million, LOWER, "$/1M output tokens"),
-    "wall-energy": Row(lambda metrics, _stat: metrics.energy.wall_per_output_token, LOWER, "J/output token"),  # of servers
+OBJECTIVES = {name: ObjectiveKind(partial(_latency, name), LOWER, "ms", 1e3, stats=True) for name in LATENCIES} | {
+    "throughput": ObjectiveKind(lambda metrics, _stat: metrics.output_throughput_tok_s, HIGHER, "tok/s"),  # output tokens
+    "goodput": ObjectiveKind(lambda metrics, _stat: metrics.goodput_req_s, HIGHER, "req/s", needs_slo=True),
+    "energy": ObjectiveKind(lambda metrics, _stat: metrics.energy.per_output_token, LOWER, "J/output token"),  # of GPUs
+    "cost": ObjectiveKind(lambda metrics, _stat: metrics.usd_per_million, LOWER, "$/1M output tokens"),
+    "wall-energy": ObjectiveKind(lambda metrics, _stat: metrics.energy.wall_per_output_token, LOWER, "J/output token"),  # of servers
 }
 
 

@@ -28,7 +28,7 @@ UNLISTED = 0.985  # of a slice's share of the memory that it sees, where no list
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class SliceProfile:
     """A slice: its name, and its shares of the card.  gib: memory it sees, 0 = by share."""
 
     name: str
@@ -39,20 +39,22 @@ class Profile:
 
 
 @cache
-def _profiles() -> dict[str, tuple[Profile, ...]]:
+def _profiles() -> dict[str, tuple[SliceProfile, ...]]:
     """GPU -> its profiles."""
-    found: dict[str, tuple[Profile, ...]] = {}
+    found: dict[str, tuple[SliceProfile, ...]] = {}
     for row in tomllib.loads((files("apexsim") / "data/mig.toml").read_text(encoding="utf-8")).values():
         most = max(int(p["name"].partition("g")[0]) for p in row["profiles"])
         made = tuple(
-            Profile(p["name"], p["sms"] / row["of"], p["memory"] / row["parts"], int(p["name"].partition("g")[0]) / most, p.get("gib", 0.0))
+            SliceProfile(
+                p["name"], p["sms"] / row["of"], p["memory"] / row["parts"], int(p["name"].partition("g")[0]) / most, p.get("gib", 0.0)
+            )
             for p in row["profiles"]
         )
         found |= dict.fromkeys(row["gpus"], made)
     return found
 
 
-def profiles(gpu: str) -> tuple[Profile, ...]:
+def profiles(gpu: str) -> tuple[SliceProfile, ...]:
     """The slices that a GPU of the catalogue can be cut into, () = none."""
     return _profiles().get(gpu, ())
 

@@ -126,10 +126,10 @@ def test_after_a_run_the_engine_is_compiled() -> None:
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[store.State]:
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[store.StoreState]:
     """An empty folder, and nothing compiled yet."""
     monkeypatch.setattr(cache, "FOLDER", tmp_path)
-    monkeypatch.setattr(store, "STATE", store.State())
+    monkeypatch.setattr(store, "STATE", store.StoreState())
     yield store.STATE
 
 
@@ -140,11 +140,11 @@ def twice() -> Any:
         return 2 * x
 
     compiled = numba.njit(double)
-    compiled._cache = store.Store(double)
+    compiled._cache = store.CodeStore(double)
     return compiled
 
 
-def test_what_is_compiled_is_kept_and_found(tmp_path: Path, state: store.State) -> None:
+def test_what_is_compiled_is_kept_and_found(tmp_path: Path, state: store.StoreState) -> None:
     assert twice()(21) == 42 and (len(state.begun), state.running) == (1, 0)
     state.begun.clear()
     assert twice()(21) == 42 and not state.begun and len(list(tmp_path.iterdir())) == 1
@@ -165,7 +165,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_compiled_again_and_mended(damage: str, tmp_path: Path, state: store.State) -> None:
+def test_a_damaged_file_is_compiled_again_and_mended(damage: str, tmp_path: Path, state: store.StoreState) -> None:
     twice()(21)
     (file,) = tmp_path.iterdir()
     sound = file.read_bytes()
@@ -175,7 +175,7 @@ def test_a_damaged_file_is_compiled_again_and_mended(damage: str, tmp_path: Path
     assert twice()(21) == 42 and not state.begun, "it was not mended"
 
 
-def test_a_folder_in_the_place_of_a_file_is_passed_by(tmp_path: Path, state: store.State) -> None:
+def test_a_folder_in_the_place_of_a_file_is_passed_by(tmp_path: Path, state: store.StoreState) -> None:
     twice()(21)
     (file,) = tmp_path.iterdir()
     file.unlink()
@@ -183,17 +183,17 @@ def test_a_folder_in_the_place_of_a_file_is_passed_by(tmp_path: Path, state: sto
     assert twice()(21) == 42 and state.unsaved
 
 
-def test_a_folder_that_went_away_is_passed_by(tmp_path: Path, state: store.State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_went_away_is_passed_by(tmp_path: Path, state: store.StoreState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "FOLDER", tmp_path / "gone")
     assert twice()(21) == 42 and "No such file" in state.unsaved
 
 
-def test_without_a_folder_it_runs(state: store.State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_it_runs(state: store.StoreState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "FOLDER", None)
     assert twice()(21) == 42 and not state.unsaved
 
 
-def test_a_disk_that_fills_up_is_survived_and_said(tmp_path: Path, state: store.State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_survived_and_said(tmp_path: Path, state: store.StoreState, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

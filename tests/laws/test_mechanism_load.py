@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apexsim.cost.bank import load_bank
-from apexsim.cost.load import FEW, LARGEST, MOST, STEEPEST, Load, read_load
+from apexsim.cost.load import FEW, LARGEST, MOST, STEEPEST, ExpertLoad, read_load
 from apexsim.cost.price import Pricer
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
@@ -23,7 +23,7 @@ MODELS = ["mistralai--mixtral-8x7b-v0.1", "qwen--qwen3-235b-a22b", "openai--gpt-
 TOKENS = np.array([1.0, 8, 64, 256, 2048, 8192])
 
 
-def seconds(model: str, plan: str, gpu: str, load: Load) -> np.ndarray:
+def seconds(model: str, plan: str, gpu: str, load: ExpertLoad) -> np.ndarray:
     """Routed experts of all layers over TOKENS [s]."""
     card, shape = load_gpu(gpu), parse_plan(plan)
     pricer = Pricer(load_bank(card, "vllm"), Cluster(card, shape.stage_devices), load=load)
@@ -31,9 +31,9 @@ def seconds(model: str, plan: str, gpu: str, load: Load) -> np.ndarray:
     return sum(n * pricer.dense(op, TOKENS, False).seconds for op, n in found if isinstance(op, Grouped))
 
 
-def skewed(experts: int, hot: float) -> Load:
+def skewed(experts: int, hot: float) -> ExpertLoad:
     """One expert `hot` times as busy as each other one."""
-    return Load("measured", (hot, *[1.0] * (experts - 1)))
+    return ExpertLoad("measured", (hot, *[1.0] * (experts - 1)))
 
 
 def experts_of(model: str) -> int:
@@ -45,7 +45,7 @@ def experts_of(model: str) -> int:
 @pytest.mark.parametrize("model", MODELS)
 def test_even_counts_are_balanced_and_more_skew_is_never_faster(model: str, plan: str, gpu: str) -> None:
     many = experts_of(model)
-    took = [seconds(model, plan, gpu, Load("balanced"))]
+    took = [seconds(model, plan, gpu, ExpertLoad("balanced"))]
     took += [seconds(model, plan, gpu, skewed(many, hot)) for hot in (1.0, 1.5, 3.0, 10.0, 100.0, 1e6)]
     np.testing.assert_allclose(took[1], took[0], rtol=1e-12)
     for less, more in pairwise(took):
@@ -55,14 +55,14 @@ def test_even_counts_are_balanced_and_more_skew_is_never_faster(model: str, plan
 @pytest.mark.parametrize("model", MODELS)
 def test_a_load_as_skewed_as_the_steepest_law_costs_tensor_parallel_plans_as_much(model: str) -> None:
     steepest, counted, even = (seconds(model, "TP2", "h100_sxm", load) for load in
-                               (Load(STEEPEST), skewed(experts_of(model), 1e9), Load("balanced")))  # fmt: skip
+                               (ExpertLoad(STEEPEST), skewed(experts_of(model), 1e9), ExpertLoad("balanced")))  # fmt: skip
     np.testing.assert_allclose(counted, np.maximum(np.maximum.accumulate(steepest), even), rtol=1e-9)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_usual_load_is_even_among_few_experts_and_steepest_among_many(model: str) -> None:
     few = experts_of(model) <= FEW
-    took, table = (seconds(model, "TP2", "h100_sxm", load) for load in (Load(), Load("balanced" if few else STEEPEST)))
+    took, table = (seconds(model, "TP2", "h100_sxm", load) for load in (ExpertLoad(), ExpertLoad("balanced" if few else STEEPEST)))
     np.testing.assert_allclose(took[[0, -1]], table[[0, -1]], rtol=0.01)  # of one token, and where all experts are read
     assert few == bool((took == table).all())  # between them as many are read as a router draws
 
@@ -86,9 +86,9 @@ def test_what_is_no_count_is_one_clear_error(text: str, told: str, tmp_path: Pat
 @pytest.mark.parametrize("plan", ["TP2", "TEP2"])
 def test_counts_of_another_number_of_experts_are_refused(plan: str) -> None:
     with pytest.raises(InputError, match="3 expert counts for a layer of 8 experts"):
-        seconds(MODELS[0], plan, "h100_sxm", Load("measured", (1.0, 2.0, 3.0)))
+        seconds(MODELS[0], plan, "h100_sxm", ExpertLoad("measured", (1.0, 2.0, 3.0)))
 
 
 def test_the_largest_counts_are_still_added() -> None:
-    load = Load("measured", (LARGEST,) * 8)
+    load = ExpertLoad("measured", (LARGEST,) * 8)
     assert load.imbalance(8, 4) == pytest.approx(1.0) and load.lean(8, 2) == 0.0

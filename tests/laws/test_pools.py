@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import naive_pools
 import toy_costs as toy
 from apexsim.engine import apart
-from apexsim.engine.apart import Both, Crossing, Side, simulate_apart
+from apexsim.engine.apart import Both, Crossing, PoolSide, simulate_apart
 from apexsim.engine.kernel import simulate, slack
 from apexsim.engine.pools import run_pools
 from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, INFINITY, OK, TICKS, Drafts, Requests, Route, Rules
@@ -27,8 +27,8 @@ class World:
     """Everything that `simulate_apart` needs."""
 
     requests: Requests
-    prefill: Side
-    decode: Side
+    prefill: PoolSide
+    decode: PoolSide
     crossing: Crossing
 
     def run(self, jump: bool = True) -> Both:
@@ -48,12 +48,12 @@ def crossings(draw: st.DrawFn, seats: int) -> Crossing:
 
 
 @st.composite
-def sides(draw: st.DrawFn, asked: Requests, stages: int) -> Side:
+def sides(draw: st.DrawFn, asked: Requests, stages: int) -> PoolSide:
     """A pool in which every request fits, often with few blocks to spare."""
     policy: Rules = draw(rules())._replace(wait=0, poll=1)
     longest = int((asked.prompt + asked.output).max())
     blocks = int(-(-longest // policy.block) * draw(st.sampled_from([1.0, 1.3, 2.0, 5.0, 50.0])))
-    return Side(policy, toy.NO_HOST, draw(tables(stages)), blocks, draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 2)),
+    return PoolSide(policy, toy.NO_HOST, draw(tables(stages)), blocks, draw(st.sampled_from([1, 1, 2, 3])), draw(st.integers(1, 2)),
                 Route(draw(st.integers(0, 1))))  # fmt: skip
 
 
@@ -271,9 +271,9 @@ ROOMY = toy.VLLM_V1._replace(max_seqs=16)
 FREE = Crossing(first=False)
 
 
-def pool(policy: Rules = ROOMY, replicas: int = 1) -> Side:
+def pool(policy: Rules = ROOMY, replicas: int = 1) -> PoolSide:
     """A pool of the toy model with blocks for everybody."""
-    return Side(policy, toy.NO_HOST, toy.costs(toy.Toy()), 4000, replicas)
+    return PoolSide(policy, toy.NO_HOST, toy.costs(toy.Toy()), 4000, replicas)
 
 
 def test_a_lone_request_is_computed_and_then_decoded_as_in_one_pool() -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from apexsim.cost import experts
 from apexsim.cost.bank import load_bank
-from apexsim.cost.load import Load
+from apexsim.cost.load import ExpertLoad
 from apexsim.cost.price import pricer_for
 from apexsim.cost.roofline import KERNELS, ideal
-from apexsim.cost.shapes import Layer, expert_least
+from apexsim.cost.shapes import ExpertLayer, expert_least
 from apexsim.cost.tables import Axes, compile_costs
 from apexsim.engine.types import DECODE, PROMPT
 from apexsim.engines import EngineRow, load_engine
@@ -25,7 +25,7 @@ from apexsim.plan.plan import Precision, parse_plan
 from apexsim.plan.space import cell_split
 
 V3 = "deepseek-ai/DeepSeek-V3"
-SHAPES = (Layer(7168, 2048, 8, 256), Layer(4096, 1536, 8, 128), Layer(2880, 2880, 4, 128))
+SHAPES = (ExpertLayer(7168, 2048, 8, 256), ExpertLayer(4096, 1536, 8, 128), ExpertLayer(2880, 2880, 4, 128))
 
 
 @pytest.mark.parametrize("gpu", ["h100-sxm", "h200-sxm", "b200-sxm", "gb200", "gb300", "a100-sxm-80gb", "mi300x"])
@@ -44,16 +44,16 @@ def test_local_experts_do_not_slow_down_with_the_ranks_at_equal_tokens_each(gpu:
 
 def test_local_experts_are_those_that_were_timed() -> None:
     bank = load_bank(load_gpu("h100-sxm"), "sglang")
-    one = experts.local(bank, [4096.0], Layer(7168, 2048, 8, 256, 1, 32), "fp8_block", "decode")
+    one = experts.local(bank, [4096.0], ExpertLayer(7168, 2048, 8, 256, 1, 32), "fp8_block", "decode")
     assert one.seconds[0] == pytest.approx(162e-6, rel=0.01) and one.provenance[0] == 0
 
 
 def test_a_rank_of_few_tokens_carries_more_than_its_share_unless_the_load_is_told() -> None:
-    assert Load().sent(256, 32, True) == ("balanced", pytest.approx(1.75))
-    assert Load().sent(256, 32, False) == ("balanced", 1.0)
-    assert Load("power_law_1.2").sent(256, 32, True) == ("power_law_1.2", 1.0)
+    assert ExpertLoad().sent(256, 32, True) == ("balanced", pytest.approx(1.75))
+    assert ExpertLoad().sent(256, 32, False) == ("balanced", 1.0)
+    assert ExpertLoad("power_law_1.2").sent(256, 32, True) == ("power_law_1.2", 1.0)
     counts = (2.0,) * 8 + (1.0,) * 248
-    assert Load("measured", counts).sent(256, 32, True) == ("balanced", pytest.approx(32 * 16 / 264))
+    assert ExpertLoad("measured", counts).sent(256, 32, True) == ("balanced", pytest.approx(32 * 16 / 264))
 
 
 @pytest.mark.parametrize(("plan", "domain", "sent"), [("DEP8", 8, False), ("DEP16", 8, True), ("DEP16", 72, True), ("TEP16", 8, False),
@@ -81,7 +81,7 @@ def step(gpu: str, ep: int, tokens: int, context: int, engine: EngineRow, length
     model, cluster, plan = load_model(V3), cluster_of(gpu, 8, ep // 8), parse_plan(f"DEP{ep}", Precision(default="fp8_block"))
     stages = lower(model, plan, cluster.gpu.flops, cluster.domain)
     axes = Axes(ep * (tokens + 4), tokens if context else 8, length, ep)
-    costs = compile_costs(stages, plan, pricer_for(engine, cluster, Load("balanced")), engine, axes, model.hidden)
+    costs = compile_costs(stages, plan, pricer_for(engine, cluster, ExpertLoad("balanced")), engine, axes, model.hidden)
     kind = DECODE if context else PROMPT
     dense = costs.lane[0, kind, tokens] + costs.total[0, kind, tokens * ep]
     if context:
@@ -112,7 +112,7 @@ def test_time_does_not_grow_with_the_ranks_at_equal_tokens_each() -> None:
 
 
 def test_few_experts_are_balanced_and_their_busiest_rank_carries_a_little_more() -> None:
-    assert [load.timed(2, 8) for load in (Load(), Load("power_law_1.2"))] == ["balanced", "power_law_1.2"]
-    assert Load().timed(2, 17) == "power_law_1.2"
-    assert Load().imbalance(8, 1) == 1.0 and 1.1 < Load().imbalance(8, 4) < Load().imbalance(8, 8) < 1.6
-    assert Load("balanced").imbalance(8, 8) == 1.0 and Load().imbalance(128, 8) == 1.0
+    assert [load.timed(2, 8) for load in (ExpertLoad(), ExpertLoad("power_law_1.2"))] == ["balanced", "power_law_1.2"]
+    assert ExpertLoad().timed(2, 17) == "power_law_1.2"
+    assert ExpertLoad().imbalance(8, 1) == 1.0 and 1.1 < ExpertLoad().imbalance(8, 4) < ExpertLoad().imbalance(8, 8) < 1.6
+    assert ExpertLoad("balanced").imbalance(8, 8) == 1.0 and ExpertLoad().imbalance(128, 8) == 1.0

@@ -21,7 +21,7 @@ class Bad(ValueError):
     """A run that cannot be used; says why."""
 
 
-class Cells:
+class Fields:
     """An object of a file; anything else counts as an empty one."""
 
     def __init__(self, value: Any) -> None:
@@ -56,9 +56,9 @@ class Cells:
         value = self.value.get(name)
         return value is True or (isinstance(value, str) and value.strip().lower() in ("true", "1", "yes"))
 
-    def inner(self, name: str) -> Cells:
+    def inner(self, name: str) -> Fields:
         """The object inside."""
-        return Cells(self.value.get(name))
+        return Fields(self.value.get(name))
 
     def items(self, name: str) -> list[Any]:
         """The list inside."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.calibrate.points import Point
+from apexsim.calibrate.points import RunPoint
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 
@@ -37,7 +37,7 @@ class Shape:
         return max(FEWEST, TURNS * self.users)
 
 
-def corners(points: Sequence[Point]) -> list[Point]:
+def corners(points: Sequence[RunPoint]) -> list[RunPoint]:
     """The four points of a set that lie nearest to its corners, on
     different layouts where several are as near; fewer where they coincide."""
     places = places_of(points)
@@ -51,7 +51,7 @@ def corners(points: Sequence[Point]) -> list[Point]:
     return [points[i] for i in taken]
 
 
-def places_of(points: Sequence[Point]) -> NDArray[np.float64]:
+def places_of(points: Sequence[RunPoint]) -> NDArray[np.float64]:
     """[n, 2] log mean prompt and log load of each; loads are compared by users, or by rate, as given."""
     return np.array([[math.log(point.prompt), math.log(max(point.load[1], 1e-9))] for point in points])
 
@@ -68,7 +68,7 @@ def designed(plan: Plan, room: Room, longest: int) -> list[Shape]:
     return found
 
 
-def missing(shapes: Sequence[Shape], points: Sequence[Point]) -> list[Shape]:
+def missing(shapes: Sequence[Shape], points: Sequence[RunPoint]) -> list[Shape]:
     """Those of the designed runs that no measured run is like."""
     there = [(point.prompt, point.load[1]) for point in points if point.load[0] == "users"]
     return [shape for shape in shapes if not any(_alike(shape.prompt, p) and _alike(shape.users, u) for p, u in there)]

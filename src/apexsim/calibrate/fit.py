@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.calibrate.points import Key, Point, log_errors, predicted
+from apexsim.calibrate.points import Key, RunPoint, log_errors, predicted
 from apexsim.cost.factors import Factors
 from apexsim.errors import Rejected
 
@@ -32,7 +32,7 @@ Told = dict[Key, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class CalibrationFit:
     """What was found.
 
     log: [3] of decode, prefill, launch; sd: [3] of what the runs leave open, in logs; before, after: by run, log(predicted / measured) of
@@ -55,7 +55,9 @@ def factors_of(log: Array, power: float = 1.0, kv: float = 1.0) -> Factors:
     return Factors(decode, prefill, launch, kv, power)
 
 
-def fit(points: Sequence[Point], kv: float = 1.0, done: Callable[[int, int, str], None] | None = None, workers: int = 2) -> Fit:
+def fit(
+    points: Sequence[RunPoint], kv: float = 1.0, done: Callable[[int, int, str], None] | None = None, workers: int = 2
+) -> CalibrationFit:
     """Fit all points and hold each back in turn.  kv: the factor of the cache, which is measured and not fitted."""
     folds = folds_of(len(points))
     with ThreadPoolExecutor(workers) as pool:
@@ -76,7 +78,7 @@ def fit(points: Sequence[Point], kv: float = 1.0, done: Callable[[int, int, str]
         found, sd = solved(slope, now - slope @ z, np.ones(len(now), bool), sky.noise)
         held = [solved(slope, now - slope @ z, ~np.isin(sky.owner, fold), sky.noise)[0] for fold in folds]
         after = sky.held(folds, [np.clip(each, -FAR, FAR) for each in held])
-    return Fit(np.clip(found, -FAR, FAR), sd, tuple(log_errors(p, t) for p, t in zip(points, first)), after)
+    return CalibrationFit(np.clip(found, -FAR, FAR), sd, tuple(log_errors(p, t) for p, t in zip(points, first)), after)
 
 
 def folds_of(size: int) -> list[list[int]]:
@@ -102,7 +104,7 @@ def solved(slope: Array, base: Array, some: NDArray[np.bool_], noise: Array) -> 
 class _Sky:
     """All points, simulated together; rows are what is fitted of them, one after the other."""
 
-    def __init__(self, points: Sequence[Point], kv: float, pool: ThreadPoolExecutor, done: Callable[[int, int, str], None] | None,
+    def __init__(self, points: Sequence[RunPoint], kv: float, pool: ThreadPoolExecutor, done: Callable[[int, int, str], None] | None,
                  most: int) -> None:  # fmt: skip
         self.points, self.kv, self.pool, self.done, self.most, self.count = points, kv, pool, done, most, 0
         self.keys = [(i, key) for i, point in enumerate(points) for key in point.fitted.values()]
@@ -123,7 +125,7 @@ class _Sky:
         told = self._run([(point, where[i]) for i, point in enumerate(self.points)])
         return tuple(log_errors(point, each) for point, each in zip(self.points, told))
 
-    def _run(self, tasks: list[tuple[Point, Array]]) -> list[Told]:
+    def _run(self, tasks: list[tuple[RunPoint, Array]]) -> list[Told]:
         made = []
         for (point, _), told in zip(tasks, self.pool.map(lambda task: predicted(task[0], factors_of(task[1], kv=self.kv)), tasks)):
             assert not isinstance(told, Rejected), point.name  # those that do not fit were left out

@@ -10,8 +10,8 @@ from typing import Any
 from apexsim import api
 from apexsim.calibrate.cells import Bad
 from apexsim.calibrate.measured import group_of, read_measured
-from apexsim.calibrate.points import Point
-from apexsim.calibrate.read import Passed, Run, read_results
+from apexsim.calibrate.points import RunPoint
+from apexsim.calibrate.read import FileRun, Passed, read_results
 from apexsim.cost.price import Pricer
 from apexsim.engine_file import DEFAULT_ENGINE
 from apexsim.engines import closest, server_named
@@ -35,7 +35,7 @@ ROOM = (1 / 3, 3.0)  # of the cache that a server states over the predicted one;
 class Gathered:
     """Points of one system, by LABELS, what was passed over, and the cache that the servers stated over the predicted one."""
 
-    points: tuple[Point, ...]
+    points: tuple[RunPoint, ...]
     passed: tuple[Passed, ...]
     system: Mapping[str, str]
     dates: tuple[str, ...]
@@ -43,7 +43,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RunsWanted:
     """What the user says of the runs: model and plan ("" = the file's), which rows of a file of several systems, lengths' half width over
     their mean where a file has only means, and keywords of `api.ask` for cluster, engine and precision."""
 
@@ -54,26 +54,26 @@ class Wanted:
     question: Mapping[str, Any]
 
 
-def gather(paths: Sequence[str], wanted: Wanted) -> Gathered:
+def gather(paths: Sequence[str], wanted: RunsWanted) -> Gathered:
     """All points; raises InputError where none can be used, or they are of several systems."""
-    points, passed, dates, kv = list[Point](), list[Passed](), list[str](), list[float]()
+    points, passed, dates, kv = list[RunPoint](), list[Passed](), list[str](), list[float]()
     asked = _Asked(wanted)
     if wanted.where and not any(map(is_table, paths)):
         raise InputError("it has no effect: it chooses rows of a closed-loop CSV", "--where", "drop it")
     for path in paths:
         if is_table(path):
             found = read_measured(path, _keeper(wanted))
-            points += [each for each in found if isinstance(each, Point)]
+            points += [each for each in found if isinstance(each, RunPoint)]
             passed += [each for each in found if isinstance(each, Passed)]
             continue
         for run in read_results(path, wanted.spread):
-            point = asked.point(run) if isinstance(run, Run) else run
+            point = asked.point(run) if isinstance(run, FileRun) else run
             if isinstance(point, Passed):
                 passed.append(point)
                 continue
             points.append(point)
-            dates += [run.about["date"]] if isinstance(run, Run) and run.about.get("date") else []
-            kv += asked.cache(run, point) if isinstance(run, Run) else []
+            dates += [run.about["date"]] if isinstance(run, FileRun) and run.about.get("date") else []
+            kv += asked.cache(run, point) if isinstance(run, FileRun) else []
     if len(points) < LEAST:
         why = f"; {passed[0].where}: {passed[0].reason}" if passed else ""
         raise asked.fault if asked.fault and not points else InputError(
@@ -91,7 +91,7 @@ def is_table(path: str) -> bool:
     return bool(head) and head[:1] not in (b"{", b"[")
 
 
-def _system(points: Sequence[Point], paths: Sequence[str]) -> dict[str, str]:
+def _system(points: Sequence[RunPoint], paths: Sequence[str]) -> dict[str, str]:
     """The one system of all points."""
     groups = Counter(group_of(point.setting, point.plan) for point in points)
     if len(groups) > 1:
@@ -102,7 +102,7 @@ def _system(points: Sequence[Point], paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(LABELS, next(iter(groups))))
 
 
-def _keeper(wanted: Wanted) -> Callable[[Setting, Plan], bool]:
+def _keeper(wanted: RunsWanted) -> Callable[[Setting, Plan], bool]:
     """Which rows of a file of many systems were asked for; raises InputError for labels and names that nobody knows."""
     unknown = next((label for label in wanted.where if label not in LABELS), None)
     if unknown is not None:
@@ -131,12 +131,12 @@ def _keeper(wanted: Wanted) -> Callable[[Setting, Plan], bool]:
 class _Asked:
     """Turns runs into points; equal clusters share their prices.  fault: the first complaint about what the user gave."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: RunsWanted) -> None:
         self.wanted = wanted
         self.pricers: dict[tuple[Any, ...], Pricer] = {}
         self.fault: InputError | None = None
 
-    def point(self, run: Run) -> Point | Passed:
+    def point(self, run: FileRun) -> RunPoint | Passed:
         """The run as a question and a plan."""
         try:
             setting, plan = self._setting(run)
@@ -148,9 +148,9 @@ class _Asked:
         start = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
         if isinstance(start, Rejected):
             return Passed(run.where, f"{plan.shorthand} cannot be simulated: {start.reason}")
-        return Point(run.where, setting, plan, {key: value for key, value in run.measured.items() if value == value and value > 0.0})
+        return RunPoint(run.where, setting, plan, {key: value for key, value in run.measured.items() if value == value and value > 0.0})
 
-    def cache(self, run: Run, point: Point) -> list[float]:
+    def cache(self, run: FileRun, point: RunPoint) -> list[float]:
         """What the run's server said of its cache over the predicted one."""
         start = started(point.setting.model, point.plan, point.setting.cluster, point.setting.engine, point.setting.max_model_len)
         if isinstance(start, Rejected) or not run.kv_tokens:
@@ -158,7 +158,7 @@ class _Asked:
         ratio = run.kv_tokens / (start[1].blocks * start[1].block_size)
         return [ratio] if ROOM[0] < ratio < ROOM[1] and run.kv_tokens > point.setting.workload.longest else []
 
-    def _setting(self, run: Run) -> tuple[Setting, Plan]:
+    def _setting(self, run: FileRun) -> tuple[Setting, Plan]:
         wanted = self.wanted
         model, question = wanted.model or run.about.get("model", ""), dict(wanted.question)
         if not model:
@@ -177,7 +177,7 @@ class _Asked:
         key = (setting.cluster.gpu.name, setting.cluster.size, setting.cluster.per_node, setting.engine.server.name)
         return replace(setting, pricer=self.pricers.setdefault(key, setting.pricer)), plan
 
-    def _agrees(self, run: Run, question: Mapping[str, Any]) -> None:
+    def _agrees(self, run: FileRun, question: Mapping[str, Any]) -> None:
         """Raise Bad where the file speaks of another engine or GPU than the user."""
         engine, gpu = run.about.get("engine", ""), run.about.get("gpu", "")
         asked = question.get("engine")
@@ -187,18 +187,18 @@ class _Asked:
         if gpu and not named.endswith((".toml", "/")) and gpu.lower() not in named:
             raise Bad(f"a run on {gpu}, asked was {question['gpu']}")
 
-    def _widths(self, run: Run) -> Widths:
+    def _widths(self, run: FileRun) -> Widths:
         if self.wanted.plan:
             return Widths(plan=self.wanted.plan)
         if run.widths is None:
             raise InputError("the file does not say how the model was split", "--plan", "give it, e.g. TP1")
         return run.widths
 
-    def _devices(self, run: Run, model: Model) -> int:
+    def _devices(self, run: FileRun, model: Model) -> int:
         widths = self._widths(run)
         return parse_plan(widths.plan).devices if widths.plan else max(1, widths.tp) * max(1, widths.pp) * max(1, widths.dp)
 
-    def _plan(self, run: Run, model: Model, setting: Setting, precision: Any) -> Plan:
+    def _plan(self, run: FileRun, model: Model, setting: Setting, precision: Any) -> Plan:
         widths = self._widths(run)
         plan = parse_plan(widths.plan, precision) if widths.plan else plan_of(model, setting.cluster, widths, precision)
         if (

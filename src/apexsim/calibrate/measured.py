@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from apexsim.calibrate.points import Key, Point
+from apexsim.calibrate.points import Key, RunPoint
 from apexsim.calibrate.read import Passed
 from apexsim.errors import Rejected
 from apexsim.plan.limits import started
@@ -27,10 +27,10 @@ KEYS: dict[str, Key] = {
 POWER = "power_w_per_gpu"
 
 
-def read_measured(path: str | Path, keep: Callable[[Setting, Plan], bool] = lambda setting, plan: True) -> list[Point | Passed]:
+def read_measured(path: str | Path, keep: Callable[[Setting, Plan], bool] = lambda setting, plan: True) -> list[RunPoint | Passed]:
     """Every row of a file that is kept and can be replayed; those that cannot say why."""
     kind, cases = read_cases(path)
-    bench, found = Bench(), list[Point | Passed]()
+    bench, found = Bench(), list[RunPoint | Passed]()
     for case in cases:
         where = f"{path}: {case.id}"
         if isinstance(case, Case):
@@ -42,7 +42,7 @@ def read_measured(path: str | Path, keep: Callable[[Setting, Plan], bool] = lamb
     return found
 
 
-def _point(case: Case, bench: Bench, where: str) -> Point | Passed:
+def _point(case: Case, bench: Bench, where: str) -> RunPoint | Passed:
     if case.labels.get("suspect"):
         return Passed(where, f"the measurement is known to be off: {case.labels['suspect']}")
     measured = {KEYS[name]: value / 1e3 for name, value in case.measured.items() if name in KEYS and value > 0}
@@ -53,7 +53,7 @@ def _point(case: Case, bench: Bench, where: str) -> Point | Passed:
     setting = startable(bench.setting(case), case)
     if isinstance(setting, Rejected):
         return Passed(where, f"cannot be simulated: {setting.reason}")
-    return Point(where, setting, case.plan, measured)
+    return RunPoint(where, setting, case.plan, measured)
 
 
 def startable(setting: Setting, case: Case) -> Setting | Rejected:

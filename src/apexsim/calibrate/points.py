@@ -23,7 +23,7 @@ LATENCIES = ("ttft", "tpot", "itl", "e2e")
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class RunPoint:
     """One run: where it is from, what was asked, and measured values [s, tokens/s, W]."""
 
     name: str
@@ -55,7 +55,7 @@ class Point:
         return {key[0]: key for key in (best.get("ttft"), pace) if key}
 
 
-def predicted(point: Point, factors: Factors) -> dict[Key, float] | Rejected:
+def predicted(point: RunPoint, factors: Factors) -> dict[Key, float] | Rejected:
     """What a point would measure were prices as the factors say."""
     base = point.setting
     setting = replace(base, pricer=base.pricer.scaled(factors), engine=factors.on_host(base.engine))
@@ -80,6 +80,6 @@ def _stats(metric: str, values: F8) -> dict[Key, float]:
     return {(metric, "mean"): float(values.mean()), **{(metric, stat): float(np.quantile(values, q)) for stat, q in SHARES.items()}}
 
 
-def log_errors(point: Point, told: Mapping[Key, float]) -> dict[Key, float]:
+def log_errors(point: RunPoint, told: Mapping[Key, float]) -> dict[Key, float]:
     """log(predicted / measured) of everything that was measured and is predicted."""
     return {key: math.log(told[key] / value) for key, value in point.measured.items() if told.get(key, 0.0) > 0.0 and value > 0.0}

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from apexsim.calibrate.cells import Bad, Cells, lengths, loaded, stats_of_all
+from apexsim.calibrate.cells import Bad, Fields, lengths, loaded, stats_of_all
 from apexsim.calibrate.points import STATS, Key
 from apexsim.engines import server_named
 from apexsim.errors import InputError
@@ -38,7 +38,7 @@ Docs = Sequence[tuple[str, Mapping[str, Any]]]  # where each stands, and what it
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class FileRun:
     """A measured run.  about: what the file says of "model", "engine", "gpu", "date"; widths: of its plan, where it says them; kv_tokens:
     what its server's cache holds, 0 where it does not say; sent, failed: requests."""
 
@@ -67,7 +67,7 @@ SGLANG = FLAT | {"e2e": "e2e_latency"}
 TABULAR = ("mean",)  # statistics of ITL that mean the same here: over all gaps
 
 
-def _flat(doc: Cells, stems: Mapping[str, str]) -> dict[Key, float]:
+def _flat(doc: Fields, stems: Mapping[str, str]) -> dict[Key, float]:
     """Latencies [s], output throughput and power of a flat file."""
     found = {}
     for metric, stem in stems.items():
@@ -78,7 +78,7 @@ def _flat(doc: Cells, stems: Mapping[str, str]) -> dict[Key, float]:
     return found
 
 
-def _flat_work(doc: Cells, ratio: float) -> Workload:
+def _flat_work(doc: Fields, ratio: float) -> Workload:
     """The requests of a flat file: as listed, else of its mean lengths; ratio: shortest over longest length of random ones."""
     good = [i for i, error in enumerate(doc.items("errors")) if error]
     size = int(doc.number("completed", "num_prompts", least=1, most=MOST_REQUESTS))
@@ -91,7 +91,7 @@ def _flat_work(doc: Cells, ratio: float) -> Workload:
     )
 
 
-def _listed(doc: Cells, name: str, bad: list[int]) -> np.ndarray | None:
+def _listed(doc: Fields, name: str, bad: list[int]) -> np.ndarray | None:
     """Lengths by request, without those that failed; None where the file has none."""
     values = doc.items(name)
     kept = [value for i, value in enumerate(values) if i not in set(bad)]
@@ -100,9 +100,9 @@ def _listed(doc: Cells, name: str, bad: list[int]) -> np.ndarray | None:
     return np.array(kept, np.int64)
 
 
-def _vllm(docs: Docs, path: str, spread: float) -> Iterator[Run]:
+def _vllm(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
     for where, value in docs:
-        doc = Cells(value)
+        doc = Fields(value)
         about = {"model": doc.text("model_id"), "date": doc.text("date"), "gpu": ""}
         widths = _widths(doc, ("tensor_parallel_size", "tp"), ("pipeline_parallel_size", "pp"), ("data_parallel_size", "dp"))
         if doc.number("spec_decode_acceptance_length", absent=0.0) > 0:
@@ -116,35 +116,35 @@ def _vllm(docs: Docs, path: str, spread: float) -> Iterator[Run]:
             for metric, name in (("ttft", "ttft"), ("tpot", "tpot"), ("e2e", "e2el")):
                 stats |= {(metric, stat): getattr(found, name).value(stat) for stat in STATS}
             stats[("power", "mean")] = doc.number("gpu_avg_power_w", "avg_power_w")
-            yield Run(where, "detailed run", replace(work, warmup=0), stats, about, widths, failed=found.failed)
+            yield FileRun(where, "detailed run", replace(work, warmup=0), stats, about, widths, failed=found.failed)
         else:
             if len(docs) == 1 and "mean_ttft_ms" not in value:
                 raise Bad("its per-request lists are empty")
-            yield Run(
+            yield FileRun(
                 where, "vllm bench serve", _flat_work(doc, (1 - spread) / (1 + spread)), _flat(doc, FLAT), about, widths, failed=failed
             )
 
 
-def _sglang(docs: Docs, path: str, spread: float) -> Iterator[Run]:
+def _sglang(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
     for where, value in docs:
-        doc, info = Cells(value), Cells(value).inner("server_info")
+        doc, info = Fields(value), Fields(value).inner("server_info")
         about = {"model": info.text("model_path"), "engine": "sglang", "gpu": "", "date": doc.text("date")}
         ratio = doc.number("random_range_ratio", absent=1.0) if doc.text("dataset_name").startswith("random") else 1.0
         failed = max(0.0, len(doc.items("errors")) - doc.number("completed", absent=1e12))
         if doc.number("accept_length", absent=0.0) > 1.0:
             raise Bad("speculative decoding is not modelled")
         tokens = info.number("max_total_num_tokens", absent=0.0)
-        yield Run(where, "sglang bench_serving", _flat_work(doc, ratio if 0 < ratio <= 1 else 1.0), _flat(doc, SGLANG), about,
+        yield FileRun(where, "sglang bench_serving", _flat_work(doc, ratio if 0 < ratio <= 1 else 1.0), _flat(doc, SGLANG), about,
                   _sglang_widths(info), tokens, int(failed))  # fmt: skip
 
 
-def _widths(doc: Cells, *names: tuple[str, ...]) -> Widths | None:
+def _widths(doc: Fields, *names: tuple[str, ...]) -> Widths | None:
     """The widths that a file names, 0 where it does not; None where it names none."""
     tp, pp, dp = (int(doc.number(*each, absent=0.0, most=4096)) for each in names)
     return Widths(tp, pp, dp, bool(doc.value.get("enable_expert_parallel"))) if tp or pp or dp else None
 
 
-def _sglang_widths(info: Cells) -> Widths | None:
+def _sglang_widths(info: Fields) -> Widths | None:
     """SGLang counts lanes of attention inside tp, other copies beside it."""
     tp, pp, dp, ep = (int(info.number(name, short, absent=1.0, least=1, most=4096)) for name, short in
                       (("tp_size", "tp"), ("pp_size", "pp"), ("dp_size", "dp"), ("ep_size", "ep")))  # fmt: skip
@@ -169,17 +169,17 @@ def layout(tp: int, pp: int, lanes: int, ep: int, replicas: int = 1) -> Widths:
 GUIDE = {"ttft": ("time_to_first_token_ms", 1e3), "tpot": ("inter_token_latency_ms", 1e3), "e2e": ("request_latency", 1.0)}
 
 
-def _guidellm(docs: Docs, path: str, spread: float) -> Iterator[Run | Passed]:
+def _guidellm(docs: Docs, path: str, spread: float) -> Iterator[FileRun | Passed]:
     for where, value in docs:
         for at, one in enumerate(value["benchmarks"] if isinstance(value["benchmarks"], list) else []):
             place = f"{where} benchmark {at + 1}"
             try:
-                yield _benchmark(Cells(one), Cells(value), place, (1 - spread) / (1 + spread))
+                yield _benchmark(Fields(one), Fields(value), place, (1 - spread) / (1 + spread))
             except Bad as bad:
                 yield Passed(place, str(bad))
 
 
-def _benchmark(one: Cells, whole: Cells, where: str, ratio: float) -> Run:
+def _benchmark(one: Fields, whole: Fields, where: str, ratio: float) -> FileRun:
     metrics = one.inner("metrics")
     found: dict[Key, float] = {}
     for metric, (name, per) in GUIDE.items():
@@ -201,10 +201,10 @@ def _benchmark(one: Cells, whole: Cells, where: str, ratio: float) -> Run:
         raise Bad(f"the load '{kind[:20]}' is not known")
     work = loaded(prompt, output, users, rate, np.inf if kind == "constant" else 1.0)
     about = {"model": whole.inner("args").text("model"), "gpu": "", "date": ""}
-    return Run(where, "guidellm", work, found, about, failed=int(totals.number("errored", absent=0.0)))
+    return FileRun(where, "guidellm", work, found, about, failed=int(totals.number("errored", absent=0.0)))
 
 
-def _without_ttft(found: dict[Key, float], metrics: Cells, output: float) -> None:
+def _without_ttft(found: dict[Key, float], metrics: Fields, output: float) -> None:
     """Where only GuideLLM's TPOT is there, (TPOT · n − TTFT) / (n − 1) is what everybody else calls so."""
     theirs = metrics.inner("time_per_output_token_ms").inner("successful").number("mean") / 1e3
     if found[("tpot", "mean")] != found[("tpot", "mean")] and output > 1.5 and theirs == theirs:
@@ -218,16 +218,16 @@ UNITS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "milliseconds": 1e-3,
 AVERAGES = {"mean": "avg", "median": "p50"}
 
 
-def _seconds(block: Cells, key: str) -> float:
+def _seconds(block: Fields, key: str) -> float:
     unit = block.text("unit").lower()
     if unit not in UNITS:
         raise Bad(f"the unit '{unit[:20]}' is not known")
     return block.number(key) * UNITS[unit]
 
 
-def _aiperf(docs: Docs, path: str, spread: float) -> Iterator[Run]:
+def _aiperf(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
     for where, value in docs:
-        doc = Cells(value)
+        doc = Fields(value)
         if value.get("was_cancelled"):
             raise Bad("the run was cancelled")
         found: dict[Key, float] = {
@@ -240,27 +240,27 @@ def _aiperf(docs: Docs, path: str, spread: float) -> Iterator[Run]:
         prompt, output = (lengths(mean, size, (1 - spread) / (1 + spread), at) for at, mean in enumerate(sizes))
         load = doc.inner("input_config").inner("loadgen")
         work = loaded(prompt, output, load.number("concurrency"), load.number("request_rate", endless=True))
-        failed = sum(int(Cells(each).number("count", absent=0.0)) for each in doc.items("error_summary") if isinstance(each, dict))
+        failed = sum(int(Fields(each).number("count", absent=0.0)) for each in doc.items("error_summary") if isinstance(each, dict))
         names = doc.inner("input_config").inner("endpoint").items("model_names")
         about = {"model": str(names[0]) if names else "", "gpu": "", "date": doc.text("start_time")}
-        yield Run(where, "aiperf", work, found, about, failed=failed)
+        yield FileRun(where, "aiperf", work, found, about, failed=failed)
 
 
-def _telemetry(doc: Cells) -> float:
+def _telemetry(doc: Fields) -> float:
     """Mean power of a GPU [W]; NaN where nobody looked."""
     watts = [
-        Cells(gpu).inner("metrics").inner("gpu_power_usage").number("avg")
+        Fields(gpu).inner("metrics").inner("gpu_power_usage").number("avg")
         for host in doc.inner("telemetry_data").inner("endpoints").value.values() if isinstance(host, dict)
-        for gpu in Cells(host).inner("gpus").value.values() if isinstance(gpu, dict)
+        for gpu in Fields(host).inner("gpus").value.values() if isinstance(gpu, dict)
     ]  # fmt: skip
     return float(np.mean(watts)) if watts else np.nan
 
 
-def _aiperf_requests(docs: Docs, path: str, spread: float) -> Iterator[Run]:
+def _aiperf_requests(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
     """Per request: moments of sending are replayed as they were."""
     rows, failed = [], 0
     for _, value in docs:
-        doc = Cells(value)
+        doc = Fields(value)
         metrics = doc.inner("metrics")
         if value.get("error") or doc.inner("metadata").value.get("was_cancelled"):
             failed += 1
@@ -279,25 +279,25 @@ def _aiperf_requests(docs: Docs, path: str, spread: float) -> Iterator[Run]:
         found |= stats_of_all("tpot", ((e2e - ttft)[several]) / (output[several] - 1))
     found[("throughput", "mean")] = float(output.sum() / max((start + e2e).max() - start.min(), 1e-9))
     work = Workload("aiperf", start - start[0], prompt.astype(np.int64), output.astype(np.int64), "open")
-    yield Run(path, "aiperf records", work, found, {"model": "", "gpu": "", "date": ""}, failed=failed)
+    yield FileRun(path, "aiperf records", work, found, {"model": "", "gpu": "", "date": ""}, failed=failed)
 
 
-def _value(metrics: Cells, tag: str) -> float:
+def _value(metrics: Fields, tag: str) -> float:
     return _seconds(metrics.inner(tag), "value")
 
 
 # ---- InferenceX ----------------------------------------------------------------------------------------------------------
 
 
-def _inferencex(docs: Docs, path: str, spread: float) -> Iterator[Run | Passed]:
+def _inferencex(docs: Docs, path: str, spread: float) -> Iterator[FileRun | Passed]:
     for where, value in docs:
         try:
-            yield _row(Cells(value), where)
+            yield _row(Fields(value), where)
         except (Bad, InputError) as bad:
             yield Passed(where, bad.what if isinstance(bad, InputError) else str(bad))
 
 
-def _row(doc: Cells, where: str) -> Run:
+def _row(doc: Fields, where: str) -> FileRun:
     if doc.truth("disagg") or doc.truth("is_multinode") or doc.text("spec_decoding") not in ("", "none"):
         raise Bad("disaggregated, multi-node and speculative runs are not read")
     isl, osl, users = (int(doc.number(name, least=1, most=1 << 24)) for name in ("isl", "osl", "conc"))
@@ -310,7 +310,7 @@ def _row(doc: Cells, where: str) -> Run:
     widths = layout(tp, int(doc.number("pp", absent=1.0, least=1, most=4096)), tp if doc.truth("dp_attention") else 1, ep)
     about = {"model": doc.text("model"), "engine": server_named(doc.text("framework")) or doc.text("framework"),
              "gpu": doc.text("hw").partition("-")[0], "date": doc.text("date")}  # fmt: skip
-    return Run(where, "InferenceX", loaded(prompt, output, users, np.nan), found, about, widths)
+    return FileRun(where, "InferenceX", loaded(prompt, output, users, np.nan), found, about, widths)
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def kind_of(value: Any) -> str:
     return next((name for name, (wanted, _) in READERS.items() if any(some <= keys for some in wanted)), "")
 
 
-def read_results(path: str, spread: float = 0.0) -> list[Run | Passed]:
+def read_results(path: str, spread: float = 0.0) -> list[FileRun | Passed]:
     """All runs of a file, sound or not; raises InputError where none is of a known kind.  spread: half width of lengths over their mean,
     where the file has only means."""
     docs = _documents(path)
@@ -344,7 +344,7 @@ def read_results(path: str, spread: float = 0.0) -> list[Run | Passed]:
     if not any(kinds):
         told = "closed-loop CSV, " + ", ".join(READERS)
         raise InputError("is no result file that is known", path, f"expected one of {told}")
-    found: list[Run | Passed] = [Passed(where, "has the keys of no known result") for (where, _), kind in zip(docs, kinds) if not kind]
+    found: list[FileRun | Passed] = [Passed(where, "has the keys of no known result") for (where, _), kind in zip(docs, kinds) if not kind]
     for name, (_, reader) in READERS.items():
         mine = [doc for doc, kind in zip(docs, kinds) if kind == name]
         for part in [mine] if name in WHOLE and mine else [[doc] for doc in mine]:
@@ -352,11 +352,11 @@ def read_results(path: str, spread: float = 0.0) -> list[Run | Passed]:
     return found
 
 
-def _sound(reader: Reader, docs: Docs, path: str, spread: float) -> list[Run | Passed]:
+def _sound(reader: Reader, docs: Docs, path: str, spread: float) -> list[FileRun | Passed]:
     """The runs of a part of a file; what is wrong with it is said, and never more than that."""
     where = docs[0][0]
     try:
-        return [fault(run) or run if isinstance(run, Run) else run for run in reader(docs, path, spread)]
+        return [fault(run) or run if isinstance(run, FileRun) else run for run in reader(docs, path, spread)]
     except Bad as bad:
         return [Passed(where, str(bad))]
     except InputError as error:
@@ -394,7 +394,7 @@ APART = 0.25  # relative: what may lie between E2E and TTFT + TPOT · (n - 1), o
 CROWDED = 1.1  # requests in flight over users, at most
 
 
-def fault(run: Run) -> Passed | None:
+def fault(run: FileRun) -> Passed | None:
     """Why a run is not used; None where it is sound."""
     told = {key: value for key, value in run.measured.items() if value == value and value > 0.0}
     why = _short(run) or _contradiction(run.workload, told)
@@ -403,7 +403,7 @@ def fault(run: Run) -> Passed | None:
     return Passed(run.where, why) if why else None
 
 
-def _short(run: Run) -> str:
+def _short(run: FileRun) -> str:
     work = run.workload
     if run.failed > LOST * (work.size + run.failed):
         return f"{run.failed} of {work.size + run.failed} requests failed"

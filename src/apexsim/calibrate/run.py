@@ -12,9 +12,9 @@ import numpy as np
 from apexsim import api
 from apexsim.calibrate.bench import bench_line
 from apexsim.calibrate.corners import Shape, designed, missing
-from apexsim.calibrate.fit import NAMES, Fit, fit, told_by
-from apexsim.calibrate.gather import Gathered, Wanted, gather
-from apexsim.calibrate.points import STATS, Key, Point
+from apexsim.calibrate.fit import NAMES, CalibrationFit, fit, told_by
+from apexsim.calibrate.gather import Gathered, RunsWanted, gather
+from apexsim.calibrate.points import STATS, Key, RunPoint
 from apexsim.calibrate.profile import Profile, left_of, save
 from apexsim.cost.factors import Factors
 from apexsim.errors import InputError, Rejected, nearest
@@ -57,7 +57,7 @@ class Calibration:
     """
 
     gathered: Gathered
-    found: Fit
+    found: CalibrationFit
     scores: tuple[Score, ...]
     profile: Profile
     wanted: tuple[tuple[Shape, str], ...]
@@ -97,7 +97,7 @@ def calibrate(
     if not 0.0 <= length_spread < 1.0:
         raise InputError(f"expected a number from 0 and below 1, got {length_spread}", "--length-spread")
     asked = {name: value for name, value in question.items() if value is not None}
-    gathered = gather(paths, Wanted(model, plan, where or {}, length_spread, asked))
+    gathered = gather(paths, RunsWanted(model, plan, where or {}, length_spread, asked))
     found = fit(gathered.points, gathered.kv, progress)
     power, found_power = _power(found)
     scores = tuple(_scores(gathered.points, found, found_power))
@@ -127,7 +127,7 @@ def _designed(setting: Setting, plan: Plan) -> list[Shape]:
     return [] if isinstance(start, Rejected) else designed(plan, start[1], setting.model.max_length)
 
 
-def _power(found: Fit) -> tuple[float, dict[int, float]]:
+def _power(found: CalibrationFit) -> tuple[float, dict[int, float]]:
     """The factor of power, and by run its log error with the factor of the others."""
     off = {i: told[("power", "mean")] for i, told in enumerate(found.after) if ("power", "mean") in told}
     if not off:
@@ -137,7 +137,7 @@ def _power(found: Fit) -> tuple[float, dict[int, float]]:
     return math.exp(-float(np.median(list(off.values())))), held
 
 
-def _scores(points: Sequence[Point], found: Fit, power: Mapping[int, float]) -> Iterable[Score]:
+def _scores(points: Sequence[RunPoint], found: CalibrationFit, power: Mapping[int, float]) -> Iterable[Score]:
     """Errors by metric, of the statistic of each run that means most."""
     for metric in ("ttft", "tpot", "itl", "e2e", "throughput", "power"):
         pairs = []
@@ -150,7 +150,7 @@ def _scores(points: Sequence[Point], found: Fit, power: Mapping[int, float]) -> 
             yield Score(metric, before, after)
 
 
-def best(point: Point, metric: str) -> Key | None:
+def best(point: RunPoint, metric: str) -> Key | None:
     """The statistic of a metric that is told, where there are several."""
     return next(((metric, stat) for stat in STATS if (metric, stat) in point.measured), None)
 

@@ -56,14 +56,14 @@ def spelled(words: Sequence[str]) -> list[str]:
 @with_options("apex")
 def apex(**given: Any) -> None:
     """Search and print."""
-    from apexsim.report.apexpage import Wanted, apex_json, apex_page
+    from apexsim.report.apexpage import PageWanted, apex_json, apex_page
 
     given = checked("apex", given)
     if given["disable_ray"] and given["ray"]:
         raise InputError("Ray is both wanted and disabled", "--ray", "drop one")
     with Progress() as progress:
         parts, notes = _answer(given, progress)
-    wanted = Wanted(
+    wanted = PageWanted(
         given["all"], tuple(given["request_percentiles"] or ()), tuple(given["token_percentiles"] or ()),
         given["ttft_slo"], given["tpot_slo"], given["max_batch_size"],
     )  # fmt: skip
@@ -73,13 +73,13 @@ def apex(**given: Any) -> None:
 
 def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     from apexsim.clock import at_clock
-    from apexsim.cost.load import Load
+    from apexsim.cost.load import ExpertLoad
     from apexsim.hardware import Cluster, load_gpu
     from apexsim.model.families import load_model
     from apexsim.model.parts import routed, with_experts, with_image
     from apexsim.objective import parse_objective
     from apexsim.plan.choose import precision_of
-    from apexsim.search.chain import Question, chained
+    from apexsim.search.chain import ChainQuestion, chained
     from apexsim.search.goal import Goal
 
     model = with_experts(load_model(SHORTCUTS.get(given["model"], given["model"])), given["num_experts"], given["topk"])
@@ -95,7 +95,7 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     goal = Goal(parse_objective("throughput" if work.mode == "offline" else "e2e", ()))
     precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])
     batch = given["max_batch_size"] or min(work.size, UNLIMITED)
-    question = Question(precision, goal, "apex", batch, Load(capacity=given["capacity_factor"]),
+    question = ChainQuestion(precision, goal, "apex", batch, ExpertLoad(capacity=given["capacity_factor"]),
                          int(given["disable_ray"]), given["ray"], given["all"])  # fmt: skip
     aside = Cluster(gpu, given["encoder_gpus"]) if given["encoder_gpus"] else None
     if aside and model.stacks[0].role != "encoder":

@@ -17,7 +17,7 @@ from apexsim.errors import InputError, Stopped
 
 if TYPE_CHECKING:
     from apexsim.replay.compare import Comparison
-    from apexsim.replay.record import Run
+    from apexsim.replay.record import ReplayRun
     from apexsim.workload.trace import Workload
 
 REPLAY_HELP = """Send a trace to a running server (OpenAI interface, streamed), and hold what it does against the prediction.
@@ -65,7 +65,7 @@ def replay(trace: Trace = "", **given: Any) -> None:
         _end(run, found, given)
 
 
-def _ends_early(run: Run, given: dict[str, Any]) -> bool:
+def _ends_early(run: ReplayRun, given: dict[str, Any]) -> bool:
     return bool(run.stopped and not given["compare"])
 
 
@@ -84,7 +84,7 @@ def _asked(given: dict[str, Any]) -> dict[str, Any] | None:
     return {name: value for name, value in asked.items() if name not in drop}
 
 
-def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> Run:
+def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> ReplayRun:
     """Read the trace, make sure that it can be predicted, and send it."""
     from apexsim.replay.prompts import Prompts
     from apexsim.replay.run import Patience
@@ -134,14 +134,14 @@ def _extra(text: str | None) -> dict[str, Any]:
     return found
 
 
-def _read(given: dict[str, Any]) -> Run:
+def _read(given: dict[str, Any]) -> ReplayRun:
     from apexsim.replay.record import read_run
 
     run = read_run(given["compare"])
     return replace(run, warmup=given["warmup"]) if given["warmup"] else run
 
 
-def _compared(run: Run, given: dict[str, Any], asked: dict[str, Any] | None) -> Comparison | None:
+def _compared(run: ReplayRun, given: dict[str, Any], asked: dict[str, Any] | None) -> Comparison | None:
     if asked is None or not run.good:
         return None
     from apexsim.replay.compare import compare
@@ -150,7 +150,7 @@ def _compared(run: Run, given: dict[str, Any], asked: dict[str, Any] | None) -> 
         return compare(run, given["config"] or given["model"], given["plan"], asked)
 
 
-def _save(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
+def _save(run: ReplayRun, found: Comparison | None, given: dict[str, Any]) -> None:
     if given["json"] is None or (given["json"] == STDOUT and _ends_early(run, given)):  # the failure holds it then
         return
     from apexsim.report.plain import dumps
@@ -159,7 +159,7 @@ def _save(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
     deliver(dumps(replay_json(run, found)), given["json"], "--json")
 
 
-def _draw(run: Run, found: Comparison | None, path: str) -> None:
+def _draw(run: ReplayRun, found: Comparison | None, path: str) -> None:
     """The picture; where it fails, what was measured is kept in the failure."""
     from apexsim.report.replaypage import drawn, replay_json
 
@@ -169,7 +169,7 @@ def _draw(run: Run, found: Comparison | None, path: str) -> None:
         raise InputError(error.what, error.where, error.hint, replay_json(run, found)) from None
 
 
-def _tell(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
+def _tell(run: ReplayRun, found: Comparison | None, given: dict[str, Any]) -> None:
     from apexsim.report.replaypage import replay_text
 
     if given["json"] != STDOUT or given["output"] is not None:
@@ -177,7 +177,7 @@ def _tell(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
         deliver(replay_text(run, found, color), given["output"] or STDOUT, "--output")
 
 
-def _end(run: Run, found: Comparison | None, given: dict[str, Any]) -> None:
+def _end(run: ReplayRun, found: Comparison | None, given: dict[str, Any]) -> None:
     """A run that stopped early is told apart by its exit code."""
     from apexsim.replay.run import INTERRUPTED
     from apexsim.report.replaypage import replay_json

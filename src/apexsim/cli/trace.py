@@ -139,7 +139,7 @@ def _like(given: dict[str, Any]) -> Spread | Workload | Preset:
 def filter_trace(file: File, **given: Any) -> None:
     """Fewer requests."""
     from apexsim.units import parse_duration
-    from apexsim.workload.convert import Limits, filtered
+    from apexsim.workload.convert import KeptLengths, filtered
 
     given = _begun("trace filter", given)
     lengths = ("min_prompt", "max_prompt", "min_output", "max_output", "max_context", "head", "share")
@@ -147,7 +147,7 @@ def filter_trace(file: File, **given: Any) -> None:
     for name in ("since", "until"):
         if given[name] is not None:
             limits[name] = parse_duration(given[name], "s", f"--{name}")
-    _write(filtered(_read(file, given), Limits(**limits), given["seed"]), given)
+    _write(filtered(_read(file, given), KeptLengths(**limits), given["seed"]), given)
 
 
 @with_options("trace scale")
@@ -170,14 +170,14 @@ def tokenize(file: Texts, **given: Any) -> None:
     from apexsim.errors import nearest
     from apexsim.workload.convert import writer_of
     from apexsim.workload.talks import LONGEST, Wish
-    from apexsim.workload.tokenize import Bounds, Pace, tokenized
+    from apexsim.workload.tokenize import KeptBounds, Pace, tokenized
 
     given = _begun("trace tokenize", given)
     if given["turns"] not in ("first", "all"):
         raise InputError(f"unknown choice of turns '{given['turns']}'", "--turns", nearest(given["turns"], ("first", "all")))
     every = given["turns"] == "all"
     wish = Wish(given["prompt_field"] or "", given["output_field"] or "", every, given["output_len"] or 0)
-    bounds = Bounds(given["max_model_len"] or 2 * LONGEST, given["limit"] or LONGEST, given["skip_bad"])
+    bounds = KeptBounds(given["max_model_len"] or 2 * LONGEST, given["limit"] or LONGEST, given["skip_bad"])
     pace = Pace(given["request_rate"], given["burstiness"], given["seed"], given["turn_gap"])
     with Progress() as progress:
         made = tokenized(file, _counter(given), wish, bounds, pace, writer_of(given["to"]).block, progress)

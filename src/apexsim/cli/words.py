@@ -19,7 +19,7 @@ NODE = 8  # GPUs of a node where only a total is given
 
 
 @dataclass(slots=True)
-class Words:
+class LineWords:
     """What was found on the line: parsed words, and by option what was given and how it was typed."""
 
     plain: list[str] = field(default_factory=list)  # arguments, and options that nobody knows
@@ -44,7 +44,7 @@ def _value(opt: Opt | None, text: str) -> object:
 
 def translated(command: str, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The words as our options, and for each of our flags that was spelled otherwise, its spelling."""
-    flags, found, made = flags_of_command(command), Words(), []
+    flags, found, made = flags_of_command(command), LineWords(), []
     options = {opt.name: opt for opt in flags.values()}
     rest = list(words)
     while rest:
@@ -73,7 +73,7 @@ def _special(option: str, options: Mapping[str, Opt]) -> bool:
     return {TOTAL: "gpus" in options, VERSION: "engine" in options, MODEL: "tp" in options}.get(option, False)
 
 
-def _ours(opt: Opt, flag: str, value: list[str] | None, rest: list[str], found: Words) -> list[str]:
+def _ours(opt: Opt, flag: str, value: list[str] | None, rest: list[str], found: LineWords) -> list[str]:
     """One of our own options; lists stay as they are, the rest is noted and written later."""
     if opt.type is bool:
         if not value:
@@ -103,7 +103,7 @@ def _follows(opt: Opt, rest: Sequence[str]) -> bool:
     return bool(rest) and (rest[0] == "-" or not rest[0].startswith("-"))
 
 
-def _joined(made: list[str], found: Words, options: Mapping[str, Opt]) -> list[str]:
+def _joined(made: list[str], found: LineWords, options: Mapping[str, Opt]) -> list[str]:
     """All words, the options that need others in sight made up."""
     given, typed = found.given, found.typed
     if TOTAL in given:
@@ -124,7 +124,7 @@ def _joined(made: list[str], found: Words, options: Mapping[str, Opt]) -> list[s
     return [*(word for pair in pairs for word in pair), *made]
 
 
-def _divided(found: Words, total: int) -> None:
+def _divided(found: LineWords, total: int) -> None:
     """So many GPUs as nodes of 8, or of what --nodes leaves for each."""
     nodes = number(None, found.given["nodes"]) if "nodes" in found.given else max(1, -(-total // NODE))
     if "gpus" in found.given or nodes < 1 or total % nodes:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from apexsim.cost.bank import Bank, Found
+from apexsim.cost.bank import Bank, BankMatch
 from apexsim.cost.grid import bridged, continued, convex_minorant
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, flat, ideal, labelled, possible, worst
 from apexsim.cost.shapes import ATTENTION, KV_BYTES, Heads, area
-from apexsim.cost.surface import Kind, Match, Surface
+from apexsim.cost.surface import KernelKind, Match, Surface
 
 DIM_WEIGHT, GROUP_WEIGHT, COUNT_WEIGHT = 4.0, 1.0, 0.3  # how much a factor e in d, h/g, g counts against a shape
 OTHER_ENGINE = 1.0  # distance at which another engine's attention kernel is preferred to this one's nearest shape
@@ -30,7 +30,7 @@ TOKEN_AREA = 500.0  # query-key pairs that take as long as one prompt token's ow
 DENSE = np.exp2(np.arange(0.0, 20.01, 1 / 12))  # lengths on which the cost of a prompt is tabulated
 
 
-class Ask(NamedTuple):
+class AttentionShape(NamedTuple):
     """One attention kernel: family (attention, mla, encoder), phase (prefill, decode), heads, cache format."""
 
     family: str
@@ -57,24 +57,24 @@ class Ask(NamedTuple):
         flop, nbytes = self.demand(self.heads, batch, length)
         return flop, nbytes if self.phase == "decode" else np.zeros_like(nbytes)
 
-    def whole(self) -> Ask:
+    def whole(self) -> AttentionShape:
         """The same without a window."""
         return self._replace(heads=self.heads._replace(window=0))
 
 
-def causal(phase: str, heads: int, kv_heads: int, head_dim: int, window: int = 0, kv_dtype: str = "bf16") -> Ask:
+def causal(phase: str, heads: int, kv_heads: int, head_dim: int, window: int = 0, kv_dtype: str = "bf16") -> AttentionShape:
     """Attention over all tokens before, or over the last `window` of them."""
-    return Ask("attention", phase, Heads(heads, kv_heads, head_dim, window), kv_dtype)
+    return AttentionShape("attention", phase, Heads(heads, kv_heads, head_dim, window), kv_dtype)
 
 
-def latent(phase: str, heads: int, head_dim: int, kv_dtype: str = "bf16") -> Ask:
+def latent(phase: str, heads: int, head_dim: int, kv_dtype: str = "bf16") -> AttentionShape:
     """Latent attention without its projections: a decode absorbed (head_dim = rank + rope), a prompt decompressed (nope + rope)."""
-    return Ask("mla", phase, Heads(heads, heads if phase == "prefill" else 1, head_dim), kv_dtype)
+    return AttentionShape("mla", phase, Heads(heads, heads if phase == "prefill" else 1, head_dim), kv_dtype)
 
 
-def bidirectional(heads: int, head_dim: int) -> Ask:
+def bidirectional(heads: int, head_dim: int) -> AttentionShape:
     """Attention of an encoder: every token, or patch, sees all."""
-    return Ask("encoder", "prefill", Heads(heads, heads, head_dim))
+    return AttentionShape("encoder", "prefill", Heads(heads, heads, head_dim))
 
 
 # ---- measured surfaces -----------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def surface_of(table: Table, peaks: Peaks, family: str = "attention") -> Surface
     def complete(seconds: Array, best: Array, along: Array) -> Array:
         return continued(bridged(seconds, along), best)[0]
 
-    kind = Kind(("batch", "length"), work, compute, Heads._make, along=partial(_along, family, phase), complete=complete)
+    kind = KernelKind(("batch", "length"), work, compute, Heads._make, along=partial(_along, family, phase), complete=complete)
     return Surface(table, peaks, kind)
 
 
@@ -119,26 +119,26 @@ def match_of(surface: Surface, heads: Heads, phase: str) -> Match | None:
     return Match((rows[best],), float(distance[best]), float(scale))
 
 
-def find(bank: Bank, ask: Ask) -> Found | None:
+def find(bank: Bank, ask: AttentionShape) -> BankMatch | None:
     """The measured surface nearest to some heads; None where this window was not timed."""
     return bank.kept(ask, lambda: _find(bank, ask))
 
 
-def _find(bank: Bank, ask: Ask) -> Found | None:
+def _find(bank: Bank, ask: AttentionShape) -> BankMatch | None:
     make = partial(surface_of, family=ask.family)
     for home in bank.homes:
         for kv in dict.fromkeys((ask.stored, "bf16")):
             head = (ask.phase, kv)
             near = bank.nearest(home, ask.family, head, make, lambda surface: match_of(surface, ask.heads, ask.phase), OTHER_ENGINE)
             if near is not None:
-                return Found(*near, home.native and kv == ask.stored)
+                return BankMatch(*near, home.native and kv == ask.stored)
     return None
 
 
 # ---- one kernel ------------------------------------------------------------------------------------------------------
 
 
-def price(bank: Bank, ask: Ask, batch: ArrayLike, length: ArrayLike) -> Priced:
+def price(bank: Bank, ask: AttentionShape, batch: ArrayLike, length: ArrayLike) -> Priced:
     """One kernel: of a decode one new token per sequence over `length` cached (need not be whole), of a prefill `batch` whole prompts.
 
     A window that was not timed: a decode reads min(length, window) with the full kernel; a prompt goes on beyond W at the slope the full
@@ -158,7 +158,7 @@ def price(bank: Bank, ask: Ask, batch: ArrayLike, length: ArrayLike) -> Priced:
     return Priced(inside.seconds + beyond, worst(inside.provenance, Provenance.TRANSFERRED))
 
 
-def _price(bank: Bank, ask: Ask, b: Array, s: Array) -> Priced:
+def _price(bank: Bank, ask: AttentionShape, b: Array, s: Array) -> Priced:
     """A kernel whose window, if any, was timed."""
     found = find(bank, ask)
     compute = found.surface.kind.compute if found is not None else "bf16"
@@ -168,7 +168,7 @@ def _price(bank: Bank, ask: Ask, b: Array, s: Array) -> Priced:
 # ---- prompts in a batch that fills the GPU ---------------------------------------------------------------------------
 
 
-def marginal(bank: Bank, ask: Ask, length: ArrayLike) -> Priced:
+def marginal(bank: Bank, ask: AttentionShape, length: ArrayLike) -> Priced:
     """P(l): what one more prompt of l tokens costs in a batch that fills the GPU; P(0) = 0, rising, convex.
 
     A chunk of q tokens after c cached costs P(c + q) - P(c).
@@ -177,25 +177,25 @@ def marginal(bank: Bank, ask: Ask, length: ArrayLike) -> Priced:
     return labelled(np.interp(np.asarray(length, float), np.r_[0.0, DENSE], np.r_[0.0, cost]), label)
 
 
-def launch(bank: Bank, ask: Ask) -> float:
+def launch(bank: Bank, ask: AttentionShape) -> float:
     """Fixed time [s] of one prefill kernel: what one tiny prompt takes beyond its marginal cost."""
     tiny = np.array([1.0, 16.0])
     alone = price(bank, ask, 1.0, tiny).seconds
     return float(max(0.0, (alone - marginal(bank, ask, tiny).seconds).min()))
 
 
-def saturated(bank: Bank, ask: Ask) -> tuple[Array, Provenance]:
+def saturated(bank: Bank, ask: AttentionShape) -> tuple[Array, Provenance]:
     """Marginal prompt costs at the lengths DENSE, and their label."""
     return bank.kept(("saturated", ask), lambda: _possible(bank, ask))
 
 
-def _possible(bank: Bank, ask: Ask) -> tuple[Array, Provenance]:
+def _possible(bank: Bank, ask: AttentionShape) -> tuple[Array, Provenance]:
     """`_saturated`, no less than the FLOP take: of two convex functions the larger is convex."""
     cost, label = _saturated(bank, ask)
     return np.maximum(cost, ideal(*ask.least(np.ones_like(DENSE), DENSE), bank.peaks, ask.fastest)), label
 
 
-def _saturated(bank: Bank, ask: Ask) -> tuple[Array, Provenance]:
+def _saturated(bank: Bank, ask: AttentionShape) -> tuple[Array, Provenance]:
     found = find(bank, ask)
     window, one = ask.heads.window, np.ones_like(DENSE)
     if found is None and window:

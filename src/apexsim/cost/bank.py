@@ -57,7 +57,7 @@ class Home(NamedTuple):
     native: bool
 
 
-class Found(NamedTuple):
+class BankMatch(NamedTuple):
     """A surface, the row that stands for the shape asked for, and whether GPU and format are its own."""
 
     surface: Surface
@@ -113,7 +113,7 @@ class Bank:
         """What `make` builds from one table and the peaks of the GPU it was measured on, once."""
         return self.kept((home.native, family, key), lambda: make(home.tables.table(family, key), home.tables.peaks))
 
-    def first(self, family: str, heads: Sequence[Key], make: Make) -> Found | None:
+    def first(self, family: str, heads: Sequence[Key], make: Make) -> BankMatch | None:
         """The first table whose key is one of `heads` and an engine, this one, any, or another; its own where it is native and of the
         first head."""
         for home in self.homes:
@@ -121,7 +121,7 @@ class Bank:
             for head in heads:
                 for engine in (self.source, "any", *ENGINES):
                     if (*head, engine) in keys:
-                        return Found(self.surface(home, family, (*head, engine), make), SAME, home.native and head == heads[0])
+                        return BankMatch(self.surface(home, family, (*head, engine), make), SAME, home.native and head == heads[0])
         return None
 
     def nearest(
@@ -153,7 +153,7 @@ class Bank:
         return near
 
     def price(
-        self, found: Found | None, shape: Any, sizes: tuple[ArrayLike, ...], work: Demand, compute: str = "bf16", family: str = ""
+        self, found: BankMatch | None, shape: Any, sizes: tuple[ArrayLike, ...], work: Demand, compute: str = "bf16", family: str = ""
     ) -> Priced:
         """Seconds of a kernel that demands such work of such units: what its own surface holds; else, labelled transferred, those of
         another GPU, clock or format carried to this one's peaks; else, where nobody timed it, the stated roofline, or what was

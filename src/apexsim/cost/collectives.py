@@ -19,8 +19,8 @@ from apexsim.cost.bank import ENGINES, Bank
 from apexsim.cost.kernels import Table
 from apexsim.cost.ring import MOVES, Wire, collective_formula, lent
 from apexsim.cost.roofline import Array, Peaks, Priced, Provenance, Work, labelled, transfer, worst
-from apexsim.cost.shapes import COPY_BYTES, Route, met, volume
-from apexsim.cost.surface import Kind, Match, Surface, in_proportion
+from apexsim.cost.shapes import COPY_BYTES, Routing, met, volume
+from apexsim.cost.surface import KernelKind, Match, Surface, in_proportion
 from apexsim.errors import InputError
 
 RANKS = 8  # of one node in the tables of dispatch
@@ -48,7 +48,7 @@ class Way(NamedTuple):
 USUAL = Way()
 
 
-class Reach(NamedTuple):
+class RankReach(NamedTuple):
     """Where the ranks of an exchange lie: how many, in how many domains of a scale-up link, that link, and what joins the domains."""
 
     ranks: int
@@ -57,7 +57,7 @@ class Reach(NamedTuple):
     across: Wire
 
 
-class Curve(NamedTuple):
+class LinkCurve(NamedTuple):
     """A measured curve, whether it was measured on this very GPU, and how much longer bytes take on the link that it has here."""
 
     surface: Surface
@@ -65,20 +65,20 @@ class Curve(NamedTuple):
     stretch: float = 1.0
 
 
-def _size(_: int | Route, size: Array) -> Work:
+def _size(_: int | Routing, size: Array) -> Work:
     return 0.0, size
 
 
 def surface_of(table: Table, peaks: Peaks = UNIT) -> Surface:
     """Measured times of one collective over (ranks, bytes)."""
     del peaks
-    return Surface(table, UNIT, Kind(("bytes",), _size, shape=int, rows="gpus", beyond=in_proportion))
+    return Surface(table, UNIT, KernelKind(("bytes",), _size, shape=int, rows="gpus", beyond=in_proportion))
 
 
 def routes_of(table: Table, peaks: Peaks = UNIT) -> Surface:
     """Measured times of dispatch and combine over (route, tokens of a rank)."""
     del peaks
-    return Surface(table, UNIT, Kind(("tokens",), _size, shape=lambda row: Route(*row), beyond=in_proportion))
+    return Surface(table, UNIT, KernelKind(("tokens",), _size, shape=lambda row: Routing(*row), beyond=in_proportion))
 
 
 def _row(surface: Surface, gpus: int) -> int:
@@ -125,7 +125,7 @@ def price(bank: Bank, kind: str, nbytes: ArrayLike, gpus: int, way: Way = USUAL,
     return labelled(collective_formula(kind, size, gpus, wire.bandwidth, wire.latency, wire.launch), Provenance.ROOFLINE)
 
 
-def measured(bank: Bank, kind: str, gpus: int, way: Way) -> Curve | None:
+def measured(bank: Bank, kind: str, gpus: int, way: Way) -> LinkCurve | None:
     """The measured curve of a collective of so many ranks: the engine's own all-reduce (or the fused one's), else another engine's or the
     vendor library's.
 
@@ -144,7 +144,7 @@ def measured(bank: Bank, kind: str, gpus: int, way: Way) -> Curve | None:
         stretch = 1.0 if home.native else lent(key[1] != "nccl", bank.vendor, width, home.tables.peaks.link)
         if stretch:
             stated = bank.network if way.nodes > 1 else bank.link_share
-            return Curve(bank.surface(home, "comm", key, surface_of), home.native, stretch / stated)
+            return LinkCurve(bank.surface(home, "comm", key, surface_of), home.native, stretch / stated)
     return None
 
 
@@ -168,7 +168,7 @@ def hop(bank: Bank, link: Wire, nodes: int) -> tuple[float, float]:
     return short, found.stretch * (long - short) / (HOP - small)
 
 
-def dispatch(bank: Bank, tokens: ArrayLike, route: Route, gpus: int, nodes: int, low_latency: bool) -> Priced | None:
+def dispatch(bank: Bank, tokens: ArrayLike, route: Routing, gpus: int, nodes: int, low_latency: bool) -> Priced | None:
     """Expert-parallel dispatch and combine of `tokens` per rank over `gpus` ranks on `nodes` nodes; None where these ranks were not timed
     on this very GPU.  low_latency: the decode kernels, else the high-throughput ones of prefill.
     """
@@ -187,7 +187,7 @@ def dispatch(bank: Bank, tokens: ArrayLike, route: Route, gpus: int, nodes: int,
     return priced
 
 
-def exchange(tokens: ArrayLike, route: Route, reach: Reach, low_latency: bool) -> Priced:
+def exchange(tokens: ArrayLike, route: Routing, reach: RankReach, low_latency: bool) -> Priced:
     """Tokens of a rank to their experts and back, by formula (see above)."""
     each, many = np.asarray(tokens, float) * route.hidden * COPY_BYTES, reach.domains
     reached = min(met(route.top_k, many), float(route.kept or many))  # domains that a token of a prompt is sent to

@@ -19,7 +19,7 @@ from apexsim.cost.device_csv import ALONG, ERROR, NOTE, WARNING, Array, Finding,
 from apexsim.cost.kernels import Table, Tables, systems
 from apexsim.cost.ring import MOVES, lent
 from apexsim.cost.roofline import KERNELS, Peaks
-from apexsim.cost.shapes import Heads, Layer, decode_work, encoder_work, expert_work, gemm_work, prefill_work
+from apexsim.cost.shapes import ExpertLayer, Heads, decode_work, encoder_work, expert_work, gemm_work, prefill_work
 from apexsim.errors import InputError, nearest
 from apexsim.gpu import Gpu
 
@@ -121,7 +121,7 @@ def work_of(sheet: Sheet) -> tuple[Array, Array]:
         return flop, nbytes
     if sheet.kind == "moe":
         for i, row in enumerate(np.stack([c[n] for n in ("hidden", "inner", "top_k", "experts", "tp", "ep")], axis=1)):
-            layer = Layer._make([*(int(x) for x in row), bool(c["gated"][i])])
+            layer = ExpertLayer._make([*(int(x) for x in row), bool(c["gated"][i])])
             f, b = expert_work(c["tokens"][i : i + 1], layer, KERNELS[str(sheet.dtype[i])])
             flop[i], nbytes[i] = f[0], b[0]
         return flop, np.zeros_like(nbytes)  # how many experts are touched is a matter of luck

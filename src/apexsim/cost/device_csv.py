@@ -42,7 +42,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class CsvColumn:
     """A column: what it means, its unit if it has one, its limits, and what it is where it is missing (None: needed)."""
 
     meaning: str
@@ -72,31 +72,31 @@ class Sheet:
         return f"{self.path.name} line {self.line[row]}"
 
 
-TIME = {"time": Column("measured time", "time", 0, 1e3)}
+TIME = {"time": CsvColumn("measured time", "time", 0, 1e3)}
 HEADS = {
-    "head_size": Column("numbers of one head", most=4096),
-    "num_heads": Column("query heads", most=4096),
-    "num_kv_heads": Column("key-value heads; 0 or missing: as many as query heads", least=0, most=4096, default=0),
-    "window": Column("sliding window [tokens]; 0 or missing: none", least=0, default=0),
-    "batch_size": Column("sequences", most=1e6),
-    "seq_len": Column("tokens of each: prompt, or cached in decode", most=1e8),
+    "head_size": CsvColumn("numbers of one head", most=4096),
+    "num_heads": CsvColumn("query heads", most=4096),
+    "num_kv_heads": CsvColumn("key-value heads; 0 or missing: as many as query heads", least=0, most=4096, default=0),
+    "window": CsvColumn("sliding window [tokens]; 0 or missing: none", least=0, default=0),
+    "batch_size": CsvColumn("sequences", most=1e6),
+    "seq_len": CsvColumn("tokens of each: prompt, or cached in decode", most=1e8),
     **TIME,
 }
 MESSAGE = {
-    "num_nodes": Column("nodes", most=65536),
-    "num_gpus_per_node": Column("GPUs of each node"),
-    "size": Column("message of one rank, whole tensor", "size", 0, 2.0**42),
+    "num_nodes": CsvColumn("nodes", most=65536),
+    "num_gpus_per_node": CsvColumn("GPUs of each node"),
+    "size": CsvColumn("message of one rank, whole tensor", "size", 0, 2.0**42),
     **TIME,
 }
 LAYER = {
-    "hidden": Column("hidden size"), "inner": Column("inner size of a whole expert"), "top_k": Column("experts per token"),
-    "experts": Column("experts"), "tp": Column("tensor split", default=1), "ep": Column("expert split", default=1),
-    "gated": Column("1: three matrices, 0: two", least=0, most=1, default=1),
-    "load": Column("0 balanced, 101 or 120 power law", least=0, most=500, default=0),
-    "tokens": Column("tokens of the whole layer"), **TIME,
+    "hidden": CsvColumn("hidden size"), "inner": CsvColumn("inner size of a whole expert"), "top_k": CsvColumn("experts per token"),
+    "experts": CsvColumn("experts"), "tp": CsvColumn("tensor split", default=1), "ep": CsvColumn("expert split", default=1),
+    "gated": CsvColumn("1: three matrices, 0: two", least=0, most=1, default=1),
+    "load": CsvColumn("0 balanced, 101 or 120 power law", least=0, most=500, default=0),
+    "tokens": CsvColumn("tokens of the whole layer"), **TIME,
 }  # fmt: skip
-GEMM = {"m": Column("output size"), "k": Column("input size"), "n": Column("tokens"), **TIME}
-SHEETS: dict[str, Mapping[str, Column]] = {
+GEMM = {"m": CsvColumn("output size"), "k": CsvColumn("input size"), "n": CsvColumn("tokens"), **TIME}
+SHEETS: dict[str, Mapping[str, CsvColumn]] = {
     "gemm": GEMM, "mha": HEADS, "bimha": HEADS, "decode": HEADS, "moe": LAYER, "all_reduce": MESSAGE, "all_gather": MESSAGE,
     "reduce_scatter": MESSAGE, "alltoall": MESSAGE, "sendrecv": MESSAGE,
 }  # fmt: skip
@@ -171,7 +171,7 @@ class _Place:
     factor: float
 
 
-def _places(header: list[str], columns: Mapping[str, Column], reading: _Reading) -> dict[str, _Place] | None:
+def _places(header: list[str], columns: Mapping[str, CsvColumn], reading: _Reading) -> dict[str, _Place] | None:
     """Column -> place; None where one that is needed is missing or has no unit."""
     names: dict[str, tuple[int, str]] = {}
     for i, cell in enumerate(header):
@@ -236,7 +236,7 @@ def _rows(rows: Any, kind: str, places: Mapping[str, _Place], reading: _Reading,
     return Sheet(kind, reading.path, arrays, np.array(formats), np.array(lines))
 
 
-def _number(cells: list[str], name: str, column: Column, place: _Place, reading: _Reading, line: int) -> float | None:
+def _number(cells: list[str], name: str, column: CsvColumn, place: _Place, reading: _Reading, line: int) -> float | None:
     """One cell in SI, or None with a finding."""
     if place.index < 0:
         return column.default

@@ -15,12 +15,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from apexsim.cost.bank import Bank, Found
+from apexsim.cost.bank import Bank, BankMatch
 from apexsim.cost.grid import bridged
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import KERNELS, LAUNCH, Array, Kernel, Peaks, Priced, Provenance, possible, worst
-from apexsim.cost.shapes import LOADS, Layer, expert_least, expert_work, pairs
-from apexsim.cost.surface import Demand, Kind, Match, Surface, held
+from apexsim.cost.shapes import LOADS, ExpertLayer, expert_least, expert_work, pairs
+from apexsim.cost.surface import Demand, KernelKind, Match, Surface, held
 from apexsim.cost.touched import drawn, laid_out
 from apexsim.errors import InputError, nearest
 
@@ -49,14 +49,14 @@ def surface_of(table: Table, peaks: Peaks) -> Surface:
     def complete(seconds: Array, best: Array, along: Array) -> Array:
         return held(bridged(seconds, along), best, along)
 
-    def layer(row: list[int]) -> Layer:
-        return Layer._make([*row[:6], bool(row[6])])
+    def layer(row: list[int]) -> ExpertLayer:
+        return ExpertLayer._make([*row[:6], bool(row[6])])
 
-    kind = Kind(("tokens",), _work(kernel), kernel.compute, layer, complete=complete)
+    kind = KernelKind(("tokens",), _work(kernel), kernel.compute, layer, complete=complete)
     return Surface(table, peaks, kind)
 
 
-def match_of(surface: Surface, layer: Layer) -> Match:
+def match_of(surface: Surface, layer: ExpertLayer) -> Match:
     """The nearest measured layer."""
     if layer in surface.shapes:
         return Match((surface.shapes.index(layer),))
@@ -75,7 +75,7 @@ def under(surface: Surface, match: Match, load: int) -> Match:
     return match._replace(row=(row, min(timed, key=lambda i: abs(loads[i] - load))))
 
 
-def price(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, load: str = "power_law_1.2") -> Priced:
+def price(bank: Bank, tokens: ArrayLike, layer: ExpertLayer, kernel: str, load: str = "power_law_1.2") -> Priced:
     """Seconds of the routed experts of the slowest rank, without router and shared expert.
 
     tokens: of the whole layer, all ep ranks together; kernel: as in `gemm`, where mxfp4 is W4A8 on GPUs with FP4 units and W4A16
@@ -91,7 +91,7 @@ def price(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, load: str = 
     return possible(priced, *expert_least(t, layer, row), bank.peaks, row.compute)
 
 
-def routed(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, skew: float) -> Priced:
+def routed(bank: Bank, tokens: ArrayLike, layer: ExpertLayer, kernel: str, skew: float) -> Priced:
     """Seconds as `price` under the power law, with as many experts touched as a router of that skew touches.
 
     The balanced curve gives every pair an expert of its own while there are any, so it says what touching n experts takes:
@@ -111,7 +111,7 @@ def routed(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, skew: float
     return possible(priced, *expert_least(t, layer, row), bank.peaks, row.compute)
 
 
-def local(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, phase: str, load: str = "balanced") -> Priced:
+def local(bank: Bank, tokens: ArrayLike, layer: ExpertLayer, kernel: str, phase: str, load: str = "balanced") -> Priced:
     """Seconds of a rank's own experts, which only gets the tokens sent to it.
 
     tokens: of the whole layer, all ep ranks together; phase: "decode" (batches of a fixed shape) or "prefill"; load: as in `price`.
@@ -125,7 +125,7 @@ def local(bank: Bank, tokens: ArrayLike, layer: Layer, kernel: str, phase: str, 
     return possible(Priced(seconds, label), *expert_least(t, layer, row), bank.peaks, row.compute)
 
 
-def _local(bank: Bank, t: Array, layer: Layer, name: str, phase: str, load: str) -> Priced:
+def _local(bank: Bank, t: Array, layer: ExpertLayer, name: str, phase: str, load: str) -> Priced:
     found = bank.kept(("local", phase, name, layer), lambda: _find(bank, name, layer, "local", (phase,)))
     work, compute = _work(KERNELS[name]), KERNELS[name].compute
     if found is not None:
@@ -136,7 +136,7 @@ def _local(bank: Bank, t: Array, layer: Layer, name: str, phase: str, load: str)
     return Priced(fixed + (priced.seconds - fixed) / layer.ep, worst(priced.provenance, Provenance.TRANSFERRED))
 
 
-def _launch(bank: Bank, layer: Layer, name: str) -> float:
+def _launch(bank: Bank, layer: ExpertLayer, name: str) -> float:
     """Seconds of a layer's kernels beside their work."""
     found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
     return found.surface.launch if found is not None else LAUNCH
@@ -153,7 +153,7 @@ def _no_slower(priced: Priced, whole: Priced, each: Array) -> Priced:
     return Priced(np.minimum(priced.seconds, cap), label.astype(np.int8))
 
 
-def _price(bank: Bank, t: Array, layer: Layer, name: str, load: str) -> Priced:
+def _price(bank: Bank, t: Array, layer: ExpertLayer, name: str, load: str) -> Priced:
     found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
     if found is not None:
         found = found._replace(match=under(found.surface, found.match, LOADS[load]))
@@ -174,7 +174,7 @@ def _format(bank: Bank, kernel: str) -> str:
     return kernel
 
 
-def _find(bank: Bank, kernel: str, layer: Layer, family: str = "moe", head: tuple[str, ...] = ()) -> Found | None:
+def _find(bank: Bank, kernel: str, layer: ExpertLayer, family: str = "moe", head: tuple[str, ...] = ()) -> BankMatch | None:
     """The nearest measured layer of a family's tables, in this format before others, by this engine before others."""
     units = bank.peaks.has(KERNELS[kernel].compute)
     for home in bank.homes:
@@ -185,5 +185,5 @@ def _find(bank: Bank, kernel: str, layer: Layer, family: str = "moe", head: tupl
                     home, family, (*head, name), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE, name in ALIKE
                 )
                 if near is not None:
-                    return Found(*near, own)
+                    return BankMatch(*near, own)
     return None

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from apexsim.cost.bank import Bank, Found
+from apexsim.cost.bank import Bank, BankMatch
 from apexsim.cost.grid import fill
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import (
@@ -30,7 +30,7 @@ from apexsim.cost.roofline import (
     worst,
 )
 from apexsim.cost.shapes import gemm_work
-from apexsim.cost.surface import Demand, Kind, Surface, held, in_proportion
+from apexsim.cost.surface import Demand, KernelKind, Surface, held, in_proportion
 from apexsim.errors import InputError, nearest
 
 SPIKE, NEAR = 1.15, 2
@@ -74,7 +74,7 @@ def surface_of(table: Table, peaks: Peaks) -> Surface:
     def beyond(seconds: Array, launch: float, here: Array, there: Array) -> Array:
         return transfer(seconds, 0.0, here, there)  # `in_proportion` but for the last bit, by which answers would differ
 
-    kind = Kind(("m", "n", "k"), _work(kernel), kernel.compute, complete=complete, beyond=beyond)
+    kind = KernelKind(("m", "n", "k"), _work(kernel), kernel.compute, complete=complete, beyond=beyond)
     return Surface(table, peaks, kind)
 
 
@@ -93,7 +93,7 @@ def _price(bank: Bank, m: ArrayLike, n: int, k: int, kernel: str) -> Priced:
     return bank.price(found, None, (m, n, k), _work(KERNELS[kernel]), KERNELS[kernel].compute, "gemm")
 
 
-def _find(bank: Bank, kernel: str) -> Found | None:
+def _find(bank: Bank, kernel: str) -> BankMatch | None:
     """The surface for a kernel, its own or a surrogate's on a GPU that has the units; None where there is none."""
     row, units = KERNELS[kernel], bank.peaks.has(KERNELS[kernel].compute)
     names = () if row.weight_only else (kernel, *(SURROGATES.get(kernel, ()) if units else ()))
@@ -129,7 +129,7 @@ def _numbers(_: None, m: Array, k: Array | int) -> Work:
     return 0.0, QUANTISED * m * k
 
 
-QUANTISE = Kind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill(seconds)[0], beyond=in_proportion)
+QUANTISE = KernelKind(("m", "k"), _numbers, complete=lambda seconds, best, along: fill(seconds)[0], beyond=in_proportion)
 
 
 def quantise(bank: Bank, m: Array, k: int, kernel: str) -> Priced:

@@ -49,7 +49,7 @@ MOST, LARGEST, BYTES = 1 << 16, 1e18, 1 << 22  # counts of a file, a count, byte
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ExpertLoad:
     """A named distribution, or measured counts with redundant copies; without a name, see above."""
 
     name: str = ""
@@ -140,13 +140,13 @@ def mild(experts: int, ep: int) -> float:
     return float(ep * popular[::ep].sum() / popular.sum())
 
 
-def read_load(text: str, copies: int = 0) -> Load:
+def read_load(text: str, copies: int = 0) -> ExpertLoad:
     """A load by name, or the JSON file of counts per expert that `text` names: [c0, c1, …]."""
     if text in NAMES:
-        return Load(text, (), copies)
+        return ExpertLoad(text, (), copies)
     if not text.endswith(".json"):
         raise InputError(f"unknown expert load '{text}'", "expert load", f"{nearest(text, NAMES)}, or a .json file")
-    return Load("measured", _sound(read_json(text, "file of expert counts", BYTES), text), copies)
+    return ExpertLoad("measured", _sound(read_json(text, "file of expert counts", BYTES), text), copies)
 
 
 WANTED = f"expected a list of numbers, one per routed expert, {MOST:,} at most"

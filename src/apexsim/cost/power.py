@@ -43,7 +43,7 @@ class PowerLaw:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerPower:
     """What surrounds the GPUs: base [W] per `gpus` of them, losses per GPU watt, and the facility's factor."""
 
     gpus: int
@@ -69,13 +69,13 @@ def power_spread() -> tuple[float, float]:
 
 
 @cache
-def power_law() -> tuple[PowerLaw, Server]:
+def power_law() -> tuple[PowerLaw, ServerPower]:
     """The shipped constants."""
     data = _constants()
     law = PowerLaw(data["base"], data["per_byte_pj"] * 1e-12, data["per_flop_pj"] * 1e-12, data["ceiling"], data["sharpness"],
                    data["idle_share"])  # fmt: skip
     server = data["server"]
-    return law, Server(server["gpus"], server["base_w"], server["per_gpu_watt"], server["facility"])
+    return law, ServerPower(server["gpus"], server["base_w"], server["per_gpu_watt"], server["facility"])
 
 
 def loaded_share(bytes_per_s: ArrayLike, flop_per_s: ArrayLike, tdp_w: ArrayLike, law: PowerLaw) -> Array:
@@ -122,7 +122,7 @@ class Energy:
     prompt_tokens: int = 0
     output_tokens: int = 0
     requests: int = 0
-    server: Server = field(default_factory=lambda: power_law()[1])
+    server: ServerPower = field(default_factory=lambda: power_law()[1])
 
     @property
     def joules(self) -> float:

@@ -15,17 +15,17 @@ from apexsim.cost.bank import Bank, load_bank
 from apexsim.cost.collectives import Way
 from apexsim.cost.factors import UNCHANGED, Factors
 from apexsim.cost.grid import rising, settled
-from apexsim.cost.load import STEEPEST, Load
+from apexsim.cost.load import STEEPEST, ExpertLoad
 from apexsim.cost.ring import collective_formula
 from apexsim.cost.roofline import BYTE_SHARE, Priced, Provenance, labelled
-from apexsim.cost.shapes import Layer, Route, State
+from apexsim.cost.shapes import ExpertLayer, RecurrentState, Routing
 from apexsim.engine_file import Apart
 from apexsim.engines import EngineRow, kernels_of
 from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
 
 Array = NDArray[np.float64]
-USUAL = Load()
+USUAL = ExpertLoad()
 CACHE_SPEED = 3.0  # last-level cache over DRAM bandwidth: 2 (H100) to 4.5 (RTX PRO 6000) by vendors' figures
 
 
@@ -37,7 +37,7 @@ class Pricer:
     """
 
     def __init__(
-        self, bank: Bank, cluster: Cluster, custom_all_reduce: bool = True, load: Load = USUAL, fused: bool = False,
+        self, bank: Bank, cluster: Cluster, custom_all_reduce: bool = True, load: ExpertLoad = USUAL, fused: bool = False,
         apart: Apart | None = None,
     ) -> None:  # fmt: skip
         self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
@@ -85,7 +85,7 @@ def _times(priced: Priced, factor: float) -> Priced:
     return priced if factor == 1.0 else Priced(priced.seconds * factor, priced.provenance)
 
 
-def pricer_for(engine: EngineRow, cluster: Cluster, load: Load = USUAL, custom_all_reduce: bool = True) -> Pricer:
+def pricer_for(engine: EngineRow, cluster: Cluster, load: ExpertLoad = USUAL, custom_all_reduce: bool = True) -> Pricer:
     """The pricer of an engine's kernels on a cluster."""
     bank, server = load_bank(cluster.gpu, engine.server.kernels), engine.server
     return Pricer(bank, cluster, custom_all_reduce, load, engine.fuses(cluster.gpu.arch), server.quantises_apart)
@@ -163,13 +163,13 @@ def _experts(pricer: Pricer, op: Grouped, n: Array, load: str) -> Priced:
     return experts.price(pricer.bank, n, _layer(op), op.kernel, load)
 
 
-def _layer(op: Grouped) -> Layer:
-    return Layer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
+def _layer(op: Grouped) -> ExpertLayer:
+    return ExpertLayer(op.hidden, op.inner, op.top_k, op.experts, op.tp, op.ep, op.gated)
 
 
 def _scan(pricer: Pricer, op: Scan, n: Array, captured: bool) -> Priced:
     phase, batch, length = ("decode", n, np.ones_like(n)) if captured else ("prefill", np.ones_like(n), n)
-    state = State(op.key_heads, op.value_heads, op.key_dim, op.value_dim)
+    state = RecurrentState(op.key_heads, op.value_heads, op.key_dim, op.value_dim)
     return scan.price(pricer.bank, op.kind, phase, batch, length, state)
 
 
@@ -204,14 +204,14 @@ def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Pri
 def _dispatch(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Priced:
     """Tokens to their experts and back: as measured for 8 GPUs a node, else by formula on the links that they cross."""
     assert op.route is not None
-    cluster, route = pricer.cluster, Route(*op.route)
+    cluster, route = pricer.cluster, Routing(*op.route)
     tokens = np.ceil(n / op.group)
     nodes = max(1, op.group * op.stride // cluster.per_node)
     timed = collectives.dispatch(pricer.bank, tokens, route, op.group, nodes, captured)
     if timed is not None:
         return timed
     domains = -(-op.group * op.stride // cluster.domain)
-    reach = collectives.Reach(op.group, domains, cluster.link(2) if domains < op.group else cluster.gpu.nic, cluster.gpu.nic)
+    reach = collectives.RankReach(op.group, domains, cluster.link(2) if domains < op.group else cluster.gpu.nic, cluster.gpu.nic)
     priced = collectives.exchange(tokens, route, reach, captured)
     fitted = pricer.bank.fitted
     return Priced(priced.seconds + 2.0 * fitted.exchange, priced.provenance) if fitted and captured else priced

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from apexsim.cost.bank import Bank
 from apexsim.cost.kernels import Table
 from apexsim.cost.roofline import Array, Peaks, Priced, Work, possible
-from apexsim.cost.shapes import State, bmm_work, scan_work
-from apexsim.cost.surface import Demand, Kind, Match, Surface, in_proportion
+from apexsim.cost.shapes import RecurrentState, bmm_work, scan_work
+from apexsim.cost.surface import Demand, KernelKind, Match, Surface, in_proportion
 
 KINDS = {"kda": ("kda", "gdn"), "gdn": ("gdn", "kda")}  # kind -> measured kinds that may stand for it
 WEIGHTS = np.array([1.0, 0.3, 1.0])  # of a factor e in value heads, key heads, size of a head's state
@@ -25,22 +25,22 @@ def _work(phase: str) -> Demand:
 
 def surface_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one engine's scan in one phase over (state, batch, length)."""
-    return Surface(table, peaks, Kind(("batch", "length"), _work(table.key[1]), shape=State._make))
+    return Surface(table, peaks, KernelKind(("batch", "length"), _work(table.key[1]), shape=RecurrentState._make))
 
 
-def _features(state: State) -> Array:
+def _features(state: RecurrentState) -> Array:
     """What makes two states alike, as logarithms [3]; a short convolution keeps none: the smallest that was timed stands for it."""
     return np.log(np.maximum([state.value_heads, state.key_heads, state.key_dim * state.value_dim], 1))
 
 
-def match_of(surface: Surface, state: State) -> Match:
+def match_of(surface: Surface, state: RecurrentState) -> Match:
     """The nearest state that was timed."""
     distance = np.array([np.abs(_features(near) - _features(state)) @ WEIGHTS for near in surface.shapes])
     row = int(distance.argmin())
     return Match((row,), 0.0 if surface.shapes[row] == state else max(float(distance[row]), 1e-3))
 
 
-def price(bank: Bank, kind: str, phase: str, batch: ArrayLike, length: ArrayLike, state: State) -> Priced:
+def price(bank: Bank, kind: str, phase: str, batch: ArrayLike, length: ArrayLike, state: RecurrentState) -> Priced:
     """Seconds of a scan: phase prefill (batch prompts of length tokens) or decode (one token each).
 
     A decode reads and writes the states of its sequences, which no cache keeps from step to step."""
@@ -58,7 +58,7 @@ def _product(_: None, heads: Array, tokens: Array) -> Work:
 
 def product_of(table: Table, peaks: Peaks) -> Surface:
     """Times of one absorbed product over (heads, tokens)."""
-    return Surface(table, peaks, Kind(("heads", "tokens"), _product, beyond=in_proportion))
+    return Surface(table, peaks, KernelKind(("heads", "tokens"), _product, beyond=in_proportion))
 
 
 def absorbed(bank: Bank, tokens: ArrayLike, heads: int) -> Priced:

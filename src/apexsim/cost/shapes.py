@@ -100,7 +100,7 @@ ATTENTION: dict[tuple[str, str], Callable[[Array, Array, Heads, float], tuple[Ar
 }
 
 
-class Layer(NamedTuple):
+class ExpertLayer(NamedTuple):
     """A layer of routed experts: hidden size, inner size of a whole expert, top k, experts, its split, gated or not."""
 
     hidden: int
@@ -116,7 +116,7 @@ class Layer(NamedTuple):
         return np.log([self.hidden, self.inner / self.tp, self.top_k, self.experts / self.ep, self.ep])
 
 
-def expert_work(tokens: Array, layer: Layer, kernel: Kernel) -> tuple[Array, Array]:
+def expert_work(tokens: Array, layer: ExpertLayer, kernel: Kernel) -> tuple[Array, Array]:
     """FLOP and bytes of one rank, uniform routing."""
     matrices = 3.0 if layer.gated else 2.0
     inner = layer.inner / layer.tp
@@ -129,7 +129,7 @@ def expert_work(tokens: Array, layer: Layer, kernel: Kernel) -> tuple[Array, Arr
     )
 
 
-def chosen(tokens: Array, layer: Layer, load: int) -> Array:
+def chosen(tokens: Array, layer: ExpertLayer, load: int) -> Array:
     """Mean share of the experts that any of t tokens [T] chooses.
 
     Even routing: 1 - (1 - k/E)^t.  A power law: experts are as popular as the quantiles of a density x^-a on 1 … REACH·t, as the tables'
@@ -146,7 +146,7 @@ def chosen(tokens: Array, layer: Layer, load: int) -> Array:
     return np.asarray(-np.expm1(t[..., None] * np.log1p(-each)).mean(axis=-1))
 
 
-def expert_least(tokens: Array, layer: Layer, kernel: Kernel, load: int = 0) -> tuple[Array, Array]:
+def expert_least(tokens: Array, layer: ExpertLayer, kernel: Kernel, load: int = 0) -> tuple[Array, Array]:
     """FLOP and bytes that one rank cannot do without: its pairs, and the weights of its experts that are chosen.
 
     Prices take even routing, which trained routers come near and by which reports count what was read: the tables' power law leaves a fifth
@@ -156,12 +156,12 @@ def expert_least(tokens: Array, layer: Layer, kernel: Kernel, load: int = 0) -> 
     return 2.0 * tokens * layer.top_k / layer.ep * each, weights
 
 
-def pairs(tokens: Array, layer: Layer) -> Array:
+def pairs(tokens: Array, layer: ExpertLayer) -> Array:
     """Tokens of a layer's mean expert."""
     return tokens * layer.top_k / layer.experts
 
 
-class State(NamedTuple):
+class RecurrentState(NamedTuple):
     """Heads of one device and the sizes of their state."""
 
     key_heads: int
@@ -170,7 +170,7 @@ class State(NamedTuple):
     value_dim: int
 
 
-def scan_work(phase: str, batch: Array, length: Array, state: State) -> tuple[Array, Array]:
+def scan_work(phase: str, batch: Array, length: Array, state: RecurrentState) -> tuple[Array, Array]:
     """FLOP and bytes of a scan."""
     size = state.value_heads * state.key_dim * state.value_dim
     tokens = batch * length
@@ -185,7 +185,7 @@ def bmm_work(tokens: Array, heads: Array, weight_bytes: float = 2.0) -> tuple[Ar
     return 2.0 * tokens * weights, weights * weight_bytes + 2.0 * tokens * heads * (BMM_IN + BMM_OUT)
 
 
-class Route(NamedTuple):
+class Routing(NamedTuple):
     """Hidden size, experts per token, experts of the layer, and groups of these that a token's experts lie in (0 = any)."""
 
     hidden: int
@@ -199,6 +199,6 @@ def met(top_k: int, places: int) -> float:
     return float(places * -np.expm1(top_k * np.log1p(-1.0 / places))) if places > 1 else 1.0
 
 
-def volume(route: Route, ranks: int) -> float:
+def volume(route: Routing, ranks: int) -> float:
     """Bytes that leave a rank per token, both ways."""
     return min(route.top_k, ranks) * route.hidden * COPY_BYTES

@@ -49,7 +49,7 @@ def in_proportion(seconds: Array, launch: float, here: Array, there: Array) -> A
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class KernelKind:
     """What the kernels of a table have in common.
 
     sizes: axes between whose points time is interpolated; work: what they demand; compute: the units it uses;
@@ -71,7 +71,7 @@ class Kind:
 class Surface:
     """Seconds over rows and sizes on the GPU that was measured, whose peaks are `peaks`."""
 
-    def __init__(self, table: Table, peaks: Peaks, kind: Kind) -> None:
+    def __init__(self, table: Table, peaks: Peaks, kind: KernelKind) -> None:
         self.kind, self.peaks, self.axes, self.seconds = kind, peaks, table.axes, table.seconds
         self.sizes = [table.axes[name].astype(float) for name in kind.sizes]
         self.shapes: list[Any] = [kind.shape(row) for row in table.axes[kind.rows].tolist()] if kind.shape else [None]

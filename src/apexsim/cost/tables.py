@@ -230,7 +230,7 @@ def _spread(points: Array, values: Array, size: int) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Drafts:
+class DraftReads:
     """What a sequence asks attention for in a decode step: with `width` tokens at once, and of the draft layer's readers `again` times
     with one."""
 
@@ -239,16 +239,18 @@ class Drafts:
     again: int = 0
 
 
-PLAIN = Drafts()
+PLAIN = DraftReads()
 
 
-def drafts_of(stage: StageOps, width: int) -> Drafts:
+def drafts_of(stage: StageOps, width: int) -> DraftReads:
     """Those of a stage."""
     drafter = stage.drafter
-    return Drafts(width, tuple(op for op in drafter.layer.ops if isinstance(op, Reader)), drafter.again) if drafter else Drafts(width)
+    return (
+        DraftReads(width, tuple(op for op in drafter.layer.ops if isinstance(op, Reader)), drafter.again) if drafter else DraftReads(width)
+    )
 
 
-def _decode_table(ops: Readers, windows: list[int], pricer: Pricer, axes: Axes, nodes: Array, drafts: Drafts = PLAIN) -> Array:
+def _decode_table(ops: Readers, windows: list[int], pricer: Pricer, axes: Axes, nodes: Array, drafts: DraftReads = PLAIN) -> Array:
     """[W, D, C] seconds; rising in the context."""
     size, points = axes.sequences + 2, axes.batch_points()
     table = np.zeros((len(windows), size, len(nodes)))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.engine.kernel import Outcome, heirs, joins_of, outcome_of, requests_as_cast, roomier, undrafted, world_of
-from apexsim.engine.pools import COMES, Line, run_pools
+from apexsim.engine.pools import COMES, Between, run_pools
 from apexsim.engine.types import (
     FULL,
     I8,
@@ -35,7 +35,7 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class PoolSide:
     """One pool: equal replicas of one plan.  blocks: KV blocks of one lane; route, drafts: as in `simulate`.  Prompts have no drafts."""
 
     rules: Rules
@@ -92,7 +92,9 @@ class Both:
     local: Flags
 
 
-def simulate_apart(requests: Requests, prefill: Side, decode: Side, crossing: Crossing, *, jump: bool = True, gaps: bool = True) -> Both:
+def simulate_apart(
+    requests: Requests, prefill: PoolSide, decode: PoolSide, crossing: Crossing, *, jump: bool = True, gaps: bool = True
+) -> Both:
     """Serve `requests` in both pools and say what happened; every request must fit into a lane of each.
 
     Prefixes that they share are found again in a pool whose rules reuse blocks.  A decode pool finds them only where who is thrown out
@@ -114,7 +116,7 @@ def simulate_apart(requests: Requests, prefill: Side, decode: Side, crossing: Cr
     return Both(a, b, replace(b, start=np.where(local, b.start, a.start), preempted=a.preempted + b.preempted, hit=hit), local)
 
 
-def _worlds(asked: Requests, prefill: Side, decode: Side, crossing: Crossing, jump: bool, gaps: bool) -> tuple[World, World, int]:
+def _worlds(asked: Requests, prefill: PoolSide, decode: PoolSide, crossing: Crossing, jump: bool, gaps: bool) -> tuple[World, World, int]:
     """Both pools before the first request is sent, and the gaps that one call of the engine may write."""
     assert crossing.again or decode.rules.reuse == NO_REUSE or not len(asked.chain), "what comes back from the host is not found"
     none = np.zeros(len(asked.prompt))
@@ -134,7 +136,7 @@ def _worlds(asked: Requests, prefill: Side, decode: Side, crossing: Crossing, ju
     return undrafted(p), d, margin
 
 
-def _parts(side: Side) -> tuple[Rules, Host, Costs, int]:
+def _parts(side: PoolSide) -> tuple[Rules, Host, Costs, int]:
     return side.rules, side.host, side.costs, side.blocks
 
 
@@ -146,7 +148,7 @@ def _linked(world: World, stage: I8, slots: int, seated: bool, keeps: bool) -> W
     return world._replace(work=work, hand=hand, alone=0)
 
 
-def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
+def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Between:
     """The line with every request on its way that comes by itself, in order of arrival."""
     size = len(asked.prompt)
     heir, sibling = heirs(asked)
@@ -155,7 +157,7 @@ def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Line:
     due, due_req = np.zeros(size + 1), np.zeros(size + 1, np.int64)
     due_req[: len(own)] = own
     due[: len(own)] = 0.0 if asked.users else asked.arrive[own]
-    return Line(
+    return Between(
         asked, heir, sibling, *joins_of(asked), due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
         np.zeros((d.replicas, d.lanes)), np.full(p.replicas, NOBODY, np.int64), np.zeros(p.replicas), np.zeros(p.replicas),
         float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first),

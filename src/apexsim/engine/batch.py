@@ -143,7 +143,7 @@ def _continue(world: World, r: int, g: int, l: int, mixed: bool) -> bool:
     return True
 
 
-class Size(NamedTuple):
+class WaitingSize(NamedTuple):
     """A waiting request in tokens."""
 
     rest: int  # it has to compute
@@ -154,7 +154,7 @@ class Size(NamedTuple):
 
 
 @inner
-def size_of(world: World, r: int, g: int, l: int, i: int) -> Size:
+def size_of(world: World, r: int, g: int, l: int, i: int) -> WaitingSize:
     """Request i as it waits for lane l and the step of group g that is formed."""
     req, target = world.req, world.req.prompt[i] + world.work.made[i]
     known, shared, loaded = world.work.computed[i], 0, 0
@@ -162,11 +162,11 @@ def size_of(world: World, r: int, g: int, l: int, i: int) -> Size:
         hit, shared = matched(world, r, g, l, i)
         loaded = beyond(world, r, l, i, hit) if tiered(world) else 0
         known = (hit + loaded) * world.rules.block
-    return Size(target - known, target, req.prompt[i] + req.output[i], shared, loaded)
+    return WaitingSize(target - known, target, req.prompt[i] + req.output[i], shared, loaded)
 
 
 @inner
-def grant(rules: Rules, size: Size, tokens: int, left: int, running: int, free: int) -> int:
+def grant(rules: Rules, size: WaitingSize, tokens: int, left: int, running: int, free: int) -> int:
     """Tokens of the step that a lane gives to a waiting request; 0 if seats, budget or blocks do not allow it.
 
     Of the lane, tokens: prompt tokens in the step, left: of its budget, running: admitted requests, free: blocks.
@@ -183,7 +183,7 @@ def grant(rules: Rules, size: Size, tokens: int, left: int, running: int, free: 
 
 
 @inner
-def first_blocks(rules: Rules, size: Size, q: int) -> int:
+def first_blocks(rules: Rules, size: WaitingSize, q: int) -> int:
     """KV blocks that a request takes when it is admitted with q tokens to compute: those of what is cached among them, but for
     those that others hold."""
     held = size.whole if rules.admission == ADMIT_RESERVE else slots(rules, size, q)
@@ -191,7 +191,7 @@ def first_blocks(rules: Rules, size: Size, q: int) -> int:
 
 
 @inner
-def slots(rules: Rules, size: Size, q: int) -> int:
+def slots(rules: Rules, size: WaitingSize, q: int) -> int:
     """Tokens that a request has room for with q tokens to compute: once its prompt is whole, also for what stands behind it."""
     if by_chunk(rules.admission) and q < size.rest:
         return size.target - size.rest + q
@@ -238,13 +238,13 @@ def _seat(world: World, r: int, g: int, l: int, i: int, t0: float) -> None:
 
 
 @inner
-def _found(rules: Rules, size: Size) -> int:
+def _found(rules: Rules, size: WaitingSize) -> int:
     """Blocks that the lane itself has of a request."""
     return (size.target - size.rest) // rules.block - size.loaded
 
 
 @inner
-def _settle_in(world: World, r: int, l: int, i: int, size: Size, q: int) -> None:
+def _settle_in(world: World, r: int, l: int, i: int, size: WaitingSize, q: int) -> None:
     """Request i takes what it has found, and the blocks of what it computes first."""
     work, known = world.work, size.target - size.rest
     if work.start[i] < 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from apexsim.engine.jit import inner
-from apexsim.engine.types import NOBODY, Pool, World
+from apexsim.engine.types import NOBODY, BlockPool, World
 
 NO_KEY = -1
 OWN = 1 << 24  # own keys: blocks of one request
@@ -30,7 +30,7 @@ def key_of(world: World, i: int, j: int) -> int:
 
 
 @inner
-def find(pool: Pool, r: int, l: int, key: int) -> int:
+def find(pool: BlockPool, r: int, l: int, key: int) -> int:
     """The oldest entry with this key, NOBODY if there is none."""
     c = np.int64(pool.bucket[r, l, key & (pool.bucket.shape[2] - 1)])
     while c >= 0 and pool.key[r, l, c] != key:
@@ -39,7 +39,7 @@ def find(pool: Pool, r: int, l: int, key: int) -> int:
 
 
 @inner
-def named(pool: Pool, r: int, l: int, key: int) -> int:
+def named(pool: BlockPool, r: int, l: int, key: int) -> int:
     """A new entry with this key; it stands behind older ones."""
     c = _entry(pool, r, l)
     pool.key[r, l, c], pool.younger[r, l, c] = key, NOBODY
@@ -48,7 +48,7 @@ def named(pool: Pool, r: int, l: int, key: int) -> int:
 
 
 @inner
-def _enter(pool: Pool, r: int, l: int, c: int, key: int) -> None:
+def _enter(pool: BlockPool, r: int, l: int, c: int, key: int) -> None:
     """Entry c is found by its key from now on."""
     at = key & (pool.bucket.shape[2] - 1)
     x = np.int64(pool.bucket[r, l, at])
@@ -61,14 +61,14 @@ def _enter(pool: Pool, r: int, l: int, c: int, key: int) -> None:
 
 
 @inner
-def _entry(pool: Pool, r: int, l: int) -> int:
+def _entry(pool: BlockPool, r: int, l: int) -> int:
     """An entry that nothing uses."""
     pool.spares[r, l] -= 1
     return np.int64(pool.spare[r, l, pool.spares[r, l]])
 
 
 @inner
-def forget(pool: Pool, r: int, l: int, c: int) -> None:
+def forget(pool: BlockPool, r: int, l: int, c: int) -> None:
     """Entry c is found no longer."""
     at = pool.key[r, l, c] & (pool.bucket.shape[2] - 1)
     x = np.int64(pool.bucket[r, l, at])
@@ -85,7 +85,7 @@ def forget(pool: Pool, r: int, l: int, c: int) -> None:
 
 
 @inner
-def unlink(pool: Pool, r: int, l: int, c: int) -> None:
+def unlink(pool: BlockPool, r: int, l: int, c: int) -> None:
     """Entry c leaves the queue."""
     a, b = pool.before[r, l, c], pool.behind[r, l, c]
     pool.behind[r, l, a] = b
@@ -93,7 +93,7 @@ def unlink(pool: Pool, r: int, l: int, c: int) -> None:
 
 
 @inner
-def link(pool: Pool, r: int, l: int, c: int, first: bool) -> None:
+def link(pool: BlockPool, r: int, l: int, c: int, first: bool) -> None:
     """Entry c joins the queue as the first or the last one."""
     end = pool.before.shape[2] - 1
     a = np.int64(end if first else pool.before[r, l, end])
@@ -104,7 +104,7 @@ def link(pool: Pool, r: int, l: int, c: int, first: bool) -> None:
 
 
 @inner
-def link_alike(pool: Pool, r: int, l: int, blocks: int, first: bool) -> None:
+def link_alike(pool: BlockPool, r: int, l: int, blocks: int, first: bool) -> None:
     """So many blocks without keys join the queue; beside others of their kind they are one entry."""
     end = pool.before.shape[2] - 1
     if blocks <= 0:
@@ -120,7 +120,7 @@ def link_alike(pool: Pool, r: int, l: int, blocks: int, first: bool) -> None:
 
 
 @inner
-def take_first(pool: Pool, r: int, l: int, most: int) -> tuple[int, int]:
+def take_first(pool: BlockPool, r: int, l: int, most: int) -> tuple[int, int]:
     """Take the first block of the queue, or at most so many of those that are alike: how many they are, and the key that is lost."""
     c = np.int64(pool.behind[r, l, pool.before.shape[2] - 1])
     key, blocks = pool.key[r, l, c], np.int64(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from apexsim.engine.batch import Size, first_blocks, slots
+from apexsim.engine.batch import WaitingSize, first_blocks, slots
 from apexsim.engine.heap import push
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import blocks_of
@@ -70,10 +70,10 @@ def unseen(world: World, r: int) -> bool:
 
 
 @inner
-def _size(world: World, i: int, shared: int) -> Size:
+def _size(world: World, i: int, shared: int) -> WaitingSize:
     """Request i when nothing of it has to be computed here."""
     req = world.req
-    return Size(0, np.int64(world.work.computed[i]), req.prompt[i] + req.output[i], shared, 0)
+    return WaitingSize(0, np.int64(world.work.computed[i]), req.prompt[i] + req.output[i], shared, 0)
 
 
 @inner

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from numba import njit, types
 
-from apexsim.engine.store import Store
+from apexsim.engine.store import CodeStore
 from apexsim.engine.whole import CompilePart, CompileWhole
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,7 +42,7 @@ def python_of(function: F) -> F:
 
 def _declared(function: F, compiled: Any, kept: bool) -> F:
     if compiled is not function:  # it is under NUMBA_DISABLE_JIT
-        compiled._cache = Store(function, kept)
+        compiled._cache = CodeStore(function, kept)
         template = compiled.get_call_template
         compiled.get_call_template = lambda args, kws: template(tuple(map(types.unliteral, args)), kws)
     return cast(F, compiled)

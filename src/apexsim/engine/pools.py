@@ -43,7 +43,7 @@ from apexsim.engine.types import (
 COMES, ASKS, BOOKED, COMPUTES, MADE, SENT, LANDS, ENDS = range(8)
 
 
-class Line(NamedTuple):
+class Between(NamedTuple):
     """What lies between the pools, and the clients; arrays modified in place.  Times in seconds."""
 
     req: Requests  # as clients ask: users, think, output, after, delay
@@ -77,13 +77,13 @@ ON_WAY, UNSENT, DONE = range(3)
 
 
 @outer
-def run_pools(p: World, d: World, line: Line, margin: int) -> int:
+def run_pools(p: World, d: World, line: Between, margin: int) -> int:
     """`serve_pools` as Python calls it."""
     return serve_pools(ref(p), ref(d), ref(line), margin)
 
 
 @inner
-def serve_pools(p: World, d: World, line: Line, margin: int) -> int:
+def serve_pools(p: World, d: World, line: Between, margin: int) -> int:
     """Serve every request in the prefill pool p and the decode pool d; the status.  It goes on where it stopped."""
     while True:
         event = min(next_due(p), next_due(d), _next_call(line))
@@ -130,13 +130,13 @@ def _first_two(world: World) -> tuple[int, float, float]:
 
 
 @inner
-def _next_call(line: Line) -> float:
+def _next_call(line: Between) -> float:
     """When the first request that is on its way arrives [s]."""
     return line.due[0] if line.count[ON_WAY] > 0 else INFINITY
 
 
 @inner
-def _call(line: Line, i: int, t: float) -> None:
+def _call(line: Between, i: int, t: float) -> None:
     """Request i arrives at t where its stage says."""
     push(line.due, line.due_req, line.count[ON_WAY], t, i)
     line.count[ON_WAY] += 1
@@ -153,7 +153,7 @@ def _taken(world: World) -> int:
 
 
 @inner
-def _happen(p: World, d: World, line: Line) -> None:
+def _happen(p: World, d: World, line: Between) -> None:
     """The next event happens: of those at the same time first what ends at decode, then what the prefill pool has made."""
     event = min(next_due(p), next_due(d), _next_call(line))
     if next_due(d) == event:
@@ -204,7 +204,7 @@ def _happen(p: World, d: World, line: Line) -> None:
 
 
 @inner
-def _stays(p: World, d: World, line: Line, i: int, t: float) -> bool:
+def _stays(p: World, d: World, line: Between, i: int, t: float) -> bool:
     """Is the prompt of request i computed at decode?  Where little of it is left to compute there, or much before its prefill server."""
     if line.near > 0:
         rest = d.req.prompt[i] - held_of(d, chosen(d, i, t), i)[0]
@@ -225,7 +225,7 @@ def _stay(d: World, i: int, t: float) -> None:
 
 
 @inner
-def _made(p: World, line: Line, i: int, t: float) -> None:
+def _made(p: World, line: Between, i: int, t: float) -> None:
     """The prompt of request i is computed at t: it goes out at once or, with a lag, once the step that follows has ended."""
     r = np.int64(p.work.replica[i])
     p.hand.stage[i] = SENT
@@ -241,7 +241,7 @@ def _made(p: World, line: Line, i: int, t: float) -> None:
 
 
 @inner
-def _flush(p: World, line: Line, r: int) -> None:
+def _flush(p: World, line: Between, r: int) -> None:
     """Results that waited for the step that followed go out once it has ended."""
     if line.lag == 0 or line.late[r] < 0:
         return
@@ -252,7 +252,7 @@ def _flush(p: World, line: Line, r: int) -> None:
 
 
 @inner
-def _release(p: World, line: Line, r: int, t: float) -> None:
+def _release(p: World, line: Between, r: int, t: float) -> None:
     """They go out at t."""
     i = line.late[r]
     line.late[r] = NOBODY
@@ -262,7 +262,7 @@ def _release(p: World, line: Line, r: int, t: float) -> None:
 
 
 @inner
-def _sent(p: World, d: World, line: Line, i: int, t: float) -> None:
+def _sent(p: World, d: World, line: Between, i: int, t: float) -> None:
     """The first token of request i is known at t: its cache is sent, or asks for a place; an answer of one token is done."""
     stage = d.hand.stage
     if line.req.output[i] == 1:
@@ -290,7 +290,7 @@ def _free(p: World, i: int, t: float) -> None:
 
 
 @inner
-def _transfer(d: World, line: Line, i: int, t: float) -> None:
+def _transfer(d: World, line: Between, i: int, t: float) -> None:
     """What its lane of the decode pool lacks of the cache of request i is sent there from t on."""
     r, l = np.int64(d.work.replica[i]), np.int64(d.work.lane[i])
     took, begin = line.token * (line.req.prompt[i] - found(d, i)) + line.fixed, max(t, line.wire[r, l])
@@ -301,7 +301,7 @@ def _transfer(d: World, line: Line, i: int, t: float) -> None:
 
 
 @inner
-def _end(line: Line, i: int, t: float) -> None:
+def _end(line: Between, i: int, t: float) -> None:
     """Request i has finished at t: its user sends the next one, and those that waited for it are called."""
     req, count = line.req, line.count
     count[DONE] += 1
@@ -320,7 +320,7 @@ def _end(line: Line, i: int, t: float) -> None:
 
 
 @inner
-def _let_go(line: Line, j: int, t: float) -> None:
+def _let_go(line: Between, j: int, t: float) -> None:
     """One of those that request j waits for lets it go at t; it comes once all have."""
     if line.joins_at.shape[0] > 0:
         line.lacks[j] -= 1

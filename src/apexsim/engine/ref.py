@@ -56,7 +56,7 @@ class _Members(AttributeTemplate):
         if isinstance(member, types.BaseNamedTuple):
             return Ref(member)
         if isinstance(member, types.Array):
-            return Cells(member.dtype, member.ndim, member.layout)
+            return UncheckedArray(member.dtype, member.ndim, member.layout)
         return types.int64 if isinstance(member, types.NoneType) else member
 
 
@@ -96,18 +96,18 @@ def _load(builder: Any, place: Any) -> Any:
 # ---- arrays without negative indices --------------------------------------------------------------------------------
 
 
-class Cells(types.Array):
+class UncheckedArray(types.Array):
     """An array whose indices are never negative: numba would test each of them and count it from the end."""
 
     def __init__(self, dtype: Any, ndim: int, layout: str) -> None:
         super().__init__(dtype, ndim, layout, name=f"cells({dtype}, {ndim}d, {layout})")
 
-    def copy(self, dtype: Any = None, ndim: Any = None, layout: Any = None, readonly: Any = None) -> Cells:
+    def copy(self, dtype: Any = None, ndim: Any = None, layout: Any = None, readonly: Any = None) -> UncheckedArray:
         """Of a view."""
-        return Cells(dtype or self.dtype, self.ndim if ndim is None else ndim, layout or self.layout)
+        return UncheckedArray(dtype or self.dtype, self.ndim if ndim is None else ndim, layout or self.layout)
 
 
-register_model(Cells)(models.ArrayModel)
+register_model(UncheckedArray)(models.ArrayModel)
 
 
 def _unsigned(index: Any) -> Any:
@@ -119,7 +119,7 @@ def _unsigned(index: Any) -> Any:
 def _lower(action: Any, index: Any, as_arrays: Any, *more: Any) -> None:
     """Indexing is numba's own, told that the indices are unsigned."""
 
-    @lower_builtin(action, Cells, index, *more)
+    @lower_builtin(action, UncheckedArray, index, *more)
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array, at, *rest = sig.args
         return as_arrays(context, builder, signature(sig.return_type, array, _unsigned(at), *rest), args)

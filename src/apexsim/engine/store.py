@@ -27,7 +27,7 @@ HASH_BYTES = 32
 
 
 @dataclass(slots=True)
-class State:
+class StoreState:
     """What became of the functions of this process; written under numba's lock, read by anybody."""
 
     functions: int = 0  # that are compiled one by one
@@ -38,14 +38,14 @@ class State:
     unsaved: str = ""  # why the first file could not be written
 
 
-STATE = State()
+STATE = StoreState()
 
 
 class Damaged(Exception):
     """A file is not what was once written."""
 
 
-class Store:
+class CodeStore:
     """What numba asks for and hands over: the machine code of one function.  Not kept: it is a part of another's."""
 
     def __init__(self, function: Callable[..., Any], kept: bool = True) -> None:

@@ -264,7 +264,7 @@ class State(NamedTuple):
     segment: F8  # [N, G, 4] several stages: open row of the gap log, see FIRST
 
 
-class Pool(NamedTuple):
+class BlockPool(NamedTuple):
     """KV blocks with what they hold, where prompts share prefixes; modified in place.  B blocks of a lane, K buckets.
 
     An entry is a block with a key, or in the queue any number of blocks without (engine/prefix.py).
@@ -308,7 +308,7 @@ class Tiers(NamedTuple):
     write: int
     load: int
     prompts: int
-    pool: Pool  # its lanes are tiers: lane · T + tier
+    pool: BlockPool  # its lanes are tiers: lane · T + tier
     latency: F8  # [T]
     block: F8  # [T]
     free: F8  # [N] s, when the last load that waits aside has ended
@@ -340,7 +340,7 @@ SUM_NAMES = (
  S_PREEMPT, S_LOAD) = range(len(SUM_NAMES))  # fmt: skip
 
 
-def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
+def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> BlockPool:
     """All blocks free and empty: one entry in the queue."""
     shape = (replicas, lanes, blocks)
     buckets = 1 << max(1, 2 * blocks - 1).bit_length()
@@ -348,7 +348,7 @@ def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> Pool:
     count, ring = np.zeros(shape, np.int32), np.zeros((2, replicas, lanes, blocks + 1), np.int32)
     count[..., :1], ring[..., :1] = blocks, blocks
     spare = np.broadcast_to(np.arange(blocks - 1, -1, -1, dtype=np.int32), shape).copy()  # 0 is in the queue
-    return Pool(
+    return BlockPool(
         key=np.full(shape, NOBODY, np.int64), younger=np.full(shape, NOBODY, np.int32),
         bucket=np.full((replicas, lanes, buckets), NOBODY, np.int32), held=np.zeros(shape, np.int32), count=count,
         before=ring[0], behind=ring[1], size=np.full((replicas, lanes), blocks, np.int64), spare=spare,
@@ -435,7 +435,7 @@ class World(NamedTuple):
     route: Route
     signals: Signals
     jump: bool  # False: every decode step by itself
-    pool: Pool = NO_POOL
+    pool: BlockPool = NO_POOL
     tiers: Tiers = NO_TIERS
     plain: int | None = None  # 0: prompts share prefixes, and blocks are kept in the pool
     hand: Hand = NO_HAND

@@ -18,7 +18,7 @@ from numba.core.compiler import Compiler
 settings: Any = config  # numba's stubs lack most of them
 
 
-class Part(JITCodeLibrary):  # type: ignore[misc]
+class UnlinkedCode(JITCodeLibrary):  # type: ignore[misc]
     """Neither optimised nor made machine code."""
 
     def finalize(self) -> None:
@@ -74,7 +74,7 @@ def _callers_first(libraries: list[Any]) -> list[Any]:
         if library in seen:
             return
         seen.add(library)
-        for one in library._linking_libraries if isinstance(library, Part) else ():
+        for one in library._linking_libraries if isinstance(library, UnlinkedCode) else ():
             visit(one)
         order[library] = None
 
@@ -100,4 +100,4 @@ class CompileWhole(_Compiler):
 class CompilePart(_Compiler):
     """For those that compiled code calls."""
 
-    KIND = Part
+    KIND = UnlinkedCode

@@ -39,7 +39,7 @@ COMMON_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_exper
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Habits:
     """Habits of a family; None = as the keys say."""
 
     norms: int = 2  # per layer, of the hidden width
@@ -60,43 +60,47 @@ class Row:
     extra: int = 0  # further parameters per layer, in hidden widths
 
 
-BERT = Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, final=2, head_bias=True,
+BERT = Habits(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, final=2, head_bias=True,
            dense_head=True)  # fmt: skip
-BART = Row(norms=3, norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=2, final=2, cross=True)
-ROWS: dict[str, Row] = {
-    "apertus": Row(gated=False, qk_norm="head", tied=False), "arcee": Row(gated=False, tied=False), "helium": Row(tied=False),
-    "smollm3": Row(), "aria_text": Row(tied=False), "diffllama": Row(tied=False), "ernie4_5": Row(), "seed_oss": Row(tied=False),
-    "ministral": Row(tied=False), "ministral3": Row(tied=False), "exaone4": Row(qk_norm="head", tied=False),
-    "hunyuan_v1_dense": Row(qk_norm="head"), "hunyuan_v1_moe": Row(qk_norm="head"), "internlm3": Row(tied=False),
-    "internlm2": Row(tied=False), "olmo": Row(norm_width=0, tied=False, final=0), "olmo2": Row(qk_norm="full", tied=False),
-    "olmo3": Row(qk_norm="full", tied=False), "olmoe": Row(qk_norm="full", tied=False), "flex_olmo": Row(qk_norm="full", tied=False),
-    "cohere": Row(norms=1, parallel=True), "cohere2": Row(norms=1, parallel=True), "glm": Row(out_bias=False, tied=False),
-    "glm4": Row(norms=4, out_bias=False, tied=False), "glm4v_text": Row(norms=4, qkv_bias=True, out_bias=False, tied=False),
-    "Glm4vMoe_text": Row(qkv_bias=True, out_bias=False, tied=False),
-    "glm4_moe": Row(out_bias=False, tied=False), "glm4v_moe_text": Row(out_bias=False, tied=False),
-    "nemotron": Row(norm_width=2, gated=False, tied=False), "starcoder2": Row(norm_width=2, gated=False),
-    "stablelm": Row(norm_width=2, gated=True, tied=False),
-    "persimmon": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, tied=False),
-    "phimoe": Row(norm_width=2, tied=False, router_bias=False), "granitemoe": Row(), "granitemoeshared": Row(),
-    "dots1": Row(qk_norm="head", tied=False), "exaone": Row(tied=False),
-    "exaone_moe": Row(qk_norm="head", tied=False), "internlm": Row(tied=False),
-    "deepseek": Row(tied=False), "solar_open": Row(tied=False, router_bias=True), "grok-1": Row(), "grok-2": Row(tied=False),
-    "bailing_moe": Row(qk_norm="head", tied=False), "minicpm": Row(), "minicpm3": Row(),
-    "chatglm": Row(qkv_bias=True, out_bias=False, tied=False), "qwen": Row(qkv_bias=True, out_bias=False, tied=False),
-    "ernie4_5_moe": Row(router_bias=True), "vaultgemma": Row(),
-    "gpt_neo": Row(norm_width=2, gated=False, qkv_bias=False, out_bias=True, mlp_bias=True, learned=0),
-    "codegen": Row(norms=1, norm_width=2, gated=False, mlp_bias=True, parallel=True, tied=False, head_bias=True),
-    "gpt_neox_japanese": Row(norm_width=2, gated=False, tied=False),
-    "xglm": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True),
-    "biogpt": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=2),
-    "mpt": Row(gated=False, qkv_bias=False),
-    "openai-gpt": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, final=0),
-    "bitnet": Row(tied=False, extra=1), "qwen2_vl_text": Row(qkv_bias=True, out_bias=False, tied=False),
-    "qwen2_vl": Row(qkv_bias=True, out_bias=False, tied=False), "baichuan": Row(tied=False),
-    "emu3_text_model": Row(tied=False), "kosmos_2_text_model": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True),
-    "ctrl": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True),
-    "xlm": Row(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, head_bias=True),
-    "modernbert-decoder": Row(gated=True), "doge": Row(qk_norm="head", tied=False, extra=2), "chameleon": Row(qk_norm="head", tied=False),
+BART = Habits(norms=3, norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=2, final=2, cross=True)
+ROWS: dict[str, Habits] = {
+    "apertus": Habits(gated=False, qk_norm="head", tied=False), "arcee": Habits(gated=False, tied=False), "helium": Habits(tied=False),
+    "smollm3": Habits(), "aria_text": Habits(tied=False), "diffllama": Habits(tied=False), "ernie4_5": Habits(),
+    "seed_oss": Habits(tied=False),
+    "ministral": Habits(tied=False), "ministral3": Habits(tied=False), "exaone4": Habits(qk_norm="head", tied=False),
+    "hunyuan_v1_dense": Habits(qk_norm="head"), "hunyuan_v1_moe": Habits(qk_norm="head"), "internlm3": Habits(tied=False),
+    "internlm2": Habits(tied=False), "olmo": Habits(norm_width=0, tied=False, final=0), "olmo2": Habits(qk_norm="full", tied=False),
+    "olmo3": Habits(qk_norm="full", tied=False), "olmoe": Habits(qk_norm="full", tied=False),
+    "flex_olmo": Habits(qk_norm="full", tied=False),
+    "cohere": Habits(norms=1, parallel=True), "cohere2": Habits(norms=1, parallel=True), "glm": Habits(out_bias=False, tied=False),
+    "glm4": Habits(norms=4, out_bias=False, tied=False), "glm4v_text": Habits(norms=4, qkv_bias=True, out_bias=False, tied=False),
+    "Glm4vMoe_text": Habits(qkv_bias=True, out_bias=False, tied=False),
+    "glm4_moe": Habits(out_bias=False, tied=False), "glm4v_moe_text": Habits(out_bias=False, tied=False),
+    "nemotron": Habits(norm_width=2, gated=False, tied=False), "starcoder2": Habits(norm_width=2, gated=False),
+    "stablelm": Habits(norm_width=2, gated=True, tied=False),
+    "persimmon": Habits(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, tied=False),
+    "phimoe": Habits(norm_width=2, tied=False, router_bias=False), "granitemoe": Habits(), "granitemoeshared": Habits(),
+    "dots1": Habits(qk_norm="head", tied=False), "exaone": Habits(tied=False),
+    "exaone_moe": Habits(qk_norm="head", tied=False), "internlm": Habits(tied=False),
+    "deepseek": Habits(tied=False), "solar_open": Habits(tied=False, router_bias=True), "grok-1": Habits(), "grok-2": Habits(tied=False),
+    "bailing_moe": Habits(qk_norm="head", tied=False), "minicpm": Habits(), "minicpm3": Habits(),
+    "chatglm": Habits(qkv_bias=True, out_bias=False, tied=False), "qwen": Habits(qkv_bias=True, out_bias=False, tied=False),
+    "ernie4_5_moe": Habits(router_bias=True), "vaultgemma": Habits(),
+    "gpt_neo": Habits(norm_width=2, gated=False, qkv_bias=False, out_bias=True, mlp_bias=True, learned=0),
+    "codegen": Habits(norms=1, norm_width=2, gated=False, mlp_bias=True, parallel=True, tied=False, head_bias=True),
+    "gpt_neox_japanese": Habits(norm_width=2, gated=False, tied=False),
+    "xglm": Habits(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True),
+    "biogpt": Habits(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=2),
+    "mpt": Habits(gated=False, qkv_bias=False),
+    "openai-gpt": Habits(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, final=0),
+    "bitnet": Habits(tied=False, extra=1), "qwen2_vl_text": Habits(qkv_bias=True, out_bias=False, tied=False),
+    "qwen2_vl": Habits(qkv_bias=True, out_bias=False, tied=False), "baichuan": Habits(tied=False),
+    "emu3_text_model": Habits(tied=False),
+    "kosmos_2_text_model": Habits(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True),
+    "ctrl": Habits(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True),
+    "xlm": Habits(norm_width=2, gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, learned=0, head_bias=True),
+    "modernbert-decoder": Habits(gated=True), "doge": Habits(qk_norm="head", tied=False, extra=2),
+    "chameleon": Habits(qk_norm="head", tied=False),
     **dict.fromkeys(("bart", "mbart", "plbart", "mvp", "blenderbot", "blenderbot-small"), BART),
     **dict.fromkeys(("pegasus", "marian", "bigbird_pegasus", "trocr", "speech_to_text_2", "prophetnet", "xlm-prophetnet"), replace(BART,
         learned=0)),
@@ -155,20 +159,20 @@ def _plain(c: Config) -> Config:
     return Config(data, c.where, c.name)
 
 
-def _guessed(c: Config) -> Row:
+def _guessed(c: Config) -> Habits:
     """Habits that the keys suggest: LayerNorm and biases where a gelu or relu stands, learned positions without rotary ones."""
     act = c.text("hidden_act", c.text("hidden_activation", c.text("activation_function", "silu"))).lower()
     old = not any(word in act for word in GATED_ACTS) and not c.has("rms_norm_eps", "hidden_activation")
     rotary = any(key in c.data for key in POSITION_KEYS)
     shift = c.has("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "layernorm_epsilon") and old
     plain = True if old and not any(k.endswith("bias") for k in c.data) else None
-    return Row(
+    return Habits(
         norm_width=2 if shift else 1, gated=not old, qkv_bias=plain, out_bias=plain, mlp_bias=plain,
         learned=0 if old and not rotary else None,
     )  # fmt: skip
 
 
-def _decoder(c: Config, row: Row) -> Model:
+def _decoder(c: Config, row: Habits) -> Model:
     if c.has("kv_lora_rank"):
         mixers: list[Cell] = [latent(c)] * c.layers
     else:
@@ -202,7 +206,7 @@ def _decoder(c: Config, row: Row) -> Model:
     )  # fmt: skip
 
 
-def _mixers(c: Config, row: Row) -> list[Cell]:
+def _mixers(c: Config, row: Habits) -> list[Cell]:
     bias = c.flag("attention_bias") or c.flag("qkv_bias") or c.flag("use_qkv_bias") or c.flag("use_bias")
     out = c.flag("attention_out_bias") or c.flag("use_bias") or (c.flag("attention_bias") and not c.has("attention_out_bias"))
     norm = row.qk_norm
@@ -223,7 +227,7 @@ def _mixers(c: Config, row: Row) -> list[Cell]:
     return [replace(cell, window=window if kind in SLIDING else 0) for kind in kinds]
 
 
-def _ffn(c: Config, row: Row) -> Ffn:
+def _ffn(c: Config, row: Habits) -> Ffn:
     bias = c.flag("use_bias") or c.flag("mlp_bias") if row.mlp_bias is None else row.mlp_bias
     return ffn(c, gated=row.gated is not False, bias=bias)
 
@@ -250,7 +254,7 @@ def _first(c: Config, keys: tuple[str, ...], low: int = 1) -> int:
     return c.count(*keys)
 
 
-def _experts(c: Config, row: Row) -> Experts:
+def _experts(c: Config, row: Habits) -> Experts:
     count, top_k = _first(c, COMMON_EXPERTS), _first(c, COMMON_TOP_K)
     if top_k > count:
         raise InputError(f"key '{COMMON_TOP_K[0]}' = {top_k} is more than the {count} experts", c.where)

@@ -45,7 +45,7 @@ CACHES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FormatRule:
     """Modules that `patterns` name have `format`; "" = 16 bit."""
 
     patterns: tuple[str, ...]
@@ -57,7 +57,7 @@ class Scheme:
     """Formats of a checkpoint: the first rule that names a module decides, else `base`."""
 
     base: str = ""
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[FormatRule, ...] = ()
     only: tuple[str, ...] = ()  # parts that `base` is meant for; () = all linear layers
     kv: str = ""
     notes: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ def scheme_of(row: Config) -> Scheme:
     reader = READERS.get(method) or (_unknown if method else _without_method)
     scheme = reader(row)
     kept = () if _mixed(row) else exceptions(row)  # beside a list of layers it repeats what the list leaves out
-    first = (Rule(kept, ""),) if kept else ()
+    first = (FormatRule(kept, ""),) if kept else ()
     cache, unread = _cache(row)
     return replace(scheme, rules=first + scheme.rules, kv=scheme.kv or cache, unread_kv=scheme.unread_kv or unread)
 
@@ -158,11 +158,11 @@ def _gptq(row: Config) -> Scheme:
     for pattern, change in _mapping(row, "dynamic").items():
         named = EVERYWHERE + pattern.removeprefix("+:").removeprefix("-:").lstrip("^")
         if pattern.startswith("-:"):
-            rules.append(Rule((named,), ""))
+            rules.append(FormatRule((named,), ""))
             continue
         own = Config({**row.data, **(change if isinstance(change, Mapping) else {})}, f"{row.where}: dynamic")
-        rules.append(Rule((named,), integer(_bits(own, default=4), _group(own))))
-    head = (Rule(("lm_head",), integer(bits, group)),) if row.data.get("lm_head") is True else ()
+        rules.append(FormatRule((named,), integer(_bits(own, default=4), _group(own))))
+    head = (FormatRule(("lm_head",), integer(bits, group)),) if row.data.get("lm_head") is True else ()
     return Scheme(integer(bits, group), (*rules, *head))
 
 
@@ -201,7 +201,7 @@ def _auto_round(row: Config) -> Scheme:
     for module, change in _mapping(row, "extra_config").items():
         own = {**row.data, **change} if isinstance(change, Mapping) else row.data
         listed = EVERYWHERE + module if set(module) & set("*|()[]\\") else module
-        rules.append(Rule((listed,), form(Config(own, f"{row.where}: extra_config.{module}"))))
+        rules.append(FormatRule((listed,), form(Config(own, f"{row.where}: extra_config.{module}"))))
     named = row.data.get("block_name_to_quantize") or row.data.get("to_quant_block_names")
     return Scheme(form(row), tuple(rules), notes=() if named is None else ("only the blocks that AutoRound names are quantised",))
 
@@ -228,7 +228,7 @@ def _compressed_tensors(row: Config) -> Scheme:
         if set(targets) & {"Linear", "LinearBase", "FusedMoE", "MoE"}:
             base = base or form
         modules = tuple(t for t in targets if t not in ("Linear", "LinearBase", "FusedMoE", "MoE"))
-        rules += [Rule(modules, form)] if modules else []
+        rules += [FormatRule(modules, form)] if modules else []
     sparse = row.sub("sparsity_config")
     thin = (sparse is not None and "24" in sparse.text("format")) or row.text("format").startswith("marlin-24")
     notes = ("2:4 sparsity is not counted: sizes are those of the dense weights",) if thin else ()
@@ -278,7 +278,7 @@ def _modelopt(row: Config) -> Scheme:
     return Scheme(form)
 
 
-def _layers(row: Config) -> tuple[Rule, ...]:
+def _layers(row: Config) -> tuple[FormatRule, ...]:
     """Rules of a list `quantized_layers`: one per format, modules named in full."""
     found: dict[str, list[str]] = {}
     for module, value in _mapping(row, "quantized_layers").items():
@@ -286,7 +286,7 @@ def _layers(row: Config) -> tuple[Rule, ...]:
         if name.upper() not in ALGORITHMS:
             raise _bad(row, f"quantized_layers.{module}", "an algorithm that is known", name)
         found.setdefault(ALGORITHMS[name.upper()], []).append(module)
-    return tuple(Rule(tuple(modules), form) for form, modules in found.items())
+    return tuple(FormatRule(tuple(modules), form) for form, modules in found.items())
 
 
 QUARK = {
@@ -302,7 +302,7 @@ def _quark(row: Config) -> Scheme:
     rules = []
     for module, value in _mapping(row, "layer_quant_config").items():
         form, why = _quark_format(Config(value, f"{row.where}: layer_quant_config.{module}")) if isinstance(value, Mapping) else ("", "")
-        rules.append(Rule((module,), form))
+        rules.append(FormatRule((module,), form))
         unread = unread or why
     stated = [Config(value, row.where).sub("output_tensors") for value in _mapping(row, "kv_cache_quant_config").values()
               if isinstance(value, Mapping)]  # fmt: skip
@@ -348,7 +348,7 @@ def _torchao(row: Config) -> Scheme:
         forms = {m: _torchao_typed(value) for m, value in by_module.items()}
         base, why = forms.pop("_default", ("", ""))
         unread = next((w for _, w in (("", why), *forms.values()) if w), "")
-        return Scheme(base, tuple(Rule((m,), form) for m, (form, _) in forms.items()), unread=unread)
+        return Scheme(base, tuple(FormatRule((m,), form) for m, (form, _) in forms.items()), unread=unread)
     form, why = _torchao_typed(inner)
     return Scheme(form, unread=why)
 
@@ -390,7 +390,7 @@ def _hqq(row: Config) -> Scheme:
     if weights is not None:
         return Scheme(_hqq_format(weights))
     tagged = {tag: Config(v, row.where).sub("weight_quant_params") for tag, v in inner.data.items() if isinstance(v, Mapping)}
-    rules = tuple(Rule((tag,), _hqq_format(own)) for tag, own in tagged.items() if own is not None)
+    rules = tuple(FormatRule((tag,), _hqq_format(own)) for tag, own in tagged.items() if own is not None)
     if rules:
         return Scheme(rules=rules)
     return Scheme(_hqq_format(inner)) if inner.has("nbits", "bits") else Scheme(unread="no 'weight_quant_params'")
@@ -442,7 +442,7 @@ def _mxfp4(row: Config) -> Scheme:
 
 def _w4afp8(row: Config) -> Scheme:
     """4-bit experts in an FP8 model (SGLang)."""
-    return Scheme("fp8_block" if row.has("weight_block_size") else "fp8", (Rule((EVERYWHERE + r"\.experts\..*",), "w4a8"),))
+    return Scheme("fp8_block" if row.has("weight_block_size") else "fp8", (FormatRule((EVERYWHERE + r"\.experts\..*",), "w4a8"),))
 
 
 def _ascend(row: Config) -> Scheme:

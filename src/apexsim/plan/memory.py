@@ -23,7 +23,7 @@ from apexsim.hardware import Cluster
 from apexsim.model.model import Model
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Plan
-from apexsim.plan.pool import Pool, concurrency, kv_pool, request_blocks, token_line
+from apexsim.plan.pool import CacheShares, concurrency, kv_pool, request_blocks, token_line
 from apexsim.plan.space import cell_split
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
@@ -31,7 +31,7 @@ from apexsim.units import GiB
 DISPATCH = "dispatch buffers"
 ONE_REQUEST = "room for one request"
 __all__ = [
-    "Pool",
+    "CacheShares",
     "Room",
     "Stage",
     "kv_pool",
@@ -61,7 +61,7 @@ class Room:
     max_model_len: int
     ledger: tuple[tuple[str, float], ...]
     stage: int
-    pool: Pool
+    pool: CacheShares
     kv_range: tuple[float, float]
 
 
@@ -190,7 +190,7 @@ def _stage_room(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, m
     return Room(kv, blocks, tokens, pool.block_tokens, many, max_model_len, ledger, stage.index, pool, around)
 
 
-def _lane_blocks(pool: Pool, count: int, concurrency: float, max_model_len: int) -> int:
+def _lane_blocks(pool: CacheShares, count: int, concurrency: float, max_model_len: int) -> int:
     """Blocks as admission sees them: one pool's own; of several groups, what requests of full length would take."""
     if pool.uniform:
         return count

@@ -17,7 +17,7 @@ MERGE = 1.25  # kinds whose numbers of layers differ by less form one size of gr
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class BlockGroup:
     """Attention layers that share blocks: tokens in a block, tokens looked back (0 with no spare block = all)."""
 
     block_tokens: int
@@ -26,7 +26,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class CacheShares:
     """How one device's KV cache is dealt to its layers.
 
     block_bytes: bytes of a block over the layers of one group; groups: of attention layers; state_groups: of recurrent
@@ -35,7 +35,7 @@ class Pool:
     """
 
     block_bytes: float
-    groups: tuple[Group, ...]
+    groups: tuple[BlockGroup, ...]
     state_groups: int = 0
     state_blocks: int = 0
     state_bytes: float = 0.0
@@ -62,7 +62,7 @@ def kv_token_bytes(cell: Cell, tp: int, plan: Plan, engine: EngineRow) -> float:
     return size + (ceil(width / pad) * pad - width) * element if pad else size
 
 
-def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
+def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> CacheShares:
     """How the cache of a stage is dealt: one pool over all layers, or groups of equally many layers of one kind.
 
     Groups (vLLM 0.9 on): all blocks have the bytes of the largest layer's; layers with fewer bytes per token hold more
@@ -76,17 +76,17 @@ def kv_pool(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
     row = sum(each * n for (_, _, each), n in kinds.items())
     tokens = engine.block_size
     if not kinds:
-        return Pool(max(state * recurrent, 1.0), (), 1, 1)
+        return CacheShares(max(state * recurrent, 1.0), (), 1, 1)
     crossed = _crossed(plan, stage)
     if crossed:
-        return Pool(tokens * row, (Group(tokens),), 0, ceil(crossed / (tokens * row)))
+        return CacheShares(tokens * row, (BlockGroup(tokens),), 0, ceil(crossed / (tokens * row)))
     alike = not recurrent and len({kind[:2] for kind in kinds}) == 1
     if alike and engine.memory.kv_pool == "groups":
-        return Pool(tokens * row, (Group(tokens, *next(iter(kinds))[:2]),))
+        return CacheShares(tokens * row, (BlockGroup(tokens, *next(iter(kinds))[:2]),))
     if engine.memory.kv_pool != "groups":
         apart = engine.memory.state_share > 0
         held = 0 if apart else ceil(state * recurrent / (tokens * row))
-        return Pool(tokens * row, (Group(tokens),), 0, held, state * recurrent if apart else 0.0)
+        return CacheShares(tokens * row, (BlockGroup(tokens),), 0, held, state * recurrent if apart else 0.0)
     return _grouped(kinds, state, recurrent, engine, drafts(plan, engine))
 
 
@@ -97,22 +97,22 @@ def _crossed(plan: Plan, stage: Stage) -> float:
     return held * dtype(plan.precision.kv).stored
 
 
-def _grouped(kinds: Counter[Kind], state: float, recurrent: int, engine: EngineRow, drafted: int) -> Pool:
+def _grouped(kinds: Counter[Kind], state: float, recurrent: int, engine: EngineRow, drafted: int) -> CacheShares:
     largest = max(each for _, _, each in kinds)
     tokens = max(1, ceil(state / largest / engine.block_size)) * engine.block_size
     counts = [*kinds.values(), *([recurrent] if recurrent else [])]
     size = max(counts) if max(counts) < MERGE * min(counts) else min(counts)
     groups = tuple(
-        Group(tokens * int(largest // each), reach, spare)
+        BlockGroup(tokens * int(largest // each), reach, spare)
         for (reach, spare, each), n in sorted(kinds.items())
         for _ in range(ceil(n / size))
     )
     held = ceil(recurrent / size)
     per_group = engine.memory.state_blocks + drafted
-    return Pool(tokens * largest * size, groups, held, held * per_group)
+    return CacheShares(tokens * largest * size, groups, held, held * per_group)
 
 
-def _packed(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
+def _packed(plan: Plan, stage: Stage, engine: EngineRow) -> CacheShares:
     """The pool of layers that keep several caches each (compressed latents): one block holds a page of every cache of the full group.
 
     Caches that keep everything are one group, those with a window one of each (block, window), cut into groups of as many layers as pad
@@ -134,9 +134,9 @@ def _packed(plan: Plan, stage: Stage, engine: EngineRow) -> Pool:
     sizes = sorted({ceil(cache.page / ALIGN) * ALIGN for cache in full}, reverse=True) or [max(cache.page for cache in pages)]
     share = {size: min(slots, sum(n for cache, n in full.items() if ceil(cache.page / ALIGN) * ALIGN == size)) for size in sizes}
     share[sizes[0]] = slots  # a window group fills the places of the largest pages
-    groups = [Group(max(cache.block for cache in full) if full else engine.block_size)]
-    groups += [Group(block, window - 1, 1) for (block, window), n in sorted(windows.items()) for _ in range(ceil(n / slots))]
-    return Pool(float(sum(size * n for size, n in share.items())), tuple(groups))
+    groups = [BlockGroup(max(cache.block for cache in full) if full else engine.block_size)]
+    groups += [BlockGroup(block, window - 1, 1) for (block, window), n in sorted(windows.items()) for _ in range(ceil(n / slots))]
+    return CacheShares(float(sum(size * n for size, n in share.items())), tuple(groups))
 
 
 def has_draft_layer(plan: Plan, stage: Stage, engine: EngineRow) -> bool:
@@ -178,7 +178,7 @@ def handed_bytes(plan: Plan, stages: tuple[Stage, ...], engine: EngineRow, lengt
     return most
 
 
-def request_blocks(pool: Pool, length: int, engine: EngineRow) -> int:
+def request_blocks(pool: CacheShares, length: int, engine: EngineRow) -> int:
     """Blocks that one request of `length` tokens needs: full groups keep all, others their reach + one step."""
     need = pool.state_blocks
     for group in pool.groups:
@@ -187,7 +187,7 @@ def request_blocks(pool: Pool, length: int, engine: EngineRow) -> int:
     return need
 
 
-def steady_blocks(pool: Pool, context: float) -> float:
+def steady_blocks(pool: CacheShares, context: float) -> float:
     """Blocks that a decoding request holds at a context: windowed groups let go what has slid out of their window."""
     need = float(pool.state_blocks)
     for group in pool.groups:
@@ -196,7 +196,7 @@ def steady_blocks(pool: Pool, context: float) -> float:
     return need
 
 
-def served_blocks(pool: Pool, count: int, context: float, longest: int, engine: EngineRow) -> int:
+def served_blocks(pool: CacheShares, count: int, context: float, longest: int, engine: EngineRow) -> int:
     """Blocks of one group's size that `count` blocks are worth to requests of a mean `context`, which is what the simulated engine counts.
 
     One chunk of a prompt is in flight, whose windowed blocks are not let go yet; the rest is held as `steady_blocks` says.  The engine's
@@ -212,12 +212,12 @@ def served_blocks(pool: Pool, count: int, context: float, longest: int, engine: 
     return int(max(worth, least))
 
 
-def concurrency(pool: Pool, count: int, length: int, engine: EngineRow) -> float:
+def concurrency(pool: CacheShares, count: int, length: int, engine: EngineRow) -> float:
     """Requests of `length` tokens that `count` blocks hold at once: the engine's "Maximum concurrency"."""
     return count / request_blocks(pool, length, engine)
 
 
-def token_line(pool: Pool, count: int, length: int, engine: EngineRow) -> int:
+def token_line(pool: CacheShares, count: int, length: int, engine: EngineRow) -> int:
     """The engine's line "GPU KV cache size" for `count` blocks [tokens]; what it means depends on the version."""
     if engine.memory.tokens_line == "concurrency":
         return int(concurrency(pool, count, length, engine) * length)

@@ -25,7 +25,7 @@ from apexsim.plan.templates import TEMPLATES, Template
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Reshuffle:
     """One collective of `group` devices `stride` apart.
 
     The full tensor holds the tokens of one replica of a cell with `dp` replicas: 1/dp of all tokens.
@@ -42,7 +42,7 @@ def width(layout: Layout) -> int:
     return layout.tp * layout.ep
 
 
-def transition(left: Layout, right: Layout, left_partial: bool = True) -> tuple[Move, ...]:
+def transition(left: Layout, right: Layout, left_partial: bool = True) -> tuple[Reshuffle, ...]:
     """The collectives between the output of a cell laid out as `left` and the input of one laid out as `right`.
 
     Left: each replica holds its share of the tokens at full hidden size; partial sums over tp × ep devices if
@@ -54,17 +54,17 @@ def transition(left: Layout, right: Layout, left_partial: bool = True) -> tuple[
     if right.dp % left.dp == 0:
         return ()
     if left.dp % right.dp == 0:
-        return (Move("all_gather", left.dp // right.dp, width(left), right.dp),)
-    return (Move("all_gather", width(right), 1, right.dp),)
+        return (Reshuffle("all_gather", left.dp // right.dp, width(left), right.dp),)
+    return (Reshuffle("all_gather", width(right), 1, right.dp),)
 
 
-def _reduced(left: Layout, right: Layout) -> tuple[Move, ...]:
+def _reduced(left: Layout, right: Layout) -> tuple[Reshuffle, ...]:
     """Rules 1 and 3 for partial sums; a group of one device moves nothing."""
-    moves: tuple[Move, ...]
+    moves: tuple[Reshuffle, ...]
     if left.dp == right.dp:
-        moves = (Move("all_reduce", width(left), 1, left.dp),)
+        moves = (Reshuffle("all_reduce", width(left), 1, left.dp),)
     else:
-        moves = (Move("reduce_scatter", width(left), 1, left.dp), Move("all_gather", width(right), 1, right.dp))
+        moves = (Reshuffle("reduce_scatter", width(left), 1, left.dp), Reshuffle("all_gather", width(right), 1, right.dp))
     return tuple(move for move in moves if move.group > 1)
 
 
@@ -107,7 +107,7 @@ def _exchange(
     )
 
 
-def _priced(moves: tuple[Move, ...], attention: Layout, bytes_per_token: float) -> tuple[Collective, ...]:
+def _priced(moves: tuple[Reshuffle, ...], attention: Layout, bytes_per_token: float) -> tuple[Collective, ...]:
     """Moves as ops; those inside an attention lane grow with the lane's tokens, the others with all tokens."""
     ops = []
     for move in moves:

@@ -56,7 +56,7 @@ AXES: dict[str, Callable[[Scene], tuple[Any, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PlanRule:
     """A named reason why a plan cannot be; `why` gives it in words with the numbers, or None."""
 
     name: str
@@ -129,14 +129,14 @@ def _drafts(plan: Plan, scene: Scene) -> str | None:
     return None if draft.method != "eagle3" or attends else f"{model.name} has no attention that an EAGLE-3 head could have"
 
 
-DRAFTS = (Rule("the model drafts so", _drafts),)
+DRAFTS = (PlanRule("the model drafts so", _drafts),)
 RULES = (
-    Rule("a MIG slice serves alone", _alone),
-    Rule("cell replicas are coprime", _coprime),
-    Rule("experts split both ways stay in a node", _mixed),
-    Rule("a layer for every stage", _stages),
-    Rule("attention divides", _splits("attention")),
-    Rule("feed-forward divides", _splits("ffn", "experts")),
+    PlanRule("a MIG slice serves alone", _alone),
+    PlanRule("cell replicas are coprime", _coprime),
+    PlanRule("experts split both ways stay in a node", _mixed),
+    PlanRule("a layer for every stage", _stages),
+    PlanRule("attention divides", _splits("attention")),
+    PlanRule("feed-forward divides", _splits("ffn", "experts")),
     *DRAFTS,
 )
 
@@ -171,7 +171,7 @@ def every_plan(scene: Scene, precision: Precision) -> Iterator[Plan]:
         yield Plan(size // (stages * width), stages, Layout(attention_dp, width // attention_dp), ffn, precision)
 
 
-def check(plan: Plan, scene: Scene, rules: tuple[Rule, ...] = RULES) -> Rejected | None:
+def check(plan: Plan, scene: Scene, rules: tuple[PlanRule, ...] = RULES) -> Rejected | None:
     """The first rule that a plan breaks, with its reason."""
     for rule in rules:
         reason = rule.why(plan, scene)
@@ -180,7 +180,7 @@ def check(plan: Plan, scene: Scene, rules: tuple[Rule, ...] = RULES) -> Rejected
     return None
 
 
-def candidates(model: Model, cluster: Cluster, precision: Precision | None = None, rules: tuple[Rule, ...] = RULES) -> Space:
+def candidates(model: Model, cluster: Cluster, precision: Precision | None = None, rules: tuple[PlanRule, ...] = RULES) -> Space:
     """Every plan of a model on a cluster: those that can be built, and why the others cannot."""
     scene, plans, rejected = Scene(model, cluster), [], []
     for plan in every_plan(scene, precision or Precision()):

@@ -41,7 +41,7 @@ WHAT["all"] = tuple(kind for kinds in WHAT.values() for kind in kinds)
 STEPS = 4  # halvings of one coarse interval
 
 
-class Job(NamedTuple):
+class TimedRow(NamedTuple):
     """One row to be timed: the sheet, the format, and the sizes in the order of the sheet's columns, without the time."""
 
     kind: str
@@ -72,13 +72,13 @@ class Family:
         """The column that grows."""
         return ALONG.get(self.kind, "size")
 
-    def job(self, shape: dict[str, int], size: int) -> Job | None:
+    def job(self, shape: dict[str, int], size: int) -> TimedRow | None:
         """A shape at a size; None where it is beyond what is asked of one kernel."""
         full = {**shape, self.along: size}
         tokens = full.get("batch_size", 0) * full.get("seq_len", 0)
         if tokens > {"mha": PROMPT_TOKENS, "decode": CACHED_TOKENS}.get(self.kind, tokens):
             return None
-        return Job(self.kind, self.dtype, tuple(full[name] for name in names(self.kind)))
+        return TimedRow(self.kind, self.dtype, tuple(full[name] for name in names(self.kind)))
 
 
 def families(what: str, dtypes: tuple[str, ...], ranks: int) -> Iterator[Family]:
@@ -122,7 +122,7 @@ def middle(low: int, high: int) -> int:
     return round(size / 8) * 8 if high - low > 32 else size
 
 
-def refined(family: Family, time: Callable[[Job], float | None], tolerance: float) -> list[int]:
+def refined(family: Family, time: Callable[[TimedRow], float | None], tolerance: float) -> list[int]:
     """The sizes on which the pilots' curves are straight to within the tolerance; `time` in seconds, None: not possible."""
     keep = set(COARSE[family.along])
     coarse = sorted(keep)
@@ -145,6 +145,6 @@ def refined(family: Family, time: Callable[[Job], float | None], tolerance: floa
     return sorted(keep)
 
 
-def jobs(family: Family, sizes: list[int]) -> list[Job]:
+def jobs(family: Family, sizes: list[int]) -> list[TimedRow]:
     """Every shape on every size, small sizes first, so that a run cut short has the whole range of shapes."""
     return [job for size in sizes for shape in family.shapes if (job := family.job(shape, size)) is not None]

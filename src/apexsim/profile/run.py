@@ -15,7 +15,7 @@ from apexsim.cost.device_check import work_of
 from apexsim.cost.device_csv import FORMATS, SHEETS, Sheet
 from apexsim.cost.roofline import Peaks, flat
 from apexsim.gpu import Gpu
-from apexsim.profile.jobs import Job, families, jobs, names, refined
+from apexsim.profile.jobs import TimedRow, families, jobs, names, refined
 from apexsim.profile.store import Store
 from apexsim.units import format_seconds
 
@@ -36,7 +36,7 @@ class Backend(Protocol):
 
     @property
     def ranks(self) -> int: ...
-    def measure(self, job: Job) -> Sample: ...
+    def measure(self, job: TimedRow) -> Sample: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Timer:
         """Wall time so far [s]."""
         return clock.monotonic() - self.begun
 
-    def __call__(self, job: Job) -> float | None:
+    def __call__(self, job: TimedRow) -> float | None:
         """Seconds of a job; None where it cannot run or the budget is spent."""
         if job not in self.store.seconds:
             if self.spent >= self.budget:
@@ -81,8 +81,8 @@ def measure(what: str, backend: Backend, store: Store, dtypes: tuple[str, ...] =
             budget: float = math.inf, progress: Told | None = None) -> Summary:  # fmt: skip
     """Measure everything that `what` asks for; rows in the store are not measured again."""
     timer, before = Timer(backend, store, budget), len(store.seconds)
-    todo: list[Job] = []
-    plans: list[tuple[str, str, list[Job]]] = []
+    todo: list[TimedRow] = []
+    plans: list[tuple[str, str, list[TimedRow]]] = []
     for family in families(what, dtypes, backend.ranks):
         if progress:
             progress(0, 1, f"{family.kind}: finding sizes")
@@ -121,7 +121,7 @@ class Paper:
     gpu: Gpu
     ranks: int
 
-    def measure(self, job: Job) -> Sample:
+    def measure(self, job: TimedRow) -> Sample:
         """The roofline's time."""
         flop, nbytes = (float(x[0]) for x in work_of(_sheet(job)))
         peaks = Peaks(self.gpu.flops, self.gpu.memory_bandwidth)
@@ -134,7 +134,7 @@ class Paper:
 COMPUTE = {"float": "fp32"}  # format of a job -> units that multiply, where not the 16-bit ones
 
 
-def _sheet(job: Job) -> Sheet:
+def _sheet(job: TimedRow) -> Sheet:
     """A sheet of one row without a time."""
     columns = {name: np.array([float(size)]) for name, size in zip(names(job.kind), job.sizes)}
     assert set(columns) | {"time"} == set(SHEETS[job.kind])
@@ -154,9 +154,9 @@ class Forecast:
 def forecast(what: str, paper: Paper, dtypes: tuple[str, ...], tolerance: float) -> Iterator[Forecast]:
     """Rows and time of a run, with the roofline in place of the accelerator; real curves bend more and need more sizes."""
     for family in families(what, dtypes, paper.ranks):
-        known: dict[Job, float] = {}
+        known: dict[TimedRow, float] = {}
 
-        def time(job: Job, known: dict[Job, float] = known) -> float:
+        def time(job: TimedRow, known: dict[TimedRow, float] = known) -> float:
             if job not in known:
                 known[job] = paper.measure(job).seconds
             return known[job]

@@ -13,7 +13,7 @@ from pathlib import Path
 from apexsim.cost.device_csv import SHEETS, UNITS
 from apexsim.errors import InputError
 from apexsim.hardware import DEVICE_FILE
-from apexsim.profile.jobs import Job, names
+from apexsim.profile.jobs import TimedRow, names
 
 UNIT = {"time": "time(us)", "size": "size(b)"}
 
@@ -23,8 +23,8 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.seconds: dict[Job, float] = {}
-        self.joules: dict[Job, float] = {}
+        self.seconds: dict[TimedRow, float] = {}
+        self.joules: dict[TimedRow, float] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -37,7 +37,7 @@ class Store:
         if skipped.exists():
             for line in skipped.read_text(encoding="utf-8").splitlines():
                 kind, dtype, *sizes = line.split()
-                self.seconds[Job(kind, dtype, tuple(int(x) for x in sizes))] = math.nan
+                self.seconds[TimedRow(kind, dtype, tuple(int(x) for x in sizes))] = math.nan
 
     def _path(self, kind: str) -> Path:
         return self.folder / f"{kind}_0.csv"
@@ -59,14 +59,14 @@ class Store:
             raise InputError("the file was not written by a measurement", str(path), "give an empty folder as --out")
         try:
             for row in rows[1:]:
-                job = Job(kind, row[0], tuple(int(x) for x in row[1:-2]))
+                job = TimedRow(kind, row[0], tuple(int(x) for x in row[1:-2]))
                 self.seconds[job] = float(row[-2]) * UNITS["time"]["us"]
                 if row[-1]:
                     self.joules[job] = float(row[-1]) * 1e-6
         except (ValueError, IndexError):
             raise InputError(f"cannot read the row {','.join(row)}", str(path), "remove it and start again") from None
 
-    def add(self, job: Job, seconds: float, joules: float = math.nan) -> None:
+    def add(self, job: TimedRow, seconds: float, joules: float = math.nan) -> None:
         """Keep one row [s], [J] at once."""
         self.seconds[job] = seconds
         if math.isnan(seconds):
@@ -80,11 +80,11 @@ class Store:
         with path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
-    def _row(self, job: Job) -> list[str]:
+    def _row(self, job: TimedRow) -> list[str]:
         energy = f"{self.joules[job] * 1e6:.6g}" if job in self.joules else ""
         return [job.dtype, *map(str, job.sizes), f"{self.seconds[job] * 1e6:.6g}", energy]
 
-    def settle(self, kind: str, dtype: str, wanted: list[Job]) -> None:
+    def settle(self, kind: str, dtype: str, wanted: list[TimedRow]) -> None:
         """Keep the rows that are wanted, in their order, and move the pilots' other sizes to `probes/`."""
         known = [job for job, t in self.seconds.items() if job.kind == kind and not math.isnan(t)]
         asked = set(wanted)

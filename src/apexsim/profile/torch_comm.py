@@ -10,13 +10,13 @@ from statistics import median
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.profile.jobs import Job
+from apexsim.profile.jobs import TimedRow
 
 WARM, BATCHES, LEAST, MOST, MIN_TIME = 3, 5, 2, 50, 0.02
 PATIENCE = 120.0  # [s] until a rank that does not answer is given up
 
 
-class Group:
+class RankGroup:
     """`count` ranks on this node; a job's time is that of its slowest rank."""
 
     def __init__(self, count: int, device: str) -> None:
@@ -34,7 +34,7 @@ class Group:
         for process in self.processes:
             process.start()
 
-    def seconds(self, job: Job) -> float:
+    def seconds(self, job: TimedRow) -> float:
         """Time of one collective [s]; NaN where a rank cannot run it."""
         for pipe in self.pipes:
             pipe.send((job.kind, job.size("size")))

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.profile.jobs import COLLECTIVES, Job
+from apexsim.profile.jobs import COLLECTIVES, TimedRow
 from apexsim.profile.run import Sample
 
 WARM, BATCHES, MIN_TIME, MOST = 3, 5, 0.02, 200
@@ -61,7 +61,7 @@ class TorchTimer:
         """Name of the device, as its vendor gives it."""
         return str(self.torch.cuda.get_device_name(0)) if self.device == "cuda" else "cpu"
 
-    def measure(self, job: Job) -> Sample:
+    def measure(self, job: TimedRow) -> Sample:
         """Median time of one run; NaN where memory is short or the kernel does not exist."""
         if job.kind in COLLECTIVES:
             return self._collective(job)
@@ -79,13 +79,13 @@ class TorchTimer:
         for group in self._groups.values():
             group.close()
 
-    def _collective(self, job: Job) -> Sample:
-        from apexsim.profile.torch_comm import Group
+    def _collective(self, job: TimedRow) -> Sample:
+        from apexsim.profile.torch_comm import RankGroup
 
         count = job.size("num_gpus_per_node")
         if count not in self._groups:
             self.close()
-            self._groups = {count: Group(count, self.device)}
+            self._groups = {count: RankGroup(count, self.device)}
         return Sample(self._groups[count].seconds(job))
 
     def copies(self, nbytes: float) -> int:
@@ -173,7 +173,7 @@ class _Energy:
         return self._read()
 
 
-def _gemm(timer: TorchTimer, job: Job) -> Run:
+def _gemm(timer: TorchTimer, job: TimedRow) -> Run:
     """y = x · wᵀ with m outputs, k inputs, n tokens."""
     m, k, n = (job.size(name) for name in ("m", "k", "n"))
     size = 4 if job.dtype == "float" else 2
@@ -184,10 +184,10 @@ def _gemm(timer: TorchTimer, job: Job) -> Run:
     return lambda i: linear(x, weights[i % count])
 
 
-def _attention(queries: bool, causal: bool) -> Callable[[TorchTimer, Job], Run]:
+def _attention(queries: bool, causal: bool) -> Callable[[TorchTimer, TimedRow], Run]:
     """Attention of whole prompts, or of one new token each over the cached ones; kv heads repeat inside the kernel."""
 
-    def make(timer: TorchTimer, job: Job) -> Run:
+    def make(timer: TorchTimer, job: TimedRow) -> Run:
         b, s, h, g, d = (job.size(name) for name in ("batch_size", "seq_len", "num_heads", "num_kv_heads", "head_size"))
         length, dtype = s if queries else 1, job.dtype
         count = timer.copies(2 * d * b * (2 * s * g + 2 * length * h))
@@ -198,7 +198,7 @@ def _attention(queries: bool, causal: bool) -> Callable[[TorchTimer, Job], Run]:
     return make
 
 
-def _moe(timer: TorchTimer, job: Job) -> Run:
+def _moe(timer: TorchTimer, job: TimedRow) -> Run:
     """Gate and up, activation, down for the experts that balanced routing touches."""
     hidden, inner, top_k, experts, tokens = (job.size(n) for n in ("hidden", "inner", "top_k", "experts", "tokens"))
     pairs = tokens * top_k
@@ -216,7 +216,7 @@ def _moe(timer: TorchTimer, job: Job) -> Run:
     return run
 
 
-RUNS: dict[str, Callable[[TorchTimer, Job], Run]] = {
+RUNS: dict[str, Callable[[TorchTimer, TimedRow], Run]] = {
     "gemm": _gemm,
     "mha": _attention(queries=True, causal=True),
     "decode": _attention(queries=False, causal=False),

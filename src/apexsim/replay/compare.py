@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from apexsim import api
 from apexsim.errors import InputError
 from apexsim.metrics import Times
-from apexsim.replay.record import Measured, Run, measured
+from apexsim.replay.record import Measured, ReplayRun, measured
 from apexsim.search.assess import outcome_of
 from apexsim.search.study import Study
 from apexsim.workload.trace import Workload
@@ -32,7 +32,7 @@ RATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedStatistic:
     """One statistic of one metric, measured and predicted [s, 1/s, token/s]."""
 
     metric: str
@@ -54,7 +54,7 @@ class Comparison:
     """
 
     plan: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedStatistic, ...]
     send: F8
     series: Mapping[str, tuple[F8, F8]]
     study: Study
@@ -66,7 +66,7 @@ class Comparison:
         return float(np.median(np.abs(will[some] / was[some] - 1.0))) if some.any() else float("nan")
 
 
-def sent_workload(run: Run) -> tuple[Workload, list[int]]:
+def sent_workload(run: ReplayRun) -> tuple[Workload, list[int]]:
     """The requests of a run that finished as a workload, and their places in the run, ascending by sending."""
     order = [i for i in np.argsort([s.start for s in run.sent], kind="stable").tolist() if not run.sent[i].error]
     if not order:
@@ -85,22 +85,22 @@ def predicted(work: Workload, model: str, plan: str, question: Mapping[str, Any]
     return api.simulate(model, plan, **question, trace=work)
 
 
-def compare(run: Run, model: str, plan: str, question: Mapping[str, Any]) -> Comparison:
+def compare(run: ReplayRun, model: str, plan: str, question: Mapping[str, Any]) -> Comparison:
     """Predict what a run measured.  question: keywords of `api.ask` for cluster, engine and precision."""
     work, order = sent_workload(run)
     study = predicted(work, model, plan, question)
     best, was = study.ranked[0], measured(run)
     rows = [_latency(name, stat, was, best.metrics) for name in LATENCIES for stat in STATS]
-    rows += [Row(name, "", float(getattr(was, name)), float(getattr(best.metrics, own))) for name, own in RATES.items()]
+    rows += [ComparedStatistic(name, "", float(getattr(was, name)), float(getattr(best.metrics, own))) for name, own in RATES.items()]
     send, series = _per_request(run, order, study)
     return Comparison(best.plan.shorthand, tuple(rows), send, series, study)
 
 
-def _latency(name: str, stat: str, was: Measured, will: Any) -> Row:
-    return Row(name, stat, getattr(was, name).value(stat), getattr(will, name).value(stat))
+def _latency(name: str, stat: str, was: Measured, will: Any) -> ComparedStatistic:
+    return ComparedStatistic(name, stat, getattr(was, name).value(stat), getattr(will, name).value(stat))
 
 
-def _per_request(run: Run, order: list[int], study: Study) -> tuple[F8, dict[str, tuple[F8, F8]]]:
+def _per_request(run: ReplayRun, order: list[int], study: Study) -> tuple[F8, dict[str, tuple[F8, F8]]]:
     """Moments of sending and both sides of the latencies of each request after the warm-up."""
     keep = np.array([k for k, i in enumerate(order) if i >= run.warmup], dtype=np.int64)
     rows = [run.sent[order[k]] for k in keep]

@@ -64,7 +64,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReplayRun:
     """Requests in the order of the trace, and how they were sent.
 
     mode: "open", "closed" or "offline"; warmup: requests at the start that statistics leave out; stopped: why the run
@@ -128,7 +128,7 @@ class Measured:
         return (self.prompt_tokens + self.output_tokens) / self.duration_s
 
 
-def measured(run: Run) -> Measured:
+def measured(run: ReplayRun) -> Measured:
     """The statistics; raises InputError where no request finished."""
     good = run.good
     if not good:
@@ -154,7 +154,7 @@ def measured(run: Run) -> Measured:
 # ---- the file -----------------------------------------------------------------------------------------------------
 
 
-def run_json(run: Run) -> dict[str, Any]:
+def run_json(run: ReplayRun) -> dict[str, Any]:
     """The run in the schema of `vllm bench serve --save-result --save-detailed`, with a few keys of our own.
 
     Ours: partial, stopped, warmup, mode, requested_*_lens.  Per-request times are in seconds; a request that failed has
@@ -207,7 +207,7 @@ def _peaks(done: list[Sent]) -> dict[str, Any]:
     return {"max_concurrent_requests": int(flying.max()), "max_output_tokens_per_s": most}
 
 
-def read_run(path: str | Path) -> Run:
+def read_run(path: str | Path) -> ReplayRun:
     """A detailed result file, of this program or of vLLM's `bench serve --save-result --save-detailed`."""
     where = str(path)
     whole = read_json(path, "result file", DOCUMENT)
@@ -236,7 +236,7 @@ def read_run(path: str | Path) -> Run:
     origin = min((s.start for s in sent if s.start == s.start), default=0.0)
     sent = tuple(replace(s, due=s.due - origin, start=s.start - origin, first=s.first - origin, last=s.last - origin) for s in sent)
     about = {key: value for key, value in whole.items() if isinstance(value, (str, float, int)) and key in KEPT}
-    return Run(sent, mode, users, warmup, str(whole.get("stopped") or ""), about)
+    return ReplayRun(sent, mode, users, warmup, str(whole.get("stopped") or ""), about)
 
 
 def _number(value: Any, key: str) -> float:

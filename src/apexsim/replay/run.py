@@ -19,7 +19,7 @@ from typing import Any
 
 from apexsim.errors import InputError
 from apexsim.replay.prompts import Prompts
-from apexsim.replay.record import NOT_SENT, Run, Sent
+from apexsim.replay.record import NOT_SENT, ReplayRun, Sent
 from apexsim.replay.wire import Target, detail, receive
 from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import Workload
@@ -45,7 +45,7 @@ class Patience:
     tries: int = 1
 
 
-def replay(work: Workload, target: Target, prompts: Prompts, patience: Patience, told: Told | None = None) -> Run:
+def replay(work: Workload, target: Target, prompts: Prompts, patience: Patience, told: Told | None = None) -> ReplayRun:
     """Send the workload; what came back, even where the run had to stop.
 
     Raises InputError where the server does not answer the tries before the run.
@@ -70,7 +70,7 @@ def replay(work: Workload, target: Target, prompts: Prompts, patience: Patience,
         "client_cpu_share": round(session.busy, 4),
     }  # fmt: skip
     users = work.concurrency if work.mode == "closed" else 0
-    return Run(tuple(session.sent), work.mode, users, work.warmup, session.stopped, about)
+    return ReplayRun(tuple(session.sent), work.mode, users, work.warmup, session.stopped, about)
 
 
 def _httpx() -> ModuleType:

@@ -14,8 +14,8 @@ from apexsim.plan.choose import CACHES
 from apexsim.plan.memory import DISPATCH, stage_parts, stages_of
 from apexsim.plan.pool import request_blocks
 from apexsim.plan.sized import Fit, longest
-from apexsim.report.log_settings import Setting, settings, spec
-from apexsim.report.startup_log import Line, compared, failure, logged, missing, remarks
+from apexsim.report.log_settings import LogSetting, settings, spec
+from apexsim.report.startup_log import LogLine, compared, failure, logged, missing, remarks
 from apexsim.units import GiB
 
 LINES = {
@@ -32,8 +32,8 @@ class Against:
     said when it did not start, "" where it did; remarks: what explains differences; fraction: of this GPU that its lines of
     use add up to, 0 where they do not say; engine: that was taken from it, "" where that is what is asked about anyway."""
 
-    lines: tuple[Line, ...]
-    settings: tuple[Setting, ...]
+    lines: tuple[LogLine, ...]
+    settings: tuple[LogSetting, ...]
     missing: tuple[str, ...]
     failure: str
     remarks: tuple[str, ...]
@@ -99,7 +99,7 @@ def _fraction(stated: Mapping[str, float], memory: float) -> float:
     return 0.0
 
 
-def _settings(answer: Fit, told: Mapping[str, Any], taken: set[str]) -> tuple[Setting, ...]:
+def _settings(answer: Fit, told: Mapping[str, Any], taken: set[str]) -> tuple[LogSetting, ...]:
     """The log's settings beside those used; taken: options that were filled in from the log."""
     row, plan = answer.engine, answer.plan
     used: dict[str, Any] = {
@@ -114,7 +114,7 @@ def _settings(answer: Fit, told: Mapping[str, Any], taken: set[str]) -> tuple[Se
     for name, value in told.items():
         value = own_cache if value == "auto" else value
         same = order(value)[:3] == order(used[name])[:3] if name == "version" else value == used[name]
-        rows.append(Setting(name, value, value if same else used[name], same and ("engine" if name == "version" else name) in taken))
+        rows.append(LogSetting(name, value, value if same else used[name], same and ("engine" if name == "version" else name) in taken))
     return tuple(rows)
 
 

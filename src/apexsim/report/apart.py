@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.plan.split import ROLES, AnyPlan, Split
-from apexsim.report.dialects import BOOTSTRAP_PORT, Ask, side_port
+from apexsim.report.dialects import BOOTSTRAP_PORT, ServerStart, side_port
 from apexsim.report.launch import Launch, asked, beside_others, launch, notes_of, once, server_of
 from apexsim.report.servers import FIRST_PORT, POLICIES, Command, Place, Shell, locks, pool_places, script, url
 from apexsim.search.setting import FAR, Setting
@@ -25,12 +25,12 @@ def launched(setting: Setting, plan: AnyPlan) -> Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class PoolsScene:
     """Two pools, and where their servers stand; `cluster` has the nodes of both."""
 
     setting: Setting
     cluster: Cluster
-    asks: tuple[Ask, Ask]
+    asks: tuple[ServerStart, ServerStart]
     places: Pools
 
 
@@ -48,7 +48,7 @@ def _split(setting: Setting, plan: Split) -> Launch:
     return Launch(plan.shorthand, texts, tuple(_notes(scene)), script(once(commands), scene.cluster.nodes))
 
 
-def scene_of(setting: Setting, plan: Split) -> Scene | str:
+def scene_of(setting: Setting, plan: Split) -> PoolsScene | str:
     """Both pools as they are asked for, or why one does not fit."""
     owns = setting.of(plan)
     asks = [asked(own, pool) for own, pool in zip(owns, plan.started)]
@@ -61,16 +61,16 @@ def scene_of(setting: Setting, plan: Split) -> Scene | str:
     nodes = 1 + max(node for pool in made for place in pool for node in place.nodes)
     cluster = replace(owns[0].cluster, nodes=nodes)
     told = [_in_role(ask, role, nodes) for ask, role in zip((first, last), ROLES)]
-    return Scene(setting, cluster, (told[0], told[1]), made)
+    return PoolsScene(setting, cluster, (told[0], told[1]), made)
 
 
-def _in_role(ask: Ask, role: str, nodes: int) -> Ask:
+def _in_role(ask: ServerStart, role: str, nodes: int) -> ServerStart:
     """What a server is asked for, with its part and the nodes that both pools have."""
     setting = replace(ask.setting, cluster=replace(ask.setting.cluster, nodes=nodes))
     return replace(ask, role=role, setting=setting)
 
 
-def _notes(scene: Scene) -> list[str]:
+def _notes(scene: PoolsScene) -> list[str]:
     found = [f"{role}: {note}" for role, ask in zip(ROLES, scene.asks) for note in notes_of(ask, ())]
     both = [note for note in notes_of(scene.asks[0], ()) if note in notes_of(scene.asks[1], ())]
     found = [note for note in found if note.partition(": ")[2] not in both]
@@ -85,7 +85,7 @@ def _notes(scene: Scene) -> list[str]:
     ]
 
 
-def _counted(role: str, ask: Ask, places: Sequence[Place]) -> str:
+def _counted(role: str, ask: ServerStart, places: Sequence[Place]) -> str:
     each = ask.plan.replica_devices
     return f"{len(places)} {role} server{'s' * (len(places) > 1)} of {each} GPU{'s' * (each > 1)}"
 
@@ -109,25 +109,25 @@ CAVEATS = {
 # (examples/disaggregated/README.md of TensorRT-LLM): hostname, port, and num_instances and urls of context_servers and generation_servers.
 
 
-def _words(scene: Scene, port: Callable[[Place], tuple[str, ...]]) -> list[tuple[str, ...]]:
+def _words(scene: PoolsScene, port: Callable[[Place], tuple[str, ...]]) -> list[tuple[str, ...]]:
     made = [("--prefill", url(place, scene.cluster), *port(place)) for place in scene.places[0]]
     made += [("--decode", url(place, scene.cluster)) for place in scene.places[1]]
     policy = POLICIES.get(scene.setting.router.name, "round_robin")
     return [*made, ("--policy", policy), ("--host", "0.0.0.0"), ("--port", str(FIRST_PORT)), ("--worker-startup-timeout-secs", "3600")]
 
 
-def _vllm_router(scene: Scene) -> list[Command]:
+def _vllm_router(scene: PoolsScene) -> list[Command]:
     own = (("--kv-connector", scene.setting.connector),) if scene.setting.connector == "mooncake" else ()
     return [Command((("vllm-router",), ("--vllm-pd-disaggregation",), *_words(scene, lambda place: ()), *own))]
 
 
-def _sglang_router(scene: Scene) -> list[Command]:
+def _sglang_router(scene: PoolsScene) -> list[Command]:
     program = ("python", "-m", "sglang_router.launch_router")
     words = _words(scene, lambda place: (str(side_port(place, BOOTSTRAP_PORT)),))
     return [Command((program, ("--pd-disaggregation",), *words))]
 
 
-def _trtllm_router(scene: Scene) -> list[Command]:
+def _trtllm_router(scene: PoolsScene) -> list[Command]:
     lines = ["hostname: 0.0.0.0", f"port: {FIRST_PORT}", "backend: pytorch"]
     for name, places in zip(("context_servers:", "generation_servers:"), scene.places):
         lines += [name, f"  num_instances: {len(places)}", "  urls:"]
@@ -143,9 +143,9 @@ def _host(place: Place, cluster: Cluster) -> str:
     return f"NODE{place.nodes[0]}" if cluster.nodes > 1 else "127.0.0.1"
 
 
-def _heads(scene: Scene) -> list[int]:
+def _heads(scene: PoolsScene) -> list[int]:
     """Nodes at which servers listen, highest first, so that NODE1 is not found in NODE11."""
     return sorted({place.nodes[0] for places in scene.places for place in places}, reverse=True)
 
 
-ROUTERS: dict[str, Callable[[Scene], list[Command]]] = {"vllm": _vllm_router, "sglang": _sglang_router, "trtllm": _trtllm_router}
+ROUTERS: dict[str, Callable[[PoolsScene], list[Command]]] = {"vllm": _vllm_router, "sglang": _sglang_router, "trtllm": _trtllm_router}

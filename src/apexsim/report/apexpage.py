@@ -18,7 +18,7 @@ from apexsim.plan.space import stage_layers
 from apexsim.report.jsonout import study_json
 from apexsim.report.layout import layouts
 from apexsim.search.assess import Assessed, outcome_of
-from apexsim.search.chain import Part
+from apexsim.search.chain import ChainPart
 from apexsim.search.study import Study
 from apexsim.units import GiB
 
@@ -28,7 +28,7 @@ NOTHING = 1e-5  # rows below are left out
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PageWanted:
     """What is asked of the page.  Percentiles beyond P50 and P95; SLOs [ms]; batch: 0 = unlimited; frequency [MHz]."""
 
     everything: bool = False
@@ -39,7 +39,7 @@ class Wanted:
     batch: int = 0
 
 
-def times_of(part: Part, ranked: Assessed) -> Times:
+def times_of(part: ChainPart, ranked: Assessed) -> Times:
     """The run of one plan as its clients see it: from sending, encoding included."""
     setting = part.study.setting
     outcome = outcome_of(setting, ranked)
@@ -56,7 +56,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([rule, texts[0], rule, *texts[1:], rule])
 
 
-def apex_page(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) -> str:
+def apex_page(parts: Sequence[ChainPart], wanted: PageWanted, notes: Sequence[str] = ()) -> str:
     """All searches, and the notes."""
     lines: list[str] = []
     for part in parts:
@@ -70,7 +70,7 @@ def apex_page(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) 
     return printable("\n".join([*lines, "Notes:", *(f"  [{i}] {note}" for i, note in enumerate([*NOTES, *notes], 1))]) + "\n")
 
 
-def apex_json(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) -> dict[str, Any]:
+def apex_json(parts: Sequence[ChainPart], wanted: PageWanted, notes: Sequence[str] = ()) -> dict[str, Any]:
     """All searches as plain values: the studies whole, and the numbers that the page defines in its own way."""
     return {
         "format": FORMAT,
@@ -86,7 +86,7 @@ def apex_json(parts: Sequence[Part], wanted: Wanted, notes: Sequence[str] = ()) 
     }
 
 
-def _schedule(part: Part, ranked: Assessed, wanted: Wanted) -> dict[str, Any]:
+def _schedule(part: ChainPart, ranked: Assessed, wanted: PageWanted) -> dict[str, Any]:
     times = times_of(part, ranked)
     rows = _performance(part, ranked, times, wanted)
     limits = zip(("ttft", "tpot"), (wanted.ttft_slo, wanted.tpot_slo), _met(times, wanted))
@@ -129,7 +129,7 @@ def _kind(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _output(part: Part, ranked: Assessed, accounts: Sequence[Account], wanted: Wanted) -> list[str]:
+def _output(part: ChainPart, ranked: Assessed, accounts: Sequence[Account], wanted: PageWanted) -> list[str]:
     times = times_of(part, ranked)
     joules = ranked.metrics.energy.joules
     power = f"{joules / 1e3:.2f} KJ" if joules == joules else "unknown (no power figures of this GPU)"
@@ -159,7 +159,7 @@ def _shown(rows: list[tuple[str, float, str]]) -> list[list[str]]:
     return [[name, f"{value:.3f}", unit] for name, value, unit in rows if value > NOTHING]
 
 
-def _performance(part: Part, ranked: Assessed, times: Times, wanted: Wanted) -> list[tuple[str, float, str]]:
+def _performance(part: ChainPart, ranked: Assessed, times: Times, wanted: PageWanted) -> list[tuple[str, float, str]]:
     work, decodes = part.study.setting.workload, part.role == "decoder"
     made, asked = (float(work.output.sum()) if decodes else 0.0), float(part.prompt.sum())
     if not decodes:
@@ -184,12 +184,12 @@ def _performance(part: Part, ranked: Assessed, times: Times, wanted: Wanted) -> 
     return [*rows, ("Avg. MFU Per iteration", 100 * ranked.account.mfu, "%"), ("MBU", 100 * ranked.account.mbu, "%")]
 
 
-def _met(times: Times, wanted: Wanted) -> tuple[float, float]:
+def _met(times: Times, wanted: PageWanted) -> tuple[float, float]:
     """Shares of the requests that keep the limit of TTFT, and of TPOT."""
     return float((times.ttft <= wanted.ttft_slo / 1e3).mean()), float((times.tpot <= wanted.tpot_slo / 1e3).mean())
 
 
-def _slos(times: Times, wanted: Wanted) -> list[list[str]]:
+def _slos(times: Times, wanted: PageWanted) -> list[list[str]]:
     first, paced = _met(times, wanted)
     return [["TTFT", f"{wanted.ttft_slo:g}", f"{100 * first:.3f} %"], ["TPOT", f"{wanted.tpot_slo:g}", f"{100 * paced:.3f} %"]]
 

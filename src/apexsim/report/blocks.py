@@ -18,7 +18,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A cell of a table: what is shown, and what it is sorted by where that is not the text itself."""
 
     text: str
@@ -26,18 +26,18 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PageTable:
     """A table that can be sorted and filtered.  sides: "left" or "right"; keys: the detail that a click on a row opens, "" for none."""
 
     heads: Sequence[str]
     sides: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     keys: Sequence[str] = ()
     legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class ChartSeries:
     """Points of a chart, or a line through them.  low, high: ends of error bars in y, x_low, x_high in x; band: they are drawn as a band
     around the line; labels, keys: of each point."""
 
@@ -57,7 +57,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """A straight line across a chart with words: a limit, a knee.  axis: "x" or "y", the one that it is a value of."""
 
     axis: str
@@ -72,8 +72,8 @@ class Chart:
     title: str
     x: str
     y: str
-    series: Sequence[Series]
-    lines: Sequence[Line] = ()
+    series: Sequence[ChartSeries]
+    lines: Sequence[ChartLine] = ()
     log_x: bool = False
     log_y: bool = False
     zero: bool = True  # the y axis begins at 0
@@ -116,7 +116,7 @@ class Code:
     notes: Sequence[str] = ()
 
 
-Block = Rows | Table | Chart | Heat | Bars | Code
+Block = Rows | PageTable | Chart | Heat | Bars | Code
 
 
 @dataclass(frozen=True, slots=True)

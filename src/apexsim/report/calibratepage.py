@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from apexsim.calibrate.corners import Shape
 from apexsim.calibrate.fit import NAMES
-from apexsim.calibrate.points import Point
+from apexsim.calibrate.points import RunPoint
 from apexsim.calibrate.profile import plain_of
 from apexsim.calibrate.run import FORMAT, Calibration, Score, best, middle
 from apexsim.doubt import Doubt
@@ -76,7 +76,7 @@ def _score(score: Score) -> dict[str, Any]:
     return told
 
 
-def _run(found: Calibration, i: int, point: Point) -> dict[str, Any]:
+def _run(found: Calibration, i: int, point: RunPoint) -> dict[str, Any]:
     kind, load = point.load
     values = []
     for metric, (unit, scale) in UNIT.items():

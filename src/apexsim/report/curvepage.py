@@ -14,13 +14,13 @@ from apexsim.report.canvas import Mark, picture
 from apexsim.report.draw import sig
 from apexsim.report.figures import scale_for
 from apexsim.report.page import heading, labelled
-from apexsim.search.study import Curve, Load
+from apexsim.search.study import LoadCurve, LoadPoint
 
 SHOWN = 6  # curves of a picture
 KNEE = "◆"
 
 
-def parts(curves: Sequence[Curve], width: float) -> Iterator[RenderableType]:
+def parts(curves: Sequence[LoadCurve], width: float) -> Iterator[RenderableType]:
     """The section of a page; nothing without two loads."""
     curves = [curve for curve in curves if len(curve.loads) > 1][:SHOWN]
     if not curves:
@@ -39,15 +39,15 @@ def parts(curves: Sequence[Curve], width: float) -> Iterator[RenderableType]:
     yield labelled([(string.ascii_lowercase[i], told(curve)) for i, curve in enumerate(curves)], width)
 
 
-def _loads(curve: Curve) -> list[float]:
+def _loads(curve: LoadCurve) -> list[float]:
     return [each.load for each in curve.loads]
 
 
-def _unit(curve: Curve) -> str:
+def _unit(curve: LoadCurve) -> str:
     return "users" if curve.closed else "requests/s"
 
 
-def told(curve: Curve) -> str:
+def told(curve: LoadCurve) -> str:
     """2×TP4: knee (◆) at 12 requests/s with TTFT p95 90 ms, TPOT p95 20 ms; does not keep up from 15 on."""
     words = f"{curve.label}: " * bool(curve.label)
     if curve.knee < 0:
@@ -59,12 +59,12 @@ def told(curve: Curve) -> str:
     return words + (f"; does not keep up from {sig(over)} on" if math.isfinite(over) else "")
 
 
-def _latencies(load: Load) -> str:
+def _latencies(load: LoadPoint) -> str:
     tpot = f", TPOT p95 {scale_for(load.tpot)(load.tpot)}" if math.isfinite(load.tpot) else ""
     return f"TTFT p95 {scale_for(load.ttft)(load.ttft)}{tpot}"
 
 
-def curve_json(curve: Curve) -> dict[str, Any]:
+def curve_json(curve: LoadCurve) -> dict[str, Any]:
     """A curve as plain values."""
     return {
         "label": curve.label, "load": "users" if curve.closed else "requests/s",

@@ -28,7 +28,7 @@ OPTIONS = "apexsim-trtllm.yaml"
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ServerStart:
     """What a server is asked for: the setting and plan, the engine as it can be started, and what follows from them."""
 
     setting: Setting
@@ -65,7 +65,7 @@ class Ask:
 # ---- any server ------------------------------------------------------------------------------------------------------
 
 
-def _plain(ask: Ask) -> Said:
+def _plain(ask: ServerStart) -> Said:
     row, usual, plan = ask.engine, ask.usual, ask.plan
     return [
         ("tensor", plan.stage_devices if row.server.lanes_inside else plan.attention.tp),
@@ -90,7 +90,7 @@ def _plain(ask: Ask) -> Said:
     ]
 
 
-def _by_rank(ask: Ask, place: Place, node: int) -> Said:
+def _by_rank(ask: ServerStart, place: Place, node: int) -> Said:
     """How many nodes there are, which one this is, and where the first one listens."""
     if len(place.nodes) == 1:
         return []
@@ -98,7 +98,7 @@ def _by_rank(ask: Ask, place: Place, node: int) -> Said:
     return [("nodes", len(place.nodes)), ("node", str(node - place.nodes[0])), ("head", head)]
 
 
-def _no_role(ask: Ask, place: Place) -> Said:
+def _no_role(ask: ServerStart, place: Place) -> Said:
     return []
 
 
@@ -107,14 +107,14 @@ def side_port(place: Place, first: int) -> int:
     return first + place.gpus[0]
 
 
-def _as_is(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+def _as_is(ask: ServerStart, place: Place, made: list[Command]) -> list[Command]:
     return made
 
 
 # ---- vLLM ------------------------------------------------------------------------------------------------------------
 
 
-def _vllm(ask: Ask) -> Said:
+def _vllm(ask: ServerStart) -> Said:
     row, usual, plan = ask.engine, ask.usual, ask.plan
     return [
         ("tensor", plan.attention.tp),
@@ -149,7 +149,7 @@ def _vllm(ask: Ask) -> Said:
 STAGED = 1e9  # bytes of host memory through which engines reach other tiers, where no host tier is asked for
 
 
-def _vllm_tiers(ask: Ask) -> str | None:
+def _vllm_tiers(ask: ServerStart) -> str | None:
     """Host memory of all workers of an engine, and what lies behind it: a folder that all servers may share."""
     tiers = {tier.kind: tier for tier in ask.setting.offload}
     if not tiers:
@@ -166,7 +166,7 @@ VLLM_CONNECTORS = {"": "NixlConnector", "nixl": "NixlConnector", "mooncake": "Mo
 NIXL_PORT = 5600  # VLLM_NIXL_SIDE_CHANNEL_PORT, vllm/envs.py
 
 
-def _vllm_role(ask: Ask, place: Place) -> Said:
+def _vllm_role(ask: ServerStart, place: Place) -> Said:
     name = VLLM_CONNECTORS[ask.setting.connector]
     told = {"kv_connector": name, "kv_role": ask.words.value("role", ask.role), "kv_load_failure_policy": "fail"}
     if name != "NixlConnector":
@@ -187,7 +187,7 @@ def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
 DRAFTER = "$DRAFTER"  # an EAGLE-3 head, which the user chooses
 
 
-def _vllm_drafts(ask: Ask) -> Shell | str | None:
+def _vllm_drafts(ask: ServerStart) -> Shell | str | None:
     """vLLM's JSON for drafts."""
     draft = ask.plan.draft
     if draft is None:
@@ -200,12 +200,12 @@ def _vllm_drafts(ask: Ask) -> Shell | str | None:
     return Shell('"' + json.dumps({**told, "model": DRAFTER}).replace('"', '\\"') + '"')
 
 
-def _images(ask: Ask) -> str:
+def _images(ask: ServerStart) -> str:
     new = ask.words.has("lanes")  # the versions that read JSON here are those that have lanes
     return json.dumps({"image": ask.setting.images}) if new else f"image={ask.setting.images}"
 
 
-def _vllm_nodes(ask: Ask, place: Place, node: int) -> Said:
+def _vllm_nodes(ask: ServerStart, place: Place, node: int) -> Said:
     """vLLM over nodes: lanes are dealt to nodes where they fit in one; else each node runs its part of every lane."""
     count, first = len(place.nodes), place.nodes[0]
     if count == 1:
@@ -226,7 +226,7 @@ def _vllm_nodes(ask: Ask, place: Place, node: int) -> Said:
     return [("executor", "ray")]
 
 
-def _over_ray(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+def _over_ray(ask: ServerStart, place: Place, made: list[Command]) -> list[Command]:
     """Versions without `--nnodes` stand on a Ray cluster; the server starts on its first node."""
     if len(made) == 1 or ask.words.has("nodes") or ask.plan.lanes > 1:
         return made
@@ -240,7 +240,7 @@ def _over_ray(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
 # ---- SGLang ----------------------------------------------------------------------------------------------------------
 
 
-def _sglang(ask: Ask) -> Said:
+def _sglang(ask: ServerStart) -> Said:
     row, plan = ask.engine, ask.plan
     return [
         ("tensor", plan.stage_devices),  # lanes of attention live inside it
@@ -271,7 +271,7 @@ def _sglang(ask: Ask) -> Said:
     ]
 
 
-def _sglang_tiers(ask: Ask) -> Said:
+def _sglang_tiers(ask: ServerStart) -> Said:
     """HiCache: GB of host memory of each rank, which a store may lie behind."""
     tiers = {tier.kind: tier for tier in ask.setting.offload}
     if not tiers:
@@ -284,7 +284,7 @@ def _sglang_tiers(ask: Ask) -> Said:
     ]
 
 
-def _sglang_drafts(ask: Ask) -> Said:
+def _sglang_drafts(ask: ServerStart) -> Said:
     """SGLang counts the newest token among those that it verifies; a chain of drafts, no tree, was simulated."""
     draft = ask.plan.draft
     if draft is None:
@@ -302,7 +302,7 @@ def _sglang_drafts(ask: Ask) -> Said:
 BOOTSTRAP_PORT = 8998  # --disaggregation-bootstrap-port, sglang/srt/server_args.py
 
 
-def _sglang_role(ask: Ask, place: Place) -> Said:
+def _sglang_role(ask: ServerStart, place: Place) -> Said:
     port = side_port(place, BOOTSTRAP_PORT) if ask.role == "prefill" else None
     return [("role", ask.role), ("transfer", ask.setting.connector or "mooncake"), ("side port", port)]
 
@@ -310,7 +310,7 @@ def _sglang_role(ask: Ask, place: Place) -> Said:
 # ---- TensorRT-LLM ----------------------------------------------------------------------------------------------------
 
 
-def _tensorrt_llm(ask: Ask) -> Said:
+def _tensorrt_llm(ask: ServerStart) -> Said:
     row, plan = ask.engine, ask.plan
     return [
         ("backend", "pytorch"),
@@ -326,12 +326,12 @@ def _tensorrt_llm(ask: Ask) -> Said:
     ]
 
 
-def _file(ask: Ask) -> str:
+def _file(ask: ServerStart) -> str:
     """The file of options: of each role its own."""
     return OPTIONS.replace(".yaml", f"-{ask.role}.yaml") if ask.role else OPTIONS
 
 
-def _cache_sent(ask: Ask) -> list[str]:
+def _cache_sent(ask: ServerStart) -> list[str]:
     """How a server of two pools hands the cache on: a context server makes one token and runs without steps ahead; the buffer holds the
     longest prompt."""
     if not ask.role:
@@ -344,7 +344,7 @@ def _cache_sent(ask: Ask) -> list[str]:
     ]
 
 
-def _options(ask: Ask) -> str:
+def _options(ask: ServerStart) -> str:
     """TensorRT-LLM's file of options: what its command line has no word for.
 
     The section of the cache takes the place of what the command line said of it, so the fraction stands in both."""
@@ -383,7 +383,7 @@ def _drafts(draft: Drafting, kind: str) -> list[str]:
     return lines if draft.method != "ngram" else [*lines, f"  max_matching_ngram_size: {draft.tokens}"]
 
 
-def _over_mpi(ask: Ask, place: Place, made: list[Command]) -> list[Command]:
+def _over_mpi(ask: ServerStart, place: Place, made: list[Command]) -> list[Command]:
     """TensorRT-LLM reads its options from a file, and over nodes MPI starts a worker for each GPU."""
     first, cluster = place.nodes[0], ask.setting.cluster
     write = Command((("cat", Shell(">"), _file(ask)),), first, document=_options(ask), lasting=False)
@@ -405,10 +405,10 @@ class Dialect:
     commands of a server, one per node, with those that must go before or around them; role: what a server of two pools is told of its
     part."""
 
-    said: Callable[[Ask], Said] = _plain
-    over_nodes: Callable[[Ask, Place, int], Said] = _by_rank
-    wrapped: Callable[[Ask, Place, list[Command]], list[Command]] = _as_is
-    role: Callable[[Ask, Place], Said] = _no_role
+    said: Callable[[ServerStart], Said] = _plain
+    over_nodes: Callable[[ServerStart, Place, int], Said] = _by_rank
+    wrapped: Callable[[ServerStart, Place, list[Command]], list[Command]] = _as_is
+    role: Callable[[ServerStart, Place], Said] = _no_role
 
 
 SPOKEN = {

@@ -16,7 +16,7 @@ from apexsim.report.draw import change, sig, times
 from apexsim.report.figures import listed, objective_short, reached, scale_of, sentence
 from apexsim.report.page import Row, heading, labelled
 from apexsim.search.assess import Assessed
-from apexsim.search.study import Move, Study, Turn
+from apexsim.search.study import SettingMove, Study, Turn
 
 COMPARED = (("ttft", "p95"), ("tpot", "p95"), ("itl", "p99"), ("e2e", "mean"))
 WORTH = 0.01  # relative change of a metric that is told
@@ -67,7 +67,7 @@ def flag(study: Study, name: str) -> str:
     return flags_of(row.name).get(name, our_flag(name))
 
 
-def _moved(study: Study, move: Move) -> str:
+def _moved(study: Study, move: SettingMove) -> str:
     told = _compared(study, move.without, move.found)
     return sentence(f"{_number(move.before)} → {_number(move.after)}: {move.why}{f'; without it {told}' if told else ''}")
 

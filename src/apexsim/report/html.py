@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any
 
 from apexsim.errors import shown
-from apexsim.report.blocks import Bars, Block, Cell, Chart, Code, Heat, Page, Rows, Section, Table, Tile
+from apexsim.report.blocks import Bars, Block, Chart, Code, Heat, Page, PageTable, Rows, Section, TableCell, Tile
 from apexsim.report.plain import clean
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -115,7 +115,7 @@ def _rows(block: Rows) -> str:
     return f"<dl>{''.join(f'<dt>{_text(a)}</dt><dd>{_text(b)}</dd>' for a, b in block.rows)}</dl>"
 
 
-def _table(block: Table) -> str:
+def _table(block: PageTable) -> str:
     heads = "".join(f'<th class="{side}"><button type="button">{_text(head)}</button></th>' for head, side in zip(block.heads, block.sides))
     keys = block.keys or [""] * len(block.rows)
     rows = "".join(_line(row, block.sides, key) for row, key in zip(block.rows, keys))
@@ -125,13 +125,13 @@ def _table(block: Table) -> str:
     return f'<div class="table">{find}<div class="scroll">{inside}</div></div>{legend}'
 
 
-def _line(row: Sequence[Cell], sides: Sequence[str], key: str) -> str:
+def _line(row: Sequence[TableCell], sides: Sequence[str], key: str) -> str:
     cells = "".join(_cell(cell, side) for cell, side in zip(row, sides))
     opens = f' data-key="{escape(key)}" tabindex="0"' if key else ""
     return f"<tr{opens}>{cells}</tr>"
 
 
-def _cell(cell: Cell, side: str) -> str:
+def _cell(cell: TableCell, side: str) -> str:
     value = f' data-v="{cell.value:.9g}"' if cell.value is not None and math.isfinite(cell.value) else ""
     return f'<td class="{side}"{value}>{_text(cell.text)}</td>'
 
@@ -172,4 +172,4 @@ def _code(block: Code) -> str:
     return f'<div class="code"><button type="button" class="copy">copy</button><pre>{_text(block.text)}</pre></div>{notes}'
 
 
-MADE: dict[type, Callable[[Any], str]] = {Rows: _rows, Table: _table, Heat: _heat, Bars: _bars, Code: _code}
+MADE: dict[type, Callable[[Any], str]] = {Rows: _rows, PageTable: _table, Heat: _heat, Bars: _bars, Code: _code}

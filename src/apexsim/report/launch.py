@@ -16,7 +16,7 @@ from apexsim.plan.lower import exchanges
 from apexsim.plan.memory import size
 from apexsim.plan.plan import Plan
 from apexsim.report.checkpoint import checkpoint
-from apexsim.report.dialects import SPOKEN, Ask, Said, spoken
+from apexsim.report.dialects import SPOKEN, Said, ServerStart, spoken
 from apexsim.report.servers import Command, Place, locks, places, router, script, seen
 from apexsim.search.setting import Setting
 
@@ -44,7 +44,7 @@ class Launch:
 # ---- one server on one or several nodes ------------------------------------------------------------------------------
 
 
-def server_of(ask: Ask, place: Place, listens: Said) -> list[Command]:
+def server_of(ask: ServerStart, place: Place, listens: Said) -> list[Command]:
     """The commands of one server, on each of its nodes; listens: the address and port that it is told, if any."""
     engine, cluster, words = ask.engine.server, ask.setting.cluster, ask.words
     model = (words.flag("model"), ask.weights.name) if words.has("model") else (ask.weights.name,)
@@ -56,7 +56,7 @@ def server_of(ask: Ask, place: Place, listens: Said) -> list[Command]:
     return dialect.wrapped(ask, place, made)
 
 
-def beside_others(ask: Ask, place: Place, servers: int) -> Said:
+def beside_others(ask: ServerStart, place: Place, servers: int) -> Said:
     """What a server is told of its address where several share the nodes: its port, and all interfaces where the router is far."""
     far = ask.setting.cluster.nodes > 1 and servers > 1 and ask.engine.server.loopback
     return [("host", "0.0.0.0" if far else None), ("port", place.port if servers > 1 else None)]
@@ -69,7 +69,7 @@ def beside_others(ask: Ask, place: Place, servers: int) -> Said:
 class Started:
     """A plan as it is started: what goes before, the commands of each server at its place, and the router before several."""
 
-    ask: Ask
+    ask: ServerStart
     where: tuple[Place, ...]
     before: tuple[Command, ...]
     servers: tuple[tuple[Command, ...], ...]  # one each of `where`
@@ -117,7 +117,7 @@ def once(commands: Iterable[Command]) -> list[Command]:
     return list(dict.fromkeys(commands))
 
 
-def asked(setting: Setting, plan: Plan) -> Ask | Rejected:
+def asked(setting: Setting, plan: Plan) -> ServerStart | Rejected:
     """What the server of a plan is asked for, or why it does not fit."""
     where = (setting.model, plan, setting.cluster)
     start = started(*where, setting.engine, setting.max_model_len)
@@ -131,7 +131,7 @@ def asked(setting: Setting, plan: Plan) -> Ask | Rejected:
     if not setting.length_given:
         length = served_length(setting.model, setting.cluster, engine, found, min(length, setting.model.max_length))
     words = words_of(engine)
-    return Ask(setting, plan, engine, found, length, checkpoint(setting, plan), words, _travel(setting, plan))
+    return ServerStart(setting, plan, engine, found, length, checkpoint(setting, plan), words, _travel(setting, plan))
 
 
 def _travel(setting: Setting, plan: Plan) -> str:
@@ -151,7 +151,7 @@ def _exchanged(setting: Setting, plan: Plan) -> bool:
     return exchanges(plan, link.span if link.multi_node else per_node)
 
 
-def notes_of(ask: Ask, where: Sequence[Place]) -> list[str]:
+def notes_of(ask: ServerStart, where: Sequence[Place]) -> list[str]:
     """What the commands alone do not say."""
     setting, plan, row = ask.setting, ask.plan, ask.engine
     notes = [*ask.weights.notes, _length_note(ask)]
@@ -181,7 +181,7 @@ def notes_of(ask: Ask, where: Sequence[Place]) -> list[str]:
     return notes
 
 
-def _length_note(ask: Ask) -> str:
+def _length_note(ask: ServerStart) -> str:
     """What the model length means: the longest request that was simulated beside what the server takes."""
     setting, length = ask.setting, ask.length
     many = at_full_length(ask.room, ask.engine, length)

@@ -16,9 +16,9 @@ from apexsim.plan.pool import request_blocks
 from apexsim.plan.sized import Fit, Lever, caches, full_users, typical_users, users
 from apexsim.report.against import Against
 from apexsim.report.draw import percent, stacked
-from apexsim.report.log_settings import Setting
+from apexsim.report.log_settings import LogSetting
 from apexsim.report.page import PROSE_WIDTH, columns, heading, labelled, page
-from apexsim.report.startup_log import Line
+from apexsim.report.startup_log import LogLine
 from apexsim.report.wiring import cluster_json, links_of
 from apexsim.units import GiB
 
@@ -173,7 +173,7 @@ def _log_parts(log: Against, width: int) -> list[RenderableType]:
     return [heading("against the log"), columns(HEADS, [_compared(line) for line in log.lines]), labelled(rows, width)]
 
 
-def _setting(x: Setting) -> str:
+def _setting(x: LogSetting) -> str:
     return x.flag if x.logged is True else f"{x.flag} {_value(x.logged)}"
 
 
@@ -184,7 +184,7 @@ def _value(value: Any) -> str:
 HEADS = [("line", "left"), ("logged", "right"), ("predicted", "right"), ("difference", "right")]
 
 
-def _compared(line: Line) -> tuple[str, str, str, str]:
+def _compared(line: LogLine) -> tuple[str, str, str, str]:
     digits = 0 if line.name in COUNTS else 2
     unit = " [GiB]" if line.name.endswith("_gib") else ""
     change = line.predicted - line.logged

@@ -23,7 +23,7 @@ RELEASE = r"(\d{1,9}\.\d{1,9}\.\d{1,9})(?!\d)"  # where a word before it is comm
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LogSetting:
     """One setting of `fit` as a log has it, and as it is used."""
 
     name: str

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apexsim.errors import InputError, shown
-from apexsim.report.blocks import Chart, Page, Series
+from apexsim.report.blocks import Chart, ChartSeries, Page
 from apexsim.report.picture import figure, picture, titled
 
 WANTED = ("pareto", "load")  # sections of a page whose charts are drawn
@@ -32,7 +32,7 @@ def drawn(page: Page, path: str) -> bytes:
     return picture(made, path)
 
 
-def _finite(series: Series) -> list[int]:
+def _finite(series: ChartSeries) -> list[int]:
     """Places of the points that can be drawn."""
     return [i for i, (x, y) in enumerate(zip(series.x, series.y)) if math.isfinite(x) and math.isfinite(y)]
 
@@ -55,7 +55,7 @@ def _chart(axes: Any, chart: Chart) -> None:
         text.set_parse_math(False)
 
 
-def _series(axes: Any, series: Series, colour: str) -> None:
+def _series(axes: Any, series: ChartSeries, colour: str) -> None:
     at = _finite(series)
     x, y = [series.x[i] for i in at], [series.y[i] for i in at]
     label = shown(series.name).lstrip("_") or " "

@@ -33,7 +33,7 @@ Extra = tuple[str, str] | str
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class RankedColumn:
     """One column: its title, side and cells."""
 
     title: str
@@ -55,7 +55,7 @@ class Column:
 class Ranking:
     """The table, what is the same in every row, and (word, meaning) of what stands in it."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[RankedColumn, ...]
     same: tuple[str, ...] = ()
     legend: tuple[tuple[str, str], ...] = ()
     whole: bool = True  # nothing was left out for want of width
@@ -100,7 +100,7 @@ def ranking(study: Study, rows: Sequence[Assessed], width: float, everything: bo
 KEPT = ("#", "plan")  # columns that stay even if they tell no rows apart
 
 
-def _said(column: Column) -> str:
+def _said(column: RankedColumn) -> str:
     """A column that is the same in every row, in words."""
     title, unit = re.sub(r"\s+", " ", column.title.replace("\n", " ")).strip(), ""
     found = re.match(r"(.*) \[(.*)\] (.*)", title)
@@ -125,7 +125,7 @@ def _fits(study: Study, rows: Sequence[Assessed], choice: _Choice, width: float,
     return sum(c.width for c in made if c.title in KEPT or not c.alike) <= width
 
 
-def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: bool) -> list[Column]:
+def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: bool) -> list[RankedColumn]:
     place = {id(r): i + 1 for i, r in enumerate(study.ranked)}
     made = [
         _column("#", "right", rows, lambda r: str(place[id(r)])),
@@ -138,7 +138,9 @@ def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: boo
         *(_latency(study, metric, title, rows, choice.stats[metric]) for metric, title in SHOWN if metric in choice.stats),
     ]  # fmt: skip
     made += [_of_class(study, slo, rows) for slo in study.goal.slos if slo.kind]
-    made += [Column(title, "right", tuple(cell(study, r) for r in rows)) for name, (title, cell) in OTHERS.items() if name in choice.titles]
+    made += [
+        RankedColumn(title, "right", tuple(cell(study, r) for r in rows)) for name, (title, cell) in OTHERS.items() if name in choice.titles
+    ]
     remarks = _column("", "left", rows, lambda r: " ".join(m[0] for m in marks(study, r)) if short else ", ".join(marks(study, r)))
     return [*made, *([remarks] if any(remarks.cells) else [])]
 
@@ -186,11 +188,11 @@ def _counts(study: Study) -> bool:
     return any(slo.per_request for slo in study.goal.slos)
 
 
-def _column(title: str, side: str, rows: Sequence[Assessed], cell: Callable[[Assessed], str]) -> Column:
-    return Column(title, side, tuple(cell(r) for r in rows))
+def _column(title: str, side: str, rows: Sequence[Assessed], cell: Callable[[Assessed], str]) -> RankedColumn:
+    return RankedColumn(title, side, tuple(cell(r) for r in rows))
 
 
-def _of_class(study: Study, slo: Slo, rows: Sequence[Assessed]) -> Column:
+def _of_class(study: Study, slo: Slo, rows: Sequence[Assessed]) -> RankedColumn:
     """What a limit of a class is held against."""
     scale = scale_of(study, slo.metric)
     if slo.stat:
@@ -200,7 +202,7 @@ def _of_class(study: Study, slo: Slo, rows: Sequence[Assessed]) -> Column:
     return _column(f"{slo.kind}\nmeet {slo.metric.upper()}", "right", rows, lambda r: percent(r.metrics.met(slo)))
 
 
-def _latency(study: Study, name: str, title: str, rows: Sequence[Assessed], stats: Sequence[str]) -> Column:
+def _latency(study: Study, name: str, title: str, rows: Sequence[Assessed], stats: Sequence[str]) -> RankedColumn:
     """One latency with its statistics, right-aligned side by side, in the unit of the page."""
     scale = scale_of(study, name)
     cells = [[scale.bare(r.metrics.latency(name, stat)) for stat in stats] for r in rows]
@@ -208,7 +210,7 @@ def _latency(study: Study, name: str, title: str, rows: Sequence[Assessed], stat
     lines = [" ".join(text.rjust(w) for text, w in zip(row, widths)) for row in (stats, *cells)]
     head = f"{title} [{scale.unit}]"
     head = head.center(len(lines[0])).rstrip() if len(stats) > 1 else head
-    return Column(f"{head.ljust(len(lines[0]))}\n{lines[0]}", "right", tuple(lines[1:]))
+    return RankedColumn(f"{head.ljust(len(lines[0]))}\n{lines[0]}", "right", tuple(lines[1:]))
 
 
 # ---- what it means ----------------------------------------------------------------------------------------------------
@@ -231,7 +233,7 @@ def _marks(study: Study) -> dict[str, tuple[Callable[[Assessed], bool], str]]:
     }  # fmt: skip
 
 
-def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[Column]) -> list[tuple[str, str]]:
+def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[RankedColumn]) -> list[tuple[str, str]]:
     titles = {c.title for c in made}
     found = grammar([r.plan.shorthand for r in rows])
     if "ratio" in titles:

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import RenderableType
 
 from apexsim.replay.compare import STATS, Comparison
-from apexsim.replay.record import LATENCIES, Measured, Run, measured, run_json
+from apexsim.replay.record import LATENCIES, Measured, ReplayRun, measured, run_json
 from apexsim.report.draw import percent, sig
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.report.picture import figure, picture, titled
@@ -25,7 +25,7 @@ OFF = 0.005  # a prompt length that is further from what was asked is worth a no
 FAILURES_SHOWN = 4
 
 
-def replay_json(run: Run, found: Comparison | None) -> dict[str, Any]:
+def replay_json(run: ReplayRun, found: Comparison | None) -> dict[str, Any]:
     """The detailed schema of `vllm bench serve`, with the comparison under one key of its own."""
     return {"format": FORMAT, **run_json(run), "comparison": None if found is None else _compared_json(found)}
 
@@ -45,7 +45,7 @@ def _compared_json(found: Comparison) -> dict[str, Any]:
 # ---- text ---------------------------------------------------------------------------------------------------------
 
 
-def replay_text(run: Run, found: Comparison | None, color: bool = False) -> str:
+def replay_text(run: ReplayRun, found: Comparison | None, color: bool = False) -> str:
     """The run on a page."""
     was = measured(run)
     about = run.about
@@ -64,7 +64,7 @@ def replay_text(run: Run, found: Comparison | None, color: bool = False) -> str:
     return page([*parts, "", labelled(notes)] if notes else parts, color)
 
 
-def _faults(run: Run) -> list[tuple[str, str]]:
+def _faults(run: ReplayRun) -> list[tuple[str, str]]:
     rows = [("PARTIAL", f"stopped early: {run.stopped}")] if run.stopped else []
     if run.failures and not run.stopped:
         rows.append(("PARTIAL", "some requests failed; numbers are over those that finished"))
@@ -103,7 +103,7 @@ def _per_request(found: Comparison) -> str:
     return "median absolute error " + ", ".join(f"{TITLES[n]} {percent(found.off(n))}" for n in found.series)
 
 
-def _notes(run: Run, was: Measured, found: Comparison | None) -> list[str]:
+def _notes(run: ReplayRun, was: Measured, found: Comparison | None) -> list[str]:
     notes = []
     share = float(run.about.get("client_cpu_share") or 0.0)
     if was.late.p99 > LATE:
@@ -127,7 +127,7 @@ def _notes(run: Run, was: Measured, found: Comparison | None) -> list[str]:
 # ---- picture ------------------------------------------------------------------------------------------------------
 
 
-def drawn(run: Run, found: Comparison | None, path: str) -> bytes:
+def drawn(run: ReplayRun, found: Comparison | None, path: str) -> bytes:
     """Distributions of TTFT, TPOT and E2E, and TTFT over time; the picture's kind follows from the file's name."""
     drawing = figure(path, (10, 7))
     axes = drawing.subplots(2, 2)
@@ -147,7 +147,7 @@ def drawn(run: Run, found: Comparison | None, path: str) -> bytes:
     return picture(drawing, path)
 
 
-def _series(run: Run, found: Comparison | None) -> dict[str, tuple[Any, ...]]:
+def _series(run: ReplayRun, found: Comparison | None) -> dict[str, tuple[Any, ...]]:
     """Measured and, where there is one, predicted values per request [s]."""
     if found is not None:
         return dict(found.series)

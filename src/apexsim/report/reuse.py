@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from apexsim.metrics import Kind, Metrics
+from apexsim.metrics import ClassMetrics, Metrics
 from apexsim.offload import Tier
 from apexsim.plan.memory import Room
 from apexsim.report.draw import percent, sig
@@ -74,7 +74,7 @@ def class_rows(metrics: Metrics) -> list[Row]:
     return [(kind.name, f"{kind.requests:,} requests: {_class_words(kind)}") for kind in metrics.kinds]
 
 
-def _class_words(kind: Kind) -> str:
+def _class_words(kind: ClassMetrics) -> str:
     if not kind.requests:
         return "none that is measured"
     times = [f"{name} p50 {format_seconds(stats.median)}, p95 {format_seconds(stats.p95)}"

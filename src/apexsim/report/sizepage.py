@@ -16,7 +16,7 @@ from apexsim.report.jsonout import margin_json
 from apexsim.report.launch import launch
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.report.plain import clean
-from apexsim.search.size import Found, Size
+from apexsim.search.size import Size, SizeAnswer
 
 FORMAT = "apexsim.size/1"
 TOP = 12  # answers shown
@@ -71,7 +71,7 @@ def _within(size: Size) -> str:
     return f" within {told}" if (told := limits(size)) else ""
 
 
-def _gpus(one: Found) -> str:
+def _gpus(one: SizeAnswer) -> str:
     return f"{one.gpus} × {one.setting.cluster.gpu.name}"
 
 
@@ -84,7 +84,7 @@ def amount(size: Size, value: float) -> str:
     return f"{value:,.0f}" if size.wanted.find in UNITS else f"{sig(1e3 * value)} ms"
 
 
-def _interval(size: Size, one: Found) -> str:
+def _interval(size: Size, one: SizeAnswer) -> str:
     """Where two of three real systems would come out."""
     if math.isnan(one.low) or one.low == one.high:
         return ""
@@ -105,7 +105,7 @@ def sentences(size: Size) -> list[str]:
         _head(size, best), *_money(size, best), *_second(size, best), *_short(best)]  # fmt: skip
 
 
-def _head(size: Size, best: Found) -> str:
+def _head(size: Size, best: SizeAnswer) -> str:
     name, value, ends = f"{_gpus(best)} as {best.plan.shorthand}", amount(size, best.value), _interval(size, best)
     if size.wanted.find == "gpus":
         return f"{name} {'is' if best.gpus == 1 else 'are'} enough for {_load(size)}{_within(size)}{ends}."
@@ -120,7 +120,7 @@ def _head(size: Size, best: Found) -> str:
     return f"{name} serves {least}{value} {UNITS[size.wanted.find]}{ends}{_within(size)}{room}."
 
 
-def _money(size: Size, best: Found) -> list[str]:
+def _money(size: Size, best: SizeAnswer) -> list[str]:
     if not math.isfinite(best.rent):
         return []
     usd = best.dollars
@@ -128,7 +128,7 @@ def _money(size: Size, best: Found) -> list[str]:
             f"${sig(usd['input'])}, over output alone ${sig(usd['output'])})."]  # fmt: skip
 
 
-def _second(size: Size, best: Found) -> list[str]:
+def _second(size: Size, best: SizeAnswer) -> list[str]:
     """What comes next on other GPUs."""
     other = next((one for one in size.found if one.setting.cluster.gpu.name != best.setting.cluster.gpu.name), None)
     if other is None:
@@ -140,7 +140,7 @@ def _second(size: Size, best: Found) -> list[str]:
     return [f"Next comes {_gpus(other)} as {other.plan.shorthand}{told}{rent}."]
 
 
-def _short(best: Found) -> list[str]:
+def _short(best: SizeAnswer) -> list[str]:
     told = f"The run is short for {sig(best.run.metrics.mean_concurrency)} requests in flight, so this is hopeful"
     hint = "more requests would tell" if best.setting.workload.fmt else f"--num-requests {4 * best.setting.workload.size} tells more"
     return [f"{told}: {hint}."] if best.short else []
@@ -178,7 +178,7 @@ def _helps(size: Size) -> list[str]:
 # ---- the table -------------------------------------------------------------------------------------------------------------
 
 
-def table(size: Size, shown: tuple[Found, ...]) -> tuple[list[tuple[str, str]], list[list[str]]]:
+def table(size: Size, shown: tuple[SizeAnswer, ...]) -> tuple[list[tuple[str, str]], list[list[str]]]:
     """(heads, rows) of the answers."""
     heads = [("GPUs", "left"), ("plan", "left"), (UNITS.get(size.wanted.find, size.wanted.find), "right"), ("68 %", "right"),
              ("requests/s", "right"), ("in flight", "right"), ("$/h", "right"), ("$/1M in", "right"), ("$/1M out", "right"),
@@ -224,7 +224,7 @@ def size_json(size: Size) -> dict[str, Any]:
     return told
 
 
-def _record(one: Found) -> dict[str, Any]:
+def _record(one: SizeAnswer) -> dict[str, Any]:
     work, cluster = one.setting.workload, one.setting.cluster
     return {
         "gpu": cluster.gpu.name, "gpus": one.gpus, "nodes": cluster.nodes, "plan": one.plan.shorthand, "value": one.value,

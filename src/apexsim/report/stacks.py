@@ -15,8 +15,8 @@ import math
 from collections.abc import Callable
 
 from apexsim.plan.split import ROLES, AnyPlan, Split
-from apexsim.report.apart import Scene, scene_of
-from apexsim.report.dialects import Ask
+from apexsim.report.apart import PoolsScene, scene_of
+from apexsim.report.dialects import ServerStart
 from apexsim.report.launch import beside_others, once, server_of
 from apexsim.report.servers import FIRST_PORT, Command, Place, script
 from apexsim.search.setting import FAR, Decider, Setting
@@ -45,7 +45,7 @@ def stacks(setting: Setting, plan: AnyPlan) -> dict[str, str | None]:
 Parts = tuple[tuple[str, ...], ...]
 
 
-def _dynamo(scene: Scene) -> str | None:
+def _dynamo(scene: PoolsScene) -> str | None:
     mode = "kv" if scene.setting.router.name in ("cache-aware", "prefix-hash") else "round-robin"
     told = _conditional(scene.setting.decider)
     mode = "kv" if told else mode
@@ -67,7 +67,7 @@ def _conditional(decider: Decider) -> Parts:
     return (("--router-conditional-disagg",), ("--router-conditional-disagg-config", json.dumps(told)))
 
 
-def _workers(ask: Ask, place: Place) -> list[Command]:
+def _workers(ask: ServerStart, place: Place) -> list[Command]:
     """What starts one worker; a file that it reads before it."""
     dialect = ask.engine.server.dialect
     program = ("python", "-m", MODULES[dialect])
@@ -84,7 +84,7 @@ def _workers(ask: Ask, place: Place) -> list[Command]:
     return made
 
 
-def _vllm_worker(ask: Ask, command: Command) -> Parts:
+def _vllm_worker(ask: ServerStart, command: Command) -> Parts:
     told = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
     rest = tuple(part for part in command.parts[2:] if part[0] != "--kv-transfer-config")
     sent = ("--kv-transfer-config", json.dumps(told))
@@ -98,20 +98,20 @@ def _events(command: Command) -> str:
     return json.dumps({"publisher": "zmq", "topic": "kv-events", "endpoint": f"tcp://*:{EVENTS + port}", "enable_kv_cache_events": True})
 
 
-def _trtllm_worker(ask: Ask, command: Command) -> Parts:
+def _trtllm_worker(ask: ServerStart, command: Command) -> Parts:
     file = next(part[1] for part in command.parts if part[0] == ask.words.flag("options"))
     name = command.parts[1][-1]
     return (("--model-path", name), ("--served-model-name", name), ("--extra-engine-args", file), ("--disaggregation-mode", ask.role))
 
 
-WORKER: dict[str, Callable[[Ask, Command], Parts]] = {
+WORKER: dict[str, Callable[[ServerStart, Command], Parts]] = {
     "vllm": _vllm_worker,
     "sglang": lambda ask, command: command.parts[1:],
     "trtllm": _trtllm_worker,
 }
 
 
-def _widths(ask: Ask) -> list[str]:
+def _widths(ask: ServerStart) -> list[str]:
     """What trtllm-serve is told by flags, as keys of the file that Dynamo's worker reads."""
     plan, row = ask.plan, ask.engine
     return [
@@ -123,7 +123,7 @@ def _widths(ask: Ask) -> list[str]:
 # ---- llm-d -------------------------------------------------------------------------------------------------------------
 
 
-def _llm_d(scene: Scene) -> str | None:
+def _llm_d(scene: PoolsScene) -> str | None:
     """Values of the modelservice chart; None where a server spans nodes, or is not vLLM with NIXL."""
     first = scene.asks[0]
     wide = any(len(place.nodes) > 1 for places in scene.places for place in places)
@@ -139,7 +139,7 @@ def _llm_d(scene: Scene) -> str | None:
     return "\n".join(lines)
 
 
-def _container(role: str, ask: Ask, place: Place, replicas: int) -> list[str]:
+def _container(role: str, ask: ServerStart, place: Place, replicas: int) -> list[str]:
     (command,) = server_of(ask, place, beside_others(ask, place, 2))
     words = [word for part in command.parts[2:] if part[0] not in UNSAID for word in part]
     told = {"--kv-transfer-config": json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"})}
@@ -154,4 +154,4 @@ def _container(role: str, ask: Ask, place: Place, replicas: int) -> list[str]:
     ]  # fmt: skip
 
 
-STACKS: dict[str, Callable[[Scene], str | None]] = {"dynamo": _dynamo, "llm-d": _llm_d}
+STACKS: dict[str, Callable[[PoolsScene], str | None]] = {"dynamo": _dynamo, "llm-d": _llm_d}

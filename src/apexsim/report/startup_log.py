@@ -106,7 +106,7 @@ FAILURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LogLine:
     """One line of the comparison."""
 
     name: str
@@ -186,7 +186,7 @@ def _value(text: str) -> float:
     return float(text.replace(",", ""))
 
 
-def compared(text: str, predicted: dict[str, float]) -> tuple[Line, ...]:
+def compared(text: str, predicted: dict[str, float]) -> tuple[LogLine, ...]:
     """The log's lines beside the prediction's, in the order of the table; lines that only one has are left out."""
     found = logged(text)
-    return tuple(Line(name, value, predicted[name]) for name, value in found.items() if name in predicted)
+    return tuple(LogLine(name, value, predicted[name]) for name, value in found.items() if name in predicted)

@@ -23,14 +23,14 @@ from apexsim.report.figures import bare_with_error, listed, objective_short, rea
 from apexsim.report.jsonout import margin_json
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
-from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, Column, grammar, limit_cell, sure_cell
+from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, RankedColumn, grammar, limit_cell, sure_cell
 from apexsim.report.ranking import OTHERS as OF_PLANS
 from apexsim.report.verdict import sure
 from apexsim.search.assess import Assessed
 from apexsim.search.curve import curves_of
 from apexsim.search.front import Front
-from apexsim.search.study import Curve, Study
-from apexsim.search.sweep import LOADS, Axis, Point, Sweep, Value
+from apexsim.search.study import LoadCurve, Study
+from apexsim.search.sweep import LOADS, Sweep, SweepPoint, SweptAxis, Value
 
 FORMAT = "apexsim.sweep/1"
 TOP = 40  # combinations shown of a scenario
@@ -95,7 +95,7 @@ def sentences(sweep: Sweep) -> list[str]:
     return found
 
 
-def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> list[str]:
+def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[SweepPoint]) -> list[str]:
     at = load_words(sweep, load)
     head = f"At {at} " if at else ""
     if not group:
@@ -120,17 +120,17 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[Point]) -> li
     return [*told_, f"{keeps}."] if keeps else told_
 
 
-def _rent_words(point: Point) -> str:
+def _rent_words(point: SweepPoint) -> str:
     rent = Sweep.rent(point)
     return f", ${sig(rent)} per hour" if math.isfinite(rent) else ""
 
 
-def value(point: Point, error: bool = False) -> str:
+def value(point: SweepPoint, error: bool = False) -> str:
     """What a combination reaches of the objective, with its unit."""
     return reached(_study(point), point.first, error)
 
 
-def _study(point: Point) -> Study:
+def _study(point: SweepPoint) -> Study:
     assert point.study is not None
     return point.study
 
@@ -143,7 +143,7 @@ def front_of(sweep: Sweep, aims: tuple[Aim, ...] = ()) -> Front:
     return sweep.front(lambda p: ", ".join(filter(None, (words(sweep, p), load_words(sweep, _load_of(sweep, p))))), aims)
 
 
-def curves(sweep: Sweep) -> tuple[Curve, ...]:
+def curves(sweep: Sweep) -> tuple[LoadCurve, ...]:
     """Every combination against the load."""
     return curves_of(sweep, partial(words, sweep))
 
@@ -155,11 +155,11 @@ def axes_words(sweep: Sweep) -> str:
     return f"{count} combinations of {several}" if several else "1 combination"
 
 
-def _plural(axis: Axis) -> str:
+def _plural(axis: SweptAxis) -> str:
     return PLURALS.get(axis.name, f"values of {TITLES[axis.name]}".replace("\n", " "))
 
 
-def _load_of(sweep: Sweep, point: Point) -> tuple[Value, ...]:
+def _load_of(sweep: Sweep, point: SweepPoint) -> tuple[Value, ...]:
     return tuple(v for axis, v in zip(sweep.axes, point.values) if axis.name in LOADS)
 
 
@@ -177,7 +177,7 @@ NAMED = {"gpus": "{} per node", "nodes": "{} nodes", "max_num_batched_tokens": "
          "tp": "TP{}", "pp": "PP{}", "dp": "DP{}", "ep": "EP{}"}  # fmt: skip
 
 
-def words(sweep: Sweep, point: Point) -> str:
+def words(sweep: Sweep, point: SweepPoint) -> str:
     """4 × l40s, vllm, 2,048 batched tokens."""
     given = {axis.name: _cell(value) for axis, value in zip(sweep.axes, point.values) if axis.name not in LOADS}
     if "gpu" in given:
@@ -191,7 +191,7 @@ def words(sweep: Sweep, point: Point) -> str:
     return ", ".join(NAMED.get(name, "{}").format(text) for name, text in given.items())
 
 
-def named(sweep: Sweep, point: Point) -> str:
+def named(sweep: Sweep, point: SweepPoint) -> str:
     """4 × l40s (2×TP2); the plan alone where only loads have several values."""
     told_, plan = words(sweep, point), point.first.plan.shorthand
     return f"{told_} ({plan})" if told_ else plan
@@ -206,7 +206,7 @@ def _cell(value: Value) -> str:
 # ---- the table ---------------------------------------------------------------------------------------------------------
 
 
-def _fitting(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point], width: float) -> list[Column]:
+def _fitting(sweep: Sweep, group: Sequence[SweepPoint], shown: Sequence[SweepPoint], width: float) -> list[RankedColumn]:
     """The columns that fit, the least wanted left out first."""
     made = _columns(sweep, group, shown)
     for extra in reversed(OTHERS):
@@ -216,16 +216,16 @@ def _fitting(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point], width
     return made
 
 
-def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[Column]:
+def _columns(sweep: Sweep, group: Sequence[SweepPoint], shown: Sequence[SweepPoint]) -> list[RankedColumn]:
     choices = [(i, axis) for i, axis in enumerate(sweep.axes) if axis.name not in LOADS]
     limited = sweep.goal.limited
     objective = sweep.goal.objective
     scale = unit_for(objective, max((p.first.value for p in shown if sweep.good(p)), default=shown[0].first.value))
 
-    def column(title: str, side: str, cell: Callable[[Point], str]) -> Column:
-        return Column(title, side, tuple(cell(p) for p in shown))
+    def column(title: str, side: str, cell: Callable[[SweepPoint], str]) -> RankedColumn:
+        return RankedColumn(title, side, tuple(cell(p) for p in shown))
 
-    def reach(point: Point) -> str:
+    def reach(point: SweepPoint) -> str:
         return bare_with_error(point.first.value, scale, _study(point).error[0])
 
     made = [column("#", "right", lambda p: str(group.index(p) + 1))]
@@ -243,25 +243,25 @@ def _columns(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> li
     return [c for c in made if c.title or any(c.cells)]
 
 
-def _value_of(i: int, point: Point) -> str:
+def _value_of(i: int, point: SweepPoint) -> str:
     return _cell(point.values[i])
 
 
-def _latency(name: str, stat: str) -> Callable[[Point], str]:
-    def cell(point: Point) -> str:
+def _latency(name: str, stat: str) -> Callable[[SweepPoint], str]:
+    def cell(point: SweepPoint) -> str:
         seconds = point.first.metrics.latency(name, stat)
         return scale_for(seconds)(seconds)
 
     return cell
 
 
-def _of_plan(cell: Callable[[Study, Assessed], str], point: Point) -> str:
+def _of_plan(cell: Callable[[Study, Assessed], str], point: SweepPoint) -> str:
     """A cell of the table of plans."""
     return cell(_study(point), point.first)
 
 
 # title -> (objective that it repeats, cell), the most wanted first
-_EXTRA: dict[str, tuple[str, Callable[[Point], str]]] = {
+_EXTRA: dict[str, tuple[str, Callable[[SweepPoint], str]]] = {
     "$ per\nhour": ("", lambda p: sig(Sweep.rent(p))),
     "TTFT\np95": ("ttft:p95", _latency("ttft", "p95")),
     "TPOT\np95": ("tpot:p95", _latency("tpot", "p95")),
@@ -273,13 +273,13 @@ _EXTRA: dict[str, tuple[str, Callable[[Point], str]]] = {
 OTHERS = tuple(_EXTRA)
 
 
-def _mark(sweep: Sweep, point: Point, best: Point) -> str:
+def _mark(sweep: Sweep, point: SweepPoint, best: SweepPoint) -> str:
     if point.first.metrics.saturated:
         return "saturated"
     return "≈ the first" if point is not best and sweep.ties(point, best) else ""
 
 
-def _legend(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> list[tuple[str, str]]:
+def _legend(sweep: Sweep, group: Sequence[SweepPoint], shown: Sequence[SweepPoint]) -> list[tuple[str, str]]:
     found = grammar([p.first.plan.shorthand for p in shown])
     if sweep.goal.limited:
         found += [("limits", LIMITS), ("sure", CHANCE)]
@@ -293,7 +293,7 @@ def _legend(sweep: Sweep, group: Sequence[Point], shown: Sequence[Point]) -> lis
     return [*found, ("…", f"{hidden} more with --all")] if hidden else found
 
 
-def _releases(sweep: Sweep, group: Sequence[Point]) -> list[tuple[str, str]]:
+def _releases(sweep: Sweep, group: Sequence[SweepPoint]) -> list[tuple[str, str]]:
     """What differs between the releases of one engine that were asked for, each against the one before."""
     where = next((i for i, axis in enumerate(sweep.axes) if axis.name == "engine"), -1)
     if where < 0:
@@ -317,7 +317,7 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if isinstance(value, float) else str(value) or "none"
 
 
-def _worth(sweep: Sweep, group: Sequence[Point]) -> list[tuple[str, str]]:
+def _worth(sweep: Sweep, group: Sequence[SweepPoint]) -> list[tuple[str, str]]:
     """What each value of a choice is worth: its best combination against the best of all."""
     rows = []
     for axis in sweep.axes:
@@ -328,7 +328,7 @@ def _worth(sweep: Sweep, group: Sequence[Point]) -> list[tuple[str, str]]:
     return [("worth" if not i else "", f"{name}  {text}") for i, (name, text) in enumerate(rows)]
 
 
-def _against(sweep: Sweep, point: Point | None, best: Point) -> str:
+def _against(sweep: Sweep, point: SweepPoint | None, best: SweepPoint) -> str:
     if point is None:
         return "does not fit"
     if point is best:
@@ -343,7 +343,7 @@ def _against(sweep: Sweep, point: Point | None, best: Point) -> str:
     return f"{sig(behind)}× worse" if math.isfinite(behind) else "reaches nothing"
 
 
-def _alone(sweep: Sweep, best: Point) -> str:
+def _alone(sweep: Sweep, best: SweepPoint) -> str:
     """The best combination alone."""
     one = {axis.name: value for axis, value in zip(sweep.axes, best.values)}
     inputs: dict[str, Any] = {"model": sweep.model, **_study(best).inputs}
@@ -373,7 +373,7 @@ def sweep_json(sweep: Sweep) -> dict[str, Any]:
     })  # fmt: skip
 
 
-def _point(sweep: Sweep, point: Point, rank: int | None, best: bool, cheapest: bool) -> dict[str, Any]:
+def _point(sweep: Sweep, point: SweepPoint, rank: int | None, best: bool, cheapest: bool) -> dict[str, Any]:
     values = {axis.name: value for axis, value in zip(sweep.axes, point.values)}
     if point.study is None:
         return {"values": values, "fits": False, "why": point.why}

@@ -13,7 +13,7 @@ from apexsim.report.plain import clean
 from apexsim.report.ranking import room_tokens
 from apexsim.search.assess import Assessed
 from apexsim.search.fleet import Fleet
-from apexsim.search.size import Found, Size
+from apexsim.search.size import Size, SizeAnswer
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
 
@@ -82,7 +82,7 @@ def _size(size: Size) -> Iterable[Row]:
         yield {"find": size.wanted.find, **_found(one)}
 
 
-def _found(one: Found) -> Row:
+def _found(one: SizeAnswer) -> Row:
     usd = {f"usd_per_million_{kind}_tokens": value for kind, value in one.dollars.items()}
     return {
         "gpu": one.setting.cluster.gpu.name, "gpus": one.gpus, "plan": one.plan.shorthand, "value": one.value, "low": one.low,

@@ -12,7 +12,7 @@ from apexsim.report.picture import figure, picture, titled
 from apexsim.stats import plain
 from apexsim.units import format_count, format_seconds
 from apexsim.workload.describe import Arrivals, Description, Lengths
-from apexsim.workload.lru import Reach
+from apexsim.workload.lru import HitReach
 from apexsim.workload.trace import Workload
 
 FORMAT = "apexsim.trace/1"
@@ -101,7 +101,7 @@ def _table(found: Description) -> RenderableType:
     return columns(heads, rows)
 
 
-def _reach(reachable: tuple[Reach, ...]) -> RenderableType:
+def _reach(reachable: tuple[HitReach, ...]) -> RenderableType:
     """Hits by size, in tokens and in memory of two known models."""
     heads = [("tokens", "right"), *((f"GB of {name}", "right") for name in KV_BYTES), ("held", "right")]
     rows = [(format_count(each.tokens), *(sig(each.tokens * size / 1e9, 3) for size in KV_BYTES.values()), percent(each.hit))

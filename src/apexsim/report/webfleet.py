@@ -8,7 +8,7 @@ from apexsim.api import defaults
 from apexsim.report import fleetpage
 from apexsim.report.again import again
 from apexsim.report.apart import launched
-from apexsim.report.blocks import Cell, Chart, Code, Page, Rows, Section, Series, Table
+from apexsim.report.blocks import Chart, ChartSeries, Code, Page, PageTable, Rows, Section, TableCell
 from apexsim.report.draw import UNKNOWN, percent, sig
 from apexsim.report.webstudy import FOOT
 from apexsim.search.fleet import Course, Fleet
@@ -21,7 +21,7 @@ def page_of_fleet(found: Fleet) -> Page:
     """The whole report of a fleet."""
     started = launched(found.unit.setting, found.unit.plan)
     rows = [_row(found, course) for course in found.courses]
-    table = Table(HEADS, ["left", *["right"] * 7], rows, legend=[(c.policy, fleetpage.DOES[c.policy]) for c in found.courses])
+    table = PageTable(HEADS, ["left", *["right"] * 7], rows, legend=[(c.policy, fleetpage.DOES[c.policy]) for c in found.courses])
     repeat = again("fleet", {"model": found.model, **found.inputs}, defaults())
     sections = [
         Section("policies", "What following the load costs and misses", [table]),
@@ -34,12 +34,12 @@ def page_of_fleet(found: Fleet) -> Page:
     return Page(title, fleetpage.sentences(found), sections, FOOT, {})
 
 
-def _row(found: Fleet, course: Course) -> list[Cell]:
+def _row(found: Fleet, course: Course) -> list[TableCell]:
     mean, hours = float(course.paid.mean()), found.gpu_hours(course)
     rent, energy, kept = found.dollars(course) / found.days, found.kwh(course) / found.days, float(course.kept.mean())
     told = [(f"{mean:.1f}", mean), (f"{course.paid.max()}", float(course.paid.max())), (f"{hours:,.0f}", hours), (_number(rent), rent),
             (_number(energy), energy), (percent(kept), kept), (percent(course.late), course.late)]  # fmt: skip
-    return [Cell(course.policy), *(Cell(text, value) for text, value in told)]
+    return [TableCell(course.policy), *(TableCell(text, value) for text, value in told)]
 
 
 def _number(value: float) -> str:
@@ -49,6 +49,6 @@ def _number(value: float) -> str:
 def _charts(found: Fleet) -> list[Chart]:
     hours = [i.begin / 3600.0 for i in found.intervals]
     rate = [i.requests / found.asked.every for i in found.intervals]
-    serving = [Series(c.policy, hours, c.serving.tolist(), line=True) for c in found.courses]
-    return [Chart("Requests", "time [h]", "requests/s", [Series("requests", hours, rate, line=True)]),
+    serving = [ChartSeries(c.policy, hours, c.serving.tolist(), line=True) for c in found.courses]
+    return [Chart("Requests", "time [h]", "requests/s", [ChartSeries("requests", hours, rate, line=True)]),
             Chart("Replicas that serve", "time [h]", "replicas", serving)]  # fmt: skip

@@ -10,15 +10,15 @@ from apexsim.api import defaults
 from apexsim.report import sizepage, sweep
 from apexsim.report.again import again
 from apexsim.report.apart import launched
-from apexsim.report.blocks import Bars, Cell, Code, Page, Rows, Section, Table
+from apexsim.report.blocks import Bars, Code, Page, PageTable, Rows, Section, TableCell
 from apexsim.report.draw import UNKNOWN, sig
 from apexsim.report.figures import objective_short
 from apexsim.report.intro import understood
 from apexsim.report.ranking import limit_cell, sure_cell
 from apexsim.report.webcharts import curve_charts, front_chart
 from apexsim.report.webstudy import FOOT, opened
-from apexsim.search.size import Found, Size
-from apexsim.search.sweep import Point, Sweep
+from apexsim.search.size import Size, SizeAnswer
+from apexsim.search.sweep import Sweep, SweepPoint
 from apexsim.units import GiB
 
 BARS = 12  # answers with a bar
@@ -50,36 +50,36 @@ def _question(found: Sweep) -> dict[str, Any]:
     return {"model": found.model, **found.inputs, **listed}
 
 
-def _key(found: Sweep, point: Point) -> str:
+def _key(found: Sweep, point: SweepPoint) -> str:
     return ", ".join(map(str, point.values))
 
 
-def _scenario(found: Sweep, load: tuple[Any, ...], group: tuple[Point, ...]) -> list[Section]:
+def _scenario(found: Sweep, load: tuple[Any, ...], group: tuple[SweepPoint, ...]) -> list[Section]:
     title = ", ".join(filter(None, [f"Ranked by {objective_short(found.goal.objective)}", sweep.load_words(found, load)]))
     return [Section(sweep.load_words(found, load) or "ranked", title, [_table(found, group)])] if group else []
 
 
-def _table(found: Sweep, group: tuple[Point, ...]) -> Table:
+def _table(found: Sweep, group: tuple[SweepPoint, ...]) -> PageTable:
     limited = found.goal.limited
     heads = ["#", "combination", "plan", objective_short(found.goal.objective), *(["limits", "sure"] if limited else []), "TTFT p95\n[ms]",
              "TPOT p95\n[ms]", "output\ntok/s", "tok/s/GPU\nin + out", "$ per\nhour", "$ per\n1M out", "J per\ntoken"]  # fmt: skip
     sides = ["right", "left", "left", "right", *(["left", "right"] if limited else []), *["right"] * 7]
     legend = [("click", "a row for its launch lines, memory and time")] if group == found.scenarios[0][1] else []
     rows = [_row(found, i, point, limited) for i, point in enumerate(group)]
-    return Table(heads, sides, rows, [_key(found, p) for p in group], legend)
+    return PageTable(heads, sides, rows, [_key(found, p) for p in group], legend)
 
 
-def _row(found: Sweep, i: int, point: Point, limited: bool) -> list[Cell]:
+def _row(found: Sweep, i: int, point: SweepPoint, limited: bool) -> list[TableCell]:
     run, m = point.first, point.first.metrics
-    kept = [Cell(limit_cell(run), -run.key[0]), Cell(sure_cell(run), min(x.chance for x in run.limits))] if limited else []
+    kept = [TableCell(limit_cell(run), -run.key[0]), TableCell(sure_cell(run), min(x.chance for x in run.limits))] if limited else []
     numbers = (1e3 * m.latency("ttft", "p95"), 1e3 * m.latency("tpot", "p95"), m.output_throughput_tok_s,
                m.total_throughput_tok_s / m.devices, Sweep.rent(point), m.usd_per_million, m.energy.per_output_token)  # fmt: skip
-    value = Cell(sweep.value(point, error=i == 0) + " saturated" * m.saturated, run.value)
-    return [Cell(str(i + 1), i + 1.0), Cell(sweep.words(found, point)), Cell(run.plan.shorthand), value, *kept,
-            *(Cell(sig(v), v) for v in numbers)]  # fmt: skip
+    value = TableCell(sweep.value(point, error=i == 0) + " saturated" * m.saturated, run.value)
+    return [TableCell(str(i + 1), i + 1.0), TableCell(sweep.words(found, point)), TableCell(run.plan.shorthand), value, *kept,
+            *(TableCell(sig(v), v) for v in numbers)]  # fmt: skip
 
 
-def _code(point: Point) -> Code:
+def _code(point: SweepPoint) -> Code:
     assert point.study is not None
     started = launched(point.study.setting, point.first.plan)
     return Code(started.script or "it cannot be started with this engine", started.notes)
@@ -103,7 +103,7 @@ def page_of_size(found: Size) -> Page:
     sections = [
         *launches,
         Section("answers", f"At the limit: {sizepage.limits(found) or 'where the load is just kept up with'}", [
-            Table([head for head, _ in heads], [side for _, side in heads], [[_cell(text) for text in row] for row in rows])
+            PageTable([head for head, _ in heads], [side for _, side in heads], [[_cell(text) for text in row] for row in rows])
         ] if rows else []),
         Section("load", "Against the load", curve_charts([found.curve] if found.curve else [], found.goal.slos)),
         Section("in vain", "Tried in vain", [Rows([("", told) for told in found.unmet])] if found.unmet else []),
@@ -113,16 +113,16 @@ def page_of_size(found: Size) -> Page:
     return Page(title, sizepage.sentences(found), [s for s in sections if s.blocks], FOOT)
 
 
-def _started(one: Found) -> Code:
+def _started(one: SizeAnswer) -> Code:
     started = launched(one.setting, one.plan)
     return Code(started.script or "it cannot be started with this engine", started.notes)
 
 
-def _cell(text: str) -> Cell:
+def _cell(text: str) -> TableCell:
     """A cell sorted by its number, where it begins with one."""
     head = text.removeprefix("≥ ").split(" ")[0].replace(",", "")
     try:
         value = float(head)
     except ValueError:
-        return Cell(text)
-    return Cell(text, value if text != UNKNOWN and math.isfinite(value) else None)
+        return TableCell(text)
+    return TableCell(text, value if text != UNKNOWN and math.isfinite(value) else None)

@@ -16,7 +16,7 @@ from apexsim.plan.plan import Plan, parse_plan
 from apexsim.report import beforeafter
 from apexsim.report.again import again
 from apexsim.report.apart import launched
-from apexsim.report.blocks import Bars, Cell, Chart, Code, Heat, Page, Rows, Section, Series, Table, Tile
+from apexsim.report.blocks import Bars, Chart, ChartSeries, Code, Heat, Page, PageTable, Rows, Section, TableCell, Tile
 from apexsim.report.detail import CLASSES, gpu_seconds, layout_rows, rival_of, use_rows, why_rows
 from apexsim.report.detail import PLAIN as KINDS
 from apexsim.report.draw import percent, sig
@@ -124,12 +124,12 @@ def _columns(study: Study) -> list[Column]:
     ]
 
 
-def _table(study: Study) -> Table:
+def _table(study: Study) -> PageTable:
     made = _columns(study)
-    rows = [[Cell(*cell(study, r)) for _, _, cell in made] for r in study.ranked]
+    rows = [[TableCell(*cell(study, r)) for _, _, cell in made] for r in study.ranked]
     legend = grammar([r.plan.shorthand for r in study.ranked])
     keys = [r.plan.shorthand if i < DETAILED else "" for i, r in enumerate(study.ranked)]
-    return Table([head for head, _, _ in made], [side for _, side, _ in made], rows, keys,
+    return PageTable([head for head, _, _ in made], [side for _, side, _ in made], rows, keys,
                  [*legend, ("click", "a plan for its launch lines, memory and time")])  # fmt: skip
 
 
@@ -235,12 +235,12 @@ def times_of(study: Study, run: Assessed) -> Times:
     return Times(outcome.sent[skip:], outcome.first[skip:], outcome.finish[skip:], work.output[skip:])
 
 
-def _distribution(name: str, metric: str, times: Times) -> Series:
+def _distribution(name: str, metric: str, times: Times) -> ChartSeries:
     values = getattr(times, metric)
     values = values[times.several] if metric == "tpot" else values
     shares = np.linspace(0.0, 100.0, SHARES + 1)
     found = np.percentile(1e3 * values, shares) if len(values) else np.empty(0)
-    return Series(name, found.tolist(), shares.tolist() if len(values) else [], line=True)
+    return ChartSeries(name, found.tolist(), shares.tolist() if len(values) else [], line=True)
 
 
 def _course(best: Assessed) -> list[Chart]:
@@ -252,7 +252,7 @@ def _course(best: Assessed) -> list[Chart]:
         ("KV cache in use", "%", [("KV cache", [100.0 * v for v in found.kv_share])]),
         ("A step's batch", "sequences, tokens", [("sequences", found.sequences), ("prompt tokens", found.prompt_tokens)]),
     ]
-    return [Chart(title, over, unit, [Series(name, found.time, values, line=True) for name, values in series])
+    return [Chart(title, over, unit, [ChartSeries(name, found.time, values, line=True) for name, values in series])
             for title, unit, series in rows if any(len(values) for _, values in series)]  # fmt: skip
 
 

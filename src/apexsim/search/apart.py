@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.cost.tables import host_for
-from apexsim.engine.apart import Crossing, Side, simulate_apart
+from apexsim.engine.apart import Crossing, PoolSide, simulate_apart
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import FULL, INFINITY, NO_DRAFTS
 from apexsim.engine_file import CROSSINGS, among
@@ -106,10 +106,10 @@ def _unmixed(engine: EngineRow) -> EngineRow:
     return replace(engine, prompt_factor=1.0) if engine.mix else engine
 
 
-def _side(made: Ready, setting: Setting) -> Side:
+def _side(made: Ready, setting: Setting) -> PoolSide:
     """A pool as the engine takes it: what comes from another pool waits for no company, and is looked for at every step."""
     rules = made.rules._replace(wait=0, poll=1)
-    return Side(
+    return PoolSide(
         rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes,
         route_of(setting, made.plan)._replace(age=0.0), made.drafts,
     )  # fmt: skip

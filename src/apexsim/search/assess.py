@@ -28,7 +28,7 @@ from apexsim.search.drafts import Drafted, drafted
 from apexsim.search.error import doubt_of
 from apexsim.search.evaluate import Evaluation
 from apexsim.search.goal import Goal, Key
-from apexsim.search.runs import Part, Run, Wait, run_of
+from apexsim.search.runs import FirstTokenWait, PoolRun, Run, run_of
 from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked
 from apexsim.slo import Slo
@@ -73,7 +73,7 @@ class Assessed:
     key: Key  # sorts plans, best first
     value: float  # of the objective, in SI units
     blocked: str  # why the engine cannot be started with it; "" when it can
-    wait: Wait | None = None  # where the first token's time goes, of a plan of two pools
+    wait: FirstTokenWait | None = None  # where the first token's time goes, of a plan of two pools
     ratio: float = math.nan  # how many times better than the heuristic plan (> 1 is better); NaN when that one is missing
     tie: bool = False  # within the error bars of the best
     drafts: Drafted | None = None  # what drafting is worth to it, where it drafts
@@ -125,7 +125,7 @@ def _at_once(found: Run, metrics: Metrics) -> float:
     return float((own.finish - own.start)[there].sum()) / metrics.duration_s
 
 
-def _side(part: Part, duration: float) -> Side:
+def _side(part: PoolRun, duration: float) -> Side:
     found = part.found
     return Side(part.role, found.plan, found.room, found.stages, _account(part.setting, found, found.outcome, duration))
 

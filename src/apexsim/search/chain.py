@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.cost.account import Account
-from apexsim.cost.load import Load
+from apexsim.cost.load import ExpertLoad
 from apexsim.cost.price import USUAL
 from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
@@ -38,21 +38,21 @@ I8 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ChainQuestion:
     """What both searches share.  engine: name of the rules; batch: most sequences at once; load: of the experts."""
 
     precision: Precision
     goal: Goal
     engine: str
     batch: int
-    load: Load = USUAL
+    load: ExpertLoad = USUAL
     workers: int = 0
     ray: str | None = None
     everything: bool = False  # each replica of every plan is accounted for, else of the first
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ChainPart:
     """One search.  In the order of its workload: sent, when the client sent each request [s]; prompt, its tokens [R].
     apart: where the time of each replica went, of the first plan or of all."""
 
@@ -63,7 +63,7 @@ class Part:
     apart: tuple[tuple[Account, ...], ...]
 
 
-def setting_for(model: Model, cluster: Cluster, work: Workload, question: Question) -> Setting:
+def setting_for(model: Model, cluster: Cluster, work: Workload, question: ChainQuestion) -> Setting:
     """A setting in which no request is longer than the model length."""
     row: EngineRow = engine_of(question.engine, {"max_num_seqs": question.batch}, cluster, work.longest)
     if model.decoder.role == "encoder" and model.decoder.source_length:
@@ -72,7 +72,7 @@ def setting_for(model: Model, cluster: Cluster, work: Workload, question: Questi
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class ChainPool:
     """Replicas that do one part of every request.  prompt, output: [R] tokens that requests ask of them."""
 
     role: str
@@ -82,15 +82,15 @@ class Pool:
     output: I8
 
 
-def pools_of(model: Model, cluster: Cluster, work: Workload, encoder_cluster: Cluster | None = None) -> tuple[Pool, ...]:
+def pools_of(model: Model, cluster: Cluster, work: Workload, encoder_cluster: Cluster | None = None) -> tuple[ChainPool, ...]:
     """The pools that requests pass one after the other; the decoder of an encoder that reads prompts starts from one token."""
     encoder, one = encoder_part(model), np.ones(work.size, np.int64)
     length = 0 if encoder is None else encoder.decoder.source_length
     read = np.full(work.size, length, np.int64) if length else work.prompt
     decoder = decoder_part(model, round(float(read @ work.output) / float(work.output.sum())))
-    pools = [] if encoder is None else [Pool("encoder", encoder, encoder_cluster or cluster, read, one)]
+    pools = [] if encoder is None else [ChainPool("encoder", encoder, encoder_cluster or cluster, read, one)]
     if decoder is not None:
-        pools.append(Pool("decoder", decoder, cluster, one if encoder is not None and not length else work.prompt, work.output))
+        pools.append(ChainPool("decoder", decoder, cluster, one if encoder is not None and not length else work.prompt, work.output))
     return tuple(pools)
 
 
@@ -98,20 +98,20 @@ def chained(
     model: Model,
     cluster: Cluster,
     work: Workload,
-    question: Question,
+    question: ChainQuestion,
     *,
     encoder_cluster: Cluster | None = None,
     progress: Progress | None = None,
-) -> tuple[Part, ...]:
+) -> tuple[ChainPart, ...]:
     """The search of each pool in turn; raises Infeasible when a part fits nowhere."""
-    parts: list[Part] = []
+    parts: list[ChainPart] = []
     coming, order = work, np.arange(work.size)
     for pool in pools_of(model, cluster, work, encoder_cluster):
         if parts:
             coming, order = _handed_over(coming, order, parts[-1].study)
         coming = replace(coming, prompt=pool.prompt[order], output=pool.output[order])
         study = _searched(pool.model, pool.cluster, coming, question, progress)
-        parts.append(Part(pool.role, study, work.arrive[order], work.prompt[order], _apart(study, question)))
+        parts.append(ChainPart(pool.role, study, work.arrive[order], work.prompt[order], _apart(study, question)))
     return tuple(parts)
 
 
@@ -122,11 +122,11 @@ def _handed_over(work: Workload, order: I8, study: Study) -> tuple[Workload, I8]
     return replace(work, arrive=done, mode="open", after=NO_INTS, delay=NO_FLOATS).without_prefixes().only(sorted_), order[sorted_]
 
 
-def _searched(model: Model, cluster: Cluster, work: Workload, question: Question, progress: Progress | None) -> Study:
+def _searched(model: Model, cluster: Cluster, work: Workload, question: ChainQuestion, progress: Progress | None) -> Study:
     space = candidates(model, cluster, question.precision)
     setting = setting_for(model, cluster, work, question)
     return search(setting, space, question.goal, workers=question.workers, ray=question.ray, progress=progress)
 
 
-def _apart(study: Study, question: Question) -> tuple[tuple[Account, ...], ...]:
+def _apart(study: Study, question: ChainQuestion) -> tuple[tuple[Account, ...], ...]:
     return tuple(apart(study.setting, run) for run in (study.ranked if question.everything else study.ranked[:1]))

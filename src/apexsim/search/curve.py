@@ -21,8 +21,8 @@ from apexsim.search.error import error_of
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
 from apexsim.search.size import EACH, at_once, at_rate, with_users
-from apexsim.search.study import Curve, Load, Study
-from apexsim.search.sweep import LOADS, Point, Sweep, Value
+from apexsim.search.study import LoadCurve, LoadPoint, Study
+from apexsim.search.sweep import LOADS, Sweep, SweepPoint, Value
 from apexsim.workload.load import mean_rate, paced
 from apexsim.workload.trace import Workload
 
@@ -53,7 +53,7 @@ def with_curves(study: Study) -> Study:
     return replace(study, curves=tuple(curve for curve in found if curve.loads))
 
 
-def curve_of(setting: Setting, goal: Goal, plan: AnyPlan, most: float = 0.0, label: str = "") -> Curve:
+def curve_of(setting: Setting, goal: Goal, plan: AnyPlan, most: float = 0.0, label: str = "") -> LoadCurve:
     """A plan under loads from almost none to more than it can serve, or up to `most` [requests/s or users]."""
     span = _range(setting, goal, plan, most)
     runs = [(load, assess(replace(setting, workload=span.work(load)), goal, plan)) for load in span.loads]
@@ -93,22 +93,22 @@ def _spaced(work: Workload) -> Workload:
     return replace(work, arrive=paced(np.zeros(work.size), 1.0, 0), mode="open")
 
 
-def load_of(load: float, run: Assessed) -> Load:
+def load_of(load: float, run: Assessed) -> LoadPoint:
     """What a run tells of a load."""
     m = run.metrics
     pace, per_gpu = (parse_aims(USUAL)[i].value(m) for i in (0, 1))
-    return Load(load, m.request_throughput_per_s, m.goodput_req_s, m.latency("ttft", "p95"), m.latency("tpot", "p95"), m.e2el.mean,
+    return LoadPoint(load, m.request_throughput_per_s, m.goodput_req_s, m.latency("ttft", "p95"), m.latency("tpot", "p95"), m.e2el.mean,
                 pace, per_gpu, run.keeps, m.saturated)  # fmt: skip
 
 
-def bent(label: str, closed: bool, loads: Sequence[Load]) -> Curve:
+def bent(label: str, closed: bool, loads: Sequence[LoadPoint]) -> LoadCurve:
     """A curve and its knee: none of fewer than three loads, nor where power still rises at the last one."""
     power = [each.served / each.e2e if each.e2e > 0 and not each.saturated else 0.0 for each in loads]
     knee = max(range(len(loads)), key=lambda i: (power[i], -i)) if len(loads) >= 3 and max(power) > 0 else -1
-    return Curve(label, closed, tuple(loads), -1 if knee == len(loads) - 1 else knee)
+    return LoadCurve(label, closed, tuple(loads), -1 if knee == len(loads) - 1 else knee)
 
 
-def curves_of(sweep: Sweep, words: Callable[[Point], str]) -> tuple[Curve, ...]:
+def curves_of(sweep: Sweep, words: Callable[[SweepPoint], str]) -> tuple[LoadCurve, ...]:
     """One curve for each combination of a list, of its best plan at each load; none where only one load, or a list of lengths, is asked.
 
     words: what tells a combination from others."""
@@ -116,12 +116,12 @@ def curves_of(sweep: Sweep, words: Callable[[Point], str]) -> tuple[Curve, ...]:
     if not name or any(axis.name in LOADS and axis.name not in BY for axis in sweep.axes):
         return ()
     at = next(i for i, axis in enumerate(sweep.axes) if axis.name == name)
-    groups: dict[tuple[Value, ...], list[Point]] = {}
+    groups: dict[tuple[Value, ...], list[SweepPoint]] = {}
     for point in sweep.points:
         if point.study is not None and math.isfinite(float(point.values[at])):
             groups.setdefault((*point.values[:at], *point.values[at + 1 :]), []).append(point)
     return tuple(bent(words(group[0]), BY[name], _loads(group, at)) for group in groups.values())
 
 
-def _loads(group: Iterable[Point], at: int) -> list[Load]:
+def _loads(group: Iterable[SweepPoint], at: int) -> list[LoadPoint]:
     return sorted((load_of(float(p.values[at]), p.first) for p in group), key=lambda each: each.load)

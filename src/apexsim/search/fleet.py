@@ -25,10 +25,10 @@ from apexsim.plan.plan import Plan
 from apexsim.search.assess import energy_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.goal import Goal
-from apexsim.search.policy import DAY, POLICIES, Counts, Rule
+from apexsim.search.policy import DAY, POLICIES, Counts, ScalingRule
 from apexsim.search.pool import evaluated, kept_open
 from apexsim.search.setting import Setting
-from apexsim.search.size import Cluster, Found, Trials, Wanted, most_load, startable
+from apexsim.search.size import CandidateCluster, SizeAnswer, Trials, Wanted, most_load, startable
 from apexsim.views import Shown
 from apexsim.workload.trace import Workload
 
@@ -40,7 +40,7 @@ MOST = 4096  # replicas
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class FleetAsk:
     """every: seconds of an interval; start_up: seconds until a replica serves; hold: intervals for which one is kept that is no longer
     needed; spare: share of replicas on top; least: replicas at any time; share: of the requests that must keep limits of each request."""
 
@@ -81,7 +81,7 @@ class Mix:
     """The cheapest mix of kinds in each interval (`search.mix`), as if replicas came and went at once.  units: the kinds, the best first;
     counts: replicas of each kind [T, K]; every: seconds of an interval."""
 
-    units: tuple[Found, ...]
+    units: tuple[SizeAnswer, ...]
     counts: NDArray[np.int64]
     every: float
 
@@ -110,8 +110,8 @@ class Fleet(Shown):
     """The answer.  unit: one replica, simulated at the most load that it takes."""
 
     model: str
-    unit: Found
-    asked: Asked
+    unit: SizeAnswer
+    asked: FleetAsk
     goal: Goal
     intervals: tuple[Interval, ...]
     courses: tuple[Course, ...]
@@ -158,7 +158,7 @@ def steady(work: Workload, seed: int = 0) -> Workload:
     return replace(sample, arrive=np.cumsum(gaps) - gaps[0], warmup=0)
 
 
-def best_units(clusters: Sequence[Cluster]) -> tuple[Found, ...]:
+def best_units(clusters: Sequence[CandidateCluster]) -> tuple[SizeAnswer, ...]:
     """The replica that serves most for its rent, or for its GPUs, and the one of least rent where that is another; raises Infeasible
     where none keeps the limits."""
     found = [one for cluster in clusters for one in most_load(cluster.trials, cluster.plans)]
@@ -169,16 +169,16 @@ def best_units(clusters: Sequence[Cluster]) -> tuple[Found, ...]:
     return (best,) if least.plan == best.plan else (best, least)
 
 
-def per_request(one: Found) -> float:
+def per_request(one: SizeAnswer) -> float:
     """Rent, or GPUs where no price is known, for each request/s."""
     return (one.rent if math.isfinite(one.rent) else one.gpus) / one.value
 
 
-def unit_cluster(setting: Setting, goal: Goal, plans: Sequence[Plan], share: float) -> Cluster:
+def unit_cluster(setting: Setting, goal: Goal, plans: Sequence[Plan], share: float) -> CandidateCluster:
     """Plans of one replica on a cluster, under a steady load."""
     single = tuple(plan for plan in startable(setting, plans) if plan.replicas == 1)
     sampled = replace(setting, workload=steady(setting.workload))
-    return Cluster(Trials(sampled, goal, Wanted("rate", share=share)), single)
+    return CandidateCluster(Trials(sampled, goal, Wanted("rate", share=share)), single)
 
 
 def start_up(setting: Setting, plan: Plan) -> float:
@@ -207,7 +207,7 @@ class Trace:
     setting: Setting
     plan: Plan
     goal: Goal
-    asked: Asked
+    asked: FleetAsk
     rate: float  # 1/s that one replica serves
     done: dict[int, dict[int, Tried]] = field(default_factory=dict)  # interval -> replicas -> what comes of it
 
@@ -290,7 +290,7 @@ def followed(trace: Trace, progress: Callable[[int, int, str], None] | None = No
                 progress(t + 1, count, "intervals")
         intervals = tuple(Interval(t * asked.every, _size(trace, t), n) for t, n in enumerate(need))
         wanted = np.array([math.ceil(n * (1.0 + asked.spare) - 1e-9) for n in need], np.int64)
-        rule = Rule(math.ceil(asked.start_up / asked.every), asked.hold, max(1, round(DAY / asked.every)),
+        rule = ScalingRule(math.ceil(asked.start_up / asked.every), asked.hold, max(1, round(DAY / asked.every)),
                     np.array([interval.requests for interval in intervals], np.int64))  # fmt: skip
         paid = {name: POLICIES[name](wanted, rule) for name in asked.policies}
         serving = {name: counts if name == "instant" else rule.ready(counts) for name, counts in paid.items()}  # nobody waits for those
@@ -343,7 +343,7 @@ def one_fewer(trace: Trace, intervals: Sequence[Interval]) -> dict[str, float]:
             "ttft_p95_s": metrics.ttft.p95, "tpot_p95_s": metrics.tpot.p95}  # fmt: skip
 
 
-def check_asked(asked: Asked, work: Workload) -> None:
+def check_asked(asked: FleetAsk, work: Workload) -> None:
     """Raise InputError where the question has no answer."""
     unknown = [name for name in asked.policies if name not in POLICIES]
     if unknown:

@@ -11,10 +11,10 @@ from typing import Any
 from apexsim.api import ask, read_once, space_of
 from apexsim.errors import Infeasible, InputError
 from apexsim.hardware import counted
-from apexsim.search.fleet import Asked, Fleet, Trace, best_units, check_asked, followed, one_fewer, per_request, start_up, unit_cluster
-from apexsim.search.mix import Kind, mixed
+from apexsim.search.fleet import Fleet, FleetAsk, Trace, best_units, check_asked, followed, one_fewer, per_request, start_up, unit_cluster
+from apexsim.search.mix import ReplicaKind, mixed
 from apexsim.search.policy import POLICIES
-from apexsim.search.size import SHARE, Cluster
+from apexsim.search.size import SHARE, CandidateCluster
 from apexsim.units import parse_duration
 
 UNITS = (1, 2, 4, 8)  # GPUs of a replica that are tried where none are given
@@ -37,7 +37,7 @@ def fleet(model: str, *, every: str | float = "15min", policy: str = "all", star
     question, named = read_once(question), question.get("gpu")
     gpus = _kinds(named)
     start = 0.0 if start_up_time is None else _seconds(start_up_time, "--start-up-time", least=False)
-    asked = Asked(_seconds(every, "--every"), start, hold, spare, min_replicas, share, _policies(policy))
+    asked = FleetAsk(_seconds(every, "--every"), start, hold, spare, min_replicas, share, _policies(policy))
     kinds = _replicas(model, question, gpus, asked)
     unit, trace = kinds[0].unit, kinds[0].trace
     if start_up_time is None:
@@ -61,9 +61,9 @@ def _kinds(named: Any) -> list[str]:
     return found
 
 
-def _replicas(model: str, question: dict[str, Any], gpus: Sequence[str], asked: Asked) -> list[Kind]:
+def _replicas(model: str, question: dict[str, Any], gpus: Sequence[str], asked: FleetAsk) -> list[ReplicaKind]:
     """The best and the smallest replicas of each GPU, the cheapest for what it serves first; GPUs on which nothing fits are left out."""
-    found: list[Kind] = []
+    found: list[ReplicaKind] = []
     told: Infeasible | None = None
     for gpu in gpus:
         try:
@@ -79,19 +79,19 @@ def _replicas(model: str, question: dict[str, Any], gpus: Sequence[str], asked: 
     return sorted(found, key=lambda kind: (per_request(kind.unit), kind.unit.gpus))
 
 
-def _kinds_on(model: str, question: dict[str, Any], asked: Asked, several: bool) -> list[Kind]:
+def _kinds_on(model: str, question: dict[str, Any], asked: FleetAsk, several: bool) -> list[ReplicaKind]:
     counts = [None] if counted(str(question["gpu"]))[1].get("gpus") or question.get("gpus") else list(UNITS)
     found = []
     for unit in best_units(_clusters(model, question, counts, asked.share))[: 2 if several else 1]:
         setting, _, goal, inputs = ask(model, **{**question, "gpus": question.get("gpus") or (unit.gpus if counts[0] else None)})
         check_asked(asked, setting.workload)
-        found.append(Kind(unit, Trace(setting, unit.plan, goal, asked, unit.value), inputs))
+        found.append(ReplicaKind(unit, Trace(setting, unit.plan, goal, asked, unit.value), inputs))
     return found
 
 
-def _clusters(model: str, question: dict[str, Any], counts: Sequence[int | None], share: float) -> list[Cluster]:
+def _clusters(model: str, question: dict[str, Any], counts: Sequence[int | None], share: float) -> list[CandidateCluster]:
     """The clusters that one replica may stand on; raises Infeasible where the model fits on none."""
-    found: list[Cluster] = []
+    found: list[CandidateCluster] = []
     told: Infeasible | None = None
     for count in counts:
         try:

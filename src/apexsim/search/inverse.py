@@ -18,7 +18,7 @@ from apexsim.search import size as sizes
 from apexsim.search.curve import curve_of
 from apexsim.search.goal import Goal
 from apexsim.search.search import nearest_fit
-from apexsim.search.size import LOADS, Cluster, Found, Size, Trials, Wanted
+from apexsim.search.size import LOADS, CandidateCluster, Size, SizeAnswer, Trials, Wanted
 from apexsim.slo import parse_slos
 from apexsim.typed import stated
 from apexsim.workload.asked import CLOSED_SPREAD
@@ -123,18 +123,20 @@ class _Question:
     goal: Goal = None  # type: ignore[assignment]  # of the first cluster
     alone: dict[tuple[Any, ...], Any] = field(default_factory=dict)  # what all clusters know of single requests
 
-    def cluster(self, gpu: str, gpus: int | None, nodes: int | None, **changes: Any) -> Cluster:
+    def cluster(self, gpu: str, gpus: int | None, nodes: int | None, **changes: Any) -> CandidateCluster:
         """A cluster with its plans; raises Infeasible or InputError where there are none."""
         setting, precision, goal, inputs = ask(self.model, **{**self.question, "gpu": gpu, "gpus": gpus, "nodes": nodes, **changes})
         self.goal = self.goal or goal
         plans = sizes.startable(setting, space_of(setting, precision, inputs).plans)
-        return Cluster(Trials(setting, goal, self.wanted, alone=self.alone), plans)
+        return CandidateCluster(Trials(setting, goal, self.wanted, alone=self.alone), plans)
 
-    def each(self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any) -> tuple[list[Found], list[str], Found | None]:
+    def each(
+        self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any
+    ) -> tuple[list[SizeAnswer], list[str], SizeAnswer | None]:
         """The most load, the longest context or the tightest limit on each cluster, best first."""
-        found: list[Found] = []
+        found: list[SizeAnswer] = []
         unmet: list[str] = []
-        near: list[Found] = []
+        near: list[SizeAnswer] = []
         clusters = clusters or [(gpu, None, self.question.get("nodes")) for gpu in gpus]
         longest = self._longest_prompt() if self.wanted.find == "context" else 0
         for done, (gpu, count, nodes) in enumerate(clusters):
@@ -156,7 +158,7 @@ class _Question:
         """The load at which a miss is shown: the one asked about, else one that nobody can miss."""
         return self.asked if self.asked > 0 else LEAST
 
-    def _most(self, cluster: Cluster) -> list[Found]:
+    def _most(self, cluster: CandidateCluster) -> list[SizeAnswer]:
         """The most load, or the tightest limit, on a cluster."""
         trials, plans = cluster.trials, cluster.plans
         return sizes.most_load(trials, plans) if self.wanted.find in LOADS else sizes.tightest(trials, plans, self.asked)
@@ -172,10 +174,10 @@ class _Question:
             raise InputError(told, "--output-len", f"at most {mean_of(whole - 1, spread):,}")
         return limit
 
-    def _context(self, gpu: str, count: int | None, nodes: int | None, longest: int) -> list[Found]:
+    def _context(self, gpu: str, count: int | None, nodes: int | None, longest: int) -> list[SizeAnswer]:
         """The longest prompt on a cluster."""
 
-        def cluster(length: int) -> Cluster | None:
+        def cluster(length: int) -> CandidateCluster | None:
             return _or_none(partial(self.cluster, gpu, count, nodes, **self._prompts_up_to(length)))
 
         one = sizes.longest_prompt(cluster, longest, self.asked)
@@ -195,11 +197,11 @@ class _Question:
 
     def smallest(
         self, gpus: Sequence[str], clusters: Sequence[tuple[Any, ...]], progress: Any
-    ) -> tuple[list[Found], list[str], Found | None]:
+    ) -> tuple[list[SizeAnswer], list[str], SizeAnswer | None]:
         """The fewest of each GPU, least rent first."""
-        found: list[Found] = []
+        found: list[SizeAnswer] = []
         unmet: list[str] = []
-        near: list[Found] = []
+        near: list[SizeAnswer] = []
         self._check_budget(gpus)
         every = {gpu: self._asked_counts(gpu, clusters) or sizes.counts() for gpu in gpus}
         paid = {gpu: self._paid(gpu, counts) for gpu, counts in every.items()}
@@ -230,7 +232,7 @@ class _Question:
             return [(inside["gpus"], inside.get("nodes", 1))]
         return sorted((int(n), nodes or 1) for name, n, nodes in clusters if name == gpu)
 
-    def helps(self, nearest: Found | None) -> tuple[str, ...]:
+    def helps(self, nearest: SizeAnswer | None) -> tuple[str, ...]:
         """What would help where nothing was found: 8-bit weights and more GPUs, simulated, and the limits that the nearest run keeps."""
         if self.wanted.find == "gpus" and self.wanted.budget < math.inf:
             return self._dearer()
@@ -281,14 +283,14 @@ class _Question:
             raise InputError(told, "--budget", "raise it, or name cheaper GPUs")
 
 
-def _why(cluster: Cluster) -> str:
+def _why(cluster: CandidateCluster) -> str:
     """Why no plan of a cluster fits, and what would."""
     setting = cluster.trials.setting
     widest = max(cluster.plans, key=lambda p: (p.attention.tp * p.ffn.tp * p.stages, p.attention.tp))
     return f"nothing fits: {nearest_fit(setting, widest)}"
 
 
-def _or_none(made: Callable[[], Cluster]) -> Cluster | None:
+def _or_none(made: Callable[[], CandidateCluster]) -> CandidateCluster | None:
     """A cluster, or nothing where the model cannot be split or started there."""
     try:
         return made()

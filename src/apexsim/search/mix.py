@@ -24,7 +24,7 @@ from apexsim.metrics import measure
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.fleet import Interval, Mix, Trace
 from apexsim.search.pool import evaluated
-from apexsim.search.size import Found
+from apexsim.search.size import SizeAnswer
 from apexsim.workload.trace import Workload
 
 TRIED = 8  # mixes of an interval that are simulated
@@ -33,10 +33,10 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ReplicaKind:
     """One kind of replica over a trace."""
 
-    unit: Found
+    unit: SizeAnswer
     trace: Trace
     inputs: Mapping[str, Any] = field(default_factory=dict)  # of its question
 
@@ -46,7 +46,7 @@ class Kind:
         return self.unit.rent
 
 
-def mixed(kinds: Sequence[Kind], intervals: Sequence[Interval], progress: Callable[[int, int, str], None] | None = None, *,
+def mixed(kinds: Sequence[ReplicaKind], intervals: Sequence[Interval], progress: Callable[[int, int, str], None] | None = None, *,
           workers: int = 0, ray: str | None = None) -> Mix:  # fmt: skip
     """The cheapest mix of every interval.  workers, ray: as of a search (`search.pool`)."""
     rows = []
@@ -57,7 +57,7 @@ def mixed(kinds: Sequence[Kind], intervals: Sequence[Interval], progress: Callab
     return Mix(tuple(kind.unit for kind in kinds), np.array(rows, np.int64).reshape(-1, len(kinds)), kinds[0].trace.asked.every)
 
 
-def _cheapest(kinds: Sequence[Kind], intervals: Sequence[Interval], t: int) -> list[int]:
+def _cheapest(kinds: Sequence[ReplicaKind], intervals: Sequence[Interval], t: int) -> list[int]:
     """Replicas of each kind."""
     need, alone = intervals[t].need, [0] * len(kinds)
     alone[0] = need
@@ -71,7 +71,7 @@ def _cheapest(kinds: Sequence[Kind], intervals: Sequence[Interval], t: int) -> l
     return alone
 
 
-def _candidates(kinds: Sequence[Kind], need: int) -> Iterator[tuple[int, int, int]]:
+def _candidates(kinds: Sequence[ReplicaKind], need: int) -> Iterator[tuple[int, int, int]]:
     """(other kind, replicas of the best kind, of the other) of mixes that cost less than the best kind alone, cheapest first."""
     best, found = kinds[0], []
     for at, other in enumerate(kinds[1:], 1):

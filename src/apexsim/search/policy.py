@@ -21,7 +21,7 @@ SWING = (0.5, 2.0)  # today may be so many times yesterday, as the last interval
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ScalingRule:
     """lag: intervals until a replica serves; hold: intervals for which one is kept that is no longer needed; day: intervals of a day;
     load: [T] requests that came in each interval."""
 
@@ -40,22 +40,22 @@ class Rule:
         return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, self.lag + 1).min(axis=1), np.int64)
 
 
-def fixed(need: Counts, rule: Rule) -> Counts:
+def fixed(need: Counts, rule: ScalingRule) -> Counts:
     """The peak, always."""
     return np.full_like(need, need.max())
 
 
-def instant(need: Counts, rule: Rule) -> Counts:
+def instant(need: Counts, rule: ScalingRule) -> Counts:
     """What each interval needs, as if replicas came and went at once: nothing keeps the limits with less."""
     return need.copy()
 
 
-def reactive(need: Counts, rule: Rule) -> Counts:
+def reactive(need: Counts, rule: ScalingRule) -> Counts:
     """The most that was needed in the last `hold` intervals; the first one's need is known."""
     return _following(need, rule, lambda t: int(need[max(0, t - 1)]))
 
 
-def predictive(need: Counts, rule: Rule) -> Counts:
+def predictive(need: Counts, rule: ScalingRule) -> Counts:
     """What is foretold up to the moment at which a replica that is asked for now serves: the same time yesterday, times how today compares
     with it so far; on the first day the line through the last two intervals."""
 
@@ -71,14 +71,14 @@ def predictive(need: Counts, rule: Rule) -> Counts:
     return _following(need, rule, told)
 
 
-def scheduled(need: Counts, rule: Rule) -> Counts:
+def scheduled(need: Counts, rule: ScalingRule) -> Counts:
     """A timetable of a day, drawn up from this trace: the most that was needed at each time of day, asked for in time."""
     by_time = [int(need[at :: rule.day].max()) for at in range(min(rule.day, len(need)))]
     table = np.array([by_time[min(t % rule.day, len(by_time) - 1)] for t in range(len(need) + rule.lag)], np.int64)
     return np.asarray(np.lib.stride_tricks.sliding_window_view(table, rule.lag + 1).max(axis=1), np.int64)
 
 
-POLICIES: dict[str, Callable[[Counts, Rule], Counts]] = {
+POLICIES: dict[str, Callable[[Counts, ScalingRule], Counts]] = {
     "instant": instant,
     "reactive": reactive,
     "predictive": predictive,
@@ -87,7 +87,7 @@ POLICIES: dict[str, Callable[[Counts, Rule], Counts]] = {
 }
 
 
-def _following(need: Counts, rule: Rule, told: Callable[[int], int]) -> Counts:
+def _following(need: Counts, rule: ScalingRule, told: Callable[[int], int]) -> Counts:
     """What is told of each interval, or, where that is less, the most that was told in the last `hold`."""
     every = [max(1, told(t)) for t in range(len(need))]
     return np.array([max(every[max(0, t - rule.hold) : t + 1]) for t in range(len(need))], np.int64)

@@ -17,7 +17,7 @@ from apexsim.workload.trace import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PoolRun:
     """One pool of a run: what explains it, and its setting at the clock of its plan."""
 
     role: str
@@ -26,7 +26,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class FirstTokenWait:
     """Where the time to the first token goes in a plan of two pools: means over the requests after the warm-up [s].
 
     queue: until the prompt's first step; prefill: until its end; transfer: router, hand-shake and cache; slot: for a place in the decode
@@ -45,9 +45,9 @@ class Run:
     tokens."""
 
     outcome: Outcome
-    parts: tuple[Part, ...]
+    parts: tuple[PoolRun, ...]
     course: Outcome
-    wait: Wait | None = None
+    wait: FirstTokenWait | None = None
 
 
 def run_of(setting: Setting, plan: AnyPlan) -> Run | Rejected:
@@ -59,7 +59,7 @@ def _whole(setting: Setting, plan: Plan) -> Run | Rejected:
     found = evaluate(setting, plan)
     if isinstance(found, Rejected):
         return found
-    return Run(found.outcome, (Part("", setting.at(plan.clock), found),), found.outcome)
+    return Run(found.outcome, (PoolRun("", setting.at(plan.clock), found),), found.outcome)
 
 
 def _split(setting: Setting, plan: Split) -> Run | Rejected:
@@ -69,13 +69,13 @@ def _split(setting: Setting, plan: Split) -> Run | Rejected:
     if isinstance(found, Rejected):
         return replace(found, shorthand=plan.shorthand)
     pools, settings = (found.prefill, found.decode), (prefill, decode)
-    parts = tuple(Part(role, own.at(pool.plan.clock), pool) for role, own, pool in zip(ROLES, settings, pools))
+    parts = tuple(PoolRun(role, own.at(pool.plan.clock), pool) for role, own, pool in zip(ROLES, settings, pools))
     last = found.decode.outcome
     course = replace(found.outcome, timeline=last.timeline, sums=last.sums)
     return Run(found.outcome, parts, course, wait_of(found, setting.workload))
 
 
-def wait_of(found: ApartEvaluation, work: Workload) -> Wait:
+def wait_of(found: ApartEvaluation, work: Workload) -> FirstTokenWait:
     """The parts of the mean time to the first token; they sum to it."""
     before, after, whole, way = found.prefill.outcome, found.decode.outcome, found.outcome, found.crossing
     local = found.local
@@ -91,4 +91,4 @@ def wait_of(found: ApartEvaluation, work: Workload) -> Wait:
     queue = np.where(local, after.start - whole.sent, before.start - before.sent)
     prefill = np.where(local, whole.first - after.start, before.first - before.start)
     parts = (queue, prefill, moved, booked + crossed - moved, step)
-    return Wait(*(float(part[work.warmup :].mean()) for part in parts))
+    return FirstTokenWait(*(float(part[work.warmup :].mean()) for part in parts))

@@ -10,8 +10,8 @@ from typing import Any
 from apexsim.calibrate.profile import Profile
 from apexsim.clock import at_clock
 from apexsim.cost.bank import load_bank
-from apexsim.cost.load import Load
-from apexsim.cost.power import Server, power_law
+from apexsim.cost.load import ExpertLoad
+from apexsim.cost.power import ServerPower, power_law
 from apexsim.cost.price import USUAL, Pricer, pricer_for
 from apexsim.drafting import Acceptance, Drafting, acceptance_for
 from apexsim.engine.kernel import NOTED
@@ -78,7 +78,7 @@ class Setting:
     image_patches: int = 0  # patches of each image, and images of each request
     images: int = 0
     price: tuple[float, str] = (math.nan, "")  # of one GPU [$/h], and whose it is
-    server: Server = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
+    server: ServerPower = field(default_factory=lambda: power_law()[1])  # what surrounds the GPUs
     length_given: bool = False  # the user named max_model_len; else it is the longest request, rounded up
     acceptance: Acceptance | None = None  # of drafts, as the user says; None: what is known of the model
     profile: Profile | None = None  # what the user's own runs said; its factors are in pricer and engine already
@@ -106,7 +106,7 @@ class Setting:
 
 
 def setting_of(
-    model: Model, cluster: Cluster, engine: EngineRow, workload: Workload, max_model_len: int, *, load: Load = USUAL, **more: Any
+    model: Model, cluster: Cluster, engine: EngineRow, workload: Workload, max_model_len: int, *, load: ExpertLoad = USUAL, **more: Any
 ) -> Setting:
     """The setting with the prices of its cluster and engine; more: fields of `Setting` that have a default."""
     return Setting(model, cluster, engine, workload, pricer_for(engine, cluster, load), max_model_len, **more)

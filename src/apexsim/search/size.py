@@ -27,7 +27,7 @@ from apexsim.search.error import doubt_of
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server
-from apexsim.search.study import Curve
+from apexsim.search.study import LoadCurve
 from apexsim.slo import LATENCIES, STATS, Slo
 from apexsim.views import Shown
 from apexsim.workload.load import mean_rate
@@ -68,7 +68,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SizeAnswer:
     """One answer: of a plan on some GPUs.  value, low, high: requests/s, users, GPUs, tokens or s, with the 68 % interval,
     NaN where it was not looked for; open_end: the
     grid ended before the limit was met; run: simulated there.  high is infinite where even the most that is tried does not suffice."""
@@ -122,16 +122,16 @@ class Size(Shown):
     model: str
     wanted: Wanted
     goal: Goal
-    found: tuple[Found, ...]
+    found: tuple[SizeAnswer, ...]
     unmet: tuple[str, ...] = ()
-    nearest: Found | None = None
+    nearest: SizeAnswer | None = None
     asked: float = math.nan  # rate or users of the question
     helps: tuple[str, ...] = ()  # changes that were simulated and suffice, where nothing was found
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    curve: Curve | None = None  # of the answer's plan against the load
+    curve: LoadCurve | None = None  # of the answer's plan against the load
 
     @property
-    def best(self) -> Found | None:
+    def best(self) -> SizeAnswer | None:
         """The answer."""
         return self.found[0] if self.found else None
 
@@ -144,7 +144,7 @@ class Size(Shown):
         others = [one.rent for one in self.found if one.setting.cluster.gpu.name != own and math.isfinite(one.rent)]
         return min(others) / self.best.rent - 1.0 if others else math.nan
 
-    def question_of(self, one: Found) -> dict[str, Any]:
+    def question_of(self, one: SizeAnswer) -> dict[str, Any]:
         """The keywords of `ask` that ask for one of the answers: its cluster, under the load that it holds."""
         cluster, work = one.setting.cluster, one.setting.workload
         names = [counted(gpu)[0] for gpu in str(self.inputs["gpu"]).split(",")]
@@ -305,11 +305,11 @@ class Trials:
         served = self.capacity(plan)
         return rate_grid(served) if served else ()
 
-    def found(self, plan: Plan, value: float, low: float, high: float, load: float, open_end: bool = False) -> Found:
+    def found(self, plan: Plan, value: float, low: float, high: float, load: float, open_end: bool = False) -> SizeAnswer:
         """An answer whose run is that of a load."""
         run = self.run(plan, load)
         assert isinstance(run, Assessed)
-        return Found(self.under(load), run, value, low, high, open_end)
+        return SizeAnswer(self.under(load), run, value, low, high, open_end)
 
 
 def kept(run: Assessed, share: float) -> bool:
@@ -328,9 +328,9 @@ def overrun(run: Assessed, share: float) -> float:
 # ---- the most load -----------------------------------------------------------------------------------------------------------
 
 
-def most_load(trials: Trials, plans: Iterable[Plan]) -> list[Found]:
+def most_load(trials: Trials, plans: Iterable[Plan]) -> list[SizeAnswer]:
     """The most load of every plan, best first; those that hold far less than another are left out.  The first has its interval."""
-    found: list[Found] = []
+    found: list[SizeAnswer] = []
     grids = {plan: trials.grid(plan) for plan in plans if not trials.hopeless(plan)}
     for plan in sorted(grids, key=lambda p: -max(grids[p], default=0)):
         grid, least = grids[plan], WORTH * max((one.value for one in found), default=0.0)
@@ -344,7 +344,7 @@ def most_load(trials: Trials, plans: Iterable[Plan]) -> list[Found]:
     return [with_interval(trials, one) if not i else one for i, one in enumerate(found)]
 
 
-def with_interval(trials: Trials, one: Found) -> Found:
+def with_interval(trials: Trials, one: SizeAnswer) -> SizeAnswer:
     """The answer with the loads that hold at both ends of the doubt."""
     grid, ends = trials.grid(one.plan), []
     for slower in sides(one.setting, trials.goal, one.run):
@@ -363,7 +363,7 @@ def counts(per_node: int = NODE, largest: int = MOST_GPUS) -> list[tuple[int, in
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class CandidateCluster:
     """A cluster that may do: its plans, and trials on it."""
 
     trials: Trials
@@ -396,7 +396,7 @@ class Cluster:
         share = self.trials.wanted.share
         return able or [plan for _, plan in sorted(alone, key=lambda pair: (overrun(pair[0], share), pair[0].key))[:FIRST]]
 
-    def nearest(self, load: float) -> Found | None:
+    def nearest(self, load: float) -> SizeAnswer | None:
         """The plan that misses by the least."""
         runs = [run for plan in self._likely() if isinstance(run := self.trials.run(plan, load), Assessed)]
         if not runs:
@@ -405,11 +405,11 @@ class Cluster:
         return self.trials.found(run.only.plan, math.nan, math.nan, math.nan, load)
 
 
-def fewest(clusters: Sequence[Callable[[], Cluster | None]], load: float) -> tuple[Found | None, Found | None]:
+def fewest(clusters: Sequence[Callable[[], CandidateCluster | None]], load: float) -> tuple[SizeAnswer | None, SizeAnswer | None]:
     """The smallest cluster that keeps the load, with its interval; and without one what comes nearest.  Ascending in GPUs."""
-    made: dict[int, Cluster | None] = {}
+    made: dict[int, CandidateCluster | None] = {}
 
-    def at(i: int) -> Cluster | None:
+    def at(i: int) -> CandidateCluster | None:
         if i not in made:
             made[i] = clusters[i]()
         return made[i]
@@ -431,7 +431,7 @@ def fewest(clusters: Sequence[Callable[[], Cluster | None]], load: float) -> tup
     return replace(one, low=min(sizes[0], one.value), high=max(sizes[1], one.value)), None
 
 
-def _size(cluster: Cluster | None) -> float:
+def _size(cluster: CandidateCluster | None) -> float:
     return float(cluster.trials.setting.cluster.size) if cluster else math.inf
 
 
@@ -446,9 +446,9 @@ def lengths(longest: int, least: int = 1) -> list[int]:
     return found
 
 
-def longest_prompt(cluster: Callable[[int], Cluster | None], longest: int, load: float) -> Found | None:
+def longest_prompt(cluster: Callable[[int], CandidateCluster | None], longest: int, load: float) -> SizeAnswer | None:
     """The longest prompt [tokens] with which a plan keeps everything, with its interval."""
-    grid, made = lengths(longest), dict[int, Cluster | None]()
+    grid, made = lengths(longest), dict[int, CandidateCluster | None]()
 
     def plan_at(k: int, side: int | None = None) -> Plan | None:
         if k not in made:
@@ -470,7 +470,7 @@ def longest_prompt(cluster: Callable[[int], Cluster | None], longest: int, load:
 # ---- the tightest limit ----------------------------------------------------------------------------------------------------------
 
 
-def tightest(trials: Trials, plans: Iterable[Plan], load: float) -> list[Found]:
+def tightest(trials: Trials, plans: Iterable[Plan], load: float) -> list[SizeAnswer]:
     """What each plan that keeps all other limits reaches of a statistic [s], best first."""
     metric, _, stat = trials.wanted.find.partition(":")
     found = []

@@ -35,7 +35,7 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadPoint:
     """A plan under one load.  load: requests/s or users; served [requests/s]; goodput: of them those within their own limits, NaN without;
     ttft, tpot: p95 [s]; e2e: mean [s]; pace: tokens/s of a user, 1/TPOT median; per_gpu: tokens/s of prompts and outputs; keeps: every
     limit on the run."""
@@ -53,19 +53,19 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LoadCurve:
     """A plan under rising loads (`search.curve`).  closed: loads are users; knee: a place in `loads`, −1 without one; half: relative half
     width of the 68 % interval, by metric."""
 
     label: str
     closed: bool
-    loads: tuple[Load, ...]
+    loads: tuple[LoadPoint, ...]
     knee: int
     half: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class SettingMove:
     """A setting of the engine that is worth changing: from one value to another, why, and the run without and with it."""
 
     name: str
@@ -84,7 +84,7 @@ class Tuned:
     setting: Setting
     run: Assessed
     start: Assessed
-    moves: tuple[Move, ...]
+    moves: tuple[SettingMove, ...]
     apart: tuple[str, ...]
     tried: int
 
@@ -141,7 +141,7 @@ class Study(Shown):
     hypothetical: tuple[Assessed, ...] = ()  # simulated plans that the engine cannot be started with and that are not ranked
     remedies: tuple[Remedy, ...] = ()  # what would help, where the first plan does not keep limits and load …
     tried: tuple[str, ...] = ()  # … and what does not
-    curves: tuple[Curve, ...] = ()  # against the load, where a picture needs them
+    curves: tuple[LoadCurve, ...] = ()  # against the load, where a picture needs them
     before: Mapping[str, Any] | None = None  # the JSON of an earlier answer, to hold this one against
     turns: tuple[Turn, ...] = ()  # what would change the winner, where that was asked for
     tuned: Tuned | None = None  # the engine's settings, where that was asked for

@@ -36,7 +36,7 @@ Value = str | int | float
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class SweptAxis:
     """A word of the question and the values that it takes."""
 
     name: str
@@ -44,7 +44,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SweepPoint:
     """One combination.  study: its answer with the first plan alone, None where nothing fits; why: then the reason."""
 
     values: tuple[Value, ...]  # in the order of the axes
@@ -65,22 +65,22 @@ class Sweep(Shown):
 
     model: str
     inputs: Mapping[str, Any]  # the question, lists as tuples
-    axes: tuple[Axis, ...]
-    points: tuple[Point, ...]
+    axes: tuple[SweptAxis, ...]
+    points: tuple[SweepPoint, ...]
     goal: Goal
     interrupted: tuple[int, int] | None = None  # combinations done, of how many, where the user stopped
 
     @cached_property
-    def scenarios(self) -> tuple[tuple[tuple[Value, ...], tuple[Point, ...]], ...]:
+    def scenarios(self) -> tuple[tuple[tuple[Value, ...], tuple[SweepPoint, ...]], ...]:
         """(values of the load's axes, combinations that fit, best first) of each load."""
         at = [i for i, axis in enumerate(self.axes) if axis.name in LOADS]
-        groups: dict[tuple[Value, ...], list[Point]] = {}
+        groups: dict[tuple[Value, ...], list[SweepPoint]] = {}
         for point in self.points:
             groups.setdefault(tuple(point.values[i] for i in at), []).append(point)
         return tuple((load, tuple(sorted((p for p in group if p.study), key=lambda p: p.first.key))) for load, group in groups.items())
 
     @property
-    def best(self) -> Point | None:
+    def best(self) -> SweepPoint | None:
         """The best combination of the last scenario in which anything fits, by the order of the question."""
         return next((group[0] for _, group in reversed(self.scenarios) if group), None)
 
@@ -89,21 +89,21 @@ class Sweep(Shown):
         """Whether every scenario has a combination that keeps the limits."""
         return all(group and group[0].first.keeps for _, group in self.scenarios)
 
-    def good(self, point: Point) -> bool:
+    def good(self, point: SweepPoint) -> bool:
         """Whether a combination keeps the limits and the load."""
         return point.first.keeps and not point.first.metrics.saturated
 
-    def cheapest(self, group: Sequence[Point]) -> Point | None:
+    def cheapest(self, group: Sequence[SweepPoint]) -> SweepPoint | None:
         """The combination of least rent that keeps the limits and the load; None where no rent is known."""
         able = [p for p in group if self.good(p) and math.isfinite(self.rent(p))]
         return min(able, key=lambda p: (self.rent(p), p.first.key)) if able else None
 
     @staticmethod
-    def rent(point: Point) -> float:
+    def rent(point: SweepPoint) -> float:
         """Of all GPUs [$/h]; NaN where no book has it."""
         return point.first.metrics.usd_h * point.first.metrics.devices
 
-    def ties(self, point: Point, other: Point) -> bool:
+    def ties(self, point: SweepPoint, other: SweepPoint) -> bool:
         """Whether two combinations cannot be told apart.
 
         Two of one GPU, engine and model differ as two plans of one study do, others by the errors of both.
@@ -116,22 +116,22 @@ class Sweep(Shown):
         width = point.study.error[1] if alike else math.hypot(point.study.error[0], other.study.error[0])
         return tie(point.first.value, other.first.value, width)
 
-    def front(self, words: Callable[[Point], str], aims: tuple[Aim, ...] = ()) -> Front:
+    def front(self, words: Callable[[SweepPoint], str], aims: tuple[Aim, ...] = ()) -> Front:
         """One Pareto front of all combinations under all loads; words: what tells a point from others."""
         every = [(point, run) for point in self.points if point.study for run in (point.first, *point.front)]
         candidates = (Candidate(words(point), point.study.setting, run) for point, run in every if point.study)
         return front_of(aims or self.goal.aims, self.goal.risk, candidates)
 
-    def worth(self, axis: Axis, group: Sequence[Point]) -> tuple[tuple[Value, Point | None], ...]:
+    def worth(self, axis: SweptAxis, group: Sequence[SweepPoint]) -> tuple[tuple[Value, SweepPoint | None], ...]:
         """(value, best combination that has it) of an axis in one scenario."""
         at = self.axes.index(axis)
         return tuple((value, next((p for p in group if p.values[at] == value), None)) for value in axis.values)
 
 
-def axes_of(model: str | Sequence[str], question: Mapping[str, Any]) -> tuple[Axis, ...]:
+def axes_of(model: str | Sequence[str], question: Mapping[str, Any]) -> tuple[SweptAxis, ...]:
     """The words of a question that have several values; raises InputError for a word that takes one."""
     every = {"model": model, **question, **_settings(question)}
-    found = [Axis(name, _values(name, value)) for name, value in every.items()
+    found = [SweptAxis(name, _values(name, value)) for name, value in every.items()
              if isinstance(value, (list, tuple)) and name in (*CHOICES, *LOADS)]  # fmt: skip
     order = (*LOADS, *CHOICES)
     return tuple(sorted(found, key=lambda axis: order.index(axis.name)))
@@ -154,7 +154,7 @@ def _values(name: str, given: Sequence[Any]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(str(value) if isinstance(value, os.PathLike) else value for value in given))
 
 
-def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: Sequence[Axis]
+def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: Sequence[SweptAxis]
                  ) -> Iterator[tuple[tuple[Value, ...], str, dict[str, Any]]]:  # fmt: skip
     """(values, model, question) of every combination; raises InputError where there are too many."""
     size = math.prod(len(axis.values) for axis in axes)
@@ -176,12 +176,12 @@ class SweepInterrupted(KeyboardInterrupt):
         super().__init__("after {} of {} combinations".format(*(sweep.interrupted or ())))
 
 
-def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[Axis, ...],
+def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[SweptAxis, ...],
           asked: Callable[[str, dict[str, Any]], Study], progress: Progress | None = None,
-          seen: Callable[[Point], None] | None = None) -> Sweep:  # fmt: skip
+          seen: Callable[[SweepPoint], None] | None = None) -> Sweep:  # fmt: skip
     """The answer to every combination; raises Infeasible where nothing fits in any, and SweepInterrupted when the user stops it."""
     every = list(combinations(model, question, axes))
-    points: list[Point] = []
+    points: list[SweepPoint] = []
     with suppress(KeyboardInterrupt):
         for values, name, one in every:
             points.append(_point(values, partial(asked, name, one)))
@@ -201,12 +201,12 @@ def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[A
     return found
 
 
-def _point(values: tuple[Value, ...], asked: Callable[[], Study]) -> Point:
+def _point(values: tuple[Value, ...], asked: Callable[[], Study]) -> SweepPoint:
     """The answer to one combination, its first plan alone and without what is kept of each request."""
     try:
         study = asked()
     except Infeasible as error:
-        return Point(values, None, error.reason)
+        return SweepPoint(values, None, error.reason)
     first = replace(study.ranked[0], outcome=None)
     front = tuple(replace(run, outcome=None) for run in worth_keeping(study))
-    return Point(values, replace(study, ranked=(first,), hypothetical=(), rejected=()), front=front)
+    return SweepPoint(values, replace(study, ranked=(first,), hypothetical=(), rejected=()), front=front)

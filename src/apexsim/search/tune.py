@@ -18,7 +18,7 @@ from apexsim.search.error import comparison_error, tie
 from apexsim.search.goal import Goal
 from apexsim.search.remedy import Asked
 from apexsim.search.setting import Setting
-from apexsim.search.study import Move, Study, Tuned
+from apexsim.search.study import SettingMove, Study, Tuned
 
 ROUNDS = 3  # through all settings
 MOST_MEMORY = 0.95  # of the GPU: with more, what start-up logs say of the rest no longer fits
@@ -144,10 +144,10 @@ def _key(walk: _Walk, changes: Mapping[str, Any]) -> Any:
     return found[1].key
 
 
-def _move(walk: _Walk, best: Mapping[str, Any], knob: Knob, row: EngineRow) -> Move:
+def _move(walk: _Walk, best: Mapping[str, Any], knob: Knob, row: EngineRow) -> SettingMove:
     """What a change is worth: everything as it is, against everything but this."""
     value, own = best[knob.name], getattr(row, knob.name)
     without = walk.run({name: v for name, v in best.items() if name != knob.name})
     found = walk.run(best)
     assert found is not None
-    return Move(knob.name, own, value, knob.more if value > own else knob.less, without[1] if without else found[1], found[1])
+    return SettingMove(knob.name, own, value, knob.more if value > own else knob.less, without[1] if without else found[1], found[1])

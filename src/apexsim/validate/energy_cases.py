@@ -42,7 +42,7 @@ UNRELIABLE = "power derived and UNRELIABLE"  # words of a row's quality: only it
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class EnergyRun:
     """A row understood: what was served, and lengths [tokens] with their source."""
 
     row: Row
@@ -75,7 +75,7 @@ def quality(row: Row) -> str:
     return f"{row['quality_class']}, FP8 of {' and '.join(GIANTS)}" if giant else row["quality_class"]
 
 
-def understand(row: Row, prompt_scale: float = 1.0) -> Run | Skipped:
+def understand(row: Row, prompt_scale: float = 1.0) -> EnergyRun | Skipped:
     """A row as a run, or why it cannot be predicted.  `prompt_scale` multiplies assumed prompt lengths."""
     labels = labels_of(row, row["engine"], row["gpu"], quality=quality(row), task=row["task"], suspect=suspect(row))
     if reason := _obstacle(row):
@@ -88,7 +88,7 @@ def understand(row: Row, prompt_scale: float = 1.0) -> Run | Skipped:
     prompt = number(row, "isl_mean")
     if math.isnan(prompt):
         prompt = PROMPT[row["task"]] * prompt_scale
-    return Run(row, labels, model, gpu, plan, whole(row, "load"), prompt, number(row, "osl_mean"), assumed)
+    return EnergyRun(row, labels, model, gpu, plan, whole(row, "load"), prompt, number(row, "osl_mean"), assumed)
 
 
 def _obstacle(row: Row) -> str:
@@ -109,7 +109,7 @@ def _obstacle(row: Row) -> str:
 # ---- throughput given ---------------------------------------------------------------------------------------------------
 
 
-def given_rates(run: Run) -> Rates:
+def given_rates(run: EnergyRun) -> Rates:
     """Work per second of one GPU in a steady state at the measured throughput, `load` sequences in every step."""
     rate = number(run.row, "out_tok_s_per_gpu") * run.plan.devices
     stages = lower(run.model, run.plan, run.gpu.flops)
@@ -123,7 +123,7 @@ def given_rates(run: Run) -> Rates:
     return Rates(found.nbytes, found.flop16)
 
 
-def _step_sizes(run: Run, steps: float, starts: float) -> tuple[NDArray[np.float64], ...]:
+def _step_sizes(run: EnergyRun, steps: float, starts: float) -> tuple[NDArray[np.float64], ...]:
     """(tokens of a step, such steps per second): prompts one to a step, or evenly over all steps where there are more prompts."""
     mixed = min(steps, starts)
     tokens = np.array([run.load, run.load + run.prompt * starts / mixed])
@@ -135,19 +135,19 @@ def _windows(stages: tuple[StageOps, ...]) -> list[int]:
     return sorted(found | {FULL})
 
 
-def _context(run: Run, window: int) -> float:
+def _context(run: EnergyRun, window: int) -> float:
     """Mean of min(context, window) over the life of a sequence [tokens]."""
     at = np.linspace(run.prompt, run.prompt + run.output, 65)
     return float(np.minimum(at, window).mean())
 
 
-def _prompt_pairs(run: Run, window: int) -> float:
+def _prompt_pairs(run: EnergyRun, window: int) -> float:
     """Query-key pairs of one prompt under a causal mask and a window."""
     inside = min(run.prompt, window)
     return inside * (run.prompt - inside / 2.0)
 
 
-def given_watts(run: Run, law: PowerLaw | None = None) -> float:
+def given_watts(run: EnergyRun, law: PowerLaw | None = None) -> float:
     """Power of one GPU [W] with the measured throughput given."""
     rates = given_rates(run)
     return gpu_watts(run.gpu, rates.bytes_per_s, rates.flop_per_s, 1.0, law)
@@ -162,7 +162,7 @@ def energy_row(row: Row, where: Path) -> Case | Skipped:
     return run if isinstance(run, Skipped) else case_of(run)
 
 
-def case_of(run: Run, sort: int = -1) -> Case:
+def case_of(run: EnergyRun, sort: int = -1) -> Case:
     """The run as a case; `sort` [bytes per vocabulary entry and sequence], -1: as the engine is known to."""
     row = run.row
     cluster, work = Cluster(run.gpu, run.plan.devices), _saturated(run) if run.steady else _benchmark(run)
@@ -189,7 +189,7 @@ def leaderboard(engine: EngineRow, model: str, sort: int = -1) -> EngineRow:
     return replace(engine, tokenise_s=0.0, request_s=0.0, sampling=sampling, logit_sort_bytes=moved)
 
 
-def _saturated(run: Run) -> Workload:
+def _saturated(run: EnergyRun) -> Workload:
     """An endless queue in its steady state.
 
     `load` sequences of equal length at a time, spread evenly over their life: the first of each slot are cut short, and so are the last,
@@ -202,7 +202,7 @@ def _saturated(run: Run) -> Workload:
     return Workload(run.row["id"], np.zeros(len(output)), prompt, output, "offline")
 
 
-def _benchmark(run: Run) -> Workload:
+def _benchmark(run: EnergyRun) -> Workload:
     """The serving benchmark: ten requests per user, lengths uniform up to the nominal ones of the task's name."""
     isl, osl = (int(x) for x in run.row["task"].removeprefix(BENCHMARK).split("/"))
     prompt, output = inferencex_population(isl, osl, 10 * run.load)

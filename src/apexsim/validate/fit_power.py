@@ -22,7 +22,7 @@ from apexsim.cost.account import usage
 from apexsim.cost.power import PowerLaw, loaded_share, power_law
 from apexsim.errors import InputError, shown
 from apexsim.search.evaluate import Evaluation
-from apexsim.validate.energy_cases import Rates, Run, case_of, given_rates, understand
+from apexsim.validate.energy_cases import EnergyRun, Rates, case_of, given_rates, understand
 from apexsim.validate.fit_host import soft
 from apexsim.validate.kinds import read_rows
 from apexsim.validate.replay import Bench
@@ -50,7 +50,7 @@ class Points:
         return Points(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
-def read_runs(path: str | Path, prompt_scale: float = 1.0) -> list[Run]:
+def read_runs(path: str | Path, prompt_scale: float = 1.0) -> list[EnergyRun]:
     """The rows that the law is fitted on."""
     _, rows = read_rows(path, "energy")
     runs = [run for run in (understand(row, prompt_scale) for row in rows) if not isinstance(run, Skipped)]
@@ -60,7 +60,7 @@ def read_runs(path: str | Path, prompt_scale: float = 1.0) -> list[Run]:
     return judged
 
 
-def points_of(runs: list[Run], rates: list[Rates]) -> Points:
+def points_of(runs: list[EnergyRun], rates: list[Rates]) -> Points:
     """Runs with what their GPUs did per second."""
     moved = [min(r.bytes_per_s, run.gpu.memory_bandwidth) for r, run in zip(rates, runs)]
     columns = (moved, [r.flop_per_s for r in rates], [x.gpu.tdp_w for x in runs], [x.gpu.idle_w for x in runs],
@@ -111,7 +111,7 @@ def left_out(points: Points, start: PowerLaw) -> tuple[Array, dict[str, PowerLaw
     return made / points.watts - 1.0, laws
 
 
-def simulated(runs: list[Run], sort: int) -> tuple[Points, Array]:
+def simulated(runs: list[EnergyRun], sort: int) -> tuple[Points, Array]:
     """Runs with the rates that the simulation gives, and its output tokens per s and GPU [n]."""
     bench, rates, speed = Bench(), [], []
     for run in runs:
@@ -125,7 +125,7 @@ def simulated(runs: list[Run], sort: int) -> tuple[Points, Array]:
     return points_of(runs, rates), np.array(speed)
 
 
-def judge_simulated(runs: list[Run], laws: dict[str, PowerLaw]) -> tuple[Array, Array, dict[str, int]]:
+def judge_simulated(runs: list[EnergyRun], laws: dict[str, PowerLaw]) -> tuple[Array, Array, dict[str, int]]:
     """Errors of W and of J per output token [n], each model with constants of the others, and the cost of sampling each got."""
     trials = {sort: simulated(runs, sort) for sort in SORTS}
     truth = np.array([number(run.row, "out_tok_s_per_gpu") for run in runs])
@@ -153,7 +153,7 @@ def spread(logs: Array) -> float:
     return float(1.4826 * np.median(np.abs(logs - np.median(logs))))
 
 
-def pair_spread(runs: list[Run], logs: Array) -> float:
+def pair_spread(runs: list[EnergyRun], logs: Array) -> float:
     """Robust standard deviation [log] of the difference between two plans of one model, GPU, task, format and load."""
     alike = defaultdict(list)
     for i, run in enumerate(runs):

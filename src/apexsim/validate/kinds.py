@@ -18,15 +18,15 @@ from apexsim.validate.memory_cases import memory_row
 from apexsim.validate.offline_cases import offline
 from apexsim.validate.open_cases import across, open_loop, rated, request_level
 from apexsim.validate.rows import Answered, Cells, Row, Skipped
-from apexsim.validate.served_cases import Moved, Part, ladder, open_prefixes, pull, transfer
+from apexsim.validate.served_cases import Moved, SeedSpan, ladder, open_prefixes, pull, transfer
 from apexsim.validate.step_cases import Steps, batch_gap, cold_prompt, queued, scheduler_step, wide
 
-Asked = Case | Pair | Apart | Part | Moved | Steps | Answered | Skipped
+Asked = Case | Pair | Apart | SeedSpan | Moved | Steps | Answered | Skipped
 Reader = Callable[[list[Row], Path], Iterator[Asked]]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileKind:
     """A kind of file: what its columns are called, how its rows are read, the metrics that they may measure."""
 
     columns: frozenset[str]
@@ -66,12 +66,12 @@ def _counted(reader: Callable[[Row, int, Path], Asked]) -> Reader:
     return read
 
 
-def _kind(columns: str, read: Reader, metrics: str) -> Kind:
-    return Kind(frozenset(columns.split()), read, tuple(metrics.split()))
+def _kind(columns: str, read: Reader, metrics: str) -> FileKind:
+    return FileKind(frozenset(columns.split()), read, tuple(metrics.split()))
 
 
 TIMES = "ttft_mean_ms ttft_median_ms tpot_mean_ms tpot_median_ms e2e_mean_ms e2e_median_ms"
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, FileKind] = {
     "closed loop": _kind("id backend system concurrency attn_tp len_dist", _each(closed_loop), TIMES),
     "drafting pairs": _kind("id_spec id_base mode backend system draft_tokens ids_in speedup_tpot speedup_e2e", _each(pair),
                             "speedup_tpot speedup_e2e"),

@@ -54,7 +54,7 @@ QUANT: dict[str, dict[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class LaunchedServer:
     """One launch: what the flags say, resolved."""
 
     model: Model
@@ -125,7 +125,7 @@ def _settings(row: Row) -> dict[str, Any]:
     return given
 
 
-def server(row: Row) -> Server:
+def server(row: Row) -> LaunchedServer:
     """The launch that a row describes."""
     model, gpu = model_named(row["config"]), gpu_of(row)
     if any(word in row["model_id"].lower() for word in HEADLESS):
@@ -136,7 +136,7 @@ def server(row: Row) -> Server:
     gpu = gpu or load_gpu("h100-sxm")
     engine = _engine(row, gpu, length)
     gpu = replace(gpu, memory_bytes=math.nan) if unknown else gpu
-    return Server(model, gpu, _plan(row, model, precision), engine, length)
+    return LaunchedServer(model, gpu, _plan(row, model, precision), engine, length)
 
 
 def _engine(row: Row, gpu: Gpu, length: int) -> EngineRow:
@@ -147,12 +147,12 @@ def _engine(row: Row, gpu: Gpu, length: int) -> EngineRow:
     return settled(override(rules, **given), gpu.memory_bytes, gpu.name, length)
 
 
-def given_tokens(it: Server, kv: float) -> int:
+def given_tokens(it: LaunchedServer, kv: float) -> int:
     """The line "GPU KV cache size" where the log's KV memory is given [tokens]: that of the fullest stage."""
     return min(_stage_tokens(it, stage, kv) for stage in stages_of(it.model, it.plan.stages))
 
 
-def _stage_tokens(it: Server, stage: Stage, kv: float) -> int:
+def _stage_tokens(it: LaunchedServer, stage: Stage, kv: float) -> int:
     pool = kv_pool(it.plan, stage, it.engine)
     return token_line(pool, int(kv // pool.block_bytes), it.length, it.engine)
 
@@ -180,7 +180,7 @@ def memory_row(row: Row, where: Path) -> Answered | Skipped:
     return Answered(row["id"], metrics, labels)
 
 
-def _end_to_end(row: Row, it: Server, metrics: dict[str, Any]) -> Mapping[str, str]:
+def _end_to_end(row: Row, it: LaunchedServer, metrics: dict[str, Any]) -> Mapping[str, str]:
     """Adds what follows from flags alone; whether the log's KV memory lies in the stated interval."""
     where = (it.model, it.plan, Cluster(it.gpu, it.plan.devices), it.engine, it.length)
     found, admitted = size(*where), room(*where)

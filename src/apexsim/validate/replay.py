@@ -36,7 +36,7 @@ from apexsim.validate.draft_cases import Pair
 from apexsim.validate.kinds import Asked, read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
-from apexsim.validate.served_cases import Moved, Part, mean_of
+from apexsim.validate.served_cases import Moved, SeedSpan, mean_of
 from apexsim.validate.step_cases import Machine, Steps, costs_of, step_seconds
 
 FORMAT = "apexsim.validation/1"
@@ -200,7 +200,7 @@ def _nearly_whole(setting: Setting) -> Setting:
     return replace(setting, engine=replace(setting.engine, memory_fraction=NEARLY))
 
 
-def _part(bench: Bench, row: Part) -> dict[str, Any]:
+def _part(bench: Bench, row: SeedSpan) -> dict[str, Any]:
     """A part of a run, with every seed of it; the spread over them stands in the reason."""
     each = [bench.once(case) for case in row.runs]
     lost = next((found for found, _ in each if isinstance(found, Rejected)), None)
@@ -237,7 +237,7 @@ PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
     Pair: _pair,
     Apart: _apart,
     Steps: _step,
-    Part: _part,
+    SeedSpan: _part,
     Moved: _moved,
     Answered: lambda bench, row: _record(row, "ok", row.reason, row.metrics),
     Skipped: lambda bench, row: _record(row, "skipped", row.reason),
@@ -275,7 +275,7 @@ def run(
         elif isinstance(case, Apart):
             bench.pricer(case.prefill)
             bench.pricer(case.decode)
-        elif isinstance(case, Part):
+        elif isinstance(case, SeedSpan):
             bench.pricer(case.runs[0])
         elif isinstance(case, Steps):
             bench.costs(case.machine)

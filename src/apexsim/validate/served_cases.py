@@ -25,7 +25,7 @@ from apexsim.validate.cases import Case, engine_for, formats, labels_of, measure
 from apexsim.validate.facts import known, release, spelled, suspect
 from apexsim.validate.facts import settings as in_force
 from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
-from apexsim.workload.shared import Stage, cycled, in_stages
+from apexsim.workload.shared import LoadStage, cycled, in_stages
 from apexsim.workload.trace import Chains, Ints, Workload
 
 TIMES = {f"{name}_{stat}_ms": f"{name}_{stat}_ms" for name in ("ttft", "tpot", "e2e") for stat in ("mean", "median")}
@@ -35,7 +35,7 @@ UNNAMED_LENGTH = 20_000  # tokens: rows say 10-20k, the deployments 20000
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SeedSpan:
     """Requests [begin, end) of a run, which is simulated once for each seed.
 
     cold: how many of them, from the first one on, find nothing in the cache; stat: what ttft_ms is, "p50" or "p90"; within: only
@@ -79,7 +79,7 @@ def mean_of(each: list[dict[str, float]]) -> tuple[dict[str, float], dict[str, f
 # ---- prompts that come again ---------------------------------------------------------------------------------------------
 
 
-def open_prefixes(rows: list[Row], where: Path) -> Iterator[Part | Case | Skipped]:
+def open_prefixes(rows: list[Row], where: Path) -> Iterator[SeedSpan | Case | Skipped]:
     """Load stages of runs: those of one experiment with distinct prompts follow each other on one server."""
     runs: dict[str, list[Row]] = {}
     for row in rows:
@@ -122,9 +122,9 @@ def _served(row: Row, work: Workload, found: dict[str, float], router: str = "ro
                 router=Router(router))  # fmt: skip
 
 
-def _stages(rows: list[Row], lengths: np.ndarray[Any, np.dtype[np.float64]]) -> Iterator[Part]:
+def _stages(rows: list[Row], lengths: np.ndarray[Any, np.dtype[np.float64]]) -> Iterator[SeedSpan]:
     """One run: the prompts are taken in order, over and over, through all stages; each is known once it has been computed."""
-    stages = tuple(Stage(number(row, "rate_rps"), whole(row, "num_requests") / number(row, "rate_rps")) for row in rows)
+    stages = tuple(LoadStage(number(row, "rate_rps"), whole(row, "num_requests") / number(row, "rate_rps")) for row in rows)
     count = sum(whole(row, "num_requests") for row in rows)
     prompt, ids = lengths.astype(np.int64), np.arange(len(lengths))[:, None]
     prompts, chains = cycled(prompt, ids, int(prompt.max()), count)
@@ -134,7 +134,7 @@ def _stages(rows: list[Row], lengths: np.ndarray[Any, np.dtype[np.float64]]) -> 
     begin = 0
     for row in rows:
         end = begin + whole(row, "num_requests")
-        yield Part(row["id"], (case,), begin, end, measured(row, PARTS), _labels(row), case.notes, cold=whole(row, "n_cold"))
+        yield SeedSpan(row["id"], (case,), begin, end, measured(row, PARTS), _labels(row), case.notes, cold=whole(row, "n_cold"))
         begin = end
 
 
@@ -164,7 +164,7 @@ STAGES = "15:50 3:20 10:20 15:20 20:38 22:34 25:30 30:25 35:21 40:38 43:36 46:33
 COUNTED = 46.0  # requests/s up to which the vLLM arm in turn counted only first tokens within the stage
 
 
-def ladder(rows: list[Row], where: Path) -> Iterator[Part | Skipped]:
+def ladder(rows: list[Row], where: Path) -> Iterator[SeedSpan | Skipped]:
     """Stages of rising rates over shared prefixes, in one run of each engine and policy."""
     runs: dict[tuple[str, str], tuple[Case, ...]] = {}
     for row in rows:
@@ -182,11 +182,11 @@ def _rung_labels(row: Row) -> dict[str, str]:
                      layout=f"{spelled(row, 'replicas')}×TP{spelled(row, 'tp')}")  # fmt: skip
 
 
-def _steps() -> tuple[Stage, ...]:
-    return tuple(Stage(*map(float, one.split(":"))) for one in STAGES.split())
+def _steps() -> tuple[LoadStage, ...]:
+    return tuple(LoadStage(*map(float, one.split(":"))) for one in STAGES.split())
 
 
-def _rung(row: Row, runs: tuple[Case, ...]) -> Part:
+def _rung(row: Row, runs: tuple[Case, ...]) -> SeedSpan:
     """The stage of a row's rate; the first one only warms up."""
     rate = number(row, "rate")
     at = next((k for k, stage in enumerate(_steps()) if k and stage.rate == rate), 0)
@@ -195,7 +195,7 @@ def _rung(row: Row, runs: tuple[Case, ...]) -> Part:
     edges = np.cumsum([0, *(stage.count for stage in _steps())])
     late = row["engine"] == "vllm" and row["policy"] == "round-robin" and rate <= COUNTED
     found = measured(row, {"out_tok_s": "out_tok_s", "ttft_ms": "ttft_ms"})
-    return Part(row["id"], runs, int(edges[at]), int(edges[at + 1]), found, _rung_labels(row), runs[0].notes,
+    return SeedSpan(row["id"], runs, int(edges[at]), int(edges[at + 1]), found, _rung_labels(row), runs[0].notes,
                 stat=row["ttft_stat"] or "p50", within=_steps()[at].seconds if late else math.inf)  # fmt: skip
 
 

@@ -289,9 +289,9 @@ def _words(result: Any) -> str:
     from apexsim.errors import Rejected
     from apexsim.report.draw import sig
     from apexsim.search.assess import Assessed
-    from apexsim.search.sweep import Point
+    from apexsim.search.sweep import SweepPoint
 
-    if isinstance(result, Point):
+    if isinstance(result, SweepPoint):
         name = ", ".join(map(str, result.values))
         return f"{name}: {_words(result.first) if result.study else result.why}"
     if isinstance(result, Rejected):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError
-from apexsim.workload.containers import Table
+from apexsim.workload.containers import FileTable
 from apexsim.workload.meaning import is_number, ungrouped
 
 Ints = NDArray[np.int64]
@@ -24,7 +24,7 @@ def _first_bad(cells: Sequence[Any], good: Callable[[Any], bool]) -> int:
     return next((i for i, cell in enumerate(cells) if not good(cell)), 0)
 
 
-def floats(table: Table, key: str, what: str) -> Floats:
+def floats(table: FileTable, key: str, what: str) -> Floats:
     """A column of finite numbers."""
     cells = table.column(key)
     if isinstance(cells[0], list) and all(isinstance(cell, list) for cell in cells):
@@ -61,7 +61,7 @@ def _hint_of(what: str, cell: Any) -> str:
     return "for dates: --time-unit clock" if what == "arrival" and isinstance(cell, str) and re.match(r"\s*\d+[-/.]\d", cell) else ""
 
 
-def lengths(table: Table, key: str, what: str, whole: bool = True) -> Ints:
+def lengths(table: FileTable, key: str, what: str, whole: bool = True) -> Ints:
     """A column of token counts ≥ 1; `whole`: the table is all of the file, so that faults can be counted."""
     values = floats(table, key, f"{what} length")
     for bad, fault in ((values < 0, "is negative"), (values % 1 != 0, "is not a whole number"), (values == 0, "is 0")):

@@ -13,7 +13,7 @@ from apexsim.workload.trace import SLICE, Chains, Ints, Workload
 GROWTH = 1.125  # of an array that is full: what is moved is its page table, and little is touched in vain
 
 
-class Column:
+class GrowingArray:
     """An array to which pieces are added.  It is one block of memory that grows where it lies, so that nothing is held twice."""
 
     __slots__ = ("_held", "size")

@@ -20,7 +20,7 @@ SIGNS = ",\t;|"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class FileTable:
     """The cells of a file by column, and the line of each row; `head`: the line that names the columns; sign: what separates cells;
     block: tokens of a prefix block, where records state it."""
 
@@ -38,7 +38,7 @@ class Table:
         return f"{self.where}:{self.line[row]}"
 
 
-def document(text: str, where: str) -> Table:
+def document(text: str, where: str) -> FileTable:
     """One JSON document: columns as lists, a list of records, or an object that holds one."""
     try:
         whole = json.loads(text)
@@ -95,13 +95,13 @@ def separator(line: str) -> str:
     return max(SIGNS, key=line.count)
 
 
-def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = (), sign: str = "") -> Table:
+def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = (), sign: str = "") -> FileTable:
     """CSV text, whose first line is number `start` of the file; `head` names the columns where the text does not."""
     sign = sign or separator(text.lstrip("\r\n ").partition("\n")[0])
     cells = _plain_cells(text, len(head), sign) if len(head) > 1 else []
     if cells:
         columns = dict(zip(head, (cells[i :: len(head)] for i in range(len(head)))))
-        return Table("csv", head, columns.__getitem__, range(start, start + len(cells) // len(head)), where, 1, sign)
+        return FileTable("csv", head, columns.__getitem__, range(start, start + len(cells) // len(head)), where, 1, sign)
     reader = csv.reader(io.StringIO(text), delimiter=sign, skipinitialspace=True)
     named, before = len(head), start - 1
     first = 1 if named else 0
@@ -132,7 +132,7 @@ def csv_table(text: str, where: str, start: int = 1, head: tuple[str, ...] = (),
     if twice:
         raise InputError(f"the header names '{twice}' twice", f"{where}:{first}")
     by_name: dict[str, Sequence[str]] = dict(zip(head, zip(*rows))) if rows else dict.fromkeys(head, ())
-    return Table("csv", head, by_name.__getitem__, line, where, first, sign)
+    return FileTable("csv", head, by_name.__getitem__, line, where, first, sign)
 
 
 def _plain_cells(text: str, named: int, sign: str) -> list[str]:
@@ -144,7 +144,7 @@ def _plain_cells(text: str, named: int, sign: str) -> list[str]:
     return sign.join(lines).split(sign) if commas == {named - 1} else []
 
 
-def jsonl_table(text: str, where: str, start: int = 1) -> Table:
+def jsonl_table(text: str, where: str, start: int = 1) -> FileTable:
     """JSON lines, the first of which is number `start` of the file."""
     lines = text.split("\n")
     line = [n for n, raw in enumerate(lines, start) if raw and not raw.isspace()]
@@ -164,7 +164,7 @@ def jsonl_table(text: str, where: str, start: int = 1) -> Table:
     return _records(records, line, where)
 
 
-def _records(records: Sequence[Any], line: Sequence[int], where: str) -> Table:
+def _records(records: Sequence[Any], line: Sequence[int], where: str) -> FileTable:
     """One object per request."""
     if not records:
         raise InputError("the trace has no requests", where)
@@ -185,7 +185,7 @@ def _records(records: Sequence[Any], line: Sequence[int], where: str) -> Table:
             row = next(i for i, record in enumerate(records) if not _has(record, path or [key]))
             raise InputError(f"key '{key}' is missing", f"{where}:{line[row]}") from None
 
-    return Table("jsonl", tuple(paths), column, line, where, line[0] if line else 1, block=block)
+    return FileTable("jsonl", tuple(paths), column, line, where, line[0] if line else 1, block=block)
 
 
 def _names(record: dict[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -210,7 +210,7 @@ def _has(record: Any, path: Sequence[str]) -> bool:
     return True
 
 
-def _columns(whole: dict[str, Any], where: str) -> Table:
+def _columns(whole: dict[str, Any], where: str) -> FileTable:
     """One object whose columns are lists (vLLM's detailed benchmark result); requests with an error are left out."""
     lists = {key: value for key, value in whole.items() if isinstance(value, list)}
     failed = lists.get("errors", [])
@@ -222,4 +222,4 @@ def _columns(whole: dict[str, Any], where: str) -> Table:
             raise InputError(f"'{key}' has {len(lists[key])} entries, 'input_lens' {size}", where)
         return [lists[key][i] for i in keep]
 
-    return Table("json", tuple(lists), column, [i + 1 for i in keep], where)
+    return FileTable("json", tuple(lists), column, [i + 1 for i in keep], where)

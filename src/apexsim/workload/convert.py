@@ -178,7 +178,7 @@ def _parts(requests: Workload, writer: Writer) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class KeptLengths:
     """Which requests stay: lengths [tokens] between bounds that both belong, arrivals [s] in [since, until), the first
     `head` of them, then a random `share`."""
 
@@ -193,7 +193,7 @@ class Limits:
     share: float = 1.0
 
 
-def filtered(requests: Workload, limits: Limits, seed: int = 0) -> Workload:
+def filtered(requests: Workload, limits: KeptLengths, seed: int = 0) -> Workload:
     """The requests within the limits; time then counts from `since`.
 
     A random share thins the stream: each request stays with that probability, so that a Poisson stream stays one.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError
-from apexsim.workload.containers import Table
+from apexsim.workload.containers import FileTable
 from apexsim.workload.meaning import is_number
 
 _YEAR = re.compile(r"(1[7-9]|2[01])\d\d-")  # what nanoseconds in 64 bits reach, and no count of seconds
@@ -32,7 +32,7 @@ _LETTERS = re.compile("[A-SU-Za-z]")  # all but the T between date and time
 MONTHS = {name: i for i, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1)}
 
 
-def stamps(table: Table, key: str, order: str) -> NDArray[np.datetime64]:
+def stamps(table: FileTable, key: str, order: str) -> NDArray[np.datetime64]:
     """A column of dates and times [ns]; without a zone all rows share one.  order: clock, mdy or dmy."""
     cells = [str(cell).strip() for cell in table.column(key)]
     if any(cell.endswith("z") or cell[10:11] == "t" for cell in cells):
@@ -65,7 +65,7 @@ def ordered(cells: Sequence[Any]) -> str:
     return ("both" if day and month else "dmy" if day else "mdy" if month else "open") if found else ""
 
 
-def _plain(cells: list[str], order: str, table: Table, key: str) -> list[str]:
+def _plain(cells: list[str], order: str, table: FileTable, key: str) -> list[str]:
     """Dates of other forms as those of ISO."""
     told = ordered(cells)
     if told == "both" or (order != "clock" and told not in (order, "open", "")):

@@ -9,7 +9,7 @@ import numpy as np
 from apexsim.stats import Stats, stats_of
 from apexsim.workload.columns import ideal_hit
 from apexsim.workload.load import mean_rate
-from apexsim.workload.lru import Reach, reachable
+from apexsim.workload.lru import HitReach, reachable
 from apexsim.workload.trace import Floats, Ints, Workload
 
 WINDOWS = (1.0, 10.0, 60.0, 600.0, 3600.0)  # [s] over which arrivals are counted
@@ -81,7 +81,7 @@ class Description:
     context: Lengths
     correlation: float
     ideal_hit: float
-    reachable: tuple[Reach, ...]
+    reachable: tuple[HitReach, ...]
     arrivals: Arrivals | None
 
 

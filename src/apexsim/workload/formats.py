@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from apexsim.errors import InputError, nearest
 from apexsim.units import TIME_UNITS, format_seconds
 from apexsim.workload.cells import floats, lengths
-from apexsim.workload.containers import Table
+from apexsim.workload.containers import FileTable
 from apexsim.workload.dates import stamps
 from apexsim.workload.meaning import (
     Meaning,
@@ -113,7 +113,7 @@ def _names() -> str:
     return ", ".join(f.name for f in FORMATS)
 
 
-def chosen(table: Table, fmt: str, columns: Mapping[str, str] | None, time_unit: str) -> Format:
+def chosen(table: FileTable, fmt: str, columns: Mapping[str, str] | None, time_unit: str) -> Format:
     """The row of `FORMATS` for the table, or one made of the user's column map, or of what the columns mean."""
     if time_unit and time_unit not in (*TIME_UNITS, *DATES):
         raise InputError(f"unknown time unit '{time_unit}'", "--time-unit", f"one of {', '.join((*TIME_UNITS, *DATES))}")
@@ -130,7 +130,7 @@ def chosen(table: Table, fmt: str, columns: Mapping[str, str] | None, time_unit:
     return replace(row, unit=time_unit, loose=False) if time_unit else row
 
 
-def _mapped(table: Table, columns: Mapping[str, str], time_unit: str) -> Format:
+def _mapped(table: FileTable, columns: Mapping[str, str], time_unit: str) -> Format:
     """The user's column map; a column of prefix tokens is kept, unless the map names another, or "" for none."""
     missing = {"prompt", "output"} - set(columns)
     if missing or set(columns) - {"arrive", "prompt", "output", "shared"}:
@@ -143,7 +143,7 @@ def _mapped(table: Table, columns: Mapping[str, str], time_unit: str) -> Format:
                   note=note if "shared" not in columns else "", shared=shared)  # fmt: skip
 
 
-def _detected(table: Table) -> Format:
+def _detected(table: FileTable) -> Format:
     """A known format, if all its columns are there; else what the names of the columns mean."""
     fits = [f for f in FORMATS if f.container == table.container and (not f.marker or f.marker in table.columns)]
     row = max(fits, key=lambda f: _hits(f, table)) if fits else None
@@ -183,7 +183,7 @@ def _timed(cell: Any) -> bool:
     return is_number(ungrouped(cell, ",")) or is_missing(cell)
 
 
-def _shown(table: Table, name: str) -> Any:
+def _shown(table: FileTable, name: str) -> Any:
     """A cell of a column that is there, the first one where none is; None where records lack the key."""
     try:
         cells = table.column(name)
@@ -193,7 +193,7 @@ def _shown(table: Table, name: str) -> Any:
     return cells[0] if found is None else found
 
 
-def _meant(table: Table, found: Meaning) -> Format:
+def _meant(table: FileTable, found: Meaning) -> Format:
     """A row for the columns that were recognised, with a note of what was taken for what."""
     prompt = " + ".join((*found.shared, found.prompt))
     when = f"time={found.arrive}, " if found.arrive else ""
@@ -203,7 +203,7 @@ def _meant(table: Table, found: Meaning) -> Format:
                   shared=found.shared)  # fmt: skip
 
 
-def _unknown(table: Table, first: Mapping[str, Any]) -> InputError:
+def _unknown(table: FileTable, first: Mapping[str, Any]) -> InputError:
     """Why a file is no trace, and what would make it one."""
     if is_aggregate(table.columns):
         hint = "save it with --save-detailed (vLLM) or --output-details (SGLang), or state the load: --prompt-len N --output-len N"
@@ -219,11 +219,11 @@ def _unknown(table: Table, first: Mapping[str, Any]) -> InputError:
     return InputError(f"no columns of prompt and output lengths among: {have}", table.where, hint)
 
 
-def _hits(row: Format, table: Table) -> int:
+def _hits(row: Format, table: FileTable) -> int:
     return sum(key in table.columns for key in (row.arrive, row.prompt, row.output))
 
 
-def complete(table: Table, row: Format) -> None:
+def complete(table: FileTable, row: Format) -> None:
     """Complain where a column is missing, or every request."""
     for key in (row.arrive, row.prompt, row.output, *row.shared):
         if key and key not in table.columns:
@@ -237,7 +237,7 @@ def complete(table: Table, row: Format) -> None:
 # ---- columns ------------------------------------------------------------------------------------------------------
 
 
-def prompts(table: Table, row: Format, whole: bool = True) -> Ints:
+def prompts(table: FileTable, row: Format, whole: bool = True) -> Ints:
     """Prompt lengths [tokens], with the shared prefix where the format counts it apart."""
     own = lengths(table, row.prompt, "prompt", whole)
     for key in row.shared:
@@ -253,7 +253,7 @@ def prompts(table: Table, row: Format, whole: bool = True) -> Ints:
 ALL_AT_ONCE = "no arrival times: all requests are sent at once"
 
 
-def raw_times(table: Table, row: Format) -> NDArray[Any]:
+def raw_times(table: FileTable, row: Format) -> NDArray[Any]:
     """Arrival times as the file has them: numbers in the row's unit, or dates (datetime64[ns])."""
     if not row.arrive:
         return np.zeros(len(table.line))
@@ -269,7 +269,7 @@ def raw_times(table: Table, row: Format) -> NDArray[Any]:
     return raw
 
 
-def _own_times(table: Table, row: Format) -> NDArray[Any]:
+def _own_times(table: FileTable, row: Format) -> NDArray[Any]:
     """Times where records may have none, NaN there."""
     cells = table.column(row.arrive)
     bad = next((i for i, cell in enumerate(cells) if cell is not None and (is_missing(cell) or not is_number(cell))), -1)
@@ -348,7 +348,7 @@ def _unit_guess(raw: Floats) -> str:
 # ---- prefixes -----------------------------------------------------------------------------------------------------
 
 
-def hashes_of(table: Table, row: Format, prompt: Ints, names: dict[str, int]) -> Chains:
+def hashes_of(table: FileTable, row: Format, prompt: Ints, names: dict[str, int]) -> Chains:
     """Prefix block ids of each request; chains of none where the file has none.  names: numbers of ids that are texts."""
     if not row.hashes or row.hashes not in table.columns:
         return Chains(NO_INTS, np.zeros(len(prompt) + 1, np.int64))

@@ -49,26 +49,26 @@ def hits(work: Workload, blocks: float, replica: Sequence[int] | Ints | None = N
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class HitReach:
     """Share of prompt tokens that a cache of so many tokens holds."""
 
     tokens: int
     hit: float
 
 
-def reachable(work: Workload) -> tuple[Reach, ...]:
+def reachable(work: Workload) -> tuple[HitReach, ...]:
     """The hits of one cache by its size, up to one that holds as much as an unlimited one; none where prefixes are not known, or are
     too many to count."""
     if prefixes_of(work) is None or len(work.prefix.ids) > MOST_IDS:
         return ()
     whole, most = float(work.prompt.sum()), ideal_hit(work)
     needs, gains = _needs(work)
-    found = list[Reach]()
+    found = list[HitReach]()
     for tokens in SIZES:
         if tokens < work.block:
             continue
         hit = float(gains[needs <= tokens // work.block].sum()) / whole
-        found.append(Reach(tokens, hit))
+        found.append(HitReach(tokens, hit))
         if hit >= most:
             break
     return tuple(found)

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.workload.waits import Link, Wait, seconds
+from apexsim.workload.waits import RecordLink, Wait, seconds
 
 Record = dict[str, Any]
 LOCAL = 1 << 40  # hashes that are local to a conversation are told apart by its number times this
@@ -44,10 +44,10 @@ def _weka(record: Record, number: int) -> Iterator[Record]:
     for at, (request, shift, _) in enumerate(calls):
         flat = {"t": request["t"] + shift, "in": request["in"], "out": request["out"]}
         hashes = request.get("hash_ids", [])[: -(-request["in"] // block)]
-        yield flat | {"hash_ids": [h + number * LOCAL for h in hashes], LINK: links[at] if links else Link()}
+        yield flat | {"hash_ids": [h + number * LOCAL for h in hashes], LINK: links[at] if links else RecordLink()}
 
 
-def _causes(calls: Sequence[tuple[Record, float, int]], number: int) -> list[Link]:
+def _causes(calls: Sequence[tuple[Record, float, int]], number: int) -> list[RecordLink]:
     """Whom each call waits for: of those that had been answered when it was sent the last, in the main thread of all of them, in a
     sub-agent of its own and the main thread's."""
     begun = [call["t"] + shift for call, shift, _ in calls]
@@ -61,7 +61,7 @@ def _causes(calls: Sequence[tuple[Record, float, int]], number: int) -> list[Lin
         heard = [_last(threads.get(thread, []), begun[at], at) for thread in ((0, own) if own else (EVERYONE,))]
         end, cause = max(heard)
         waits = (Wait(f"{number}:{cause}", begun[at] - end),) if cause >= 0 else ()
-        links.append(Link(f"{number}:{at}", waits))
+        links.append(RecordLink(f"{number}:{at}", waits))
     return links
 
 
@@ -82,7 +82,11 @@ def _mooncake_turn(record: Record, number: int) -> Iterator[Record]:
         raise ValueError(f"'wait_for' is no list of ids: {waits!r}")
     names = tuple(Wait(str(name), delay or 0.0) for name in waits)
     request = str(record.get("request_id") or "")
-    link = Link(request, names) if "wait_for" in record else Link(request, session="" if session is None else str(session), delay=delay)
+    link = (
+        RecordLink(request, names)
+        if "wait_for" in record
+        else RecordLink(request, session="" if session is None else str(session), delay=delay)
+    )
     yield {
         "timestamp": record.get("timestamp", record.get("created_time")),
         "input_length": _either(record, "input_length", "input_tokens"),
@@ -110,7 +114,7 @@ def _dynamo(record: Record, number: int) -> Iterator[Record]:
         "not_before_ms": record["not_before_ms"],
         "input_length": _either(record, "input_length", "input_tokens"),
         "output_length": _either(record, "output_length", "output_tokens"),
-        "hash_ids": [f"{play}:{h}" if type(h) is int else h for h in hashes], LINK: Link(str(record["request_id"]), waits),
+        "hash_ids": [f"{play}:{h}" if type(h) is int else h for h in hashes], LINK: RecordLink(str(record["request_id"]), waits),
     }  # fmt: skip
 
 
@@ -130,7 +134,7 @@ def _tracelab(record: Record, number: int) -> Iterator[Record]:
     said = [t for t, asks in events if not asks]
     asked = [t for t, asks in events if asks and (not said or t <= max(said))] or [min(t for t, _ in events)]
     ended = max(said) if said else math.nan
-    link = Link(session=str(record["session_id"]), turn=record["round_index"], ended=ended, prefix=had)
+    link = RecordLink(session=str(record["session_id"]), turn=record["round_index"], ended=ended, prefix=had)
     yield {"sent_s": max(asked), "input_tokens_total": whole, "output_tokens": record["output_tokens"], LINK: link}
 
 

@@ -15,7 +15,7 @@ MOST_IDS = 20_000_000  # of all requests together: beyond, ids stand for more to
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class LoadStage:
     """A part of a load: `rate` [1/s] for so many `seconds`; the next one begins when its last request has ended."""
 
     rate: float
@@ -27,13 +27,13 @@ class Stage:
         return int(self.rate * self.seconds + 1e-9)
 
 
-def stages_of(text: str, flag: str = "--stages") -> tuple[Stage, ...]:
+def stages_of(text: str, flag: str = "--stages") -> tuple[LoadStage, ...]:
     """The stages that "3:20,10:20" names, RATE:SECONDS each; raises InputError."""
     found = []
     for part in text.split(","):
         rate, sign, seconds = part.strip().partition(":")
         try:
-            found.append(Stage(float(rate), float(seconds.removesuffix("s"))))
+            found.append(LoadStage(float(rate), float(seconds.removesuffix("s"))))
         except ValueError:
             raise InputError(f"cannot read the stage '{part.strip()}'", flag, "write RATE:SECONDS, e.g. 3:20,10:20") from None
         if not (sign and 0 < found[-1].rate < 1e6 and 0 < found[-1].seconds < 1e8):
@@ -43,7 +43,7 @@ def stages_of(text: str, flag: str = "--stages") -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def in_stages(work: Workload, stages: tuple[Stage, ...], rng: np.random.Generator, burstiness: float = 1.0) -> Workload:
+def in_stages(work: Workload, stages: tuple[LoadStage, ...], rng: np.random.Generator, burstiness: float = 1.0) -> Workload:
     """The requests as the stages send them: exactly rate · seconds of each, by the clock of a load that never waits."""
     counts = [stage.count for stage in stages]
     assert sum(counts) == work.size
@@ -56,7 +56,7 @@ def in_stages(work: Workload, stages: tuple[Stage, ...], rng: np.random.Generato
 
 
 @dataclass(frozen=True, slots=True)
-class Prefixes:
+class SharedPrefixes:
     """`count` texts of so many `tokens`, one of which stands before each prompt; even: each before as many, as nearly as can be."""
 
     tokens: int
@@ -70,7 +70,7 @@ class Prefixes:
         return rng.integers(0, self.count, count)
 
 
-def prefixes_named(text: str, flag: str = "--shared-prefix") -> Prefixes:
+def prefixes_named(text: str, flag: str = "--shared-prefix") -> SharedPrefixes:
     """What "2000x50" names: 50 prefixes of 2,000 tokens; "2000": one; "2000x50:even" uses each as often.  Raises InputError."""
     sizes, colon, how = text.lower().replace("×", "x").replace("_", "").partition(":")
     tokens, sign, count = sizes.partition("x")
@@ -78,7 +78,7 @@ def prefixes_named(text: str, flag: str = "--shared-prefix") -> Prefixes:
         raise InputError(f"cannot read the shared prefix '{text}'", flag, "write TOKENSxCOUNT or TOKENSxCOUNT:even, e.g. 2000x50:even")
     if not (tokens.strip().isdecimal() and (count.strip().isdecimal() or not sign)) or len(text) > 20:
         raise InputError(f"cannot read the shared prefix '{text}'", flag, "write TOKENSxCOUNT, e.g. 2000x50")
-    found = Prefixes(int(tokens), int(count) if sign else 1, bool(colon))
+    found = SharedPrefixes(int(tokens), int(count) if sign else 1, bool(colon))
     if not (0 < found.tokens <= 1 << 30 and 0 < found.count <= 1 << 30):
         raise InputError(f"prefixes have tokens, and there is at least one, got '{text}'", flag, "write TOKENSxCOUNT, e.g. 2000x50")
     return found
@@ -94,7 +94,7 @@ def related(work: Workload, shared_prefix: str | None, turns: int | None, turn_g
     return sharing(work, prefixes, rng) if prefixes else work
 
 
-def sharing(work: Workload, prefixes: Prefixes, rng: np.random.Generator) -> Workload:
+def sharing(work: Workload, prefixes: SharedPrefixes, rng: np.random.Generator) -> Workload:
     """The requests with a prefix drawn for each in front of its prompt; ids stand for whole units of prefixes."""
     which = prefixes.drawn(work.size, rng)
     unit = _unit(work.size * prefixes.tokens)
@@ -106,7 +106,7 @@ def sharing(work: Workload, prefixes: Prefixes, rng: np.random.Generator) -> Wor
                    notes=(*work.notes, note))  # fmt: skip
 
 
-def in_sessions(work: Workload, turns: int, think: float, prefixes: Prefixes | None, rng: np.random.Generator) -> Workload:
+def in_sessions(work: Workload, turns: int, think: float, prefixes: SharedPrefixes | None, rng: np.random.Generator) -> Workload:
     """The requests as turns of sessions, `turns` each: a turn is sent `think` s after the answer to the one before, and its prompt
     is all that was said so far, answers too, and its own tokens; the first turns keep their arrivals."""
     session, turn = np.divmod(np.arange(work.size), turns)

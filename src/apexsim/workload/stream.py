@@ -20,8 +20,8 @@ from apexsim.files import BLOCK, DOCUMENT, LINE, blocks, opened
 from apexsim.units import TIME_UNITS
 from apexsim.workload.cells import lengths
 from apexsim.workload.classes import Reader
-from apexsim.workload.columns import Column
-from apexsim.workload.containers import Table, csv_table, document, is_whole, jsonl_table, separator
+from apexsim.workload.columns import GrowingArray
+from apexsim.workload.containers import FileTable, csv_table, document, is_whole, jsonl_table, separator
 from apexsim.workload.dates import ordered
 from apexsim.workload.formats import (
     Format,
@@ -34,7 +34,7 @@ from apexsim.workload.formats import (
 )
 from apexsim.workload.nested import LINK, agreed
 from apexsim.workload.trace import NO_CHAINS, NO_INTS, Chains, Floats, Ints, Workload
-from apexsim.workload.waits import MINTED, Link, answered, minted, woven
+from apexsim.workload.waits import MINTED, RecordLink, answered, minted, woven
 
 WHAT = "trace file"
 NAMED = 5  # faults that are kept in words
@@ -108,20 +108,20 @@ class _Reading:
     dates: str = ""  # what the dates have told of their order
     skipped: int = 0
     faults: list[str] = field(default_factory=list)
-    raw: Column = field(default_factory=Column)
-    line: Column = field(default_factory=Column)
-    prompt: Column = field(default_factory=Column)
-    output: Column = field(default_factory=Column)
-    hashes: Column = field(default_factory=Column)
-    counts: Column = field(default_factory=Column)
+    raw: GrowingArray = field(default_factory=GrowingArray)
+    line: GrowingArray = field(default_factory=GrowingArray)
+    prompt: GrowingArray = field(default_factory=GrowingArray)
+    output: GrowingArray = field(default_factory=GrowingArray)
+    hashes: GrowingArray = field(default_factory=GrowingArray)
+    counts: GrowingArray = field(default_factory=GrowingArray)
     names: dict[str, int] = field(default_factory=dict)  # of blocks whose ids are texts
-    links: list[Link] = field(default_factory=list)
+    links: list[RecordLink] = field(default_factory=list)
     block: int = 0  # tokens of a prefix block that the file has stated
     classes: Reader | None = None
-    kind: Column = field(default_factory=Column)
+    kind: GrowingArray = field(default_factory=GrowingArray)
 
 
-def _take(reading: _Reading, table: Table) -> None:
+def _take(reading: _Reading, table: FileTable) -> None:
     """Add the requests of one table."""
     reading.block = agreed(reading.block, table.block, table.at(0) if table.line else reading.where)
     if not table.line:
@@ -163,7 +163,7 @@ def _take(reading: _Reading, table: Table) -> None:
         reading.counts.add(np.diff(chains.first))
 
 
-def _classes(table: Table, classes: Reader) -> Ints:
+def _classes(table: FileTable, classes: Reader) -> Ints:
     """The class of each request of a table."""
     if classes.column not in table.columns:
         hint = f"columns: {', '.join(table.columns[:12])}; or prompt lengths: short:2k,long"
@@ -171,7 +171,7 @@ def _classes(table: Table, classes: Reader) -> Ints:
     return classes.of(table.column(classes.column))
 
 
-def _dated(reading: _Reading, row: Format, table: Table) -> Format:
+def _dated(reading: _Reading, row: Format, table: FileTable) -> Format:
     """The row with the order of day and month, once a date tells it."""
     told = ordered(table.column(row.arrive))
     if told in ("mdy", "dmy"):
@@ -182,7 +182,7 @@ def _dated(reading: _Reading, row: Format, table: Table) -> Format:
     return row
 
 
-def _served(reading: _Reading, table: Table, row: Format) -> tuple[Table, list[str]]:
+def _served(reading: _Reading, table: FileTable, row: Format) -> tuple[FileTable, list[str]]:
     """The table without requests that have no prompt or no output (failed ones, as a rule), while the limit allows;
     and their faults."""
     try:
@@ -228,7 +228,7 @@ def _beyond(reading: _Reading, error: InputError) -> InputError:
     return InputError(told, error.where, error.hint)
 
 
-def _parsed(reading: _Reading, text: str, start: int) -> Table:
+def _parsed(reading: _Reading, text: str, start: int) -> FileTable:
     """Some lines as a table, with no rows where all are blank."""
     if reading.head or text.isspace():
         return csv_table(text, reading.where, start, reading.head or ("", ""), reading.sign)
@@ -360,7 +360,7 @@ def _settled(reading: _Reading) -> Workload:
     return found.only(order, "" if row.name in ("weka", "trie") else "arrivals were not in order: sorted")
 
 
-def _linked(found: Workload, links: list[Link], times: Floats) -> Workload:
+def _linked(found: Workload, links: list[RecordLink], times: Floats) -> Workload:
     """The requests with whom they wait for, each behind those; times: [R] s, NaN where a record has none."""
     where = [f"{found.source}:{line}" for line in found.line.tolist()]
     web = woven(links, times, where)

@@ -38,7 +38,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class KeptBounds:
     """What is kept: no request longer than `context` [tokens, prompt + output], the first `count` of those, and up to
     `skip` records that cannot be used are passed over."""
 
@@ -61,7 +61,7 @@ class _Found:
 
 
 def tokenized(
-    path: str | Path, counter: Counter, wish: Wish, bounds: Bounds, pace: Pace, block: int = 0, told: Told | None = None
+    path: str | Path, counter: Counter, wish: Wish, bounds: KeptBounds, pace: Pace, block: int = 0, told: Told | None = None
 ) -> Workload:
     """The requests of a dataset as lengths [tokens].
 
@@ -79,7 +79,7 @@ def tokenized(
     return _requests(found, where, dataset.kind, counter, wish, bounds, pace, block)
 
 
-def _talks(dataset: Dataset, found: _Found, wish: Wish, bounds: Bounds, where: str) -> Iterator[Talk]:
+def _talks(dataset: Dataset, found: _Found, wish: Wish, bounds: KeptBounds, where: str) -> Iterator[Talk]:
     """The conversations of a dataset; records that cannot be used are counted, or are the error."""
     for line, record in dataset.records:
         try:
@@ -116,7 +116,7 @@ def _batches(talks: Iterator[Talk]) -> Iterator[list[Talk]]:
         yield batch
 
 
-def _count(found: _Found, batch: list[Talk], counter: Counter, wish: Wish, bounds: Bounds) -> None:
+def _count(found: _Found, batch: list[Talk], counter: Counter, wish: Wish, bounds: KeptBounds) -> None:
     """Add the requests of a batch."""
     sizes = iter(counter.count([part for talk in batch for part in talk.parts if isinstance(part, str)]))
     for talk in batch:
@@ -136,7 +136,7 @@ def _count(found: _Found, batch: list[Talk], counter: Counter, wish: Wish, bound
 # ---- the trace ----------------------------------------------------------------------------------------------------
 
 
-def _requests(found: _Found, where: str, kind: str, counter: Counter, wish: Wish, bounds: Bounds, pace: Pace, block: int) -> Workload:
+def _requests(found: _Found, where: str, kind: str, counter: Counter, wish: Wish, bounds: KeptBounds, pace: Pace, block: int) -> Workload:
     if not found.prompt:
         told = f"{found.silent} records without an answer, {found.long} longer than {bounds.context} tokens, "
         told += f"{found.skipped} that cannot be used"
@@ -171,7 +171,7 @@ def _shared(prompt: Ints, talk: Ints, block: int) -> Chains:
     return Chains(hashes, first)
 
 
-def _notes(found: _Found, counter: Counter, bounds: Bounds, spread: Pace | None) -> tuple[str, ...]:
+def _notes(found: _Found, counter: Counter, bounds: KeptBounds, spread: Pace | None) -> tuple[str, ...]:
     notes = [counter.note]
     if found.silent:
         notes.append(f"{found.silent} records without an answer left out (--output-len N keeps them)")

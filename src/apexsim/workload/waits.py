@@ -27,7 +27,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class RecordLink:
     """What a record says of those before it.
 
     name: its id, "" = none; waits: those whom it names; session: whose turn it is, "" = nobody's; delay [s]: from the answer to the
@@ -67,7 +67,7 @@ def seconds(value: Any, scale: float, what: str) -> float:
     return float(value * scale)
 
 
-def woven(links: Sequence[Link], times: Floats, where: Sequence[str]) -> Woven:
+def woven(links: Sequence[RecordLink], times: Floats, where: Sequence[str]) -> Woven:
     """Who waits for whom; times: [R] s, NaN where a record has none; where: the place of each.  Raises InputError."""
     edges, turns = _edges(links, times, where)
     depth = _ordered(edges, links, where)
@@ -97,14 +97,14 @@ def _whom(waits: Sequence[Sequence[tuple[int, float]]], p: int, wait: float, sen
     return [(q, before + wait) for q, before in waits[p]] if sent else [(p, wait)]
 
 
-def _named(links: Sequence[Link], i: int) -> str:
+def _named(links: Sequence[RecordLink], i: int) -> str:
     """A request as its file names it."""
     if links[i].name:
         return f"request '{links[i].name}'"
     return f"a turn of session '{links[i].session}'" if links[i].session else "a request"
 
 
-def _edges(links: Sequence[Link], times: Floats, where: Sequence[str]) -> tuple[list[list[tuple[int, float, bool]]], Ints]:
+def _edges(links: Sequence[RecordLink], times: Floats, where: Sequence[str]) -> tuple[list[list[tuple[int, float, bool]]], Ints]:
     """(whom, s, from its sending on) of each request, and the turn before it."""
     known = _known(links, where)
     edges: list[list[tuple[int, float, bool]]] = [[] for _ in links]
@@ -120,7 +120,7 @@ def _edges(links: Sequence[Link], times: Floats, where: Sequence[str]) -> tuple[
     return edges, turns
 
 
-def _known(links: Sequence[Link], where: Sequence[str]) -> Mapping[str, int]:
+def _known(links: Sequence[RecordLink], where: Sequence[str]) -> Mapping[str, int]:
     """Requests by their ids."""
     found: dict[str, int] = {}
     for i, link in enumerate(links):
@@ -129,7 +129,7 @@ def _known(links: Sequence[Link], where: Sequence[str]) -> Mapping[str, int]:
     return found
 
 
-def _turns(links: Sequence[Link], times: Floats, where: Sequence[str]) -> Ints:
+def _turns(links: Sequence[RecordLink], times: Floats, where: Sequence[str]) -> Ints:
     """The turn before each request, −1 for first ones."""
     sessions: dict[str, list[int]] = {}
     for i, link in enumerate(links):
@@ -146,7 +146,7 @@ def _turns(links: Sequence[Link], times: Floats, where: Sequence[str]) -> Ints:
     return before
 
 
-def _gap(links: Sequence[Link], times: Floats, i: int, p: int, where: Sequence[str]) -> float:
+def _gap(links: Sequence[RecordLink], times: Floats, i: int, p: int, where: Sequence[str]) -> float:
     """Seconds from the answer of turn p to turn i: as told, as recorded, or as far as their times lie apart."""
     told, ended = links[i].delay, links[p].ended
     if told is not None:
@@ -159,7 +159,7 @@ def _gap(links: Sequence[Link], times: Floats, i: int, p: int, where: Sequence[s
     return max(0.0, apart)
 
 
-def _ordered(edges: Sequence[Sequence[tuple[int, float, bool]]], links: Sequence[Link], where: Sequence[str]) -> Ints:
+def _ordered(edges: Sequence[Sequence[tuple[int, float, bool]]], links: Sequence[RecordLink], where: Sequence[str]) -> Ints:
     """How many stand before each request in a row, each waiting for the next one; raises InputError where they go round."""
     followers: list[list[int]] = [[] for _ in edges]
     missing = [len(some) for some in edges]
@@ -195,7 +195,7 @@ def answered(chains: Chains, prompt: Ints, output: Ints, after: Ints, block: int
     return chains_of(found)
 
 
-def minted(links: Sequence[Link], prompt: Ints, output: Ints, turns: Ints, where: Sequence[str]) -> Chains:
+def minted(links: Sequence[RecordLink], prompt: Ints, output: Ints, turns: Ints, where: Sequence[str]) -> Chains:
     """Chains of sessions that tell how many tokens of each prompt the turns before it have, and not which."""
     found: list[Ints] = [np.zeros(0, np.int64)] * len(links)
     following = {int(p): i for i, p in enumerate(turns.tolist()) if p >= 0}
