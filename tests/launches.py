@@ -11,7 +11,7 @@ from apexsim.model.families import load_model
 from apexsim.model.names import model_names
 from apexsim.plan.plan import Plan, Precision, quantised
 from apexsim.plan.space import candidates
-from apexsim.report.launch import Ask, Launch, asked, launch
+from apexsim.report.launch import Launch, ServerStart, asked, launch
 from apexsim.search.setting import Setting
 
 LOAD: dict[str, Any] = {"prompt_len": 700, "output_len": 100, "num_requests": 4, "request_rate": 1.0}
@@ -34,7 +34,7 @@ class Case:
 
     setting: Setting
     plan: Plan
-    ask: Ask
+    ask: ServerStart
     launch: Launch
 
     def __str__(self) -> str:
@@ -68,5 +68,5 @@ def cases(engines: tuple[str, ...], every: int = 1) -> Iterator[Case]:
             form = FORMATS[(i + j) % len(FORMATS)]
             for plan in kinds(setting, quantised(precision, form) if form else precision):
                 started, ask = launch(setting, plan), asked(setting, plan)
-                if started.runnable and isinstance(ask, Ask):
+                if started.runnable and isinstance(ask, ServerStart):
                     yield Case(setting, plan, ask, started)

@@ -24,7 +24,7 @@ from apexsim.engines import EngineRow
 from apexsim.gpu import GpuLink
 from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
-from apexsim.model.ops import ExpertLayer as Layered
+from apexsim.model.ops import Layer as Layered
 from apexsim.plan.lower import StageOps
 from apexsim.plan.plan import Plan
 from naive_records import Step

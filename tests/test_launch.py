@@ -14,7 +14,7 @@ import pytest
 from apexsim import api
 from apexsim.plan.limits import sure_blocks
 from apexsim.plan.plan import parse_plan
-from apexsim.report.launch import Ask, Launch, asked, launch
+from apexsim.report.launch import Launch, ServerStart, asked, launch
 from apexsim.search.setting import Setting
 
 ENGINES = ("vllm", "sglang", "tensorrt-llm")
@@ -217,7 +217,7 @@ def test_recurrent_models_have_no_more_sequences_than_blocks(model: str, gpus: i
     weights = "fp8" if gpus == 1 else None
     setting, precision, *_ = api.ask(model, gpu="h100-sxm", gpus=gpus, settings={"memory_fraction": fraction}, weight_dtype=weights, **LOAD)
     ask = asked(setting, parse_plan(f"TP{gpus}", precision))
-    assert isinstance(ask, Ask) and ask.engine.max_num_seqs <= min(known, sure_blocks(ask.room))
+    assert isinstance(ask, ServerStart) and ask.engine.max_num_seqs <= min(known, sure_blocks(ask.room))
     assert ask.engine.max_num_seqs > known // 2
 
 
