@@ -8,8 +8,9 @@ print(study.ranked[0].plan.shorthand, study.ranked[0].metrics.e2el.mean)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from inspect import signature
 from typing import Any
 
@@ -50,7 +51,7 @@ from apexsim.workload.clashes import NO_WIDTHS, QUESTION, refuse
 from apexsim.workload.classes import check_limits
 from apexsim.workload.trace import Workload
 
-FURTHER = ("tune", "sensitivity", "headroom")  # what more a search may look at, in this order
+FURTHER = {"tune": "tuned", "sensitivity": "sensitive", "headroom": "roomy"}  # what more a search may look at: search.NAME, its verb
 EVERY = 1 << 20  # batches that are kept where all are wanted
 POOLS = ("disaggregate", "prefill_settings", "decode_settings", "connector", "conditional_disagg")  # keywords of plans of two pools
 SEARCHED = {  # keywords of a search -> what to do where one plan is simulated
@@ -210,18 +211,10 @@ def helped(study: Study, model: str | Model, question: Mapping[str, Any]) -> Stu
 def looked_further(study: Study, model: str | Model, question: Mapping[str, Any], further: Mapping[str, bool]) -> Study:
     """The study with what it was asked to look at beside."""
     for name in (name for name in FURTHER if further[name]):
-        study = _look(name)(study, lambda changes: ask(model, **{**question, **changes}))
+        look = getattr(import_module(f"apexsim.search.{name}"), FURTHER[name])  # loaded where it is asked for
+        study = look(study, lambda changes: ask(model, **{**question, **changes}))
         study = replace(study, inputs={**study.inputs, name: True})
     return study
-
-
-def _look(name: str) -> Callable[..., Study]:
-    """How a study is looked at further; loaded when it is asked for."""
-    from apexsim.search.headroom import roomy
-    from apexsim.search.sensitivity import sensitive
-    from apexsim.search.tune import tuned
-
-    return {"tune": tuned, "sensitivity": sensitive, "headroom": roomy}[name]
 
 
 def _check_plan(setting: Setting, plan: Plan) -> None:

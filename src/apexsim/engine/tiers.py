@@ -7,7 +7,7 @@ given it keeps, and whom that throws out is lost there.  docs/caching.md says wh
 
 from __future__ import annotations
 
-from apexsim.engine.blocks import NO_KEY, find, forget, key_of, link, link_alike, named, take_first, unlink
+from apexsim.engine.blocks import find, forget, key_of, link, link_alike, named, take_first, unlink
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner
 from apexsim.engine.queue import put_back, take
@@ -121,7 +121,7 @@ def _gives(world: World, r: int, l: int, key: int) -> None:
         if c >= 0:
             forget(pool, r, x, c)
             unlink(pool, r, x, c)
-            pool.key[r, x, c], pool.count[r, x, c] = NO_KEY, 1
+            pool.count[r, x, c] = 1
             link(pool, r, x, c, True)
 
 

@@ -122,6 +122,7 @@ def room_rows(study: Study) -> list[Row]:
     if not study.inputs.get("headroom"):
         return []
     from apexsim.search.headroom import none_of
+    from apexsim.search.size import SHARE
 
     why, known = none_of(study), [run for run in study.ranked if run.headroom]
     if why or not known:
@@ -129,8 +130,6 @@ def room_rows(study: Study) -> list[Row]:
     first, most = known[0], max(known, key=lambda run: run.headroom.times if run.headroom else 0.0)
     rows = [(first.plan.shorthand, _holds(study, first))]
     rows += [(most.plan.shorthand, f"{_holds(study, most)}: the most of these plans")] if most is not first else []
-    from apexsim.search.size import SHARE
-
     shared = any(slo.per_request for slo in study.goal.slos)
     return [*rows, *([("", f"a plan holds a load where {SHARE:.0%} of its requests keep their own limits")] if shared else [])]
 

@@ -308,19 +308,21 @@ Told = Mapping[str, Callable[..., None]]  # progress, seen
 
 def _plan(model: Any, asked: dict[str, Any], given: Mapping[str, Any], told: Told) -> Any:
     from apexsim import api
+    from apexsim.calls import model_named
     from apexsim.search.sweep import axes_of
 
     several = model.split(",") if isinstance(model, str) and "," in model else model
     further = {name: given[name] for name in api.FURTHER}
     if not isinstance(model, dict) and axes_of(several, asked):
         return api.sweep(several, **asked, **further, **told)
-    return api.plan(_named(model), **asked, **further, **told)
+    return api.plan(model_named(model), **asked, **further, **told)
 
 
 def _simulate(model: Any, asked: dict[str, Any], given: Mapping[str, Any], told: Told) -> Any:
     from apexsim import api
+    from apexsim.calls import model_named
 
-    return api.simulate(_named(model), given["plan"] or "", **asked)
+    return api.simulate(model_named(model), given["plan"] or "", **asked)
 
 
 def _size(model: Any, asked: dict[str, Any], given: Mapping[str, Any], told: Told) -> Any:
@@ -335,13 +337,6 @@ def _fleet(model: Any, asked: dict[str, Any], given: Mapping[str, Any], told: To
     from apexsim.search.follow import fleet
 
     return fleet(model, **asked, **{opt.name: given[opt.name] for opt in FOLLOWED}, progress=told["progress"])
-
-
-def _named(model: Any) -> Any:
-    """A model by its name, or made of the keys of its configuration."""
-    from apexsim.model.families import model_of
-
-    return model_of(model) if isinstance(model, dict) else model
 
 
 VERBS = {"plan": _plan, "simulate": _simulate, "size": _size, "fleet": _fleet}
