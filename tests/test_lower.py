@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,18 @@ def test_flop_per_token_is_twice_the_active_parameters(model: str, plan: str) ->
     m = load_model(model)
     embedding = 0 if m.tied else device_vocab(m, 1)["embedding"]
     assert flop_per_token(model, plan) == pytest.approx(2.0 * (active_parameters(m) - embedding), rel=0.02)
+
+
+@pytest.mark.parametrize("plan", ["PP2×TP1", "PP4×TP2", "PP3×TEP4"])
+@pytest.mark.parametrize("model", ["llama-3.1-70b", "qwen--qwen3-30b-a3b", "deepseek-ai--deepseek-v3", "openai--gpt-oss-120b"])
+def test_stages_together_do_what_one_stage_does(model: str, plan: str) -> None:
+    def done(of: str) -> Counter[Op]:
+        found: Counter[Op] = Counter()
+        for op, n in ops_of(model, of):
+            found[op] += n
+        return found
+
+    assert done(plan) == done(plan.split("×")[1])
 
 
 def test_absorbed_decode_multiplies_by_the_same_projections() -> None:

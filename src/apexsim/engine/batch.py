@@ -167,13 +167,13 @@ def size_of(world: World, r: int, g: int, l: int, i: int) -> WaitingSize:
 
 @inner
 def grant(rules: Rules, size: WaitingSize, tokens: int, left: int, running: int, free: int) -> int:
-    """Tokens of the step that a lane gives to a waiting request; 0 if seats, budget or blocks do not allow it.
+    """Tokens of the step that a lane with a free seat gives to a waiting request; 0 if budget or blocks do not allow it.
 
     Of the lane, tokens: prompt tokens in the step, left: of its budget, running: admitted requests, free: blocks.
     """
     q = min(size.rest, left) if rules.chunk == 1 else size.rest
     alone = tokens == 0 and size.rest > rules.budget
-    if running >= rules.max_seqs or q <= 0 or (q > left and not alone):
+    if q <= 0 or (q > left and not alone):
         return 0
     if tokens > 0 and tokens + size.rest >= rules.prefill_limit:
         return 0

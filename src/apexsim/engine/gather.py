@@ -39,7 +39,7 @@ def _for_tokens(world: World, r: int, g: int, limit: float) -> tuple[int, int]:
     i = np.int64(state.head[r])
     while i >= 0 and work.seen[i] <= limit and tokens + decodes < rules.wait_tokens:
         size = size_of(world, r, g, 0, i)
-        q = grant(rules, size, tokens, budget - tokens, running, free)
+        q = grant(rules, size, tokens, budget - tokens, running, free) if running < rules.max_seqs else 0
         if q > 0:
             free -= first_blocks(rules, size, q)
             running += 1

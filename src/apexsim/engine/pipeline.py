@@ -92,6 +92,8 @@ def _blocked(world: World, r: int) -> bool:
         if state.busy[r, g] == 0:
             return False
         for l in range(world.lanes):
+            if state.running[r, l] >= rules.max_seqs:
+                continue
             left = rules.budget - (state.decoding[r, g, l] * width(world, state.busy[r, g]) if rules.mix == 1 else 0)
             size = size_of(world, r, g, l, i)
             if grant(rules, size, 0, left, state.running[r, l], state.free[r, l]) > 0:
