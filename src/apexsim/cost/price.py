@@ -86,9 +86,9 @@ def _times(priced: Priced, factor: float) -> Priced:
 
 
 def pricer_for(engine: EngineRow, cluster: Cluster, load: ExpertLoad = USUAL, custom_all_reduce: bool = True) -> Pricer:
-    """The pricer of an engine's kernels on a cluster."""
+    """The pricer of an engine's kernels on a cluster; their own all-reduce reads the memory of other GPUs, so that it needs a way there."""
     bank, server = load_bank(cluster.gpu, engine.server.kernels), engine.server
-    return Pricer(bank, cluster, custom_all_reduce, load, engine.fuses(cluster.gpu.arch), server.quantises_apart)
+    return Pricer(bank, cluster, custom_all_reduce and cluster.gpu.link.peer, load, engine.fuses(cluster.gpu.arch), server.quantises_apart)
 
 
 def quantised_apart(pricer: Pricer, op: Op) -> bool:
