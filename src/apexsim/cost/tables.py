@@ -8,8 +8,8 @@
 Tokens are those that one device meets: of its lane, or of all lanes where a cell gathers them; graphs are captured for a lane's tokens.
 Of two half batches (`half_batches`) HIDDEN of the shorter of computation and exchange of a layer runs beside the longer; attention over
 the context is not counted there, so that less is hidden where the exchange is the longer.
-Gaps: small kernels less the norms that all-reduces do.  Host terms come from the engine's row.  Every op is priced on a few hundred token counts and spread linearly onto the
-dense axis; equal layers are priced once and multiplied.
+Gaps: small kernels less the norms that all-reduces do.  Host terms come from the engine's row.  Every op is priced on a few hundred
+token counts and spread linearly onto the dense axis; equal layers are priced once and multiplied.
 """
 
 from __future__ import annotations
