@@ -8,7 +8,7 @@ multiplies and adds, this file adds up for one step at a time; where the two dis
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, log2
 
@@ -23,7 +23,7 @@ from apexsim.cost.shapes import ExpertLayer, RecurrentState, Routing
 from apexsim.engines import EngineRow
 from apexsim.gpu import GpuLink
 from apexsim.hardware import Cluster
-from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
+from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Layer, Mla, Op, Scan, Stream
 from apexsim.model.ops import Layer as Layered
 from apexsim.plan.lower import StageOps
 from apexsim.plan.plan import Plan
@@ -107,7 +107,7 @@ class NaiveCosts:
 
     def dense(self, stage: StageOps, busiest: int, tokens: int, prompt: bool, stretch: float = 1.0) -> float:
         """Seconds of all that grows with tokens, of the busiest lane or of all, small kernels and the factor of prompts included."""
-        time = self.engine.gap_s * sum(layer.gaps * count for layer, count in stage.layers)
+        time = self.engine.gap_s * sum((layer.gaps - self._joined(layer)) * count for layer, count in stage.layers)
         for op, count in ops_of(stage):
             if isinstance(op, Attend | Cross | Index) or op.axis is Axis.SEQUENCE or goes(op) or not self._runs(op, prompt):
                 continue
@@ -274,6 +274,10 @@ class NaiveCosts:
         bank = self.bank
         match op:
             case Gemm():
+                if op.aside and captured and self.engine.joined_inputs == 2:  # a second stream has it
+                    return 0.0 * n
+                if op.parts > 1 and not self.engine.joined_inputs:  # what the checkpoint holds apart runs one after the other
+                    return op.parts * self.raw(replace(op, n=ceil(op.n / op.parts), parts=1), n, captured)
                 extra = gemm.quantise(bank, n, op.k, op.kernel).seconds if self.apart(op) else 0.0
                 return gemm.price(bank, n, op.n, op.k, op.kernel).seconds + extra
             case Stream():
@@ -338,6 +342,10 @@ class NaiveCosts:
         stay = each * near * (1 - domains / op.group) / (domains if captured else 1) / (0.6 * inside.bandwidth)
         fixed = 30e-6 if captured else 45e-6 if domains == 1 else 100e-6
         return np.maximum(leave, stay) + 2 * fixed
+
+    def _joined(self, layer: Layer) -> int:
+        """Norms of a layer that its all-reduces do."""
+        return min(self.engine.joined_norms, len([op for op in layer.ops if isinstance(op, Collective) and op.kind == "all_reduce"]))
 
     def apart(self, op: Op) -> bool:
         return isinstance(op, Gemm) and op.after in APART.get((self.source, op.kernel), ())

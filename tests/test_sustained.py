@@ -14,9 +14,11 @@ import pytest
 from apexsim.cost import gemm
 from apexsim.cost.bank import load_bank
 from apexsim.cost.kernels import systems
+from apexsim.cost.price import pricer_for
+from apexsim.engines import load_engine
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
-from apexsim.hardware import all_gpus, load_gpu
+from apexsim.hardware import Cluster, all_gpus, load_gpu
 from apexsim.sustained import against, held_share, streamed_share
 
 LENDER = tomllib.loads((files("apexsim") / "data/sustained.toml").read_text(encoding="utf-8"))["lender"]
@@ -61,9 +63,23 @@ def test_a_card_with_little_power_multiplies_no_faster_than_it_holds(name: str) 
     assert rate(gpu) < 1.15 * gpu.held * gpu.flops["bf16"]
 
 
-def test_a_card_with_power_to_spare_is_not_as_slow_as_its_lender() -> None:
-    card, lender = load_gpu("rtx-4090"), load_gpu("l40s")
-    assert rate(card) / card.flops["bf16"] > 1.4 * rate(lender) / lender.flops["bf16"]
+def test_a_card_with_power_to_spare_is_not_as_slow_as_one_without() -> None:
+    card, other = load_gpu("rtx-4090"), load_gpu("l40s")
+    assert rate(card) / card.flops["bf16"] > 1.4 * rate(other) / other.flops["bf16"]
+
+
+@pytest.mark.parametrize("name", ["rtx-4090", "rtx-6000-ada", "rtx-5090", "rtx-3090", "rtx-a6000"])
+@pytest.mark.parametrize("tokens", [1.0, 16.0, 36.0, 64.0])
+def test_a_card_without_ecc_streams_the_weights_of_a_batch(name: str, tokens: float) -> None:
+    """Its lender's own limits are not its: three quarters of the bandwidth, whatever the batch."""
+    gpu = load_gpu(name)
+    seconds = gemm.price(load_bank(gpu), np.array([tokens]), 28672, 4096, "bf16").seconds[0]
+    assert 2.0 * 28672 * 4096 / seconds > 0.73 * gpu.memory_bandwidth
+
+
+@pytest.mark.parametrize("gpu", [g for g in all_gpus() if not g.link.peer], ids=lambda g: g.name)
+def test_gpus_that_do_not_reach_each_other_run_no_all_reduce_over_mapped_memory(gpu: Gpu) -> None:
+    assert not pricer_for(load_engine("vllm"), Cluster(gpu, 2)).custom
 
 
 @pytest.mark.parametrize("gpu", [g for g in all_gpus() if g.borrow], ids=lambda g: g.name)

@@ -24,7 +24,8 @@ class GpuLink:
 
     bandwidth: peak [byte/s] per direction and GPU; latency: one hop [s], without the launch of the kernel;
     span: GPUs it reaches; launch: fixed cost of one collective on it [s]; multi_node: whether it joins the GPUs of
-    several nodes (NVL72, TPU pods).  A ring collective of n GPUs that moves almost nothing takes about
+    several nodes (NVL72, TPU pods); peer: whether GPUs reach each other's memory over it.
+    A ring collective of n GPUs that moves almost nothing takes about
     launch + steps × latency, with 2(n−1) steps for an all-reduce and n−1 for the others.
     """
 
@@ -34,6 +35,7 @@ class GpuLink:
     span: int
     launch: float = 0.0
     multi_node: bool = False
+    peer: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ TABLES: dict[str, set[str]] = {
     "tflops": set(PEAKS),
     "memory": {"total_gib", "nominal_gb", "bandwidth_gb_s", "cache_mb"},
     "sustained": {"bf16"},
-    "link": {"name", "bandwidth_gb_s", "latency_us", "launch_us", "span", "multi_node"},
+    "link": {"name", "bandwidth_gb_s", "latency_us", "launch_us", "span", "multi_node", "peer"},
     "nic": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
     "host": {"name", "bandwidth_gb_s", "latency_us", "launch_us"},
     "price_usd_h": set(PRICE_BOOKS),

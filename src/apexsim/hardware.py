@@ -88,16 +88,17 @@ def _link(data: Mapping[str, Any], key: str, where: str) -> GpuLink:
     span = table.get("span", 0) if key == "link" else sys.maxsize
     if isinstance(span, bool) or not isinstance(span, int) or span < 1:
         raise InputError(f"key 'span' must be a whole number of GPUs ≥ 1, got {span!r}", at)
-    multi_node = table.get("multi_node", False)
-    if not isinstance(multi_node, bool):
-        raise InputError(f"key 'multi_node' must be true or false, got {multi_node!r}", at)
+    flags = {"multi_node": table.get("multi_node", False), "peer": table.get("peer", True)}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InputError(f"key '{name}' must be true or false, got {value!r}", at)
     return GpuLink(
         name=text_at(table, "name", at),
         bandwidth=number_at(table, "bandwidth_gb_s", at) * GB,
         latency=number_at(table, "latency_us", at) * US,
         span=span,
         launch=number_at(table, "launch_us", at, 0.0) * US,
-        multi_node=multi_node,
+        **flags,
     )
 
 

@@ -28,7 +28,7 @@ from apexsim.engines import EngineRow, load_engine, override, settled
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
 from apexsim.model.ops import Collective, Gemm, Grouped
-from apexsim.plan.limits import started
+from apexsim.plan.limits import norms_joined, started
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
 from apexsim.search.evaluate import Evaluation, evaluate, requests_of
@@ -55,6 +55,8 @@ SCENES = [
     ("deepseek-ai--deepseek-v3.2", "TP8", "h200-sxm", 1, "sglang"),
     ("openai--gpt-oss-120b", "TP2", "b200-sxm", 1, "tensorrt-llm"),
     ("qwen3-next-80b-a3b", "TP2", "h200-sxm", 1, "vllm"),
+    ("qwen--qwen3.5-35b-a3b", "TP2", "b200-sxm", 1, "sglang@0.5.6"),
+    ("qwen--qwen3.5-35b-a3b", "TP2", "h200-sxm", 1, "sglang"),
     ("google--gemma-2-9b-it", "TP2", "l4", 1, "vllm"),
     ("mixtral-8x7b", "TP2", "a100-sxm", 1, "orca"),
     ("qwen--qwen3-30b-a3b", "TP4/DP2TP2", "h200-sxm", 1, "vllm"),
@@ -95,13 +97,13 @@ def pricer_of(at: int) -> Pricer:
     """Prices of a scene."""
     engine, cluster = engine_of(at), cluster_of(at)
     bank = load_bank(cluster.gpu, SOURCE.get(engine.server.name, "vllm"))
-    return Pricer(bank, cluster, fused=engine.fuses(cluster.gpu.arch))
+    return Pricer(bank, cluster, fused=engine.fuses(cluster.gpu.arch), joined=engine.joined_inputs)
 
 
 def scene(at: int, **changed: Any) -> Scene:
     """Tables and twin of a scene."""
     model, plan, cluster = load_model(SCENES[at][0]), parse_plan(SCENES[at][1]), cluster_of(at)
-    engine, pricer = engine_of(at, **changed), pricer_of(at)
+    engine, pricer = norms_joined(model, plan, cluster, engine_of(at, **changed)), pricer_of(at)
     stages = lower(model, plan, cluster.gpu.flops, domain_of(cluster))
     costs = compile_costs(stages, plan, pricer, engine, axes_for(engine, plan.lanes, 64, LENGTH), model.hidden)
     return Scene(costs, NaiveCosts(stages, plan, cluster, engine, pricer.bank, model.hidden, pricer.bank.source))

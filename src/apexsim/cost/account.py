@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from apexsim.cost.power import Energy, gpu_watts
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Peaks, Provenance
-from apexsim.cost.tables import Axes, hosted, met, padded, runs, seen_tokens, travel, travels
+from apexsim.cost.tables import Axes, hosted, met, padded, runs, seen_tokens, small_kernels, travel, travels
 from apexsim.cost.work import Demand, Done, done
 from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import DECODE, PROMPT, SUM_NAMES, Costs
@@ -211,7 +211,7 @@ def _add_dense(tally: Tally, stages: tuple[StageOps, ...], outcome: Outcome) -> 
         n, steps = came[Axis.TOTAL][kind]
         gaps = tally.pace * tally.engine.gap_s * tally.factor(kind) * float(steps.sum())
         for stage in stages:
-            tally.seconds["small kernels"] += gaps * stage.gaps
+            tally.seconds["small kernels"] += gaps * small_kernels(stage, tally.engine)
             if len(n):
                 tally.exchanges(stage, kind, priced_at(n, kind, Axis.TOTAL).astype(float), steps)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,14 +34,16 @@ class Pricer:
     """Prices ops on one cluster.  Equal ops on equal axes are priced once, whatever plan they come from.
 
     load: how unevenly tokens fall on routed experts; fused: all-reduces run the kernel that adds residual and norm; apart: what the
-    quantisation of activations is not joined to, by format; by default as the engine does whose kernels these are.
+    quantisation of activations is not joined to, by format; by default as the engine does whose kernels these are; joined: how products
+    of one input run, as `EngineRow.joined_inputs`.
     """
 
     def __init__(
         self, bank: Bank, cluster: Cluster, custom_all_reduce: bool = True, load: ExpertLoad = USUAL, fused: bool = False,
-        apart: Apart | None = None,
+        apart: Apart | None = None, joined: int = 1,
     ) -> None:  # fmt: skip
         self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
+        self.joined = joined
         self.apart = dict(kernels_of(bank.source).quantises_apart if apart is None else apart)
         self.factors = UNCHANGED
         self._seen: dict[tuple[Any, ...], Any] = {}
@@ -86,9 +89,10 @@ def _times(priced: Priced, factor: float) -> Priced:
 
 
 def pricer_for(engine: EngineRow, cluster: Cluster, load: ExpertLoad = USUAL, custom_all_reduce: bool = True) -> Pricer:
-    """The pricer of an engine's kernels on a cluster."""
+    """The pricer of an engine's kernels on a cluster; their own all-reduce reads the memory of other GPUs, so that it needs a way there."""
     bank, server = load_bank(cluster.gpu, engine.server.kernels), engine.server
-    return Pricer(bank, cluster, custom_all_reduce, load, engine.fuses(cluster.gpu.arch), server.quantises_apart)
+    custom, fused = custom_all_reduce and cluster.gpu.link.peer, engine.fuses(cluster.gpu.arch)
+    return Pricer(bank, cluster, custom, load, fused, server.quantises_apart, engine.joined_inputs)
 
 
 def quantised_apart(pricer: Pricer, op: Op) -> bool:
@@ -97,6 +101,11 @@ def quantised_apart(pricer: Pricer, op: Op) -> bool:
 
 
 def _gemm(pricer: Pricer, op: Gemm, n: Array, captured: bool) -> Priced:
+    if op.aside and captured and pricer.joined > 1:
+        return labelled(np.zeros_like(n), Provenance.MEASURED)
+    if op.parts > 1 and not pricer.joined:
+        one = _gemm(pricer, replace(op, n=-(-op.n // op.parts), parts=1), n, captured)
+        return Priced(op.parts * one.seconds, one.provenance)
     priced = gemm.price(pricer.bank, n, op.n, op.k, op.kernel)
     if not quantised_apart(pricer, op):
         return priced

@@ -8,8 +8,8 @@
 Tokens are those that one device meets: of its lane, or of all lanes where a cell gathers them; graphs are captured for a lane's tokens.
 Of two half batches (`half_batches`) HIDDEN of the shorter of computation and exchange of a layer runs beside the longer; attention over
 the context is not counted there, so that less is hidden where the exchange is the longer.
-Host terms come from the engine's row.  Every op is priced on a few hundred token counts and spread linearly onto the
-dense axis; equal layers are priced once and multiplied.
+Gaps: small kernels less the norms that all-reduces do.  Host terms come from the engine's row.  Every op is priced on a few hundred
+token counts and spread linearly onto the dense axis; equal layers are priced once and multiplied.
 """
 
 from __future__ import annotations
@@ -190,6 +190,15 @@ def padded(captured: tuple[int, ...], size: int, lanes: int = 1) -> NDArray[np.i
     return np.where((n > 0) & (each <= sizes[-1]), np.minimum(up, size - 1), n)
 
 
+def small_kernels(stage: StageOps, engine: EngineRow) -> int:
+    """Small kernels of one step: those of its layers but the norms that all-reduces do on the way."""
+    found = stage.gaps
+    for layer, count in stage.layers:
+        reduces = sum(isinstance(op, Collective) and op.kind == "all_reduce" for op in layer.ops)
+        found -= count * min(engine.joined_norms, reduces)
+    return found
+
+
 def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes, axis: Axis, size: int) -> Array:
     """[K, n] seconds of the ops on one axis, factors and gaps included."""
     lanes = 1 if axis is Axis.LANE else axes.lanes
@@ -198,7 +207,7 @@ def _token_table(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes,
     for kind in (DECODE, PROMPT):
         total, routed = _dense(stage, pricer, points, axis, kind)
         at = padded(engine.sizes, size, lanes) if kind == DECODE else n
-        seconds = np.interp(at, points, total + (engine.gap_s * stage.gaps if axis is Axis.TOTAL else 0.0))
+        seconds = np.interp(at, points, total + (engine.gap_s * small_kernels(stage, engine) if axis is Axis.TOTAL else 0.0))
         for op, each in routed.items():
             seconds += np.interp(met(op, n, at), points, each)
         table[kind] = seconds * (engine.prompt_factor if kind == PROMPT else 1.0)

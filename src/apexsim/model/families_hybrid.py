@@ -20,14 +20,15 @@ PATTERN = {"M": MAMBA, "E": MOE, "*": ATTENTION, "-": MLP}  # letters of Nemotro
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-def gated_delta_net(c: Config) -> LinearAttention:
-    """Gated DeltaNet of Qwen3-Next: projections to q, k, v, z, beta and decay, convolution, gated norm, output."""
+def gated_delta_net(c: Config, parts: int = 1) -> LinearAttention:
+    """Gated DeltaNet of Qwen3-Next: projections to q, k, v, z, beta and decay, convolution, gated norm, output.  parts: Qwen3.5 holds z
+    apart from q, k and v, and decay apart from beta."""
     kh, vh = c.count("linear_num_key_heads"), c.count("linear_num_value_heads")
     kd, vd = c.count("linear_key_head_dim"), c.count("linear_value_head_dim")
     conv, keys, values = c.count("linear_conv_kernel_dim", default=4), 2 * kh * kd, vh * vd
     projections = ((keys + 2 * values, c.hidden), (2 * vh, c.hidden), (c.hidden, values))
     count = sum(n * k for n, k in projections) + (keys + values) * conv + 2 * vh + vd
-    return LinearAttention("gdn", kh, vh, kd, vd, conv, parameters=count, projections=projections)
+    return LinearAttention("gdn", kh, vh, kd, vd, conv, parameters=count, projections=projections, parts=parts)
 
 
 def mamba2(c: Config) -> LinearAttention:
@@ -63,7 +64,7 @@ def qwen3_next(c: Config) -> Model:
     kinds = c.per_layer("layer_types", c.layers) or regular
     shared = c.count("shared_expert_intermediate_size", default=0, low=0)
     moe = experts(c, shared_inner=shared, shared_gate=shared > 0) if c.has("num_experts") else ffn(c)
-    linear, dense = gated_delta_net(c), None if all(is_moe(c)) else ffn(c)
+    linear, dense = gated_delta_net(c, 2 if c.text("model_type").startswith("qwen3_5") else 1), None if all(is_moe(c)) else ffn(c)
     layers = [
         block(c, full if kind == "full_attention" else linear, moe if s or dense is None else dense)
         for kind, s in zip(kinds, is_moe(c), strict=True)

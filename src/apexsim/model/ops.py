@@ -39,6 +39,8 @@ class Gemm:
     after: str = ""  # "norm", "attention" or "activation": what wrote the activations, where these get their scales at run time
     only: str = ""  # "decode" or "prompt" where only steps of that kind run it
     beside: bool = False  # captured steps run it on a second stream, see `Grouped.beside`
+    parts: int = 1  # products that it is in the checkpoint, and in engines that do not join these
+    aside: bool = False  # small, with a larger product of the same input to run beside on a second stream
 
 
 @dataclass(frozen=True, slots=True)

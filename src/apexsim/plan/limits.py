@@ -21,6 +21,7 @@ from apexsim.plan.space import runnable
 
 LEAST = 0.5  # of the predicted cache: the low end is never taken to be less
 LATENT_GRAPHS = 2048  # tokens up to which SGLang captures prompt steps of latent attention; longer ones run as they are
+JOINING = ("hopper", "blackwell", "blackwell-ultra")  # architectures with an all-reduce that does the norm behind it
 ROUND = 1024  # a length that the cache decides is rounded down to this
 TABLE_SHARE = 0.02  # of a GPU's memory: what the table of every request's blocks may take
 TABLE_BYTES = 4  # of one entry (32-bit block numbers; vLLM BlockTable, SGLang ReqToTokenPool)
@@ -59,12 +60,19 @@ def prompts_captured(model: Model, plan: Plan, engine: EngineRow) -> EngineRow:
     return replace(engine, prompt_add_launch_s=0.0, prompt_floor_launch_s=0.0)
 
 
+def norms_joined(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> EngineRow:
+    """The engine with as many norms in its all-reduces as it joins for this model and plan: on one node, without lanes."""
+    able = cluster.gpu.arch in JOINING and plan.lanes == 1 and plan.stage_devices <= cluster.per_node
+    wanted = 2 if model.family in engine.norm_families.split() else engine.joined_norms
+    return replace(engine, joined_norms=wanted if able else 0)
+
+
 def started(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow, max_model_len: int) -> tuple[EngineRow, Room] | Rejected:
     """The engine as it can be started with a plan, and the plan's room; or why it cannot.  `engine` must be settled.
 
     Fewer sequences need a smaller sampler buffer and fewer graphs, so the room of the second look is never smaller.
     """
-    engine = prompts_captured(model, plan, engine)
+    engine = norms_joined(model, plan, cluster, prompts_captured(model, plan, engine))
     found = room(model, plan, cluster, engine, max_model_len)
     if isinstance(found, Rejected):
         return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, under
-from apexsim.model.ops import ACT, Op, Scan, Stream
+from apexsim.model.ops import ACT, Gemm, Op, Scan, Stream
 
 AT = {"nemotron_h": "mixer", "bamba": "mamba", "falcon_h1": "mamba", "granitemoehybrid": "mamba", "jamba": "mamba"}
 INWARD = ("in_proj_qkvz", "in_proj_qkv", "in_proj_z", "in_proj", "q_proj", "k_proj", "v_proj")
@@ -34,6 +34,7 @@ class LinearAttention(Cell):
     state_width: int = 4  # bytes per number of the recurrent state
     parameters: int = 0  # exact count from the family function
     projections: tuple[tuple[int, int], ...] = ()  # (n, k) of its GEMMs, whole layer; the last leads out
+    parts: int = 1  # products that each of those inward is in the checkpoint
 
     def count(self, hidden: int, tp: int = 1, ep: int = 1, shared_tp: int = 0) -> dict[str, int]:
         """All of it, divided evenly."""
@@ -63,11 +64,18 @@ class LinearAttention(Cell):
     def lower(self, share: Share) -> list[Op]:
         keys, values = (max(1, ceil(n / share.tp)) for n in (self.key_heads, self.value_heads))
         return [
-            *(share.gemm("qkv", "attention", ceil(n / share.tp), k) for n, k in self.projections[:-1]),
+            *(self._inward(share, n, k) for n, k in self.projections[:-1]),
             *(share.gemm("out", "attention", n, ceil(k / share.tp)) for n, k in self.projections[-1:]),
             Scan("scan", self.kind, keys, values, self.key_dim, self.value_dim, share.axis),
             Stream("elementwise", ACT * 4 * share.hidden, share.axis),
         ]
+
+    def _inward(self, share: Share, n: int, k: int) -> Gemm:
+        """A product of a layer's input; gates and decays, a number or two a head, stay in 16 bit whatever the checkpoint's format."""
+        width = ceil(n / share.tp)
+        if n <= 2 * self.value_heads:
+            return Gemm("qkv", width, k, axis=share.axis, split=share.split, parts=self.parts, aside=True)
+        return replace(share.gemm("qkv", "attention", width, k), parts=self.parts)
 
     def words(self, tp: int, ep: int) -> str:
         return f"{portion(tp, self.value_heads)} heads ({self.kind})"
