@@ -252,10 +252,10 @@ def _each(content: Callable[[bytes], bytes], pattern: str = "*.code") -> Callabl
     return change
 
 
-def _unpicklable(content: bytes) -> bytes:
+def _nameless(content: bytes) -> bytes:
     import hashlib
 
-    body = b"cos\nnothing\n."
+    body = b"{}\nnot machine code"
     return hashlib.blake2b(body, digest_size=32).digest() + body
 
 
@@ -271,7 +271,7 @@ def caches() -> Iterator[Row]:
     changes: dict[str, Callable[[Path], None]] = {
         "empty": _each(lambda b: b""), "half": _each(lambda b: b[: len(b) // 2]), "garbage": _each(lambda b: b"x" * len(b)),
         "flipped": _each(lambda b: b[:-9] + b"x" + b[-8:]),
-        "outer only": _each(lambda b: b"", "kernel.run-*"), "unpicklable": _each(_unpicklable), "folders": _folder_instead,
+        "outer only": _each(lambda b: b"", "kernel.run-*"), "nameless": _each(_nameless), "folders": _folder_instead,
         "loop": lambda cache: (shutil.rmtree(cache), cache.symlink_to(cache.name)),  # type: ignore[dict-item,return-value]
         "a file": lambda cache: (shutil.rmtree(cache), cache.write_text("x")),  # type: ignore[dict-item,return-value]
         "read only": lambda cache: [p.chmod(0o500) for p in (*cache.rglob("*"), cache) if p.is_dir()],

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import pytest
 
 import apexsim
 import toy_costs as toy
 from apexsim.engine import cache, store
+from apexsim.engine.jit import outer
 from worlds import World
 
 SHOW = "import apexsim.engine.cache as c; print(c.FOLDER, c.ENABLED, c.is_compiled(), c.NOTICE, sep='|')"
@@ -139,9 +139,7 @@ def twice() -> Any:
     def double(x: int) -> int:
         return 2 * x
 
-    compiled = numba.njit(double)
-    compiled._cache = store.CodeStore(double)
-    return compiled
+    return outer(double)
 
 
 def test_what_is_compiled_is_kept_and_found(tmp_path: Path, state: store.StoreState) -> None:

@@ -60,9 +60,9 @@ def test_the_versions_for_one_stage_and_lane_say_the_same_bit_for_bit(shape: Cal
 def test_nobody_waits_for_a_second_compilation_that_does_not_pay(
     shape: tuple[int, int, int], size: int, at_hand: bool, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel, "Dispatcher", Namespace)
+    monkeypatch.setattr(kernel, "Outer", Namespace)
     for name in ("run", "run_lane", "run_narrow"):
-        monkeypatch.setattr(kernel, name, Namespace(overloads={}, __name__=name))
+        monkeypatch.setattr(kernel, name, Namespace(loaded={}, __name__=name))
     monkeypatch.setattr(kernel.cache, "holds", lambda pattern: at_hand and version in pattern)
     known = {**dict(zip(("stages", "lanes", "windows"), shape)), "req": Namespace(prompt=range(size)), "plain": 1, "ticks": 1}
     replace = lambda **given: Namespace(**{**known, **given}, _replace=replace)  # noqa: E731

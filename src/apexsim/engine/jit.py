@@ -1,48 +1,62 @@
-"""How the engine's functions are compiled (floor E).
+"""How the engine's functions are declared, and what becomes of a call from Python (floor E).
 
-Inner functions are parts of the whole that is called from Python (engine/whole.py); they get no Python and C wrappers and
-are not kept by themselves.  A number in a call is an int like any other, not a reason to compile the function for that
-number alone.  All run as plain Python under NUMBA_DISABLE_JIT=1.
+Inner functions are called by compiled code alone; in Python they are Python.  An outer one runs as machine code.  Where
+that is at hand (engine/store.py), it is loaded and called as it is (engine/native.py); numba, a third of the time that a
+question takes, comes in only to compile (engine/build.py).  All run as plain Python under NUMBA_DISABLE_JIT=1.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any, TypeVar, cast
 
-from numba import njit, types
-
-from apexsim.engine.store import CodeStore
-from apexsim.engine.whole import CompilePart, CompileWhole
+from apexsim.engine import native, store
+from apexsim.engine.part import Inner
 
 F = TypeVar("F", bound=Callable[..., Any])
-OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}  # _nrt: nothing here allocates
-BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+_LOCK = threading.RLock()  # one compilation at a time
+
+
+class Outer:
+    """A function that is called from Python and runs as machine code, of which there is one for each kind of arguments."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.py_func, self.__name__, self.__doc__ = function, function.__name__, function.__doc__
+        self.name = store.name_of(function)
+        self.loaded: dict[str, native.MachineCode] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the machine code, which is found or made first."""
+        laid = native.laid(arguments)
+        entry = self.loaded.get(laid.kind)
+        if entry is None:
+            with _LOCK:
+                entry = self.loaded.get(laid.kind) or self._entry(laid.kind, arguments)
+                self.loaded[laid.kind] = entry
+        return entry.call(laid)
+
+    def _entry(self, kind: str, arguments: tuple[Any, ...]) -> native.MachineCode:
+        file = store.file_of(self.name, kind)
+        kept = store.read(file, native.MachineCode.of)
+        if kept is not None:
+            return kept
+        from apexsim.engine.build import built
+
+        code = built(self.py_func, arguments)
+        store.keep(file, code)
+        return native.MachineCode.of(code)
 
 
 def outer(function: F) -> F:
     """Called from Python; compiled once and kept."""
-    return _declared(function, njit(**OPTIONS, pipeline_class=CompileWhole)(function), kept=True)
+    store.STATE.functions += 1
+    return function if PLAIN else cast(F, Outer(function))
 
 
 def inner(function: F) -> F:
     """Called by compiled code."""
-    return _declared(function, njit(**OPTIONS, **BARE, pipeline_class=CompilePart)(function), kept=False)
-
-
-def python_of(function: F) -> F:
-    """An inner function, and those that it calls, as Python runs them: for who prices one step outside of a run."""
-    plain = getattr(function, "py_func", None)
-    if plain is None:  # no compiled function
-        return function
-    below = {name: python_of(plain.__globals__[name]) for name in plain.__code__.co_names if name in plain.__globals__}
-    return cast(F, FunctionType(plain.__code__, plain.__globals__ | below, plain.__name__))
-
-
-def _declared(function: F, compiled: Any, kept: bool) -> F:
-    if compiled is not function:  # it is under NUMBA_DISABLE_JIT
-        compiled._cache = CodeStore(function, kept)
-        template = compiled.get_call_template
-        compiled.get_call_template = lambda args, kws: template(tuple(map(types.unliteral, args)), kws)
-    return cast(F, compiled)
+    store.STATE.functions += 1
+    return function if PLAIN else cast(F, Inner(function))

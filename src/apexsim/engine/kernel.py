@@ -11,13 +11,11 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
-from numba.core.dispatcher import Dispatcher
 
 from apexsim.engine import cache
-from apexsim.engine.jit import outer
+from apexsim.engine.jit import Outer, outer
 from apexsim.engine.pipeline import PATIENCE
 from apexsim.engine.policies import ASKING
-from apexsim.engine.ref import ref
 from apexsim.engine.route import serve
 from apexsim.engine.types import (
     ADMIT_RESERVE,
@@ -63,31 +61,31 @@ MANY = 100_000  # requests of one workload from which a second compilation is wo
 @outer
 def run(world: World, begin: int, margin: int) -> tuple[int, int]:
     """Serve everything.  `begin`: 0, or the first request not yet sent, to go on after LOG_FULL.  Returns (status, begin)."""
-    return serve(ref(world), begin, margin)
+    return serve(world, begin, margin)
 
 
 @outer
 def run_lane(world: World, begin: int, margin: int) -> tuple[int, int]:
     """`run` of one stage and lane: compiled for these numbers, it takes two thirds of the time."""
-    return serve(ref(world), begin, margin)
+    return serve(world, begin, margin)
 
 
 @outer
 def run_narrow(world: World, begin: int, margin: int) -> tuple[int, int]:
     """`run_lane` of one attention window."""
-    return serve(ref(world), begin, margin)
+    return serve(world, begin, margin)
 
 
 @outer
 def run_reuse(world: World, begin: int, margin: int) -> tuple[int, int]:
     """`run` where prompts share prefixes."""
-    return serve(ref(world), begin, margin)
+    return serve(world, begin, margin)
 
 
 @outer
 def run_drafts(world: World, begin: int, margin: int) -> tuple[int, int]:
     """`run` where decode steps make more than one token of a sequence."""
-    return serve(ref(world), begin, margin)
+    return serve(world, begin, margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +272,7 @@ def slack(rules: Rules, drafts: Drafts) -> int:
 
 def undrafted(world: World) -> World:
     """The world where it is known when the engine is compiled that a step makes one token; plain Python takes the number."""
-    return world._replace(ticks=None) if isinstance(run, Dispatcher) else world
+    return world._replace(ticks=None) if isinstance(run, Outer) else world
 
 
 def _version(world: World) -> tuple[Any, World]:
@@ -282,7 +280,7 @@ def _version(world: World) -> tuple[Any, World]:
 
     `run` serves all shapes and is what a first search needs.  Nobody waits for a second compilation that does not pay.
     """
-    if not isinstance(run, Dispatcher):  # plain Python
+    if not isinstance(run, Outer):  # plain Python
         return run, world
     if world.ticks != 1:
         return run_drafts, world
@@ -302,7 +300,7 @@ def _version(world: World) -> tuple[Any, World]:
 def _pays(version: Any, size: int) -> bool:
     """Is the function's machine code at hand, or worth compiling for so many requests?"""
     file = f"kernel.{version.__name__}-*.code"
-    return size >= MANY or bool(version.overloads) or cache.holds(file)
+    return size >= MANY or bool(version.loaded) or cache.holds(file)
 
 
 class Made(NamedTuple):

@@ -18,7 +18,6 @@ from apexsim.engine.leave import let_go
 from apexsim.engine.loop import advance, pick
 from apexsim.engine.policies import chosen, held_of, sent
 from apexsim.engine.queue import next_due, send
-from apexsim.engine.ref import ref
 from apexsim.engine.route import ROUNDING, acts_at
 from apexsim.engine.settle import stir
 from apexsim.engine.types import (
@@ -79,7 +78,7 @@ ON_WAY, UNSENT, DONE = range(3)
 @outer
 def run_pools(p: World, d: World, line: Between, margin: int) -> int:
     """`serve_pools` as Python calls it."""
-    return serve_pools(ref(p), ref(d), ref(line), margin)
+    return serve_pools(p, d, line, margin)
 
 
 @inner

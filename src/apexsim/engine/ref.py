@@ -1,32 +1,26 @@
 """Named tuples by reference inside compiled code (floor E).
 
 A tuple of sixty arrays is several hundred values in every call that hands it on, and numba compiles them all, function by
-function.  `ref` puts the tuple into memory once; from there on a single pointer travels.  A member is loaded where it is
+function.  The tuple lies in memory once (engine/native.py); a single pointer travels.  A member is loaded where it is
 read, and a member that is a tuple itself is again a pointer.  No run changes a tuple (only what its arrays hold), so the
 loads are marked invariant and LLVM keeps them out of loops.  Members that are None count as the number 1, known when the
-code is compiled.  Arrays behind a reference take no negative indices.  In plain Python `ref` does nothing.
+code is compiled.  Arrays behind a reference take no negative indices.
 """
 
 from __future__ import annotations
 
 import operator
-from typing import Any, TypeVar
+from typing import Any
 
 import numba.core.types
 from llvmlite import ir
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.typing.templates import AttributeTemplate, signature
-from numba.extending import infer_getattr, lower_builtin, lower_getattr_generic, register_model, type_callable
+from numba.extending import infer_getattr, lower_builtin, lower_getattr_generic, register_model
 from numba.np import arrayobj
 
-T = TypeVar("T")
 types: Any = numba.core.types
-
-
-def ref(row: T) -> T:
-    """The same tuple, by reference."""
-    return row
 
 
 class Ref(types.Type):
@@ -38,11 +32,6 @@ class Ref(types.Type):
 
 
 register_model(Ref)(models.OpaqueModel)
-
-
-@type_callable(ref)
-def _type(context: Any) -> Any:
-    return lambda row: Ref(row) if isinstance(row, types.BaseNamedTuple) else None
 
 
 @infer_getattr
@@ -58,14 +47,6 @@ class _Members(AttributeTemplate):
         if isinstance(member, types.Array):
             return UncheckedArray(member.dtype, member.ndim, member.layout)
         return types.int64 if isinstance(member, types.NoneType) else member
-
-
-@lower_builtin(ref, types.BaseNamedTuple)
-def _put(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Through an empty piece of assembly: no load may move to where the memory is not yet written."""
-    place = builder.bitcast(cgutils.alloca_once_value(builder, args[0]), cgutils.voidptr_t)
-    barrier = ir.FunctionType(cgutils.voidptr_t, [cgutils.voidptr_t])
-    return builder.asm(barrier, "", "=r,0,~{memory}", [place], side_effect=True)
 
 
 @lower_getattr_generic(Ref)

@@ -8,21 +8,17 @@ be written stays unwritten; neither ends a run.  `STATE` says how far the compil
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import os
-import pickle
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
+from typing import Any, TypeVar
 
 from apexsim.engine import cache
 
+T = TypeVar("T")
 HASH_BYTES = 32
 
 
@@ -33,7 +29,6 @@ class StoreState:
     functions: int = 0  # that are compiled one by one
     begun: set[str] = field(default_factory=set)  # those compiled here, or being compiled
     running: int = 0  # compilations that are not done: a function waits for those that it calls
-    collects: bool = False  # garbage is collected when none is running
     damaged: str = ""  # the first file that could not be used
     unsaved: str = ""  # why the first file could not be written
 
@@ -45,68 +40,35 @@ class Damaged(Exception):
     """A file is not what was once written."""
 
 
-class CodeStore:
-    """What numba asks for and hands over: the machine code of one function.  Not kept: it is a part of another's."""
+def name_of(function: Callable[..., Any]) -> str:
+    """Module and function, as files and progress name it."""
+    return f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
-    def __init__(self, function: Callable[..., Any], kept: bool = True) -> None:
-        self._kept = kept
-        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
-        STATE.functions += 1
 
-    @property
-    def cache_path(self) -> str:
-        """The folder, for numba's statistics."""
-        return str(cache.FOLDER or "")
+def file_of(name: str, kind: str) -> Path | None:
+    """Named after the function and what its arguments are; the folder stands for the source and the processor."""
+    return cache.FOLDER / f"{name}-{hashlib.blake2b(kind.encode(), digest_size=8).hexdigest()}.code" if cache.FOLDER else None
 
-    def enable(self) -> None:
-        """It always is."""
 
-    def disable(self) -> None:
-        """It never is."""
-
-    def flush(self) -> None:
-        """Forget what is kept of this function."""
-        for file in cache.FOLDER.glob(f"{self._name}-*.code") if cache.FOLDER else ():
-            _remove(file)
-
-    def load_overload(self, signature: Any, context: Any) -> CompileResult | None:
-        """The machine code for a signature; None where it has to be compiled, which then begins."""
-        context.refresh()
-        file = self._file(signature, context.codegen()) if self._kept else None
-        if file is not None:
-            try:
-                return CompileResult._rebuild(context, *pickle.loads(_read(file)))
-            except FileNotFoundError:
-                pass
-            except Exception:  # whatever a broken file leads to: it is as good as missing
-                STATE.damaged = STATE.damaged or str(file)
-                _remove(file)
-        STATE.begun.add(self._name)
-        if STATE.running == 0 and gc.isenabled():
-            STATE.collects = True
-            gc.disable()  # compiling makes millions of objects that live on, and looking through them takes a tenth of the time
-        STATE.running += 1
+def read(file: Path | None, use: Callable[[bytes], T]) -> T | None:
+    """What can be made of a file; None where it has to be compiled."""
+    try:
+        return use(_read(file)) if file is not None else None
+    except FileNotFoundError:
+        return None
+    except Exception:  # whatever a broken file leads to: it is as good as missing
+        STATE.damaged = STATE.damaged or str(file)
+        _remove(file)
         return None
 
-    def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep what has been compiled; failing that, say why in STATE."""
-        STATE.running -= 1
-        if STATE.running == 0 and STATE.collects:
-            gc.enable()
-        file = self._file(signature, compiled.codegen) if self._kept else None
-        if file is None or compiled.lifted or compiled.library.has_dynamic_globals:
-            return
-        try:
-            _write(file, dumps(compiled._reduce()))
-        except OSError as error:
-            STATE.unsaved = STATE.unsaved or f"{error.strerror or error}"
 
-    def _file(self, signature: Any, codegen: Any) -> Path | None:
-        """Named after the function, the signature and the processor; the folder stands for the source."""
-        if cache.FOLDER is None:
-            return None
-        told = repr((str(signature), codegen.magic_tuple())).encode()
-        return cache.FOLDER / f"{self._name}-{hashlib.blake2b(told, digest_size=8).hexdigest()}.code"
+def keep(file: Path | None, content: bytes) -> None:
+    """Keep what has been compiled; failing that, say why in STATE."""
+    try:
+        if file is not None:
+            _write(file, content)
+    except OSError as error:
+        STATE.unsaved = STATE.unsaved or f"{error.strerror or error}"
 
 
 def _read(file: Path) -> bytes:

@@ -11,7 +11,6 @@ import numpy as np
 
 from apexsim.cost.price import Pricer
 from apexsim.cost.tables import axes_for, compile_costs
-from apexsim.engine.jit import python_of
 from apexsim.engine.price import beside_prompts, prompt_share, stage_seconds
 from apexsim.engine.types import DECODE, PROMPT, Costs
 from apexsim.engines import EngineRow
@@ -31,7 +30,7 @@ from apexsim.validate.facts import suspect
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.trace import Workload
 
-PROMPT_SHARE, BESIDE_PROMPTS, STAGE_SECONDS = python_of(prompt_share), python_of(beside_prompts), python_of(stage_seconds)
+PROMPT_SHARE, BESIDE_PROMPTS, STAGE_SECONDS = prompt_share, beside_prompts, stage_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,31 @@
 numba optimises each function with all that it calls and makes machine code of it, then does so again for each of its
 callers: with levels of functions the same code is worked on again and again.  Here a function that only compiled code
 calls is a part: it is translated and waits.  The one that is called from Python takes in all its parts, and LLVM sees
-the engine once, as a whole.
+the engine once, as a whole.  What comes out is an object file that runs without numba, see engine/native.py.
 """
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite.binding import Linkage
+from numba import njit, typeof, types
 from numba.core import config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.extending import typeof_impl
+
+from apexsim.engine import store
+from apexsim.engine.native import packed
+from apexsim.engine.part import Inner
+from apexsim.engine.ref import Ref
+from apexsim.engine.store import name_of
 
 settings: Any = config  # numba's stubs lack most of them
+# _nrt: nothing here allocates; no wrappers: Python calls the machine code as it is
+OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 class UnlinkedCode(JITCodeLibrary):  # type: ignore[misc]
@@ -101,3 +113,66 @@ class CompilePart(_Compiler):
     """For those that compiled code calls."""
 
     KIND = UnlinkedCode
+
+
+# ---- numba's view of the functions -----------------------------------------------------------------------------------
+
+
+class CompileProgress:
+    """In the place of numba's cache, which is told of each function before and after: says how far a compilation is."""
+
+    cache_path = ""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._name = name_of(function)
+
+    def load_overload(self, *_: Any) -> None:
+        """Nothing is kept of single functions; the compilation begins."""
+        store.STATE.begun.add(self._name)
+        store.STATE.running += 1
+
+    def save_overload(self, *_: Any) -> None:
+        """It has ended."""
+        store.STATE.running -= 1
+
+
+def _declared(function: Callable[..., Any], pipeline: type[_Compiler]) -> Any:
+    """A number in a call is an int like any other, not a reason to compile the function for that number alone."""
+    compiled = njit(**OPTIONS, pipeline_class=pipeline)(function)
+    compiled._cache = CompileProgress(function)
+    template = compiled.get_call_template
+    compiled.get_call_template = lambda args, kws: template(tuple(map(types.unliteral, args)), kws)
+    return compiled
+
+
+@typeof_impl.register(Inner)
+def _type_of_inner(function: Inner, _: Any) -> Any:
+    """What compiled code sees where it names an inner function."""
+    if function.compiled is None:
+        function.compiled = _declared(function.py_func, CompilePart)
+    return types.Dispatcher(function.compiled)
+
+
+def built(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+    """An outer function compiled for such arguments, as `native.packed` keeps it."""
+    kinds = tuple(_kind(value) for value in arguments)
+    collects = gc.isenabled()
+    gc.disable()  # compiling makes millions of objects that live on, and looking through them takes a tenth of the time
+    try:
+        compiled = _declared(function, CompileWhole)
+        compiled.compile(kinds)
+    finally:
+        store.STATE.running = 0
+        if collects:
+            gc.enable()
+    found = compiled.overloads[kinds]
+    library, returned = found.library, found.signature.return_type
+    needs = [one.name for one in library._final_module.functions if one.is_declaration and not one.name.startswith("llvm.")]
+    words = sum(5 + 2 * kind.ndim if isinstance(kind, types.Array) else 1 for kind in kinds)
+    returns = len(returned) if isinstance(returned, types.BaseTuple) else 1
+    return packed(found.fndesc.llvm_func_name, words, returns, needs, library._get_compiled_object())
+
+
+def _kind(value: Any) -> Any:
+    """Named tuples are handed over by reference."""
+    return Ref(typeof(value)) if isinstance(value, tuple) else types.unliteral(typeof(value))
