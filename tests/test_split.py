@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from apexsim import api
 from apexsim.cli.main import main
+from apexsim.cost.tables import host_for
 from apexsim.errors import InputError
-from apexsim.plan.plan import Precision
+from apexsim.plan.plan import Precision, parse_plan
 from apexsim.plan.split import Split, parse_any, parse_split
 from apexsim.plan.splits import straddles, unsplittable
 from apexsim.report.jsonout import study_json
 from apexsim.report.plain import dumps
 from apexsim.report.schema import schema_of
 from apexsim.report.text import render
-from apexsim.search import pairs, worth
+from apexsim.search import pairs, workers, worth
 from apexsim.search.assess import assess
 from apexsim.search.goal import Goal
 from apexsim.search.setting import Setting
@@ -72,6 +73,16 @@ def test_plans_of_both_kinds_stand_in_one_ranking(study: Study) -> None:
 def test_plans_of_one_pool_are_as_without(study: Study) -> None:
     alone = {run.plan: run.metrics for run in api.plan(MODEL, **ASKED).ranked}
     assert {run.plan: run.metrics for run in study.ranked if not run.split} == alone
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_a_server_alone_takes_what_the_simulation_has_behind_its_front_end(engine: str) -> None:
+    setting, _, goal = setting_of(engine=engine, num_requests=1, output_len=20)
+    plan, host = parse_plan("TP1"), host_for(setting.engine)
+    metrics = assess(setting, goal, plan).metrics
+    prefill, decode = workers.prefill_worker(setting, plan), workers.decode_worker(setting, plan)
+    assert prefill.alone == pytest.approx(metrics.ttft.mean - host.request - host.tokenise * setting.workload.prompt[0])
+    assert decode.alone == pytest.approx(metrics.tpot.mean, rel=0.01)  # with as many tokens held as in the middle
 
 
 QUESTIONS: tuple[dict[str, Any], ...] = (
