@@ -1,8 +1,9 @@
-"""What engines join by release: norms to all-reduces, products of one input, gates beside them."""
+"""What engines join by release: norms to all-reduces, products of one input, gates beside them; and whose kernels experts run."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from apexsim.cost.tables import small_kernels
 from apexsim.engines import EngineRow, load_engine
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
-from apexsim.model.ops import Gemm
+from apexsim.model.ops import Gemm, Grouped
 from apexsim.plan.limits import norms_joined
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
@@ -75,3 +76,20 @@ def test_gates_stay_in_sixteen_bit() -> None:
     (stage,) = lower(load_model(QWEN), parse_plan("TP2@fp8_block"), load_gpu("h200-sxm").flops)
     gates = {op.kernel for layer, _ in stage.layers for op in layer.ops if isinstance(op, Gemm) and op.aside}
     assert gates == {"bf16"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpu", "layer", "elsewhere"),
+    [
+        ("vllm@0.16.0", "h200-sxm", {}, True),
+        ("vllm@0.17.0", "h200-sxm", {}, False),  # Triton's, which its own table holds
+        ("vllm@0.16.0", "b200-sxm", {}, False),
+        ("vllm@0.16.0", "h200-sxm", {"tp": 1, "ep": 4}, False),
+        ("vllm@0.16.0", "h200-sxm", {"kernel": "bf16", "weight_bytes": 2.0}, False),
+    ],
+)
+def test_whole_experts_run_the_kernel_that_a_release_picks(engine: str, gpu: str, layer: dict[str, Any], elsewhere: bool) -> None:
+    cluster, n = Cluster(load_gpu(gpu), 4), np.arange(1.0, 65.0)
+    op = replace(Grouped("experts", 3072, 1536, 256, 8, 4, 1, True, "fp8_block", 1.0), **layer)
+    own, other = (pricer_for(load_engine(each), cluster).dense(op, n, True).seconds for each in ("vllm@0.17.0", engine))
+    assert bool((own != other).any()) == elsewhere

@@ -143,6 +143,7 @@ class EngineRow:
     batch_wait_ratio: float = 0.0  # … for this share of the budget
     balance_wait: int = 0  # attention data parallel: steps to wait for a prompt on each lane
     fused_all_reduce: str = ""  # GPU architectures on which all-reduces add residual and norm, one kernel for both
+    experts_as: str = ""  # "architecture format source": whole experts of a format run as another source's tables hold them
     joined_norms: int = 0  # all-reduces of a layer that do the norm behind them, one kernel for both; where the plan allows it
     norm_families: str = ""  # models for which that is the default, with both all-reduces of a layer
     joined_inputs: int = 1  # input products of linear attention: 0 as the checkpoint holds them, 1 joined, 2 gates on a second stream too

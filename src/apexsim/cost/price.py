@@ -44,6 +44,7 @@ class Pricer:
     ) -> None:  # fmt: skip
         self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
         self.joined = joined
+        self.elsewhere: tuple[str, Bank] | None = None  # format of whole experts that run as another source holds them, and its bank
         self.apart = dict(kernels_of(bank.source).quantises_apart if apart is None else apart)
         self.factors = UNCHANGED
         self._seen: dict[tuple[Any, ...], Any] = {}
@@ -92,7 +93,11 @@ def pricer_for(engine: EngineRow, cluster: Cluster, load: ExpertLoad = USUAL, cu
     """The pricer of an engine's kernels on a cluster; their own all-reduce reads the memory of other GPUs, so that it needs a way there."""
     bank, server = load_bank(cluster.gpu, engine.server.kernels), engine.server
     custom, fused = custom_all_reduce and cluster.gpu.link.peer, engine.fuses(cluster.gpu.arch)
-    return Pricer(bank, cluster, custom, load, fused, server.quantises_apart, engine.joined_inputs)
+    pricer = Pricer(bank, cluster, custom, load, fused, server.quantises_apart, engine.joined_inputs)
+    if engine.experts_as:
+        arch, form, source = engine.experts_as.split()
+        pricer.elsewhere = (form, load_bank(cluster.gpu, source)) if arch == cluster.gpu.arch else None
+    return pricer
 
 
 def quantised_apart(pricer: Pricer, op: Op) -> bool:
@@ -146,7 +151,7 @@ def _gathered(pricer: Pricer, op: Grouped, n: Array) -> Priced:
     load = pricer.load
     name, more, lean = load.timed(op.top_k, op.experts), load.imbalance(op.experts, op.ep), load.lean(op.experts, op.top_k)
     if not load.name and name == STEEPEST:
-        priced = experts.routed(pricer.bank, n, _layer(op), op.kernel, op.skew)
+        priced = experts.routed(_bank_of(pricer, op), n, _layer(op), op.kernel, op.skew)
     else:
         priced = _experts(pricer, op, n * (load.capacity or 1.0), name)
     seconds = rising(priced.seconds)
@@ -169,7 +174,12 @@ _SIZES = np.unique(np.concatenate([np.arange(1.0, 65.0), *np.outer(2.0 ** np.ara
 
 
 def _experts(pricer: Pricer, op: Grouped, n: Array, load: str) -> Priced:
-    return experts.price(pricer.bank, n, _layer(op), op.kernel, load)
+    return experts.price(_bank_of(pricer, op), n, _layer(op), op.kernel, load)
+
+
+def _bank_of(pricer: Pricer, op: Grouped) -> Bank:
+    """Where the kernels of gathered experts stand."""
+    return pricer.elsewhere[1] if pricer.elsewhere and op.ep == 1 and pricer.elsewhere[0] == op.kernel else pricer.bank
 
 
 def _layer(op: Grouped) -> ExpertLayer:

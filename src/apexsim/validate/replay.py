@@ -58,7 +58,8 @@ class Bench:
         """The pricer of a case."""
         server, fused = case.engine.server.name, case.engine.fuses(case.cluster.gpu.arch)
         custom = case.custom_all_reduce if isinstance(case, Case) else True
-        key = (case.cluster.gpu.name, server, case.cluster.per_node, case.cluster.nodes, custom, fused, case.engine.joined_inputs)
+        key = (case.cluster.gpu.name, server, case.cluster.per_node, case.cluster.nodes, custom, fused, case.engine.joined_inputs,
+               case.engine.experts_as)  # fmt: skip
         if key not in self.pricers:
             self.pricers[key] = pricer_for(case.engine, case.cluster, custom_all_reduce=custom)
         return self.pricers[key]
