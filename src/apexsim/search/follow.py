@@ -36,8 +36,8 @@ def fleet(model: str, *, every: str | float = "15min", policy: str = "all", star
     return followed_alone(model, {**question, **own}, every=every, policy=policy, progress=progress, workers=workers, ray=ray)[0]
 
 
-def followed_alone(model: str, question: dict[str, Any], *, every: str | float, policy: str,
-                   progress: Callable[[int, int, str], None] | None, workers: int, ray: str | None) -> tuple[Fleet, Trace]:  # fmt: skip
+def followed_alone(model: str, question: dict[str, Any], *, every: str | float, policy: str, workers: int = 0, ray: str | None = None,
+                   progress: Callable[[int, int, str], None] | None = None) -> tuple[Fleet, Trace]:  # fmt: skip
     """The answer for one model, with what its intervals were simulated with.  question: all other keywords of `fleet`."""
     own = {name: question.get(name, OWN[name]) for name in OWN} | {"every": every, "policy": policy}
     question = {name: value for name, value in question.items() if name not in OWN}

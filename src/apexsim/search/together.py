@@ -2,21 +2,21 @@
 
 Each model is followed as if it were alone (`search.follow`).  Their intervals are laid side by side, and what a policy asks for is dealt
 out where the cluster has too little: by priority, then replica by replica to the model that has the smallest share of what it asks for.
-What does not fit is passed over, so that nothing lies idle that someone can use; one GPU more then never makes the sum that is dealt smaller.
+What does not fit is passed over, so that nothing lies idle that someone can use; with one GPU more the sum that is dealt is no smaller.
 
 Ignored: which node a replica lies in, and the time a GPU takes to change hands beyond the start of the replica.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apexsim.errors import InputError
+from apexsim.errors import Infeasible, InputError
 from apexsim.hardware import counted
 from apexsim.search.fleet import Course, Fleet, Trace, course_of, readied
 from apexsim.search.follow import followed_alone, seconds_of
@@ -48,11 +48,13 @@ class Tenant:
 
     def need(self, count: int) -> Counts:
         """GPUs that keep the limits [T]."""
-        return np.array([i.need for i in self.alone.intervals[self.first : self.first + count]], np.int64) * self.alone.gpus
+        need: Counts = np.array([i.need for i in self.alone.intervals[self.first : self.first + count]], np.int64) * self.alone.gpus
+        return need
 
     def wanted(self, at: int, count: int) -> Counts:
         """GPUs that a policy asks for [T]."""
-        return self.alone.courses[at].paid[self.first : self.first + count] * self.alone.gpus
+        wanted: Counts = self.alone.courses[at].paid[self.first : self.first + count] * self.alone.gpus
+        return wanted
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -77,11 +79,11 @@ class SharedFleet(Shown):
     @property
     def need(self) -> Counts:
         """GPUs that all models need [T]."""
-        return np.sum([one.need(self.count) for one in self.tenants], axis=0, dtype=np.int64)
+        return np.asarray(np.array([one.need(self.count) for one in self.tenants]).sum(axis=0), np.int64)
 
     def wanted(self, at: int) -> Counts:
         """GPUs that all models ask for under a policy [T]."""
-        return np.sum([one.wanted(at, self.count) for one in self.tenants], axis=0, dtype=np.int64)
+        return np.asarray(np.array([one.wanted(at, self.count) for one in self.tenants]).sum(axis=0), np.int64)
 
     def lacking(self, wanted: Counts) -> Counts:
         """GPUs by which the cluster is short [T]."""
@@ -98,17 +100,17 @@ class SharedFleet(Shown):
         return self.count * self.every / 86_400.0
 
 
-def together(asks: Sequence[TenantAsk], *, gpu: str, gpus: int | None = None, every: str | float = "15min", policy: str = "all",
-             inputs: Mapping[str, Any] | None = None, progress: Callable[[int, int, str], None] | None = None, workers: int = 0,
-             ray: str | None = None) -> SharedFleet:  # fmt: skip
-    """Several models on one cluster.  gpus: of the cluster, without it as many as are asked for; every, policy: of all."""
-    name, held = counted(gpu)
-    size = gpus or int(held.get("gpus") or 0) * int(held.get("nodes") or 1)
+def together(asks: Sequence[TenantAsk], *, gpu: str, gpus: int | None = None, nodes: int | None = None,
+             every: str | float = "15min", policy: str = "all",
+             inputs: Mapping[str, Any] | None = None, **how: Any) -> SharedFleet:  # fmt: skip
+    """Several models on one cluster.  gpus, nodes: of the cluster, without them as many as are asked for; every, policy: of all; how:
+    progress, workers and ray of `search.follow.fleet`."""
+    name, held = _kind(gpu)
+    size = (gpus or int(held.get("gpus") or 0)) * (nodes or int(held.get("nodes") or 1))
     seconds = seconds_of(every, "--every")
     asks = sorted(asks, key=lambda ask: ask.name)
     shifts = [_shift(ask, seconds) for ask in asks]
-    made = [followed_alone(ask.model, {**ask.question, "gpu": name}, every=every, policy=policy, progress=progress, workers=workers, ray=ray)
-            for ask in asks]  # fmt: skip
+    made = [_alone(ask, name, every=every, policy=policy, **how) for ask in asks]
     begin = max(shifts)
     end = min(shift + len(fleet.intervals) for shift, (fleet, _) in zip(shifts, made))
     if end <= begin:
@@ -120,11 +122,29 @@ def together(asks: Sequence[TenantAsk], *, gpu: str, gpus: int | None = None, ev
     return SharedFleet(name, size, seconds, tenants, end - begin, begin * seconds, left, dict(inputs or {}))
 
 
+def _kind(gpu: Any) -> tuple[str, Mapping[str, Any]]:
+    """The one GPU of the cluster, and how many of them its name says."""
+    if not isinstance(gpu, str) or "," in gpu:
+        raise InputError("models share GPUs of one kind", "--gpu", "name one, and ask about each other kind apart")
+    return counted(gpu)
+
+
+def _alone(ask: TenantAsk, gpu: str, **how: Any) -> tuple[Fleet, Trace]:
+    """The answer for one of the models; a failure says whose it is."""
+    try:
+        return followed_alone(ask.model, {**ask.question, "gpu": gpu}, **how)
+    except InputError as error:
+        raise InputError(error.what, f"[{ask.name}] {error.where}".strip(), error.hint, error.record) from None
+    except Infeasible as error:
+        raise Infeasible(f"[{ask.name}] {error.reason}", error.nearest, error.record) from None
+
+
 def _shift(ask: TenantAsk, every: float) -> int:
     """Intervals until a trace begins."""
     shift = ask.begins / every
     if abs(shift - round(shift)) > 1e-9:
-        raise InputError(f"begins is {ask.begins:g} s, which is no whole number of intervals of {every:g} s", ask.name, "choose another --every")
+        what = f"begins is {ask.begins:g} s, which is no whole number of intervals of {every:g} s"
+        raise InputError(what, f"[{ask.name}]", "choose another --every")
     return round(shift)
 
 
@@ -132,7 +152,8 @@ def _refuse(asks: Sequence[TenantAsk], shifts: Sequence[int], counts: Sequence[i
     """Traces that have no interval in common."""
     early = min(range(len(asks)), key=lambda i: shifts[i] + counts[i])
     late = max(range(len(asks)), key=lambda i: shifts[i])
-    raise InputError(f"the traces of {asks[early].name} and {asks[late].name} have no interval in common", "begins", "give less, or longer traces")
+    what = f"the traces of {asks[early].name} and {asks[late].name} have no interval in common"
+    raise InputError(what, "begins", "give less, or longer traces")
 
 
 # ---- who gets what ---------------------------------------------------------------------------------------------------------------
