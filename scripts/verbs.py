@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from apexsim.search.size import Size
     from apexsim.search.study import Study
     from apexsim.search.sweep import Sweep
+    from apexsim.search.together import SharedFleet
     from apexsim.workload.trace import Workload
 
     Progress = Callable[[int, int, str], None]
@@ -64,7 +65,7 @@ ANNOTATED = {"steps": "bool", "gpu": "str | Mapping[str, Any]",
              "slos": "str | Sequence[str] | None", "settings": "Mapping[str, Any] | None", "progress": "Progress | None",
              "ttft": "float | str | None", "tpot": "float | str | None", "price": "str | float | None"}  # fmt: skip
 NOT_OF = {"simulate": SEARCHED, "size": (*UNSIZED, *POOLS), "fleet": (*UNFOLLOWED, *POOLS)}  # keywords that would do nothing
-RETURNS = {"plan": "Study", "simulate": "Study", "sweep": "Sweep", "size": "Size", "fleet": "Fleet", "fit": "Fit"}
+RETURNS = {"plan": "Study", "simulate": "Study", "sweep": "Sweep", "size": "Size", "fleet": "Fleet | SharedFleet", "fit": "Fit"}
 ABOUT = {
     "plan": "Rank every parallel plan of a model on a cluster for a stream of requests.",
     "simulate": "Simulate one plan in full, beside the heuristic one.",
@@ -73,6 +74,7 @@ ABOUT = {
     "fleet": "Replicas over the time of a trace: how many each interval needs, and what following the load costs and misses.",
     "fit": "Does it fit?  The memory of one GPU, KV tokens and users; nothing is simulated.",
 }
+MODELS = {"sweep": "model: str | Sequence[str]", "size": "model: str", "fleet": "model: str | Mapping[str, Mapping[str, Any]]"}
 LISTED = ("gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "max_num_seqs",
           "max_num_batched_tokens", "gpu_memory_utilization", "block_size", "kv_dtype", "weight_dtype", "sampling", "route", "tp", "pp",
           "dp", "ep")  # fmt: skip
@@ -125,9 +127,7 @@ def docstring(verb: str, names: list[str]) -> str:
 def function(verb: str) -> str:
     """The source of a verb."""
     given = keywords(verb)
-    model = (
-        "model: str | Sequence[str]" if verb == "sweep" else "model: str" if verb in ("size", "fleet") else "model: str | Mapping[str, Any]"
-    )
+    model = MODELS.get(verb, "model: str | Mapping[str, Any]")
     head = [model, *(["plan: str = ''"] if verb == "simulate" else []), "*", *(f"{name}: {kind}" for name, kind in given.items())]
     body = {"sweep": "_calls().several('sweep', **locals())", "size": "_calls().several('size', **locals())",
             "fleet": "_calls().several('fleet', **locals())",

@@ -98,10 +98,39 @@ def several(verb: str, /, model: Any, **given: Any) -> Any:
     """A question of many, whose models and GPUs have names."""
     _in_bounds(verb, given)
     question = asked(given)
+    if verb == "fleet" and (tables := _tables(model)):
+        return _shared(tables, question)
     if isinstance(model, Mapping) or isinstance(question.get("gpu"), Mapping):
         raise InputError("models and GPUs given as dicts are taken one by one", "", "ask plan or simulate, or write them into files")
     module = {"sweep": "apexsim.api", "size": "apexsim.search.inverse", "fleet": "apexsim.search.follow"}[verb]
     return getattr(import_module(module), verb)(model, **question)
+
+
+def _tables(model: Any) -> dict[str, Mapping[str, Any]]:
+    """The questions of several models, by their names; none where one is named.  From a file they are as on the command line."""
+    from apexsim.cli.models_file import is_tables, keywords_of, named_file
+
+    if named_file(model):
+        return dict(keywords_of(model))
+    return dict(model) if is_tables(model) else {}
+
+
+def _shared(tables: Mapping[str, Mapping[str, Any]], question: dict[str, Any]) -> Any:
+    """Several models on one cluster; what a table does not say is in the question."""
+    from apexsim.cli.models_file import TENANT, check_keywords, tenant
+    from apexsim.search.together import together
+
+    whole = {
+        name: question.pop(name) for name in ("gpu", "gpus", "nodes", "every", "policy", "progress", "workers", "ray") if name in question
+    }
+    asks = []
+    for name, table in tables.items():
+        check_keywords(name, table)
+        _in_bounds("fleet", table)
+        own = asked({key: value for key, value in table.items() if key not in TENANT})
+        settings = {**question.get("settings", {}), **own.get("settings", {})}
+        asks.append(tenant(name, table, {**question, **own, **({"settings": settings} if settings else {})}, ""))
+    return together(asks, **whole, inputs=question)
 
 
 @in_python

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from apexsim.search.size import Size
     from apexsim.search.study import Study
     from apexsim.search.sweep import Sweep
+    from apexsim.search.together import SharedFleet
     from apexsim.workload.trace import Workload
 
     Progress = Callable[[int, int, str], None]
@@ -731,7 +732,7 @@ def size(
 
 
 def fleet(
-    model: str,
+    model: str | Mapping[str, Mapping[str, Any]],
     *,
     gpu: str | Mapping[str, Any],
     gpus: int | None = None,
@@ -789,7 +790,7 @@ def fleet(
     workers: int = 0,
     ray: str | None = None,
     progress: Progress | None = None,
-) -> Fleet:
+) -> Fleet | SharedFleet:
     """Replicas over the time of a trace: how many each interval needs, and what following the load costs and misses.
 
     model: Bundled name or alias, path of a config.json, hub id, or the keys of a config.json as a dict.
@@ -861,7 +862,7 @@ def fleet(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Fleet = _calls().several("fleet", **locals())
+    answer: Fleet | SharedFleet = _calls().several("fleet", **locals())
     return answer
 
 

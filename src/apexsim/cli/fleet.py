@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from apexsim.api import defaults
+from apexsim.cli.models_file import named_file, tenants_typed
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import Progress
 from apexsim.cli.rows import FOLLOWED, WORKERS
 from apexsim.cli.telling import tell
+
+if TYPE_CHECKING:
+    from apexsim.search.together import SharedFleet
 
 OWN = tuple(opt.name for opt in (*FOLLOWED, *WORKERS))
 FLEET_HELP = """Replicas over time: how many GPUs each interval of a trace needs, and what following the load costs and misses.
@@ -17,6 +22,9 @@ Several GPUs with commas: also the cheapest mix of them behind one router.
 
 Each interval is simulated with its own requests; policies that cannot see what comes ask for replicas and wait until they have started.
 
+Several models that share one cluster: a .toml file in MODEL's place, with a table for each (docs/fleet.md); --gpus are then those of the
+cluster, all else is what a table does not say.
+
 Examples:
 
   apexsim fleet llama-3.1-8b --gpu l4 --trace examples/azure_conversation.csv --every 5min --ttft 1s --tpot 60ms
@@ -24,6 +32,8 @@ Examples:
   apexsim fleet llama-3.1-8b --gpu l4,l40s --trace examples/azure_conversation.csv --every 5min --ttft 2s
 
   apexsim fleet llama-3.1-8b --gpu l40s:1 --trace examples/azure_conversation.csv --every 1min --goodput ttft:1s --policy reactive,fixed
+
+  apexsim fleet examples/fleet.toml --gpu l40s --gpus 3 --every 1min
 """
 
 
@@ -33,9 +43,22 @@ def fleet(model: Model, **given: Any) -> None:
     from apexsim.search.follow import fleet as followed
 
     given = checked("fleet", given)
+    if named_file(model):
+        return tell(_shared(model, given), given)
     with Progress() as progress:
         found = followed(model, **question(given), **{name: given[name] for name in OWN}, progress=progress)
     tell(found, given)
+
+
+def _shared(path: str, given: dict[str, Any]) -> SharedFleet:
+    """Several models on one cluster."""
+    from apexsim.search.together import together
+
+    asks = tenants_typed(path, given)
+    whole = {name: given[name] for name in ("gpu", "gpus", "nodes", "every", "policy")}
+    typed = {name: value for name, value in question(given).items() if value != defaults().get(name)} | whole
+    with Progress() as progress:
+        return together(asks, **whole, inputs=typed, progress=progress, workers=given["workers"], ray=given["ray"])
 
 
 HELP = {"fleet": FLEET_HELP}

@@ -39,7 +39,7 @@ def _parts(fleet: Fleet, width: float, everything: bool) -> Iterator[RenderableT
     yield heading("apexsim", begun, width=width)
     yield labelled([("answer", " ".join(sentences(fleet)))], width)
     yield Text()
-    yield heading("policies", _limits(fleet), width=width)
+    yield heading("policies", limits_of(fleet), width=width)
     heads = [("policy", "left"), ("replicas", "right"), ("peak", "right"), ("GPU-hours", "right"), ("$/day", "right"), ("kWh/day", "right"),
              ("within limits", "right"), ("late requests", "right")]  # fmt: skip
     yield columns(heads, [_row(fleet, course) for course in fleet.courses])
@@ -79,7 +79,8 @@ def _gpus(fleet: Fleet) -> str:
     return f"{fleet.gpus} × {fleet.unit.setting.cluster.gpu.name}"
 
 
-def _limits(fleet: Fleet) -> str:
+def limits_of(fleet: Fleet) -> str:
+    """Its limits in words."""
     return listed([f"{slo}{f' ({fleet.asked.share:.0%} of requests)' * slo.per_request}" for slo in fleet.goal.slos])
 
 
@@ -106,7 +107,7 @@ def sentences(fleet: Fleet) -> list[str]:
     most, mean = int(need.max()), float(need.mean())
     told = [f"{most * fleet.gpus} GPUs at the peak and {mean * fleet.gpus:.1f} on average: replicas of {_gpus(fleet)} as "
             f"{fleet.unit.plan.shorthand}, {_range(int(need.min()), most)} of them, each good for {sig(fleet.unit.value)} requests/s "
-            f"within {_limits(fleet)}."]  # fmt: skip
+            f"within {limits_of(fleet)}."]  # fmt: skip
     return [*told, *_cheapest(fleet), *_mixed(fleet), *_lost(fleet)]
 
 

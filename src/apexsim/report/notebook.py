@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from apexsim.errors import InputError
-from apexsim.report import fleetpage, sizepage, sweep
+from apexsim.report import fleetpage, sharedpage, sizepage, sweep
 from apexsim.report.table import Row, rows
 from apexsim.report.verdict import verdict
 from apexsim.search.assess import outcome_of
@@ -18,6 +18,7 @@ from apexsim.search.fleet import Fleet
 from apexsim.search.size import Size
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
+from apexsim.search.together import SharedFleet
 from apexsim.units import format_seconds
 from apexsim.views import spoken
 
@@ -53,8 +54,14 @@ def _(answer: Fleet) -> str:
     return f"{answer.model}: {len(answer.intervals):,} intervals of {format_seconds(answer.asked.every)}"
 
 
+@title.register
+def _(answer: SharedFleet) -> str:
+    return sharedpage.title(answer)
+
+
 SENTENCES: dict[type, Callable[[Any], Sequence[str]]] = {
     Study: lambda study: verdict(study).sentences, Sweep: sweep.sentences, Size: sizepage.sentences, Fleet: fleetpage.sentences,
+    SharedFleet: sharedpage.sentences,
 }  # fmt: skip
 
 
@@ -171,5 +178,12 @@ def _hours(axes: Any, found: list[Row]) -> None:
     axes.invert_yaxis()
 
 
-DRAWN: dict[type, Callable[[Any, list[Row]], None]] = {Size: _bars, Fleet: _hours}
+def _shares(axes: Any, found: list[Row]) -> None:
+    """GPU-hours of each policy of each model that shares a cluster."""
+    axes.barh([f"{row['name']}, {row['policy']}" for row in found], [row["gpu_hours"] for row in found])
+    axes.set_xlabel("GPU-hours")
+    axes.invert_yaxis()
+
+
+DRAWN: dict[type, Callable[[Any, list[Row]], None]] = {Size: _bars, Fleet: _hours, SharedFleet: _shares}
 VIEWS: dict[str, Callable[..., Any]] = {"text": text, "html": page, "table": table, "requests": requests, "steps": steps, "plot": plot}

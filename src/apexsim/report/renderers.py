@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from apexsim.search.size import Size
     from apexsim.search.study import Study
     from apexsim.search.sweep import Sweep
+    from apexsim.search.together import SharedFleet
 
-    Answer = Study | Sweep | Size | Fleet
+    Answer = Study | Sweep | Size | Fleet | SharedFleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ VIEWS = {  # type of answer -> where it is told
     "Sweep": Views("sweep.render", "sweep.sweep_json", "weblists.page_of_sweep"),
     "Size": Views("sizepage.render", "sizepage.size_json", "weblists.page_of_size"),
     "Fleet": Views("fleetpage.render", "fleetpage.fleet_json", "webfleet.page_of_fleet"),
+    "SharedFleet": Views("sharedpage.render", "sharedpage.shared_json", "webfleet.page_of_shared"),
 }
 RENDERERS: dict[str, Callable[[Answer, Look], str]] = {
     "text": lambda answer, look: str(_told(answer, "text", **_given(look))),

@@ -15,6 +15,7 @@ from apexsim.doubt import LEVELS
 from apexsim.errors import InputError, nearest
 from apexsim.replay.record import SHOWN
 from apexsim.report import apexpage, calibratepage, devicepage, difference, fleetpage, ledger, replaypage, sizepage, sweep, tracepage
+from apexsim.report import sharedpage as shared
 from apexsim.search.study import FORMAT as STUDY_FORMAT
 from apexsim.stats import Stats
 
@@ -444,6 +445,31 @@ FLEET = obj("`fleet`", {
         "usd": num("rent of the whole time, as if replicas came and went at once"), "usd_alone": num("the same of the first kind alone"),
     }),
 }, optional=("mix",))  # fmt: skip
+_GPUS = many(count("GPUs"), "in each interval")
+SHARED_FLEET = obj("`fleet` with several models", {
+    "format": const(shared.FORMAT), "inputs": by_name({}, "the question, but for the models"), "gpu": text("GPU"),
+    "gpus": count("of the cluster; null where it has as many as are asked for", True), "every_s": num("length of an interval [s]"),
+    "begin_s": num("from the first moment of the cluster to that of the first interval that all traces have [s]"),
+    "sentences": many(text("sentence"), "the answer"), "notes": many(text("note"), "what the figures rest on"),
+    "peak_gpus": count("most that all models need in an interval"), "mean_gpus": num("that all models need"),
+    "fixed_split_gpus": count("of a fixed split, each model its own peak"), "need": _GPUS, "lacking": _GPUS,
+    "models": many(obj("a model", {
+        "name": text("of its table"), "priority": num("the higher comes first"), "begins_s": num("of its trace, in the cluster's time [s]"),
+        "first": count("its interval at which the common time begins"), "need": _GPUS,
+        "policies": many(obj("a policy", {
+            "policy": text("name"), "asked": _GPUS, "given": _GPUS, "serving": _GPUS,
+            "kept": num("share of intervals that keep the limits"),
+            "late_requests": num("share of requests that come in intervals that miss them"),
+        }), "as asked for"),
+        "alone": FLEET,
+    }), "by name"),
+    "policies": many(obj("a policy", {
+        "policy": text("name"), "mean_gpus": num("that all models ask for"), "peak_gpus": count("that all models ask for"),
+        "gpu_hours": num("given and paid"), "usd": num("rent of the common time", True), "kwh": num("of the GPUs, the common time", True),
+        "short_intervals": count("in which the cluster has less than is asked for"),
+        "most_short_gpus": count("by which it is short at worst"),
+    }), "as asked for"),
+})  # fmt: skip
 _VALUE: Schema = {"type": ["string", "number", "null"]}
 SWEEP = obj("`plan` with lists", {
     "format": const(sweep.FORMAT), "model": text("as typed"),
@@ -684,7 +710,7 @@ COMPARE = obj("`compare`", {
 })  # fmt: skip
 
 OUTPUTS: dict[str, Schema] = {
-    "study": STUDY, "sweep": SWEEP, "size": SIZE, "fleet": FLEET, "compare": COMPARE,
+    "study": STUDY, "sweep": SWEEP, "size": SIZE, "fleet": FLEET, "shared_fleet": SHARED_FLEET, "compare": COMPARE,
     "fit": FIT, "models": MODELS, "gpus": GPUS, "engines": ENGINES, "workloads": WORKLOADS,
     "trace": TRACE, "device": DEVICE,
     "validation": VALIDATION, "calibration": CALIBRATION, "suggestion": SUGGESTION, "replay": REPLAY, "apex": APEX, "error": ERROR,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from apexsim.errors import InputError
@@ -16,6 +17,7 @@ from apexsim.search.fleet import Fleet
 from apexsim.search.size import Size, SizeAnswer
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
+from apexsim.search.together import SharedFleet
 
 Row = dict[str, Any]
 SHOWN = ("mean", "p50", "p95", "p99")  # of each latency
@@ -24,7 +26,7 @@ LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
 
 def rows(answer: Any) -> list[Row]:
     """The rows of an answer: of a study its plans, best first; of a sweep its combinations; of a size its clusters; of a fleet its
-    policies; records as they are."""
+    policies, of models that share a cluster each with its policies; records as they are."""
     for kind, made in ROWS.items():
         if isinstance(answer, kind):
             return [clean(row) for row in made(answer)]
@@ -98,13 +100,27 @@ def _fleet(fleet: Fleet) -> Iterable[Row]:
                "kwh": fleet.kwh(course), "kept": float(course.kept.mean()), "late_requests": course.late}  # fmt: skip
 
 
+def _shared(shared: SharedFleet) -> Iterable[Row]:
+    for one in shared.tenants:
+        for course, row in zip(one.courses, _fleet(replace(one.alone, courses=one.courses))):
+            asked = one.wanted(one.courses.index(course), shared.count)
+            yield {"name": one.ask.name, "model": one.ask.model, **row, "asked_peak_gpus": int(asked.max())}
+
+
 def _records(records: Sequence[Mapping[str, Any]]) -> Iterable[Row]:
     for record in records:
         yield {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
                for name, value in record.items() if not isinstance(value, Mapping)}  # fmt: skip
 
 
-ROWS: dict[type, Callable[[Any], Iterable[Row]]] = {Study: _study, Sweep: _sweep, Size: _size, Fleet: _fleet, list: _records}
+ROWS: dict[type, Callable[[Any], Iterable[Row]]] = {
+    Study: _study,
+    Sweep: _sweep,
+    Size: _size,
+    Fleet: _fleet,
+    SharedFleet: _shared,
+    list: _records,
+}
 
 
 # ---- files -------------------------------------------------------------------------------------------------------------------

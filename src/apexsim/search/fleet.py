@@ -231,7 +231,7 @@ class Trace:
         return replace(part, arrive=part.arrive - part.arrive[0], warmup=first - lead)
 
     def tried(self, t: int, count: int) -> Tried:
-        """An interval with so many replicas, simulated once."""
+        """An interval with so many replicas, one at least, simulated once."""
         done = self.done.setdefault(t, {})
         if count not in done:
             setting, plan = replace(self.setting, workload=self.slice(t)), replace(self.plan, replicas=count)
@@ -290,15 +290,25 @@ def followed(trace: Trace, progress: Callable[[int, int, str], None] | None = No
                 progress(t + 1, count, "intervals")
         intervals = tuple(Interval(t * asked.every, _size(trace, t), n) for t, n in enumerate(need))
         wanted = np.array([math.ceil(n * (1.0 + asked.spare) - 1e-9) for n in need], np.int64)
-        rule = ScalingRule(math.ceil(asked.start_up / asked.every), asked.hold, max(1, round(DAY / asked.every)),
-                    np.array([interval.requests for interval in intervals], np.int64))  # fmt: skip
+        rule = scaling_rule(asked, intervals)
         paid = {name: POLICIES[name](wanted, rule) for name in asked.policies}
-        serving = {name: counts if name == "instant" else rule.ready(counts) for name, counts in paid.items()}  # nobody waits for those
+        serving = {name: readied(asked, name, counts) for name, counts in paid.items()}
         asked_for = {(t, int(n)) for counts in serving.values() for t, n in enumerate(counts) if intervals[t].requests}
         left = sorted((t, n) for t, n in asked_for if n not in trace.done[t])
         for (t, n), tried in zip(left, evaluated(partial(_tried, trace), left, workers, ray)):
             trace.done[t][n] = tried
-    return intervals, tuple(_course(trace, name, counts, serving[name], intervals) for name, counts in paid.items())
+    return intervals, tuple(course_of(trace, name, counts, serving[name], intervals) for name, counts in paid.items())
+
+
+def scaling_rule(asked: FleetAsk, intervals: Sequence[Interval] = ()) -> ScalingRule:
+    """How replicas are asked for, and wait until they serve."""
+    load = np.array([interval.requests for interval in intervals], np.int64)
+    return ScalingRule(math.ceil(asked.start_up / asked.every), asked.hold, max(1, round(DAY / asked.every)), load)
+
+
+def readied(asked: FleetAsk, policy: str, paid: Counts) -> Counts:
+    """Replicas that serve in each interval [T] of those that a policy has; those of the bound start at once."""
+    return paid if policy == "instant" else scaling_rule(asked).ready(paid)
 
 
 def _looked_at(trace: Trace, t: int) -> tuple[int, dict[int, Tried]]:
@@ -315,7 +325,7 @@ def _size(trace: Trace, t: int) -> int:
     return last - first
 
 
-def _course(trace: Trace, name: str, paid: Counts, serving: Counts, intervals: Sequence[Interval]) -> Course:
+def course_of(trace: Trace, name: str, paid: Counts, serving: Counts, intervals: Sequence[Interval]) -> Course:
     """A policy over the whole time."""
     devices = trace.plan.devices
     idle_w = gpu_watts(trace.setting.cluster.gpu, 0.0, 0.0, active=0.0)
@@ -324,6 +334,8 @@ def _course(trace: Trace, name: str, paid: Counts, serving: Counts, intervals: S
         if not intervals[t].requests:
             return True, idle_w * devices * int(paid[t])
         count = int(serving[t])
+        if not count:  # of a cluster that has none to give
+            return False, idle_w * devices * int(paid[t])
         return trace.keeps(t, count), trace.tried(t, count).watts + idle_w * devices * int(paid[t] - serving[t])
 
     found = [of(t) for t in range(len(paid))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from typing import Any
@@ -17,6 +17,8 @@ from apexsim.search.policy import POLICIES
 from apexsim.search.size import SHARE, CandidateCluster
 from apexsim.units import parse_duration
 
+WORDS = ("every", "policy", "start_up_time", "hold", "spare", "min_replicas", "share")  # of a fleet alone
+OWN: dict[str, Any] = {"start_up_time": None, "hold": 2, "spare": 0.0, "min_replicas": 1, "share": SHARE}  # which each model may have
 UNITS = (1, 2, 4, 8)  # GPUs of a replica that are tried where none are given
 
 
@@ -30,26 +32,37 @@ def fleet(model: str, *, every: str | float = "15min", policy: str = "all", star
     is kept that is no longer needed; spare: share of replicas on top; workers, ray: how intervals are
     simulated (`search.pool`).  Raises InputError, and Infeasible where no replica keeps the limits.
     """
+    own = {"start_up_time": start_up_time, "hold": hold, "spare": spare, "min_replicas": min_replicas, "share": share}
+    return followed_alone(model, {**question, **own}, every=every, policy=policy, progress=progress, workers=workers, ray=ray)[0]
+
+
+def followed_alone(model: str, question: dict[str, Any], *, every: str | float, policy: str, workers: int = 0, ray: str | None = None,
+                   progress: Callable[[int, int, str], None] | None = None) -> tuple[Fleet, Trace]:  # fmt: skip
+    """The answer for one model, with what its intervals were simulated with.  question: all other keywords of `fleet`."""
+    own = {name: question.get(name, OWN[name]) for name in OWN} | {"every": every, "policy": policy}
+    question = {name: value for name, value in question.items() if name not in OWN}
     if question.get("trace") is None:
         raise InputError("a fleet follows a load over time", "--trace", "give a trace with arrivals")
     if not question.get("slos"):
         raise InputError("without a limit any number of replicas will do", "", "give --ttft MS, --tpot MS, --slo or --goodput")
-    question, named = read_once(question), question.get("gpu")
-    gpus = _kinds(named)
-    start = 0.0 if start_up_time is None else _seconds(start_up_time, "--start-up-time", least=False)
-    asked = FleetAsk(_seconds(every, "--every"), start, hold, spare, min_replicas, share, _policies(policy))
+    question = read_once(question)
+    gpus, asked = _kinds(question.get("gpu")), _asked(own)
     kinds = _replicas(model, question, gpus, asked)
     unit, trace = kinds[0].unit, kinds[0].trace
-    if start_up_time is None:
+    if own["start_up_time"] is None:
         trace.asked = asked = replace(asked, start_up=start_up(trace.setting, unit.plan))
     intervals, courses = followed(trace, progress, workers=workers, ray=ray)
     mix = mixed(kinds, intervals, progress, workers=workers, ray=ray) if len(kinds) > 1 else None
-    own = {"every": every, "policy": policy, "start_up_time": start_up_time, "hold": hold, "spare": spare, "min_replicas": min_replicas,
-           "share": share}  # fmt: skip
     inputs = {name: value for name, value in kinds[0].inputs.items() if name in question} | {
-        name: value for name, value in own.items() if value != signature(fleet).parameters[name].default}  # fmt: skip
+        name: own[name] for name in WORDS if own[name] != signature(fleet).parameters[name].default}  # fmt: skip
     inputs |= {"gpu": ",".join(gpus)} if len(gpus) > 1 else {}
-    return Fleet(model, unit, asked, trace.goal, intervals, courses, one_fewer(trace, intervals), inputs, mix)
+    return Fleet(model, unit, asked, trace.goal, intervals, courses, one_fewer(trace, intervals), inputs, mix), trace
+
+
+def _asked(own: Mapping[str, Any]) -> FleetAsk:
+    start = 0.0 if own["start_up_time"] is None else seconds_of(own["start_up_time"], "--start-up-time", least=False)
+    every = seconds_of(own["every"], "--every")
+    return FleetAsk(every, start, own["hold"], own["spare"], own["min_replicas"], own["share"], _policies(own["policy"]))
 
 
 def _kinds(named: Any) -> list[str]:
@@ -111,7 +124,8 @@ def _policies(text: str) -> tuple[str, ...]:
     return tuple(POLICIES) if names == ("all",) else names
 
 
-def _seconds(value: str | float, flag: str, least: bool = True) -> float:
+def seconds_of(value: str | float, flag: str, least: bool = True) -> float:
+    """A time that is typed [s]."""
     seconds = parse_duration(value, "s", flag) if isinstance(value, str) else float(value)
     if not (0.0 < seconds < math.inf or (seconds == 0.0 and not least)):
         raise InputError(f"expected a time above 0, got {value}", flag, "write e.g. 15min")
