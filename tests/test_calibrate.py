@@ -365,10 +365,11 @@ def test_values_of_any_kind_never_raise(name: str, folder: Path) -> None:
 
 
 def test_the_example_in_python_and_on_the_command_line(folder: Path, capsys: Capture) -> None:
-    words = ["calibrate", EXAMPLE, "--gpu", "h200", "--engine", "vllm@0.16.0", "--save", "my-h200", "--json", "-"]
+    # a release later than the one that was run, with another kernel of experts: what its prices miss, the factors find
+    words = ["calibrate", EXAMPLE, "--gpu", "h200", "--engine", "vllm@0.17.0", "--save", "my-h200", "--json", "-"]
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
-    found = apexsim.calibrate(EXAMPLE, gpu="h200", engine="vllm@0.16.0")
+    found = apexsim.calibrate(EXAMPLE, gpu="h200", engine="vllm@0.17.0")
     assert told["factors"]["decode"]["value"] == pytest.approx(found.factors.decode)
     assert told["errors"]["tpot"]["after"]["median_abs_error"] < told["errors"]["tpot"]["before"]["median_abs_error"] / 2
     assert len(told["runs"]) == 6 and told["profile"] == "my-h200" and len(told["next"]) == 2
@@ -379,7 +380,7 @@ def test_the_example_in_python_and_on_the_command_line(folder: Path, capsys: Cap
     for value in (told, clean(calibration_json(found))):
         jsonschema.Draft202012Validator(schema_of("calibration")).validate(value)
     assert main(words) == 2 and "is there already" in capsys.readouterr().err
-    assert load_profile("my-h200").about["runs"] == 6 and load_profile("my-h200").system["release"] == "vllm 0.16.0"
+    assert load_profile("my-h200").about["runs"] == 6 and load_profile("my-h200").system["release"] == "vllm 0.17.0"
 
 
 def test_cache_and_power_are_taken_as_servers_state_them(folder: Path) -> None:
