@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apexsim.api import defaults
-from apexsim.cli.models_file import named_file, tenants_typed
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import Progress
 from apexsim.cli.rows import FOLLOWED, WORKERS
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from apexsim.search.together import SharedFleet
 
 OWN = tuple(opt.name for opt in (*FOLLOWED, *WORKERS))
+SEVERAL = ".toml"  # of a file of models, which stands in a model's place
 FLEET_HELP = """Replicas over time: how many GPUs each interval of a trace needs, and what following the load costs and misses.
 
 A replica is the plan that serves most for its rent within the limits; --gpus are those of one replica (default: the best of 1, 2, 4, 8).
@@ -43,7 +42,7 @@ def fleet(model: Model, **given: Any) -> None:
     from apexsim.search.follow import fleet as followed
 
     given = checked("fleet", given)
-    if named_file(model):
+    if model.lower().endswith(SEVERAL):
         return tell(_shared(model, given), given)
     with Progress() as progress:
         found = followed(model, **question(given), **{name: given[name] for name in OWN}, progress=progress)
@@ -52,6 +51,8 @@ def fleet(model: Model, **given: Any) -> None:
 
 def _shared(path: str, given: dict[str, Any]) -> SharedFleet:
     """Several models on one cluster."""
+    from apexsim.api import defaults
+    from apexsim.cli.models_file import tenants_typed
     from apexsim.search.together import together
 
     asks = tenants_typed(path, given)
