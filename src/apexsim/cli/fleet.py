@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from apexsim.cli.files import SEVERAL
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import Progress
 from apexsim.cli.rows import FOLLOWED, WORKERS
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from apexsim.search.together import SharedFleet
 
 OWN = tuple(opt.name for opt in (*FOLLOWED, *WORKERS))
-SEVERAL = ".toml"  # of a file of models, which stands in a model's place
 FLEET_HELP = """Replicas over time: how many GPUs each interval of a trace needs, and what following the load costs and misses.
 
 A replica is the plan that serves most for its rent within the limits; --gpus are those of one replica (default: the best of 1, 2, 4, 8).

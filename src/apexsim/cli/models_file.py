@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apexsim.cli.fleet import SEVERAL
+from apexsim.cli.files import SEVERAL
 from apexsim.cli.options import check_clashes, one_value, question
 from apexsim.cli.rows import COMMANDS, Opt, options_of
 from apexsim.errors import InputError, nearest
