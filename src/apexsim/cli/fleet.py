@@ -57,7 +57,7 @@ def _shared(path: str, given: dict[str, Any]) -> SharedFleet:
 
     asks = tenants_typed(path, given)
     whole = {name: given[name] for name in ("gpu", "gpus", "nodes", "every", "policy")}
-    typed = {name: value for name, value in question(given).items() if value != defaults().get(name)} | whole
+    typed = {name: value for name, value in question(given).items() if value and value != defaults().get(name)} | whole | {"models": path}
     with Progress() as progress:
         return together(asks, **whole, inputs=typed, progress=progress, workers=given["workers"], ray=given["ray"])
 
