@@ -18,6 +18,7 @@ from apexsim.errors import InputError
 from apexsim.examples import PREFIX, expanded, located, packaged
 from apexsim.files import hub_cache
 
+SEVERAL = ".toml"  # of a file of models, which stands in a model's place
 STDOUT = "-"
 # what is read of a folder that is named: a model, a device, a tokenizer
 OF_FOLDERS = ("*config.json", "*.index.json", "tokenizer*", "params.json", "*.toml", "*.csv", "*.txt", "*.py", "*.model",

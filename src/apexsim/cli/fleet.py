@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apexsim.api import defaults
-from apexsim.cli.models_file import named_file, tenants_typed
+from apexsim.cli.files import SEVERAL
 from apexsim.cli.options import Model, checked, question, with_options
 from apexsim.cli.outside import Progress
 from apexsim.cli.rows import FOLLOWED, WORKERS
@@ -43,7 +42,7 @@ def fleet(model: Model, **given: Any) -> None:
     from apexsim.search.follow import fleet as followed
 
     given = checked("fleet", given)
-    if named_file(model):
+    if model.lower().endswith(SEVERAL):
         return tell(_shared(model, given), given)
     with Progress() as progress:
         found = followed(model, **question(given), **{name: given[name] for name in OWN}, progress=progress)
@@ -52,11 +51,13 @@ def fleet(model: Model, **given: Any) -> None:
 
 def _shared(path: str, given: dict[str, Any]) -> SharedFleet:
     """Several models on one cluster."""
+    from apexsim.api import defaults
+    from apexsim.cli.models_file import tenants_typed
     from apexsim.search.together import together
 
     asks = tenants_typed(path, given)
     whole = {name: given[name] for name in ("gpu", "gpus", "nodes", "every", "policy")}
-    typed = {name: value for name, value in question(given).items() if value != defaults().get(name)} | whole
+    typed = {name: value for name, value in question(given).items() if value and value != defaults().get(name)} | whole | {"models": path}
     with Progress() as progress:
         return together(asks, **whole, inputs=typed, progress=progress, workers=given["workers"], ray=given["ray"])
 

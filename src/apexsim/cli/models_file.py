@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from apexsim.cli.files import SEVERAL
 from apexsim.cli.options import check_clashes, one_value, question
 from apexsim.cli.rows import COMMANDS, Opt, options_of
 from apexsim.errors import InputError, nearest
@@ -32,7 +33,7 @@ WHOLE = ("progress", "workers", "ray")
 
 def named_file(model: Any) -> bool:
     """Whether what stands in a model's place is a file of several."""
-    return isinstance(model, str) and model.lower().endswith(".toml")
+    return isinstance(model, str) and model.lower().endswith(SEVERAL)
 
 
 def is_tables(model: Any) -> bool:

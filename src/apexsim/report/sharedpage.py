@@ -124,7 +124,16 @@ def _short(fleet: SharedFleet, most: int, split: int) -> list[str]:
         return [f"The cluster is large enough at all times: {left}{fixed}."]
     at, times = int(lacking.argmax()), int((lacking > 0).sum())
     return [f"The cluster is short in {times:,} of {count_of(fleet.count, 'interval')}, by {count_of(int(lacking[at]), 'GPU')} at worst "
-            f"({_when(fleet, at)})."]  # fmt: skip
+            f"({_when(fleet, at)}).", *_missed(fleet)]  # fmt: skip
+
+
+def _missed(fleet: SharedFleet) -> list[str]:
+    """Whose limits are missed even where replicas come and go at once."""
+    if "instant" not in fleet.policies:
+        return []
+    late = [(one.ask.name, one.courses[fleet.policies.index("instant")].late) for one in fleet.tenants]
+    told = listed([f"{percent(share)} of the requests of {name}" for name, share in late if share > 0])
+    return [f"Even if replicas came and went at once, intervals that miss the limits hold {told}."] if told else []
 
 
 def notes(fleet: SharedFleet) -> list[str]:
