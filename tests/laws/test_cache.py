@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import apexsim
 import toy_costs as toy
-from apexsim.engine import cache, store
+from apexsim.engine import cache, native, store
 from apexsim.engine.jit import outer
 from worlds import World
 
@@ -197,3 +199,71 @@ def test_a_disk_that_fills_up_is_survived_and_said(tmp_path: Path, state: store.
 
     monkeypatch.setattr(store.os, "replace", full)
     assert twice()(21) == 42 and state.unsaved == "No space left on device" and not list(tmp_path.iterdir())
+
+
+LOADED = """
+import sys, toy_costs as toy
+from worlds import World
+World(toy.offline([5], [3]), toy.VLLM_V1, toy.NO_HOST, toy.costs(toy.Toy()), 10).run()
+print("numba" in sys.modules)
+"""
+
+
+def test_code_that_is_at_hand_runs_without_numba() -> None:
+    """Loading numba takes a third of the time of a question."""
+    World(toy.offline([5], [3]), toy.VLLM_V1, toy.NO_HOST, toy.costs(toy.Toy()), 10).run()
+    folders = (Path(apexsim.__path__[0]).parent, Path(toy.__file__).parent)
+    given = {
+        **os.environ,
+        cache.VARIABLE: str(cache.FOLDER.parent if cache.FOLDER else ""),
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+    }
+    done = subprocess.run([sys.executable, "-c", LOADED], env=given, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_function_outside_that_nobody_knows_is_as_a_damaged_file(tmp_path: Path, state: store.StoreState) -> None:
+    """LLVM would end the process where it cannot find it."""
+    twice()(21)
+    (file,) = tmp_path.iterdir()
+    head, _, machine = store._read(file).partition(b"\n")
+    store._write(file, json.dumps({**json.loads(head), "needs": ["nobody_knows_it"]}).encode() + b"\n" + machine)
+    assert twice()(21) == 42 and state.damaged == str(file)
+
+
+# ---- arguments -----------------------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    """A tuple inside another."""
+
+    yes: bool
+    share: float
+
+
+class Mixed(NamedTuple):
+    """One member of each kind, those that are short before those that are not."""
+
+    yes: bool
+    rows: np.ndarray
+    pair: Pair
+    none: None
+    last: int
+
+
+def test_members_lie_where_compiled_code_reads_them(state: store.StoreState) -> None:
+    def told(row: Mixed, out: np.ndarray, n: int) -> tuple[int, int]:
+        out[0], out[1], out[2] = row.rows[1, 2], row.pair.share, row.none
+        out[3], out[4] = row.yes, row.pair.yes
+        return row.last, n + row.rows.shape[1]
+
+    for yes in (True, False):
+        out = np.zeros(5)
+        row = Mixed(yes, np.arange(6.0).reshape(2, 3), Pair(not yes, 0.25), None, 7)
+        assert outer(told)(row, out, 40) == (7, 43)
+        assert out.tolist() == [5.0, 0.25, 1.0, yes, not yes]
+
+
+def test_an_array_that_is_not_dense_is_refused() -> None:
+    with pytest.raises(AssertionError, match="dense"):
+        native.laid((np.arange(6)[::2],))

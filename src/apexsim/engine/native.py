@@ -63,8 +63,10 @@ def _lay(row: tuple[Any, ...], kind: list[str], words: list[Any]) -> None:
 
 def _lay_one(value: Any, kind: list[str], words: list[Any]) -> None:
     if isinstance(value, np.ndarray):
-        kind.append(_array(value.dtype, value.ndim, value.flags.c_contiguous, value.flags.writeable))
-        words += (0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides)
+        assert value.flags.carray, "the engine takes arrays that are dense and may be written to"
+        kind.append(_ARRAYS[value.dtype.char, value.ndim])
+        at = ctypes.addressof(_cell(value)) if value.size else 0
+        words += (0, 0, value.size, value.itemsize, at, *value.shape, *value.strides)
     elif value is None:
         kind.append("n")
         words.append(0)
@@ -73,15 +75,13 @@ def _lay_one(value: Any, kind: list[str], words: list[Any]) -> None:
         words.append(value)
 
 
+_cell = ctypes.c_char.from_buffer  # the quickest way to an address
 _NUMBERS = {bool: "b", np.bool_: "b", int: "q", np.int64: "q", float: "d", np.float64: "d"}
 _CELLS = {"n": "q", "b": "?", "q": "q", "d": "d"}  # as `struct` names them
 
 
-@lru_cache
-def _array(dtype: np.dtype[Any], ndim: int, dense: bool, writeable: bool) -> str:
-    """Words that it takes, then what its cells are."""
-    assert dense and writeable, "the engine takes arrays that are dense and may be written to"
-    return f"{5 + 2 * ndim}:{dtype.str}"
+# Words of an array, then what its cells are.
+_ARRAYS = {(letter, n): f"{5 + 2 * n}:{np.dtype(letter).str}" for letter in "dlqih" for n in range(1, 8)}
 
 
 @lru_cache(maxsize=256)
