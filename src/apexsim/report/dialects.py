@@ -18,6 +18,7 @@ from apexsim.engines import EngineRow, load_engine, settled
 from apexsim.plan.flags import Words
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
+from apexsim.plan.second import second_model
 from apexsim.plan.space import blocks
 from apexsim.report.checkpoint import Checkpoint
 from apexsim.report.servers import WIDTH, Command, Place, Shell, address
@@ -187,6 +188,11 @@ def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
 DRAFTER = "$DRAFTER"  # an EAGLE-3 head, which the user chooses
 
 
+def _drafter(draft: Drafting) -> Shell | str | None:
+    """Who drafts, where the server must be told: a model by its name, a head by the user."""
+    return second_model(draft.model).name if draft.model else Shell(f'"{DRAFTER}"') if draft.method == "eagle3" else None
+
+
 def _vllm_drafts(ask: ServerStart) -> Shell | str | None:
     """vLLM's JSON for drafts."""
     draft = ask.plan.draft
@@ -195,6 +201,8 @@ def _vllm_drafts(ask: ServerStart) -> Shell | str | None:
     told: dict[str, Any] = {"method": ask.words.value("drafts", draft.method), "num_speculative_tokens": draft.tokens}
     if draft.method == "ngram":
         told["prompt_lookup_max"] = draft.tokens
+    if draft.model:
+        told |= {"model": _drafter(draft), "draft_tensor_parallel_size": ask.plan.attention.tp}
     if draft.method != "eagle3":
         return json.dumps(told)
     return Shell('"' + json.dumps({**told, "model": DRAFTER}).replace('"', '\\"') + '"')
@@ -292,7 +300,7 @@ def _sglang_drafts(ask: ServerStart) -> Said:
     chain = draft.method != "ngram"
     return [
         ("drafts", draft.method),
-        ("drafter", Shell(f'"{DRAFTER}"') if draft.method == "eagle3" else None),
+        ("drafter", _drafter(draft)),
         ("draft steps", draft.tokens if chain else None),
         ("draft branches", 1 if chain else None),
         ("draft tokens", draft.width),
@@ -380,6 +388,8 @@ def _drafts(draft: Drafting, kind: str) -> list[str]:
     lines = [f"  decoding_type: {kind}", f"  {'num_nextn_predict_layers' if layers else 'max_draft_len'}: {draft.tokens}"]
     if draft.method == "eagle3":
         lines += ["  eagle3_one_model: true", f"  speculative_model_dir: {DRAFTER}"]
+    if draft.model:
+        lines += [f"  speculative_model_dir: {_drafter(draft)}"]
     return lines if draft.method != "ngram" else [*lines, f"  max_matching_ngram_size: {draft.tokens}"]
 
 
