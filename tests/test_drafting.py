@@ -276,6 +276,11 @@ def test_looking_up_drafts_is_cheaper_than_making_them() -> None:
     assert tpot(setting, "TP8+ngram:3", some) < tpot(setting, "TP8+eagle3:3", some)
 
 
+TINY = """{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "head_dim": 128,
+"num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 151936, "max_position_embeddings": 40960,
+"tie_word_embeddings": true, "torch_dtype": "bfloat16", "rms_norm_eps": 1e-6, "rope_theta": 1000000}"""
+
+
 # ---- a model that drafts ---------------------------------------------------------------------------------------------
 
 
@@ -316,6 +321,17 @@ def test_engines_refuse_draft_models_that_they_have_not_got() -> None:
                                ("sglang", "DEP8+draft:qwen3-0.6b:3", "takes no draft drafts")):  # fmt: skip
         setting = question("qwen3-235b-a22b", engine=engine)
         assert told in unstartable(setting.model, parse_plan(plan), setting.cluster, setting.engine)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_a_draft_model_of_a_file_is_named_by_the_user(engine: str, tmp_path: Path) -> None:
+    from apexsim.report.launch import launch
+
+    path = tmp_path / "config.json"
+    path.write_text(TINY)
+    setting = question("qwen3-32b", engine=engine)
+    said = launch(setting, parse_plan(f"TP8+draft:{path}:2", api.precision_of(setting.model, None, None, None)))
+    assert "$DRAFTER" in " ".join(said.commands) and any("DRAFTER is the draft model" in note for note in said.notes), said
 
 
 def test_the_answer_says_what_was_assumed_and_when_drafting_pays() -> None:

@@ -20,7 +20,7 @@ from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.plan.second import second_model
 from apexsim.plan.space import blocks
-from apexsim.report.checkpoint import Checkpoint
+from apexsim.report.checkpoint import Checkpoint, found_at
 from apexsim.report.servers import WIDTH, Command, Place, Shell, address
 from apexsim.search.setting import Setting
 
@@ -185,12 +185,19 @@ def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
     return tuple(sorted({*(size for size in all_ if size <= top), *more}))
 
 
-DRAFTER = "$DRAFTER"  # an EAGLE-3 head, which the user chooses
+DRAFTER = "$DRAFTER"  # an EAGLE-3 head or a model, where the user alone knows where it lies
 
 
 def _drafter(draft: Drafting) -> Shell | str | None:
     """Who drafts, where the server must be told: a model by its name, a head by the user."""
-    return second_model(draft.model).name if draft.model else Shell(f'"{DRAFTER}"') if draft.method == "eagle3" else None
+    if draft.model and not drafter_unknown(draft):
+        return found_at(second_model(draft.model))[0]
+    return Shell(f'"{DRAFTER}"') if drafter_unknown(draft) else None
+
+
+def drafter_unknown(draft: Drafting) -> bool:
+    """Whether the user alone knows where the head or model that drafts lies."""
+    return draft.method == "eagle3" or bool(draft.model and found_at(second_model(draft.model))[1])
 
 
 def _vllm_drafts(ask: ServerStart) -> Shell | str | None:
@@ -203,7 +210,7 @@ def _vllm_drafts(ask: ServerStart) -> Shell | str | None:
         told["prompt_lookup_max"] = draft.tokens
     if draft.model:
         told |= {"model": _drafter(draft), "draft_tensor_parallel_size": ask.plan.attention.tp}
-    if draft.method != "eagle3":
+    if not drafter_unknown(draft):
         return json.dumps(told)
     return Shell('"' + json.dumps({**told, "model": DRAFTER}).replace('"', '\\"') + '"')
 
@@ -387,9 +394,9 @@ def _drafts(draft: Drafting, kind: str) -> list[str]:
     layers = draft.method == "mtp"
     lines = [f"  decoding_type: {kind}", f"  {'num_nextn_predict_layers' if layers else 'max_draft_len'}: {draft.tokens}"]
     if draft.method == "eagle3":
-        lines += ["  eagle3_one_model: true", f"  speculative_model_dir: {DRAFTER}"]
-    if draft.model:
-        lines += [f"  speculative_model_dir: {_drafter(draft)}"]
+        lines += ["  eagle3_one_model: true"]
+    if draft.method in ("eagle3", "draft"):
+        lines += [f"  speculative_model_dir: {DRAFTER if drafter_unknown(draft) else _drafter(draft)}"]
     return lines if draft.method != "ngram" else [*lines, f"  max_matching_ngram_size: {draft.tokens}"]
 
 
