@@ -172,7 +172,9 @@ def test_acceptance_is_read(text: str, drafts: int, lengths: tuple[float, ...] |
     ("1.2", "share from 0 to 1"), ("-0.1", "share from 0 to 1"), ("0.5,0.8", "cannot rise"), ("nan", "finite"), ("inf", "finite"),
     ("length:9", "makes 1 to 4 tokens"), ("length:0.5", "makes 1 to 4 tokens"), ("length:", "cannot read"),
     ("length:1.5,3.5", "1 to 3 tokens"),
-    ("nobody", "unknown acceptance 'nobody'"), ("0.5,x", "unknown acceptance"), ("", "unknown acceptance"),
+    ("nobody", "unknown acceptance 'nobody'"), ("0.5,x", "cannot read 'x'"), ("80%", "cannot read '80%'"),
+    ("-INF", "finite"), ("NaN", "finite"),
+    ("length:2,1.5", "cannot make fewer"), ("0.5,", "cannot read ''"), ("", "unknown acceptance"),
     (",".join(["0.5"] * (MOST + 1)), "at most"),
 ])  # fmt: skip
 def test_impossible_acceptance_is_refused(text: str, told: str) -> None:
@@ -202,7 +204,10 @@ def test_files_of_acceptance_are_read(text: str, lengths: tuple[float, ...], tmp
     ("drafts,length\n1,2.8\n", "1 to 2 tokens"), ("position,rate\n1,1.8\n", "share from 0 to 1"), ("position,rate\n1,x\n", "as a number"),
     ("{", "as JSON"), ('{"duration": 3}', "holds no list"), ('{"spec_decode_per_position_acceptance_rates": ["x"]}', "holds no list"),
     ('{"spec_decode_per_position_acceptance_rates": [0.4, 0.5]}', "cannot rise"),
-    (COUNTERS.replace("1000.0", "0"), "say nothing of drafts"), ("position,rate\n1\n", "as a number"),
+    (COUNTERS.replace("1000.0", "0"), "say nothing of drafts"), (COUNTERS.replace("1000.0", "1e3e"), "as a number"),
+    (COUNTERS.replace("800.0", "8..0"), "as a number"), (COUNTERS.replace("800.0", "1e999"), "finite"),
+    ("drafts,length\n1,1.9\n2,1.5\n", "fewer"),
+    (COUNTERS.replace("800.0", "-800.0"), "share from 0 to 1"), ("position,rate\n1\n", "as a number"),
 ])  # fmt: skip
 def test_broken_files_of_acceptance_are_refused(text: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "acceptance.txt"

@@ -36,6 +36,7 @@ NOT_SIMULATED = {  # how people ask for it -> what it is
 _DRAFTS = re.compile(r"(?P<method>[A-Za-z0-9_-]+)(?::(?P<model>[^,+]*))?:(?P<first>\d{1,4})(?:\.\.(?P<last>\d{1,4}))?")
 SPELLED = {"draft_model": "draft", "draft-model": "draft", "standalone": "draft"}  # the engines' words for it
 LENGTH = "length:"
+SCATTER = 0.1  # by which more drafts may seem to make fewer tokens, each K being a run of its own (5 % in data/acceptance.csv)
 SUFFIXES = re.compile(r"-(?:nvfp4|mxfp4|fp8|fp4|int4|bf16)$")
 
 
@@ -156,7 +157,13 @@ def of_lengths(lengths: list[float], source: str, where: str) -> Acceptance:
     for k, length in enumerate(lengths, 1):
         if not 1.0 <= length <= k + 1:
             raise InputError(f"a step with {k} draft{'s' * (k > 1)} makes 1 to {k + 1} tokens, got {length:g}", where)
+    for k, (fewer, more) in enumerate(pairwise(lengths), 1):
+        if more < fewer * (1 - SCATTER):
+            raise InputError(f"{k + 1} drafts cannot make fewer tokens than {k}, got {more:g} after {fewer:g}", where)
     return Acceptance((1.0, *lengths), source)
+
+
+_NUMERIC = re.compile(r"[-+.,]?\d|[-+.,]|[-+]?(?:nan|inf|infinity)\b", re.IGNORECASE)  # how numbers begin, and no name does
 
 
 def parse_acceptance(text: str, drafts: int, where: str = "--acceptance") -> Acceptance:
@@ -167,7 +174,7 @@ def parse_acceptance(text: str, drafts: int, where: str = "--acceptance") -> Acc
     words = text.strip()
     if words.lower().startswith(LENGTH):
         return _told_lengths(_numbers(words[len(LENGTH) :], where), words, drafts, where)
-    if re.fullmatch(r"[-+\d.,eE\s]+|nan|inf", words):
+    if _NUMERIC.match(words) and not Path(expanded(words)).is_file():
         rates = _numbers(words, where)
         if len(rates) == 1 and 0.0 <= rates[0] <= 1.0:
             return of_rate(rates[0], f"given: {words} at every position")
@@ -194,14 +201,14 @@ def _rate_of(length: float, drafts: int) -> float:
     return low
 
 
-def _numbers(text: str, where: str) -> list[float]:
+def _numbers(text: str, where: str, most: float = 1e6) -> list[float]:
     found = []
     for word in text.split(","):
         try:
             found.append(float(word))
         except ValueError:
             raise InputError(f"cannot read '{word.strip()}' as a number", where, f"write 0.8, 0.8,0.6,0.4 or {LENGTH}1.8,2.3") from None
-        if not abs(found[-1]) < 1e6:
+        if not abs(found[-1]) < most:
             raise InputError(f"expected a finite number, got {word.strip()}", where)
     if len(found) > MOST:
         raise InputError(f"expected at most {MOST} positions, got {len(found)}", where)
@@ -260,10 +267,10 @@ def _from_result(text: str, path: str) -> Acceptance:
 
 def _from_counters(text: str, path: str) -> Acceptance:
     """Accepted drafts of each position over drafted steps, all models and engines of the server together."""
-    steps = sum(float(x) for x in _STEPS.findall(text))
+    steps = sum(x for word in _STEPS.findall(text) for x in _numbers(word, path, 1e18))
     counts: dict[int, float] = {}
     for position, value in _ACCEPTED.findall(text):
-        counts[int(position)] = counts.get(int(position), 0.0) + float(value)
+        counts[int(position)] = counts.get(int(position), 0.0) + _numbers(value, path, 1e18)[0]
     if not steps > 0 or sorted(counts) != list(range(len(counts))) or not counts:
         raise InputError("its counters say nothing of drafts", path, "let the server draft first, and save its /metrics")
     return of_positions([counts[i] / steps for i in sorted(counts)], f"counters of {path}", path)
