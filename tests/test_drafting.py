@@ -29,8 +29,13 @@ from apexsim.engine import kernel
 from apexsim.engine.types import TICKS, Drafts
 from apexsim.engines import drafting, load_engine
 from apexsim.errors import InputError
+from apexsim.plan.limits import unstartable
 from apexsim.plan.plan import parse_plan
-from apexsim.search.evaluate import Evaluation, evaluate
+from apexsim.plan.pool import handed_bytes
+from apexsim.plan.split import named_split, parse_any
+from apexsim.plan.weights import stage_weights, stages_of
+from apexsim.search.drafts import step_seconds
+from apexsim.search.evaluate import Evaluation, compiled, evaluate
 from apexsim.search.setting import Setting
 from worlds import World, all_gaps, drafted, worlds
 
@@ -120,23 +125,30 @@ def test_impossible_drafts_are_refused(changes: dict[str, np.ndarray], why: str)
 
 @pytest.mark.parametrize(("text", "found"), [
     ("mtp:3", ["mtp:3"]), ("mtp:1..3", ["None", "mtp:1", "mtp:2", "mtp:3"]), ("none,mtp:2", ["None", "mtp:2"]),
+    ("draft:Qwen/Qwen3-0.6B:1..2", ["None", "draft:Qwen/Qwen3-0.6B:1", "draft:Qwen/Qwen3-0.6B:2"]),
+    ("Standalone:qwen2.5-0.5b:3", ["draft:qwen2.5-0.5b:3"]),
     ("MTP:1, eagle3:4,ngram:2", ["mtp:1", "eagle3:4", "ngram:2"]), ("mtp:2,mtp:1..2", ["mtp:2", "None", "mtp:1"]),
 ])  # fmt: skip
 def test_ways_of_drafting_are_read(text: str, found: list[str]) -> None:
     assert [str(draft) for draft in parse_speculate(text)] == found
 
 
-@pytest.mark.parametrize("text", ["mtp:3", "eagle3:4", "ngram:5", "MTP:1"])
+@pytest.mark.parametrize("text", ["mtp:3", "eagle3:4", "ngram:5", "MTP:1", "draft:qwen3-0.6b:3", "draft:./some/config.json:2"])
 def test_a_plan_names_its_drafts_and_reads_them_back(text: str) -> None:
     draft = parse_drafting(text)
     for layout in ("TP8", "2×PP2×TP4@fp8@810MHz"):
         assert parse_plan(f"{layout}+{draft}").draft == draft
         assert parse_plan(f"{layout}+{draft}").shorthand == f"{layout}+{draft}"
+        assert not named_split(f"{layout}+{draft}")
+    assert parse_any(f"3×TP4+DEP8+{draft}").decode.draft == draft
 
 
 @pytest.mark.parametrize(("text", "told"), [
     ("", "names no way"), ("mtp", "cannot read"), ("mtp:0", "expected 1 to"), ("mtp:99", "expected 1 to"), ("mtp:4..2", "ends before"),
     ("magic:3", "unknown way of drafting 'magic'"), ("mtp:1..99", "expected 1 to"), ("mtp:1...3", "cannot read"), ("mtp:-1", "cannot read"),
+    ("draft:3", "is not named"), ("draft::3", "is not named"), ("mtp:qwen3-0.6b:3", "mtp takes no model"),
+    ("draft:qwen3-0.6b", "cannot read"),
+    ("draft:qwen3-0.6b:0", "expected 1 to"), ("draft:qwen3-0.6b:3..1", "ends before"),
 ])  # fmt: skip
 def test_what_is_no_way_of_drafting_is_refused(text: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
@@ -160,7 +172,9 @@ def test_acceptance_is_read(text: str, drafts: int, lengths: tuple[float, ...] |
     ("1.2", "share from 0 to 1"), ("-0.1", "share from 0 to 1"), ("0.5,0.8", "cannot rise"), ("nan", "finite"), ("inf", "finite"),
     ("length:9", "makes 1 to 4 tokens"), ("length:0.5", "makes 1 to 4 tokens"), ("length:", "cannot read"),
     ("length:1.5,3.5", "1 to 3 tokens"),
-    ("nobody", "unknown acceptance 'nobody'"), ("0.5,x", "unknown acceptance"), ("", "unknown acceptance"),
+    ("nobody", "unknown acceptance 'nobody'"), ("0.5,x", "cannot read 'x'"), ("80%", "cannot read '80%'"),
+    ("-INF", "finite"), ("NaN", "finite"),
+    ("length:2,1.5", "cannot make fewer"), ("0.5,", "cannot read ''"), ("", "unknown acceptance"),
     (",".join(["0.5"] * (MOST + 1)), "at most"),
 ])  # fmt: skip
 def test_impossible_acceptance_is_refused(text: str, told: str) -> None:
@@ -190,7 +204,10 @@ def test_files_of_acceptance_are_read(text: str, lengths: tuple[float, ...], tmp
     ("drafts,length\n1,2.8\n", "1 to 2 tokens"), ("position,rate\n1,1.8\n", "share from 0 to 1"), ("position,rate\n1,x\n", "as a number"),
     ("{", "as JSON"), ('{"duration": 3}', "holds no list"), ('{"spec_decode_per_position_acceptance_rates": ["x"]}', "holds no list"),
     ('{"spec_decode_per_position_acceptance_rates": [0.4, 0.5]}', "cannot rise"),
-    (COUNTERS.replace("1000.0", "0"), "say nothing of drafts"), ("position,rate\n1\n", "as a number"),
+    (COUNTERS.replace("1000.0", "0"), "say nothing of drafts"), (COUNTERS.replace("1000.0", "1e3e"), "as a number"),
+    (COUNTERS.replace("800.0", "8..0"), "as a number"), (COUNTERS.replace("800.0", "1e999"), "finite"),
+    ("drafts,length\n1,1.9\n2,1.5\n", "fewer"),
+    (COUNTERS.replace("800.0", "-800.0"), "share from 0 to 1"), ("position,rate\n1\n", "as a number"),
 ])  # fmt: skip
 def test_broken_files_of_acceptance_are_refused(text: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "acceptance.txt"
@@ -264,6 +281,64 @@ def test_looking_up_drafts_is_cheaper_than_making_them() -> None:
     assert tpot(setting, "TP8+ngram:3", some) < tpot(setting, "TP8+eagle3:3", some)
 
 
+TINY = """{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "head_dim": 128,
+"num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 151936, "max_position_embeddings": 40960,
+"tie_word_embeddings": true, "torch_dtype": "bfloat16", "rms_norm_eps": 1e-6, "rope_theta": 1000000}"""
+
+
+# ---- a model that drafts ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_drafts_for_itself_is_stored_twice() -> None:
+    """Weights, and the cache of every token."""
+    setting = question("llama-3.1-8b", "h100:1")
+    plain, drafts = parse_plan("TP1"), parse_plan("TP1+draft:llama-3.1-8b:1")
+    stage = stages_of(setting.model, 1)[0]
+    weights = [stage_weights(setting.model, plan, stage, setting.engine) for plan in (plain, drafts)]
+    caches = [handed_bytes(plan, (stage,), setting.engine, 1000.0) for plan in (plain, drafts)]
+    assert weights[1] == 2 * weights[0] and caches[1] == 2 * caches[0]
+
+
+def test_each_further_draft_of_a_model_costs_a_step_of_it() -> None:
+    """At one sequence, where a step reads the weights whatever the number of its tokens."""
+    setting = question("llama-3.1-8b", "h100:1")
+
+    def step(words: str) -> float:
+        plan = parse_plan(words)
+        return float(step_seconds(compiled(setting, plan, setting.engine).costs, plan, 500.0)[0])
+
+    one, two, three = (step(f"TP1+draft:llama-3.1-8b:{k}") for k in (1, 2, 3))
+    assert three - two == pytest.approx(two - one, rel=0.1) == pytest.approx(step("TP1"), rel=0.2)
+    assert step("TP1+draft:llama-3.2-1b:3") - step("TP1+draft:llama-3.2-1b:2") < 0.4 * step("TP1")
+
+
+@pytest.mark.parametrize(("model", "drafter", "told"), [
+    ("llama-3.1-8b", "qwen3-0.6b", "entries in its vocabulary"), ("llama-3.1-8b", "no-such-model", "no-such-model"),
+    ("qwen3.5-397b-a17b", "qwen3.5-9b", "recurrent layers"), ("llama-3.1-8b", "./nowhere/config.json", "no such model file"),
+])  # fmt: skip
+def test_models_that_cannot_draft_are_refused(model: str, drafter: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        apexsim.plan(model, gpu="h100:8", speculate=f"draft:{drafter}:2", acceptance=0.7, **MADE)
+
+
+def test_engines_refuse_draft_models_that_they_have_not_got() -> None:
+    for engine, plan, told in (("vllm@0.11.0", "TP8+draft:qwen3-0.6b:3", "no speculative decoding by that method"),
+                               ("sglang", "DEP8+draft:qwen3-0.6b:3", "takes no draft drafts")):  # fmt: skip
+        setting = question("qwen3-235b-a22b", engine=engine)
+        assert told in unstartable(setting.model, parse_plan(plan), setting.cluster, setting.engine)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_a_draft_model_of_a_file_is_named_by_the_user(engine: str, tmp_path: Path) -> None:
+    from apexsim.report.launch import launch
+
+    path = tmp_path / "config.json"
+    path.write_text(TINY)
+    setting = question("qwen3-32b", engine=engine)
+    said = launch(setting, parse_plan(f"TP8+draft:{path}:2", api.precision_of(setting.model, None, None, None)))
+    assert "$DRAFTER" in " ".join(said.commands) and any("DRAFTER is the draft model" in note for note in said.notes), said
+
+
 def test_the_answer_says_what_was_assumed_and_when_drafting_pays() -> None:
     study = apexsim.plan("deepseek-v3", gpu="h200:8", tp=8, speculate="mtp:1..2", **MADE)
     plans = {run.plan.shorthand for run in study.ranked}
@@ -303,10 +378,16 @@ def test_plans_that_cannot_draft_are_refused(plan: str) -> None:
     ("vllm@0.10.0", "TP8+mtp:1", '"method": "deepseek_mtp"'), ("sglang", "TP8+mtp:2", "--speculative-algorithm EAGLE"),
     ("sglang", "TP8+mtp:2", "--speculative-num-draft-tokens 3"), ("trtllm", "TP8+mtp:3", "num_nextn_predict_layers: 3"),
     ("vllm", "TP8+eagle3:2", "DRAFTER"), ("sglang", "TP8+eagle3:2", "--speculative-draft-model-path"),
+    ("vllm", "TP8+draft:qwen3-0.6b:2", '{"method": "draft_model", "num_speculative_tokens": 2, "model": "Qwen/Qwen3-0.6B", '
+     '"draft_tensor_parallel_size": 8}'),
+    ("sglang", "TP8+draft:qwen3-0.6b:2", "--speculative-algorithm STANDALONE"),
+    ("sglang", "TP8+draft:qwen3-0.6b:2", "--speculative-draft-model-path Qwen/Qwen3-0.6B"),
+    ("trtllm", "TP8+draft:qwen3-0.6b:2", "speculative_model_dir: Qwen/Qwen3-0.6B"),
+    ("trtllm", "TP8+draft:qwen3-0.6b:2", "decoding_type: DraftTarget"),
 ])  # fmt: skip
 def test_launch_lines_say_how_to_draft(engine: str, plan: str, words: str) -> None:
     from apexsim.report.launch import launch
 
-    setting = question(engine=engine)
+    setting = question("qwen3-32b" if "qwen3" in plan else "deepseek-v3", engine=engine)
     said = launch(setting, parse_plan(plan, api.precision_of(setting.model, None, None, None)))
-    assert words in " ".join(said.commands), said
+    assert words in " ".join(" ".join(said.commands).replace("\\\n", " ").split()), said

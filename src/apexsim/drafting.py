@@ -27,26 +27,29 @@ METHODS = {  # what drafts, in words
     "mtp": "the model's own multi-token-prediction layer",
     "eagle3": "an EAGLE-3 head: one dense layer over three of the model's hidden states",
     "ngram": "what followed the same tokens before in the request itself",
+    "draft": "a smaller model with the same vocabulary",
 }
 NOT_SIMULATED = {  # how people ask for it -> what it is
-    "draft": "a separate draft model", "draft_model": "a separate draft model", "draft-model": "a separate draft model",
-    "standalone": "a separate draft model", "eagle": "EAGLE of the first two kinds", "eagle2": "EAGLE of the first two kinds",
+    "eagle": "EAGLE of the first two kinds", "eagle2": "EAGLE of the first two kinds",
     "medusa": "Medusa", "suffix": "suffix decoding", "adaptive": "drafts whose number follows batch or acceptance",
 }  # fmt: skip
-_DRAFTS = re.compile(r"([a-z0-9-]+):(\d{1,4})(?:\.\.(\d{1,4}))?")
+_DRAFTS = re.compile(r"(?P<method>[A-Za-z0-9_-]+)(?::(?P<model>[^,+]*))?:(?P<first>\d{1,4})(?:\.\.(?P<last>\d{1,4}))?")
+SPELLED = {"draft_model": "draft", "draft-model": "draft", "standalone": "draft"}  # the engines' words for it
 LENGTH = "length:"
+SCATTER = 0.1  # by which more drafts may seem to make fewer tokens, each K being a run of its own (5 % in data/acceptance.csv)
 SUFFIXES = re.compile(r"-(?:nvfp4|mxfp4|fp8|fp4|int4|bf16)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Drafting:
-    """How a plan drafts: `tokens` drafts in each step, by a method."""
+    """How a plan drafts: `tokens` drafts in each step, by a method; model: the one that drafts, where it is another."""
 
     method: str
     tokens: int
+    model: str = ""
 
     def __str__(self) -> str:
-        return f"{self.method}:{self.tokens}"
+        return ":".join(filter(None, (self.method, self.model, str(self.tokens))))
 
     @property
     def width(self) -> int:
@@ -55,46 +58,52 @@ class Drafting:
 
     @property
     def layers(self) -> int:
-        """Draft layers of its own beside the model's."""
-        return 0 if self.method == "ngram" else 1
+        """Draft layers behind the model's own."""
+        return int(self.method in ("mtp", "eagle3"))
 
 
 def parse_drafting(text: str, where: str = "--plan") -> Drafting:
     """ "mtp:3": what stands behind a plan's shorthand."""
-    match = _DRAFTS.fullmatch(text.strip().lower())
-    if not match or match[3]:
+    match = _DRAFTS.fullmatch(text.strip())
+    if not match or match["last"]:
         raise InputError(f"cannot read '{text}' as drafts", where, "write the method and the drafts of a step, e.g. TP8+mtp:3")
-    return _drafting(match[1], int(match[2]), where)
+    return _drafting(match, int(match["first"]), where)
 
 
-def _drafting(method: str, tokens: int, where: str) -> Drafting:
+def _drafting(said: re.Match[str], tokens: int, where: str) -> Drafting:
+    word, model = said["method"].lower(), (said["model"] or "").strip()
+    method = SPELLED.get(word, word)
     if method not in METHODS:
         raise InputError(f"unknown way of drafting '{method}'", where, nearest(method, METHODS))
     if not 1 <= tokens <= MOST:
         raise InputError(f"expected 1 to {MOST} drafts in a step, got {tokens}", where)
-    return Drafting(method, tokens)
+    if method == "draft" and not model:
+        raise InputError("a draft model is not named", where, f"write draft:MODEL:K, e.g. draft:qwen3-0.6b:{tokens}")
+    if method != "draft" and said["model"] is not None:
+        raise InputError(f"{method} takes no model, got '{model}'", where, f"write {method}:{tokens}, or draft:MODEL:{tokens}")
+    return Drafting(method, tokens, model)
 
 
 def parse_speculate(text: str, where: str = "--speculate") -> tuple[Drafting | None, ...]:
     """The ways of drafting that "mtp:1..4,eagle3:3,none" names, in order; a range is compared with drafting not at all."""
     found: list[Drafting | None] = []
-    for part in filter(None, (each.strip().lower() for each in text.split(","))):
-        if part == "none":
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        if part.lower() == "none":
             found.append(None)
             continue
-        match, name = _DRAFTS.fullmatch(part), part.partition(":")[0]
+        match, name = _DRAFTS.fullmatch(part), part.partition(":")[0].lower()
         if name in NOT_SIMULATED:
             raise InputError(
                 f"not modelled: {NOT_SIMULATED[name]}", where, f"its ways of drafting are {', '.join(METHODS)} with K drafts: mtp:3"
             )
         if not match:
             raise InputError(f"cannot read '{part}'", where, "write METHOD:K or METHOD:K..K, e.g. mtp:3 or none,mtp:1..4")
-        first = int(match[2])
-        last = int(match[3] or first)
+        first = int(match["first"])
+        last = int(match["last"] or first)
         if last < first:
-            raise InputError(f"'{part}' ends before it begins", where, f"write {match[1]}:{last}..{first}")
-        found += [None] if match[3] else []
-        found += [_drafting(match[1], k, where) for k in range(first, max(first, min(last, MOST + 1)) + 1)]
+            raise InputError(f"'{part}' ends before it begins", where, f"write {part.rpartition(':')[0]}:{last}..{first}")
+        found += [None] if match["last"] else []
+        found += [_drafting(match, k, where) for k in range(first, max(first, min(last, MOST + 1)) + 1)]
     if not found:
         raise InputError("names no way of drafting", where, "write METHOD:K, e.g. mtp:3")
     return tuple(dict.fromkeys(found))
@@ -148,7 +157,13 @@ def of_lengths(lengths: list[float], source: str, where: str) -> Acceptance:
     for k, length in enumerate(lengths, 1):
         if not 1.0 <= length <= k + 1:
             raise InputError(f"a step with {k} draft{'s' * (k > 1)} makes 1 to {k + 1} tokens, got {length:g}", where)
+    for k, (fewer, more) in enumerate(pairwise(lengths), 1):
+        if more < fewer * (1 - SCATTER):
+            raise InputError(f"{k + 1} drafts cannot make fewer tokens than {k}, got {more:g} after {fewer:g}", where)
     return Acceptance((1.0, *lengths), source)
+
+
+_NUMERIC = re.compile(r"[-+.,]?\d|[-+.,]|[-+]?(?:nan|inf|infinity)\b", re.IGNORECASE)  # how numbers begin, and no name does
 
 
 def parse_acceptance(text: str, drafts: int, where: str = "--acceptance") -> Acceptance:
@@ -159,7 +174,7 @@ def parse_acceptance(text: str, drafts: int, where: str = "--acceptance") -> Acc
     words = text.strip()
     if words.lower().startswith(LENGTH):
         return _told_lengths(_numbers(words[len(LENGTH) :], where), words, drafts, where)
-    if re.fullmatch(r"[-+\d.,eE\s]+|nan|inf", words):
+    if _NUMERIC.match(words) and not Path(expanded(words)).is_file():
         rates = _numbers(words, where)
         if len(rates) == 1 and 0.0 <= rates[0] <= 1.0:
             return of_rate(rates[0], f"given: {words} at every position")
@@ -186,14 +201,14 @@ def _rate_of(length: float, drafts: int) -> float:
     return low
 
 
-def _numbers(text: str, where: str) -> list[float]:
+def _numbers(text: str, where: str, most: float = 1e6) -> list[float]:
     found = []
     for word in text.split(","):
         try:
             found.append(float(word))
         except ValueError:
             raise InputError(f"cannot read '{word.strip()}' as a number", where, f"write 0.8, 0.8,0.6,0.4 or {LENGTH}1.8,2.3") from None
-        if not abs(found[-1]) < 1e6:
+        if not abs(found[-1]) < most:
             raise InputError(f"expected a finite number, got {word.strip()}", where)
     if len(found) > MOST:
         raise InputError(f"expected at most {MOST} positions, got {len(found)}", where)
@@ -252,10 +267,10 @@ def _from_result(text: str, path: str) -> Acceptance:
 
 def _from_counters(text: str, path: str) -> Acceptance:
     """Accepted drafts of each position over drafted steps, all models and engines of the server together."""
-    steps = sum(float(x) for x in _STEPS.findall(text))
+    steps = sum(x for word in _STEPS.findall(text) for x in _numbers(word, path, 1e18))
     counts: dict[int, float] = {}
     for position, value in _ACCEPTED.findall(text):
-        counts[int(position)] = counts.get(int(position), 0.0) + float(value)
+        counts[int(position)] = counts.get(int(position), 0.0) + _numbers(value, path, 1e18)[0]
     if not steps > 0 or sorted(counts) != list(range(len(counts))) or not counts:
         raise InputError("its counters say nothing of drafts", path, "let the server draft first, and save its /metrics")
     return of_positions([counts[i] / steps for i in sorted(counts)], f"counters of {path}", path)

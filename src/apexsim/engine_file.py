@@ -90,6 +90,7 @@ class Engine:
     dialect: str = "plain"  # which function of `report.dialects` says a plan in its words
     router: tuple[str, ...] = ()  # what deals requests to several servers in turn; () = nginx
     vendors: tuple[str, ...] = ()  # whose GPUs it runs on; () = all there are
+    lanes_without: tuple[str, ...] = ()  # ways of drafting that it refuses with lanes of attention
     mixed_experts: bool = False  # experts may be spread over some of a replica's GPUs and cut over the others
     wide_lanes: bool = False  # a lane of attention may hold several GPUs
     lanes_inside: bool = False  # lanes of attention live inside the tensor parallel size, not beside it
@@ -194,6 +195,7 @@ HEAD = {
 }  # fmt: skip
 SERVER = {
     "program": "a list of texts", "dialect": "a text", "router": "a list of texts", "vendors": "a list of texts",
+    "lanes_without": "a list of texts",
     **dict.fromkeys(("mixed_experts", "wide_lanes", "lanes_inside", "loopback"), "true or false"),
     "words": "a list of rows of texts", "sources": "a table of texts",
 }  # fmt: skip

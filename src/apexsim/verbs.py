@@ -184,8 +184,8 @@ def plan(
     prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
     output_cv: The same of the output lengths.
     lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
-    speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
-        e.g. mtp:1..4.
+    speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram, and
+        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     disaggregate: Plans with a pool for prompts and one for tokens, too (3×TP4+DEP8): is it worth it?
@@ -541,8 +541,8 @@ def sweep(
     prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
     output_cv: The same of the output lengths.
     lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
-    speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
-        e.g. mtp:1..4.
+    speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram, and
+        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     disaggregate: Plans with a pool for prompts and one for tokens, too (3×TP4+DEP8): is it worth it?
@@ -706,8 +706,8 @@ def size(
     prompt_cv: Standard deviation over mean of the prompt lengths, drawn from lengths: real traffic has 0.5 to 2.
     output_cv: The same of the output lengths.
     lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
-    speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram;
-        e.g. mtp:1..4.
+    speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram, and
+        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.

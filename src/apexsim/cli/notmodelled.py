@@ -99,7 +99,7 @@ WITHOUT_OPTION = (
     (
         "drafts whose number follows batch or acceptance",
         "K is the same at every batch: vLLM's num_speculative_tokens_per_batch_size and SGLang's --speculative-adaptive are not simulated; "
-        "--speculate mtp:1..4 says which K pays up to which batch. Nor are draft models of their own, Medusa, EAGLE before its third kind.",
+        "--speculate mtp:1..4 says which K pays up to which batch. Nor are Medusa and EAGLE before its third kind.",
     ),
     (
         "caches of decode servers other than vLLM's",

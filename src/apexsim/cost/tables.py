@@ -240,11 +240,11 @@ def _spread(points: Array, values: Array, size: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class DraftReads:
-    """What a sequence asks attention for in a decode step: with `width` tokens at once, and of the draft layer's readers `again` times
+    """What a sequence asks attention for in a decode step: with `width` tokens at once, and of the readers that draft `again` times
     with one."""
 
     width: int = 1
-    readers: tuple[Reader, ...] = ()
+    readers: Readers = ()
     again: int = 0
 
 
@@ -254,16 +254,16 @@ PLAIN = DraftReads()
 def drafts_of(stage: StageOps, width: int) -> DraftReads:
     """Those of a stage."""
     drafter = stage.drafter
-    return (
-        DraftReads(width, tuple(op for op in drafter.layer.ops if isinstance(op, Reader)), drafter.again) if drafter else DraftReads(width)
-    )
+    if drafter is None:
+        return DraftReads(width)
+    return DraftReads(width, tuple((op, n) for layer, n in drafter.layers for op in layer.ops if isinstance(op, Reader)), drafter.again)
 
 
 def _decode_table(ops: Readers, windows: list[int], pricer: Pricer, axes: Axes, nodes: Array, drafts: DraftReads = PLAIN) -> Array:
     """[W, D, C] seconds; rising in the context."""
     size, points = axes.sequences + 2, axes.batch_points()
     table = np.zeros((len(windows), size, len(nodes)))
-    for op, count in [(wide(op, drafts.width), n) for op, n in ops] + [(op, drafts.again) for op in drafts.readers]:
+    for op, count in [(wide(op, drafts.width), n) for op, n in ops] + [(op, n * drafts.again) for op, n in drafts.readers]:
         seconds = pricer.decode(op, points, np.minimum(nodes, _window(op))).seconds
         table[windows.index(_window(op))] += count * _spread(points, np.maximum.accumulate(seconds, axis=1), size)
     return table
@@ -341,20 +341,20 @@ def _paced(costs: Costs, pace: float) -> Costs:
 
 
 def drafting_seconds(stage: StageOps, pricer: Pricer, engine: EngineRow, axes: Axes, count: NDArray[np.int64]) -> Array:
-    """Seconds of a step for the drafts of `count` sequences of each lane, attention left out: the head of each draft, and the draft layer
-    once more for each but the first.  Its first pass is one layer more of the step itself; where no graph holds that, it waits for its
+    """Seconds of a step for the drafts of `count` sequences of each lane, attention left out: the head of each draft, and the layers that
+    draft once more for each but the first.  Their first pass is part of the step itself; where no graph holds that, it waits for its
     launches."""
     drafter, points, total = stage.drafter, axes.token_points(), np.zeros(len(count))
     if drafter is None:
         return total
     for op in drafter.head:
         total += (drafter.again + 1) * np.interp(count, points, pricer.dense(op, points, True).seconds)
-    for op in drafter.layer.ops:
+    for op, n in ((op, n) for layer, n in drafter.layers for op in layer.ops):
         if not isinstance(op, (Attend, Cross, Index)) and runs(op, DECODE):
             rows = count if op.axis is Axis.LANE else count * axes.lanes
-            total += drafter.again * np.interp(rows, points, pricer.dense(op, seen_tokens(op, points), True).seconds)
-    total += drafter.again * engine.gap_s * drafter.layer.gaps
-    total += engine.draft_launch_s * drafter.layer.decode_launches
+            total += n * drafter.again * np.interp(rows, points, pricer.dense(op, seen_tokens(op, points), True).seconds)
+    total += drafter.again * engine.gap_s * drafter.gaps
+    total += engine.draft_launch_s * drafter.decode_launches
     return np.where(count > 0, total, 0.0)
 
 

@@ -115,7 +115,7 @@ CACHES = ("fp8", "int8", "fp32")  # formats of the KV cache that an engine must 
 def unstartable(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     """Why this engine in this version cannot be started with a plan on these GPUs; "" when it can."""
     return runnable(plan, model, engine.server.name) or next(
-        filter(None, (rule(model, plan, cluster, engine) for rule in (_vendor, _words, _nodes, _wide))), ""
+        filter(None, (rule(model, plan, cluster, engine) for rule in (_vendor, _words, _drafts, _nodes, _wide))), ""
     )
 
 
@@ -142,6 +142,14 @@ def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str
     for wants, means, value, told in wanted:
         if wants and not words.has(means, value):
             return f"{engine.name} {engine.spoken} has no {told}"
+    return ""
+
+
+def _drafts(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
+    """Lanes whose drafts a version refuses."""
+    method = plan.draft.method if plan.draft else ""
+    if plan.lanes > 1 and method in engine.server.lanes_without:
+        return f"{engine.name} {engine.spoken} takes no {method} drafts with data parallel attention"
     return ""
 
 

@@ -18,6 +18,7 @@ from apexsim.model.model import Block, Model
 from apexsim.model.ops import ACT, Axis, Collective, Gemm, Layer, Op, Stream
 from apexsim.plan.plan import Layout, Plan
 from apexsim.plan.reshard import expected_copies, layer_collectives
+from apexsim.plan.second import second_of
 from apexsim.plan.space import cell_split, stage_layers
 from apexsim.plan.templates import ffn_template
 
@@ -27,19 +28,29 @@ DOMAIN = 8  # GPUs joined by a scale-up link where the caller does not say
 
 @dataclass(frozen=True, slots=True)
 class Drafter:
-    """What makes the drafts of a step: its layer, run for all tokens first and then `again` times for the newest draft of each
+    """What makes the drafts of a step: its layers, run for all tokens first and then `again` times for the newest draft of each
     sequence alone, and the head that chooses each of them."""
 
-    layer: Layer
+    layers: tuple[tuple[Layer, int], ...]
     head: tuple[Op, ...]
     again: int
+
+    @property
+    def gaps(self) -> int:
+        """Small kernels of one pass."""
+        return sum(layer.gaps * n for layer, n in self.layers)
+
+    @property
+    def decode_launches(self) -> int:
+        """Host launch units of one eager pass."""
+        return sum(layer.decode_launches * n for layer, n in self.layers)
 
 
 @dataclass(frozen=True, slots=True)
 class StageOps:
     """One pipeline stage on one device: its layers, what stands before the first and after the last."""
 
-    layers: tuple[tuple[Layer, int], ...]  # a draft layer among them: it sees all tokens once, as the others do
+    layers: tuple[tuple[Layer, int], ...]  # those that draft among them: they see all tokens once, as the others do
     entry: tuple[Op, ...]
     head: tuple[Op, ...]  # by sampled sequences
     drafter: Drafter | None = None  # where the plan drafts, of the last stage
@@ -164,7 +175,7 @@ def lower(model: Model, plan: Plan, flops: Mapping[str, float], domain: int = DO
         last = stage == plan.stages - 1
         head, drafter = _head(model, ctx) if last else (), _drafter(model, ctx) if last else None
         rows = tuple((layers[i], n) for i, n in sorted(counts.items()))
-        found.append(StageOps((*rows, (drafter.layer, 1)) if drafter else rows, entry, head, drafter))
+        found.append(StageOps((*rows, *drafter.layers) if drafter else rows, entry, head, drafter))
     return tuple(found)
 
 
@@ -183,12 +194,21 @@ def _entry(model: Model, plan: Plan) -> tuple[Op, ...]:
 def _drafter(model: Model, ctx: Context) -> Drafter | None:
     """What a plan's drafts cost beside their verification; nothing where they are looked up."""
     draft = ctx.plan.draft
-    if draft is None or not draft.layers:
+    if draft is None or draft.method == "ngram":
         return None
+    if draft.model:
+        return _second(*second_of(ctx.plan), ctx, draft.tokens - 1)
     block, joined = draft_block(model, draft.method)
     layer, hidden = lower_block(block, ctx), model.hidden
     join = Gemm("drafting", hidden, joined * hidden, "bf16", ACT, lane_axis(ctx.plan))  # whole on every device
-    return Drafter(replace(layer, ops=(*layer.ops, join)), _head(model, ctx), draft.tokens - 1)
+    return Drafter(((replace(layer, ops=(*layer.ops, join)), 1),), _head(model, ctx), draft.tokens - 1)
+
+
+def _second(model: Model, plan: Plan, ctx: Context, again: int) -> Drafter:
+    """A model that drafts: all its layers, its embedding before them and its head."""
+    own, stack = replace(ctx, hidden=model.hidden, plan=plan), model.decoder
+    rows = tuple((lower_block(stack.blocks[i], own), n) for i, n in sorted(Counter(stack.layers).items()))
+    return Drafter((*rows, (Layer(_entry(model, plan), 0, 0, 0), 1)), _head(model, own), again)
 
 
 def _head(model: Model, ctx: Context) -> tuple[Op, ...]:

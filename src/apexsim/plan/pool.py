@@ -9,8 +9,10 @@ from math import ceil
 from apexsim.engines import EngineRow
 from apexsim.model.cell import Cache, Cell
 from apexsim.model.dtypes import dtype
+from apexsim.model.model import Block
 from apexsim.plan.plan import Plan
-from apexsim.plan.weights import Stage, drafts
+from apexsim.plan.second import second_of
+from apexsim.plan.weights import Stage, drafts, stages_of
 
 ALIGN = 576  # [byte] to which pages of latents are rounded up
 MERGE = 1.25  # kinds whose numbers of layers differ by less form one size of group (vLLM kv_cache_utils)
@@ -120,7 +122,7 @@ def _packed(plan: Plan, stage: Stage, engine: EngineRow) -> CacheShares:
     every group's block has the bytes of the whole: a request costs several GiB whatever its length.
     """
     pages: Counter[Cache] = Counter()
-    for block, n in stage.layers:
+    for block, n in (*stage.layers, *_second_layers(plan, stage)):
         for cell in block.cells:
             pages.update(dict.fromkeys(cell.caches(), n))
     if has_draft_layer(plan, stage, engine):
@@ -142,8 +144,13 @@ def _packed(plan: Plan, stage: Stage, engine: EngineRow) -> CacheShares:
 def has_draft_layer(plan: Plan, stage: Stage, engine: EngineRow) -> bool:
     """Whether a draft layer stands behind the layers of a stage: the model's own, or that of the plan."""
     eagle = plan.draft is not None and plan.draft.method == "eagle3"
-    looked_up = plan.draft is not None and not plan.draft.layers
-    return drafts(plan, engine) > 0 and not looked_up and (stage.last if eagle else stage.mtp)
+    apart = plan.draft is not None and not plan.draft.layers
+    return drafts(plan, engine) > 0 and not apart and (stage.last if eagle else stage.mtp)
+
+
+def _second_layers(plan: Plan, stage: Stage) -> tuple[tuple[Block, int], ...]:
+    """The layers of a model that drafts, which keep what they have seen as the others do."""
+    return stages_of(second_of(plan)[0], 1)[0].layers if plan.draft and plan.draft.model and stage.last else ()
 
 
 def _least_padding(counts: list[int]) -> int:
@@ -155,7 +162,7 @@ def _kinds(plan: Plan, stage: Stage, engine: EngineRow) -> tuple[Counter[Kind], 
     """Layers of each kind that cache tokens; bytes of the largest recurrent state, and layers that have one."""
     kinds: Counter[Kind] = Counter()
     largest, recurrent = 0.0, 0
-    for block, n in stage.layers:
+    for block, n in (*stage.layers, *_second_layers(plan, stage)):
         for cell in block.cells:
             each = kv_token_bytes(cell, plan.attention.tp, plan, engine)
             held = cell.state_bytes(plan.attention.tp)

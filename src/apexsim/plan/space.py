@@ -26,7 +26,9 @@ from apexsim.hardware import Cluster
 from apexsim.model.cell import Cell, Place
 from apexsim.model.model import Block, Model
 from apexsim.model.parts import routed
+from apexsim.model.precision import refuse
 from apexsim.plan.plan import Layout, Plan, Precision
+from apexsim.plan.second import second_of
 from apexsim.plan.split import AnyPlan, Split
 
 
@@ -123,10 +125,29 @@ def _drafts(plan: Plan, scene: Scene) -> str | None:
         return None
     if not model.has_head:
         return f"{model.name} generates nothing"
+    if draft.model:
+        return _seconds(plan, model)
     if draft.method == "mtp" and "mtp" not in dict(model.outside_parts):
-        return f"{model.name} has no multi-token-prediction layers (eagle3 and ngram need none)"
+        return f"{model.name} has no multi-token-prediction layers (eagle3, ngram and draft need none)"
     attends = any(cell.place == "attention" and not cell.recurrent for block in blocks(model) for cell in block.cells)
     return None if draft.method != "eagle3" or attends else f"{model.name} has no attention that an EAGLE-3 head could have"
+
+
+def _seconds(plan: Plan, model: Model) -> str | None:
+    """Why a model cannot draft for another."""
+    second, own = second_of(plan)
+    refuse(second.unread, "--speculate")
+    cells = [cell for block in blocks(second) for cell in block.cells]
+    if not second.has_head or len(second.stacks) > 1:
+        return f"{second.name} is no model that writes on from its prompt"
+    if second.vocab != model.vocab:
+        return f"{second.name} has {second.vocab:,} entries in its vocabulary, {model.name} {model.vocab:,}: its drafts are other tokens"
+    if any(cell.recurrent for cell in cells):
+        return f"{second.name} has recurrent layers, whose state cannot be taken back by the drafts that are refused"
+    if any(cell.caches() for cell in cells) != any(cell.caches() for block in blocks(model) for cell in block.cells):
+        return f"the caches of {second.name} and {model.name} are of two kinds"
+    reasons = (cell.split_rules(*cell_split(cell, own)) for cell in cells)
+    return next((f"{second.name}: {reason}" for reason in reasons if reason), None)
 
 
 DRAFTS = (PlanRule("the model drafts so", _drafts),)

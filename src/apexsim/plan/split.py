@@ -13,14 +13,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from apexsim.drafting import METHODS, Drafting
+from apexsim.drafting import METHODS, SPELLED, Drafting
 from apexsim.errors import InputError
 from apexsim.model.dtypes import ALIASES, DTYPES, STATED
 from apexsim.plan.plan import Plan, Precision, parse_plan
 
 ROLES = ("prefill", "decode")
 SIGN = "+"
-BETWEEN = re.compile(rf"\+(?! *(?:{'|'.join(METHODS)})[ :]*\d)", re.IGNORECASE)  # pools, not a plan and its drafts: TP8+mtp:3
+_WAYS = rf"(?:{'|'.join(METHODS)})[ :]*\d|(?:{'|'.join(('draft', *SPELLED))}):"
+BETWEEN = re.compile(rf"\+(?! *(?:{_WAYS}))", re.IGNORECASE)  # pools, not a plan and its drafts: TP8+mtp:3
 EXAMPLE = "expected e.g. 3×TP4+DEP8: workers for prompts, then workers for tokens"
 
 

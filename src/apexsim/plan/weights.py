@@ -7,7 +7,7 @@ weights (a workspace, an activation scale), and experts kept twice for balance.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from apexsim.engines import EngineRow
@@ -16,6 +16,7 @@ from apexsim.model.draft import draft_block
 from apexsim.model.dtypes import dtype
 from apexsim.model.model import Block, Model
 from apexsim.plan.plan import Plan, Precision
+from apexsim.plan.second import second_of
 from apexsim.plan.space import cell_split, stage_layers
 from apexsim.units import MiB
 
@@ -80,7 +81,7 @@ def stage_weights(model: Model, plan: Plan, stage: Stage, engine: EngineRow | No
         size += vocab["embedding"] * stored(precision, "embedding") if tied else 0.0
         size += vocab["head"] * stored(precision, "head")
         size += model.final_norm_parameters * stored(precision, "norm")
-        size += draft_bytes(model, plan) if engine is not None and drafts(plan, engine) else 0.0
+        size += draft_bytes(model, plan, engine) if engine is not None and drafts(plan, engine) else 0.0
     return size + rope_bytes(model)
 
 
@@ -89,10 +90,13 @@ def drafts(plan: Plan, engine: EngineRow) -> int:
     return plan.draft.tokens if plan.draft else engine.draft_tokens
 
 
-def draft_bytes(model: Model, plan: Plan) -> float:
-    """Weights of the draft layer on one GPU [byte], 16 bit: the model's own, or an EAGLE-3 head with an LM head of its own."""
+def draft_bytes(model: Model, plan: Plan, engine: EngineRow) -> float:
+    """Weights of what drafts on one GPU [byte]: the model's own layer or an EAGLE-3 head with an LM head of its own, 16 bit; or a model."""
     if plan.draft is None or plan.draft.method == "mtp":
         return 2.0 * dict(model.outside_parts).get("mtp", 0) / plan.attention.tp
+    if plan.draft.model:
+        second, own = second_of(plan)
+        return stage_weights(second, own, stages_of(second, 1)[0], replace(engine, draft_tokens=0))
     if not plan.draft.layers:
         return 0.0
     block, joined = draft_block(model, plan.draft.method)

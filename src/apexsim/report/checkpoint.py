@@ -7,6 +7,7 @@ from pathlib import Path
 
 from apexsim.errors import Rejected
 from apexsim.model.dtypes import dtype
+from apexsim.model.model import Model
 from apexsim.plan.flags import words_of
 from apexsim.plan.formats import parts_of
 from apexsim.plan.limits import started
@@ -33,7 +34,7 @@ class Checkpoint:
 
 def checkpoint(setting: Setting, plan: Plan) -> Checkpoint:
     """The checkpoint of a plan: the user's own where its formats are the plan's, else one that has them."""
-    name, note = _own(setting)
+    name, note = found_at(setting.model)
     notes = (note,) if note else ()
     stated, wanted = _native(setting), plan.precision
     changed = [part for part in parts_of(setting.model) if _same(stated.weight(part)) != _same(wanted.weight(part))]
@@ -51,9 +52,9 @@ def checkpoint(setting: Setting, plan: Plan) -> Checkpoint:
     return Checkpoint(holder, notes=(*notes, f"{why}; {UNJUDGED}"))
 
 
-def _own(setting: Setting) -> tuple[str, str]:
+def found_at(model: Model) -> tuple[str, str]:
     """The model as an engine finds it, and a word where it cannot know."""
-    name, source = setting.model.name, setting.model.source
+    name, source = model.name, model.source
     file = Path(source)
     if source.endswith(".json") and file.is_file():  # a file of the user's
         if any(file.parent.glob("*.safetensors")):

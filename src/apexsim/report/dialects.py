@@ -18,8 +18,9 @@ from apexsim.engines import EngineRow, load_engine, settled
 from apexsim.plan.flags import Words
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
+from apexsim.plan.second import second_model
 from apexsim.plan.space import blocks
-from apexsim.report.checkpoint import Checkpoint
+from apexsim.report.checkpoint import Checkpoint, found_at
 from apexsim.report.servers import WIDTH, Command, Place, Shell, address
 from apexsim.search.setting import Setting
 
@@ -184,7 +185,19 @@ def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
     return tuple(sorted({*(size for size in all_ if size <= top), *more}))
 
 
-DRAFTER = "$DRAFTER"  # an EAGLE-3 head, which the user chooses
+DRAFTER = "$DRAFTER"  # an EAGLE-3 head or a model, where the user alone knows where it lies
+
+
+def _drafter(draft: Drafting) -> Shell | str | None:
+    """Who drafts, where the server must be told: a model by its name, a head by the user."""
+    if draft.model and not drafter_unknown(draft):
+        return found_at(second_model(draft.model))[0]
+    return Shell(f'"{DRAFTER}"') if drafter_unknown(draft) else None
+
+
+def drafter_unknown(draft: Drafting) -> bool:
+    """Whether the user alone knows where the head or model that drafts lies."""
+    return draft.method == "eagle3" or bool(draft.model and found_at(second_model(draft.model))[1])
 
 
 def _vllm_drafts(ask: ServerStart) -> Shell | str | None:
@@ -195,7 +208,9 @@ def _vllm_drafts(ask: ServerStart) -> Shell | str | None:
     told: dict[str, Any] = {"method": ask.words.value("drafts", draft.method), "num_speculative_tokens": draft.tokens}
     if draft.method == "ngram":
         told["prompt_lookup_max"] = draft.tokens
-    if draft.method != "eagle3":
+    if draft.model:
+        told |= {"model": _drafter(draft), "draft_tensor_parallel_size": ask.plan.attention.tp}
+    if not drafter_unknown(draft):
         return json.dumps(told)
     return Shell('"' + json.dumps({**told, "model": DRAFTER}).replace('"', '\\"') + '"')
 
@@ -292,7 +307,7 @@ def _sglang_drafts(ask: ServerStart) -> Said:
     chain = draft.method != "ngram"
     return [
         ("drafts", draft.method),
-        ("drafter", Shell(f'"{DRAFTER}"') if draft.method == "eagle3" else None),
+        ("drafter", _drafter(draft)),
         ("draft steps", draft.tokens if chain else None),
         ("draft branches", 1 if chain else None),
         ("draft tokens", draft.width),
@@ -379,7 +394,9 @@ def _drafts(draft: Drafting, kind: str) -> list[str]:
     layers = draft.method == "mtp"
     lines = [f"  decoding_type: {kind}", f"  {'num_nextn_predict_layers' if layers else 'max_draft_len'}: {draft.tokens}"]
     if draft.method == "eagle3":
-        lines += ["  eagle3_one_model: true", f"  speculative_model_dir: {DRAFTER}"]
+        lines += ["  eagle3_one_model: true"]
+    if draft.method in ("eagle3", "draft"):
+        lines += [f"  speculative_model_dir: {DRAFTER if drafter_unknown(draft) else _drafter(draft)}"]
     return lines if draft.method != "ngram" else [*lines, f"  max_matching_ngram_size: {draft.tokens}"]
 
 

@@ -255,7 +255,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "ffn": _layout(plan.ffn),
         "devices": plan.devices,
         "clock_mhz": plan.clock or None,
-        "draft": {"method": plan.draft.method, "tokens": plan.draft.tokens} if plan.draft else None,
+        "draft": {"method": plan.draft.method, "tokens": plan.draft.tokens, "model": plan.draft.model or None} if plan.draft else None,
         "precision": {
             "weights": precision.default,
             "weights_by_part": dict(precision.weights),

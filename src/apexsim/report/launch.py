@@ -16,7 +16,7 @@ from apexsim.plan.lower import exchanges
 from apexsim.plan.memory import size
 from apexsim.plan.plan import Plan
 from apexsim.report.checkpoint import checkpoint
-from apexsim.report.dialects import SPOKEN, Said, ServerStart, spoken
+from apexsim.report.dialects import SPOKEN, Said, ServerStart, drafter_unknown, spoken
 from apexsim.report.servers import Command, Place, locks, places, router, script, seen
 from apexsim.search.setting import Setting
 
@@ -167,8 +167,9 @@ def notes_of(ask: ServerStart, where: Sequence[Place]) -> list[str]:
         )
     if plan.precision.activation != "auto":
         notes.append(f"activations in {plan.precision.activation}: the checkpoint decides, no flag does")
-    if plan.draft and plan.draft.method == "eagle3":
-        notes.append("DRAFTER is the EAGLE-3 head of this model: name it or its path")
+    if plan.draft and drafter_unknown(plan.draft):
+        who = f"draft model {plan.draft.model}" if plan.draft.model else "EAGLE-3 head of this model"
+        notes.append(f"DRAFTER is the {who}: name it or its path")
     if plan.precision.kv == "fp16" and not ask.kv:
         notes.append(f"a KV cache in fp16 was simulated; {row.name} {row.spoken} has no word for it and keeps it in the model's own format")
     usual, admits = ask.usual, ask.words.has("whole prompt fits")

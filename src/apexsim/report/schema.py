@@ -167,7 +167,8 @@ _PLAN = obj("the plan by its factors", {
     "replicas": count("model replicas"), "stages": count("pipeline stages"), "attention": ref("layout"), "ffn": ref("layout"),
     "devices": count("GPUs in all"), "clock_mhz": count("SM clock to lock; null the GPU's own", True),
     "draft": obj("how it drafts; null: not at all", {
-        "method": text("mtp, eagle3 or ngram"), "tokens": count("drafts of a step"),
+        "method": text("mtp, eagle3, ngram or draft"), "tokens": count("drafts of a step"),
+        "model": text("the model that drafts; null where none of its own does", True),
     }, null=True),
     "precision": obj("number formats", {
         "weights": text("of weights"), "weights_by_part": by_name(text("format"), "of parts that differ"),
@@ -277,7 +278,7 @@ _RANKED = obj("a simulated plan", {
     "not_runnable": text("why the engine cannot", True), "launch_notes": many(text("note"), "what the command does not say"),
     "series": _SERIES,
     "drafts": obj("what drafting is worth to it; null where it does not draft", {
-        "method": text("mtp, eagle3 or ngram"), "tokens": count("drafts of a step"),
+        "method": text("mtp, eagle3, ngram or draft"), "tokens": count("drafts of a step"),
         "length": num("tokens of a step that were simulated, its own among them"), "source": text("who says so"),
         "assumed": flag("nobody has measured it of this model and text"), "batch": num("mean sequences of a lane in the run"),
         "break_even": num("tokens of a step below which drafting loses at that batch"),
