@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from apexsim.engine_file import TIERS, Behind, Engine
 from apexsim.errors import InputError
@@ -34,7 +34,7 @@ class Tier:
     rate: float = math.nan
     latency: float = math.nan
     block: float = 0.0
-    slot: bool = False  # nobody stated the rate: it is that of the GPU's slot
+    slot: bool = field(default=False, kw_only=True)  # nobody stated the rate: it is that of the GPU's slot
 
     def on(self, gpu: Gpu) -> Tier:
         """The same with what the catalogue knows of the GPU's slot, where nothing is stated: its peak; raises InputError for a disk."""

@@ -436,7 +436,7 @@ def again_and_again() -> Requests:
 
 @pytest.mark.parametrize("write", [FILLED, EVICTED])
 def test_a_tier_of_the_prefill_pool_gives_back_what_its_gpu_has_lost(write: int) -> None:
-    """Eight blocks hold one prompt: with a tier that takes no time all later uses are found, as in a cache of all; a slow one comes later."""
+    """Eight blocks hold one prompt: with a tier that takes no time later uses are found, as in a cache of all; a slow one comes later."""
     behind = [Offload(np.array([100]), np.array([t]), np.zeros(1), write, ASIDE, 1) for t in (0.0, 0.5)]
     side, decode = replace(pool(ROOMY._replace(reuse=1)), blocks=8), pool()
     large, alone = (simulate_apart(again_and_again(), replace(side, blocks=n), decode, FREE).whole for n in (4000, 8))
