@@ -48,7 +48,8 @@ def test_tiers_that_cannot_be_read_are_told(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [("cpu:0GB", "0 bytes holds nothing"), ("nvme:1TB@1GB/s", "cpu, disk, remote, got 'nvme'"),
-     ("cpu:1GB,cpu:1GB,cpu:1GB", "'cpu' is expected, got 3"), ("disk:1GB@1GB/s,cpu:1GB", "in the order"), ("cpu:1GB@200TB/s", "no tier is read at 2e"), ("disk:1TB@0GB/s", "above 0")],
+     ("cpu:1GB,cpu:1GB,cpu:1GB", "'cpu' is expected, got 3"),
+     ("disk:1GB@1GB/s,cpu:1GB", "in the order"), ("cpu:1GB@200TB/s", "no tier is read at 2e"), ("disk:1TB@0GB/s", "above 0")],
 )  # fmt: skip
 def test_what_is_wrong_with_a_tier_is_said(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):

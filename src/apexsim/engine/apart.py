@@ -87,8 +87,8 @@ class Crossing:
 class Both:
     """What happened in each pool, and to the requests as their clients see them: the first token goes out from the decode pool.
 
-    local: [R] whether the prompt was computed at decode; `whole.hit` and `whole.loaded` are of the pool that computed it.  Where decode finds prefixes,
-    `decode.hit` is what needed not be sent.
+    local: [R] whether the prompt was computed at decode; `whole.hit` and `whole.loaded` are of the pool that computed
+    it.  Where decode finds prefixes, `decode.hit` is what needed not be sent.
     """
 
     prefill: Outcome
