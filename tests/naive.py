@@ -37,6 +37,8 @@ from naive_records import NEVER, Chunk, Group, Lane, Naive, Sequence, Step
 class Replica:
     """One copy of the model with its queue, lanes and groups."""
 
+    passed_on = False  # it is of one of several pools
+
     def __init__(self, number: int, world: World, stages: int, lanes: int, blocks: int) -> None:
         self.number, self.world = number, world
         self.rules, self.costs = world.rules, world.costs
@@ -121,9 +123,13 @@ class Replica:
 
     def next_start(self) -> tuple[Group | None, float]:
         """The group that may start first, and when."""
-        free = [(self.could_start(g), g.ready, g.number) for g in self.groups if not (g.flight or g.asleep)]
+        free = [(self.could_start(g), g.ready, g.number) for g in self.groups if not (g.flight or self.sleeps(g))]
         best = min(free, default=(NEVER, 0.0, -1))
         return (self.groups[best[2]], best[0]) if best[0] < NEVER else (None, NEVER)
+
+    def sleeps(self, g: Group) -> bool:
+        """Until somebody wakes it."""
+        return g.asleep
 
     def could_start(self, g: Group) -> float:
         """When the group has something to try."""
@@ -136,7 +142,7 @@ class Replica:
     def begin(self, g: Group, t: float) -> None:
         """Form a step and send it through the stages."""
         step = self.form(g, t)
-        if not step.chunks and not step.decodes and self.aside:
+        if not step.chunks and not step.decodes and self.aside and not self.passed_on:
             if any(x.seen <= t + 2 * TIE for x in self.returned + self.waiting):
                 g.ready = max(g.ready, min(self.aside)[0])
             return

@@ -17,7 +17,38 @@ from naive_route import Router
 from naive_rules import ceil_div
 
 
-class Prefill(naive.Replica):
+class OfPool(naive.Replica):
+    """A replica of one of the pools: a group that found nothing looks again when it is woken, a load has ended, or somebody is seen."""
+
+    passed_on = True
+
+    def may_wake(self) -> bool:
+        """Somebody may come, or be sent."""
+        return True
+
+    def sleeps(self, g: Group) -> bool:
+        """Nothing will wake it by itself."""
+        return g.asleep and self.wakes(g) == NEVER
+
+    def wakes(self, g: Group) -> float:
+        """When it looks again by itself."""
+        loads = [done + 2 * TIE for done, _, _ in self.aside]
+        return min([*loads, *(x.seen for x in self.waiting if x.seen > g.ready)], default=NEVER)
+
+    def could_start(self, g: Group) -> float:
+        """Asleep, when it wakes."""
+        return max(g.ready, self.stage_free[0], self.wakes(g)) if g.asleep else super().could_start(g)
+
+    def begin(self, g: Group, t: float) -> None:
+        """It has woken, and may fall asleep again."""
+        if g.asleep:
+            wake(self, t)
+        super().begin(g, t)
+        if g.asleep:
+            g.ready = max(g.ready, t)
+
+
+class Prefill(OfPool):
     """A replica that computes prompts; blocks of what it has made stay taken."""
 
     line: Line
@@ -25,10 +56,6 @@ class Prefill(naive.Replica):
     def start_anew(self, line: Line) -> None:
         """Nobody waits."""
         self.line, self.late, self.since = line, list[Sequence](), 0.0
-
-    def may_wake(self) -> bool:
-        """Blocks come back when a cache has been sent."""
-        return True
 
     def finish(self, x: Sequence, t: float) -> None:
         """The seat is free, the blocks are not."""
@@ -53,7 +80,7 @@ class Prefill(naive.Replica):
         self.late.clear()
 
 
-class Decode(naive.Replica):
+class Decode(OfPool):
     """A replica that goes on with what others have computed."""
 
     line: Line
@@ -62,10 +89,6 @@ class Decode(naive.Replica):
         """Nobody asks, nobody has landed."""
         self.line, self.asking, self.landed = line, list[Sequence](), list[Sequence]()
         self.booked, self.queue = [0] * len(self.lanes), list[Sequence]()
-
-    def may_wake(self) -> bool:
-        """Somebody may come."""
-        return True
 
     def finish(self, x: Sequence, t: float) -> None:
         """Its place, where it had one, is free with its seat and blocks."""
@@ -81,10 +104,11 @@ class Decode(naive.Replica):
 
     def could_start(self, g: Group) -> float:
         """Those who come from the other pool are something to try as well."""
-        at = max(g.ready, self.stage_free[0])
-        if not self.idle(g):
+        at = super().could_start(g)
+        if g.asleep or not self.idle(g):
             return at
-        return max(at, min((x.seen for x in self.returned + self.waiting + self.asking + self.landed), default=NEVER))
+        knocks = min((x.seen for x in self.asking + self.landed), default=NEVER)
+        return max(g.ready, self.stage_free[0], min(at, knocks))
 
     def visible(self, g: Group, t: float) -> list[Sequence]:
         """As seen before anybody boarded."""
@@ -382,7 +406,8 @@ def simulate(requests: Requests, prefill: PoolSide, decode: PoolSide, crossing: 
     """Both pools, and when each request was sent."""
     alone = requests._replace(users=0, cached=requests.cached[:0], stage=requests.stage[:0])
     p, d = (
-        Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route, side.drafts) for side in (prefill, decode)
+        Pool(alone, side.rules, side.host, side.costs, side.blocks, 0, side.lanes, side.route, side.drafts, side.offload)
+        for side in (prefill, decode)
     )
     line = Line(requests, crossing, p, d)
     for pool, side, kind in ((p, prefill, Prefill), (d, decode, Decode)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -35,12 +36,24 @@ def test_the_host_is_read_at_the_peak_of_the_slot_and_a_disk_by_what_is_stated()
     "text",
     ["", "cpu", "cpu:", "cpu:x", "cpu:5", "cpu:-1GB", "gpu:1GB", "cpu:1GB@", "cpu:1GB@0GB/s", "cpu:1GB@5GB", "cpu:1GB@5", "cpu:1GB,cpu:2GB",
      "disk:1GB@1GB/s,cpu:1GB", "cpu:1GB@1GB/s+x", "cpu:1GB@1GB/s+-1ms", "cpu:1GB@1GB/s+1ms+1us+1us", "cpu:1e400GB", "cpu:nanGB",
-     "cpu:1GB@infGB/s", "cpu:9999999999TB", ",", "cpu:1GB,"],
+     "cpu:1GB@infGB/s", "cpu:9999999999TB", ",", "cpu:1GB,", "cpu:0GB", "cpu:0.0TB@1GB/s", "cpu:1GB@200TB/s", "disk:1TB@0.0GB/s",
+     "disk:1TB@1GB/s,disk:1TB@1GB/s,disk:1TB@1GB/s", "nvme:1TB@1GB/s", "tape:", "remote:1TB@1GB/s,cpu:1GB", "cpu:-0GB"],
 )  # fmt: skip
 def test_tiers_that_cannot_be_read_are_told(text: str) -> None:
     with pytest.raises(InputError) as caught:
         tiers_of(text)
     assert "\n" not in caught.value.line()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("cpu:0GB", "0 bytes holds nothing"), ("nvme:1TB@1GB/s", "cpu, disk, remote, got 'nvme'"),
+     ("cpu:1GB,cpu:1GB,cpu:1GB", "'cpu' is expected, got 3"),
+     ("disk:1GB@1GB/s,cpu:1GB", "in the order"), ("cpu:1GB@200TB/s", "no tier is read at 2e"), ("disk:1TB@0GB/s", "above 0")],
+)  # fmt: skip
+def test_what_is_wrong_with_a_tier_is_said(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        tiers_of(text)
 
 
 def test_an_engine_has_the_tiers_that_it_has() -> None:
@@ -87,3 +100,21 @@ def test_launch_lines_start_the_tiers_that_were_simulated(engine: str, tiers: st
     told = apexsim.render(apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked, engine=engine, kv_offload=tiers))
     assert all(word in " ".join(told.replace("\\\n", " ").split()) for word in words)
     assert not any(word in apexsim.render(apexsim.simulate("llama-3.1-8b-instruct", "TP1", **asked, engine=engine)) for word in words)
+
+
+IN_ROLES = [("vllm", [["OffloadingConnector", "NixlConnector"], ["NixlConnector", "OffloadingConnector"]]),
+            ("sglang", [["--hicache-size 10"], []]), ("trtllm", [["host_cache_size: 10000000000"], []])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "words"), IN_ROLES, ids=lambda v: v if isinstance(v, str) else "")
+def test_servers_of_two_pools_have_tiers_where_they_look_for_prefixes(engine: str, words: list[list[str]]) -> None:
+    import apexsim
+
+    asked = {"gpu": "h100-sxm", "gpus": 2, "prompt_len": 50, "output_len": 4, "shared_prefix": "64x2", "num_requests": 4}
+    answer = apexsim.simulate("llama-3.1-8b-instruct", "TP1+TP1", **asked, engine=engine, kv_offload="cpu:10GB")
+    told = apexsim.render(answer)
+    found = re.findall("OffloadingConnector|NixlConnector|--hicache-size 10|host_cache_size: 10000000000", told)
+    assert found == [word for role in words for word in role]
+    assert answer.best.metrics.prefix_loaded == 0.0 and "each server has cpu of 10 GB" in " ".join(told.split())
+    none = apexsim.simulate("llama-3.1-8b-instruct", "TP1+TP1", **asked, engine=engine)
+    assert np.isnan(none.best.metrics.prefix_loaded) and none.best.metrics.e2el.mean == answer.best.metrics.e2el.mean

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,24 @@ from apexsim.engine import apart
 from apexsim.engine.apart import Both, Crossing, PoolSide, simulate_apart
 from apexsim.engine.kernel import simulate, slack
 from apexsim.engine.pools import run_pools
-from apexsim.engine.types import ADMIT_CHUNK, ADMIT_RESERVE, FULL, INFINITY, OK, TICKS, Drafts, Requests, Route, Rules
-from worlds import all_gaps, drafting, joined, requests, rules, seconds, stories, tables
+from apexsim.engine.types import (
+    ADMIT_CHUNK,
+    ADMIT_RESERVE,
+    ASIDE,
+    EVICTED,
+    FILLED,
+    FULL,
+    INFINITY,
+    NO_OFFLOAD,
+    OK,
+    TICKS,
+    Drafts,
+    Offload,
+    Requests,
+    Route,
+    Rules,
+)  # fmt: skip
+from worlds import all_gaps, drafting, joined, requests, rules, seconds, stories, tables, tiers
 
 brief = settings(max_examples=25, deadline=None, derandomize=True)
 few = settings(max_examples=50, deadline=None, derandomize=True)
@@ -83,6 +100,14 @@ def sharing(draw: st.DrawFn, stages: int = 1) -> World:
 
 
 @st.composite
+def tiered(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
+    """Tiers behind the blocks of both pools, or of one; the front end takes its time."""
+    world = draw(base)
+    p, d = (replace(side, offload=draw(tiers(side.rules.reuse))) for side in (world.prefill, world.decode))
+    return replace(world, prefill=p, decode=d)
+
+
+@st.composite
 def deciders(draw: st.DrawFn) -> dict[str, float]:
     """Which prompts stay at decode."""
     return {"near": draw(st.sampled_from([0, 0, 8, 100, FULL])), "share": draw(st.sampled_from([0.5, 1.0, INFINITY])),
@@ -145,6 +170,18 @@ def test_prefixes_and_prompts_that_stay(world: World) -> None:
 @brief
 @given(sharing(stages=2))
 def test_prefixes_and_two_stages(world: World) -> None:
+    agree(world)
+
+
+@many
+@given(tiered(sharing()))
+def test_tiers(world: World) -> None:
+    agree(world)
+
+
+@few
+@given(tiered(sharing(stages=2)))
+def test_tiers_and_two_stages(world: World) -> None:
     agree(world)
 
 
@@ -224,6 +261,33 @@ def test_prefixes_of_nothing_change_nothing(world: World) -> None:
     none = world.requests._replace(chain=np.zeros(0, np.int64))
     far = replace(world.crossing, near=0, busy=INFINITY)
     assert bits(replace(world, requests=nothing, crossing=far).run()) == bits(replace(world, requests=none, crossing=far).run())
+
+
+@brief
+@given(tiered(sharing()))
+def test_tiers_without_room_are_none_bit_for_bit(world: World) -> None:
+    sides = {name: getattr(world, name) for name in ("prefill", "decode")}
+    empty = {name: replace(side, offload=side.offload._replace(blocks=np.zeros_like(side.offload.blocks))) for name, side in sides.items()}
+    none = {name: replace(side, offload=NO_OFFLOAD) for name, side in sides.items()}
+    assert bits(replace(world, **empty).run()) == bits(replace(world, **none).run())
+
+
+@brief
+@given(tiered(sharing()))
+def test_blocks_of_tiers_come_back_and_no_key_stands_twice(world: World) -> None:
+    asked = apart.requests_as_cast(world.requests)
+    p, d, margin = apart._worlds(asked, world.prefill, world.decode, world.crossing, True, False)
+    assert run_pools(p, d, apart._line(asked, p, d, world.crossing), margin) == OK
+    for inside in (p, d):
+        pool = inside.tiers.pool
+        for r in range(inside.replicas):
+            for x in range(inside.lanes * inside.tiers.count):
+                at, keys, blocks = pool.behind[r, x, -1], [], 0
+                while at != pool.before.shape[2] - 1:
+                    keys += [int(pool.key[r, x, at])] if pool.key[r, x, at] != -1 else []
+                    blocks += int(pool.count[r, x, at]) if pool.key[r, x, at] == -1 else 1
+                    at = pool.behind[r, x, at]
+                assert blocks == pool.size[r, x] and len(set(keys)) == len(keys)
 
 
 @brief
@@ -361,3 +425,34 @@ def test_blocks_of_the_prefill_pool_are_held_until_the_cache_is_sent() -> None:
     asked, small = toy.offline([160] * 4, [10] * 4), replace(pool(), blocks=12)  # of 16 tokens: one prompt at a time
     quick, slow = (simulate_apart(asked, small, pool(), Crossing(False, latency_s=t)) for t in (0.0, 1.0))
     assert np.diff(np.sort(slow.prefill.start)).min() > 1.0 > np.diff(np.sort(quick.prefill.start)).max()
+
+
+def again_and_again() -> Requests:
+    """Three prompts of six blocks each, in turn, three times, and an answer to each."""
+    chain = np.tile(np.array([[100 * x + n for n in range(6)] for x in range(3)]), (3, 1))
+    asked = toy.open_loop([10.0 * i for i in range(9)], [97] * 9, [20] * 9)
+    return asked._replace(chain=chain.ravel(), chain_at=np.arange(0, 54, 6), reach=np.full(9, 96), unit=16)
+
+
+@pytest.mark.parametrize("write", [FILLED, EVICTED])
+def test_a_tier_of_the_prefill_pool_gives_back_what_its_gpu_has_lost(write: int) -> None:
+    """Eight blocks hold one prompt: with a tier that takes no time later uses are found, as in a cache of all; a slow one comes later."""
+    behind = [Offload(np.array([100]), np.array([t]), np.zeros(1), write, ASIDE, 1) for t in (0.0, 0.5)]
+    side, decode = replace(pool(ROOMY._replace(reuse=1)), blocks=8), pool()
+    large, alone = (simulate_apart(again_and_again(), replace(side, blocks=n), decode, FREE).whole for n in (4000, 8))
+    quick, slow = (simulate_apart(again_and_again(), replace(side, offload=tier), decode, FREE).whole for tier in behind)
+    assert quick.hit.tolist() == large.hit.tolist() == [0] * 3 + [96] * 6 and not alone.hit.any()
+    assert quick.loaded.tolist() == [0] * 3 + [96] * 6
+    np.testing.assert_allclose(quick.finish, large.finish, atol=1e-8)
+    np.testing.assert_allclose(slow.first[3:] - quick.first[3:], 0.5, atol=1e-8)
+
+
+def test_who_is_thrown_out_at_decode_finds_its_prompt_in_the_tier() -> None:
+    """Few blocks at decode: prompts that are computed again come back from its tier."""
+    asked = toy.offline([160] * 4, [120] * 4)
+    asked = asked._replace(chain=np.arange(72), chain_at=np.arange(0, 72, 18), reach=np.full(4, 280), unit=16)
+    few = replace(pool(ROOMY._replace(reuse=1, admission=ADMIT_CHUNK)), blocks=50)
+    tier = Offload(np.array([400]), np.zeros(1), np.zeros(1), FILLED, ASIDE, 1)
+    without, behind = (simulate_apart(asked, pool(), replace(few, offload=each), FREE) for each in (NO_OFFLOAD, tier))
+    assert behind.decode.preempted.sum() > 0 < without.decode.preempted.sum()
+    assert behind.decode.total("prompt_tokens") < without.decode.total("prompt_tokens")

@@ -11,12 +11,14 @@ from apexsim.engine.kernel import Outcome, heirs, joins_of, outcome_of, requests
 from apexsim.engine.pools import COMES, Between, run_pools
 from apexsim.engine.types import (
     FULL,
+    I4,
     I8,
     IN_TURN,
     INFINITY,
     LOCAL,
     LOG_FULL,
     NO_DRAFTS,
+    NO_OFFLOAD,
     NO_REUSE,
     NOBODY,
     OK,
@@ -24,6 +26,7 @@ from apexsim.engine.types import (
     Costs,
     Drafts,
     Host,
+    Offload,
     Requests,
     Route,
     Rules,
@@ -36,7 +39,8 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class PoolSide:
-    """One pool: equal replicas of one plan.  blocks: KV blocks of one lane; route, drafts: as in `simulate`.  Prompts have no drafts."""
+    """One pool: equal replicas of one plan.  blocks: KV blocks of one lane; route, drafts, offload: as in `simulate`.  Prompts have no
+    drafts."""
 
     rules: Rules
     host: Host
@@ -46,6 +50,7 @@ class PoolSide:
     lanes: int = 1
     route: Route = IN_TURN
     drafts: Drafts = NO_DRAFTS
+    offload: Offload = NO_OFFLOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +87,8 @@ class Crossing:
 class Both:
     """What happened in each pool, and to the requests as their clients see them: the first token goes out from the decode pool.
 
-    local: [R] whether the prompt was computed at decode; `whole.hit` is of the pool that computed it.  Where decode finds prefixes,
-    `decode.hit` is what needed not be sent.
+    local: [R] whether the prompt was computed at decode; `whole.hit` and `whole.loaded` are of the pool that computed
+    it.  Where decode finds prefixes, `decode.hit` is what needed not be sent.
     """
 
     prefill: Outcome
@@ -112,8 +117,15 @@ def simulate_apart(
     a, b = outcome_of(p), outcome_of(d)
     assert not size or np.isfinite(b.finish).all()
     local = d.hand.stage == LOCAL
-    hit = np.where(local, b.hit if len(b.hit) else 0, a.hit if len(a.hit) else 0) if len(a.hit) + len(b.hit) else a.hit
-    return Both(a, b, replace(b, start=np.where(local, b.start, a.start), preempted=a.preempted + b.preempted, hit=hit), local)
+    start, hit, loaded = np.where(local, b.start, a.start), _where(local, b.hit, a.hit), _where(local, b.loaded, a.loaded)
+    return Both(a, b, replace(b, start=start, preempted=a.preempted + b.preempted, hit=hit, loaded=loaded), local)
+
+
+def _where(local: Flags, there: I4, here: I4) -> I4:
+    """Of each request what the pool that computed its prompt says, 0 where that says nothing; empty where neither does."""
+    if not len(there) + len(here):
+        return here
+    return np.where(local, there if len(there) else 0, here if len(here) else 0).astype(np.int32)
 
 
 def _worlds(asked: Requests, prefill: PoolSide, decode: PoolSide, crossing: Crossing, jump: bool, gaps: bool) -> tuple[World, World, int]:
@@ -124,9 +136,11 @@ def _worlds(asked: Requests, prefill: PoolSide, decode: PoolSide, crossing: Cros
     shared = {"chain": asked.chain, "chain_at": asked.chain_at, "reach": asked.reach, "unit": asked.unit}
     known = np.zeros_like(asked.prompt) if crossing.again else asked.prompt - 1
     before, after = (bare._replace(**shared if side.rules.reuse != NO_REUSE else {}) for side in (prefill, decode))
-    p, _ = world_of(before, *_parts(prefill), replicas=prefill.replicas, lanes=prefill.lanes, route=prefill.route, jump=jump, gaps=False)
+    p, _ = world_of(before, *_parts(prefill), replicas=prefill.replicas, lanes=prefill.lanes, route=prefill.route, jump=jump, gaps=False,
+                    offload=prefill.offload)  # fmt: skip
     d, margin = world_of(after._replace(output=asked.output, cached=known), *_parts(decode), replicas=decode.replicas,
-                         lanes=decode.lanes, route=decode.route, jump=jump, gaps=gaps, drafts=decode.drafts)  # fmt: skip
+                         lanes=decode.lanes, route=decode.route, jump=jump, gaps=gaps, drafts=decode.drafts,
+                         offload=decode.offload)  # fmt: skip
     d.work.computed[:] = asked.prompt - int(crossing.recompute)
     d.work.made[:] = int(not crossing.recompute)
     stage = np.full(len(asked.prompt), COMES, np.int64)

@@ -21,7 +21,7 @@ from apexsim.engine.pipeline import glide
 from apexsim.engine.prefix import hopes, reuses
 from apexsim.engine.queue import next_due, sight
 from apexsim.engine.run import decode_run, one_step
-from apexsim.engine.settle import settle
+from apexsim.engine.settle import settle, stir
 from apexsim.engine.tiers import next_loaded
 from apexsim.engine.types import (
     ASLEEP,
@@ -63,9 +63,11 @@ def advance(world: World, r: int, until: float, margin: int) -> int:
             continue
         if g < 0 or t0 >= halt:
             return OK
+        if world.state.flying[r, g] == ASLEEP:
+            stir(world, r, t0)
         if world.jump and world.stages > 1 and next_in(world, r) == INFINITY and glide(world, r, t0, halt) > 0:
             continue
-        if _schedule(world, r, g, t0, halt) == NOTHING and not _wait_for_blocks(world, r, g):
+        if _schedule(world, r, g, t0, halt) == NOTHING and not _wait_for_blocks(world, r, g, t0):
             return STUCK
 
 
@@ -80,8 +82,11 @@ def pick(world: World, r: int) -> tuple[int, float]:
     half = _halfway(world, r) or state.sorted_size[r] > 0
     for g in range(world.stages):
         if state.flying[r, g] == ASLEEP:
-            continue
-        if state.flying[r, g] != IDLE or half or state.busy[r, g] > 0:
+            t = _wakes(world, r, g) if passes(world) else INFINITY
+            if t >= INFINITY:
+                continue
+            t = max(state.ready[r, g], t)
+        elif state.flying[r, g] != IDLE or half or state.busy[r, g] > 0:
             t = state.ready[r, g]
         else:
             t = world.work.seen[state.head[r]] if state.head[r] >= 0 else INFINITY
@@ -94,6 +99,16 @@ def pick(world: World, r: int) -> tuple[int, float]:
         if best < 0 or t < when or (t == when and state.ready[r, g] < state.ready[r, best]):
             best, when = g, t
     return best, when
+
+
+@inner
+def _wakes(world: World, r: int, g: int) -> float:
+    """When a group of one of several pools that found nothing looks again though nobody stirs it [s]: a load has ended, or the next
+    request is seen."""
+    when, i = next_in(world, r) + 2 * TIE, world.state.head[r]
+    if i >= 0 and world.work.seen[i] > world.state.ready[r, g]:
+        when = min(when, world.work.seen[i])
+    return when
 
 
 @inner
@@ -127,12 +142,13 @@ def _settle_until(world: World, r: int, t0: float) -> bool:
 
 
 @inner
-def _wait_for_blocks(world: World, r: int, g: int) -> bool:
-    """Nothing could be scheduled: the group waits for the next results of another.  False when none can come."""
+def _wait_for_blocks(world: World, r: int, g: int, t0: float) -> bool:
+    """Nothing could be scheduled at t0: the group waits for the next results of another.  False when none can come."""
     flying = world.state.flying
     flying[r, g] = ASLEEP
-    if passes(world):
-        return True  # what another pool sends, or takes, may change it
+    if passes(world):  # what another pool sends, or takes, may change it
+        world.state.ready[r, g] = max(world.state.ready[r, g], t0)
+        return True
     for x in range(world.stages):
         if flying[r, x] > IDLE or (flying[r, x] == IDLE and world.state.busy[r, x] > 0):
             return True
@@ -179,7 +195,7 @@ def _schedule(world: World, r: int, g: int, t0: float, halt: float) -> int:
         if step.prompts > 0 or state.busy[r, g] > 0:
             break
         if not _tries_again(world, r, t0, step.thrown):
-            return _wait_for_load(world, r, g, t0) if next_in(world, r) < INFINITY else NOTHING
+            return _wait_for_load(world, r, g, t0) if next_in(world, r) < INFINITY and not passes(world) else NOTHING
     decodes, before = state.busy[r, g], state.clock[r, g]
     gone = ahead(world) and let_go(world, r)
     note_batch(world, r, t0, decodes)

@@ -152,15 +152,30 @@ STAGED = 1e9  # bytes of host memory through which engines reach other tiers, wh
 
 def _vllm_tiers(ask: ServerStart) -> str | None:
     """Host memory of all workers of an engine, and what lies behind it: a folder that all servers may share."""
+    behind = _vllm_behind(ask)
+    return json.dumps(behind) if behind and not ask.role else None
+
+
+def _vllm_behind(ask: ServerStart) -> dict[str, Any]:
+    """The connector of the tiers, empty without."""
     tiers = {tier.kind: tier for tier in ask.setting.offload}
     if not tiers:
-        return None
+        return {}
     host = tiers["cpu"].size / ask.plan.lanes if "cpu" in tiers else STAGED
     extra: dict[str, Any] = {"cpu_bytes_to_use": int(host)}
     far = [{"type": "fs", "root_dir": f"/mnt/kv-{kind}"} for kind in tiers if kind != "cpu"]
     if far:
         extra = {"spec_name": "TieringOffloadingSpec", **extra, "secondary_tiers": far}
-    return json.dumps({"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra})
+    return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
+
+
+def _vllm_both(ask: ServerStart, sends: dict[str, str]) -> str:
+    """What sends the cache, and the tiers behind it where there are any: who is asked first gives a prompt all of its blocks."""
+    behind = _vllm_behind(ask)
+    if not behind:
+        return json.dumps(sends)
+    both = [sends, behind] if ask.role == "decode" else [behind, sends]
+    return json.dumps({"kv_connector": "MultiConnector", "kv_role": "kv_both", "kv_connector_extra_config": {"connectors": both}})
 
 
 VLLM_CONNECTORS = {"": "NixlConnector", "nixl": "NixlConnector", "mooncake": "MooncakeConnector"}
@@ -171,10 +186,10 @@ def _vllm_role(ask: ServerStart, place: Place) -> Said:
     name = VLLM_CONNECTORS[ask.setting.connector]
     told = {"kv_connector": name, "kv_role": ask.words.value("role", ask.role), "kv_load_failure_policy": "fail"}
     if name != "NixlConnector":
-        return [("role", json.dumps({key: told[key] for key in ("kv_connector", "kv_role")}))]
+        return [("role", _vllm_both(ask, {key: told[key] for key in ("kv_connector", "kv_role")}))]
     far = ask.setting.cluster.nodes > 1
     host = address(place.nodes[0], ask.setting.cluster) if far else None
-    return [("side host", host), ("side port", str(side_port(place, NIXL_PORT))), ("role", json.dumps(told))]
+    return [("side host", host), ("side port", str(side_port(place, NIXL_PORT))), ("role", _vllm_both(ask, told))]
 
 
 def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:
@@ -289,7 +304,7 @@ def _sglang(ask: ServerStart) -> Said:
 def _sglang_tiers(ask: ServerStart) -> Said:
     """HiCache: GB of host memory of each rank, which a store may lie behind."""
     tiers = {tier.kind: tier for tier in ask.setting.offload}
-    if not tiers:
+    if not tiers or ask.role == "decode":  # which has no tree of prefixes that they could lie behind
         return []
     host = tiers["cpu"].size if "cpu" in tiers else STAGED
     return [
@@ -374,7 +389,7 @@ def _options(ask: ServerStart) -> str:
         f"  enable_block_reuse: {str(bool(row.reuse)).lower()}",
         f"  free_gpu_memory_fraction: {row.memory_fraction:.12g}",
     ]
-    host = next((tier.size for tier in ask.setting.offload), 0.0)
+    host = next((tier.size for tier in ask.setting.offload), 0.0) if ask.role != "decode" else 0.0  # there nothing is found
     lines += [f"  host_cache_size: {int(host / (plan.stage_devices * plan.stages))}"] if host else []
     lines += [f"  {word('kv')}: {ask.words.value('kv', ask.kv)}"] if ask.kv else []
     lines += [f"  tokens_per_block: {row.block_size}"] if row.block_size != ask.usual.block_size else []

@@ -58,9 +58,13 @@ def worth_loading(tier: Tier, room: Room, gpus: int, block: int, peak: float) ->
 
 def _tier_rows(setting: Setting, ranked: Assessed, peak: float) -> list[Row]:
     """What tiers gave, and from which length on a load from each is sooner than computing."""
-    if not setting.offload or ranked.split:
+    if not setting.offload:
         return []
-    plan, told = ranked.only.plan, f"{percent(ranked.metrics.prefix_loaded)} of the prompt tokens were loaded"
+    told = f"{percent(ranked.metrics.prefix_loaded)} of the prompt tokens were loaded"
+    if ranked.split:
+        named = ", ".join(f"{tier.kind} of {tier.size / 1e9:,.4g} GB" for tier in setting.offload)
+        return [("tiers", f"{told}; each server has {named}")]
+    plan = ranked.only.plan
     for tier in setting.offload:
         least = worth_loading(tier, ranked.room, plan.attention.tp * plan.stages, ranked.room.block_size, peak)
         far = f"pays from {least:,.0f} tokens on" if least > ranked.room.block_size else "always pays"

@@ -111,7 +111,7 @@ def _side(made: Ready, setting: Setting) -> PoolSide:
     rules = made.rules._replace(wait=0, poll=1)
     return PoolSide(
         rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes,
-        route_of(setting, made.plan)._replace(age=0.0), made.drafts,
+        route_of(setting, made.plan)._replace(age=0.0), made.drafts, made.offload,
     )  # fmt: skip
 
 

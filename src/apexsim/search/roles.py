@@ -138,7 +138,8 @@ def _pool(setting: Setting, roles: Roles, role: str, gpu: str = "", size: int = 
     if not gpu:
         return pool
     fresh = pricer_for(row, cluster, setting.pricer.load).scaled(setting.pricer.factors)
-    return replace(pool, pricer=fresh, price=price_of(roles.price, cluster.gpu))
+    tiers = tuple(tier.on(cluster.gpu) for tier in setting.offload)
+    return replace(pool, pricer=fresh, price=price_of(roles.price, cluster.gpu), offload=tiers)
 
 
 def _own(gpu: str, size: int, beside: Cluster) -> Cluster:

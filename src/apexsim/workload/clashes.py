@@ -95,7 +95,6 @@ QUESTION = (
         "the router looks at nothing",
         "add --route, e.g. least-outstanding",
     ),
-    Clash("kv_offload", beside("disaggregate"), "tiers behind two pools are not simulated", "drop one of both"),
     Clash("time_unit", without("trace"), NO_TRACE, "add --trace FILE"),
     Clash("map", without("trace"), NO_TRACE, "add --trace FILE"),
     Clash("rate_factor", beside("concurrency"), "users send when they are answered", "change --concurrency"),
