@@ -75,6 +75,9 @@ class Doubt:
         return Doubt(math.hypot(self.offset, offset), math.hypot(self.rest, rest))
 
 
+CERTAIN = Doubt(0.0, 0.0)
+
+
 @lru_cache(maxsize=4096)
 def _quantile(offset: float, rest: float, share: float) -> float:
     doubt = Doubt(offset, rest)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from apexsim.data_files import table
-from apexsim.doubt import Doubt, both
+from apexsim.doubt import CERTAIN, Doubt, both
 from apexsim.errors import InputError, nearest
 from apexsim.metrics import Metrics
 from apexsim.slo import LATENCIES, STATS, Slo, canonical
@@ -22,7 +22,8 @@ DEFAULT = "e2e"
 ALIKE = {  # what goes wrong together
     "ttft": "first token", "queue": "first token", "tpot": "pace", "itl": "pace", "e2e": "pace", "power": "power",
 }  # fmt: skip
-HALVINGS = 30
+HALVINGS = 30  # of a factor of two
+FARTHEST = 1e30  # times a limit: no risk is as small
 LOWER, HIGHER = 1, -1  # sign: the smaller sign · value, the better
 
 
@@ -118,7 +119,7 @@ class Margin:
     reach: float  # what a real run may come to at the risk allowed: the measured value where the median decides
     chance: float  # that a real run keeps the limit
     kind: str = ""  # class of requests; "" all
-    doubt: Doubt = Doubt(0.0, 0.0)
+    doubt: Doubt = CERTAIN
     risk: float = 0.0  # of missing any of the limits that is allowed
 
     @property
@@ -141,7 +142,7 @@ Doubts = Callable[[str], Doubt]  # of a metric
 
 def certain(_metric: str) -> Doubt:
     """No doubt: a measured run."""
-    return Doubt(0.0, 0.0)
+    return CERTAIN
 
 
 def margins(
@@ -187,7 +188,7 @@ def overrun(limits: Sequence[Margin]) -> float:
     if not risk or len({ALIKE[m.metric] for m in limits}) < 2 or chance_of(limits) >= 1.0 - risk:
         return alone
     low, high = max(alone, 1.0), 2.0 * max(alone, 1.0)
-    while chance_of(limits, high) < 1.0 - risk:
+    while chance_of(limits, high) < 1.0 - risk and high < FARTHEST:
         low, high = high, 2.0 * high
     for _ in range(HALVINGS):
         middle = math.sqrt(low * high)

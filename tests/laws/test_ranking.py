@@ -183,6 +183,11 @@ def test_how_far_limits_are_missed_together_is_how_much_more_they_would_have_to_
     assert between, "no plan lies between"
 
 
+def test_no_risk_is_too_small_to_be_answered() -> None:
+    for row in study(slos=limited(0.2, "ttft", "tpot"), risk=1e-17).ranked:
+        assert not row.keeps and math.isfinite(overrun(row.limits))
+
+
 def test_latencies_of_one_kind_go_wrong_together() -> None:
     """So a second limit of a kind costs no chance, and one of another kind does."""
     alone, alike, other = (study(slos=limited(0.1, *names)).ranked for names in (("tpot",), ("tpot", "itl"), ("tpot", "ttft")))
