@@ -151,21 +151,24 @@ def left_out() -> list[str]:
 
 def bars() -> list[str]:
     """How often intervals hold over the rows left out, and how wide they are."""
-    rows, table = left_out_rows(), certainty()
-    out = ["| engine | left out | metric | 68 % | 80 % | 95 % | 68 % is ± |", "|---|---|---|---|---|---|---|"]
-    for engine, name in NAMES.items():
+    kinds = picks.kinds_of_models()
+    rows, table = [{**row, "kind": kinds[row["model"]]} for row in left_out_rows()], certainty()
+    out = ["| engine | models | left out | metric | 68 % | 80 % | 95 % | 68 % is ± |", "|---|---|---|---|---|---|---|---|"]
+    for engine, kind in sorted({(row["engine"], row["kind"]) for row in rows}, key=lambda pair: (list(NAMES).index(pair[0]), pair[1])):
+        mine = [row for row in rows if (row["engine"], row["kind"]) == (engine, kind)]
         for what, words in WHAT.items():
             for metric in LATENCIES:
-                scales = table[engine][metric]
+                scales = table[engine][kind][metric]
                 doubt = Doubt(scales[what if what != "version" else "release"], scales["rest"])
-                size = np.abs([float(r[metric]) for r in rows if r["engine"] == engine and r["left_out"] == what and r[metric]])
+                size = np.abs([float(row[metric]) for row in mine if row["left_out"] == what and row[metric]])
                 held = [f"{np.mean(size <= doubt.quantile(0.5 + level / 200)):.0%}" for level in LEVELS]
-                out.append(f"| {name} | {words} | {metric.upper()} | {' | '.join(held)} | {doubt.half:.0%} |")
+                out.append(f"| {NAMES[engine]} | {kind} | {words} | {metric.upper()} | {' | '.join(held)} | {doubt.half:.0%} |")
     return out
 
 
 BARS = """A prediction is off in two ways: an *offset* that all runs of a system (model, GPU, engine release, formats) share,
-and a *rest* that differs from run to run; both heavy-tailed (Student t with three degrees of freedom). What is new about a question
+and a *rest* that differs from run to run; both heavy-tailed (Student t with three degrees of freedom). Dense models and those with routed
+experts have scales of their own, each an engine's drawn together with all engines'. What is new about a question
 (model, GPU, release) widens the offset, in squares; so does the share of time on borrowed kernels. The offset cancels between two
 layouts of one study. `python scripts/certainty.py` estimates the scales; below, how often intervals hold over the rows left out.
 """

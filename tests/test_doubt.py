@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from apexsim.doubt import LEVELS, SIGMA, Doubt, below, intervals
+from apexsim.doubt import LEVELS, SIGMA, Doubt, below, both, intervals
 
 PARTS = [(0.1, 0.05), (0.05, 0.1), (0.2, 0.0), (0.0, 0.3), (0.1, 0.1)]
 
@@ -37,3 +37,20 @@ def test_more_causes_are_more_doubt_and_none_is_certainty() -> None:
     assert list(intervals(2.0, Doubt(0.1, 0.0))) == ["68", "80", "95"] and intervals(2.0, Doubt(0.0, 0.0))["95"] == pytest.approx(
         (2.0, 2.0)
     )
+
+
+@pytest.mark.parametrize("correlation", [-0.5, 0.0, 0.33, 0.9])
+def test_two_chances_together_lie_between_the_bounds_and_rise_with_each(correlation: float) -> None:
+    shares = (0.0, 0.02, 0.3, 0.5, 0.95, 0.999, 1.0)
+    for one in shares:
+        found = [both(one, other, correlation) for other in shares]
+        assert found == sorted(found) and found[0] == 0.0 and found[-1] == one
+        assert all(one + other - 1.0 - 1e-12 <= value <= min(one, other) for other, value in zip(shares, found))
+        assert found == [both(other, one, correlation) for other in shares]
+
+
+def test_two_chances_together_are_those_of_drawn_numbers() -> None:
+    """Sheppard: P of two halves is 1/4 + asin(ρ) / 2π; without correlation it is the product."""
+    for correlation in (-0.6, 0.33, 0.8):
+        assert both(0.5, 0.5, correlation) == pytest.approx(0.25 + math.asin(correlation) / (2 * math.pi), abs=1e-4)
+    assert both(0.9, 0.7, 0.0) == pytest.approx(0.63, rel=1e-9) and both(0.9, 0.95, 0.5) > 0.9 * 0.95 > both(0.9, 0.95, -0.5)

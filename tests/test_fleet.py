@@ -18,11 +18,13 @@ import apexsim
 from apexsim.api import ask
 from apexsim.cli.main import main
 from apexsim.errors import Infeasible, InputError
+from apexsim.objective import chance_of
 from apexsim.report.again import again
 from apexsim.report.fleetpage import fleet_json, render
 from apexsim.report.plain import dumps
 from apexsim.report.schema import schema_of
 from apexsim.report.webfleet import page_of_fleet
+from apexsim.search.error import doubt_of
 from apexsim.search.fleet import Fleet, Trace
 from apexsim.search.mix import _keeps as mix_keeps
 from apexsim.search.mix import dealt
@@ -45,6 +47,20 @@ def wave(rate: float = 3.0, span: float = 600.0) -> Workload:
 @pytest.fixture(scope="module")
 def found() -> Fleet:
     return apexsim.fleet("llama-3.1-8b", trace=wave(), **QUESTION)
+
+
+def test_a_fleet_with_a_risk_needs_as_many_replicas_or_more(found: Fleet) -> None:
+    """And each interval keeps its limits at that risk by the rule of `plan`, not by the median."""
+    asked = {**QUESTION, "slos": ("ttft:p95=2s", "tpot:p95=80ms"), "risk": 0.1}
+    careful = apexsim.fleet("llama-3.1-8b", trace=wave(), **asked)
+    assert careful.unit.plan == found.unit.plan and careful.unit.value < found.unit.value
+    assert all(own.need >= usual.need for own, usual in zip(careful.intervals, found.intervals))
+    setting, _, goal, _ = ask("llama-3.1-8b", trace=wave(), **{k: v for k, v in asked.items() if k != "every"})
+    trace = Trace(setting, careful.unit.plan, goal, careful.asked, careful.unit.value, careful.unit.run.account)
+    tight = careful.intervals[len(careful.intervals) // 2]
+    at = careful.intervals.index(tight)
+    limits = goal.limits(trace.tried(at, tight.need).metrics, lambda name: doubt_of(name, setting, trace.spent))
+    assert chance_of(limits) >= 0.9 and trace.keeps(at, tight.need)
 
 
 # ---- policies ------------------------------------------------------------------------------------------------------------
@@ -93,7 +109,7 @@ def test_more_requests_need_no_fewer_replicas(found: Fleet) -> None:
 def test_an_interval_misses_with_one_replica_fewer(found: Fleet) -> None:
     question = {k: v for k, v in QUESTION.items() if k != "every"}
     setting, _, goal, _ = ask("llama-3.1-8b", trace=wave(), **question)
-    trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value)
+    trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value, found.unit.run.account)
     for t, interval in enumerate(found.intervals):
         assert trace.keeps(t, interval.need)
         assert interval.need == 1 or not trace.keeps(t, interval.need - 1)
@@ -228,6 +244,6 @@ def test_requests_are_dealt_in_their_shares_without_runs(size: int, share: float
 def test_two_kinds_that_are_one_serve_as_much(found: Fleet) -> None:
     """Dealt in equal shares to 1 + 1 replicas, or round-robin to 2: the same but for who comes first."""
     setting, _, goal, _ = ask("llama-3.1-8b", trace=wave(), gpu="l4", gpus=1, slos=QUESTION["slos"])
-    trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value)
+    trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value, found.unit.run.account)
     for t in range(trace.count):
         assert mix_keeps(trace, 1, trace, 1, t) is trace.keeps(t, 2)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,9 @@ class Doubt:
         return Doubt(math.hypot(self.offset, offset), math.hypot(self.rest, rest))
 
 
+CERTAIN = Doubt(0.0, 0.0)
+
+
 @lru_cache(maxsize=4096)
 def _quantile(offset: float, rest: float, share: float) -> float:
     doubt = Doubt(offset, rest)
@@ -83,6 +87,20 @@ def _quantile(offset: float, rest: float, share: float) -> float:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if doubt.chance(middle) < share else (low, middle)
     return 0.5 * (low + high)
+
+
+@lru_cache(maxsize=4096)
+def both(one: float, other: float, correlation: float) -> float:
+    """P(two things happen) of their chances, where their normal scores are so correlated (Gaussian copula).
+
+    ∫ Φ((Φ⁻¹(v) − ρ Φ⁻¹(t)) / √(1 − ρ²)) dt from 0 to u, by the middles of NODES equal shares; 0: their product."""
+    u, v = min(one, other), max(one, other)
+    if u <= 0.0 or v >= 1.0:
+        return max(u, 0.0)
+    normal, left = NormalDist(), math.sqrt(1.0 - correlation**2)
+    at = normal.inv_cdf(v)
+    held = [normal.cdf((at - correlation * normal.inv_cdf(u * (i + 0.5) / NODES)) / left) for i in range(NODES)]
+    return min(u, max(u + v - 1.0, u * math.fsum(held) / NODES))
 
 
 def intervals(value: float, doubt: Doubt) -> dict[str, tuple[float, float]]:

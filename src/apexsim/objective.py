@@ -12,12 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from apexsim.doubt import Doubt
+from apexsim.data_files import table
+from apexsim.doubt import CERTAIN, Doubt, both
 from apexsim.errors import InputError, nearest
 from apexsim.metrics import Metrics
 from apexsim.slo import LATENCIES, STATS, Slo, canonical
 
 DEFAULT = "e2e"
+ALIKE = {  # what goes wrong together
+    "ttft": "first token", "queue": "first token", "tpot": "pace", "itl": "pace", "e2e": "pace", "power": "power",
+}  # fmt: skip
+HALVINGS = 30  # of a factor of two
+FARTHEST = 1e30  # times a limit: no risk is as small
 LOWER, HIGHER = 1, -1  # sign: the smaller sign · value, the better
 
 
@@ -113,6 +119,8 @@ class Margin:
     reach: float  # what a real run may come to at the risk allowed: the measured value where the median decides
     chance: float  # that a real run keeps the limit
     kind: str = ""  # class of requests; "" all
+    doubt: Doubt = CERTAIN
+    risk: float = 0.0  # of missing any of the limits that is allowed
 
     @property
     def share(self) -> float:
@@ -121,8 +129,12 @@ class Margin:
 
     @property
     def kept(self) -> bool:
-        """Is it kept?"""
+        """Is it kept, whatever becomes of other limits?"""
         return not self.reach > self.limit
+
+    def within(self, factor: float) -> float:
+        """The chance that a real run keeps so many times the limit."""
+        return self.doubt.chance(math.log(self.limit * factor / self.measured)) if self.measured > 0.0 else 1.0
 
 
 Doubts = Callable[[str], Doubt]  # of a metric
@@ -130,7 +142,7 @@ Doubts = Callable[[str], Doubt]  # of a metric
 
 def certain(_metric: str) -> Doubt:
     """No doubt: a measured run."""
-    return Doubt(0.0, 0.0)
+    return CERTAIN
 
 
 def margins(
@@ -138,7 +150,7 @@ def margins(
 ) -> tuple[Margin, ...]:
     """Every limit on a run: SLOs with a statistic, and the power of a GPU; per-request SLOs constrain nothing.
 
-    risk: the chance of missing a limit that is allowed; 0 lets the median decide."""
+    risk: the chance of missing any of them that is allowed; 0 lets the median decide."""
     asked = [(s.kind, (str(s), s.metric, s.stat, s.limit_s, metrics.of(s))) for s in constraints if s.stat]
     if math.isfinite(power_cap):
         asked.append(("", (f"power-cap={power_cap:.12g}W", "power", "mean", power_cap, metrics.energy.watts)))
@@ -149,12 +161,39 @@ def _margin(name: str, metric: str, stat: str, limit: float, measured: float, do
     if not measured > 0.0:  # nothing to measure, or no wait at all
         return Margin(name, metric, stat, limit, measured, measured, 1.0)
     reach = measured * math.exp(doubt.quantile(1.0 - risk)) if risk else measured
-    return Margin(name, metric, stat, limit, measured, reach, doubt.chance(math.log(limit / measured)))
+    return Margin(name, metric, stat, limit, measured, reach, doubt.chance(math.log(limit / measured)), doubt=doubt, risk=risk)
+
+
+def correlation() -> float:
+    """Between the errors of first tokens and of the pace after them (scripts/certainty.py)."""
+    return float(table("certainty.toml")["together"]["correlation"])
+
+
+def chance_of(limits: Sequence[Margin], factor: float = 1.0) -> float:
+    """The chance that a real run keeps so many times every limit at once.
+
+    What is wrong with one latency of a kind (`ALIKE`) is wrong with the others, so the least likely of a kind decides.  First tokens and
+    the pace after them go wrong together as `correlation` says, power by itself."""
+    least = dict.fromkeys(ALIKE.values(), 1.0)
+    for m in limits:
+        least[ALIKE[m.metric]] = min(least[ALIKE[m.metric]], m.within(factor))
+    return both(least["first token"], least["pace"], correlation()) * least["power"]
 
 
 def overrun(limits: Sequence[Margin]) -> float:
-    """How many times over its limit the worst of them is; 0 where all are kept."""
-    return max((m.reach / m.limit for m in limits if not m.kept), default=0.0)
+    """How many times over its limit the worst of them is; 0 where all are kept.
+
+    With a risk, all together must be kept often enough: else it is how many times as much they would have to allow."""
+    alone, risk = max((m.reach / m.limit for m in limits if not m.kept), default=0.0), max((m.risk for m in limits), default=0.0)
+    if not risk or len({ALIKE[m.metric] for m in limits}) < 2 or chance_of(limits) >= 1.0 - risk:
+        return alone
+    low, high = max(alone, 1.0), 2.0 * max(alone, 1.0)
+    while chance_of(limits, high) < 1.0 - risk and high < FARTHEST:
+        low, high = high, 2.0 * high
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if chance_of(limits, middle) < 1.0 - risk else (low, middle)
+    return high
 
 
 def rank_key(metrics: Metrics, objective: Objective, limits: Sequence[Margin] = (), shorthand: str = "") -> tuple[float, bool, float, str]:

@@ -167,7 +167,7 @@ def plan(
     kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
-    risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
+    risk: Chance of missing any limit that you allow, 0.05 say: plans that miss one more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
         demand, for every GPU.
     server_overhead: Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.
@@ -347,7 +347,7 @@ def simulate(
     kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
-    risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
+    risk: Chance of missing any limit that you allow, 0.05 say: plans that miss one more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
         demand, for every GPU.
     server_overhead: Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.
@@ -524,7 +524,7 @@ def sweep(
     kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
-    risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
+    risk: Chance of missing any limit that you allow, 0.05 say: plans that miss one more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
         demand, for every GPU.
     server_overhead: Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.
@@ -693,7 +693,7 @@ def size(
     kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
     power_cap: Mean power that each GPU may draw [W]; plans above it rank last, clock offers slower ones.
-    risk: Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the median decides.
+    risk: Chance of missing any limit that you allow, 0.05 say: plans that miss one more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
         demand, for every GPU.
     server_overhead: Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.
@@ -765,6 +765,7 @@ def fleet(
     route: str = "round-robin",
     signal_age: float | None = None,
     kv_offload: str | None = None,
+    risk: float = 0.0,
     price: str | float | None = None,
     server_overhead: float | None = None,
     pue: float | None = None,
@@ -831,6 +832,7 @@ def fleet(
         waiting.
     kv_offload: Tiers behind the KV cache of each server, KIND:SIZE@RATE+LATENCY each: cpu:200GB (read at the slot's peak),
         disk:2TB@6GB/s, remote:10TB@7GB/s+27ms (docs/caching.md).
+    risk: Chance of missing any limit that you allow, 0.05 say: plans that miss one more often rank last. Default: the median decides.
     price: Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' costs). Default: on-
         demand, for every GPU.
     server_overhead: Power of fans, CPUs and supplies beside every 8 GPUs [W]. Default: 1,700.

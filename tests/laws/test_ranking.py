@@ -19,10 +19,10 @@ from apexsim.errors import Infeasible
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.metrics import measure
 from apexsim.model.families import load_model
-from apexsim.objective import OBJECTIVES, parse_objective
+from apexsim.objective import OBJECTIVES, chance_of, overrun, parse_objective
 from apexsim.plan.plan import parse_plan
 from apexsim.plan.space import candidates, heuristic_plan, stage_layers
-from apexsim.search.error import certainty, comparison_error, doubt_of, error_of, news, signature
+from apexsim.search.error import certainty, comparison_error, doubt_of, error_of, kind_of, news, signature
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.study import Study
 
@@ -148,6 +148,71 @@ def test_less_risk_keeps_fewer_plans_and_none_lets_the_median_decide() -> None:
     none = study(slos=limit)
     assert all(row.keeps == (row.limits[0].measured <= row.limits[0].limit) for row in none.ranked)
     assert keeping[-1] == sum(row.keeps for row in none.ranked), "half the runs lie under the median"
+
+
+def limited(share: float, *names: str) -> tuple[str, ...]:
+    """Limits on p95, each `share` above what the middle plan reaches."""
+    reached = {name: sorted(row.metrics.latency(name, "p95") for row in study().ranked) for name in names}
+    return tuple(f"{name}:p95={values[len(values) // 2] * (1 + share) * 1e3:.6f}ms" for name, values in reached.items())
+
+
+@pytest.mark.parametrize("risk", [0.0, 0.01, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("names", [("tpot",), ("tpot", "e2e"), ("ttft", "tpot"), ("ttft", "queue", "tpot", "itl", "e2e")])
+def test_a_plan_keeps_its_limits_where_it_keeps_them_all_often_enough(risk: float, names: tuple[str, ...]) -> None:
+    """Together, not each: and without a risk where the median of each does."""
+    for share in (0.05, 0.2, 0.4):
+        found = study(slos=limited(share, *names), risk=risk)
+        for row in found.ranked:
+            each = [m.chance for m in row.limits]
+            assert max(0.0, sum(each) - len(each) + 1.0) - 1e-9 <= row.chance <= min(each) + 1e-12
+            wanted = row.chance >= 1.0 - risk - 1e-9 if risk else all(m.measured <= m.limit for m in row.limits)
+            assert row.keeps == wanted, row.plan.shorthand
+            assert row.keeps <= all(m.kept for m in row.limits), "what is kept together is kept alone"
+
+
+def test_how_far_limits_are_missed_together_is_how_much_more_they_would_have_to_allow() -> None:
+    """Also where each alone is kept often enough."""
+    between = 0
+    for share in (0.2, 0.25, 0.3, 0.35, 0.4, 0.5):
+        for row in study(slos=limited(share, "ttft", "tpot"), risk=0.1).ranked:
+            over = overrun(row.limits)
+            assert (over == 0.0) == row.keeps and chance_of(row.limits) == row.chance
+            if over:
+                assert over >= 1.0 and chance_of(row.limits, over) == pytest.approx(0.9, abs=1e-6)
+                between += all(m.kept for m in row.limits)
+    assert between, "no plan lies between"
+
+
+def test_no_risk_is_too_small_to_be_answered() -> None:
+    for row in study(slos=limited(0.2, "ttft", "tpot"), risk=1e-17).ranked:
+        assert not row.keeps and math.isfinite(overrun(row.limits))
+
+
+def test_latencies_of_one_kind_go_wrong_together() -> None:
+    """So a second limit of a kind costs no chance, and one of another kind does."""
+    alone, alike, other = (study(slos=limited(0.1, *names)).ranked for names in (("tpot",), ("tpot", "itl"), ("tpot", "ttft")))
+    at = {row.plan.shorthand: row for row in alone}
+    for row in alike:
+        assert row.chance == min(m.chance for m in row.limits)
+    assert any(row.chance < at[row.plan.shorthand].chance for row in other)
+
+
+@pytest.mark.parametrize("risk", [0.05, 0.3])
+def test_what_size_finds_is_what_the_plan_keeps(risk: float) -> None:
+    """The rate that a plan is said to hold at a risk is kept at that risk by `simulate`'s rule, and all limits together decide."""
+    found = apexsim.size("llama-3.1-8b", gpu="h100-sxm", gpus=1, find="rate", ttft=100, tpot=10, risk=risk, **{**MADE, "num_requests": 200})
+    best = found.best
+    assert best is not None and best.run.keeps and best.run.chance >= 1.0 - risk - 1e-9
+    easy = apexsim.size("llama-3.1-8b", gpu="h100-sxm", gpus=1, find="rate", ttft=100, tpot=10, **{**MADE, "num_requests": 200})
+    assert easy.best is not None and best.value <= easy.best.value
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "openai--gpt-oss-20b"])
+def test_dense_models_and_those_with_experts_have_bars_of_their_own(model: str) -> None:
+    setting = apexsim.plan(model, gpu="h100-sxm", gpus=1, **MADE).setting
+    kind = kind_of(setting.model)
+    assert kind == ("dense" if model.startswith("llama") else "experts")
+    assert doubt_of("tpot", setting, spent(measured=1.0)).rest == certainty()["vllm"][kind]["tpot"]["rest"]
 
 
 # ---- what crosses from question to run ----------------------------------------------------------------------------------

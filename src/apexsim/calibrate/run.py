@@ -163,7 +163,7 @@ def _profile(name: str, paths: Sequence[str], gathered: Gathered, factors: Facto
     for kind, metrics in KINDS.items():
         score = next((by[metric] for metric in metrics if metric in by), None)
         if score and (len(score.after) > 1 or kind != "power"):
-            left[kind] = left_of(score.after, rest_of(first.engine.server.name, "tpot" if kind == "power" else kind))
+            left[kind] = left_of(score.after, rest_of(first, "tpot" if kind == "power" else kind))
     errors = {score.metric: {"before": middle(score.before), "after": middle(score.after)} for score in scores}
     system = {f"of_{label}": value for label, value in gathered.system.items()}
     about = {"files": list(paths), "dates": list(gathered.dates), "runs": len(gathered.points), **system, "errors": errors}

@@ -211,7 +211,7 @@ GOAL = (
         "LIMIT ...", several=True),
     Opt("power_cap", float, None, "Mean power that each GPU may draw [W]; plans above it rank last, --clock offers slower ones.",
         "W", least=0, above=True),
-    Opt("risk", float, 0.0, "Chance of missing a limit that you allow, 0.05 say: plans that miss it more often rank last. Default: the "
+    Opt("risk", float, 0.0, "Chance of missing any limit that you allow, 0.05 say: plans that miss one more often rank last. Default: the "
         "median decides.", "P", least=0, most=0.5),
     Opt("price", str, None, "Rent of one GPU [$/h], or a price book: on-demand and retail (rent), neocloud and hyperscaler (owners' "
         "costs). Default: on-demand, for every GPU.", "PRICE"),
@@ -598,7 +598,7 @@ FOLLOWED = (
     Opt("min_replicas", int, 1, "Replicas at any time.", "N", least=1, most=4096),
     *(opt for opt in SIZED if opt.name == "share"),
 )  # fmt: skip
-UNFOLLOWED = ("objective", "hypothetical", "risk", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "prompt_cv",
+UNFOLLOWED = ("objective", "hypothetical", "workload", "prompt_len", "output_len", "num_requests", "length_spread", "prompt_cv",
               "output_cv", "lengths", "burstiness",
               "concurrency", "seed", "warmup", "power_cap", "pareto", "tune", "sensitivity", "headroom", "stages", "shared_prefix",
               "turns", "turn_gap", "speculate", "acceptance")  # fmt: skip  # of a question: a trace says them, or nothing is ranked by them

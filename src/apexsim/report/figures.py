@@ -100,9 +100,11 @@ def held(study: Study, margin: Margin) -> str:
 
 
 def left(margin: Margin) -> str:
-    """The margin: 78% below, or 6.3 times the limit."""
+    """The margin: 78% below, or 6.3 times the limit; with a risk that is allowed, what too few real runs keep."""
     if margin.kept:
         return f"{percent(margin.share)} to spare"
+    if margin.share >= 0.0:
+        return f"{percent(margin.chance)} of real runs keep it, {percent(1.0 - margin.risk)} are to"
     times = margin.measured / margin.limit
     return f"{sig(times, 2)} times the limit" if times >= 1.1 else f"{percent(-margin.share)} over"
 

@@ -90,7 +90,7 @@ def verdict_json(study: Study) -> dict[str, Any]:
     found = verdict(study)
     return {
         "sentences": list(found.sentences), "plan": found.plan, "keeps": found.keeps, "saturated": found.saturated,
-        "limits": [margin_json(m) for m in found.limits],
+        "limits": [margin_json(m) for m in found.limits], "chance": study.ranked[0].chance if found.limits else None,
         "would_help": [{"change": r.words, "plan": r.shorthand, "inputs": dict(r.changes)} for r in study.remedies],
         "not_enough": list(study.tried),
     }  # fmt: skip
@@ -203,6 +203,7 @@ def _ranked(setting: Setting, ranked: Assessed) -> dict[str, Any]:
         "keeps_constraints": ranked.keeps,
         "tie_with_best": ranked.tie,
         "limits": [margin_json(margin) for margin in ranked.limits],
+        "chance": ranked.chance if ranked.limits else None,
         "intervals": intervals_json(setting, ranked),
         "room": room_json(ranked.room),
         "metrics": ranked.metrics.to_json(),

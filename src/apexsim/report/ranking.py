@@ -163,19 +163,18 @@ def room_tokens(ranked: Assessed) -> int:
 
 
 def limit_cell(ranked: Assessed) -> str:
-    """✓ and the least margin, or ✗ and the worst overrun; with the limit's metric where there are several."""
-    limits = ranked.limits
-    worst = min(limits, key=lambda m: m.share)
+    """✓ and the least margin, or ✗ and the worst overrun, at the risk that is allowed; with the limit's metric where there are several."""
+    limits, ratio = ranked.limits, overrun(ranked.limits)
+    worst = max(limits, key=lambda m: m.reach / m.limit) if ratio else min(limits, key=lambda m: m.share)
     name = f"{f' {worst.kind}' * bool(worst.kind)} {worst.metric}" if len(limits) > 1 else ""
-    if not overrun(limits):
+    if not ratio:
         return f"✓ {percent(worst.share)}{name}"
-    ratio = worst.measured / worst.limit
     return f"✗ {f'{sig(ratio, 2)}×' if ratio >= 2 else f'+{percent(ratio - 1)}'}{name}"
 
 
 def sure_cell(ranked: Assessed) -> str:
-    """The chance that a real run keeps the limit that is likeliest to be missed."""
-    return percent(min(m.chance for m in ranked.limits))
+    """The chance that a real run keeps every limit."""
+    return percent(ranked.chance)
 
 
 def headroom_cell(ranked: Assessed) -> str:

@@ -268,7 +268,8 @@ _RANKED = obj("a simulated plan", {
     "ratio_to_heuristic": num("how many times better than the heuristic plan; null where that one is missing, or, of a latency, where it "
                               "does not keep up with the load", True),
     "keeps_constraints": flag("keeps every limit on the run"), "tie_with_best": flag("no worse than the first within the error"),
-    "limits": _LIMITS, "intervals": by_name(_INTERVALS, "by metric"),
+    "limits": _LIMITS, "chance": num("that a real run keeps all limits at once, 0 to 1; null without any", True),
+    "intervals": by_name(_INTERVALS, "by metric"),
     "room": _ROOM, "metrics": _METRICS, "account": _ACCOUNT,
     "provenance": by_name(num("share"), "shares of priced time by where it comes from"), "layout": many(_STAGE, "stage by stage"),
     "launch": text("all commands that start it, as a shell takes them; null where the engine cannot", True),
@@ -295,7 +296,7 @@ _VERDICT = obj("the answer", {
     "sentences": many(text("sentence"), "as the report begins"), "plan": text("the plan that they speak of"),
     "keeps": _plain("boolean", "it keeps every limit; exit code 4 where not; null where there are none", True),
     "saturated": flag("it does not keep up with the load"),
-    "limits": _LIMITS,
+    "limits": _LIMITS, "chance": num("that a real run keeps all of them at once, 0 to 1; null without any", True),
     "would_help": many(obj("a change that was simulated, and keeps everything", {
         "change": text("in words"), "plan": text("the plan that then does"),
         "inputs": by_name({}, "what to change of `inputs`; null drops it"),

@@ -152,6 +152,8 @@ def _unmet(size: Size) -> str:
         return f"Nothing keeps up{_within(size)}."
     missed = [m for m in near.run.limits if not m.kept]
     how = listed([f"{m.name.rpartition('=')[0]} of {_measured(m.measured, m.metric)}" for m in missed])
+    if near.run.limits and size.goal.risk and near.run.key[0]:
+        how += f"{', and ' * bool(how)}limits that {near.run.chance:.0%} of real runs keep, where {1.0 - size.goal.risk:.0%} are to"
     share = near.run.metrics.least_attained
     if not missed and share < size.wanted.share:
         how = f"{share:.0%} of the requests within their limits"

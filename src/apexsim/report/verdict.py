@@ -113,13 +113,20 @@ def _fine(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str
 
 
 def _missed(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:
-    missed = [m for m in limits if not m.kept]
+    missed = [m for m in limits if not m.kept] or list(limits)  # where each is kept often enough, but not all together
     names = listed([m.name for m in (missed if len(limits) > 1 and study.single else limits)])
     head = f"{first.plan.shorthand} does not keep {names}" if study.single else f"No plan keeps {names}"
     who = "" if study.single or len(study.ranked) == 1 else f"the nearest, {first.plan.shorthand}, has "
-    how = "; ".join(f"{held(study, m)} ({left(m)})" for m in missed)
+    how = "; ".join(f"{held(study, m)} ({left(m)})" for m in missed) + together(first)
     full = [_served(study, first)] if first.metrics.saturated else []
     return [f"{head} {load_words(study)}: {who}{how}.", *full, _helps(study), _counted(study, first), sure(study, first, limits)]
+
+
+def together(ranked: Assessed) -> str:
+    """How often all limits are kept, where each alone is kept often enough; else ""."""
+    if not all(m.kept for m in ranked.limits):
+        return ""
+    return f"; {percent(ranked.chance)} of real runs keep {_number(ranked.limits)}, {percent(1.0 - ranked.limits[0].risk)} are to"
 
 
 def _saturated(study: Study, first: Assessed, limits: tuple[Margin, ...]) -> list[str]:

@@ -71,7 +71,7 @@ def _table(found: Sweep, group: tuple[SweepPoint, ...]) -> PageTable:
 
 def _row(found: Sweep, i: int, point: SweepPoint, limited: bool) -> list[TableCell]:
     run, m = point.first, point.first.metrics
-    kept = [TableCell(limit_cell(run), -run.key[0]), TableCell(sure_cell(run), min(x.chance for x in run.limits))] if limited else []
+    kept = [TableCell(limit_cell(run), -run.key[0]), TableCell(sure_cell(run), run.chance)] if limited else []
     numbers = (1e3 * m.latency("ttft", "p95"), 1e3 * m.latency("tpot", "p95"), m.output_throughput_tok_s,
                m.total_throughput_tok_s / m.devices, Sweep.rent(point), m.usd_per_million, m.energy.per_output_token)  # fmt: skip
     value = TableCell(sweep.value(point, error=i == 0) + " saturated" * m.saturated, run.value)

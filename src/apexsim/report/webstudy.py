@@ -101,7 +101,7 @@ def _columns(study: Study) -> list[Column]:
     place = {id(r): float(i + 1) for i, r in enumerate(study.ranked)}
     limited: list[Column] = [
         ("limits", "left", lambda s, r: (limit_cell(r), -r.key[0])),
-        ("sure", "right", lambda s, r: (sure_cell(r), min(m.chance for m in r.limits))),
+        ("sure", "right", lambda s, r: (sure_cell(r), r.chance)),
     ] if study.goal.limited else []  # fmt: skip
     roomy: list[Column] = [
         ("head-\nroom", "right", lambda s, r: (headroom_cell(r), r.headroom.times if r.headroom else math.nan)),

@@ -19,7 +19,7 @@ from apexsim.engine.kernel import Outcome
 from apexsim.engine.types import I4
 from apexsim.errors import Rejected
 from apexsim.metrics import Metrics, Series, measure, series
-from apexsim.objective import Margin
+from apexsim.objective import Margin, chance_of
 from apexsim.plan.lower import StageOps
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
@@ -83,6 +83,11 @@ class Assessed:
     def keeps(self) -> bool:
         """Whether it meets every limit."""
         return self.key[0] == 0
+
+    @property
+    def chance(self) -> float:
+        """That a real run keeps every limit at once."""
+        return chance_of(self.limits)
 
     @property
     def room(self) -> Room:

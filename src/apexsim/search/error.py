@@ -1,28 +1,27 @@
 """Error bars from validation (floor 5).
 
-`data/certainty.toml` is written by scripts/certainty.py from measured systems, never by hand: for each engine and metric the scale of
-the *rest*, and of the *offset* of a system that the fit saw, of one whose model, GPU or release it did not see, and of kernels that
-were borrowed.  What is new about a question adds its part in squares.  Energy is power over throughput, so the spread of the power
-law is added to it.
+`data/certainty.toml` is written by scripts/certainty.py from measured systems, never by hand: for each engine, kind of model (dense, or
+with routed experts, whose load and kernels are known less well) and metric the scale of the *rest*, and of the *offset* of a system that
+the fit saw, of one whose model, GPU or release it did not see, and of kernels that were borrowed.  What is new about a question adds its
+part in squares.  Energy is power over throughput, so the spread of the power law is added to it.
 """
 
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any, Protocol
 
 from apexsim.cost.account import Account
 from apexsim.cost.power import power_spread
+from apexsim.data_files import table
 from apexsim.doubt import SIGMA, Doubt, intervals
 from apexsim.engine_file import order
 from apexsim.engines import EngineRow
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
+from apexsim.model.parts import routed
 from apexsim.search.setting import Setting
 
 KIND = {
@@ -43,6 +42,7 @@ MEASURED = {  # first word of a measured metric's name -> what it is an instance
 }  # fmt: skip
 OF_POWER = ("energy", "wall-energy")
 LENDER = "NVIDIA"  # vendor of the GPUs whose tables are lent
+KINDS = ("dense", "experts")  # of models
 NEWS = {"model": "models", "gpu": "gpus", "release": "releases"}  # what may be new -> where what was seen is listed
 
 
@@ -62,10 +62,9 @@ class System(Protocol):
         """The engine's row."""
 
 
-@cache
 def certainty() -> dict[str, Any]:
     """The shipped table."""
-    return tomllib.loads((files("apexsim") / "data/certainty.toml").read_text(encoding="utf-8"))
+    return table("certainty.toml")
 
 
 def signature(model: Model) -> str:
@@ -114,9 +113,14 @@ def calibrated_note(setting: Setting) -> str:
     return f"{told}; error bars stay those of an uncalibrated system: {apart}" if other else told
 
 
-def rest_of(engine: str, name: str) -> float:
-    """The scale of what differs from run to run of one system, by engine and metric."""
-    return _row(engine, KIND.get(name, "e2e"))["rest"]
+def kind_of(model: Model) -> str:
+    """One of KINDS."""
+    return "experts" if routed(model) else "dense"
+
+
+def rest_of(system: System, name: str) -> float:
+    """The scale of what differs from run to run of one system, by metric."""
+    return _row(system, KIND.get(name, "e2e"))["rest"]
 
 
 def own_of(system: System) -> Mapping[str, Doubt]:
@@ -145,9 +149,9 @@ def doubt_by(name: str, system: System, shares: Mapping[str, float]) -> Doubt:
 def _usual(kind: str, system: System, shares: Mapping[str, float]) -> Doubt:
     """The doubt without a calibration, less the power's."""
     gpu = system.cluster.gpu
-    row, new = _row(system.engine.server.name, kind), news(system)
+    row, new = _row(system, kind), news(system)
     squares = row["known"] ** 2 + sum(max(0.0, row[what] ** 2 - row["known"] ** 2) for what in new)
-    squares += certainty()["added"]["unseen"][kind] ** 2 if new else 0.0
+    squares += certainty()["added"]["unseen"][kind_of(system.model)][kind] ** 2 if new else 0.0
     guessed = shares.get("roofline", 0.0) + shares.get("transferred", 0.0)
     far = certainty()["added"]["foreign" if _foreign(gpu) else "transferred"][kind]
     return Doubt(math.sqrt(squares), row["rest"]).wider(far * guessed)
@@ -166,12 +170,12 @@ def _foreign(gpu: Gpu) -> bool:
     return not gpu.kernels and gpu.vendor != LENDER
 
 
-def _row(engine: str, kind: str) -> dict[str, float]:
-    """The scales of an engine; of one without measured runs the widest."""
-    table = certainty()
-    if engine in table["seen"]:
-        return dict(table[engine][kind])
-    rows = [table[name][kind] for name in table["seen"]]
+def _row(system: System, kind: str) -> dict[str, float]:
+    """The scales of an engine and kind of model; of an engine without measured runs the widest."""
+    known, engine, model = certainty(), system.engine.server.name, kind_of(system.model)
+    if engine in known["seen"]:
+        return dict(known[engine][model][kind])
+    rows = [known[name][model][kind] for name in known["seen"]]
     return {what: max(row[what] for row in rows) for what in rows[0]}
 
 

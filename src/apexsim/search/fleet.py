@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apexsim.cost.account import Account
 from apexsim.cost.power import gpu_watts
 from apexsim.errors import Infeasible, InputError
 from apexsim.metrics import Metrics, measure
+from apexsim.objective import overrun
 from apexsim.plan.plan import Plan
 from apexsim.search.assess import energy_of
+from apexsim.search.error import doubt_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.goal import Goal
 from apexsim.search.policy import DAY, POLICIES, Counts, ScalingRule
@@ -209,6 +212,7 @@ class Trace:
     goal: Goal
     asked: FleetAsk
     rate: float  # 1/s that one replica serves
+    spent: Account  # by one replica
     done: dict[int, dict[int, Tried]] = field(default_factory=dict)  # interval -> replicas -> what comes of it
 
     @property
@@ -248,8 +252,8 @@ class Trace:
     def held(self, metrics: Metrics) -> bool:
         """Whether a run keeps the limits."""
         attained = metrics.least_attained
-        held = all(fate.kept for fate in metrics.fates if not fate.slo.per_request)
-        return held and (math.isnan(attained) or attained >= self.asked.share)
+        limits = self.goal.limits(metrics, partial(doubt_of, system=self.setting, spent=self.spent))
+        return not overrun(limits) and (math.isnan(attained) or attained >= self.asked.share)
 
     def need(self, t: int) -> int:
         """Fewest replicas that keep the limits in an interval: from what a steady load needs, outwards, then by bisection."""

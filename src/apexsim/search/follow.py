@@ -98,7 +98,7 @@ def _kinds_on(model: str, question: dict[str, Any], asked: FleetAsk, several: bo
     for unit in best_units(_clusters(model, question, counts, asked.share))[: 2 if several else 1]:
         setting, _, goal, inputs = ask(model, **{**question, "gpus": question.get("gpus") or (unit.gpus if counts[0] else None)})
         check_asked(asked, setting.workload)
-        found.append(ReplicaKind(unit, Trace(setting, unit.plan, goal, asked, unit.value), inputs))
+        found.append(ReplicaKind(unit, Trace(setting, unit.plan, goal, asked, unit.value, unit.run.account), inputs))
     return found
 
 
