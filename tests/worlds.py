@@ -14,7 +14,6 @@ from apexsim.engine import kernel
 from apexsim.engine.types import (
     ADMIT_CHUNK,
     ADMIT_RESERVE,
-    AT_ONCE,
     FULL,
     IN_TURN,
     INFINITY,
@@ -203,21 +202,18 @@ def stories(draw: st.DrawFn, stages: int = 1, modes: tuple[str, ...] = MODES) ->
 
 
 @st.composite
-def tiers(draw: st.DrawFn, reuse: int) -> Offload:
-    """One or two tiers.  Where blocks are found at once the engine looks at what decodes fill once somebody asks for it, and writes it
-    then: no engine that finds them so writes answers."""
+def tiers(draw: st.DrawFn) -> Offload:
+    """One or two tiers."""
     count = draw(st.integers(1, 2))
     blocks = np.array([draw(st.sampled_from([0, 1, 3, 9, 40, 400])) for _ in range(count)], np.int64)
     latency, block = (np.array([draw(st.sampled_from([0.0, 0.001, 0.02])) for _ in range(count)]) for _ in range(2))
-    prompts = 1 if reuse == AT_ONCE else draw(st.integers(0, 1))
-    return Offload(blocks, latency, block, draw(st.integers(0, 1)), draw(st.integers(0, 2)), prompts)
+    return Offload(blocks, latency, block, draw(st.integers(0, 1)), draw(st.integers(0, 2)), draw(st.integers(0, 1)))
 
 
 @st.composite
 def behind(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
     """A world with tiers behind the blocks of each lane."""
-    world = draw(base)
-    return replace(world, route=IN_TURN, offload=draw(tiers(world.rules.reuse)))
+    return replace(draw(base), route=IN_TURN, offload=draw(tiers()))
 
 
 @st.composite

@@ -19,6 +19,7 @@ from apexsim.engine.types import (
     ADMIT_CHUNK,
     ADMIT_RESERVE,
     ASIDE,
+    AT_ONCE,
     EVICTED,
     FILLED,
     FULL,
@@ -99,11 +100,17 @@ def sharing(draw: st.DrawFn, stages: int = 1) -> World:
     return World(asked, prefill, replace(decode, rules=decode.rules._replace(reuse=last, rest_first=rest), route=route), how)
 
 
+def _as_engines(offload: Offload, policy: Rules) -> Offload:
+    """The tiers as engines that find blocks so write them."""
+    return offload._replace(prompts=1) if policy.reuse == AT_ONCE else offload
+
+
 @st.composite
 def tiered(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
-    """Tiers behind the blocks of both pools, or of one; the front end takes its time."""
+    """Tiers behind the blocks of both pools.  Where blocks are found at once the engine looks at what decodes fill once somebody asks
+    for it, and writes it then: no engine that finds them so writes answers."""
     world = draw(base)
-    p, d = (replace(side, offload=draw(tiers(side.rules.reuse))) for side in (world.prefill, world.decode))
+    p, d = (replace(side, offload=_as_engines(draw(tiers()), side.rules)) for side in (world.prefill, world.decode))
     return replace(world, prefill=p, decode=d)
 
 
