@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import apexsim
 from apexsim import api
 from apexsim.cli import main
 from apexsim.report.blocks import Bars, Chart, ChartSeries, Code, Heat, Page, PageTable, Rows, Section, TableCell, Tile
@@ -28,13 +29,16 @@ from apexsim.search.inverse import size
 from apexsim.search.size import Size
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
+from apexsim.search.together import SharedFleet
 from test_fleet import wave
 
 Capture = pytest.CaptureFixture[str]
 MADE = {"prompt_len": 200, "output_len": 30, "num_requests": 60}
 HOSTILE = "</script><script>alert(1)</script>\"'&<b>\u2028\x1b[31m{{data}}"
 MOST_BYTES = 1_500_000
-KINDS: tuple[type, ...] = (Study, Sweep, Size, Fleet)
+Answer = Study | Sweep | Size | Fleet | SharedFleet
+KINDS: tuple[type, ...] = (Study, Sweep, Size, Fleet, SharedFleet)
+OVER_TIME = (Fleet, SharedFleet)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -72,9 +76,12 @@ def study() -> Study:
 
 
 @pytest.fixture(scope="module")
-def answers(study: Study) -> dict[type, Study | Sweep | Size | Fleet]:
+def answers(study: Study) -> dict[type, Answer]:
+    each = {"trace": wave(1.0, 180.0), "slos": ("ttft:p95=2s",), "gpus": 1}
+    two = {"chat": {"model": "llama-3.1-8b", **each}, "code": {"model": "qwen3-8b", **each}}
     return {
-        Fleet: fleet("llama-3.1-8b", gpu="l4:1", trace=wave(1.0, 180.0), every=60.0, slos=("ttft:p95=2s",)),
+        Fleet: fleet("llama-3.1-8b", gpu="l4", every=60.0, **each),
+        SharedFleet: apexsim.fleet(two, gpu="l4", gpus=3, every=60.0),
         Study: study,
         Sweep: api.sweep("llama-3.1-8b", gpu=["l40s", "h100"], gpus=1, request_rate=[1.0, 4.0, 9.0], **MADE),
         Size: size("llama-3.1-8b", gpu="l40s", gpus=1, slos=("ttft:p95=500ms",), **MADE),
@@ -86,7 +93,7 @@ def test_every_answer_has_every_form() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_page_is_one_offline_file(kind: type, answers: dict[type, Study | Sweep | Size | Fleet]) -> None:
+def test_a_page_is_one_offline_file(kind: type, answers: dict[type, Answer]) -> None:
     text = rendered(answers[kind], "html", Look())
     assert len(text.encode()) < MOST_BYTES and text.startswith("<!doctype html>")
     found = Parts(text)
@@ -97,7 +104,7 @@ def test_a_page_is_one_offline_file(kind: type, answers: dict[type, Study | Swee
     anchors = {attrs["id"] for tag, attrs in found.tags if tag == "section"}
     assert {attrs["href"] for tag, attrs in found.tags if tag == "a"} == {f"#{a}" for a in anchors}
     charts = [attrs["data-chart"] for _, attrs in found.tags if "data-chart" in attrs]
-    assert charts == [str(i) for i in range(len(data["charts"]))] and len(charts) >= (2 if kind in (Size, Fleet) else 4)
+    assert charts == [str(i) for i in range(len(data["charts"]))] and len(charts) >= (2 if kind in (Size, *OVER_TIME) else 4)
     assert {attrs["data-key"] for _, attrs in found.tags if "data-key" in attrs} <= set(data["details"])
 
 
@@ -176,7 +183,7 @@ def browser() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_browser_draws_every_chart(kind: type, answers: dict[type, Study | Sweep | Size | Fleet], browser: str, tmp_path: Path) -> None:
+def test_a_browser_draws_every_chart(kind: type, answers: dict[type, Answer], browser: str, tmp_path: Path) -> None:
     file = tmp_path / "r.html"
     file.write_text(rendered(answers[kind], "html", Look()), encoding="utf-8")
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'home'}", "--window-size=1200,30000",
@@ -196,8 +203,8 @@ def test_a_picture_is_of_the_kind_of_its_name(name: str, magic: bytes, study: St
     assert pictured(study, Look(file=name)).startswith(magic)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not Fleet], ids=lambda kind: kind.__name__)
-def test_every_answer_has_a_picture(kind: type, answers: dict[type, Study | Sweep | Size | Fleet]) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OVER_TIME], ids=lambda kind: kind.__name__)
+def test_every_answer_has_a_picture(kind: type, answers: dict[type, Answer]) -> None:
     pytest.importorskip("matplotlib")
     assert len(pictured(answers[kind], Look(file="x.png"))) > 5_000
 
