@@ -25,6 +25,8 @@ FLOORS = {
     "cli": 7, "web": 7, "calls": 7, "verbs": 7, "__init__": 7, "__main__": 7,
 }  # fmt: skip
 
+MEMBERS = 8  # of a call that are a table
+
 
 def test_the_table_of_the_design_names_every_floor() -> None:
     text = (PACKAGE.parent.parent / "docs/design.md").read_text(encoding="utf-8")
@@ -90,6 +92,42 @@ def test_no_two_classes_have_one_name() -> None:
     """One meaning each (docs/vocabulary.md): who searches for a word finds one thing."""
     names = [node.name for path in FILES for node in parsed(path).body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def names_only(value: ast.expr) -> bool:
+    while isinstance(value, (ast.Attribute, ast.Starred, ast.Subscript)):
+        value = value.value
+    return isinstance(value, (ast.Name, ast.Constant))
+
+
+def table(statement: ast.stmt) -> bool:
+    """A literal, a list of imports, or a call that lists members: rows that are read side by side."""
+    if isinstance(statement, ast.ImportFrom):
+        return True
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef, ast.For, ast.If, ast.With)):
+        return False
+    for node in ast.walk(statement):
+        if isinstance(node, (ast.Dict, ast.List, ast.Tuple, ast.Set)) and lines(node) >= max(2, lines(statement) - 2):
+            return True
+        if isinstance(node, ast.Call):
+            members = [*node.args, *(word.value for word in node.keywords)]
+            if len(members) >= MEMBERS and all(map(names_only, members)):
+                return True
+    return False
+
+
+def lines(node: ast.stmt | ast.expr) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_tables_keep_a_layout_of_their_own(path: Path) -> None:
+    """Everything else looks as the formatter has it."""
+    text = path.read_text(encoding="utf-8")
+    kept = [at for at, line in enumerate(text.splitlines(), 1) if "# fmt: skip" in line]
+    around = {at: min((n for n in ast.walk(parsed(path)) if isinstance(n, ast.stmt) and n.lineno <= at <= (n.end_lineno or 0)), key=lines)
+              for at in kept}  # fmt: skip
+    assert [at for at, statement in around.items() if not table(statement)] == [] and "# fmt: off" not in text
 
 
 def test_the_engine_knows_arrays_only() -> None:

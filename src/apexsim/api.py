@@ -145,9 +145,10 @@ def simulate(model: str | Model, plan: str = "", *, steps: bool = False, **quest
         wanted = replace(wanted, clock=clocks_of(str(wanted.clock), setting.cluster.gpu, "--plan")[0])
     if wanted.devices != setting.cluster.size:
         raise InputError(
-            f"{wanted.shorthand} takes {wanted.devices} GPUs, the cluster has {setting.cluster.size}", "--plan",
+            f"{wanted.shorthand} takes {wanted.devices} GPUs, the cluster has {setting.cluster.size}",
+            "--plan",
             f"use --gpus {wanted.devices} or another plan",
-        )  # fmt: skip
+        )
     _check_plan(setting, wanted)
     setting = _accepting(setting, (wanted.draft,), question.get("acceptance"), "--plan")
     setting = replace(setting, noted=EVERY) if steps else setting
@@ -225,28 +226,76 @@ def _check_plan(setting: Setting, plan: Plan) -> None:
 
 
 def ask(
-    model: str | Model, *, gpu: str | Gpu, gpus: int | None = None, nodes: int | None = None,
-    nic: str | None = None, pcie: str | None = None,
-    trace: str | Workload | TraceFile | None = None, workload: str | None = None, time_unit: str | None = None,
-    columns: str | None = None, prompt_len: int | None = None, output_len: int | None = None,
-    num_requests: int | None = None, request_rate: float | None = None, burstiness: float | None = None,
-    concurrency: int | None = None, seed: int | None = None, length_spread: float | None = None, warmup: int | None = None,
-    engine: str = DEFAULT_ENGINE, settings: Mapping[str, Any] | None = None, weight_dtype: str | None = None,
-    activation_dtype: str | None = None, kv_dtype: str | None = None, dtype: str | None = None, max_model_len: int | None = None,
-    stages: str | None = None, shared_prefix: str | None = None, turns: int | None = None, turn_gap: float | None = None,
-    images: int = 0, image_size: str | None = None, quant: str | None = None, clock: str | None = None,
-    tp: int | None = None, pp: int | None = None, dp: int | None = None, ep: int | None = None, enable_expert_parallel: bool = False,
-    expert_load: str | None = None, too_long: str = "error",
-    objective: str = "e2e", slos: tuple[str, ...] | list[str] = (), route: str = "round-robin", signal_age: float | None = None,
-    kv_offload: str | None = None, power_cap: float | None = None, risk: float = 0.0, price: str | float | None = None,
-    server_overhead: float | None = None, pue: float | None = None,
-    hypothetical: bool = False, profile: str | None = None, pareto: str | None = None,
-    rate_factor: float | None = None, prompt_factor: float | None = None, output_factor: float | None = None, classes: str | None = None,
-    prompt_cv: float | None = None, output_cv: float | None = None, lengths: str | None = None,
-    speculate: str | None = None, acceptance: str | float | None = None,
-    disaggregate: bool = False, prefill_settings: str | None = None, decode_settings: str | None = None, connector: str | None = None,
+    model: str | Model,
+    *,
+    gpu: str | Gpu,
+    gpus: int | None = None,
+    nodes: int | None = None,
+    nic: str | None = None,
+    pcie: str | None = None,
+    trace: str | Workload | TraceFile | None = None,
+    workload: str | None = None,
+    time_unit: str | None = None,
+    columns: str | None = None,
+    prompt_len: int | None = None,
+    output_len: int | None = None,
+    num_requests: int | None = None,
+    request_rate: float | None = None,
+    burstiness: float | None = None,
+    concurrency: int | None = None,
+    seed: int | None = None,
+    length_spread: float | None = None,
+    warmup: int | None = None,
+    engine: str = DEFAULT_ENGINE,
+    settings: Mapping[str, Any] | None = None,
+    weight_dtype: str | None = None,
+    activation_dtype: str | None = None,
+    kv_dtype: str | None = None,
+    dtype: str | None = None,
+    max_model_len: int | None = None,
+    stages: str | None = None,
+    shared_prefix: str | None = None,
+    turns: int | None = None,
+    turn_gap: float | None = None,
+    images: int = 0,
+    image_size: str | None = None,
+    quant: str | None = None,
+    clock: str | None = None,
+    tp: int | None = None,
+    pp: int | None = None,
+    dp: int | None = None,
+    ep: int | None = None,
+    enable_expert_parallel: bool = False,
+    expert_load: str | None = None,
+    too_long: str = "error",
+    objective: str = "e2e",
+    slos: tuple[str, ...] | list[str] = (),
+    route: str = "round-robin",
+    signal_age: float | None = None,
+    kv_offload: str | None = None,
+    power_cap: float | None = None,
+    risk: float = 0.0,
+    price: str | float | None = None,
+    server_overhead: float | None = None,
+    pue: float | None = None,
+    hypothetical: bool = False,
+    profile: str | None = None,
+    pareto: str | None = None,
+    rate_factor: float | None = None,
+    prompt_factor: float | None = None,
+    output_factor: float | None = None,
+    classes: str | None = None,
+    prompt_cv: float | None = None,
+    output_cv: float | None = None,
+    lengths: str | None = None,
+    speculate: str | None = None,
+    acceptance: str | float | None = None,
+    disaggregate: bool = False,
+    prefill_settings: str | None = None,
+    decode_settings: str | None = None,
+    connector: str | None = None,
     conditional_disagg: str | None = None,
-) -> tuple[Setting, Precision, Goal, dict[str, Any]]:  # fmt: skip
+) -> tuple[Setting, Precision, Goal, dict[str, Any]]:
     """Resolve names into a Setting.  Lengths in tokens, rates in requests/s; a trace, a workload preset or synthetic lengths: one of them.
 
     gpu may hold the counts: "h100:8", "2x8xh100"; nic: the network per GPU, "400Gb"; pcie: the slots, "x8", "4.0x16"; tp, pp, dp, ep
@@ -285,9 +334,20 @@ def ask(
     if goal.objective.name == "cost" and math.isnan(rent[0]):
         raise InputError(f"the cost is not known: {missing(cluster.gpu, rent[1])}", "--objective", "give --price")
     setting = setting_of(
-        what, cluster, row, work, length, load=load, router=router, offload=tiers, image_patches=patches, images=images, price=rent,
-        server=_server_of(server_overhead, pue), length_given=max_model_len is not None,
-    )  # fmt: skip
+        what,
+        cluster,
+        row,
+        work,
+        length,
+        load=load,
+        router=router,
+        offload=tiers,
+        image_patches=patches,
+        images=images,
+        price=rent,
+        server=_server_of(server_overhead, pue),
+        length_given=max_model_len is not None,
+    )
     setting = calibrated(setting, load_profile(profile)) if profile else setting
     setting = _accepting(setting, drafts_of(inputs), acceptance, "--speculate")
     setting = with_pools(setting, _roles(given)) if disaggregate else setting

@@ -61,5 +61,12 @@ def at_clock(gpu: Gpu, mhz: float, where: str = "--gpu") -> Gpu:
         return gpu
     flops = MappingProxyType({name: peak * min(1.0, share / law.compute_knee) for name, peak in gpu.flops.items()})
     bandwidth = gpu.memory_bandwidth / stretch(share)
-    return replace(gpu, name=f"{gpu.name}@{mhz:.0f}MHz", flops=flops, memory_bandwidth=bandwidth, kernels="",
-                   borrow=gpu.kernels or gpu.borrow, clock=share)  # fmt: skip
+    return replace(
+        gpu,
+        name=f"{gpu.name}@{mhz:.0f}MHz",
+        flops=flops,
+        memory_bandwidth=bandwidth,
+        kernels="",
+        borrow=gpu.kernels or gpu.borrow,
+        clock=share,
+    )

@@ -147,8 +147,11 @@ def of_positions(rates: list[float], source: str, where: str) -> Acceptance:
         if not 0.0 <= rate <= 1.0:
             raise InputError(f"acceptance is a share from 0 to 1, got {rate:g}", where, f"a number of tokens is written {LENGTH}2.3")
     if any(b > a for a, b in pairwise(rates)):
-        raise InputError("a draft is accepted only with those before it: shares cannot rise from position to position", where,
-                         "give shares of all steps, as vllm:spec_decode_num_accepted_tokens_per_pos counts them")  # fmt: skip
+        raise InputError(
+            "a draft is accepted only with those before it: shares cannot rise from position to position",
+            where,
+            "give shares of all steps, as vllm:spec_decode_num_accepted_tokens_per_pos counts them",
+        )
     return Acceptance(tuple(1.0 + sum(rates[:k]) for k in range(len(rates) + 1)), source)
 
 
@@ -357,8 +360,11 @@ def acceptance_for(engine: str, model: str, drafting: Drafting, task: str = "") 
         return Acceptance(kin[0].lengths, f"as {kin[0].name}, {kin[0].source}", assumed=True)
     others = [row for row in rows if RANDOM not in row.task]
     if not others:
-        raise InputError(f"nothing is known of the acceptance of {drafting.method} with {drafting.tokens} drafts", "--acceptance",
-                         "give your own: --acceptance 0.7 (of each draft), 0.8,0.6,0.4 (by position), or length:2.2")  # fmt: skip
+        raise InputError(
+            f"nothing is known of the acceptance of {drafting.method} with {drafting.tokens} drafts",
+            "--acceptance",
+            "give your own: --acceptance 0.7 (of each draft), 0.8,0.6,0.4 (by position), or length:2.2",
+        )
     lengths = tuple(median(row.lengths[k] for row in others) for k in range(drafting.tokens + 1))
     names = len({row.model for row in others})
     return Acceptance(lengths, f"median of {names} other model{'s' * (names > 1)} with {drafting.method}, {others[0].source}", True)

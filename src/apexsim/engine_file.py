@@ -441,11 +441,20 @@ def _engine(name: str, path: Path) -> Engine:
     several = {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
     gaps = tuple((name, before, after) for name, before, after in log.get("gaps", ()))
     return Engine(
-        name, data["about"], data["kernels"], tuple((fmt, tuple(at.split())) for fmt, at in data.get("quantises_apart", {}).items()),
-        **{**plain, **several}, words=words, says=tuple(log.get("says", ())), logs=lines, gaps=gaps,
-        whole=tuple(log.get("whole", ())), signs=log.get("signs", ""), crossed=_crossed(data),
+        name,
+        data["about"],
+        data["kernels"],
+        tuple((fmt, tuple(at.split())) for fmt, at in data.get("quantises_apart", {}).items()),
+        **{**plain, **several},
+        words=words,
+        says=tuple(log.get("says", ())),
+        logs=lines,
+        gaps=gaps,
+        whole=tuple(log.get("whole", ())),
+        signs=log.get("signs", ""),
+        crossed=_crossed(data),
         behind=Behind(**{key: value for key, (value, _) in data["offload"].items()}) if "offload" in data else None,
-    )  # fmt: skip
+    )
 
 
 def _crossed(data: Mapping[str, Any]) -> Crossed | None:

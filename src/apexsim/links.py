@@ -26,8 +26,9 @@ NAMED = {"edr": 100, "hdr": 200, "ndr": 400, "xdr": 800}  # InfiniBand generatio
 LEAST, MOST = 0.1 * GBIT, 6400 * GBIT  # [byte/s] of a network: less or more is a slip
 NETWORK = re.compile(
     r"(?:(?P<ports>\d{1,3}) *[x×*] *)?(?P<size>\d{1,6}(?:\.\d{1,6})?) *(?P<unit>gbit/s|gbits|gbit|gbps|gb/s|gbe|gb|g|"
-    r"tbit/s|tbit|tbps|tb/s|tb)(?P<node> *(?:/|per) *node| *(?:/|per) *gpu)?", re.IGNORECASE,
-)  # fmt: skip
+    r"tbit/s|tbit|tbps|tb/s|tb)(?P<node> *(?:/|per) *node| *(?:/|per) *gpu)?",
+    re.IGNORECASE,
+)
 SLOT = re.compile(r"(?:pcie|pci-e|pci)? *(?:gen *)?(?P<gen>[1-6])?(?:\.0)? *(?:[x×] *(?P<lanes>\d{1,2}))?", re.IGNORECASE)
 OWN = re.compile(r"PCIe (?P<gen>\d)\.0 x(?P<lanes>\d+)")
 

@@ -297,14 +297,26 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
     saturated, why = saturation(outcome, workload.output) if workload.mode == "open" else (False, "")
     named: dict[str, Any] = {FIELDS[name]: one for name, one in found.stats.items()}
     return Metrics(
-        devices=devices, completed=len(times.sent), warmup_excluded=skip, prompt_tokens=int(workload.prompt[skip:].sum()),
-        output_tokens=int(times.output.sum()), duration_s=duration, **named, itl_exact=exact,
-        mean_concurrency=times.concurrency, preemptions=int(outcome.preempted[skip:].sum()),
-        goodput_req_s=float(good.sum()) / duration if judged else NAN, attainment=float(good.mean()) if judged else NAN,
-        fates=fates, saturated=saturated, why=why, stages=rungs(outcome, workload), kinds=found.classes(duration),
+        devices=devices,
+        completed=len(times.sent),
+        warmup_excluded=skip,
+        prompt_tokens=int(workload.prompt[skip:].sum()),
+        output_tokens=int(times.output.sum()),
+        duration_s=duration,
+        **named,
+        itl_exact=exact,
+        mean_concurrency=times.concurrency,
+        preemptions=int(outcome.preempted[skip:].sum()),
+        goodput_req_s=float(good.sum()) / duration if judged else NAN,
+        attainment=float(good.mean()) if judged else NAN,
+        fates=fates,
+        saturated=saturated,
+        why=why,
+        stages=rungs(outcome, workload),
+        kinds=found.classes(duration),
         prefix_hit=float(outcome.hit[skip:].sum() / workload.prompt[skip:].sum()) if len(outcome.hit) else NAN,
         prefix_loaded=float(outcome.loaded[skip:].sum() / workload.prompt[skip:].sum()) if len(outcome.loaded) else NAN,
-    )  # fmt: skip
+    )
 
 
 @dataclass(slots=True)
@@ -351,8 +363,13 @@ class _Latencies:
         judged = own.any() and any(slo.per_request and slo.kind in ("", name) for slo in self.slos)
         good = int(self.good[own].sum())
         stats = {FIELDS[metric]: self.by_class[name, metric] for metric in BY_CLASS}
-        return ClassMetrics(name, int(own.sum()), **stats, attainment=good / int(own.sum()) if judged else NAN,
-                    goodput_req_s=good / duration if judged else NAN)  # fmt: skip
+        return ClassMetrics(
+            name,
+            int(own.sum()),
+            **stats,
+            attainment=good / int(own.sum()) if judged else NAN,
+            goodput_req_s=good / duration if judged else NAN,
+        )
 
     def fates(self) -> tuple[Fate, ...]:
         """Each SLO's fate.  A statistic of nothing keeps its limit."""

@@ -85,10 +85,21 @@ def sliced(gpu: Gpu, name: str) -> Gpu:
     )
     alone = replace(gpu.host, span=1)
     return replace(
-        gpu, name=f"{gpu.name}-mig-{name}", aliases=(), flops=MappingProxyType({k: v * found.compute for k, v in gpu.flops.items()}),
+        gpu,
+        name=f"{gpu.name}-mig-{name}",
+        aliases=(),
+        flops=MappingProxyType({k: v * found.compute for k, v in gpu.flops.items()}),
         memory_bytes=found.gib * GiB or UNLISTED * found.memory * gpu.memory_bytes,
-        memory_nominal_bytes=gpu.memory_nominal_bytes * found.memory, memory_bandwidth=gpu.memory_bandwidth * found.memory,
-        cache_bytes=gpu.cache_bytes * found.memory, link=alone, host=replace(gpu.host, span=sys.maxsize),
-        tdp_w=gpu.tdp_w * share, idle_w=gpu.idle_w * share, kernels="", borrow=gpu.kernels or gpu.borrow,
-        prices=MappingProxyType({k: v * found.rent for k, v in gpu.prices.items()}), notes=(note,), profile=name,
-    )  # fmt: skip
+        memory_nominal_bytes=gpu.memory_nominal_bytes * found.memory,
+        memory_bandwidth=gpu.memory_bandwidth * found.memory,
+        cache_bytes=gpu.cache_bytes * found.memory,
+        link=alone,
+        host=replace(gpu.host, span=sys.maxsize),
+        tdp_w=gpu.tdp_w * share,
+        idle_w=gpu.idle_w * share,
+        kernels="",
+        borrow=gpu.kernels or gpu.borrow,
+        prices=MappingProxyType({k: v * found.rent for k, v in gpu.prices.items()}),
+        notes=(note,),
+        profile=name,
+    )

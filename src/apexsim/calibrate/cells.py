@@ -27,9 +27,7 @@ class Fields:
     def __init__(self, value: Any) -> None:
         self.value: Mapping[str, Any] = value if isinstance(value, dict) else {}
 
-    def number(
-        self, *names: str, absent: float = math.nan, least: float = -math.inf, most: float = MOST, endless: bool = False
-    ) -> float:  # fmt: skip
+    def number(self, *names: str, absent: float = math.nan, least: float = -math.inf, most: float = MOST, endless: bool = False) -> float:
         """The first of the names that has a value, as a number within limits, with `endless` infinity too; raises Bad where it is none.
         What has a `least` must be there, unless it is said what it is where it is `absent`."""
         name = next((each for each in names if self.value.get(each) is not None), "")

@@ -104,8 +104,9 @@ def solved(slope: Array, base: Array, some: NDArray[np.bool_], noise: Array) -> 
 class _Sky:
     """All points, simulated together; rows are what is fitted of them, one after the other."""
 
-    def __init__(self, points: Sequence[RunPoint], kv: float, pool: ThreadPoolExecutor, done: Callable[[int, int, str], None] | None,
-                 most: int) -> None:  # fmt: skip
+    def __init__(
+        self, points: Sequence[RunPoint], kv: float, pool: ThreadPoolExecutor, done: Callable[[int, int, str], None] | None, most: int
+    ) -> None:
         self.points, self.kv, self.pool, self.done, self.most, self.count = points, kv, pool, done, most, 0
         self.keys = [(i, key) for i, point in enumerate(points) for key in point.fitted.values()]
         self.owner = np.array([i for i, _ in self.keys])

@@ -76,10 +76,15 @@ def gather(paths: Sequence[str], wanted: RunsWanted) -> Gathered:
             kv += asked.cache(run, point) if isinstance(run, FileRun) else []
     if len(points) < LEAST:
         why = f"; {passed[0].where}: {passed[0].reason}" if passed else ""
-        raise asked.fault if asked.fault and not points else InputError(
-            f"{len(points)} run{'s' * (len(points) != 1)} can be used, expected at least {LEAST}{why}", ", ".join(paths),
-            "see: apexsim calibrate --suggest MODEL --gpu NAME",
-        )  # fmt: skip
+        raise (
+            asked.fault
+            if asked.fault and not points
+            else InputError(
+                f"{len(points)} run{'s' * (len(points) != 1)} can be used, expected at least {LEAST}{why}",
+                ", ".join(paths),
+                "see: apexsim calibrate --suggest MODEL --gpu NAME",
+            )
+        )
     room = sorted(kv)[len(kv) // 2] if kv else 1.0
     return Gathered(tuple(points), tuple(passed), _system(points, paths), tuple(dict.fromkeys(dates)), room)
 
@@ -117,10 +122,12 @@ def _keeper(wanted: RunsWanted) -> Callable[[Setting, Plan], bool]:
         labels = dict(zip(LABELS, group_of(setting, own)))
         released = row is None or (row.name == setting.engine.name and ("@" not in engine or row.spoken == setting.engine.spoken))
         return (
-            released and model in ("", signature(setting.model)) and name in ("", setting.cluster.gpu.name)
+            released
+            and model in ("", signature(setting.model))
+            and name in ("", setting.cluster.gpu.name)
             and plan in ("", own.shorthand.partition("@")[0])
             and all(value.lower() in labels[label].lower() for label, value in wanted.where.items())
-        )  # fmt: skip
+        )
 
     return keeps
 

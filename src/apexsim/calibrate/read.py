@@ -134,8 +134,16 @@ def _sglang(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
         if doc.number("accept_length", absent=0.0) > 1.0:
             raise Bad("speculative decoding is not modelled")
         tokens = info.number("max_total_num_tokens", absent=0.0)
-        yield FileRun(where, "sglang bench_serving", _flat_work(doc, ratio if 0 < ratio <= 1 else 1.0), _flat(doc, SGLANG), about,
-                  _sglang_widths(info), tokens, int(failed))  # fmt: skip
+        yield FileRun(
+            where,
+            "sglang bench_serving",
+            _flat_work(doc, ratio if 0 < ratio <= 1 else 1.0),
+            _flat(doc, SGLANG),
+            about,
+            _sglang_widths(info),
+            tokens,
+            int(failed),
+        )
 
 
 def _widths(doc: Fields, *names: tuple[str, ...]) -> Widths | None:
@@ -146,8 +154,10 @@ def _widths(doc: Fields, *names: tuple[str, ...]) -> Widths | None:
 
 def _sglang_widths(info: Fields) -> Widths | None:
     """SGLang counts lanes of attention inside tp, other copies beside it."""
-    tp, pp, dp, ep = (int(info.number(name, short, absent=1.0, least=1, most=4096)) for name, short in
-                      (("tp_size", "tp"), ("pp_size", "pp"), ("dp_size", "dp"), ("ep_size", "ep")))  # fmt: skip
+    tp, pp, dp, ep = (
+        int(info.number(name, short, absent=1.0, least=1, most=4096))
+        for name, short in (("tp_size", "tp"), ("pp_size", "pp"), ("dp_size", "dp"), ("ep_size", "ep"))
+    )
     if not info.value:
         return None
     return layout(tp, pp, dp if info.value.get("enable_dp_attention") else 1, ep, 1 if info.value.get("enable_dp_attention") else dp)
@@ -250,9 +260,11 @@ def _telemetry(doc: Fields) -> float:
     """Mean power of a GPU [W]; NaN where nobody looked."""
     watts = [
         Fields(gpu).inner("metrics").inner("gpu_power_usage").number("avg")
-        for host in doc.inner("telemetry_data").inner("endpoints").value.values() if isinstance(host, dict)
-        for gpu in Fields(host).inner("gpus").value.values() if isinstance(gpu, dict)
-    ]  # fmt: skip
+        for host in doc.inner("telemetry_data").inner("endpoints").value.values()
+        if isinstance(host, dict)
+        for gpu in Fields(host).inner("gpus").value.values()
+        if isinstance(gpu, dict)
+    ]
     return float(np.mean(watts)) if watts else np.nan
 
 

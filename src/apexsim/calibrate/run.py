@@ -82,9 +82,17 @@ class Calibration:
 
 
 def calibrate(
-    results: str | Sequence[str], *, model: str = "", plan: str = "", where: Mapping[str, str] | None = None, length_spread: float = 0.0,
-    save_as: str = "", force: bool = False, progress: Callable[[int, int, str], None] | None = None, **question: Any,
-) -> Calibration:  # fmt: skip
+    results: str | Sequence[str],
+    *,
+    model: str = "",
+    plan: str = "",
+    where: Mapping[str, str] | None = None,
+    length_spread: float = 0.0,
+    save_as: str = "",
+    force: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+    **question: Any,
+) -> Calibration:
     """Fit factors on result files.  model, plan: where the files do not say them; where: rows of a file of many systems, by "engine",
     "release", "model", "gpu", "formats"; length_spread: half width of lengths over their mean, where a file has only means; save_as: keep
     a profile of this name; question: keywords of `api.ask` for cluster, engine and precision.  Raises InputError."""

@@ -64,9 +64,13 @@ def apex(**given: Any) -> None:
     with Progress() as progress:
         parts, notes = _answer(given, progress)
     wanted = PageWanted(
-        given["all"], tuple(given["request_percentiles"] or ()), tuple(given["token_percentiles"] or ()),
-        given["ttft_slo"], given["tpot_slo"], given["max_batch_size"],
-    )  # fmt: skip
+        given["all"],
+        tuple(given["request_percentiles"] or ()),
+        tuple(given["token_percentiles"] or ()),
+        given["ttft_slo"],
+        given["tpot_slo"],
+        given["max_batch_size"],
+    )
     record = apex_json(parts, wanted, notes) if given["json"] is not None else None
     present(record, lambda: apex_page(parts, wanted, notes), given["json"])
 
@@ -95,8 +99,9 @@ def _answer(given: dict[str, Any], progress: Any) -> tuple[Any, list[str]]:
     goal = Goal(parse_objective("throughput" if work.mode == "offline" else "e2e", ()))
     precision = precision_of(model, given["weight_dtype"], given["activation_dtype"], given["kv_dtype"])
     batch = given["max_batch_size"] or min(work.size, UNLIMITED)
-    question = ChainQuestion(precision, goal, "apex", batch, ExpertLoad(capacity=given["capacity_factor"]),
-                         int(given["disable_ray"]), given["ray"], given["all"])  # fmt: skip
+    question = ChainQuestion(
+        precision, goal, "apex", batch, ExpertLoad(capacity=given["capacity_factor"]), int(given["disable_ray"]), given["ray"], given["all"]
+    )
     aside = Cluster(gpu, given["encoder_gpus"]) if given["encoder_gpus"] else None
     if aside and model.stacks[0].role != "encoder":
         raise InputError(f"{model.name} has no encoder", "--encoder-gpus", "drop --encoder-gpus")

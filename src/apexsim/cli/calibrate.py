@@ -47,9 +47,16 @@ def calibrate(results: Results = None, **given: Any) -> None:
         place(given["save"])
     with Progress(simulates=True) as progress:
         found = calibrated(
-            results or [], model=given["model"] or "", plan=given["plan"] or "", where=dict(map(_pair, given["where"])),
-            length_spread=given["length_spread"], save_as=given["save"] or "", force=given["force"], progress=progress, **asked,
-        )  # fmt: skip
+            results or [],
+            model=given["model"] or "",
+            plan=given["plan"] or "",
+            where=dict(map(_pair, given["where"])),
+            length_spread=given["length_spread"],
+            save_as=given["save"] or "",
+            force=given["force"],
+            progress=progress,
+            **asked,
+        )
     _tell(calibration_json(found), calibration_text(found, page_size()[1] if given["output"] in (None, STDOUT) else False), given)
     if given["save"]:
         say(f"apexsim: kept in {place(given['save'])}; use it as --profile {given['save']}")

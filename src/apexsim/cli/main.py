@@ -57,8 +57,9 @@ def _top(
 
 def application() -> typer.Typer:
     """All commands."""
-    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich", help=ABOUT,
-                      context_settings={"help_option_names": ["-h", "--help"]})  # fmt: skip
+    app = typer.Typer(
+        pretty_exceptions_enable=False, rich_markup_mode="rich", help=ABOUT, context_settings={"help_option_names": ["-h", "--help"]}
+    )
     app.callback(help=ABOUT)(_top)
     groups = {name: typer.Typer(help=about, rich_markup_mode="rich") for name, about in ABOUT_GROUP.items()}
     for name, run in RUN.items():

@@ -79,9 +79,13 @@ def answer_of(name: Any, cluster: Any, given: dict[str, Any]) -> Any:
     engine = engine_of(given["engine"], settings, cluster, length)
     precision = precision_of(model, given["weight_dtype"], None, given["kv_dtype"], given["dtype"])
     widths = Widths(
-        given["tp"] or 0, given["pp"] or 0, given["dp"] or 0, given["enable_expert_parallel"], given["plan"] or "",
+        given["tp"] or 0,
+        given["pp"] or 0,
+        given["dp"] or 0,
+        given["enable_expert_parallel"],
+        given["plan"] or "",
         given["ep"] or 0,
-    )  # fmt: skip
+    )
     return sized(model, cluster, engine, widths, precision, length, _typical(given, length))
 
 

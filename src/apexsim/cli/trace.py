@@ -216,9 +216,13 @@ def _read(file: str, given: dict[str, Any]) -> Workload:
     from apexsim.workload.stream import read_trace
 
     return read_trace(
-        file, given["format"], columns_of(given["map"]), given["time_unit"] or "", given["skip_bad"],
+        file,
+        given["format"],
+        columns_of(given["map"]),
+        given["time_unit"] or "",
+        given["skip_bad"],
         given["chars_per_token"] or 0.0,
-    )  # fmt: skip
+    )
 
 
 def _write(requests: Workload, given: dict[str, Any]) -> None:

@@ -101,8 +101,9 @@ class Tally:
         return self.engine.prompt_factor if kind == PROMPT else 1.0
 
 
-def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer: Pricer, engine: EngineRow, axes: Axes,
-            duration: float) -> Account:  # fmt: skip
+def account(
+    stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer: Pricer, engine: EngineRow, axes: Axes, duration: float
+) -> Account:
     """Break a run down.  `duration` [s]: from the first request to the last token."""
     row, pace = hosted(pricer, engine)
     tally = Tally(pricer, row, axes, pace, defaultdict(float), np.zeros(len(Provenance)))
@@ -119,11 +120,16 @@ def account(stages: tuple[StageOps, ...], costs: Costs, outcome: Outcome, pricer
     peak = pricer.bank.peaks.rate(_compute(stages))
     flop, nbytes = used.flop * groups, used.nbytes * groups
     return Account(
-        tuple(ranked), busy, max(0.0, duration * groups - busy),
-        tuple((p.name.lower(), float(shares[p] / total)) for p in Provenance if shares[p] > 0), used.flop, used.nbytes,
-        flop / (peak * busy) if busy else 0.0, nbytes / (pricer.bank.peaks.bandwidth * busy) if busy else 0.0,
+        tuple(ranked),
+        busy,
+        max(0.0, duration * groups - busy),
+        tuple((p.name.lower(), float(shares[p] / total)) for p in Provenance if shares[p] > 0),
+        used.flop,
+        used.nbytes,
+        flop / (peak * busy) if busy else 0.0,
+        nbytes / (pricer.bank.peaks.bandwidth * busy) if busy else 0.0,
         _bottleneck(ranked, flop / peak, nbytes / pricer.bank.peaks.bandwidth),
-    )  # fmt: skip
+    )
 
 
 def together(pools: list[tuple[Account, Plan]]) -> Account:
@@ -144,11 +150,16 @@ def together(pools: list[tuple[Account, Plan]]) -> Account:
     ones = [one for one, _ in pools]
     fullest = max(ones, key=lambda one: one.busy / max(one.busy + one.idle, 1e-30))
     return Account(
-        tuple(sorted(seconds.items(), key=lambda kv: -kv[1])), sum(one.busy for one in ones), sum(one.idle for one in ones),
+        tuple(sorted(seconds.items(), key=lambda kv: -kv[1])),
+        sum(one.busy for one in ones),
+        sum(one.idle for one in ones),
         tuple((p.name.lower(), shares[p.name.lower()]) for p in Provenance if shares[p.name.lower()] > 0.0),
-        _mean([one.flop for one in ones], gpus), _mean([one.nbytes for one in ones], gpus),
-        _mean([one.mfu for one in ones], work), _mean([one.mbu for one in ones], work), fullest.bottleneck,
-    )  # fmt: skip
+        _mean([one.flop for one in ones], gpus),
+        _mean([one.nbytes for one in ones], gpus),
+        _mean([one.mfu for one in ones], work),
+        _mean([one.mbu for one in ones], work),
+        fullest.bottleneck,
+    )
 
 
 def _mean(values: Iterable[float], weights: Sequence[float]) -> float:

@@ -232,8 +232,11 @@ def _axis(sheet: Sheet, gpu: Gpu, peaks: Peaks) -> Iterator[Finding]:
     if wide.size:
         gaps = ", ".join(f"{size[i] / scale:g} to {size[i + 1] / scale:g}{unit}" for i in wide[:NAMED])
         yield Finding(WARNING, sheet.path.name, f"gaps in {along}: {gaps}", "times there are interpolated over a wide range")
-    ends = [f"{side} {value / scale:g}{unit}" for side, value, bad in
-            (("below", size[0], size[0] > first), ("above", size[-1], size[-1] < last)) if bad]  # fmt: skip
+    ends = [
+        f"{side} {value / scale:g}{unit}"
+        for side, value, bad in (("below", size[0], size[0] > first), ("above", size[-1], size[-1] < last))
+        if bad
+    ]
     if ends:
         yield Finding(NOTE, sheet.path.name, f"{along} {' and '.join(ends)} was not timed", "times there are extrapolated")
 

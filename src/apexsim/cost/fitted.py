@@ -66,9 +66,13 @@ class Fitted:
     def hosted(self, engine: EngineRow) -> EngineRow:
         """An engine's row with the host's constants of this software stack."""
         return replace(
-            engine, gap_s=self.gap, prompt_factor=1.0, prompt_floor_launch_s=self.prompt_launch, prompt_eager_launch_s=self.prompt_launch,
+            engine,
+            gap_s=self.gap,
+            prompt_factor=1.0,
+            prompt_floor_launch_s=self.prompt_launch,
+            prompt_eager_launch_s=self.prompt_launch,
             prompt_add_launch_s=self.prompt_add,
-        )  # fmt: skip
+        )
 
 
 @cache
@@ -88,8 +92,16 @@ def fitted_for(arch: str) -> Fitted | None:
     launch = common["launch_us"] * US * slower
     speeds = {family: Speed(launch, each["flop"] * row.get("flop", 1.0), each["bytes"]) for family, each in common["families"].items()}
     paces = tuple((p["engine"], p["since"], float(p["factor"])) for p in data["pace"])
-    return Fitted(arch, speeds, common["collective_launches"], common["gap_us"] * US * slower, common["prompt_launch_us"] * US * slower,
-                  common["prompt_add_us"] * US * slower, paces, common["exchange_us"] * US * slower)  # fmt: skip
+    return Fitted(
+        arch,
+        speeds,
+        common["collective_launches"],
+        common["gap_us"] * US * slower,
+        common["prompt_launch_us"] * US * slower,
+        common["prompt_add_us"] * US * slower,
+        paces,
+        common["exchange_us"] * US * slower,
+    )
 
 
 def guessed(gpu: Gpu) -> str:

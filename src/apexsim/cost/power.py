@@ -72,8 +72,9 @@ def power_spread() -> tuple[float, float]:
 def power_law() -> tuple[PowerLaw, ServerPower]:
     """The shipped constants."""
     data = _constants()
-    law = PowerLaw(data["base"], data["per_byte_pj"] * 1e-12, data["per_flop_pj"] * 1e-12, data["ceiling"], data["sharpness"],
-                   data["idle_share"])  # fmt: skip
+    law = PowerLaw(
+        data["base"], data["per_byte_pj"] * 1e-12, data["per_flop_pj"] * 1e-12, data["ceiling"], data["sharpness"], data["idle_share"]
+    )
     server = data["server"]
     return law, ServerPower(server["gpus"], server["base_w"], server["per_gpu_watt"], server["facility"])
 

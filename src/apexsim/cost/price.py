@@ -39,9 +39,15 @@ class Pricer:
     """
 
     def __init__(
-        self, bank: Bank, cluster: Cluster, custom_all_reduce: bool = True, load: ExpertLoad = USUAL, fused: bool = False,
-        apart: Apart | None = None, joined: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        bank: Bank,
+        cluster: Cluster,
+        custom_all_reduce: bool = True,
+        load: ExpertLoad = USUAL,
+        fused: bool = False,
+        apart: Apart | None = None,
+        joined: int = 1,
+    ) -> None:
         self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
         self.joined = joined
         self.elsewhere: tuple[str, Bank] | None = None  # format of whole experts that run as another source holds them, and its bank

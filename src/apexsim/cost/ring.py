@@ -49,8 +49,7 @@ MOVES: dict[str, Callable[[float], tuple[float, float]]] = {
 }
 
 
-def collective_formula(kind: str, nbytes: ArrayLike, gpus: int, bandwidth: float, latency: float,
-                       launch: float = 0.0) -> Array:  # fmt: skip
+def collective_formula(kind: str, nbytes: ArrayLike, gpus: int, bandwidth: float, latency: float, launch: float = 0.0) -> Array:
     """Seconds = launch + steps · latency + moved bytes / (0.75 · bandwidth).
 
     bandwidth: peak [byte/s] per direction and GPU; latency: one step [s].  Ignored: trees and in-network reduction,

@@ -95,14 +95,25 @@ def rules_for(engine: EngineRow, blocks: int, block_size: int, requests: int, la
     """The engine's batching rules as numbers; a batch never holds more sequences than there are requests.  look: slots that a decoding
     sequence keeps behind its tokens, unless those of its whole output are reserved."""
     return Rules(
-        mix=engine.mix, chunk=engine.chunk, budget=engine.max_num_batched_tokens,
-        max_seqs=min(engine.max_num_seqs, max(requests, 1)), block=block_size,
-        watermark=int(engine.watermark * blocks), admission=engine.admission, preempt=engine.preempt, order=engine.order,
-        lag=engine.lag, poll=engine.poll_interval, pad_lanes=1 if lanes > 1 else 0,
-        prefill_limit=engine.prefill_limit or FULL, wait=engine.balance_wait if lanes > 1 else engine.batch_wait_iters,
-        wait_tokens=math.ceil(engine.batch_wait_ratio * engine.max_num_batched_tokens), reuse=engine.reuse, rest_first=engine.rest_first,
+        mix=engine.mix,
+        chunk=engine.chunk,
+        budget=engine.max_num_batched_tokens,
+        max_seqs=min(engine.max_num_seqs, max(requests, 1)),
+        block=block_size,
+        watermark=int(engine.watermark * blocks),
+        admission=engine.admission,
+        preempt=engine.preempt,
+        order=engine.order,
+        lag=engine.lag,
+        poll=engine.poll_interval,
+        pad_lanes=1 if lanes > 1 else 0,
+        prefill_limit=engine.prefill_limit or FULL,
+        wait=engine.balance_wait if lanes > 1 else engine.batch_wait_iters,
+        wait_tokens=math.ceil(engine.batch_wait_ratio * engine.max_num_batched_tokens),
+        reuse=engine.reuse,
+        rest_first=engine.rest_first,
         look=look if engine.admission != ADMIT_RESERVE else 0,
-    )  # fmt: skip
+    )
 
 
 def host_for(engine: EngineRow) -> Host:
@@ -319,12 +330,25 @@ def compile_costs(stages: tuple[StageOps, ...], plan: Plan, pricer: Pricer, engi
     each += engine.draft_sequence_s / plan.lanes if plan.draft else 0.0  # each lane has a host of its own
     hop, hop_token = _hops(len(stages), plan, pricer, hidden)
     costs = Costs(
-        lane=_stacked(lane), total=_stacked(total), sample=sample, decode=_stacked(decode),
-        nodes=nodes, locate=_locate(nodes), windows=np.asarray(windows, np.int64),
-        prefill=_stacked([table for table, _ in prefill]), stride=STRIDE, prompt_base=np.asarray([b for _, b in prefill]),
-        floor=floor, captured=engine.max_capture, add=add, add_seq=float(each),
-        hop=hop, hop_token=hop_token, ramp=float(engine.prompt_full_tokens), beside=float(engine.prompt_decode_share),
-    )  # fmt: skip
+        lane=_stacked(lane),
+        total=_stacked(total),
+        sample=sample,
+        decode=_stacked(decode),
+        nodes=nodes,
+        locate=_locate(nodes),
+        windows=np.asarray(windows, np.int64),
+        prefill=_stacked([table for table, _ in prefill]),
+        stride=STRIDE,
+        prompt_base=np.asarray([b for _, b in prefill]),
+        floor=floor,
+        captured=engine.max_capture,
+        add=add,
+        add_seq=float(each),
+        hop=hop,
+        hop_token=hop_token,
+        ramp=float(engine.prompt_full_tokens),
+        beside=float(engine.prompt_decode_share),
+    )
     return costs if pace == 1.0 else _paced(costs, pace)
 
 

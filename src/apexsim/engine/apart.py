@@ -136,11 +136,27 @@ def _worlds(asked: Requests, prefill: PoolSide, decode: PoolSide, crossing: Cros
     shared = {"chain": asked.chain, "chain_at": asked.chain_at, "reach": asked.reach, "unit": asked.unit}
     known = np.zeros_like(asked.prompt) if crossing.again else asked.prompt - 1
     before, after = (bare._replace(**shared if side.rules.reuse != NO_REUSE else {}) for side in (prefill, decode))
-    p, _ = world_of(before, *_parts(prefill), replicas=prefill.replicas, lanes=prefill.lanes, route=prefill.route, jump=jump, gaps=False,
-                    offload=prefill.offload)  # fmt: skip
-    d, margin = world_of(after._replace(output=asked.output, cached=known), *_parts(decode), replicas=decode.replicas,
-                         lanes=decode.lanes, route=decode.route, jump=jump, gaps=gaps, drafts=decode.drafts,
-                         offload=decode.offload)  # fmt: skip
+    p, _ = world_of(
+        before,
+        *_parts(prefill),
+        replicas=prefill.replicas,
+        lanes=prefill.lanes,
+        route=prefill.route,
+        jump=jump,
+        gaps=False,
+        offload=prefill.offload,
+    )
+    d, margin = world_of(
+        after._replace(output=asked.output, cached=known),
+        *_parts(decode),
+        replicas=decode.replicas,
+        lanes=decode.lanes,
+        route=decode.route,
+        jump=jump,
+        gaps=gaps,
+        drafts=decode.drafts,
+        offload=decode.offload,
+    )
     d.work.computed[:] = asked.prompt - int(crossing.recompute)
     d.work.made[:] = int(not crossing.recompute)
     stage = np.full(len(asked.prompt), COMES, np.int64)
@@ -172,9 +188,26 @@ def _line(asked: Requests, p: World, d: World, crossing: Crossing) -> Between:
     due_req[: len(own)] = own
     due[: len(own)] = 0.0 if asked.users else asked.arrive[own]
     return Between(
-        asked, heir, sibling, *joins_of(asked), due, due_req, np.array([len(own), len(own) if asked.users else size, 0], np.int64),
-        np.zeros((d.replicas, d.lanes)), np.full(p.replicas, NOBODY, np.int64), np.zeros(p.replicas), np.zeros(p.replicas),
-        float(crossing.hop_s), float(crossing.latency_s), float(crossing.token_s), float(crossing.fixed_s), int(crossing.first),
-        int(crossing.parallel), int(crossing.lag), np.zeros(p.replicas, np.int64),
-        int(crossing.near), float(crossing.share), float(crossing.busy),
-    )  # fmt: skip
+        asked,
+        heir,
+        sibling,
+        *joins_of(asked),
+        due,
+        due_req,
+        np.array([len(own), len(own) if asked.users else size, 0], np.int64),
+        np.zeros((d.replicas, d.lanes)),
+        np.full(p.replicas, NOBODY, np.int64),
+        np.zeros(p.replicas),
+        np.zeros(p.replicas),
+        float(crossing.hop_s),
+        float(crossing.latency_s),
+        float(crossing.token_s),
+        float(crossing.fixed_s),
+        int(crossing.first),
+        int(crossing.parallel),
+        int(crossing.lag),
+        np.zeros(p.replicas, np.int64),
+        int(crossing.near),
+        float(crossing.share),
+        float(crossing.busy),
+    )

@@ -120,22 +120,50 @@ def _state(n: int, g: int, l: int, rules: Rules, costs: Costs, blocks: int, size
     i8 = np.int64
     sorted_cap = size if rules.order else 1
     return State(
-        ready=np.zeros((n, g)), avail=np.zeros((n, g)), front=np.zeros((n, 3)), flying=np.zeros((n, g), i8),
-        clock=np.zeros((n, g), i8), phase=np.zeros((n, g, 2), i8), decoding=np.zeros((n, g, l), i8), busy=np.zeros((n, g), i8),
-        context=np.zeros((n, g, l, w), i8), growing=np.zeros((n, g, l, w), i8),
-        heap_key=np.zeros((n, g, l, cap), i8), heap_req=np.zeros((n, g, l, cap), i8), heap_size=np.zeros((n, g, l), i8),
-        cross_key=np.zeros((n, g, l, w, cross), i8), cross_req=np.zeros((n, g, l, w, cross), i8),
-        cross_size=np.zeros((n, g, l, w), i8), residue=np.zeros((n, g, l, rules.block), i8),
-        stack=np.zeros((n, g, l, 2 * cap), i8), stack_size=np.zeros((n, g, l), i8),
-        fresh=np.zeros((n, g, l, 2, cap), i8), fresh_size=np.zeros((n, g, l, 2), i8), running=np.zeros((n, l), i8),
-        partial=np.full((n, l), -1, i8), free=np.full((n, l), blocks, i8), head=np.full(n, -1, i8), tail=np.full(n, -1, i8),
-        unsent=np.zeros(n, i8), sorted_key=np.zeros((n, sorted_cap), i8), sorted_req=np.zeros((n, sorted_cap), i8),
-        sorted_size=np.zeros(n, i8), outstanding=np.zeros(n, i8), cohort=np.zeros((n, g, l * cap + 4, 2)),
-        cohort_size=np.zeros((n, g), i8), tokens=np.zeros((n, l), i8), closed=np.zeros((n, l), i8), would=np.zeros((n, l), i8),
+        ready=np.zeros((n, g)),
+        avail=np.zeros((n, g)),
+        front=np.zeros((n, 3)),
+        flying=np.zeros((n, g), i8),
+        clock=np.zeros((n, g), i8),
+        phase=np.zeros((n, g, 2), i8),
+        decoding=np.zeros((n, g, l), i8),
+        busy=np.zeros((n, g), i8),
+        context=np.zeros((n, g, l, w), i8),
+        growing=np.zeros((n, g, l, w), i8),
+        heap_key=np.zeros((n, g, l, cap), i8),
+        heap_req=np.zeros((n, g, l, cap), i8),
+        heap_size=np.zeros((n, g, l), i8),
+        cross_key=np.zeros((n, g, l, w, cross), i8),
+        cross_req=np.zeros((n, g, l, w, cross), i8),
+        cross_size=np.zeros((n, g, l, w), i8),
+        residue=np.zeros((n, g, l, rules.block), i8),
+        stack=np.zeros((n, g, l, 2 * cap), i8),
+        stack_size=np.zeros((n, g, l), i8),
+        fresh=np.zeros((n, g, l, 2, cap), i8),
+        fresh_size=np.zeros((n, g, l, 2), i8),
+        running=np.zeros((n, l), i8),
+        partial=np.full((n, l), -1, i8),
+        free=np.full((n, l), blocks, i8),
+        head=np.full(n, -1, i8),
+        tail=np.full(n, -1, i8),
+        unsent=np.zeros(n, i8),
+        sorted_key=np.zeros((n, sorted_cap), i8),
+        sorted_req=np.zeros((n, sorted_cap), i8),
+        sorted_size=np.zeros(n, i8),
+        outstanding=np.zeros(n, i8),
+        cohort=np.zeros((n, g, l * cap + 4, 2)),
+        cohort_size=np.zeros((n, g), i8),
+        tokens=np.zeros((n, l), i8),
+        closed=np.zeros((n, l), i8),
+        would=np.zeros((n, l), i8),
         needs=np.zeros((n, l), i8),
-        attention=np.zeros((n, g, l)), decoded=np.zeros((n, g)),
-        lines=np.zeros((n, l, 2)), line=np.zeros((n, g, g, 5)), group_plan=np.zeros((n, g, 6), i8), segment=np.zeros((n, g, 4)),
-    )  # fmt: skip
+        attention=np.zeros((n, g, l)),
+        decoded=np.zeros((n, g)),
+        lines=np.zeros((n, l, 2)),
+        line=np.zeros((n, g, g, 5)),
+        group_plan=np.zeros((n, g, 6), i8),
+        segment=np.zeros((n, g, 4)),
+    )
 
 
 def _work(requests: Requests) -> Work:
@@ -146,12 +174,29 @@ def _work(requests: Requests) -> Work:
     joins_at, lacks, ready = joins_of(requests)
     waiting = max(1, int((requests.after >= 0).sum()))
     return Work(
-        sent=zero, seen=zero.copy(), start=np.full(size, -1.0), first=never, finish=never.copy(), made=none,
-        computed=requests.cached.astype(np.int32), ends=np.full(size, NOT_DECODING, np.int32), preempted=none.copy(),
-        next=siblings, replica=none.copy(), group=np.zeros(size, np.int16), lane=np.zeros(size, np.int16),
-        heir=heir, joins_at=joins_at, lacks=lacks, ready=ready, due=np.zeros(waiting), due_req=np.zeros(waiting, np.int64),
-        due_size=np.zeros(1, np.int64), opened=np.zeros(1, np.int64), begun=np.zeros(1),
-    )  # fmt: skip
+        sent=zero,
+        seen=zero.copy(),
+        start=np.full(size, -1.0),
+        first=never,
+        finish=never.copy(),
+        made=none,
+        computed=requests.cached.astype(np.int32),
+        ends=np.full(size, NOT_DECODING, np.int32),
+        preempted=none.copy(),
+        next=siblings,
+        replica=none.copy(),
+        group=np.zeros(size, np.int16),
+        lane=np.zeros(size, np.int16),
+        heir=heir,
+        joins_at=joins_at,
+        lacks=lacks,
+        ready=ready,
+        due=np.zeros(waiting),
+        due_req=np.zeros(waiting, np.int64),
+        due_size=np.zeros(1, np.int64),
+        opened=np.zeros(1, np.int64),
+        begun=np.zeros(1),
+    )
 
 
 def joins_of(requests: Requests) -> tuple[I8, I4, F8]:
@@ -182,10 +227,14 @@ NOTED = 2048  # batches of a run that are kept: of more every second goes, and s
 
 def _log(n: int, lanes: int, rows: int, tokens: int, windows: int, noted: int) -> Log:
     return Log(
-        gaps=np.empty((rows, 4)), counts=np.array([0, 0, 1, 0], np.int64), hist=np.zeros((n, 2, tokens), np.int64),
-        hist_lane=np.zeros((n, 2, tokens if lanes > 1 else 1), np.int64), sums=np.zeros((n, len(SUM_NAMES))),
-        read=np.zeros((n, 2, windows)), timeline=np.zeros((noted, 5)),
-    )  # fmt: skip
+        gaps=np.empty((rows, 4)),
+        counts=np.array([0, 0, 1, 0], np.int64),
+        hist=np.zeros((n, 2, tokens), np.int64),
+        hist_lane=np.zeros((n, 2, tokens if lanes > 1 else 1), np.int64),
+        sums=np.zeros((n, len(SUM_NAMES))),
+        read=np.zeros((n, 2, windows)),
+        timeline=np.zeros((noted, 5)),
+    )
 
 
 def _cast(row: Any) -> Any:
@@ -310,9 +359,22 @@ class Made(NamedTuple):
     margin: int
 
 
-def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS,
-             offload: Offload = NO_OFFLOAD, noted: int = NOTED) -> Made:  # fmt: skip
+def world_of(
+    requests: Requests,
+    rules: Rules,
+    host: Host,
+    costs: Costs,
+    blocks: int,
+    *,
+    replicas: int = 1,
+    lanes: int = 1,
+    route: Route = IN_TURN,
+    jump: bool = True,
+    gaps: bool = True,
+    drafts: Drafts = NO_DRAFTS,
+    offload: Offload = NO_OFFLOAD,
+    noted: int = NOTED,
+) -> Made:
     """All that serves `requests` on `replicas` equal replicas, before the first is sent; arguments as in `simulate`."""
     requests, rules, host, costs = requests_as_cast(requests), _cast(rules), _cast(host), _cast(costs)
     route, blocks, replicas, lanes, jump = _cast(route), int(blocks), int(replicas), int(lanes), bool(jump)
@@ -330,10 +392,12 @@ def world_of(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks:
     pool = pool_of(replicas, lanes, blocks, size) if reuse else NO_POOL
     tiers = tiers_of(_cast(offload) if reuse else NO_OFFLOAD, replicas, lanes, size)
     signals = signals_of(replicas, size if route.kind in ASKING else 0)
-    return Made(World(
-        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, signals, jump, pool, tiers,
-        int(not reuse), drafts=drafts, ticks=TICKS if drafts is not NO_DRAFTS else 1,
-    ), margin)  # fmt: skip
+    alone, ticks = int(not reuse), TICKS if drafts is not NO_DRAFTS else 1
+    world = World(
+        requests, work, state, rules, host, costs, log, blocks, replicas, stages, lanes, windows, route, signals, jump, pool, tiers, alone,
+        drafts=drafts, ticks=ticks,
+    )  # fmt: skip
+    return Made(world, margin)
 
 
 def roomier(world: World) -> World:
@@ -351,9 +415,22 @@ def outcome_of(world: World) -> Outcome:
     )  # fmt: skip
 
 
-def simulate(requests: Requests, rules: Rules, host: Host, costs: Costs, blocks: int, *, replicas: int = 1, lanes: int = 1,
-             route: Route = IN_TURN, jump: bool = True, gaps: bool = True, drafts: Drafts = NO_DRAFTS,
-             offload: Offload = NO_OFFLOAD, noted: int = NOTED) -> Outcome:  # fmt: skip
+def simulate(
+    requests: Requests,
+    rules: Rules,
+    host: Host,
+    costs: Costs,
+    blocks: int,
+    *,
+    replicas: int = 1,
+    lanes: int = 1,
+    route: Route = IN_TURN,
+    jump: bool = True,
+    gaps: bool = True,
+    drafts: Drafts = NO_DRAFTS,
+    offload: Offload = NO_OFFLOAD,
+    noted: int = NOTED,
+) -> Outcome:
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
     blocks: KV blocks of one lane; route: where requests of an open loop go;

@@ -107,8 +107,9 @@ class MachineCode:
         address = engine.get_function_address(told["entry"])
         if not address:
             raise Unusable(told["entry"])
-        return cls(ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * told["words"])(address),
-                   told["returns"], engine)  # fmt: skip
+        return cls(
+            ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *[ctypes.c_int64] * told["words"])(address), told["returns"], engine
+        )
 
     def call(self, laid: Laid) -> Any:
         """The function's value."""

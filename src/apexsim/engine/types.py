@@ -349,13 +349,25 @@ def pool_of(replicas: int, lanes: int, blocks: int, requests: int) -> BlockPool:
     count[..., :1], ring[..., :1] = blocks, blocks
     spare = np.broadcast_to(np.arange(blocks - 1, -1, -1, dtype=np.int32), shape).copy()  # 0 is in the queue
     return BlockPool(
-        key=np.full(shape, NOBODY, np.int64), younger=np.full(shape, NOBODY, np.int32),
-        bucket=np.full((replicas, lanes, buckets), NOBODY, np.int32), held=np.zeros(shape, np.int32), count=count,
-        before=ring[0], behind=ring[1], size=np.full((replicas, lanes), blocks, np.int64), spare=spare,
-        spares=np.full((replicas, lanes), max(0, blocks - 1), np.int64), own=np.full(shape, NOBODY, np.int32),
-        tail=each[0], has=each[1], hit=each[2], named=each[3], first_hit=each[4], target=each[5],
+        key=np.full(shape, NOBODY, np.int64),
+        younger=np.full(shape, NOBODY, np.int32),
+        bucket=np.full((replicas, lanes, buckets), NOBODY, np.int32),
+        held=np.zeros(shape, np.int32),
+        count=count,
+        before=ring[0],
+        behind=ring[1],
+        size=np.full((replicas, lanes), blocks, np.int64),
+        spare=spare,
+        spares=np.full((replicas, lanes), max(0, blocks - 1), np.int64),
+        own=np.full(shape, NOBODY, np.int32),
+        tail=each[0],
+        has=each[1],
+        hit=each[2],
+        named=each[3],
+        first_hit=each[4],
+        target=each[5],
         hope=np.zeros(replicas, np.int64),
-    )  # fmt: skip
+    )
 
 
 NO_POOL = pool_of(0, 0, 0, 0)
@@ -373,10 +385,21 @@ def tiers_of(offload: Offload, replicas: int, lanes: int, requests: int) -> Tier
     waiting = requests if count and offload.load == ASIDE else 0
     each = np.zeros((2, requests if count else 0), np.int32)
     return Tiers(
-        count, offload.write, offload.load, offload.prompts, pool, offload.latency[room], offload.block[room], np.zeros(replicas),
+        count,
+        offload.write,
+        offload.load,
+        offload.prompts,
+        pool,
+        offload.latency[room],
+        offload.block[room],
         np.zeros(replicas),
-        np.zeros((replicas, waiting)), np.zeros((replicas, waiting), np.int64), np.zeros(replicas, np.int64), each[0], each[1],
-    )  # fmt: skip
+        np.zeros(replicas),
+        np.zeros((replicas, waiting)),
+        np.zeros((replicas, waiting), np.int64),
+        np.zeros(replicas, np.int64),
+        each[0],
+        each[1],
+    )
 
 
 NO_TIERS = tiers_of(NO_OFFLOAD, 0, 0, 0)
@@ -402,8 +425,16 @@ class Hand(NamedTuple):
 def hand_of(replicas: int, lanes: int, requests: int, slots: int, seated: int, keeps: int) -> Hand:
     """Nobody on the way."""
     queue = np.full((2, replicas, 3), NOBODY, np.int64)
-    return Hand(np.zeros(requests, np.int64), np.full(requests, NOBODY, np.int32), queue[0], queue[1],
-                np.zeros((replicas, lanes), np.int64), slots, seated, keeps)  # fmt: skip
+    return Hand(
+        np.zeros(requests, np.int64),
+        np.full(requests, NOBODY, np.int32),
+        queue[0],
+        queue[1],
+        np.zeros((replicas, lanes), np.int64),
+        slots,
+        seated,
+        keeps,
+    )
 
 
 NO_HAND = hand_of(0, 0, 0, 0, 0, 0)
@@ -413,8 +444,17 @@ def signals_of(replicas: int, requests: int) -> Signals:
     """Nothing seen yet."""
     each = np.zeros((5, replicas), np.int64)
     sent = np.zeros((2, requests), np.int64)
-    return Signals(look=np.full(1, -INFINITY), load=each[0], running=each[1], blocks=each[2], tokens=each[3], hit=each[4],
-                   waiting=sent[0], count=np.zeros(1, np.int64), rest=sent[1])  # fmt: skip
+    return Signals(
+        look=np.full(1, -INFINITY),
+        load=each[0],
+        running=each[1],
+        blocks=each[2],
+        tokens=each[3],
+        hit=each[4],
+        waiting=sent[0],
+        count=np.zeros(1, np.int64),
+        rest=sent[1],
+    )
 
 
 class World(NamedTuple):

@@ -41,8 +41,9 @@ def block(c: Config, *cells: Cell, norms: int = 2, bias: bool = False, parallel:
     return Block(cells, norms * c.hidden * (2 if bias else 1), parallel)
 
 
-def stack(hidden: int, layers: Sequence[Block], role: str = "decoder", source_length: int = 0,
-          front: tuple[tuple[int, int], ...] = ()) -> Stack:  # fmt: skip
+def stack(
+    hidden: int, layers: Sequence[Block], role: str = "decoder", source_length: int = 0, front: tuple[tuple[int, int], ...] = ()
+) -> Stack:
     """Layers in order, equal blocks stored once."""
     unique = {b: i for i, b in enumerate(dict.fromkeys(layers))}
     return Stack(role, hidden, tuple(unique), tuple(unique[b] for b in layers), source_length, front)

@@ -78,9 +78,16 @@ def opt(c: Config) -> Model:
     projections = (("projection", 2 * width * c.hidden),) if width != c.hidden else ()
     norm = 2 * c.hidden if c.flag("do_layer_norm_before", True) and not c.flag("_remove_final_layer_norm") else 0
     return uniform(
-        c, one, tied=True, position_rows=c.count("max_position_embeddings") + 2, rope_dim=0, final_norm_parameters=norm,
-        embed_dim=width, extra_parts=projections, extra_parameters=sum(n for _, n in projections),
-    )  # fmt: skip
+        c,
+        one,
+        tied=True,
+        position_rows=c.count("max_position_embeddings") + 2,
+        rope_dim=0,
+        final_norm_parameters=norm,
+        embed_dim=width,
+        extra_parts=projections,
+        extra_parameters=sum(n for _, n in projections),
+    )
 
 
 def gptj(c: Config) -> Model:

@@ -29,10 +29,16 @@ def t5(c: Config) -> Model:
     depth = c.count("num_decoder_layers", default=len(coder))
     decoder = [block(c, replace(cells, qkv_out_extra=0 if i else table), cross, inner, norms=3) for i in range(depth)]
     return Model(
-        c.name, "t5", c.count("vocab_size"), c.count("n_positions", default=512),
-        (stack(c.hidden, coder, "encoder"), stack(c.hidden, decoder)), tied=c.flag("tie_word_embeddings", True),
-        final_norm_parameters=2 * c.hidden, dtype=c.dtype, notes=(DECODER_ALONE,),
-    )  # fmt: skip
+        c.name,
+        "t5",
+        c.count("vocab_size"),
+        c.count("n_positions", default=512),
+        (stack(c.hidden, coder, "encoder"), stack(c.hidden, decoder)),
+        tied=c.flag("tie_word_embeddings", True),
+        final_norm_parameters=2 * c.hidden,
+        dtype=c.dtype,
+        notes=(DECODER_ALONE,),
+    )
 
 
 def whisper(c: Config) -> Model:
@@ -57,11 +63,19 @@ def whisper(c: Config) -> Model:
         stack(width, [decoder] * c.count("decoder_layers")),
     )
     return Model(
-        c.name, "whisper", c.count("vocab_size"), length, stacks,
-        tied=c.flag("tie_word_embeddings", True), position_rows=length,
-        final_norm_parameters=4 * width, extra_parameters=sum(n for _, n in parts), extra_parts=parts, dtype=c.dtype,
+        c.name,
+        "whisper",
+        c.count("vocab_size"),
+        length,
+        stacks,
+        tied=c.flag("tie_word_embeddings", True),
+        position_rows=length,
+        final_norm_parameters=4 * width,
+        extra_parameters=sum(n for _, n in parts),
+        extra_parts=parts,
+        dtype=c.dtype,
         notes=(DECODER_ALONE,),
-    )  # fmt: skip
+    )
 
 
 def clip(c: Config) -> Model:
@@ -74,11 +88,18 @@ def clip(c: Config) -> Model:
     common, pixels = c.count("projection_dim"), ((vision.hidden, 3 * vision.count("patch_size") ** 2),)
     parts = (("image input", patches), ("projection", (vision.hidden + text.hidden) * common + 1))
     return Model(
-        c.name, "clip", text.count("vocab_size"), text.count("max_position_embeddings"),
+        c.name,
+        "clip",
+        text.count("vocab_size"),
+        text.count("max_position_embeddings"),
         (stack(vision.hidden, _coder(vision), "encoder", side * side + 1, pixels), stack(text.hidden, _coder(text), "encoder")),
-        has_head=False, position_rows=text.count("max_position_embeddings"), final_norm_parameters=2 * text.hidden,
-        extra_parameters=sum(n for _, n in parts), extra_parts=parts, dtype=c.dtype,
-    )  # fmt: skip
+        has_head=False,
+        position_rows=text.count("max_position_embeddings"),
+        final_norm_parameters=2 * text.hidden,
+        extra_parameters=sum(n for _, n in parts),
+        extra_parts=parts,
+        dtype=c.dtype,
+    )
 
 
 def _coder(c: Config) -> list[Block]:

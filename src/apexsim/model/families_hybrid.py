@@ -89,9 +89,11 @@ def nemotron_h(c: Config) -> Model:
         raise InputError(what, c.where, f"known: {', '.join(PATTERN)}")
     extra = [PATTERN.get(x, x) for x in c.data.get("mtp_layers_block_type") or c.text("mtp_hybrid_override_pattern")]
     return frame(
-        c, [block(c, cells[k], norms=1) for k in kinds], rope_dim=0,
+        c,
+        [block(c, cells[k], norms=1) for k in kinds],
+        rope_dim=0,
         outside_parts=mtp(c, block(c, *(cells[k] for k in extra if k in cells))) if extra else (),
-    )  # fmt: skip
+    )
 
 
 def kimi_linear(c: Config) -> Model:
@@ -131,11 +133,21 @@ def _compressed(c: Config, ratio: int) -> LatentAttention:
     indexed = ratio == 4
     extra = rope + compressor(dim) + (compressor(index) - c.hidden * index - 2 * index if indexed else 0)
     return LatentAttention(
-        c.count(*HEADS), c.count("q_lora_rank"), dim - rope, dim - rope, rope, dim, window=c.count("sliding_window"),
-        compress=ratio, shared_kv=True, o_groups=c.count("o_groups"), o_rank=c.count("o_lora_rank"), sinks=True,
+        c.count(*HEADS),
+        c.count("q_lora_rank"),
+        dim - rope,
+        dim - rope,
+        rope,
+        dim,
+        window=c.count("sliding_window"),
+        compress=ratio,
+        shared_kv=True,
+        o_groups=c.count("o_groups"),
+        o_rank=c.count("o_lora_rank"),
+        sinks=True,
         extra=extra,
         index=Indexer(c.count("index_n_heads"), index, c.count("index_topk")) if indexed else NO_INDEXER,
-    )  # fmt: skip
+    )
 
 
 def gemma4(c: Config) -> Model:

@@ -167,9 +167,13 @@ def _guessed(c: Config) -> Habits:
     shift = c.has("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "layernorm_epsilon") and old
     plain = True if old and not any(k.endswith("bias") for k in c.data) else None
     return Habits(
-        norm_width=2 if shift else 1, gated=not old, qkv_bias=plain, out_bias=plain, mlp_bias=plain,
+        norm_width=2 if shift else 1,
+        gated=not old,
+        qkv_bias=plain,
+        out_bias=plain,
+        mlp_bias=plain,
         learned=0 if old and not rotary else None,
-    )  # fmt: skip
+    )
 
 
 def _decoder(c: Config, row: Habits) -> Model:
@@ -200,10 +204,18 @@ def _decoder(c: Config, row: Habits) -> Model:
     between = 2 * linear(width, c.hidden) if width != c.hidden else 0
     between += c.hidden * (c.hidden + 5) if row.dense_head else 0
     return frame(
-        c, layers, tied=row.tied, final_norm_parameters=final * c.hidden, head_bias=row.head_bias or c.flag("lm_head_bias"),
-        position_rows=rows, embed_dim=width, extra_parameters=between, extra_parts=(("projection", between),) if between else (),
-        outside_parts=mtp(c, layers[-1]), **changes,
-    )  # fmt: skip
+        c,
+        layers,
+        tied=row.tied,
+        final_norm_parameters=final * c.hidden,
+        head_bias=row.head_bias or c.flag("lm_head_bias"),
+        position_rows=rows,
+        embed_dim=width,
+        extra_parameters=between,
+        extra_parts=(("projection", between),) if between else (),
+        outside_parts=mtp(c, layers[-1]),
+        **changes,
+    )
 
 
 def _mixers(c: Config, row: Habits) -> list[Cell]:
@@ -216,8 +228,11 @@ def _mixers(c: Config, row: Habits) -> list[Cell]:
     elif any(c.data.get(key) is False for key in ("use_qk_norm", "qk_layernorm")):
         norm = ""
     cell = attention(
-        c, qkv_bias=bias if row.qkv_bias is None else row.qkv_bias, out_bias=out if row.out_bias is None else row.out_bias, qk_norm=norm,
-    )  # fmt: skip
+        c,
+        qkv_bias=bias if row.qkv_bias is None else row.qkv_bias,
+        out_bias=out if row.out_bias is None else row.out_bias,
+        qk_norm=norm,
+    )
     window = c.count("sliding_window", "sliding_window_size", "window_size", "local_attention", default=0, low=0)
     kinds = c.per_layer("layer_types", c.layers) if isinstance(c.data.get("layer_types"), list) else None
     if kinds is None:
@@ -264,9 +279,13 @@ def _experts(c: Config, row: Habits) -> Experts:
     shared = number * inner or c.count("shared_intermediate_size", "shared_expert_intermediate_size", default=0, low=0)
     biased = c.text("topk_method") == "noaux_tc" or c.flag("moe_router_enable_expert_bias")
     return Experts(
-        count, top_k, inner, gated=row.gated is not False, shared_inner=shared,
+        count,
+        top_k,
+        inner,
+        gated=row.gated is not False,
+        shared_inner=shared,
         router_bias=biased if row.router_bias is None else row.router_bias,
-    )  # fmt: skip
+    )
 
 
 def dbrx(c: Config) -> Model:

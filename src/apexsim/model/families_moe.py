@@ -114,9 +114,14 @@ def latent(c: Config) -> LatentAttention:
     scorers = c.count("index_n_heads", default=0, low=0)
     index = Indexer(scorers, c.count("index_head_dim"), c.count("index_topk")) if scorers else NO_INDEXER
     return LatentAttention(
-        heads, c.count("q_lora_rank", default=0, low=0), c.count("kv_lora_rank"), c.count("qk_nope_head_dim"),
-        c.count("qk_rope_head_dim"), c.count("v_head_dim"), index,
-    )  # fmt: skip
+        heads,
+        c.count("q_lora_rank", default=0, low=0),
+        c.count("kv_lora_rank"),
+        c.count("qk_nope_head_dim"),
+        c.count("qk_rope_head_dim"),
+        c.count("v_head_dim"),
+        index,
+    )
 
 
 def deepseek(c: Config) -> Model:
@@ -140,9 +145,13 @@ def mimo_v2(c: Config) -> Model:
     window, layers = c.count("sliding_window"), c.layers
     full = attention(c, v_head_dim=c.count("v_head_dim"), sinks=c.flag("add_full_attention_sink_bias"))
     local = Attention(
-        c.count("swa_num_attention_heads"), c.count("swa_num_key_value_heads"), c.count("swa_head_dim"),
-        v_head_dim=c.count("swa_v_head_dim"), window=window, sinks=c.flag("add_swa_attention_sink_bias"),
-    )  # fmt: skip
+        c.count("swa_num_attention_heads"),
+        c.count("swa_num_key_value_heads"),
+        c.count("swa_head_dim"),
+        v_head_dim=c.count("swa_v_head_dim"),
+        window=window,
+        sinks=c.flag("add_swa_attention_sink_bias"),
+    )
     pattern = c.per_layer("hybrid_layer_pattern", layers) or [0] * layers
     return _mixed(c, [local if p else full for p in pattern], experts(c))
 

@@ -307,8 +307,14 @@ def catalogue() -> list[Entry]:
     with (DATA / "index.csv").open(encoding="utf-8", newline="") as rows:
         return [
             Entry(
-                r["name"], r["family"], int(r["total"]), int(r["active"]), int(r["max_length"]),
-                int(r["published_total"]), int(r["published_active"]), r["source"],
+                r["name"],
+                r["family"],
+                int(r["total"]),
+                int(r["active"]),
+                int(r["max_length"]),
+                int(r["published_total"]),
+                int(r["published_active"]),
+                r["source"],
             )
             for r in csv.DictReader(rows)
-        ]  # fmt: skip
+        ]

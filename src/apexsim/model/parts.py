@@ -31,11 +31,19 @@ def encoder_part(model: Model) -> Model | None:
     text = not first.source_length
     parts = tuple((name, n) for name, n in model.extra_parts if name in FRONT)
     return replace(
-        model, name=f"{model.name} encoder", vocab=model.vocab if text else 0, stacks=(first,), has_head=False, notes=(),
-        position_rows=model.position_rows if text else 0, extra_parts=parts, extra_parameters=sum(n for _, n in parts),
+        model,
+        name=f"{model.name} encoder",
+        vocab=model.vocab if text else 0,
+        stacks=(first,),
+        has_head=False,
+        notes=(),
+        position_rows=model.position_rows if text else 0,
+        extra_parts=parts,
+        extra_parameters=sum(n for _, n in parts),
         final_norm_parameters=model.final_norm_parameters // 2 if len(model.stacks) > 1 else model.final_norm_parameters,
-        rope_dim=0, max_length=first.source_length or model.max_length,
-    )  # fmt: skip
+        rope_dim=0,
+        max_length=first.source_length or model.max_length,
+    )
 
 
 def decoder_part(model: Model, source: int) -> Model | None:
@@ -47,9 +55,14 @@ def decoder_part(model: Model, source: int) -> Model | None:
         return model
     parts = tuple((name, n) for name, n in model.extra_parts if name not in FRONT)
     return replace(
-        model, name=f"{model.name} decoder", stacks=(_mapped(stack, lambda cell: _reads(cell, source)),), extra_parts=parts,
-        extra_parameters=sum(n for _, n in parts), final_norm_parameters=model.final_norm_parameters // 2, notes=(),
-    )  # fmt: skip
+        model,
+        name=f"{model.name} decoder",
+        stacks=(_mapped(stack, lambda cell: _reads(cell, source)),),
+        extra_parts=parts,
+        extra_parameters=sum(n for _, n in parts),
+        final_norm_parameters=model.final_norm_parameters // 2,
+        notes=(),
+    )
 
 
 def _reads(cell: Cell, source: int) -> Cell:

@@ -84,8 +84,9 @@ def _by_part(scheme: Scheme, model: Model) -> tuple[dict[str, str], tuple[str, .
     weights = {part: name for part, name in {**parts, "head": head}.items() if name and name != "bf16"}
     mixed = [
         f"{part}: {' and '.join(sorted(found[part]))} by layer or module, counted as {weights[part]}"
-        for part in weights if part in found and len(found[part]) > 1 and "~" in weights[part]
-    ]  # fmt: skip
+        for part in weights
+        if part in found and len(found[part]) > 1 and "~" in weights[part]
+    ]
     return weights, tuple(mixed)
 
 

@@ -211,8 +211,13 @@ def _compressed_tensors(row: Config) -> Scheme:
     groups = row.data.get("config_groups")
     if isinstance(groups, str) and groups.startswith(DROPPED):
         return Scheme(unread="its list of groups is left out")
-    rows = list(groups.items()) if isinstance(groups, Mapping) else [(str(i), g) for i, g in enumerate(groups or ())] \
-        if isinstance(groups, list) else None  # fmt: skip
+    rows = (
+        list(groups.items())
+        if isinstance(groups, Mapping)
+        else [(str(i), g) for i, g in enumerate(groups or ())]
+        if isinstance(groups, list)
+        else None
+    )
     if rows is None:
         raise _bad(row, "config_groups", "an object of groups", groups)
     base, rules, unread = "", [], ""
@@ -304,8 +309,11 @@ def _quark(row: Config) -> Scheme:
         form, why = _quark_format(Config(value, f"{row.where}: layer_quant_config.{module}")) if isinstance(value, Mapping) else ("", "")
         rules.append(FormatRule((module,), form))
         unread = unread or why
-    stated = [Config(value, row.where).sub("output_tensors") for value in _mapping(row, "kv_cache_quant_config").values()
-              if isinstance(value, Mapping)]  # fmt: skip
+    stated = [
+        Config(value, row.where).sub("output_tensors")
+        for value in _mapping(row, "kv_cache_quant_config").values()
+        if isinstance(value, Mapping)
+    ]
     caches = [out.text("dtype").upper() for out in stated if out]
     strange = next((f"KV cache format '{name[:40]}'" for name in caches if name not in CACHES), "")
     cache = next((CACHES[name] for name in caches if CACHES.get(name)), "")
@@ -453,8 +461,12 @@ def _ascend(row: Config) -> Scheme:
 
 def _without_method(row: Config) -> Scheme:
     """A section without `quant_method`: older ModelOpt and compressed-tensors writers."""
-    for key, reader in (("quant_algo", _modelopt), ("config_groups", _compressed_tensors), ("quant_type", _torchao),
-                        ("global_quant_config", _quark)):  # fmt: skip
+    for key, reader in (
+        ("quant_algo", _modelopt),
+        ("config_groups", _compressed_tensors),
+        ("quant_type", _torchao),
+        ("global_quant_config", _quark),
+    ):
         if row.has(key):
             return reader(row)
     if row.flag("load_in_4bit") or row.flag("load_in_8bit"):

@@ -185,9 +185,13 @@ def moonvit(v: Config, c: Config) -> int:
     width = v.count("vt_hidden_size", *HIDDEN)
     bias, norm = v.flag("linear_bias", True), v.text("norm_type") != "rmsnorm"
     tower = Tower(
-        v.count("vt_num_hidden_layers", *LAYERS), width, v.count("vt_intermediate_size", *INNER), bias, norm_bias=norm,
+        v.count("vt_num_hidden_layers", *LAYERS),
+        width,
+        v.count("vt_intermediate_size", *INNER),
+        bias,
+        norm_bias=norm,
         attention=v.count("qkv_hidden_size", default=width),
-    )  # fmt: skip
+    )
     kernel = v.numbers("merge_kernel_size") or [2, 2]
     merged = width * prod(kernel)
     positions = v.count("init_pos_emb_height") * v.count("init_pos_emb_width") * width

@@ -74,8 +74,14 @@ def _vision(config: Config) -> Vision | None:
     merge = merge or config.count("spatial_merge_size", "scale_factor", default=2 if kind == "internvl_chat" else 1)
     fixed = kind in FIXED and v.text("model_type") != "pixtral"
     return Vision(
-        layers=v.count("vt_num_hidden_layers", *LAYERS), width=v.count("vt_hidden_size", *HIDDEN),
-        inner=v.count("vt_intermediate_size", *INNER), heads=v.count("vt_num_attention_heads", "num_heads", "num_attention_heads"),
-        gated=kind in GATED, patch=v.count("patch_size"), merge=merge, side=v.count("image_size", default=SIGLIP_SIDE) if fixed else 0,
-        tokens=config.count("mm_tokens_per_image", default=0) if fixed else 0, tiles=1 + TILES if kind in TILED else 1,
-    )  # fmt: skip
+        layers=v.count("vt_num_hidden_layers", *LAYERS),
+        width=v.count("vt_hidden_size", *HIDDEN),
+        inner=v.count("vt_intermediate_size", *INNER),
+        heads=v.count("vt_num_attention_heads", "num_heads", "num_attention_heads"),
+        gated=kind in GATED,
+        patch=v.count("patch_size"),
+        merge=merge,
+        side=v.count("image_size", default=SIGLIP_SIDE) if fixed else 0,
+        tokens=config.count("mm_tokens_per_image", default=0) if fixed else 0,
+        tiles=1 + TILES if kind in TILED else 1,
+    )

@@ -24,9 +24,14 @@ __all__ = ["Fit", "Typical", "Widths", "fit", "longest", "plan_of"]
 
 
 def fit(
-    model: Model, cluster: Cluster, engine: EngineRow, widths: Widths, precision: Precision, length: int,
+    model: Model,
+    cluster: Cluster,
+    engine: EngineRow,
+    widths: Widths,
+    precision: Precision,
+    length: int,
     typical: Typical | None = None,
-) -> Fit:  # fmt: skip
+) -> Fit:
     """Size the plan that the widths mean; `engine` must be settled for the length."""
     typical = typical or usual(length)
     if widths.given:

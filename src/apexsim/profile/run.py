@@ -77,8 +77,15 @@ class Timer:
 Told = Callable[[int, int, str], None]
 
 
-def measure(what: str, backend: Backend, store: Store, dtypes: tuple[str, ...] = ("half",), tolerance: float = 0.05,
-            budget: float = math.inf, progress: Told | None = None) -> Summary:  # fmt: skip
+def measure(
+    what: str,
+    backend: Backend,
+    store: Store,
+    dtypes: tuple[str, ...] = ("half",),
+    tolerance: float = 0.05,
+    budget: float = math.inf,
+    progress: Told | None = None,
+) -> Summary:
     """Measure everything that `what` asks for; rows in the store are not measured again."""
     timer, before = Timer(backend, store, budget), len(store.seconds)
     todo: list[TimedRow] = []

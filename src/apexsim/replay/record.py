@@ -139,16 +139,21 @@ def measured(run: ReplayRun) -> Measured:
     times = Times(start, first, last, tokens)
     prompts = sum(s.input_len for s in good)
     return Measured(
-        completed=len(good), failed=len(run.sent[run.warmup :]) - len(good), prompt_tokens=prompts,
-        output_tokens=int(tokens.sum()), duration_s=times.duration, ttft=stats_of(times.ttft),
+        completed=len(good),
+        failed=len(run.sent[run.warmup :]) - len(good),
+        prompt_tokens=prompts,
+        output_tokens=int(tokens.sum()),
+        duration_s=times.duration,
+        ttft=stats_of(times.ttft),
         tpot=stats_of(times.tpot[times.several]),
-        itl=stats_of(np.array([gap for s in good for gap in s.gaps])), e2el=stats_of(times.e2e),
+        itl=stats_of(np.array([gap for s in good for gap in s.gaps])),
+        e2el=stats_of(times.e2e),
         late=stats_of(np.array([s.start - s.due for s in good])) if run.mode == "open" else Stats(),
         mean_concurrency=times.concurrency,
         chunk_tokens=float(tokens.sum()) / max(sum(s.steps for s in good), 1),
         uneven=sum(s.output_len != s.output for s in good),
         prompt_off=prompts / sum(s.prompt for s in good) - 1.0,
-    )  # fmt: skip
+    )
 
 
 # ---- the file -----------------------------------------------------------------------------------------------------
@@ -270,6 +275,17 @@ def _read(whole: Mapping[str, Any], i: int) -> Sent:
     asked = int(number("requested_input_lens", prompt)), int(number("requested_output_lens", output))
     due = start - number("queue_times")
     return Sent(
-        *asked, due, start, start + ttft if ttft > 0 else NAN, start + latency if latency > 0 else NAN, gaps,
-        [str(cell("generated_texts", ""))], prompt, output, len(gaps) + (ttft > 0), not error, not error, error,
-    )  # fmt: skip
+        *asked,
+        due,
+        start,
+        start + ttft if ttft > 0 else NAN,
+        start + latency if latency > 0 else NAN,
+        gaps,
+        [str(cell("generated_texts", ""))],
+        prompt,
+        output,
+        len(gaps) + (ttft > 0),
+        not error,
+        not error,
+        error,
+    )

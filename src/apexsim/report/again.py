@@ -62,8 +62,11 @@ def options(asked: Mapping[str, Any], last: Sequence[str] = ()) -> list[str] | N
     settings = dict(asked.pop("settings", None) or {})
     settings |= {said.setting: asked.pop(said.setting) for said in SETTINGS if said.setting in asked}  # a list's values stand beside
     own = flags_of(load_engine(str(asked.get("engine") or DEFAULT_ENGINE)).name)
-    told = {name: _option(name, NAMES.get(name, _flag(name, own)), value) for name, value in asked.items()
-            if value is not None and value is not False}  # fmt: skip
+    told = {
+        name: _option(name, NAMES.get(name, _flag(name, own)), value)
+        for name, value in asked.items()
+        if value is not None and value is not False
+    }
     said = [_setting(name, value, own) for name, value in settings.items() if value is not None]
     if None in said:
         return None

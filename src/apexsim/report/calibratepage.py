@@ -91,8 +91,10 @@ def _run(found: Calibration, i: int, point: RunPoint) -> dict[str, Any]:
 
 
 def _shapes(wanted: Sequence[tuple[Shape, str]]) -> list[dict[str, Any]]:
-    return [{"prompt": shape.prompt, "output": shape.output, "users": shape.users, "requests": shape.requests, "command": line}
-            for shape, line in wanted]  # fmt: skip
+    return [
+        {"prompt": shape.prompt, "output": shape.output, "users": shape.users, "requests": shape.requests, "command": line}
+        for shape, line in wanted
+    ]
 
 
 def suggestion_json(plan: Plan, wanted: Sequence[tuple[Shape, str]]) -> dict[str, Any]:

@@ -67,11 +67,15 @@ def models_text(rows: Rows, color: bool = False) -> str:
     ]
     lines = [
         [
-            row["name"], row["family"], format_count(row["total_parameters"]), format_count(row["active_parameters"]),
-            f"{row['max_length']:,}", _some(row["aliases"]),
+            row["name"],
+            row["family"],
+            format_count(row["total_parameters"]),
+            format_count(row["active_parameters"]),
+            f"{row['max_length']:,}",
+            _some(row["aliases"]),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     return page([columns(heads, lines, indent=0)], color) if rows else "no model matches\n"
 
 
@@ -121,12 +125,17 @@ def gpus_text(rows: Rows, color: bool = False) -> str:
              ("link", "left"), ("kernels", "left"), (f"{typed(usual_book())} price", "right")]  # fmt: skip
     lines = [
         [
-            row["name"], f"{row['memory_bytes'] / GiB:.1f} GiB", f"{row['memory_bandwidth_bytes_s'] / GB:,.0f} GB/s",
-            _peak(row["flops"], "bf16"), _peak(row["flops"], "fp8"),
-            f"{row['link']} {row['link_bandwidth_bytes_s'] / GB:.3g} GB/s", row["kernels"], _price(row["price_usd_h"]),
+            row["name"],
+            f"{row['memory_bytes'] / GiB:.1f} GiB",
+            f"{row['memory_bandwidth_bytes_s'] / GB:,.0f} GB/s",
+            _peak(row["flops"], "bf16"),
+            _peak(row["flops"], "fp8"),
+            f"{row['link']} {row['link_bandwidth_bytes_s'] / GB:.3g} GB/s",
+            row["kernels"],
+            _price(row["price_usd_h"]),
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     if not rows:
         return "no GPU matches\n"
     return page([columns(heads, lines, indent=0), *([labelled(_remarks(rows))] if len(rows) <= FEW else [])], color)
@@ -183,8 +192,10 @@ def workloads_json(text: str = "") -> Rows:
 
 
 def _workload(preset: Preset) -> dict[str, Any]:
-    lengths = {f"{kind}_tokens": {"mean": preset.mean(kind), **{f"p{p}": preset.at(kind, p) for p in LISTED}, "max": preset.at(kind, 100)}
-               for kind in ("prompt", "output")}  # fmt: skip
+    lengths = {
+        f"{kind}_tokens": {"mean": preset.mean(kind), **{f"p{p}": preset.at(kind, p) for p in LISTED}, "max": preset.at(kind, 100)}
+        for kind in ("prompt", "output")
+    }
     return {
         "name": preset.name, "about": preset.about, **lengths, "rank_correlation": preset.rank_correlation,
         "requests": preset.requests or None, "source": preset.source, "url": preset.url, "licence": preset.licence,
@@ -199,8 +210,10 @@ def workloads_text(rows: Rows, color: bool = False) -> str:
     if len(rows) == 1:
         return page(_one_workload(rows[0]), color)
     heads = [("workload", "left"), *((f"{kind} {stat}", "right") for kind in ("prompt", "output") for stat in ("mean", "p50", "p90"))]
-    lines = [[row["name"], *(f"{row[f'{kind}_tokens'][stat]:,.0f}" for kind in ("prompt", "output") for stat in ("mean", "p50", "p90"))]
-             for row in rows]  # fmt: skip
+    lines = [
+        [row["name"], *(f"{row[f'{kind}_tokens'][stat]:,.0f}" for kind in ("prompt", "output") for stat in ("mean", "p50", "p90"))]
+        for row in rows
+    ]
     about = [(row["name"], f"{row['about']}; {row['source']}") for row in rows]
     return page([columns(heads, lines, indent=0), Text(), labelled([*about, ("", PREFIXES)])], color)
 

@@ -26,8 +26,9 @@ def parts(curves: Sequence[LoadCurve], width: float) -> Iterator[RenderableType]
     if not curves:
         return
     scale = scale_for(max((each.ttft for each in curves[0].loads if not each.saturated), default=0.0))
-    marks = [Mark(string.ascii_lowercase[i], _loads(curve), [each.ttft * scale.factor for each in curve.loads])
-             for i, curve in enumerate(curves)]  # fmt: skip
+    marks = [
+        Mark(string.ascii_lowercase[i], _loads(curve), [each.ttft * scale.factor for each in curve.loads]) for i, curve in enumerate(curves)
+    ]
     bends = [curve.loads[curve.knee] for curve in curves if curve.knee >= 0]
     marks.append(Mark(KNEE, [each.load for each in bends], [each.ttft * scale.factor for each in bends]))
     drawn = picture(marks, _unit(curves[0]), f"TTFT p95 [{scale.unit}]", width - 2, curves[0].closed, log_y=True)

@@ -68,23 +68,36 @@ def _lacks(result: Result) -> bool:
     """Whether something that is compared is missing, or is of another kind; may raise what looking for it raises."""
     said = result.study
     return (
-        not isinstance(result.plan["shorthand"], str) or not all(map(math.isfinite, result.seconds.values()))
-        or not isinstance(said["inputs"], dict) or not isinstance(said["understood"], dict) or "keeps" not in said["verdict"]
+        not isinstance(result.plan["shorthand"], str)
+        or not all(map(math.isfinite, result.seconds.values()))
+        or not isinstance(said["inputs"], dict)
+        or not isinstance(said["understood"], dict)
+        or "keeps" not in said["verdict"]
         or not isinstance(said["error_bars"]["comparison"], float)
-    )  # fmt: skip
+    )
 
 
 def changes(a: Result, b: Result) -> list[dict[str, Any]]:
     """What was asked, or understood, otherwise: name, before, after."""
-    asked = [(name, a.study["inputs"].get(name), b.study["inputs"].get(name))
-             for name in dict.fromkeys((*a.study["inputs"], *b.study["inputs"])) if name not in NOT_ASKED]  # fmt: skip
-    known: list[tuple[str, Any, Any]] = [(f"{part}.{name}", _at(a, part).get(name), _at(b, part).get(name))
-             for part in SETTINGS for name in dict.fromkeys((*_at(a, part), *_at(b, part))) if name not in QUIET]  # fmt: skip
+    asked = [
+        (name, a.study["inputs"].get(name), b.study["inputs"].get(name))
+        for name in dict.fromkeys((*a.study["inputs"], *b.study["inputs"]))
+        if name not in NOT_ASKED
+    ]
+    known: list[tuple[str, Any, Any]] = [
+        (f"{part}.{name}", _at(a, part).get(name), _at(b, part).get(name))
+        for part in SETTINGS
+        for name in dict.fromkeys((*_at(a, part), *_at(b, part)))
+        if name not in QUIET
+    ]
     plans: list[tuple[str, Any, Any]] = [("plan", a.plan["shorthand"], b.plan["shorthand"])]
     named = {name for name, before, after in asked if before != after}
     every: list[tuple[str, Any, Any]] = [*asked, *plans, *(row for row in known if str(row[0]).partition(".")[2] not in named)]
-    return [{"name": name, "before": before, "after": after} for name, before, after in every
-            if before != after and not (isinstance(before, Mapping) and isinstance(after, Mapping))]  # fmt: skip
+    return [
+        {"name": name, "before": before, "after": after}
+        for name, before, after in every
+        if before != after and not (isinstance(before, Mapping) and isinstance(after, Mapping))
+    ]
 
 
 def _at(result: Result, part: str) -> Mapping[str, Any]:
@@ -96,8 +109,10 @@ def compare_json(a: Result, b: Result) -> dict[str, Any]:
     """Both as plain values."""
     known = [(title, unit, was, now) for title, path, unit in METRICS if math.isfinite((was := a.metric(path)) + (now := b.metric(path)))]
     before, after = a.seconds, b.seconds
-    why = [{"class": name, "before_gpu_s": before.get(name, 0.0), "after_gpu_s": after.get(name, 0.0)}
-           for name in sorted({*before, *after}, key=lambda n: -abs(after.get(n, 0.0) - before.get(n, 0.0)))]  # fmt: skip
+    why = [
+        {"class": name, "before_gpu_s": before.get(name, 0.0), "after_gpu_s": after.get(name, 0.0)}
+        for name in sorted({*before, *after}, key=lambda n: -abs(after.get(n, 0.0) - before.get(n, 0.0)))
+    ]
     told: dict[str, Any] = clean({
         "format": FORMAT, "before": a.path, "after": b.path, "plans": [a.plan["shorthand"], b.plan["shorthand"]],
         "changed": changes(a, b),
@@ -115,8 +130,10 @@ def compare_text(record: Mapping[str, Any], color: bool = False, width: int | No
 def _parts(record: Mapping[str, Any], width: int) -> list[RenderableType]:
     told = [(row["name"].replace("_", " "), f"{_word(row['before'])} → {_word(row['after'])}") for row in record["changed"]]
     heads = [("", "left"), ("before", "right"), ("after", "right"), ("change", "right"), ("", "left")]
-    rows = [[row["metric"], sig(row["before"]), sig(row["after"]), change(row["after"], row["before"]), row["unit"]]
-            for row in record["metrics"]]  # fmt: skip
+    rows = [
+        [row["metric"], sig(row["before"]), sig(row["after"]), change(row["after"], row["before"]), row["unit"]]
+        for row in record["metrics"]
+    ]
     return [
         heading("compare", f"{record['plans'][0]} → {record['plans'][1]}"), labelled([("answer", sentence(record))], width), Text(),
         heading("changed", "nothing" if not told else ""), labelled(told, width), Text(),

@@ -103,8 +103,10 @@ def _engine(study: Study, side: Side) -> dict[str, Any]:
 
 def _load(study: Study) -> dict[str, Any]:
     work = study.setting.workload
-    lengths = {name: {"distribution": "fixed" if (column == column[0]).all() else "other", "value": float(column.mean())}
-               for name, column in (("input_seq_len", work.prompt), ("output_seq_len", work.output))}  # fmt: skip
+    lengths = {
+        name: {"distribution": "fixed" if (column == column[0]).all() else "other", "value": float(column.mean())}
+        for name, column in (("input_seq_len", work.prompt), ("output_seq_len", work.output))
+    }
     rate = {"rate_qps": mean_rate(work.arrive)} if work.mode == "open" else {}
     users = {"concurrency": work.concurrency} if work.mode == "closed" else {}
     load = {"tool": "apexsim", "tool_version": apexsim.__version__, "source": "unknown", **lengths, **rate, **users}

@@ -158,8 +158,11 @@ def _lost(fleet: Fleet) -> list[str]:
     lost = fleet.lost
     if not lost:
         return []
-    share = f"{lost['attainment']:.0%} of the requests keep theirs" if math.isfinite(lost["attainment"]) else (
-        f"TTFT p95 is {format_seconds(lost['ttft_p95_s'])}, TPOT p95 {format_seconds(lost['tpot_p95_s'])}")  # fmt: skip
+    share = (
+        f"{lost['attainment']:.0%} of the requests keep theirs"
+        if math.isfinite(lost["attainment"])
+        else (f"TTFT p95 is {format_seconds(lost['ttft_p95_s'])}, TPOT p95 {format_seconds(lost['tpot_p95_s'])}")
+    )
     return [f"With one replica lost in the busiest interval {share}."]
 
 

@@ -157,11 +157,13 @@ def _bars(block: Bars) -> str:
     shade = {name: i % COLOURS for i, name in enumerate(names)}
     rows = "".join(
         f'<div class="bar"><span>{_text(name)}</span><div>'
-        + "".join(f'<i class="c{shade[part]}" style="width:{100 * amount / most:.3f}%" title="{_text(f"{part} {words}")}"></i>'
-                  for part, amount, words in parts)
+        + "".join(
+            f'<i class="c{shade[part]}" style="width:{100 * amount / most:.3f}%" title="{_text(f"{part} {words}")}"></i>'
+            for part, amount, words in parts
+        )
         + "</div></div>"
         for name, parts in block.rows
-    )  # fmt: skip
+    )
     first = {part: words for _, parts in reversed(block.rows) for part, _, words in parts}
     legend = "".join(f'<span><i class="c{shade[name]}"></i>{_text(f"{name} {first[name]}")}</span>' for name in names)
     return f'<div class="bars">{rows}<div class="legend">{legend}</div></div>{_note(block.note)}'

@@ -153,8 +153,7 @@ PLAIN = {
 def funnel_line(study: Study) -> str:
     """50 layouts: 20 repeat other layouts, 5 do not fit, 25 simulated; vllm can start 9 of them."""
     counts = {step.name: step.count for step in study.funnel}
-    told = [f"{n:,} {PLAIN[name][n > 1] if name in PLAIN else name}" for name, n in counts.items()
-            if n and name != "enumerated"]  # fmt: skip
+    told = [f"{n:,} {PLAIN[name][n > 1] if name in PLAIN else name}" for name, n in counts.items() if n and name != "enumerated"]
     every = [*study.ranked, *study.hypothetical]
     able = sum(not r.blocked for r in every)
     can = f"; {study.setting.engine.name} can start {able:,} of these" if has_server(study.setting) and able < len(every) else ""

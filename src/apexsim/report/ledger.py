@@ -214,8 +214,10 @@ def _users(answer: Fit) -> str:
     """Users at once, of full and of typical length."""
     typical = answer.typical
     told = []
-    for lengths, length in ((((answer.max_model_len, 1),), f"{answer.max_model_len:,} tokens each"),
-                            (typical.lengths, f"{typical.prompt + typical.output:,.0f}")):  # fmt: skip
+    for lengths, length in (
+        (((answer.max_model_len, 1),), f"{answer.max_model_len:,} tokens each"),
+        (typical.lengths, f"{typical.prompt + typical.output:,.0f}"),
+    ):
         many, stopped = users(answer, lengths)
         told.append(f"{counted(many)} of {length}{', as many as the engine runs' if stopped else ''}")
     return f"{'; '.join(told)} ({typical.prompt:,.0f} + {typical.output:,.0f}: {typical.source})"

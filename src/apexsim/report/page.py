@@ -73,9 +73,18 @@ def page(parts: Iterable[RenderableType], color: bool = False) -> str:
     """Everything as text; no line has blanks at its end."""
     out = io.StringIO()
     console = Console(
-        file=out, width=ENDLESS, force_terminal=color, color_system="standard" if color else None,
-        no_color=not color, highlight=False, markup=False, emoji=False, soft_wrap=False, legacy_windows=False,
-        force_jupyter=False, _environ={},
-    )  # fmt: skip
+        file=out,
+        width=ENDLESS,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+        legacy_windows=False,
+        force_jupyter=False,
+        _environ={},
+    )
     console.print(Group(*parts))
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).rstrip() + "\n"

@@ -62,13 +62,22 @@ def _series(axes: Any, series: ChartSeries, colour: str) -> None:
     if series.band:
         axes.fill_between(x, [series.low[i] for i in at], [series.high[i] for i in at], color=colour, alpha=0.13, lw=0)
     elif series.low:
-        axes.errorbar(x, y, _ends(series.low, y, series.high, at), _ends(series.x_low, x, series.x_high, at), fmt="none", ecolor=colour,
-                      alpha=0.35, lw=1)  # fmt: skip
+        axes.errorbar(
+            x,
+            y,
+            _ends(series.low, y, series.high, at),
+            _ends(series.x_low, x, series.x_high, at),
+            fmt="none",
+            ecolor=colour,
+            alpha=0.35,
+            lw=1,
+        )
     axes.plot(x, y, color=colour, label=label, marker="o", ms=3 if series.faint else 4.5, lw=1.6 if series.line else 0)
     if series.named:
         for i in at:
-            axes.annotate(shown(series.labels[i]), (series.x[i], series.y[i]), xytext=(4, 4), textcoords="offset points", fontsize=7,
-                          parse_math=False)  # fmt: skip
+            axes.annotate(
+                shown(series.labels[i]), (series.x[i], series.y[i]), xytext=(4, 4), textcoords="offset points", fontsize=7, parse_math=False
+            )
 
 
 def _ends(low: Sequence[float], middle: Sequence[float], high: Sequence[float], at: Sequence[int]) -> list[list[float]] | None:

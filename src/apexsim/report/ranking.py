@@ -250,8 +250,11 @@ def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[RankedColumn]
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
     used = {mark for r in rows for mark in marks(study, r)}
     short = not any(", " in cell or cell in used for c in made if not c.title for cell in c.cells)
-    found += [(mark[0] if short else mark, words if not short or mark[0] == "≈" else f"{mark}: {words}")
-              for mark, (_, words) in _marks(study).items() if mark in used]  # fmt: skip
+    found += [
+        (mark[0] if short else mark, words if not short or mark[0] == "≈" else f"{mark}: {words}")
+        for mark, (_, words) in _marks(study).items()
+        if mark in used
+    ]
     return found
 
 

@@ -33,11 +33,15 @@ def replay_json(run: ReplayRun, found: Comparison | None) -> dict[str, Any]:
 def _compared_json(found: Comparison) -> dict[str, Any]:
     scale = dict.fromkeys(LATENCIES, 1e3)
     rows = [
-        {"metric": row.metric + ("_ms" if row.metric in scale else ""), "stat": row.stat or None,
-         "measured": plain(row.measured * scale.get(row.metric, 1.0)),
-         "predicted": plain(row.predicted * scale.get(row.metric, 1.0)), "error": plain(row.error)}
+        {
+            "metric": row.metric + ("_ms" if row.metric in scale else ""),
+            "stat": row.stat or None,
+            "measured": plain(row.measured * scale.get(row.metric, 1.0)),
+            "predicted": plain(row.predicted * scale.get(row.metric, 1.0)),
+            "error": plain(row.error),
+        }
         for row in found.rows
-    ]  # fmt: skip
+    ]
     per_request = {name: plain(found.off(name)) for name in found.series}
     return {"plan": found.plan, "rows": rows, "median_abs_error_per_request": per_request, "notes": found.study.notes}
 
@@ -87,10 +91,8 @@ def _latencies(was: Measured, found: Comparison | None) -> RenderableType:
 
 def _rates(was: Measured, found: Comparison | None) -> RenderableType:
     if found is None:
-        return columns([("", "left"), ("measured", "right")],
-                       [(title, sig(float(getattr(was, name)))) for name, title in RATES.items()])  # fmt: skip
-    rows = [(RATES[row.metric], sig(row.measured), sig(row.predicted), signed(row.error))
-            for row in found.rows if row.metric in RATES]  # fmt: skip
+        return columns([("", "left"), ("measured", "right")], [(title, sig(float(getattr(was, name)))) for name, title in RATES.items()])
+    rows = [(RATES[row.metric], sig(row.measured), sig(row.predicted), signed(row.error)) for row in found.rows if row.metric in RATES]
     return columns([("", "left"), ("measured", "right"), ("predicted", "right"), ("error", "right")], rows)
 
 

@@ -81,8 +81,10 @@ def class_rows(metrics: Metrics) -> list[Row]:
 def _class_words(kind: ClassMetrics) -> str:
     if not kind.requests:
         return "none that is measured"
-    times = [f"{name} p50 {format_seconds(stats.median)}, p95 {format_seconds(stats.p95)}"
-             for name, stats in (("TTFT", kind.ttft), ("TPOT", kind.tpot), ("E2E", kind.e2el))]  # fmt: skip
+    times = [
+        f"{name} p50 {format_seconds(stats.median)}, p95 {format_seconds(stats.p95)}"
+        for name, stats in (("TTFT", kind.ttft), ("TPOT", kind.tpot), ("E2E", kind.e2el))
+    ]
     good = (
         [] if math.isnan(kind.attainment) else [f"{percent(kind.attainment)} within their limits: goodput {sig(kind.goodput_req_s)} req/s"]
     )
@@ -92,7 +94,10 @@ def _class_words(kind: ClassMetrics) -> str:
 def stage_rows(metrics: Metrics) -> list[Row]:
     """One row for each stage."""
     return [
-        (f"{sig(rung.rate, 3)} req/s", f"{rung.requests:,} requests in {format_seconds(rung.duration_s)}: {rung.output_tok_s:,.0f} tok/s, "
-         f"TTFT p50 {format_seconds(rung.ttft.median)}, p95 {format_seconds(rung.ttft.p95)}, E2E mean {format_seconds(rung.e2el.mean)}")
+        (
+            f"{sig(rung.rate, 3)} req/s",
+            f"{rung.requests:,} requests in {format_seconds(rung.duration_s)}: {rung.output_tok_s:,.0f} tok/s, "
+            f"TTFT p50 {format_seconds(rung.ttft.median)}, p95 {format_seconds(rung.ttft.p95)}, E2E mean {format_seconds(rung.e2el.mean)}",
+        )
         for rung in metrics.stages
-    ]  # fmt: skip
+    ]

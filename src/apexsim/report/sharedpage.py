@@ -19,8 +19,10 @@ from apexsim.search.together import SharedFleet, Tenant
 from apexsim.units import format_seconds
 
 FORMAT = "apexsim.shared_fleet/1"
-RULE = ("where the cluster is short, a higher priority comes first; then, replica by replica, the model that has the smallest share of "
-        "what it asks for; what does not fit is passed over")  # fmt: skip
+RULE = (
+    "where the cluster is short, a higher priority comes first; then, replica by replica, the model that has the smallest share of "
+    "what it asks for; what does not fit is passed over"
+)
 
 
 def render(fleet: SharedFleet, *, width: int | None = None, color: bool = False, top: int = 0, everything: bool = False) -> str:

@@ -136,7 +136,8 @@ def _second(size: Size, best: SizeAnswer) -> list[str]:
     told = "" if size.wanted.find == "gpus" else f", {amount(size, other.value)} {UNITS.get(size.wanted.find, '')}".rstrip()
     rent = f", ${sig(other.rent)} per hour" if math.isfinite(other.rent) else ""
     rent += f": as cheap where the first's price is {size.may_rise:.0%} higher, or its own {1 - 1 / (1 + size.may_rise):.0%} lower" * (
-        size.may_rise > 0.0)  # fmt: skip
+        size.may_rise > 0.0
+    )
     return [f"Next comes {_gpus(other)} as {other.plan.shorthand}{told}{rent}."]
 
 

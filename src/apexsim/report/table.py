@@ -109,8 +109,11 @@ def _shared(shared: SharedFleet) -> Iterable[Row]:
 
 def _records(records: Sequence[Mapping[str, Any]]) -> Iterable[Row]:
     for record in records:
-        yield {name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-               for name, value in record.items() if not isinstance(value, Mapping)}  # fmt: skip
+        yield {
+            name: ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            for name, value in record.items()
+            if not isinstance(value, Mapping)
+        }
 
 
 ROWS: dict[type, Callable[[Any], Iterable[Row]]] = {

@@ -104,8 +104,10 @@ def _table(found: Description) -> RenderableType:
 def _reach(reachable: tuple[HitReach, ...]) -> RenderableType:
     """Hits by size, in tokens and in memory of two known models."""
     heads = [("tokens", "right"), *((f"GB of {name}", "right") for name in KV_BYTES), ("held", "right")]
-    rows = [(format_count(each.tokens), *(sig(each.tokens * size / 1e9, 3) for size in KV_BYTES.values()), percent(each.hit))
-            for each in reachable]  # fmt: skip
+    rows = [
+        (format_count(each.tokens), *(sig(each.tokens * size / 1e9, 3) for size in KV_BYTES.values()), percent(each.hit))
+        for each in reachable
+    ]
     return columns(heads, rows)
 
 

@@ -30,8 +30,11 @@ def front_chart(front: Front, slos: Sequence[Slo], keyed: bool = True) -> Chart:
         _points(f"{len(front.others)} beaten", front.others, keyed, faint=True) if front.others else None,
         _points(KNEE, knee, keyed) if knee else None,
     ]
-    note = f"{front.out} more miss a limit or do not keep up. Bars: two of three real runs{risk}.{third}" if front.out else (
-        f"Bars: two of three real runs{risk}.{third}")  # fmt: skip
+    note = (
+        f"{front.out} more miss a limit or do not keep up. Bars: two of three real runs{risk}.{third}"
+        if front.out
+        else (f"Bars: two of three real runs{risk}.{third}")
+    )
     lines = [line for slo in slos for axis, aim in (("x", first), ("y", second)) if (line := limit_line(slo, aim, axis))]
     title = f"{second.title.partition(' [')[0]} against {first.title.partition(' [')[0]}"
     return Chart(title, first.title, second.title, [s for s in series if s], lines, zero=False, note=note)
@@ -39,8 +42,16 @@ def front_chart(front: Front, slos: Sequence[Slo], keyed: bool = True) -> Chart:
 
 def _points(name: str, members: Sequence[Member], keyed: bool, line: bool = False, faint: bool = False, named: bool = False) -> ChartSeries:
     (x, x_low, x_high), (y, low, high) = ([[getattr(m, what)[i] for m in members] for what in ("values", "low", "high")] for i in (0, 1))
-    made = ChartSeries(name, x, y, line, faint, labels=[m.candidate.name for m in members], named=named,
-                  keys=[m.candidate.run.plan.shorthand if keyed else "" for m in members])  # fmt: skip
+    made = ChartSeries(
+        name,
+        x,
+        y,
+        line,
+        faint,
+        labels=[m.candidate.name for m in members],
+        named=named,
+        keys=[m.candidate.run.plan.shorthand if keyed else "" for m in members],
+    )
     return made if faint or name == KNEE else replace(made, low=low, high=high, x_low=x_low, x_high=x_high)
 
 
@@ -64,10 +75,21 @@ def curve_charts(curves: Sequence[LoadCurve], slos: Sequence[Slo]) -> list[Chart
         limits = [
             ChartLine("y", 1e3 * slo.limit_s, str(slo)) for slo in slos if slo.metric == metric and slo.stat == "p95" and not slo.kind
         ]
-        series = [_curve(curve, [1e3 * getattr(each, metric) for each in curve.loads], curve.half.get(metric, 0.0) * (not i))
-                  for i, curve in enumerate(curves)]  # fmt: skip
-        made.append(Chart(f"{TITLES[metric]} p95 against the load", x, f"{TITLES[metric]} p95 [ms]", series, [*lines, *limits],
-                          log_x=curves[0].closed, log_y=_wide(series)))  # fmt: skip
+        series = [
+            _curve(curve, [1e3 * getattr(each, metric) for each in curve.loads], curve.half.get(metric, 0.0) * (not i))
+            for i, curve in enumerate(curves)
+        ]
+        made.append(
+            Chart(
+                f"{TITLES[metric]} p95 against the load",
+                x,
+                f"{TITLES[metric]} p95 [ms]",
+                series,
+                [*lines, *limits],
+                log_x=curves[0].closed,
+                log_y=_wide(series),
+            )
+        )
     good = any(math.isfinite(each.goodput) for curve in curves for each in curve.loads)
     served = [_curve(curve, [each.goodput if good else each.served for each in curve.loads], 0.0) for curve in curves]
     title = "Goodput" if good else "Served"
@@ -90,16 +112,29 @@ def knee_lines(curve: LoadCurve) -> list[ChartLine]:
 def _curve(curve: LoadCurve, values: Sequence[float], half: float) -> ChartSeries:
     """A line; with a band where it is drawn for its error."""
     ends = [[v * factor for v in values] if half else [] for factor in (math.exp(-half), math.exp(half))]
-    return ChartSeries(curve.label, [each.load for each in curve.loads], values, line=True, low=ends[0], high=ends[1], band=bool(half),
-                  labels=[_label(curve, each) for each in curve.loads])  # fmt: skip
+    return ChartSeries(
+        curve.label,
+        [each.load for each in curve.loads],
+        values,
+        line=True,
+        low=ends[0],
+        high=ends[1],
+        band=bool(half),
+        labels=[_label(curve, each) for each in curve.loads],
+    )
 
 
 def _along(curve: LoadCurve) -> ChartSeries:
     """A curve over InferenceX's axes, load by load."""
     loads = [each for each in curve.loads if not each.saturated and math.isfinite(each.pace)]
     unit = "users" if curve.closed else "requests/s"
-    return ChartSeries(curve.label, [each.pace for each in loads], [each.per_gpu for each in loads], line=True,
-                  labels=[f"{curve.label} at {sig(each.load)} {unit}" for each in loads])  # fmt: skip
+    return ChartSeries(
+        curve.label,
+        [each.pace for each in loads],
+        [each.per_gpu for each in loads],
+        line=True,
+        labels=[f"{curve.label} at {sig(each.load)} {unit}" for each in loads],
+    )
 
 
 def _label(curve: LoadCurve, load: LoadPoint) -> str:

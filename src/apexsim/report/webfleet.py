@@ -60,12 +60,17 @@ def page_of_shared(found: SharedFleet) -> Page:
     models = PageTable(
         sharedpage.MODEL_HEADS, ["left", "left", *["right"] * 5], [_cells(sharedpage.model_row(found, one)) for one in found.tenants]
     )
-    policies = PageTable(sharedpage.HEADS, ["left", *["right"] * 7],
-                         [_cells(sharedpage.policy_row(found, at)) for at in range(len(found.policies))],
-                         legend=[(name, fleetpage.DOES[name]) for name in found.policies])  # fmt: skip
-    late = PageTable(("policy", *(one.ask.name for one in found.tenants)), ["left", *["right"] * len(found.tenants)],
-                     [_cells((name, *(percent(one.courses[at].late) for one in found.tenants)))
-                      for at, name in enumerate(found.policies)])  # fmt: skip
+    policies = PageTable(
+        sharedpage.HEADS,
+        ["left", *["right"] * 7],
+        [_cells(sharedpage.policy_row(found, at)) for at in range(len(found.policies))],
+        legend=[(name, fleetpage.DOES[name]) for name in found.policies],
+    )
+    late = PageTable(
+        ("policy", *(one.ask.name for one in found.tenants)),
+        ["left", *["right"] * len(found.tenants)],
+        [_cells((name, *(percent(one.courses[at].late) for one in found.tenants))) for at, name in enumerate(found.policies)],
+    )
     sections = [
         Section("models", "What each model needs", [models]),
         Section("policies", "GPUs of all models together", [policies]),

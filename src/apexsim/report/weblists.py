@@ -87,8 +87,10 @@ def _code(point: SweepPoint) -> Code:
 
 def _bars(found: Sweep) -> Bars:
     group = found.scenarios[-1][1][:BARS]
-    rows = [(sweep.named(found, p), [(name, size / GiB, f"{size / GiB:.1f} GiB") for name, size in p.first.room.ledger if size > 0])
-            for p in group]  # fmt: skip
+    rows = [
+        (sweep.named(found, p), [(name, size / GiB, f"{size / GiB:.1f} GiB") for name, size in p.first.room.ledger if size > 0])
+        for p in group
+    ]
     return Bars(rows, "Memory of one GPU, in GiB; numbers of the first.")
 
 

@@ -64,11 +64,12 @@ def page_of(study: Study) -> Page:
     ]
     gpus = setting.cluster
     return Page(
-        f"{setting.model.name} on {gpus.size} × {gpus.gpu.name}", (*verdict(study).sentences, *([f"Also: {aside}"] if aside else [])),
+        f"{setting.model.name} on {gpus.size} × {gpus.gpu.name}",
+        (*verdict(study).sentences, *([f"Also: {aside}"] if aside else [])),
         [s for s in sections if s is not None and s.blocks],
         FOOT,
         {r.plan.shorthand: opened(study, r) for r in study.ranked[:DETAILED]},
-    )  # fmt: skip
+    )
 
 
 def _drawn(study: Study) -> list[Section]:
@@ -129,8 +130,13 @@ def _table(study: Study) -> PageTable:
     rows = [[TableCell(*cell(study, r)) for _, _, cell in made] for r in study.ranked]
     legend = grammar([r.plan.shorthand for r in study.ranked])
     keys = [r.plan.shorthand if i < DETAILED else "" for i, r in enumerate(study.ranked)]
-    return PageTable([head for head, _, _ in made], [side for _, side, _ in made], rows, keys,
-                 [*legend, ("click", "a plan for its launch lines, memory and time")])  # fmt: skip
+    return PageTable(
+        [head for head, _, _ in made],
+        [side for _, side, _ in made],
+        rows,
+        keys,
+        [*legend, ("click", "a plan for its launch lines, memory and time")],
+    )
 
 
 # ---- the heat map --------------------------------------------------------------------------------------------------------
@@ -193,8 +199,10 @@ def _short(rule: str) -> str:
 
 
 def _memory(study: Study) -> Bars:
-    rows = [(r.plan.shorthand, [(name, size / GiB, f"{size / GiB:.1f} GiB") for name, size in r.room.ledger if size > 0])
-            for r in study.ranked[:COMPARED]]  # fmt: skip
+    rows = [
+        (r.plan.shorthand, [(name, size / GiB, f"{size / GiB:.1f} GiB") for name, size in r.room.ledger if size > 0])
+        for r in study.ranked[:COMPARED]
+    ]
     return Bars(rows, f"Memory of one GPU, in GiB; numbers of {study.ranked[0].plan.shorthand}.")
 
 
@@ -252,8 +260,11 @@ def _course(best: Assessed) -> list[Chart]:
         ("KV cache in use", "%", [("KV cache", [100.0 * v for v in found.kv_share])]),
         ("A step's batch", "sequences, tokens", [("sequences", found.sequences), ("prompt tokens", found.prompt_tokens)]),
     ]
-    return [Chart(title, over, unit, [ChartSeries(name, found.time, values, line=True) for name, values in series])
-            for title, unit, series in rows if any(len(values) for _, values in series)]  # fmt: skip
+    return [
+        Chart(title, over, unit, [ChartSeries(name, found.time, values, line=True) for name, values in series])
+        for title, unit, series in rows
+        if any(len(values) for _, values in series)
+    ]
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------------
@@ -296,8 +307,11 @@ def _said(value: Any) -> str:
 def opened(study: Study, run: Assessed) -> dict[str, Any]:
     """What a click on a plan shows."""
     started = launched(study.setting, run.plan)
-    stats = [(TITLES[m], "  ".join(f"{stat} {sig(1e3 * run.metrics.latency(m, stat))}" for stat in STATS) + " ms")
-             for m in (*LATENCIES, "itl") if math.isfinite(run.metrics.latency(m))]  # fmt: skip
+    stats = [
+        (TITLES[m], "  ".join(f"{stat} {sig(1e3 * run.metrics.latency(m, stat))}" for stat in STATS) + " ms")
+        for m in (*LATENCIES, "itl")
+        if math.isfinite(run.metrics.latency(m))
+    ]
     memory = ", ".join(f"{name} {size / GiB:.1f}" for name, size in run.room.ledger if size > 0)
     spent = gpu_seconds(run)
     whole = sum(spent.values()) or 1.0

@@ -110,9 +110,16 @@ def _side(made: Ready, setting: Setting) -> PoolSide:
     """A pool as the engine takes it: what comes from another pool waits for no company, and is looked for at every step."""
     rules = made.rules._replace(wait=0, poll=1)
     return PoolSide(
-        rules, host_for(made.engine), made.costs, made.blocks, made.plan.replicas, made.plan.lanes,
-        route_of(setting, made.plan)._replace(age=0.0), made.drafts, made.offload,
-    )  # fmt: skip
+        rules,
+        host_for(made.engine),
+        made.costs,
+        made.blocks,
+        made.plan.replicas,
+        made.plan.lanes,
+        route_of(setting, made.plan)._replace(age=0.0),
+        made.drafts,
+        made.offload,
+    )
 
 
 def _deciding(crossing: Crossing, decider: Decider, made: Ready) -> Crossing:
@@ -129,7 +136,14 @@ def _crossing(handover: Handover, made: Ready, setting: Setting) -> Crossing:
     mean = float(setting.workload.prompt.mean())
     token_s = handed_bytes(plan, stages_of(setting.model, plan.stages), made.engine, mean) / mean / (handover.bytes_s * share)
     return Crossing(
-        first=handover.rule == DECODE_FIRST, slots=FULL if handover.rule == BEFORE_TRANSFER else seats + staged,
-        seated=handover.rule == BEFORE_TRANSFER, recompute=handover.recompute_first, again=handover.rule == BEFORE_TRANSFER,
-        hop_s=handover.hop_s, latency_s=handover.latency_s, token_s=token_s, parallel=handover.parallel, lag=handover.late,
-    )  # fmt: skip
+        first=handover.rule == DECODE_FIRST,
+        slots=FULL if handover.rule == BEFORE_TRANSFER else seats + staged,
+        seated=handover.rule == BEFORE_TRANSFER,
+        recompute=handover.recompute_first,
+        again=handover.rule == BEFORE_TRANSFER,
+        hop_s=handover.hop_s,
+        latency_s=handover.latency_s,
+        token_s=token_s,
+        parallel=handover.parallel,
+        lag=handover.late,
+    )

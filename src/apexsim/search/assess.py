@@ -169,8 +169,14 @@ def _account(setting: Setting, found: Evaluation, outcome: Outcome, duration: fl
 def _light(outcome: Outcome, workload: Workload) -> Outcome:
     """The outcome without its histograms, and without what is the same in every run or of every request."""
     sent = workload.arrive if np.array_equal(outcome.sent, workload.arrive) else outcome.sent
-    return replace(outcome, sent=sent, preempted=_folded(outcome.preempted), replica=_folded(outcome.replica),
-                   hist=outcome.hist[..., :0].copy(), hist_lane=outcome.hist_lane[..., :0].copy())  # fmt: skip
+    return replace(
+        outcome,
+        sent=sent,
+        preempted=_folded(outcome.preempted),
+        replica=_folded(outcome.replica),
+        hist=outcome.hist[..., :0].copy(),
+        hist_lane=outcome.hist_lane[..., :0].copy(),
+    )
 
 
 def _folded(values: I4) -> I4:

@@ -97,8 +97,18 @@ def load_of(load: float, run: Assessed) -> LoadPoint:
     """What a run tells of a load."""
     m = run.metrics
     pace, per_gpu = (parse_aims(USUAL)[i].value(m) for i in (0, 1))
-    return LoadPoint(load, m.request_throughput_per_s, m.goodput_req_s, m.latency("ttft", "p95"), m.latency("tpot", "p95"), m.e2el.mean,
-                pace, per_gpu, run.keeps, m.saturated)  # fmt: skip
+    return LoadPoint(
+        load,
+        m.request_throughput_per_s,
+        m.goodput_req_s,
+        m.latency("ttft", "p95"),
+        m.latency("tpot", "p95"),
+        m.e2el.mean,
+        pace,
+        per_gpu,
+        run.keeps,
+        m.saturated,
+    )
 
 
 def bent(label: str, closed: bool, loads: Sequence[LoadPoint]) -> LoadCurve:

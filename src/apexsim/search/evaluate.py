@@ -81,8 +81,13 @@ def _calibrated_room(found: Room, factor: float) -> Room:
     """The room with as many blocks as the user's own server has; its ledger stays as predicted."""
     if factor == 1.0:
         return found
-    return replace(found, kv_bytes=found.kv_bytes * factor, blocks=max(1, round(found.blocks * factor)),
-                   tokens=round(found.tokens * factor), max_concurrency=found.max_concurrency * factor)  # fmt: skip
+    return replace(
+        found,
+        kv_bytes=found.kv_bytes * factor,
+        blocks=max(1, round(found.blocks * factor)),
+        tokens=round(found.tokens * factor),
+        max_concurrency=found.max_concurrency * factor,
+    )
 
 
 def drafts_of(setting: Setting, plan: Plan, seats: int) -> Drafts:
@@ -209,8 +214,20 @@ def ready(setting: Setting, plan: Plan) -> Ready | Rejected:
     drafts = drafts_of(setting, plan, min(engine.max_num_seqs, max(seats, 1)) * plan.lanes)
     rules = rules_for(engine, blocks, found.block_size * coarse, seats, plan.lanes, look_of(engine, plan, drafts))
     blocks = _roomy(blocks, setting.workload.longest, rules, drafts) if plan.draft else blocks
-    return Ready(plan, start[0], engine, found, made.stages, made.axes, made.costs, rules, blocks, reuse, drafts,
-                 offload_of(setting, plan, room, rules.block))  # fmt: skip
+    return Ready(
+        plan,
+        start[0],
+        engine,
+        found,
+        made.stages,
+        made.axes,
+        made.costs,
+        rules,
+        blocks,
+        reuse,
+        drafts,
+        offload_of(setting, plan, room, rules.block),
+    )
 
 
 def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
@@ -220,8 +237,19 @@ def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation |
         return made
     asked = requests_of(setting.workload, made.reuse and not handed)
     asked = asked._replace(cached=setting.workload.prompt - 1) if handed else asked
-    return made.done(simulate(
-        asked, made.rules, host_for(made.engine), made.costs, made.blocks, replicas=plan.replicas, lanes=plan.lanes,
-        route=route_of(setting, plan), gaps=setting.workload.size < GAP_LIMIT, drafts=made.drafts,
-        offload=made.offload, noted=setting.noted,
-    ))  # fmt: skip
+    return made.done(
+        simulate(
+            asked,
+            made.rules,
+            host_for(made.engine),
+            made.costs,
+            made.blocks,
+            replicas=plan.replicas,
+            lanes=plan.lanes,
+            route=route_of(setting, plan),
+            gaps=setting.workload.size < GAP_LIMIT,
+            drafts=made.drafts,
+            offload=made.offload,
+            noted=setting.noted,
+        )
+    )

@@ -281,8 +281,9 @@ class Trace:
 # ---- the whole time -----------------------------------------------------------------------------------------------------------
 
 
-def followed(trace: Trace, progress: Callable[[int, int, str], None] | None = None, *, workers: int = 0,
-             ray: str | None = None) -> tuple[tuple[Interval, ...], tuple[Course, ...]]:  # fmt: skip
+def followed(
+    trace: Trace, progress: Callable[[int, int, str], None] | None = None, *, workers: int = 0, ray: str | None = None
+) -> tuple[tuple[Interval, ...], tuple[Course, ...]]:
     """What every interval needs, and what each policy makes of it.  workers, ray: as of a search (`search.pool`)."""
     asked, count = trace.asked, trace.count
     with kept_open(ray, workers):

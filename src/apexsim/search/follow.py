@@ -22,9 +22,21 @@ OWN: dict[str, Any] = {"start_up_time": None, "hold": 2, "spare": 0.0, "min_repl
 UNITS = (1, 2, 4, 8)  # GPUs of a replica that are tried where none are given
 
 
-def fleet(model: str, *, every: str | float = "15min", policy: str = "all", start_up_time: str | float | None = None, hold: int = 2,
-          spare: float = 0.0, min_replicas: int = 1, share: float = SHARE, workers: int = 0, ray: str | None = None,
-          progress: Callable[[int, int, str], None] | None = None, **question: Any) -> Fleet:  # fmt: skip
+def fleet(
+    model: str,
+    *,
+    every: str | float = "15min",
+    policy: str = "all",
+    start_up_time: str | float | None = None,
+    hold: int = 2,
+    spare: float = 0.0,
+    min_replicas: int = 1,
+    share: float = SHARE,
+    workers: int = 0,
+    ray: str | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    **question: Any,
+) -> Fleet:
     """Replicas over the time of a trace; further keywords are those of `ask`, where gpus are those of one replica and may be missing,
     and gpu may be several kinds: "l4,l40s".
 
@@ -36,8 +48,16 @@ def fleet(model: str, *, every: str | float = "15min", policy: str = "all", star
     return followed_alone(model, {**question, **own}, every=every, policy=policy, progress=progress, workers=workers, ray=ray)[0]
 
 
-def followed_alone(model: str, question: dict[str, Any], *, every: str | float, policy: str, workers: int = 0, ray: str | None = None,
-                   progress: Callable[[int, int, str], None] | None = None) -> tuple[Fleet, Trace]:  # fmt: skip
+def followed_alone(
+    model: str,
+    question: dict[str, Any],
+    *,
+    every: str | float,
+    policy: str,
+    workers: int = 0,
+    ray: str | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[Fleet, Trace]:
     """The answer for one model, with what its intervals were simulated with.  question: all other keywords of `fleet`."""
     own = {name: question.get(name, OWN[name]) for name in OWN} | {"every": every, "policy": policy}
     question = {name: value for name, value in question.items() if name not in OWN}
@@ -54,7 +74,8 @@ def followed_alone(model: str, question: dict[str, Any], *, every: str | float, 
     intervals, courses = followed(trace, progress, workers=workers, ray=ray)
     mix = mixed(kinds, intervals, progress, workers=workers, ray=ray) if len(kinds) > 1 else None
     inputs = {name: value for name, value in kinds[0].inputs.items() if name in question} | {
-        name: own[name] for name in WORDS if own[name] != signature(fleet).parameters[name].default}  # fmt: skip
+        name: own[name] for name in WORDS if own[name] != signature(fleet).parameters[name].default
+    }
     inputs |= {"gpu": ",".join(gpus)} if len(gpus) > 1 else {}
     return Fleet(model, unit, asked, trace.goal, intervals, courses, one_fewer(trace, intervals), inputs, mix), trace
 

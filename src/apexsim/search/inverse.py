@@ -29,8 +29,16 @@ BASE = {"request_rate": 1.0}  # of arrivals that are stretched to every rate
 LEAST = 1.0  # requests/s, or users
 
 
-def size(model: str, *, find: str | None = None, think: float = 0.0, share: float = sizes.SHARE, budget: float | None = None,
-         progress: Callable[[int, int, str], None] | None = None, **question: Any) -> Size:  # fmt: skip
+def size(
+    model: str,
+    *,
+    find: str | None = None,
+    think: float = 0.0,
+    share: float = sizes.SHARE,
+    budget: float | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    **question: Any,
+) -> Size:
     """Answer the question backwards; further keywords are those of `ask`, where gpu and gpus may be lists and gpus may be missing.
 
     find: "rate", "users", "gpus", "context" or a statistic ("ttft:p95").  Without it: the fewest GPUs where their number is not given,

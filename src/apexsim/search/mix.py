@@ -46,8 +46,14 @@ class ReplicaKind:
         return self.unit.rent
 
 
-def mixed(kinds: Sequence[ReplicaKind], intervals: Sequence[Interval], progress: Callable[[int, int, str], None] | None = None, *,
-          workers: int = 0, ray: str | None = None) -> Mix:  # fmt: skip
+def mixed(
+    kinds: Sequence[ReplicaKind],
+    intervals: Sequence[Interval],
+    progress: Callable[[int, int, str], None] | None = None,
+    *,
+    workers: int = 0,
+    ray: str | None = None,
+) -> Mix:
     """The cheapest mix of every interval.  workers, ray: as of a search (`search.pool`)."""
     rows = []
     for t, row in enumerate(evaluated(partial(_cheapest, kinds, intervals), range(len(intervals)), workers, ray)):
@@ -79,8 +85,9 @@ def _candidates(kinds: Sequence[ReplicaKind], need: int) -> Iterator[tuple[int, 
             lacks = (need - 1) * FEWER * best.trace.rate - first * best.trace.rate
             least = max(1, math.ceil(lacks / other.trace.rate))
             most = math.ceil((need - first) * best.rent / other.rent) - 1
-            found += [(first * best.rent + n * other.rent, at, first, n) for n in range(least, most + 1)
-                      if first + n >= best.trace.asked.least]  # fmt: skip
+            found += [
+                (first * best.rent + n * other.rent, at, first, n) for n in range(least, most + 1) if first + n >= best.trace.asked.least
+            ]
     yield from (row[1:] for row in sorted(found))
 
 

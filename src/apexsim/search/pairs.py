@@ -58,8 +58,9 @@ def with_splits(setting: Setting, space: Space, goal: Goal, *, hypothetical: boo
     return replace(space, splits=tuple(chosen), rejected=(*space.rejected, *left), funnel=(*space.funnel, *counts.items()))
 
 
-def _of_format(setting: Setting, precision: Precision, drafts: tuple[Drafting | None, ...], goal: Goal, hypothetical: bool,
-               left: list[Rejected]) -> list[Split]:  # fmt: skip
+def _of_format(
+    setting: Setting, precision: Precision, drafts: tuple[Drafting | None, ...], goal: Goal, hypothetical: bool, left: list[Rejected]
+) -> list[Split]:
     """Plans of one number format that are worth simulating, of each way of drafting; the others are left, with the reason.
 
     Layouts that lose without drafts lose with them: their servers are priced with the first way of drafting alone."""
@@ -74,8 +75,9 @@ def _of_format(setting: Setting, precision: Precision, drafts: tuple[Drafting | 
     return found
 
 
-def _worth_it(setting: Setting, before: Sequence[Worker], after: Sequence[Worker], goal: Goal, hypothetical: bool,
-              left: list[Rejected]) -> list[Split]:  # fmt: skip
+def _worth_it(
+    setting: Setting, before: Sequence[Worker], after: Sequence[Worker], goal: Goal, hypothetical: bool, left: list[Rejected]
+) -> list[Split]:
     """Of the plans that servers of both roles make, those that their estimates put first."""
     made = [_estimate(setting.workload, pair, plan) for pair, plan in _matched(setting, before, after, hypothetical)]
     order = sorted(made, key=lambda one: _score(one, goal))
@@ -89,8 +91,9 @@ def _layouts(setting: Setting, precision: Precision, hypothetical: bool) -> list
     return [*workers(setting.model, setting.cluster, precision, setting.engine, hypothetical=hypothetical)]
 
 
-def _priced(plans: Iterable[Plan], price: Callable[[Setting, Plan], Worker | Rejected], setting: Setting, role: str,
-            left: list[Rejected]) -> list[Worker]:  # fmt: skip
+def _priced(
+    plans: Iterable[Plan], price: Callable[[Setting, Plan], Worker | Rejected], setting: Setting, role: str, left: list[Rejected]
+) -> list[Worker]:
     """Those that have room, each priced alone."""
     kept = []
     for plan in plans:

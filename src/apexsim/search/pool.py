@@ -159,8 +159,9 @@ def _answers(address: str) -> None:
                 if len(reply) < 9 or reply[3] != SETTINGS:
                     raise InputError(f"what listens at '{address}' is not Ray", RAY, "give the address of a head node")
     except OSError as error:
-        raise InputError(f"no Ray cluster at '{address}': {error.strerror or error}", RAY,
-                         "check the address; without one, Ray is started here") from None  # fmt: skip
+        raise InputError(
+            f"no Ray cluster at '{address}': {error.strerror or error}", RAY, "check the address; without one, Ray is started here"
+        ) from None
 
 
 def _probe(ray: Any, address: str) -> None:
@@ -173,5 +174,6 @@ def _probe(ray: Any, address: str) -> None:
         what = f"the workers of the Ray cluster at '{address}' cannot run apexsim: {str(error).strip().rpartition(chr(10))[2]}"
         raise InputError(what, RAY, "install this version of apexsim on every node") from None
     if theirs != cache.key():
-        raise InputError(f"the workers of the Ray cluster at '{address}' run {theirs}, here is {cache.key()}", RAY,
-                         "install this version on every node")  # fmt: skip
+        raise InputError(
+            f"the workers of the Ray cluster at '{address}' run {theirs}, here is {cache.key()}", RAY, "install this version on every node"
+        )

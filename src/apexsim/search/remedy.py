@@ -165,10 +165,12 @@ def _wider(first: AnyPlan, more: int, setting: Setting, precision: Precision) ->
     copies = copied(first, more)
     usual = replace(heuristic_plan(setting.model, setting.cluster, first.precision), clock=first.clock, draft=first.draft)
     able = [
-        replace(p, clock=first.clock, draft=first.draft) for p in candidates(setting.model, setting.cluster, first.precision).plans
-        if p.stages <= setting.cluster.nodes and (not has_server(setting) or not blocked(setting, p))
+        replace(p, clock=first.clock, draft=first.draft)
+        for p in candidates(setting.model, setting.cluster, first.precision).plans
+        if p.stages <= setting.cluster.nodes
+        and (not has_server(setting) or not blocked(setting, p))
         and (p.lanes == 1 or (routed(setting.model) and p.attention.tp == 1))
-    ]  # fmt: skip
+    ]
     return list(dict.fromkeys([copies, usual, *able]))[:TRIED]
 
 

@@ -36,8 +36,17 @@ LIGHT = 20_000  # requests: of longer runs only the first plan's is kept, 40 byt
 MOST_GPUS = 512  # where the search for a cluster that is large enough ends
 
 
-def search(setting: Setting, space: Space, goal: Goal, *, workers: int = 0, ray: str | None = None,
-           progress: Progress | None = None, seen: Seen | None = None, hypothetical: bool = False) -> Study:  # fmt: skip
+def search(
+    setting: Setting,
+    space: Space,
+    goal: Goal,
+    *,
+    workers: int = 0,
+    ray: str | None = None,
+    progress: Progress | None = None,
+    seen: Seen | None = None,
+    hypothetical: bool = False,
+) -> Study:
     """Rank every plan of `space` that the engine can be started with, and with `hypothetical` the others too.
 
     progress, seen: called after each plan, with counts and with what came of it.  Raises Infeasible when none fits, and Interrupted when
@@ -139,8 +148,17 @@ class _First:
             done[at] = replace(loser, outcome=None)
 
 
-def _run(work: Work, plans: Sequence[AnyPlan], keep: Callable[[list[Result]], None], *, workers: int, ray: str | None,
-         progress: Progress | None, done: Sequence[Result] = (), seen: Seen | None = None) -> list[Result]:  # fmt: skip
+def _run(
+    work: Work,
+    plans: Sequence[AnyPlan],
+    keep: Callable[[list[Result]], None],
+    *,
+    workers: int,
+    ray: str | None,
+    progress: Progress | None,
+    done: Sequence[Result] = (),
+    seen: Seen | None = None,
+) -> list[Result]:
     """The results of the plans after those that are done, of the first ones where the user interrupts; `keep` sees them after each."""
     found = [*done]
     with suppress(KeyboardInterrupt), closing(evaluated(work, plans, workers, ray)) as results:
@@ -154,8 +172,9 @@ def _run(work: Work, plans: Sequence[AnyPlan], keep: Callable[[list[Result]], No
     return found
 
 
-def _screening(setting: Setting, plans: tuple[AnyPlan, ...], goal: Goal, heuristic: Plan, unranked: Unranked,
-               run: Callable[..., list[Result]]) -> tuple[Screened, list[Rejected]]:  # fmt: skip
+def _screening(
+    setting: Setting, plans: tuple[AnyPlan, ...], goal: Goal, heuristic: Plan, unranked: Unranked, run: Callable[..., list[Result]]
+) -> tuple[Screened, list[Rejected]]:
     """What a sample of a long trace says of the plans that will be ranked, and of the others; and those that do not fit."""
     part = None if goal.aims else sample(setting.workload, len(plans))  # what loses by the objective may be on a front
     if part is None:
@@ -177,8 +196,7 @@ def _partial(study: Study, done: int, of: int) -> Study:
     return replace(study, funnel=(*funnel, left, simulated), notes=(note, *study.notes), interrupted=(done, of))
 
 
-def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list[Rejected], space: Space | None,
-           heuristic: Plan) -> Study:  # fmt: skip
+def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list[Rejected], space: Space | None, heuristic: Plan) -> Study:
     order = sorted(fitting, key=lambda run: run.key)
     usual = next((run for run in fitting if run.plan == heuristic), None)
     base = usual.value if usual and _tells(usual, goal.objective) else math.nan
@@ -187,10 +205,19 @@ def _study(setting: Setting, goal: Goal, fitting: list[Assessed], rejected: list
     clocked = any(plan.clock for plan in (space.all if space else [x.plan for x in fitting]))
     note, gpu = "" if usual else _heuristic_note(setting, heuristic), setting.cluster.gpu
     return Study(
-        setting, goal, _funnel(space, fitting, rejected), ranked, tuple(rejected), heuristic.shorthand, note,
-        (*_notes(setting, clocked), *_drafting(ranked),
-         *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops)),
-    )  # fmt: skip
+        setting,
+        goal,
+        _funnel(space, fitting, rejected),
+        ranked,
+        tuple(rejected),
+        heuristic.shorthand,
+        note,
+        (
+            *_notes(setting, clocked),
+            *_drafting(ranked),
+            *as_priced(setting.model, [x.plan.precision for x in fitting], gpu.name, gpu.flops),
+        ),
+    )
 
 
 def _tells(found: Assessed, objective: Objective) -> bool:

@@ -255,8 +255,9 @@ class Trials:
     def under(self, load: float, slower: Slower = USUAL) -> Setting:
         """The setting under a load."""
         work = self.setting.workload
-        return replace(self.setting, workload=with_users(work, int(load), self.wanted.think) if self.closed
-                       else at_rate(work, load * slower.load))  # fmt: skip
+        return replace(
+            self.setting, workload=with_users(work, int(load), self.wanted.think) if self.closed else at_rate(work, load * slower.load)
+        )
 
     @property
     def closed(self) -> bool:

@@ -131,8 +131,11 @@ class Sweep(Shown):
 def axes_of(model: str | Sequence[str], question: Mapping[str, Any]) -> tuple[SweptAxis, ...]:
     """The words of a question that have several values; raises InputError for a word that takes one."""
     every = {"model": model, **question, **_settings(question)}
-    found = [SweptAxis(name, _values(name, value)) for name, value in every.items()
-             if isinstance(value, (list, tuple)) and name in (*CHOICES, *LOADS)]  # fmt: skip
+    found = [
+        SweptAxis(name, _values(name, value))
+        for name, value in every.items()
+        if isinstance(value, (list, tuple)) and name in (*CHOICES, *LOADS)
+    ]
     order = (*LOADS, *CHOICES)
     return tuple(sorted(found, key=lambda axis: order.index(axis.name)))
 
@@ -154,8 +157,9 @@ def _values(name: str, given: Sequence[Any]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(str(value) if isinstance(value, os.PathLike) else value for value in given))
 
 
-def combinations(model: str | Sequence[str], question: Mapping[str, Any], axes: Sequence[SweptAxis]
-                 ) -> Iterator[tuple[tuple[Value, ...], str, dict[str, Any]]]:  # fmt: skip
+def combinations(
+    model: str | Sequence[str], question: Mapping[str, Any], axes: Sequence[SweptAxis]
+) -> Iterator[tuple[tuple[Value, ...], str, dict[str, Any]]]:
     """(values, model, question) of every combination; raises InputError where there are too many."""
     size = math.prod(len(axis.values) for axis in axes)
     if size > MOST:
@@ -176,9 +180,14 @@ class SweepInterrupted(KeyboardInterrupt):
         super().__init__("after {} of {} combinations".format(*(sweep.interrupted or ())))
 
 
-def swept(model: str | Sequence[str], question: Mapping[str, Any], axes: tuple[SweptAxis, ...],
-          asked: Callable[[str, dict[str, Any]], Study], progress: Progress | None = None,
-          seen: Callable[[SweepPoint], None] | None = None) -> Sweep:  # fmt: skip
+def swept(
+    model: str | Sequence[str],
+    question: Mapping[str, Any],
+    axes: tuple[SweptAxis, ...],
+    asked: Callable[[str, dict[str, Any]], Study],
+    progress: Progress | None = None,
+    seen: Callable[[SweepPoint], None] | None = None,
+) -> Sweep:
     """The answer to every combination; raises Infeasible where nothing fits in any, and SweepInterrupted when the user stops it."""
     every = list(combinations(model, question, axes))
     points: list[SweepPoint] = []

@@ -100,9 +100,17 @@ class SharedFleet(Shown):
         return self.count * self.every / 86_400.0
 
 
-def together(asks: Sequence[TenantAsk], *, gpu: str, gpus: int | None = None, nodes: int | None = None,
-             every: str | float = "15min", policy: str = "all",
-             inputs: Mapping[str, Any] | None = None, **how: Any) -> SharedFleet:  # fmt: skip
+def together(
+    asks: Sequence[TenantAsk],
+    *,
+    gpu: str,
+    gpus: int | None = None,
+    nodes: int | None = None,
+    every: str | float = "15min",
+    policy: str = "all",
+    inputs: Mapping[str, Any] | None = None,
+    **how: Any,
+) -> SharedFleet:
     """Several models on one cluster.  gpus, nodes: of the cluster, without them as many as are asked for; every, policy: of all; how:
     progress, workers and ray of `search.follow.fleet`."""
     name, held = _kind(gpu)
@@ -171,8 +179,9 @@ def dealt_out(wanted: Sequence[int], sizes: Sequence[int], priorities: Sequence[
     return given
 
 
-def _dealt_policies(asks: Sequence[TenantAsk], made: Sequence[tuple[Fleet, Trace]], window: Sequence[tuple[int, int]],
-                    gpus: int) -> list[tuple[Course, ...]]:  # fmt: skip
+def _dealt_policies(
+    asks: Sequence[TenantAsk], made: Sequence[tuple[Fleet, Trace]], window: Sequence[tuple[int, int]], gpus: int
+) -> list[tuple[Course, ...]]:
     """The courses of every model under each policy, with what the cluster has for it."""
     found: list[list[Course]] = [[] for _ in asks]
     sizes, priorities = [fleet.gpus for fleet, _ in made], [ask.priority for ask in asks]
@@ -203,5 +212,6 @@ def _cut(fleet: Fleet, course: Course, first: int, count: int) -> Course:
         return course
     part = slice(first, first + count)
     sizes, kept = np.array([i.requests for i in fleet.intervals[part]]), course.kept[part]
-    return Course(course.policy, course.paid[part], course.serving[part], kept, course.watts[part],
-                  float(sizes[~kept].sum() / max(sizes.sum(), 1)))  # fmt: skip
+    return Course(
+        course.policy, course.paid[part], course.serving[part], kept, course.watts[part], float(sizes[~kept].sum() / max(sizes.sum(), 1))
+    )

@@ -39,10 +39,12 @@ def with_worth(study: Study) -> Study:
     if work.mode != "offline":
         axes.append(("load", LOADS, _load))
     points = tuple(
-        _compared(study.goal, name, factor, apart[0], together[0]) if factor == 1.0  # as the whole workload tells
+        _compared(study.goal, name, factor, apart[0], together[0])
+        if factor == 1.0  # as the whole workload tells
         else _point(study, kinds, name, factor, change(work, factor))
-        for name, factors, change in axes for factor in factors
-    )  # fmt: skip
+        for name, factors, change in axes
+        for factor in factors
+    )
     return replace(study, worth=Worth(apart[0], together[0], points))
 
 

@@ -45,9 +45,11 @@ def read_earlier(path: str) -> Said:
 def _lacks(said: Said) -> bool:
     first = said["ranked"][0]
     return (
-        not isinstance(said["inputs"], dict) or not isinstance(said["objective"], str) or not isinstance(first["shorthand"], str)
+        not isinstance(said["inputs"], dict)
+        or not isinstance(said["objective"], str)
+        or not isinstance(first["shorthand"], str)
         or not all(isinstance(first["metrics"][name], dict) for name in SHOWN)
-    )  # fmt: skip
+    )
 
 
 def number(metrics: Said, path: tuple[str, ...]) -> float:

@@ -44,8 +44,18 @@ class Apart:
 def apart(row: Row, where: Path) -> Apart | Skipped:
     """A row of a closed loop on two pools, in the style of InferenceX."""
     shape = f"{spelled(row, 'prefill_workers')}P{spelled(row, 'decode_workers')}D"
-    labels = labels_of(row, row["backend"], row["system"], origin=row["origin"], concurrency=row["concurrency"], suspect=suspect(row),
-                       version=spelled(row, "backend_version"), layout=shape, workload=row["regime"], quant=row["precision"])  # fmt: skip
+    labels = labels_of(
+        row,
+        row["backend"],
+        row["system"],
+        origin=row["origin"],
+        concurrency=row["concurrency"],
+        suspect=suspect(row),
+        version=spelled(row, "backend_version"),
+        layout=shape,
+        workload=row["regime"],
+        quant=row["precision"],
+    )
     draft, gpu = drafted(row), load_gpu(row["system"])
     if number(row, "draft_tokens", 0.0) > 0 and draft is None:
         return Skipped(row["id"], NO_DRAFTS, labels)
@@ -61,8 +71,9 @@ def apart(row: Row, where: Path) -> Apart | Skipped:
     return Apart(row["id"], one, two, handover_of(two.engine, two.cluster), told, labels, assumed + note)
 
 
-def _pool(row: Row, side: str, model: Model, precision: Precision, rules: EngineRow, gpu: Gpu, work: Workload,
-          labels: dict[str, str]) -> Case:  # fmt: skip
+def _pool(
+    row: Row, side: str, model: Model, precision: Precision, rules: EngineRow, gpu: Gpu, work: Workload, labels: dict[str, str]
+) -> Case:
     """One pool as its columns say."""
     plan = _plan(row, side, model, precision)
     engine = engine_for(rules, _settings(row, side, plan, work), gpu, work.longest)
@@ -110,8 +121,15 @@ EVEN = "gamma"  # arrivals of a burstiness of 50 and more: an even pace
 
 def apart_open(row: Row, where: Path) -> Apart | Case | Skipped:
     """A row of an open loop on two pools, or on replicas of the same GPUs beside them."""
-    labels = labels_of(row, row["backend"], row["gpu"], workload=f"{spelled(row, 'isl')}/{spelled(row, 'osl')}", layout=row["mode"],
-                       rate=spelled(row, "rate_rps"), suspect=suspect(row))  # fmt: skip
+    labels = labels_of(
+        row,
+        row["backend"],
+        row["gpu"],
+        workload=f"{spelled(row, 'isl')}/{spelled(row, 'osl')}",
+        layout=row["mode"],
+        rate=spelled(row, "rate_rps"),
+        suspect=suspect(row),
+    )
     gpu, count, width = load_gpu(row["gpu"]), whole(row, "num_requests", 1, 1), Layout(tp=whole(row, "attn_tp", 1, 1, WIDEST))
     model, precision, assumed = formats(row, row["config"], row["precision"].partition(" ")[0], gpu)
     rate, flat = number(row, "rate_rps"), np.ones(count, np.int64)

@@ -29,8 +29,15 @@ _population_of = lru_cache(maxsize=256)(inferencex_population)  # the same lengt
 
 def closed_loop(row: Row, where: Path) -> Case | Skipped:
     """A row of InferenceX-style closed-loop results."""
-    labels = labels_of(row, row["backend"], row["system"], origin=row["origin"], concurrency=row["concurrency"], suspect=suspect(row),
-                       version=spelled(row, "backend_version"))  # fmt: skip
+    labels = labels_of(
+        row,
+        row["backend"],
+        row["system"],
+        origin=row["origin"],
+        concurrency=row["concurrency"],
+        suspect=suspect(row),
+        version=spelled(row, "backend_version"),
+    )
     if reason := _obstacle(row):
         return Skipped(row["id"], reason, labels)
     gpu = load_gpu(row["system"])
@@ -42,8 +49,19 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     length = max(whole(row, "launch_max_model_len"), work.longest)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     engine = engine_for(rules, _launched(row, attention.dp), gpu, length)
-    return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, length, measured(row, TIMES), labels,
-                notes=assumed + note, accepts=accepted(engine.name, row, plan.draft))  # fmt: skip
+    return Case(
+        row["id"],
+        model,
+        Cluster(gpu, plan.devices),
+        engine,
+        plan,
+        work,
+        length,
+        measured(row, TIMES),
+        labels,
+        notes=assumed + note,
+        accepts=accepted(engine.name, row, plan.draft),
+    )
 
 
 def _obstacle(row: Row) -> str:
@@ -104,8 +122,11 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
 
 # ---- results of a serving benchmark, settings in words ------------------------------------------------------------------
 
-BENCH = {f"{name}_{stat}_ms": f"{stat}_{word}_ms" for name, word in (("ttft", "ttft"), ("tpot", "tpot"), ("e2e", "e2el"))
-         for stat in ("mean", "median")}  # fmt: skip
+BENCH = {
+    f"{name}_{stat}_ms": f"{stat}_{word}_ms"
+    for name, word in (("ttft", "ttft"), ("tpot", "tpot"), ("e2e", "e2el"))
+    for stat in ("mean", "median")
+}
 WORDS = {  # setting -> how a description says it
     "model": r"^\s*([\w.-]+)", "version": r"\bvLLM (\d[\w.]*)", "gpus": r"(\d+)x[A-Z]", "gpu": r"\d+x([A-Z]\w+)", "tp": r"\bTP(\d+)",
     "max_num_seqs": r"max-num-seqs (\d+)", "max_num_batched_tokens": r"max-num-batched-tokens (\d+)", "isl": r"\bISL (\d+)",
@@ -131,5 +152,6 @@ def described(row: Row, at: int, where: Path) -> Case | Skipped:
     given = {key: int(told[key]) if told[key] else None for key in ("max_num_seqs", "max_num_batched_tokens")}
     engine = engine_for(rules, given, gpu, work.longest)
     plan = Plan(1, 1, Layout(tp=width), Layout(tp=width), precision)
-    return Case(name, model, Cluster(gpu, plan.devices), engine, plan, work, work.longest, measured(row, BENCH), labels,
-                notes=assumed + note)  # fmt: skip
+    return Case(
+        name, model, Cluster(gpu, plan.devices), engine, plan, work, work.longest, measured(row, BENCH), labels, notes=assumed + note
+    )

@@ -46,9 +46,19 @@ def pair(row: Row, where: Path) -> Pair | Skipped:
     """A row of pairs; the settings of both runs stand in the file that it names, beside its own."""
     name, model = f"{row['id_spec']}-{row['id_base']}", row["config"]
     grade, mode = row["grade"], row["mode"]
-    labels = labels_of(row, row["backend"], row["system"], draft_tokens=spelled(row, "draft_tokens"), concurrency=row["concurrency"],
-                       grade=grade, mode=mode, quality="" if grade == "A" else f"grade {grade}", suspect=suspect(row),
-                       precision=row["precision"], lengths=f"{spelled(row, 'isl')}/{spelled(row, 'osl')}")  # fmt: skip
+    labels = labels_of(
+        row,
+        row["backend"],
+        row["system"],
+        draft_tokens=spelled(row, "draft_tokens"),
+        concurrency=row["concurrency"],
+        grade=grade,
+        mode=mode,
+        quality="" if grade == "A" else f"grade {grade}",
+        suspect=suspect(row),
+        precision=row["precision"],
+        lengths=f"{spelled(row, 'isl')}/{spelled(row, 'osl')}",
+    )
     runs = _runs(str(where.parent / row["ids_in"]))
     both = [runs.get(row[key]) for key in ("id_spec", "id_base")]
     if None in both or not model:
@@ -86,8 +96,20 @@ def decode_server(row: Row, where: Path) -> Case | Skipped:
     work = _handed(population(row), row)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     engine = engine_for(rules, _launched(row, attention.dp), gpu, work.longest)
-    return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, work.longest, {}, labels,
-                notes=(*assumed, *note, "decode servers alone"), accepts=accepted(engine.name, row, plan.draft), handed=True)  # fmt: skip
+    return Case(
+        row["id"],
+        model,
+        Cluster(gpu, plan.devices),
+        engine,
+        plan,
+        work,
+        work.longest,
+        {},
+        labels,
+        notes=(*assumed, *note, "decode servers alone"),
+        accepts=accepted(engine.name, row, plan.draft),
+        handed=True,
+    )
 
 
 def _launched(row: Row, lanes: int) -> dict[str, Any]:

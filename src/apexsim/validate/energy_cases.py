@@ -178,8 +178,9 @@ def case_of(run: EnergyRun, sort: int = -1) -> Case:
     elif measured["out_tok_s_per_gpu"] > 0:
         known["power_w_per_gpu_throughput_given"] = {"measured": measured["power_w_per_gpu"], "predicted": given_watts(run)}
     measured = {name: value for name, value in measured.items() if value > 0}
-    return Case(row["id"], run.model, cluster, engine, run.plan, work, work.longest, measured, run.labels,
-                notes=run.assumed + note, known=known)  # fmt: skip
+    return Case(
+        row["id"], run.model, cluster, engine, run.plan, work, work.longest, measured, run.labels, notes=run.assumed + note, known=known
+    )
 
 
 def leaderboard(engine: EngineRow, model: str, sort: int = -1) -> EngineRow:

@@ -144,8 +144,10 @@ def judge_simulated(runs: list[EnergyRun], laws: dict[str, PowerLaw]) -> tuple[A
 def report(errors: Array, title: str) -> str:
     """Median and mean of the absolute error, p90, bias."""
     size = np.abs(errors)
-    return (f"{title:28s} n={len(size):4d}  median {np.median(size):6.1%}  mean {size.mean():6.1%}  "
-            f"p90 {np.quantile(size, 0.9):6.1%}  bias {np.median(errors):+6.1%}")  # fmt: skip
+    return (
+        f"{title:28s} n={len(size):4d}  median {np.median(size):6.1%}  mean {size.mean():6.1%}  "
+        f"p90 {np.quantile(size, 0.9):6.1%}  bias {np.median(errors):+6.1%}"
+    )
 
 
 def spread(logs: Array) -> float:

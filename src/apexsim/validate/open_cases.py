@@ -27,8 +27,15 @@ SEED = 0  # of arrivals that were not recorded
 
 def open_loop(row: Row, where: Path) -> Case | Skipped:
     """A row that names a file of timed requests; one replica of a deployment."""
-    labels = labels_of(row, row["engine"], row["gpu"], workload=row["workload"], rate=row["rate"], layout=f"{row['dp']}DP{row['tp']}TP",
-                       suspect=suspect(row))  # fmt: skip
+    labels = labels_of(
+        row,
+        row["engine"],
+        row["gpu"],
+        workload=row["workload"],
+        rate=row["rate"],
+        layout=f"{row['dp']}DP{row['tp']}TP",
+        suspect=suspect(row),
+    )
     if not row["config"]:
         return Skipped(row["id"], NAMELESS, labels)
     gpu, work = load_gpu(row["gpu"]), read_trace(str(where.parent / row["requests_file"]))
@@ -42,8 +49,19 @@ def open_loop(row: Row, where: Path) -> Case | Skipped:
         settings |= {"chunk": 1, "max_num_batched_tokens": whole(row, "token_budget") or None}
     rules, note = rules_of(row["engine"], row["engine_version"])
     engine = engine_for(rules, settings, gpu, length)
-    return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, length, measured(row, OPEN, 1e3), labels,
-                flag(row, "custom_all_reduce"), notes=assumed + note)  # fmt: skip
+    return Case(
+        row["id"],
+        model,
+        Cluster(gpu, plan.devices),
+        engine,
+        plan,
+        work,
+        length,
+        measured(row, OPEN, 1e3),
+        labels,
+        flag(row, "custom_all_reduce"),
+        notes=assumed + note,
+    )
 
 
 # ---- request level ------------------------------------------------------------------------------------------------------
@@ -89,9 +107,11 @@ def _request_run(name: str, members: list[Row]) -> Case | Skipped:
     length = max(model.max_length if model.max_length < work.longest * 4 else work.longest, work.longest)
     rules, note = rules_of("vllm", row["vllm"])
     engine = engine_for(rules, settings, gpu, length)
-    found = {f"{metric}_{stat}_ms": float(how(column[key]) * scale) for metric, key, scale in
-             (("ttft", "ttft_s", 1e3), ("tpot", "tpot_ms", 1.0), ("e2e", "latency_s", 1e3))
-             for stat, how in (("mean", np.mean), ("median", np.median))}  # fmt: skip
+    found = {
+        f"{metric}_{stat}_ms": float(how(column[key]) * scale)
+        for metric, key, scale in (("ttft", "ttft_s", 1e3), ("tpot", "tpot_ms", 1.0), ("e2e", "latency_s", 1e3))
+        for stat, how in (("mean", np.mean), ("median", np.median))
+    }
     return Case(name, model, Cluster(gpu, plan.devices), engine, plan, work, length, found, labels, notes=assumed + note)
 
 
@@ -126,8 +146,9 @@ def rated(row: Row, where: Path) -> Case | Skipped:
     engine = engine_for(rules, {}, gpu, work.longest)
     plan = Plan(1, 1, Layout(), Layout(), precision)
     cells = Cells({**row, "out_tok_s": str(count * osl / number(row, "duration_s"))})
-    return Case(name, model, Cluster(gpu, 1), engine, plan, work, work.longest, measured(cells, RATED), labels,
-                notes=(NO_ENGINE, *assumed, *note))  # fmt: skip
+    return Case(
+        name, model, Cluster(gpu, 1), engine, plan, work, work.longest, measured(cells, RATED), labels, notes=(NO_ENGINE, *assumed, *note)
+    )
 
 
 def across(row: Row, where: Path) -> Case | Skipped:
@@ -147,5 +168,15 @@ def across(row: Row, where: Path) -> Case | Skipped:
     rules, _ = rules_of("vllm", NIGHTLY)
     engine = engine_for(rules, {}, gpu, work.longest)
     cluster = with_links(Cluster(gpu, plan.devices // nodes, nodes), nic=network(row))
-    return Case(row["id"], model, cluster, engine, plan, work, work.longest, found, labels,
-                notes=(DRAWN, f"version not stated: rules of {rules.label}", *assumed))  # fmt: skip
+    return Case(
+        row["id"],
+        model,
+        cluster,
+        engine,
+        plan,
+        work,
+        work.longest,
+        found,
+        labels,
+        notes=(DRAWN, f"version not stated: rules of {rules.label}", *assumed),
+    )

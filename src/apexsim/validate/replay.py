@@ -72,8 +72,16 @@ class Bench:
 
     def setting(self, case: Case) -> Setting:
         """What a case was measured on, as a question."""
-        setting = Setting(case.model, case.cluster, case.engine, case.workload, self.pricer(case), case.max_model_len, case.router,
-                          acceptance=case.accepts)  # fmt: skip
+        setting = Setting(
+            case.model,
+            case.cluster,
+            case.engine,
+            case.workload,
+            self.pricer(case),
+            case.max_model_len,
+            case.router,
+            acceptance=case.accepts,
+        )
         return calibrated(setting, self.profile) if self.profile else setting
 
     def once(self, case: Case) -> tuple[Evaluation | Rejected, tuple[str, ...]]:
@@ -219,8 +227,10 @@ def _part(bench: Bench, row: SeedSpan) -> dict[str, Any]:
 def _moved(bench: Bench, row: Moved) -> dict[str, Any]:
     """A transfer by its formula."""
     metrics = {name: {"measured": value, "predicted": row.predicted[name]} for name, value in row.measured.items()}
-    bars = {name: {str(level): list(bar) for level, bar in intervals(pair["predicted"], Doubt(0.0, row.sigma / SIGMA)).items()}
-            for name, pair in metrics.items()}  # fmt: skip
+    bars = {
+        name: {str(level): list(bar) for level, bar in intervals(pair["predicted"], Doubt(0.0, row.sigma / SIGMA)).items()}
+        for name, pair in metrics.items()
+    }
     return _record(row, "ok", "; ".join(row.notes), metrics) | {"interval": bars}
 
 
@@ -245,8 +255,14 @@ PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
 }
 
 
-def _record(row: Asked, status: str, reason: str, metrics: dict[str, Any] | None = None, shares: Mapping[str, float] | None = None,
-            system: System | None = None) -> dict[str, Any]:  # fmt: skip
+def _record(
+    row: Asked,
+    status: str,
+    reason: str,
+    metrics: dict[str, Any] | None = None,
+    shares: Mapping[str, float] | None = None,
+    system: System | None = None,
+) -> dict[str, Any]:
     """A row of the record; intervals where the provenance of the time is known."""
     found = {name: {**pair, "error": relative(pair)} for name, pair in (metrics or {}).items()}
     bars = {name: interval(name, pair["predicted"], system, shares) for name, pair in found.items()} if shares and system else {}
@@ -265,8 +281,12 @@ def provenance(pricer: Pricer) -> str:
 
 
 def run(
-    path: str | Path, *, workers: int = 0, progress: Callable[[int, int, str], None] | None = None, profile: str = "",
-) -> dict[str, Any]:  # fmt: skip
+    path: str | Path,
+    *,
+    workers: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+    profile: str = "",
+) -> dict[str, Any]:
     """Replay every row of a file that can be; the record that `render` and `--json` show.  profile: the name of a calibration."""
     kind, cases = read_cases(path)
     bench = Bench(load_profile(profile) if profile else None)

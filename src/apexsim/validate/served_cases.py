@@ -58,8 +58,12 @@ class SeedSpan:
         mine = slice(self.begin, self.end)
         times = Times(outcome.sent[mine], outcome.first[mine], outcome.finish[mine], output[mine])
         told = {"ttft": times.ttft, "tpot": times.tpot[times.several], "e2e": times.e2e}
-        found = {f"{name}_{stat}_ms": 1e3 * float(how(x)) for name, x in told.items()
-                 for stat, how in (("mean", np.mean), ("median", np.median)) if len(x)}  # fmt: skip
+        found = {
+            f"{name}_{stat}_ms": 1e3 * float(how(x))
+            for name, x in told.items()
+            for stat, how in (("mean", np.mean), ("median", np.median))
+            if len(x)
+        }
         found["out_tok_s"] = float(times.output.sum() / times.duration)
         seen = times.ttft[outcome.first[mine] - times.sent[0] <= self.within]
         if self.stat and len(seen):
@@ -105,8 +109,16 @@ def _lengths_beside(where: Path, file: str, key: str, value: str, column: str) -
 
 def _labels(row: Row) -> dict[str, str]:
     told = suspect(row).split(" (")[0]
-    return labels_of(row, row["backend"], row["system"], workload=row["workload"].split(" ")[0], rate=row["rate_rps"], suspect=told,
-                     origin="", layout=f"{spelled(row, 'replicas')}×TP{spelled(row, 'attn_tp')}")  # fmt: skip
+    return labels_of(
+        row,
+        row["backend"],
+        row["system"],
+        workload=row["workload"].split(" ")[0],
+        rate=row["rate_rps"],
+        suspect=told,
+        origin="",
+        layout=f"{spelled(row, 'replicas')}×TP{spelled(row, 'attn_tp')}",
+    )
 
 
 def _served(row: Row, work: Workload, found: dict[str, float], router: str = "round-robin") -> Case:
@@ -118,8 +130,19 @@ def _served(row: Row, work: Workload, found: dict[str, float], router: str = "ro
     rules, note = rules_of(row["backend"], row["backend_version"].lstrip("~").split(" ")[0])
     settings = {"max_num_batched_tokens": whole(row, "token_budget") or None, "max_num_seqs": whole(row, "max_seqs") or None}
     engine = engine_for(rules, {**settings, **in_force(row, 1, 0)}, gpu, length)
-    return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, length, found, _labels(row), notes=assumed + note,
-                router=Router(router))  # fmt: skip
+    return Case(
+        row["id"],
+        model,
+        Cluster(gpu, plan.devices),
+        engine,
+        plan,
+        work,
+        length,
+        found,
+        _labels(row),
+        notes=assumed + note,
+        router=Router(router),
+    )
 
 
 def _stages(rows: list[Row], lengths: np.ndarray[Any, np.dtype[np.float64]]) -> Iterator[SeedSpan]:
@@ -178,8 +201,15 @@ def ladder(rows: list[Row], where: Path) -> Iterator[SeedSpan | Skipped]:
 
 
 def _rung_labels(row: Row) -> dict[str, str]:
-    return labels_of(row, row["engine"], row["gpu"], workload=row["policy"], rate=row["rate"], suspect=suspect(row),
-                     layout=f"{spelled(row, 'replicas')}×TP{spelled(row, 'tp')}")  # fmt: skip
+    return labels_of(
+        row,
+        row["engine"],
+        row["gpu"],
+        workload=row["policy"],
+        rate=row["rate"],
+        suspect=suspect(row),
+        layout=f"{spelled(row, 'replicas')}×TP{spelled(row, 'tp')}",
+    )
 
 
 def _steps() -> tuple[LoadStage, ...]:
@@ -195,8 +225,17 @@ def _rung(row: Row, runs: tuple[Case, ...]) -> SeedSpan:
     edges = np.cumsum([0, *(stage.count for stage in _steps())])
     late = row["engine"] == "vllm" and row["policy"] == "round-robin" and rate <= COUNTED
     found = measured(row, {"out_tok_s": "out_tok_s", "ttft_ms": "ttft_ms"})
-    return SeedSpan(row["id"], runs, int(edges[at]), int(edges[at + 1]), found, _rung_labels(row), runs[0].notes,
-                stat=row["ttft_stat"] or "p50", within=_steps()[at].seconds if late else math.inf)  # fmt: skip
+    return SeedSpan(
+        row["id"],
+        runs,
+        int(edges[at]),
+        int(edges[at + 1]),
+        found,
+        _rung_labels(row),
+        runs[0].notes,
+        stat=row["ttft_stat"] or "p50",
+        within=_steps()[at].seconds if late else math.inf,
+    )
 
 
 def _asked(row: Row, seed: int) -> Workload:
@@ -225,8 +264,19 @@ def _climb(row: Row, seed: int) -> Case:
     length = max(model.max_length, work.longest)
     told = {} if math.isnan(fraction) else {"memory_fraction": fraction}
     engine = engine_for(rules, in_force(row, 1, 0) | told, gpu, length)
-    return Case(row["id"], model, Cluster(gpu, plan.devices), engine, plan, work, length, {}, _rung_labels(row), notes=assumed + note,
-                router=ROUTED[row["policy"]])  # fmt: skip
+    return Case(
+        row["id"],
+        model,
+        Cluster(gpu, plan.devices),
+        engine,
+        plan,
+        work,
+        length,
+        {},
+        _rung_labels(row),
+        notes=assumed + note,
+        router=ROUTED[row["policy"]],
+    )
 
 
 # ---- transfers of what is cached -----------------------------------------------------------------------------------------

@@ -176,8 +176,15 @@ def batch_gap(row: Row, at: int, where: Path) -> Steps | Skipped:
     settings = {"max_num_seqs": whole(row, "max_num_seqs") or None, "max_num_batched_tokens": whole(row, "max_num_batched_tokens") or None}
     engine = leaderboard(engine_for(rules_of("vllm", LEADERBOARD)[0], settings, gpu, longest), model.name)
     machine = Machine(model, Cluster(gpu, gpus), engine, plan, users + 1, longest)
-    return Steps(name, machine, Batch(users, PROMPTS[task] + output / 2), "itl_median_ms", number(row, "median_itl_ms"), labels,
-                 notes=(GAP_NOTE, *assumed))  # fmt: skip
+    return Steps(
+        name,
+        machine,
+        Batch(users, PROMPTS[task] + output / 2),
+        "itl_median_ms",
+        number(row, "median_itl_ms"),
+        labels,
+        notes=(GAP_NOTE, *assumed),
+    )
 
 
 # ---- wide expert parallelism -----------------------------------------------------------------------------------------------
@@ -216,8 +223,18 @@ def cold_prompt(row: Row, where: Path) -> Case | Skipped:
     engine = engine_for(rules, {"max_num_batched_tokens": whole(row, "max_num_batched_tokens") or None, "tokenise_s": 0.0}, gpu, length + 1)
     plan = Plan(1, 1, Layout(tp=width), Layout(tp=width), precision)
     work = Workload(row["id"], np.zeros(1), np.array([length]), np.array([1]))
-    return Case(row["id"], model, Cluster(gpu, width), engine, plan, work, length + 1, measured(row, {"ttft_ms": "ttft_ms"}), labels,
-                notes=assumed + note)  # fmt: skip
+    return Case(
+        row["id"],
+        model,
+        Cluster(gpu, width),
+        engine,
+        plan,
+        work,
+        length + 1,
+        measured(row, {"ttft_ms": "ttft_ms"}),
+        labels,
+        notes=assumed + note,
+    )
 
 
 QUEUED = {

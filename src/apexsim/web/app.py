@@ -32,8 +32,10 @@ from apexsim.web.uploads import Uploads
 JSON, BYTES, ASYNC = "application/json", "application/octet-stream", "respond-async"
 ASSETS = {"page.css": "text/css", "uPlot.min.css": "text/css", "form.css": "text/css", "uPlot.iife.min.js": "text/javascript",
           "page.js": "text/javascript", "form.js": "text/javascript"}  # fmt: skip
-FILE_POLICY = ("sandbox allow-scripts allow-popups; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-               "img-src data:; frame-ancestors 'none'")  # fmt: skip  # of a report, whose scripts stand in it: it is nobody's origin
+FILE_POLICY = (
+    "sandbox allow-scripts allow-popups; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data:; frame-ancestors 'none'"
+)  # of a report, whose scripts stand in it: it is nobody's origin
 SLOWEST = 500_000  # byte/s of a body
 LOOK, BEAT = 0.1, 10.0  # s between looks at a job, and between signs of life
 STATUS = {"bad input": 422, "infeasible": 422, "time limit": 504, "interrupted": 409, "fault": 500}

@@ -120,8 +120,11 @@ def question(verb: str, body: Any, limits: Limits, page: bool = False) -> Questi
     if missing:
         raise InputError("it is missing", missing, "name a model" if missing == "model" else f"give one: {_example(known[missing])}")
     given = {opt.name: opt.default for group in COMMANDS[verb].values() for opt in group}
-    given |= {known[name].name: _value(name, known[name], value, limits) for name, value in body.items()
-              if name not in ("model", "trace") and value is not None}  # fmt: skip
+    given |= {
+        known[name].name: _value(name, known[name], value, limits)
+        for name, value in body.items()
+        if name not in ("model", "trace") and value is not None
+    }
     trace = _trace(body.get("trace"), limits)
     return Question(verb, _model(verb, body["model"], limits), {**given, "trace": None if trace is None else "trace"}, trace, page)
 

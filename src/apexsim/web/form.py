@@ -118,8 +118,9 @@ def _input(name: str, opt: Opt, about: str) -> str:
 
 def _lists() -> str:
     every = {"model": sorted(hub_id(entry.name) for entry in catalogue()), "gpu": gpu_names(), "engine": engine_names()}
-    return "".join(f'<datalist id="l-{name}">{"".join(f"<option>{escape(one)}</option>" for one in known)}</datalist>'
-                   for name, known in every.items())  # fmt: skip
+    return "".join(
+        f'<datalist id="l-{name}">{"".join(f"<option>{escape(one)}</option>" for one in known)}</datalist>' for name, known in every.items()
+    )
 
 
 def _traces() -> str:

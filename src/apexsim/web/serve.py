@@ -57,11 +57,21 @@ def serve(limits: Limits, host: str, port: int, say: Callable[[str], None], name
 def config(app: Any, limits: Limits) -> uvicorn.Config:
     """How an application is served: nothing is logged, nothing told of the server, and nobody waits for long."""
     return uvicorn.Config(
-        app, http=patient(limits), ws="none", lifespan="on", log_config=None, log_level="critical", access_log=False, server_header=False,
-            date_header=False,
-        proxy_headers=False, limit_concurrency=limits.connections, timeout_keep_alive=IDLE, timeout_graceful_shutdown=END,
+        app,
+        http=patient(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=END,
         h11_max_incomplete_event_size=LARGEST_HEAD,
-    )  # fmt: skip
+    )
 
 
 def patient(limits: Limits) -> type[H11Protocol]:

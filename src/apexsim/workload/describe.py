@@ -89,11 +89,16 @@ def describe(requests: Workload, parts: int = 60) -> Description:
     """Everything there is to say about a trace; `parts`: into how many the rate over time is cut."""
     known = requests.timed and requests.span > 0
     return Description(
-        requests.size, requests.span, _lengths(requests.prompt), _lengths(requests.output),
-        _lengths(requests.prompt + requests.output), _correlation(requests.prompt, requests.output), ideal_hit(requests),
+        requests.size,
+        requests.span,
+        _lengths(requests.prompt),
+        _lengths(requests.output),
+        _lengths(requests.prompt + requests.output),
+        _correlation(requests.prompt, requests.output),
+        ideal_hit(requests),
         reachable(requests),
         _arrivals(requests.arrive, parts) if known else None,
-    )  # fmt: skip
+    )
 
 
 def _lengths(tokens: Ints) -> Lengths:
@@ -125,10 +130,15 @@ def _arrivals(arrive: Floats, parts: int) -> Arrivals:
     part = span / parts
     counts = np.histogram(arrive, bins=parts, range=(float(arrive[0]), float(arrive[-1])))[0]
     return Arrivals(
-        mean_rate(arrive), gap, cv, 1.0 / cv**2 if cv > 1e-9 else float("inf"),
-        float((gaps == 0).sum()) / len(arrive), tuple(_window(arrive, w) for w in WINDOWS if FEWEST * w <= span < MOST * w),
-        part, counts / part,
-    )  # fmt: skip
+        mean_rate(arrive),
+        gap,
+        cv,
+        1.0 / cv**2 if cv > 1e-9 else float("inf"),
+        float((gaps == 0).sum()) / len(arrive),
+        tuple(_window(arrive, w) for w in WINDOWS if FEWEST * w <= span < MOST * w),
+        part,
+        counts / part,
+    )
 
 
 def _window(arrive: Floats, width: float) -> Window:

@@ -139,8 +139,16 @@ def _mapped(table: FileTable, columns: Mapping[str, str], time_unit: str) -> For
     shared = ((columns["shared"],) if columns["shared"] else ()) if "shared" in columns else prefix_of(own)
     apart = " + ".join(shared)
     note = f"prompt = {columns['prompt']} + {apart}, which is the prefix before it (--map prefix= leaves it out)" if shared else ""
-    return Format("map", table.container, columns.get("arrive", ""), columns["prompt"], columns["output"], time_unit,
-                  note=note if "shared" not in columns else "", shared=shared)  # fmt: skip
+    return Format(
+        "map",
+        table.container,
+        columns.get("arrive", ""),
+        columns["prompt"],
+        columns["output"],
+        time_unit,
+        note=note if "shared" not in columns else "",
+        shared=shared,
+    )
 
 
 def _detected(table: FileTable) -> Format:

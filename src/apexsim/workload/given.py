@@ -36,8 +36,17 @@ def workload_of(given: Any) -> Workload:
     kind = classes.of(columns["kind"]) if "kind" in columns else NO_INTS
     if len(kind) not in (0, len(prompt)):
         raise InputError(f"{len(kind)} classes of {len(prompt)} requests", WHERE, "give one for every request")
-    return Workload("given", (arrive - arrive.min())[order], prompt[order], output[order], mode, line=NO_INTS, source="given",
-                    kind=kind[order] if len(kind) else kind, kinds=classes.names)  # fmt: skip
+    return Workload(
+        "given",
+        (arrive - arrive.min())[order],
+        prompt[order],
+        output[order],
+        mode,
+        line=NO_INTS,
+        source="given",
+        kind=kind[order] if len(kind) else kind,
+        kinds=classes.names,
+    )
 
 
 def _columns(given: Any) -> dict[str, Any]:

@@ -102,8 +102,13 @@ def sharing(work: Workload, prefixes: SharedPrefixes, rng: np.random.Generator) 
     ids = (which[:, None] * each + np.arange(each)).ravel()
     how = "each as often, in random order" if prefixes.even else "drawn at random"
     note = f"each prompt begins with one of {prefixes.count:,} prefixes of {prefixes.tokens:,} tokens, {how}"
-    return replace(work, prompt=work.prompt + prefixes.tokens, prefix=Chains(ids, np.arange(work.size + 1) * each), block=unit,
-                   notes=(*work.notes, note))  # fmt: skip
+    return replace(
+        work,
+        prompt=work.prompt + prefixes.tokens,
+        prefix=Chains(ids, np.arange(work.size + 1) * each),
+        block=unit,
+        notes=(*work.notes, note),
+    )
 
 
 def in_sessions(work: Workload, turns: int, think: float, prefixes: SharedPrefixes | None, rng: np.random.Generator) -> Workload:
@@ -120,8 +125,9 @@ def in_sessions(work: Workload, turns: int, think: float, prefixes: SharedPrefix
     which = prefixes.drawn(sessions, rng) if prefixes else np.zeros(sessions, np.int64)
     chains, unit = _spoken(prompt + work.output, session, which, ahead)
     note = f"sessions of {turns} turns, each sent {think:g} s after the answer before it, with all that was said in front of it"
-    return replace(work, prompt=prompt, after=after, delay=np.where(turn > 0, think, 0.0), prefix=chains, block=unit,
-                   notes=(*work.notes, note))  # fmt: skip
+    return replace(
+        work, prompt=prompt, after=after, delay=np.where(turn > 0, think, 0.0), prefix=chains, block=unit, notes=(*work.notes, note)
+    )
 
 
 def _spoken(tokens: Ints, session: Ints, which: Ints, ahead: int) -> tuple[Chains, int]:

@@ -106,9 +106,16 @@ def _arranged(name: str, prompt: Ints, output: Ints, coming: Coming, rng: np.ran
     elif coming.concurrency is not None:
         users, mode = _whole(coming.concurrency, 1, "the concurrency", "--concurrency"), "closed"
     return Workload(
-        name=name, arrive=arrive, prompt=prompt, output=output, mode=mode, concurrency=users, think=coming.think,
-        warmup=int(coming.warmup), source="synthetic",
-    )  # fmt: skip
+        name=name,
+        arrive=arrive,
+        prompt=prompt,
+        output=output,
+        mode=mode,
+        concurrency=users,
+        think=coming.think,
+        warmup=int(coming.warmup),
+        source="synthetic",
+    )
 
 
 def synthetic(
@@ -168,8 +175,7 @@ def _uniform(mean: float, cv: float, count: int, rng: np.random.Generator) -> Fl
 SHAPES = {"lognormal": _lognormal, "gamma": _gamma, "uniform": _uniform}
 
 
-def spread_lengths(mean: float, cv: float, count: int, rng: np.random.Generator, shape: str = "lognormal",
-                   longest: int = 1 << 40) -> Ints:  # fmt: skip
+def spread_lengths(mean: float, cv: float, count: int, rng: np.random.Generator, shape: str = "lognormal", longest: int = 1 << 40) -> Ints:
     """`count` lengths of mean `mean` and coefficient of variation `cv`, rounded, in [1, longest] [tokens].
 
     Rounding and the bounds move the mean and the spread a little; cv 0 gives constant lengths.

@@ -153,8 +153,20 @@ def _requests(found: _Found, where: str, kind: str, counter: Counter, wish: Wish
         arrive = arrivals(begins, pace.rate * begins / len(talk), pace.burstiness, rng)[talk] + turn * pace.gap
     notes = _notes(found, counter, bounds, pace if timed and wish.every else None)
     name, mode, block = Path(where).name.split(".")[0], "open" if timed else "offline", block if len(prefix) else 0
-    made = Workload(name, arrive, prompt, output, mode, prefix=prefix, block=block, source=where, notes=notes, fmt=kind,
-                    skipped=found.skipped, faults=tuple(found.faults))  # fmt: skip
+    made = Workload(
+        name,
+        arrive,
+        prompt,
+        output,
+        mode,
+        prefix=prefix,
+        block=block,
+        source=where,
+        notes=notes,
+        fmt=kind,
+        skipped=found.skipped,
+        faults=tuple(found.faults),
+    )
     return made.only(np.argsort(arrive, kind="stable"))
 
 

@@ -46,9 +46,13 @@ def bench_files(made: Deployment) -> list[File]:
     lost += ["users do not pause: --think was simulated"] if work.think else []
     served = shlex.quote(made.started.ask.weights.name)
     script = SCRIPT.format(
-        head=made.head, losses="".join(f"# {line}\n" for line in lost), port=FIRST_PORT,
-        replay=_replay(work, name, served), compare=_compare(made, "measured.json"), more=_own_bench(made) + TEACH,
-    )  # fmt: skip
+        head=made.head,
+        losses="".join(f"# {line}\n" for line in lost),
+        port=FIRST_PORT,
+        replay=_replay(work, name, served),
+        compare=_compare(made, "measured.json"),
+        more=_own_bench(made) + TEACH,
+    )
     return [File("bench.sh", script, True), File(name, "".join(text))]
 
 
