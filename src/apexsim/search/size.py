@@ -273,13 +273,16 @@ class Trials:
         """Whether a plan misses a limit even with requests that never meet: none of them is faster beside others, no GPU draws less.
 
         Replicas do not meet, so what one of them takes alone holds for every number of them."""
+        shared = bool(self.setting.workload.block)  # what others computed shortens a prompt: its latencies say nothing
+        if shared and self.goal.power_cap == math.inf:
+            return False
         found = self.by_itself(plan)
         if isinstance(found, Rejected):
             return True
         goal = self.goal if side is None else self.end(found, side).goal(self.goal)
         if found.metrics.energy.watts > SLACK * goal.power_cap:  # next to idle power, as far apart as these requests are
             return True
-        if self.setting.workload.block:  # what others computed shortens a prompt
+        if shared:
             return False
         return any(found.metrics.of(slo) > SLACK * slo.limit_s for slo in map(self._of_sample, goal.slos) if slo)
 
