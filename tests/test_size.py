@@ -158,6 +158,32 @@ def test_a_plan_that_is_too_slow_alone_is_not_simulated_under_load(monkeypatch: 
     assert not found.found and runs.count(400) < len(runs) / 2
 
 
+@pytest.mark.parametrize(
+    "limit", [{"power_cap": 3.0}, {"slos": ("ttft=1ms",)}, {"slos": ("tpot=1ms",)}, {"slos": ("e2e=5ms",)}, {"slos": ("ttft:mean=1ms",)}],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("find", [{}, {"find": "users"}, {"find": "gpus", "request_rate": 1.0}], ids=str)
+def test_a_limit_of_any_kind_that_the_emptiest_load_breaks_is_decided_without_bisection(
+    limit: dict[str, Any], find: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[float] = []
+    whole = sizes.Trials.run
+    monkeypatch.setattr(sizes, "MOST_GPUS", 2)
+    monkeypatch.setattr(sizes.counts, "__defaults__", (2, 2))
+    monkeypatch.setattr(sizes.Trials, "run", lambda self, plan, load, *how: loads.append(load) or whole(self, plan, load, *how))
+    size = {} if find.get("find") == "gpus" else {"gpus": 1}
+    found = apexsim.size("llama-3.1-8b", gpu="h100-sxm", prompt_len=500, output_len=50, num_requests=200, **size, **find, **limit)
+    assert not found.found and found.nearest is not None
+    assert len(loads) <= 2 * sizes.FIRST  # those that come nearest
+
+
+@pytest.mark.parametrize("cap", [95.0, 110.0, 150.0])
+def test_a_cap_that_an_idle_gpu_keeps_is_not_taken_for_hopeless(cap: float) -> None:
+    asked = {"gpu": "h100-sxm", "gpus": 1, "prompt_len": 500, "output_len": 50, "num_requests": 200}
+    found = apexsim.size("llama-3.1-8b", **asked, power_cap=cap)
+    assert found.best is not None and found.best.run.metrics.energy.watts <= cap
+
+
 # ---- the longest prompt --------------------------------------------------------------------------------------------------
 
 PROMPTS: dict[str, Any] = {"gpu": "h100-sxm", "gpus": 1, "find": "context", "num_requests": 40}

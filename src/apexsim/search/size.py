@@ -50,6 +50,7 @@ FIRST = 3  # plans of which the one that comes nearest is sought, where none hol
 SAMPLE = 48  # requests that stand for all, one by one …
 APART = 1e5  # … so many seconds apart …
 SLACK = 1.1  # … and their latencies may be so much above a limit: of a sample, and of a doubt that differs a little from run to run
+MEDIAN = 0.6  # share of the requests from which on half of a sample decides
 SIDES = (0.16, 0.84)  # of the 68 % interval
 SHARE = 0.95  # of the requests that must keep limits of each request
 NODE, MOST_GPUS = 8, 64
@@ -270,17 +271,31 @@ class Trials:
         return not isinstance(found, Rejected) and kept(found, self.wanted.share)
 
     def hopeless(self, plan: Plan, side: int | None = None) -> bool:
-        """Whether a plan misses a limit even with requests that never meet: none of them is faster beside others.
+        """Whether a plan misses a limit even with requests that never meet: none of them is faster beside others, no GPU draws less.
 
         Replicas do not meet, so what one of them takes alone holds for every number of them."""
-        if self.setting.workload.block:  # what others computed shortens a prompt
+        shared = bool(self.setting.workload.block)  # what others computed shortens a prompt: its latencies say nothing
+        if shared and self.goal.power_cap == math.inf:
             return False
         found = self.by_itself(plan)
         if isinstance(found, Rejected):
             return True
-        limits = self.goal.slos if side is None else self.end(found, side).goal(self.goal).slos
-        whole = (slo for slo in limits if slo.stat and not slo.kind)  # a sample has few of a class
-        return any(found.metrics.of(slo) > SLACK * slo.limit_s for slo in whole)
+        goal = self.goal if side is None else self.end(found, side).goal(self.goal)
+        if found.metrics.energy.watts > SLACK * goal.power_cap:  # next to idle power, as far apart as these requests are
+            return True
+        if shared:
+            return False
+        return any(found.metrics.of(slo) > SLACK * slo.limit_s for slo in map(self._of_sample, goal.slos) if slo)
+
+    def _of_sample(self, slo: Slo) -> Slo | None:
+        """What a limit asks of a sample at least; None: nothing, since it has few of a class, and some requests no time per token.
+
+        Where more than half of the requests must keep a limit of each, so must the median: far from the share, as a sample should be."""
+        if slo.kind or (not slo.stat and (self.wanted.share < MEDIAN or slo.metric == "itl")):
+            return None
+        if not slo.stat and slo.metric == "tpot" and self.setting.workload.output.min() < 2:
+            return None
+        return slo if slo.stat else replace(slo, stat="p50")
 
     def by_itself(self, plan: Plan) -> Assessed | Rejected:
         """A plan with requests that never meet."""
