@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from apexsim.cost.kernels import Tables, manifest
 from apexsim.cost.price import Pricer
 from apexsim.cost.roofline import KERNELS, Provenance
 from apexsim.cost.shapes import ExpertLayer, RecurrentState, Routing, expert_work
-from apexsim.cost.surface import Match, Surface
+from apexsim.cost.surface import Lent, Match, Surface
 from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.ops import Collective
@@ -72,9 +73,9 @@ def test_a_layer_that_was_not_timed_is_transferred_and_near_its_ideal() -> None:
 
 def test_mxfp4_runs_w4a8_where_there_are_fp4_units_and_w4a16_elsewhere() -> None:
     size = {"hidden": 2880, "inner": 2880, "experts": 128, "top_k": 4, "tp": 4, "ep": 1}
-    for system, kernel in (("b200_sxm", "w4a8_mxfp4"), ("h200_sxm", "w4a16_mxfp4")):
-        got = experts.price(bank(system), [64], ExpertLayer(**size), "mxfp4")
-        assert got.seconds == experts.price(bank(system), [64], ExpertLayer(**size), kernel).seconds
+    for system, source, kernel in (("b200_sxm", "sglang", "w4a8_mxfp4"), ("h200_sxm", "vllm", "w4a16_mxfp4")):
+        got = experts.price(bank(system, source), [64], ExpertLayer(**size), "mxfp4")
+        assert got.seconds == experts.price(bank(system, source), [64], ExpertLayer(**size), kernel).seconds
         assert got.provenance[0] == Provenance.MEASURED
 
 
@@ -191,3 +192,43 @@ def test_a_surface_gives_its_own_table_back(family: str) -> None:
             assert (off < 1e-9).all() and (family == "gemm" or (off > -1e-9).all()), key
             assert (priced.provenance[known] == Provenance.MEASURED).all(), key
             assert (priced.provenance[~known] == Provenance.EXTRAPOLATED).all(), key
+
+
+GPT_OSS = {"hidden": 2880, "inner": 2880, "top_k": 4, "experts": 128}
+
+
+@pytest.mark.parametrize(("source", "tp"), [("trtllm", 4), ("trtllm", 8), ("vllm", 1), ("vllm", 8)])
+def test_what_another_engine_lends_is_scaled_by_what_both_were_timed_at(source: str, tp: int) -> None:
+    """Its curve times own over lender's at the nearest common layer, read from the tables themselves at equal tokens an expert."""
+    tables, layer, at = Tables("b200_sxm"), ExpertLayer(**GPT_OSS, tp=tp, ep=1), np.array([1.0, 32.0, 256.0, 2048.0, 16384.0])
+    own, lender = (experts.surface_of(tables.table("moe", ("w4a8_mxfp4", name, "")), tables.peaks) for name in (source, "sglang"))
+    common = sorted((s for s in own.shapes if s in lender.shapes),
+                    key=lambda s: float(np.abs(np.array(s.features()) - layer.features()) @ experts.WEIGHTS))[0]  # fmt: skip
+    load = own.axes["load"].tolist().index(120)
+    assert own.axes["load"].tolist() == lender.axes["load"].tolist() and layer not in own.shapes
+
+    def seconds(surface: Surface, shape: ExpertLayer, t: np.ndarray) -> np.ndarray:
+        return surface.price(Match((surface.shapes.index(shape), load)), shape, t).seconds
+
+    there = np.clip(at * (layer.top_k / layer.experts) / (common.top_k / common.experts), 1.0, 16384.0)
+    expected = seconds(lender, layer, at) * seconds(own, common, there) / seconds(lender, common, there)
+    found = experts._find(bank("b200_sxm", source), "w4a8_mxfp4", layer)
+    assert found is not None and found.lent is not None
+    moved = experts.loaded(found, 120)
+    priced = bank("b200_sxm", source).price(moved, layer, (at,), found.surface.kind.work)
+    assert priced.seconds == pytest.approx(expected)
+    assert (priced.provenance >= Provenance.TRANSFERRED).all()
+
+
+@pytest.mark.parametrize(("family", "key"), [("moe", ("w4a8_mxfp4", "sglang", "")), ("attention", ("decode", "bf16", "vllm", "bf16"))])
+def test_a_lender_that_is_the_engine_times_a_number_gives_the_engine_back(family: str, key: tuple[str, ...]) -> None:
+    """Law of every family: where the lender is c times as slow throughout, what it lends is what the engine was timed at."""
+    tables = Tables("b200_sxm")
+    table = tables.table(family, key)
+    own, slow = (MAKERS[family](replace(table, seconds=c * table.seconds), tables.peaks) for c in (1.0, 3.0))
+    rows = [row for row in np.ndindex(table.seconds.shape[: table.seconds.ndim - len(own.sizes)]) if not np.isnan(table.seconds[row]).all()]
+    asked, common = Match(rows[0]), Match(rows[-1], 1.0)
+    sizes = np.meshgrid(*own.sizes, indexing="ij", sparse=True)
+    given = slow.price(asked, slow.shape(asked.row), *sizes).seconds * Lent(own, common, slow, common).ratio(sizes)
+    timed = ~np.isnan(table.seconds[asked.row]) & ~np.isnan(table.seconds[common.row])
+    assert timed.any() and given[timed] == pytest.approx(own.price(asked, own.shape(asked.row), *sizes).seconds[timed])

@@ -8,7 +8,7 @@ priced at the size of K.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -103,9 +103,9 @@ def _along(family: str, phase: str, heads: Heads) -> Callable[[Array], Array] | 
     return lambda length: area(length, float(heads.window)) + TOKEN_AREA * length
 
 
-def match_of(surface: Surface, heads: Heads, phase: str) -> Match | None:
-    """The nearest measured heads with this very window; None when the window was not timed."""
-    rows = [i for i, near in enumerate(surface.shapes) if near.window == heads.window]
+def match_of(surface: Surface, heads: Heads, phase: str, among: Sequence[Heads] = ()) -> Match | None:
+    """The nearest measured heads, of all or of those named, with this very window; None when the window was not timed."""
+    rows = [i for i, near in enumerate(surface.shapes) if near.window == heads.window and (not among or near in among)]
     if not rows:
         return None
     h, g, d, _ = np.array([surface.shapes[i] for i in rows], float).T
@@ -129,9 +129,9 @@ def _find(bank: Bank, ask: AttentionShape) -> BankMatch | None:
     for home in bank.homes:
         for kv in dict.fromkeys((ask.stored, "bf16")):
             head = (ask.phase, kv)
-            near = bank.nearest(home, ask.family, head, make, lambda surface: match_of(surface, ask.heads, ask.phase), OTHER_ENGINE)
+            near = bank.nearest(home, ask.family, head, make, lambda s, among: match_of(s, ask.heads, ask.phase, among), OTHER_ENGINE)
             if near is not None:
-                return BankMatch(*near, home.native and kv == ask.stored)
+                return BankMatch(*near[:2], home.native and kv == ask.stored, near[2])
     return None
 
 
@@ -205,10 +205,14 @@ def _saturated(bank: Bank, ask: AttentionShape) -> tuple[Array, Provenance]:
     if found is None:
         speed = bank.speed("attention")
         return _convex(flat(*ask.demand(ask.heads, one, DENSE), bank.peaks, "bf16", speed) - speed.launch), Provenance.ROOFLINE
-    surface, match, own = found
+    surface, match, own, lent = found
     cost = in_full_batches(surface, ask.heads, match)
+    if lent is not None:
+        common = lent.own.shape(lent.mine.row)
+        mine, theirs = (in_full_batches(s, common, Match(m.row)) for s, m in (lent[:2], lent[2:]))
+        cost = _convex(cost * mine / theirs)
     if own:
-        return cost, Provenance.TRANSFERRED if match.distance > 0 else Provenance.INTERPOLATED
+        return cost, Provenance.TRANSFERRED if match.distance > 0 or lent is not None else Provenance.INTERPOLATED
     there = ideal(*ask.demand(ask.heads, one, DENSE), bank.reach(surface.peaks), surface.kind.compute)
     return _convex(cost * there / surface.best(ask.heads, one, DENSE)), Provenance.TRANSFERRED
 

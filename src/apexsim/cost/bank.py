@@ -25,7 +25,7 @@ from apexsim.cost.device import DeviceTables, refuse
 from apexsim.cost.fitted import fitted_for
 from apexsim.cost.kernels import ROOT, Table, Tables
 from apexsim.cost.roofline import STATED, Peaks, Priced, Provenance, Speed, bounds, carry, flat, labelled, worst
-from apexsim.cost.surface import SAME, Demand, Match, Surface
+from apexsim.cost.surface import SAME, Demand, Lent, Match, Surface
 from apexsim.errors import InputError, nearest
 from apexsim.sustained import against
 
@@ -58,11 +58,13 @@ class Home(NamedTuple):
 
 
 class BankMatch(NamedTuple):
-    """A surface, the row that stands for the shape asked for, and whether GPU and format are its own."""
+    """A surface, the row that stands for the shape asked for, whether GPU and format are its own, and, of another engine's surface, where
+    the two engines can be compared."""
 
     surface: Surface
     match: Match
     own: bool
+    lent: Lent | None = None
 
 
 class Bank:
@@ -130,27 +132,29 @@ class Bank:
         family: str,
         head: Key,
         make: Make,
-        match: Callable[[Surface], Match | None],
+        match: Callable[[Surface, Sequence[Any]], Match | None],
         least: float,
         alike: bool = False,
-    ) -> tuple[Surface, Match] | None:
+    ) -> tuple[Surface, Match, Lent | None] | None:
         """Of the tables whose key begins with `head` and an engine, the one that holds the nearest shape: this engine's, or where that is
         further than `least`, another's if it is nearer by as much (others are opened only then).  alike: only another's of the same variant
-        (the last word of a key) stands for this engine's."""
+        (the last word of a key) stands for this engine's.  match: (surface, shapes of it to choose from) -> the nearest."""
         keys = [key for key in home.tables.keys(family) if key[: len(head)] == head]
 
         def closest(keys: Iterable[Key]) -> tuple[Surface, Match] | None:
             surfaces = [self.surface(home, family, key, make) for key in keys]
-            matches = [(s, m) for s in surfaces if (m := match(s)) is not None]
+            matches = [(s, m) for s in surfaces if (m := match(s, s.shapes)) is not None]
             return min(matches, key=lambda pair: pair[1].distance) if matches else None
 
         mine = [key for key in keys if key[len(head)] == self.source][:1]
         near = closest(mine)
         if near is None or near[1].distance > least:
             other = closest(k for k in keys if k[len(head)] != self.source and (near is None or not alike or k[-1] == mine[0][-1]))
-            if near is None or (other is not None and other[1].distance + least < near[1].distance):
-                return other
-        return near
+            if near is None:
+                return other and (*other, None)
+            if other is not None and other[1].distance + least < near[1].distance:
+                return (*other, _lent(near[0], other[0], match))
+        return near and (*near, None)
 
     def price(
         self, found: BankMatch | None, shape: Any, sizes: tuple[ArrayLike, ...], work: Demand, compute: str = "bf16", family: str = ""
@@ -160,8 +164,10 @@ class Bank:
         fitted for kernels of its family."""
         if found is None:
             return labelled(flat(*work(shape, *sizes), self.peaks, compute, self.speed(family)), Provenance.ROOFLINE)
-        surface, match, own = found
+        surface, match, own, lent = found
         priced = surface.price(match, shape, *sizes)
+        if lent is not None:
+            priced = Priced(priced.seconds * lent.ratio(sizes), worst(priced.provenance, Provenance.TRANSFERRED))
         if own:
             return priced
         here = bounds(*surface.kind.work(shape, *sizes), surface.peaks, surface.kind.compute)
@@ -169,6 +175,15 @@ class Bank:
             priced.seconds, surface.launch, here, bounds(*work(shape, *sizes), self.reach(surface.peaks), compute), self.stretch
         )
         return Priced(seconds, worst(priced.provenance, Provenance.TRANSFERRED))
+
+
+def _lent(own: Surface, lender: Surface, match: Callable[[Surface, Sequence[Any]], Match | None]) -> Lent | None:
+    """The nearest shape that both were timed at, None where there is none."""
+    common = [shape for shape in own.shapes if shape in lender.shapes]
+    mine = match(own, common) if common else None
+    if mine is None:
+        return None
+    return Lent(own, mine, lender, mine._replace(row=(lender.shapes.index(own.shape(mine.row)),)))
 
 
 def _tables(system: str, root: Path) -> Tables | DeviceTables:

@@ -12,6 +12,8 @@ and a rank with fewer of the experts and as many tokens of its own is never slow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -56,16 +58,17 @@ def surface_of(table: Table, peaks: Peaks) -> Surface:
     return Surface(table, peaks, kind)
 
 
-def match_of(surface: Surface, layer: ExpertLayer) -> Match:
-    """The nearest measured layer."""
-    if layer in surface.shapes:
+def match_of(surface: Surface, layer: ExpertLayer, among: Sequence[ExpertLayer] = ()) -> Match:
+    """The nearest measured layer, of all or of those named."""
+    layers = among or surface.shapes
+    if layer in layers:
         return Match((surface.shapes.index(layer),))
-    features, gated = np.array([near.features() for near in surface.shapes]), np.array([near.gated for near in surface.shapes])
+    features, gated = np.array([near.features() for near in layers]), np.array([near.gated for near in layers])
     distance = np.abs(features - layer.features()) @ WEIGHTS + 1.0 * (gated != layer.gated)
-    row = int(distance.argmin())
-    near = surface.shapes[row]
+    best = int(distance.argmin())
+    near = layers[best]
     scale = (layer.top_k / layer.experts) / (near.top_k / near.experts)
-    return Match((row,), max(float(distance[row]), 1e-3), scale)
+    return Match((surface.shapes.index(near),), max(float(distance[best]), 1e-3), scale)
 
 
 def under(surface: Surface, match: Match, load: int) -> Match:
@@ -73,6 +76,16 @@ def under(surface: Surface, match: Match, load: int) -> Match:
     loads, (row, *_) = surface.axes["load"].tolist(), match.row
     timed = [i for i in range(len(loads)) if not np.isnan(surface.seconds[row, i]).all()]
     return match._replace(row=(row, min(timed, key=lambda i: abs(loads[i] - load))))
+
+
+def loaded(found: BankMatch, load: int) -> BankMatch:
+    """What was found, under the nearest load that was timed; engines are compared under that of the lender."""
+    match, lent = under(found.surface, found.match, load), found.lent
+    if lent is not None:
+        theirs = under(lent.lender, lent.theirs, load)
+        mine = under(lent.own, lent.mine, int(lent.lender.axes["load"][theirs.row[1]]))
+        lent = lent._replace(mine=mine, theirs=theirs)
+    return found._replace(match=match, lent=lent)
 
 
 def price(bank: Bank, tokens: ArrayLike, layer: ExpertLayer, kernel: str, load: str = "power_law_1.2") -> Priced:
@@ -129,7 +142,7 @@ def _local(bank: Bank, t: Array, layer: ExpertLayer, name: str, phase: str, load
     found = bank.kept(("local", phase, name, layer), lambda: _find(bank, name, layer, "local", (phase,)))
     work, compute = _work(KERNELS[name]), KERNELS[name].compute
     if found is not None:
-        return bank.price(found._replace(match=under(found.surface, found.match, LOADS[load])), layer, (t,), work, compute)
+        return bank.price(loaded(found, LOADS[load]), layer, (t,), work, compute)
     whole = layer._replace(ep=1)
     priced, launch = _price(bank, t, whole, name, load), _launch(bank, whole, name)
     fixed = np.minimum(launch, priced.seconds)
@@ -156,9 +169,9 @@ def _no_slower(priced: Priced, whole: Priced, each: Array) -> Priced:
 def _price(bank: Bank, t: Array, layer: ExpertLayer, name: str, load: str) -> Priced:
     found = bank.kept(("experts", name, layer), lambda: _find(bank, name, layer))
     if found is not None:
-        found = found._replace(match=under(found.surface, found.match, LOADS[load]))
+        found = loaded(found, LOADS[load])
     priced = bank.price(found, layer, (t,), _work(KERNELS[name]), KERNELS[name].compute, "experts")
-    if found is None or found.match.distance == 0 or layer.tp % 2:
+    if found is None or (found.match.distance == 0 and found.lent is None) or layer.tp % 2:
         return priced
     whole = _price(bank, t, layer._replace(tp=layer.tp // 2), name, load)  # half of each expert is never slower than all of it
     return whole._replace(seconds=np.minimum(priced.seconds, whole.seconds), provenance=worst(priced.provenance, Provenance.TRANSFERRED))
@@ -182,8 +195,8 @@ def _find(bank: Bank, kernel: str, layer: ExpertLayer, family: str = "moe", head
             own = home.native and name == kernel
             if own or units or KERNELS[name].compute == "bf16":
                 near = bank.nearest(
-                    home, family, (*head, name), surface_of, lambda surface: match_of(surface, layer), OTHER_ENGINE, name in ALIKE
+                    home, family, (*head, name), surface_of, lambda s, among: match_of(s, layer, among), OTHER_ENGINE, name in ALIKE
                 )
                 if near is not None:
-                    return BankMatch(*near, own)
+                    return BankMatch(*near[:2], own, near[2])
     return None

@@ -8,7 +8,7 @@ What kernels of one family have in common stands in a `Kind`; which shape is nea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,6 +34,29 @@ class Match(NamedTuple):
 
 
 SAME = Match()
+
+
+class Lent(NamedTuple):
+    """Where an engine borrows another's table: a shape that both engines were timed at, in both tables.
+
+    The lender's curve is right for the shape, but not for the engine; what the engines differ by is read off at this shape:
+        t = lender(shape, sizes) · own(common, sizes) / lender(common, sizes)
+    """
+
+    own: Surface
+    mine: Match
+    lender: Surface
+    theirs: Match
+
+    def ratio(self, sizes: Sequence[ArrayLike]) -> Array:
+        """Own over lender's seconds at the common shape, at the nearest sizes that both tables reach."""
+        scales = [self.mine.scale] + [1.0] * (len(sizes) - 1)
+        axes = zip(self.own.sizes, self.lender.sizes, strict=True)
+        reach = [(max(a[0], b[0]), min(a[-1], b[-1])) for a, b in axes]
+        at = [np.clip(np.asarray(size, float) * scale, *ends) for size, scale, ends in zip(sizes, scales, reach, strict=True)]
+        common = self.own.shape(self.mine.row)
+        own, lender = (surface.price(Match(match.row), common, *at).seconds for surface, match in (self[:2], self[2:]))
+        return np.asarray(own / lender)
 
 
 def held(seconds: Array, best: Array, along: Array) -> Array:
