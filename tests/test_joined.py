@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from apexsim.clock import at_clock
+from apexsim.cost.factors import Factors
 from apexsim.cost.price import Pricer, pricer_for
 from apexsim.cost.tables import small_kernels
 from apexsim.engines import EngineRow, load_engine
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
-from apexsim.model.ops import Gemm, Grouped
+from apexsim.model.ops import Axis, Gemm, Grouped
 from apexsim.plan.limits import norms_joined
 from apexsim.plan.lower import lower
 from apexsim.plan.plan import parse_plan
@@ -93,3 +95,19 @@ def test_whole_experts_run_the_kernel_that_a_release_picks(engine: str, gpu: str
     op = replace(Grouped("experts", 3072, 1536, 256, 8, 4, 1, True, "fp8_block", 1.0), **layer)
     own, other = (pricer_for(load_engine(each), cluster).dense(op, n, True).seconds for each in ("vllm@0.17.0", engine))
     assert bool((own != other).any()) == elsewhere
+
+
+@pytest.mark.parametrize("engine", ["sglang@0.5.6", "sglang", "vllm@0.16.0", "trtllm"])
+def test_a_pricer_on_other_gpus_keeps_all_that_is_the_engines(engine: str) -> None:
+    """A clock, or what a sensitivity changes: another GPU, the same engine and the same calibration."""
+    cluster = Cluster(load_gpu("h200-sxm"), 4)
+    pricer = pricer_for(load_engine(engine), cluster, custom_all_reduce=False).scaled(Factors(decode=1.1))
+    slower = pricer.on(replace(cluster, gpu=at_clock(cluster.gpu, 990)))
+    kept = {name for name, value in vars(pricer).items() if vars(slower)[name] == value}
+    assert set(vars(pricer)) - kept <= {"cluster", "bank", "_seen", "elsewhere"} and slower.bank.gpu == slower.cluster.gpu
+    assert (slower.elsewhere is None) == (pricer.elsewhere is None)
+    assert slower.elsewhere is None or (slower.elsewhere[1].gpu == slower.cluster.gpu and slower.elsewhere[0] == pricer.elsewhere[0])
+
+    ops = [Gemm("in", 4096, 2048, "bf16", 2.0, Axis.TOTAL, parts=4), Grouped("experts", 3072, 1536, 256, 8, 4, 1, True, "fp8_block", 1.0)]
+    n, same = np.arange(1.0, 65.0), pricer.on(cluster)
+    assert all((same.dense(op, n, True).seconds == pricer.dense(op, n, True).seconds).all() for op in ops)

@@ -35,7 +35,7 @@ class Pricer:
 
     load: how unevenly tokens fall on routed experts; fused: all-reduces run the kernel that adds residual and norm; apart: what the
     quantisation of activations is not joined to, by format; by default as the engine does whose kernels these are; joined: how products
-    of one input run, as `EngineRow.joined_inputs`.
+    of one input run, as `EngineRow.joined_inputs`; elsewhere: a format of whole experts and the source whose kernels they run.
     """
 
     def __init__(
@@ -47,10 +47,11 @@ class Pricer:
         fused: bool = False,
         apart: Apart | None = None,
         joined: int = 1,
+        elsewhere: tuple[str, str] | None = None,
     ) -> None:
         self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
         self.joined = joined
-        self.elsewhere: tuple[str, Bank] | None = None  # format of whole experts that run as another source holds them, and its bank
+        self.elsewhere = (elsewhere[0], load_bank(cluster.gpu, elsewhere[1])) if elsewhere else None
         self.apart = dict(kernels_of(bank.source).quantises_apart if apart is None else apart)
         self.factors = UNCHANGED
         self._seen: dict[tuple[Any, ...], Any] = {}
@@ -59,6 +60,13 @@ class Pricer:
         """The same prices times what a calibration found; what was priced before is not priced again."""
         other = copy.copy(self)
         other.factors = factors
+        return other
+
+    def on(self, cluster: Cluster) -> Pricer:
+        """What the same kernels take on other GPUs, say the same at another clock."""
+        other = copy.copy(self)
+        other.cluster, other.bank, other._seen = cluster, load_bank(cluster.gpu, self.bank.source), {}
+        other.elsewhere = (self.elsewhere[0], load_bank(cluster.gpu, self.elsewhere[1].source)) if self.elsewhere else None
         return other
 
     def dense(self, op: Op, n: Array, captured: bool) -> Priced:
@@ -99,11 +107,9 @@ def pricer_for(engine: EngineRow, cluster: Cluster, load: ExpertLoad = USUAL, cu
     """The pricer of an engine's kernels on a cluster; their own all-reduce reads the memory of other GPUs, so that it needs a way there."""
     bank, server = load_bank(cluster.gpu, engine.server.kernels), engine.server
     custom, fused = custom_all_reduce and cluster.gpu.link.peer, engine.fuses(cluster.gpu.arch)
-    pricer = Pricer(bank, cluster, custom, load, fused, server.quantises_apart, engine.joined_inputs)
-    if engine.experts_as:
-        arch, form, source = engine.experts_as.split()
-        pricer.elsewhere = (form, load_bank(cluster.gpu, source)) if arch == cluster.gpu.arch else None
-    return pricer
+    arch, form, source = engine.experts_as.split() if engine.experts_as else ("", "", "")
+    elsewhere = (form, source) if form and arch == cluster.gpu.arch else None
+    return Pricer(bank, cluster, custom, load, fused, server.quantises_apart, engine.joined_inputs, elsewhere)
 
 
 def quantised_apart(pricer: Pricer, op: Op) -> bool:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from apexsim.cost.bank import load_bank
 from apexsim.cost.factors import Factors
-from apexsim.cost.price import Pricer
 from apexsim.errors import Rejected
 from apexsim.gpu import Gpu
 from apexsim.links import crossed
@@ -61,9 +59,8 @@ def _network(setting: Setting, factor: float) -> Setting:
 
 def _on(setting: Setting, gpu: Gpu) -> Setting:
     """The setting on other GPUs."""
-    cluster, old = replace(setting.cluster, gpu=gpu), setting.pricer
-    pricer = Pricer(load_bank(gpu, old.bank.source), cluster, old.custom, old.load, old.fused, tuple(old.apart.items())).scaled(old.factors)
-    return replace(setting, cluster=cluster, pricer=pricer)
+    cluster = replace(setting.cluster, gpu=gpu)
+    return replace(setting, cluster=cluster, pricer=setting.pricer.on(cluster))
 
 
 def _load(name: str) -> Change:

@@ -9,7 +9,6 @@ from typing import Any
 
 from apexsim.calibrate.profile import Profile
 from apexsim.clock import at_clock
-from apexsim.cost.bank import load_bank
 from apexsim.cost.load import ExpertLoad
 from apexsim.cost.power import ServerPower, power_law
 from apexsim.cost.price import USUAL, Pricer, pricer_for
@@ -121,6 +120,4 @@ def calibrated(setting: Setting, profile: Profile) -> Setting:
 @lru_cache(maxsize=CLOCKED)
 def _slowed(pricer: Pricer, clock: int) -> Pricer:
     """The same on GPUs at another SM clock [MHz], made once for all plans."""
-    cluster = replace(pricer.cluster, gpu=at_clock(pricer.cluster.gpu, clock))
-    bank, apart = load_bank(cluster.gpu, pricer.bank.source), tuple(pricer.apart.items())
-    return Pricer(bank, cluster, pricer.custom, pricer.load, pricer.fused, apart).scaled(pricer.factors)
+    return pricer.on(replace(pricer.cluster, gpu=at_clock(pricer.cluster.gpu, clock)))
