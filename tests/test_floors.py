@@ -55,11 +55,12 @@ def imports(path: Path) -> list[str]:
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in names:
-            if not name.startswith("apexsim."):
+            if name.split(".")[0] != "apexsim" or (name == "apexsim" and isinstance(node, ast.Import)):
                 continue
             parts = name.split(".")[1:]
             submodule = isinstance(node, ast.ImportFrom) and (PACKAGE / "/".join(parts)).is_dir()
-            found += ["/".join([*parts, a.name]) for a in node.names] if submodule else ["/".join(parts)]
+            inside = ["/".join([*parts, a.name]) for a in node.names] if submodule else ["/".join(parts)]
+            found += inside if parts else [each for each in inside if (PACKAGE / f"{each}.py").is_file() or (PACKAGE / each).is_dir()]
     return found
 
 

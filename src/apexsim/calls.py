@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib import import_module
 from numbers import Integral, Real
@@ -99,7 +99,7 @@ def several(verb: str, /, model: Any, **given: Any) -> Any:
     _in_bounds(verb, given)
     question = asked(given)
     if verb == "fleet" and (tables := _tables(model)):
-        return _shared(tables, question)
+        return _shared(tables, question, list(given))
     if isinstance(model, Mapping) or isinstance(question.get("gpu"), Mapping):
         raise InputError("models and GPUs given as dicts are taken one by one", "", "ask plan or simulate, or write them into files")
     module = {"sweep": "apexsim.api", "size": "apexsim.search.inverse", "fleet": "apexsim.search.follow"}[verb]
@@ -115,8 +115,8 @@ def _tables(model: Any) -> dict[str, Mapping[str, Any]]:
     return dict(model) if is_tables(model) else {}
 
 
-def _shared(tables: Mapping[str, Mapping[str, Any]], question: dict[str, Any]) -> Any:
-    """Several models on one cluster; what a table does not say is in the question."""
+def _shared(tables: Mapping[str, Mapping[str, Any]], question: dict[str, Any], words: Sequence[str]) -> Any:
+    """Several models on one cluster; what a table does not say is in the question.  words: that it may say."""
     from apexsim.cli.models_file import TENANT, check_keywords, tenant
     from apexsim.search.together import together
 
@@ -125,7 +125,7 @@ def _shared(tables: Mapping[str, Mapping[str, Any]], question: dict[str, Any]) -
     }
     asks = []
     for name, table in tables.items():
-        check_keywords(name, table)
+        check_keywords(name, table, words)
         _in_bounds("fleet", table)
         own = asked({key: value for key, value in table.items() if key not in TENANT})
         settings = {**question.get("settings", {}), **own.get("settings", {})}

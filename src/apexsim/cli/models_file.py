@@ -10,9 +10,8 @@ Keys are options of `fleet`; what a table does not say is as on the command line
 
 from __future__ import annotations
 
-import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +141,9 @@ def keywords_of(path: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def check_keywords(name: str, table: Mapping[str, Any]) -> None:
-    """Raise InputError for a word that a model has none of."""
-    from apexsim import verbs
-
-    known = [word for word in inspect.signature(verbs.fleet).parameters if word not in CLUSTER and word not in WHOLE]
+def check_keywords(name: str, table: Mapping[str, Any], words: Iterable[str]) -> None:
+    """Raise InputError for a word that a model has none of; words: the keywords of `fleet`."""
+    known = [word for word in words if word not in CLUSTER and word not in WHOLE]
     for key in table:
         if key in CLUSTER or key in WHOLE:
             raise InputError(f"'{key}' is of the whole cluster", f"[{name}]", "give it beside the models")
