@@ -173,9 +173,7 @@ class NaiveCosts:
         if not engine.pad:
             each = max(each, engine.eager_launch_s)
         if prompt:
-            routed = any(isinstance(op, Grouped) for each_stage in self.stages for op, _ in ops_of(each_stage))
-            slow = routed and self.cluster.gpu.arch in engine.prompt_experts_arch.split()
-            return each * self._units(stage, True) * (engine.prompt_experts_factor if slow else 1.0)
+            return each * self._units(stage, True)
         if busiest <= max(engine.pad, default=0):
             return 0.0  # a graph holds the step
         return max(each, engine.bare_launch_s) * self._units(stage, False)

@@ -22,7 +22,7 @@ from apexsim.search.evaluate import Evaluation
 from apexsim.validate.cases import Case
 from apexsim.validate.facts import facts, holds, scripted, settings, suspect
 from apexsim.validate.kinds import KINDS, read_cases, read_rows
-from apexsim.validate.replay import Bench, run
+from apexsim.validate.replay import Bench, predicted_ms, run
 from apexsim.validate.rows import Skipped
 from apexsim.validate.score import summarise
 from apexsim.validate.served_cases import SeedSpan
@@ -145,7 +145,7 @@ def test_facts_hold_where_their_patterns_match() -> None:
 
 
 def test_facts_of_the_file_say_what_they_set() -> None:
-    assert set(facts()) == {"suspect", "layout", "setting", "cache", "checkpoint", "network", "pull", "release", "transfer"}
+    assert set(facts()) == {"suspect", "layout", "setting", "cache", "checkpoint", "network", "pull", "release", "stall", "transfer"}
     llama = {"backend": "trtllm", "origin": "inferencex", "launch_batch_wait": "20.0"}
     assert settings(llama, 1, 8) == {"batch_wait_ratio": 0.9}
     assert settings(llama | {"launch_batch_wait": "40.0"}, 2, 8) == {"batch_wait_ratio": 0.8, "balance_wait": 60}
@@ -159,6 +159,21 @@ def test_launch_scripts_chose_layouts_by_length_and_users() -> None:
            "measured_date": "2025-11-01", "isl": "1024", "osl": "1024"}  # fmt: skip
     found = [scripted(row | {"concurrency": str(users)}, 8) for users in (8, 16, 256)]
     assert found == [None, (Layout(tp=8), Layout(ep=8)), (Layout(8, 1), Layout(ep=8))]
+
+
+def test_a_cold_server_keeps_its_first_requests_waiting_and_no_others(tmp_path: Path) -> None:
+    row = CLOSED | {"backend": "trtllm", "backend_version": "1.1.0", "config": "deepseek-ai--DeepSeek-R1", "precision": "fp8",
+                    "system": "h200_sxm", "attn_tp": "8", "moe_tp": "8", "moe_ep": "1", "num_prompts": "40", "measured_date": "2025-12-15"}  # fmt: skip
+    rows = [row | {"id": name, "warmup": text} for name, text in (("warm", "2*conc"), ("cold", "none or 1 test request"))]
+    warm, cold = (case for case in read_cases(written(tmp_path / "rows.csv", *rows))[1] if isinstance(case, Case))
+    assert (warm.stall, cold.stall) == (0.0, 1.2)
+    bench = Bench()
+    before, after = (predicted_ms(case_run, case) for case in (warm, cold) if isinstance(case_run := bench.predict(case)[0], Evaluation))
+    moved = {name: after[name] - before[name] for name in before if name.endswith("_ms")}
+    late = 1200.0 * 4 / 40  # four users' first requests of forty
+    assert math.isclose(moved["ttft_mean_ms"], late) and math.isclose(moved["e2e_mean_ms"], late)
+    assert all(abs(moved[f"{name}_ms"]) < 1e-6 for name in ("tpot_mean", "tpot_median", "ttft_median", "itl_mean"))
+    assert after["req_s"] < before["req_s"]
 
 
 # ---- intervals and steps -----------------------------------------------------------------------------------------------------

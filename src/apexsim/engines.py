@@ -157,8 +157,6 @@ class EngineRow:
     prompt_decode_share: float = 0.0  # … and decode attention beside them takes this much longer
     half_batches: int = 0  # 1: a step is two half batches, of which one computes while the other's tokens travel to their experts
     spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
-    prompt_experts_arch: str = ""  # GPU architectures on which prompt steps with routed experts launch more than their layers say …
-    prompt_experts_factor: float = 1.0  # … so many times the floor
     here: tuple[Here, ...] = ()  # constants of some GPUs, until `settled` knows the GPU
     # the row itself
     released: str = ""  # day of `version`, "" where it is no release

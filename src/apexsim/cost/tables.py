@@ -413,17 +413,11 @@ def _host_terms(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow)
     floor, add = np.zeros((len(stages), 3)), np.zeros((len(stages), 2))
     prompt = engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s
     least = 0.0 if engine.pad else engine.eager_launch_s
-    floor[:, PROMPT] = max(prompt, least) * launches * _experts_factor(stages, pricer, engine)
+    floor[:, PROMPT] = max(prompt, least) * launches
     floor[:, BARE] = max(prompt, least, engine.bare_launch_s) * decodes
     add[:, PROMPT] = engine.prompt_add_launch_s * launches
     add[0] += engine.step_s if in_turn(engine) else 0.0
     return floor, add
-
-
-def _experts_factor(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow) -> float:
-    """How many times the floor of prompt steps holds for a model with routed experts on this GPU."""
-    routed = any(isinstance(op, Grouped) for s in stages for layer, _ in s.layers for op in layer.ops)
-    return engine.prompt_experts_factor if routed and pricer.cluster.gpu.arch in engine.prompt_experts_arch.split() else 1.0
 
 
 def _hops(stages: int, plan: Plan, pricer: Pricer, hidden: int) -> tuple[Array, Array]:

@@ -46,6 +46,7 @@ class Case:
     notes: tuple[str, ...] = field(default=())  # what was assumed
     known: dict[str, dict[str, float]] = field(default_factory=dict)  # metrics that need no simulation: measured, predicted
     accepts: Acceptance | None = None  # of its drafts
+    stall: float = 0.0  # s for which its first wave stood still, which no prediction of a warm server holds
     handed: bool = False  # prompts come computed, from servers of their own
 
 

@@ -16,7 +16,7 @@ from apexsim.engines import server_named
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
-from apexsim.validate.facts import scripted, settings, spelled, suspect
+from apexsim.validate.facts import scripted, settings, spelled, stall, suspect
 from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
@@ -61,6 +61,7 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
         labels,
         notes=assumed + note,
         accepts=accepted(engine.name, row, plan.draft),
+        stall=stall(row),
     )
 
 

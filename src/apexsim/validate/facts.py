@@ -59,6 +59,11 @@ def suspect(row: Row) -> str:
     return spelled(row, "suspect") or next((fact["told"] for fact in known("suspect", row)), "")
 
 
+def stall(row: Row) -> float:
+    """Seconds for which the first requests of a row waited for what a server without warm-up does at first use."""
+    return next((float(fact["seconds"]) for fact in known("stall", row)), 0.0)
+
+
 def cache_of(row: Row) -> str:
     """The KV cache that a row ran with without saying so; "" where nothing is known."""
     return next((fact["kv"] for fact in reversed(tuple(known("cache", row)))), "")

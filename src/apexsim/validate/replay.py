@@ -112,7 +112,13 @@ def _roomy(setting: Setting) -> Setting:
 
 def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
     """Means and medians over requests [ms]: TTFT, TPOT (outputs of one token left out), end to end; ITL over all gaps; rates per s."""
-    return told_ms(found.outcome, case.workload.output, case.plan.devices)
+    outcome = stalled(found.outcome, case.stall) if case.stall else found.outcome
+    return told_ms(outcome, case.workload.output, case.plan.devices)
+
+
+def stalled(o: Outcome, seconds: float) -> Outcome:
+    """The same run where nothing moved for so long after the first requests had been sent: they wait, all others come later."""
+    return replace(o, sent=np.where(o.sent > o.sent.min(), o.sent + seconds, o.sent), first=o.first + seconds, finish=o.finish + seconds)
 
 
 def told_ms(o: Outcome, output: NDArray[np.int64], devices: int) -> dict[str, float]:
