@@ -77,12 +77,11 @@ def labels_of(row: Row, engine: str, gpu: str, **more: str) -> dict[str, str]:
 def formats(row: Row, config: str, label: str, gpu: Gpu, cache: str = "") -> tuple[Model, Precision, tuple[str, ...]]:
     """Model and number formats of a row, and what was assumed of them: the checkpoint's that its precision label means.
 
-    cache: the KV cache that the row states; else it is what is known of such rows, else the checkpoint's.
+    cache: the KV cache that the row states; what is known of such rows comes before it, the checkpoint's after it.
     """
     found = served(config, label, gpu.vendor, maker_of(row))
     stated = cache.strip().lower()
-    wanted = None if stated in ("", "auto", "none") else stated
-    precision = precision_of(found.model, None, None, wanted or (None if stated else cache_of(row) or None))
+    precision = precision_of(found.model, None, None, cache_of(row) or (None if stated in ("", "auto", "none") else stated))
     return found.model, precision, (found.assumed,) if found.assumed else ()
 
 
