@@ -21,6 +21,7 @@ from apexsim.search.evaluate import Evaluation, compiled
 from apexsim.search.setting import Setting
 
 Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +46,30 @@ def drafted(setting: Setting, found: Evaluation, concurrency: float) -> Drafted 
     if draft is None:
         return None
     accepted = setting.accepts(draft)
-    length, work = accepted.length(draft.tokens), setting.workload
+    work = setting.workload
     context = float((work.prompt + 0.5 * work.output).mean())
     plain = compiled(setting, replace(plan, draft=None), found.start)
     ratio = step_seconds(found.costs, plan, context) / step_seconds(plain.costs, replace(plan, draft=None), context)
     seats = len(ratio)
     batch = min(max(concurrency / (plan.replicas * plan.lanes), 1.0), float(seats))
-    loses = np.flatnonzero(ratio >= length)
+    lengths = np.array([accepted.length(k) for k in widths_of(plan, np.arange(1, seats + 1)) - 1])
+    loses = np.flatnonzero(ratio >= lengths)
     pays_to = int(loses[0]) if len(loses) else seats
+    length = float(np.interp(batch, np.arange(1, seats + 1), lengths)) if draft.by else accepted.length(draft.tokens)
     even = float(np.interp(batch, np.arange(1, seats + 1), ratio))
     return Drafted(draft.method, draft.tokens, length, accepted.source, accepted.assumed, batch, even, pays_to, not len(loses))
+
+
+def widths_of(plan: Plan, d: Counts) -> Counts:
+    """Tokens of the step that each of d sequences of every lane takes up."""
+    return np.array([plan.draft.drafts(int(n) * plan.lanes) + 1 if plan.draft else 1 for n in d], np.int64)
 
 
 def step_seconds(costs: Costs, plan: Plan, context: float) -> Array:
     """[d] seconds of a decode step of 1, 2 … sequences of each lane at a mean context, through all stages."""
     d = np.arange(1, costs.sample.shape[1] - 1)
-    width = plan.draft.width if plan.draft else 1
-    d = d[d * width * plan.lanes < costs.total.shape[2]]
+    d = d[d * widths_of(plan, d) * plan.lanes < costs.total.shape[2]]
+    width = widths_of(plan, d)
     total = np.zeros(len(d))
     for s in range(len(costs.hop)):
         attention = np.zeros(len(d))
