@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -354,6 +355,25 @@ def test_engines_whose_drafts_do_not_follow_the_batch_are_not_asked_to(engine: s
     setting = question("qwen3-32b" if "qwen3" in plan else "deepseek-v3", engine=engine)
     said = unstartable(setting.model, parse_plan(plan), setting.cluster, setting.engine)
     assert re.search(told, said) if told else not said, said
+
+
+MIXED = {"prompt_len": 200, "output_len": 400, "num_requests": 1200, "request_rate": 6, "burstiness": 0.1, "acceptance": "0.6,0.35,0.2,0.1"}
+
+
+def test_a_number_that_follows_is_proposed_where_it_beats_every_other() -> None:
+    """Bursts on a slow GPU: products are bound by compute in large batches, and drafts are free in small ones."""
+    ranked = apexsim.plan("llama-3.1-8b", gpu="l40s:1", engine=LATEST, speculate="eagle3:1..4", **MIXED).ranked
+    first, *rest = (run.plan for run in ranked)
+    assert first.draft and [k for _, k in first.draft.by] == sorted({k for _, k in first.draft.by}, reverse=True) and len(rest) == 5
+    assert not any(plan.draft and plan.draft.by for plan in rest)
+    assert ranked[0].value < min(run.value for run in ranked[1:])
+
+
+@pytest.mark.parametrize("asked", [{"engine": "vllm@0.31.0"}, {"engine": "sglang"}, {"speculate": "eagle3:2"}, {"concurrency": 1}])
+def test_none_is_proposed_where_there_is_none_or_one_number_is_best(asked: dict[str, Any]) -> None:
+    question = {"engine": LATEST, "speculate": "eagle3:1..2", **MADE, "acceptance": "0.6,0.35"} | asked
+    study = apexsim.plan("llama-3.1-8b", gpu="l40s:1", **question)
+    assert not any(run.plan.draft and run.plan.draft.by for run in (*study.ranked, *study.hypothetical))
 
 
 TINY = """{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "head_dim": 128,

@@ -10,18 +10,23 @@ are bound by compute.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apexsim.drafting import Drafting, ranged
 from apexsim.engine.types import BARE, DECODE, Costs
+from apexsim.errors import Rejected
+from apexsim.plan.limits import started
 from apexsim.plan.plan import Plan
 from apexsim.search.evaluate import Evaluation, compiled
 from apexsim.search.setting import Setting
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
+WORTH = 0.01  # of a batch's speed, below which the number of drafts stays what it is for smaller ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,7 @@ def drafted(setting: Setting, found: Evaluation, concurrency: float) -> Drafted 
     plan, draft = found.plan, found.plan.draft
     if draft is None:
         return None
-    accepted = setting.accepts(draft)
-    work = setting.workload
-    context = float((work.prompt + 0.5 * work.output).mean())
+    accepted, context = setting.accepts(draft), mean_context(setting)
     plain = compiled(setting, replace(plan, draft=None), found.start)
     ratio = step_seconds(found.costs, plan, context) / step_seconds(plain.costs, replace(plan, draft=None), context)
     seats = len(ratio)
@@ -58,6 +61,36 @@ def drafted(setting: Setting, found: Evaluation, concurrency: float) -> Drafted 
     length = float(np.interp(batch, np.arange(1, seats + 1), lengths)) if draft.by else accepted.length(draft.tokens)
     even = float(np.interp(batch, np.arange(1, seats + 1), ratio))
     return Drafted(draft.method, draft.tokens, length, accepted.source, accepted.assumed, batch, even, pays_to, not len(loses))
+
+
+def mean_context(setting: Setting) -> float:
+    """Tokens of context of a decode step, in the mean over requests."""
+    work = setting.workload
+    return float((work.prompt + 0.5 * work.output).mean())
+
+
+def following(setting: Setting, plan: Plan, asked: Collection[int]) -> Drafting | None:
+    """A plan's way of drafting with the number of drafts, of those asked for or none, that makes the most tokens a second of batches of 1,
+    2 to 3, 4 to 7 … sequences, by the plan's own step times; None where one number is best for all, or the plan does not fit."""
+    setting, draft = setting.at(plan.clock), plan.draft
+    found = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
+    if draft is None or isinstance(found, Rejected):
+        return None
+    accepted, context, speeds = setting.accepts(draft), mean_context(setting), {}
+    for k in sorted({0, *asked}):
+        one = replace(plan, draft=replace(draft, tokens=k))
+        speeds[k] = accepted.length(k) / step_seconds(compiled(setting, one, found[0]).costs, one, context)
+    drafts, seats = list[int](), min(len(speed) for speed in speeds.values())
+    if setting.workload.mode == "closed":
+        seats = min(seats, -(-setting.workload.concurrency // plan.replicas))
+    while len(drafts) < seats:
+        span = slice(len(drafts), min(2 * len(drafts) + 1, seats))
+        rates = {k: float(np.log(speed[span]).mean()) for k, speed in speeds.items()}
+        best = max(rates, key=rates.__getitem__)
+        last = drafts[-1] if drafts else best
+        drafts += [best if rates[best] > rates[last] + WORTH else last] * (span.stop - span.start)
+    by = ranged(drafts)
+    return replace(draft, tokens=max(drafts), by=by) if by else None
 
 
 def widths_of(plan: Plan, d: Counts) -> Counts:
