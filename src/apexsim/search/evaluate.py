@@ -11,7 +11,7 @@ from apexsim.cost.batches import by_sequences
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate, slack
-from apexsim.engine.types import AFFINITY, NO_DRAFTS, NO_OFFLOAD, TICKS, Costs, Drafts, Offload, Requests, Route, Rules
+from apexsim.engine.types import AFFINITY, DECODE, NO_DRAFTS, NO_OFFLOAD, PROMPT, TICKS, Costs, Drafts, Offload, Requests, Route, Rules
 from apexsim.engine_file import LOADED, WRITTEN, Behind
 from apexsim.engines import EngineRow, drafting
 from apexsim.errors import Rejected
@@ -244,13 +244,23 @@ def ready(setting: Setting, plan: Plan) -> Ready | Rejected:
     )
 
 
+def boarding(costs: Costs) -> Costs:
+    """Tables of servers that compute no prompts: a step that a request joins costs what a step of decodes does."""
+    alike = {name: getattr(costs, name).copy() for name in ("lane", "total", "floor", "add")}
+    for table in alike.values():
+        table[:, PROMPT] = table[:, DECODE]
+    return costs._replace(**alike, prefill=np.zeros_like(costs.prefill), prompt_base=np.zeros_like(costs.prompt_base), beside=0.0)
+
+
 def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan; handed: prompts come computed but for one token, from servers of their own."""
     made = ready(setting, plan)
     if isinstance(made, Rejected):
         return made
     asked = requests_of(setting.workload, made.reuse and not handed)
-    asked = asked._replace(cached=setting.workload.prompt - 1) if handed else asked
+    if handed:
+        asked = asked._replace(cached=setting.workload.prompt - 1)
+        made = replace(made, costs=boarding(made.costs)) if made.rules.mix else made
     return made.done(
         simulate(
             asked,
