@@ -37,7 +37,7 @@ from apexsim.plan.plan import parse_plan
 from apexsim.plan.pool import handed_bytes
 from apexsim.plan.split import named_split, parse_any
 from apexsim.plan.weights import stage_weights, stages_of
-from apexsim.search.drafts import step_seconds
+from apexsim.search.drafts import following, step_seconds
 from apexsim.search.evaluate import Evaluation, compiled, drafts_of, evaluate, look_of
 from apexsim.search.setting import Setting
 from worlds import World, all_gaps, drafted, worlds
@@ -367,6 +367,18 @@ def test_a_number_that_follows_is_proposed_where_it_beats_every_other() -> None:
     assert first.draft and [k for _, k in first.draft.by] == sorted({k for _, k in first.draft.by}, reverse=True) and len(rest) == 5
     assert not any(plan.draft and plan.draft.by for plan in rest)
     assert ranked[0].value < min(run.value for run in ranked[1:])
+
+
+def test_a_proposal_that_a_single_number_beats_is_not_listed() -> None:
+    one_load = {**MIXED, "num_requests": 432, "concurrency": 72}
+    for name in ("request_rate", "burstiness"):
+        one_load.pop(name)
+    study = apexsim.plan("llama-3.1-8b", gpu="l40s:1", engine=LATEST, speculate="eagle3:1..4", **one_load)
+    first = study.ranked[0]
+    assert first.drafts and first.plan.draft and not any(run.plan.draft and run.plan.draft.by for run in study.ranked)
+    best = following(study.setting, first.plan, (1, 2, 3, 4), first.drafts.batch)
+    assert best and best.drafts(int(first.drafts.batch)) == first.plan.draft.tokens, "what won at a load stays there"
+    assert best.of_batches(72)[64:] == [2] * 9 and best.drafts(1) > 2
 
 
 @pytest.mark.parametrize("asked", [{"engine": "vllm@0.31.0"}, {"engine": "sglang"}, {"speculate": "eagle3:2"}, {"concurrency": 1}])

@@ -69,9 +69,12 @@ def mean_context(setting: Setting) -> float:
     return float((work.prompt + 0.5 * work.output).mean())
 
 
-def following(setting: Setting, plan: Plan, asked: Collection[int]) -> Drafting | None:
+def following(setting: Setting, plan: Plan, asked: Collection[int], batch: float) -> Drafting | None:
     """A plan's way of drafting with the number of drafts, of those asked for or none, that makes the most tokens a second of batches of 1,
-    2 to 3, 4 to 7 … sequences, by the plan's own step times; None where one number is best for all, or the plan does not fit."""
+    2 to 3, 4 to 7 … sequences, by the plan's own step times; None where one number is best for all, or the plan does not fit.
+
+    batch: mean sequences of the run in which the plan's own number was the best.  It stays so there, and no larger batch has more: step
+    times do not know that drafts make steps with prompts longer, and the run does."""
     setting, draft = setting.at(plan.clock), plan.draft
     found = started(setting.model, plan, setting.cluster, setting.engine, setting.max_model_len)
     if draft is None or isinstance(found, Rejected):
@@ -88,7 +91,10 @@ def following(setting: Setting, plan: Plan, asked: Collection[int]) -> Drafting 
         rates = {k: float(np.log(speed[span]).mean()) for k, speed in speeds.items()}
         best = max(rates, key=rates.__getitem__)
         last = drafts[-1] if drafts else best
-        drafts += [best if rates[best] > rates[last] + WORTH else last] * (span.stop - span.start)
+        pick = best if rates[best] > rates[last] + WORTH else last
+        if batch <= span.stop:
+            pick = draft.tokens if span.start < batch else min(pick, draft.tokens)
+        drafts += [pick] * (span.stop - span.start)
     by = ranged(drafts)
     return replace(draft, tokens=max(drafts), by=by) if by else None
 

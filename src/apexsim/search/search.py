@@ -136,8 +136,8 @@ def _following(setting: Setting, results: Sequence[Result], unranked: Unranked) 
     for (method, _), runs in ways.items():
         asked = {draft.tokens for *_, draft in runs}
         if len(asked) > 1 and follows(setting.engine, method) and not any(draft.by for *_, draft in runs):
-            _, plan, draft = min(runs, key=lambda one: one[0].key)
-            best = following(setting, replace(plan, draft=replace(draft, tokens=max(asked))), asked)
+            run, plan, _ = min(runs, key=lambda one: one[0].key)
+            best = following(setting, plan, asked, run.drafts.batch if run.drafts else 1.0)
             found += [replace(plan, draft=best)] if best else []
     return tuple(found)
 
