@@ -18,8 +18,11 @@ from apexsim.plan.plan import Layout, Plan, parse_plan
 from apexsim.plan.pool import handed_bytes
 from apexsim.plan.weights import stages_of
 from apexsim.search.apart import ApartEvaluation, Handover, evaluate_apart, handover_of
+from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting, setting_of
 from apexsim.validate.apart_cases import Apart, apart, gathered_by
+from apexsim.validate.cases import Case
+from apexsim.validate.draft_cases import decode_server
 from apexsim.validate.rows import Cells, Skipped
 from apexsim.workload.trace import Workload
 from test_validate import APART
@@ -134,6 +137,31 @@ def test_drafts_of_a_row_are_the_decode_pools_with_the_acceptance_of_such_prompt
     assert found.prefill.plan.draft is None and str(found.decode.plan.draft) == "mtp:2"
     for side in (found.prefill, found.decode):
         assert side.accepts is not None and "random-tokens" in side.accepts.source and not side.accepts.assumed
+
+
+@pytest.mark.parametrize("over", [
+    {}, {"backend": "trtllm", "backend_version": "1.0"}, {"decode_cudagraph_max": "16"}, {"decode_gpu_mem_frac": "0.8"},
+    {"config": "deepseek-ai--DeepSeek-R1", "precision": "fp8", "system": "h200_sxm", "decode_workers": "1", "decode_gpus": "16",
+     "decode_attn_dp": "16", "decode_moe_ep": "16", "decode_moe_backend": "deepep", "draft_tokens": "2", "spec": "mtp"},
+])  # fmt: skip
+def test_the_decode_servers_of_a_pair_are_the_decode_pool_of_the_run(over: dict[str, str]) -> None:
+    row = Cells({**APART, **over})
+    alone, pools = decode_server(row, HERE), apart(row, HERE)
+    assert isinstance(alone, Case) and isinstance(pools, Apart)
+    for name in ("model", "cluster", "engine", "plan", "accepts"):
+        assert getattr(alone, name) == getattr(pools.decode, name), name
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt-llm"])
+def test_a_request_that_is_handed_over_joins_a_step_of_decodes(engine: str) -> None:
+    """One arrives at most steps: each costs what one of as many sequences does, and nobody's prompt slows it."""
+    plan = parse_plan("TP1")
+    asked = setting(engine, plan, 64)
+    staggered = replace(asked.workload, mode="open", concurrency=0, arrive=np.arange(asked.workload.size) * 0.01)
+    together, apace = (evaluate(replace(asked, workload=work), plan, handed=True) for work in (asked.workload, staggered))
+    assert isinstance(together, Evaluation) and isinstance(apace, Evaluation)
+    each = [float(np.median((run.outcome.finish - run.outcome.first) / (asked.workload.output - 1))) for run in (together, apace)]
+    assert each[1] <= each[0] * 1.05
 
 
 def test_a_mean_width_means_that_every_gpu_is_a_lane() -> None:

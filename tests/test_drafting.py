@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from apexsim.drafting import (
     parse_acceptance,
     parse_drafting,
     parse_speculate,
+    ranged,
 )
 from apexsim.engine import kernel
 from apexsim.engine.types import TICKS, Drafts
@@ -34,8 +37,8 @@ from apexsim.plan.plan import parse_plan
 from apexsim.plan.pool import handed_bytes
 from apexsim.plan.split import named_split, parse_any
 from apexsim.plan.weights import stage_weights, stages_of
-from apexsim.search.drafts import step_seconds
-from apexsim.search.evaluate import Evaluation, compiled, evaluate
+from apexsim.search.drafts import following, step_seconds
+from apexsim.search.evaluate import Evaluation, compiled, drafts_of, evaluate, look_of
 from apexsim.search.setting import Setting
 from worlds import World, all_gaps, drafted, worlds
 
@@ -281,6 +284,110 @@ def test_looking_up_drafts_is_cheaper_than_making_them() -> None:
     assert tpot(setting, "TP8+ngram:3", some) < tpot(setting, "TP8+eagle3:3", some)
 
 
+# ---- a number of drafts that follows the batch -----------------------------------------------------------------------
+
+FALLING = Acceptance((1.0, 1.8, 2.4, 2.8), "")
+LATEST = "vllm@0.32.0"  # drafts as many as it verifies
+
+
+@quick
+@given(st.lists(st.integers(0, MOST), min_size=1, max_size=40))
+def test_ranges_say_what_every_batch_has(drafts: list[int]) -> None:
+    by = ranged(drafts)
+    if max(drafts) == 0:
+        return
+    draft = Drafting("mtp", max(drafts), "", by)
+    assert draft.of_batches(len(drafts) + 5)[1:] == [*drafts, *[drafts[-1]] * 5]
+    assert parse_drafting(str(draft)) == draft and parse_plan(f"TP8+{draft}").shorthand == f"TP8+{draft}"
+    assert [kind.tokens for kind in draft.kinds] == sorted(set(drafts))
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("mtp:3to32", "cannot read"), ("mtp:3to32/", "cannot read"), ("mtp:3to0/1", "must ascend"), ("mtp:3to32/1to32/0", "must ascend"),
+    ("mtp:3to32/3", "the same drafts"), ("mtp:0to8/99", "expected 1 to"), ("mtp:1..3to8/0", "cannot read"), ("mtp:3/0", "cannot read"),
+])  # fmt: skip
+def test_impossible_ranges_are_refused(text: str, told: str) -> None:
+    for parse in (parse_speculate, parse_drafting):
+        with pytest.raises(InputError, match=told):
+            parse(text)
+
+
+@pytest.mark.parametrize("method", ["mtp", "ngram"])
+def test_a_batch_costs_what_it_does_with_its_own_number_of_drafts(method: str) -> None:
+    """But for what steps of equal tokens are padded to."""
+    setting = question(engine=LATEST)
+    times = {}
+    for words in ("1", "3", "3to5/1"):
+        plan = parse_plan(f"TP8+{method}:{words}", api.precision_of(setting.model, None, None, None))
+        times[words] = step_seconds(compiled(setting, plan, setting.engine).costs, plan, 500.0)
+    np.testing.assert_allclose(times["3to5/1"][:5], times["3"][:5], rtol=0.02)
+    np.testing.assert_allclose(times["3to5/1"][5:], times["1"][5:], rtol=0.02)
+
+
+def test_without_drafts_the_layer_that_makes_them_still_sees_every_token() -> None:
+    setting = question(engine=LATEST)
+    ways = ["TP8", "TP8+mtp:1", "TP8+mtp:1to1/0"]
+    plain, one, none = (float(step_seconds(compiled(setting, plan, setting.engine).costs, plan, 500.0)[7])
+                        for plan in (parse_plan(way, api.precision_of(setting.model, None, None, None)) for way in ways))  # fmt: skip
+    assert plain < none < one
+
+
+def test_ranges_beyond_the_batches_that_run_change_nothing() -> None:
+    setting = question(engine=LATEST)
+    assert tpot(setting, "TP8+mtp:3", FALLING) == pytest.approx(tpot(setting, "TP8+mtp:3to1000/1", FALLING), rel=1e-9)
+    assert tpot(setting, "TP8+mtp:1", FALLING) < tpot(setting, "TP8+mtp:3to1/1", FALLING) * 1.02
+
+
+def test_room_behind_a_sequence_is_of_the_range_that_needs_most() -> None:
+    row = load_engine(LATEST)
+    for way, looked in (("3", 2 * 3 + 1 - 3), ("3to4/0", 2 * 3 + 1 - 3), ("0to4/3", 2 * 3 + 1 - 3), ("1to4/3", 2 * 3 + 1 - 3)):
+        plan = parse_plan(f"TP8+mtp:{way}")
+        assert look_of(row, plan, drafts_of(replace(question(engine=LATEST), acceptance=FALLING), plan, 16)) == looked, way
+
+
+@pytest.mark.parametrize(("engine", "plan", "told"), [
+    (LATEST, "TP8+mtp:3to32/0", ""), (LATEST, "DEP8+mtp:3to32/0", "one lane of attention only"),
+    ("vllm@0.31.0", "TP8+mtp:3to32/0", r"no number of mtp drafts that follows the batch \(vllm@0.32.0 has it\)"),
+    ("sglang", "TP8+mtp:3to32/0", "no number of mtp drafts that follows the batch$"),
+    (LATEST, "TP8+draft:qwen3-0.6b:3to32/0", "no number of draft drafts that follows the batch$"),
+])  # fmt: skip
+def test_engines_whose_drafts_do_not_follow_the_batch_are_not_asked_to(engine: str, plan: str, told: str) -> None:
+    setting = question("qwen3-32b" if "qwen3" in plan else "deepseek-v3", engine=engine)
+    said = unstartable(setting.model, parse_plan(plan), setting.cluster, setting.engine)
+    assert re.search(told, said) if told else not said, said
+
+
+MIXED = {"prompt_len": 200, "output_len": 400, "num_requests": 1200, "request_rate": 6, "burstiness": 0.1, "acceptance": "0.6,0.35,0.2,0.1"}
+
+
+def test_a_number_that_follows_is_proposed_where_it_beats_every_other() -> None:
+    """Bursts on a slow GPU: products are bound by compute in large batches, and drafts are free in small ones."""
+    ranked = apexsim.plan("llama-3.1-8b", gpu="l40s:1", engine=LATEST, speculate="eagle3:1..4", **MIXED).ranked
+    first, *rest = (run.plan for run in ranked)
+    assert first.draft and [k for _, k in first.draft.by] == sorted({k for _, k in first.draft.by}, reverse=True) and len(rest) == 5
+    assert not any(plan.draft and plan.draft.by for plan in rest)
+    assert ranked[0].value < min(run.value for run in ranked[1:])
+
+
+def test_a_proposal_that_a_single_number_beats_is_not_listed() -> None:
+    one_load = {**MIXED, "num_requests": 432, "concurrency": 72}
+    for name in ("request_rate", "burstiness"):
+        one_load.pop(name)
+    study = apexsim.plan("llama-3.1-8b", gpu="l40s:1", engine=LATEST, speculate="eagle3:1..4", **one_load)
+    first = study.ranked[0]
+    assert first.drafts and first.plan.draft and not any(run.plan.draft and run.plan.draft.by for run in study.ranked)
+    best = following(study.setting, first.plan, (1, 2, 3, 4), first.drafts.batch)
+    assert best and best.drafts(int(first.drafts.batch)) == first.plan.draft.tokens, "what won at a load stays there"
+    assert best.of_batches(72)[64:] == [2] * 9 and best.drafts(1) > 2
+
+
+@pytest.mark.parametrize("asked", [{"engine": "vllm@0.31.0"}, {"engine": "sglang"}, {"speculate": "eagle3:2"}, {"concurrency": 1}])
+def test_none_is_proposed_where_there_is_none_or_one_number_is_best(asked: dict[str, Any]) -> None:
+    question = {"engine": LATEST, "speculate": "eagle3:1..2", **MADE, "acceptance": "0.6,0.35"} | asked
+    study = apexsim.plan("llama-3.1-8b", gpu="l40s:1", **question)
+    assert not any(run.plan.draft and run.plan.draft.by for run in (*study.ranked, *study.hypothetical))
+
+
 TINY = """{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 1024, "intermediate_size": 3072, "head_dim": 128,
 "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 8, "vocab_size": 151936, "max_position_embeddings": 40960,
 "tie_word_embeddings": true, "torch_dtype": "bfloat16", "rms_norm_eps": 1e-6, "rope_theta": 1000000}"""
@@ -376,6 +483,8 @@ def test_plans_that_cannot_draft_are_refused(plan: str) -> None:
 @pytest.mark.parametrize(("engine", "plan", "words"), [
     ("vllm", "TP8+mtp:3", '--speculative-config \'{"method": "mtp", "num_speculative_tokens": 3}\''),
     ("vllm@0.10.0", "TP8+mtp:1", '"method": "deepseek_mtp"'), ("sglang", "TP8+mtp:2", "--speculative-algorithm EAGLE"),
+    (LATEST, "TP8+mtp:3to32/1to128/0", '"num_speculative_tokens": 3, "num_speculative_tokens_per_batch_size": [[1, 32, 3], [33, 128, 1], '
+     '[129, 1024, 0]]}'),
     ("sglang", "TP8+mtp:2", "--speculative-num-draft-tokens 3"), ("trtllm", "TP8+mtp:3", "num_nextn_predict_layers: 3"),
     ("vllm", "TP8+eagle3:2", "DRAFTER"), ("sglang", "TP8+eagle3:2", "--speculative-draft-model-path"),
     ("vllm", "TP8+draft:qwen3-0.6b:2", '{"method": "draft_model", "num_speculative_tokens": 2, "model": "Qwen/Qwen3-0.6B", '

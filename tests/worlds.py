@@ -226,12 +226,12 @@ def graphs(draw: st.DrawFn, base: st.SearchStrategy[World]) -> World:
 
 @st.composite
 def drafting(draw: st.DrawFn, policy: Rules, lanes: int) -> tuple[Rules, Drafts]:
-    """The same policy with room behind each sequence, and drafts: some fewer the more sequences decode."""
+    """The same policy with room behind each sequence, and drafts: some fewer, or more, the more sequences decode."""
     policy = policy._replace(look=0 if policy.admission == ADMIT_RESERVE else draw(st.sampled_from([0, 1, 6])))
     most = draw(st.integers(1, 5))
-    less = draw(st.sampled_from([0, 0, 1])) if lanes == 1 else 0
+    less = draw(st.sampled_from([0, 0, 1, -1])) if lanes == 1 else 0
     x = np.arange(policy.max_seqs * lanes + 1)
-    width = np.maximum(most - less * (x // 3), 1)
+    width = np.clip(most - less * (x // 3), 1, 5)
     gain = TICKS + np.round((width - 1) * TICKS * draw(seconds)).astype(np.int64)
     return policy, Drafts(gain, width)
 

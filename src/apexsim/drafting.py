@@ -10,8 +10,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -31,9 +31,13 @@ METHODS = {  # what drafts, in words
 }
 NOT_SIMULATED = {  # how people ask for it -> what it is
     "eagle": "EAGLE of the first two kinds", "eagle2": "EAGLE of the first two kinds",
-    "medusa": "Medusa", "suffix": "suffix decoding", "adaptive": "drafts whose number follows batch or acceptance",
+    "medusa": "Medusa", "suffix": "suffix decoding", "adaptive": "drafts whose number follows acceptance",
 }  # fmt: skip
-_DRAFTS = re.compile(r"(?P<method>[A-Za-z0-9_-]+)(?::(?P<model>[^,+]*))?:(?P<first>\d{1,4})(?:\.\.(?P<last>\d{1,4}))?")
+_DRAFTS = re.compile(
+    r"(?P<method>[A-Za-z0-9_-]+)(?::(?P<model>[^,+]*))?:(?P<first>\d{1,4})(?:\.\.(?P<last>\d{1,4})|(?P<more>to\d{1,6}(?:/\d{1,4}to\d{1,6})*/\d{1,4}))?"
+)
+_RANGE = re.compile(r"(\d+)to(\d+)/")
+BY_BATCH = "3to32/1to128/0"  # how a number of drafts that follows the batch is written
 SPELLED = {"draft_model": "draft", "draft-model": "draft", "standalone": "draft"}  # the engines' words for it
 LENGTH = "length:"
 SCATTER = 0.1  # by which more drafts may seem to make fewer tokens, each K being a run of its own (5 % in data/acceptance.csv)
@@ -42,19 +46,37 @@ SUFFIXES = re.compile(r"-(?:nvfp4|mxfp4|fp8|fp4|int4|bf16)$")
 
 @dataclass(frozen=True, slots=True)
 class Drafting:
-    """How a plan drafts: `tokens` drafts in each step, by a method; model: the one that drafts, where it is another."""
+    """How a plan drafts: `tokens` drafts in each step, by a method; model: the one that drafts, where it is another.
+
+    by: where the number follows the batch, (sequences of the step up to which, drafts) in order, the last without an end (0); `tokens` is
+    then the most."""
 
     method: str
     tokens: int
     model: str = ""
+    by: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
-        return ":".join(filter(None, (self.method, self.model, str(self.tokens))))
+        many = "/".join(f"{k}to{end}" if end else str(k) for end, k in self.by) or str(self.tokens)
+        return ":".join(filter(None, (self.method, self.model, many)))
 
     @property
     def width(self) -> int:
-        """Tokens of the step that a decoding sequence takes up."""
+        """Tokens of the step that a decoding sequence takes up, at most."""
         return self.tokens + 1
+
+    @property
+    def kinds(self) -> tuple[Drafting, ...]:
+        """The ways of drafting with one number each that it is made of, ascending; with 0 the layers that draft still see every token."""
+        return tuple(replace(self, tokens=k, by=()) for k in sorted({k for _, k in self.by} or {self.tokens}))
+
+    def drafts(self, sequences: int) -> int:
+        """Drafts of each of so many sequences."""
+        return next((k for end, k in self.by if sequences <= end or not end), self.tokens)
+
+    def of_batches(self, most: int) -> list[int]:
+        """Those of 0, 1 … `most` sequences."""
+        return [self.drafts(d) for d in range(most + 1)] if self.by else [self.tokens] * (most + 1)
 
     @property
     def layers(self) -> int:
@@ -66,7 +88,8 @@ def parse_drafting(text: str, where: str = "--plan") -> Drafting:
     """ "mtp:3": what stands behind a plan's shorthand."""
     match = _DRAFTS.fullmatch(text.strip())
     if not match or match["last"]:
-        raise InputError(f"cannot read '{text}' as drafts", where, "write the method and the drafts of a step, e.g. TP8+mtp:3")
+        hint = f"write the method and the drafts of a step, e.g. TP8+mtp:3, or by its sequences: TP8+mtp:{BY_BATCH}"
+        raise InputError(f"cannot read '{text}' as drafts", where, hint)
     return _drafting(match, int(match["first"]), where)
 
 
@@ -75,13 +98,33 @@ def _drafting(said: re.Match[str], tokens: int, where: str) -> Drafting:
     method = SPELLED.get(word, word)
     if method not in METHODS:
         raise InputError(f"unknown way of drafting '{method}'", where, nearest(method, METHODS))
+    by = _by_batch(said, where) if said["more"] else ()
+    tokens = max((k for _, k in by), default=tokens)
     if not 1 <= tokens <= MOST:
         raise InputError(f"expected 1 to {MOST} drafts in a step, got {tokens}", where)
     if method == "draft" and not model:
         raise InputError("a draft model is not named", where, f"write draft:MODEL:K, e.g. draft:qwen3-0.6b:{tokens}")
     if method != "draft" and said["model"] is not None:
         raise InputError(f"{method} takes no model, got '{model}'", where, f"write {method}:{tokens}, or draft:MODEL:{tokens}")
-    return Drafting(method, tokens, model)
+    return Drafting(method, tokens, model, by)
+
+
+def _by_batch(said: re.Match[str], where: str) -> tuple[tuple[int, int], ...]:
+    """(sequences up to which, drafts) of "3to32/1to128/0": ends ascend, and no range drafts as the one before it."""
+    text = said["first"] + said["more"]
+    by = (*((int(end), int(k)) for k, end in _RANGE.findall(text)), (0, int(text.rpartition("/")[2])))
+    ends = [0, *(end for end, _ in by[:-1])]
+    if any(b <= a for a, b in pairwise(ends)):
+        raise InputError(f"ranges of sequences must ascend from 1, got '{text}'", where, f"write e.g. {BY_BATCH}")
+    if any(a[1] == b[1] for a, b in pairwise(by)):
+        raise InputError(f"two ranges side by side have the same drafts in '{text}'", where, f"write them as one, e.g. {BY_BATCH}")
+    return by
+
+
+def ranged(drafts: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The ranges of what d = 1, 2 … sequences have, the last one's going on; none where all have the same."""
+    by = [(d, k) for d, (k, after) in enumerate(pairwise(drafts), 1) if after != k]
+    return (*by, (0, drafts[-1])) if by else ()
 
 
 def parse_speculate(text: str, where: str = "--speculate") -> tuple[Drafting | None, ...]:
@@ -97,7 +140,9 @@ def parse_speculate(text: str, where: str = "--speculate") -> tuple[Drafting | N
                 f"not modelled: {NOT_SIMULATED[name]}", where, f"its ways of drafting are {', '.join(METHODS)} with K drafts: mtp:3"
             )
         if not match:
-            raise InputError(f"cannot read '{part}'", where, "write METHOD:K or METHOD:K..K, e.g. mtp:3 or none,mtp:1..4")
+            raise InputError(
+                f"cannot read '{part}'", where, f"write METHOD:K or METHOD:K..K, e.g. mtp:3 or none,mtp:1..4, or mtp:{BY_BATCH}"
+            )
         first = int(match["first"])
         last = int(match["last"] or first)
         if last < first:

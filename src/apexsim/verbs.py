@@ -185,7 +185,7 @@ def plan(
     output_cv: The same of the output lengths.
     lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram, and
-        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3.
+        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3, by sequences of a step mtp:3to32/1to128/0.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     disaggregate: Plans with a pool for prompts and one for tokens, too (3×TP4+DEP8): is it worth it?
@@ -542,7 +542,7 @@ def sweep(
     output_cv: The same of the output lengths.
     lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram, and
-        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3.
+        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3, by sequences of a step mtp:3to32/1to128/0.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     disaggregate: Plans with a pool for prompts and one for tokens, too (3×TP4+DEP8): is it worth it?
@@ -707,7 +707,7 @@ def size(
     output_cv: The same of the output lengths.
     lengths: Distribution of prompt_cv and output_cv: lognormal (default), gamma or uniform.
     speculate: Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, eagle3, ngram, and
-        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3.
+        draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3, by sequences of a step mtp:3to32/1to128/0.
     acceptance: Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a file
         (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.
     max_num_seqs: Sequences that run at once. SGLang: max_running_requests; TensorRT-LLM: max_batch_size.

@@ -97,9 +97,9 @@ WITHOUT_OPTION = (
         "a closed loop.",
     ),
     (
-        "drafts whose number follows batch or acceptance",
-        "K is the same at every batch: vLLM's num_speculative_tokens_per_batch_size and SGLang's --speculative-adaptive are not simulated; "
-        "--speculate mtp:1..4 says which K pays up to which batch. Nor are Medusa and EAGLE before its third kind.",
+        "drafts whose number follows acceptance",
+        "K may follow the batch (--speculate mtp:3to32/1to128/0, docs/drafting.md), not how many are accepted: SGLang's "
+        "--speculative-adaptive is not simulated. Nor are Medusa and EAGLE before its third kind.",
     ),
     (
         "caches of decode servers other than vLLM's",

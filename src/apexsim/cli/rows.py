@@ -183,7 +183,7 @@ AXES = (
         str,
         None,
         "Drafts to search: METHOD:K or METHOD:K..K, with commas; a range is compared with none. Methods: mtp, "
-        "eagle3, ngram, and draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3.",
+        "eagle3, ngram, and draft with a model; e.g. mtp:1..4, draft:qwen3-0.6b:3, by sequences of a step mtp:3to32/1to128/0.",
         "LIST",
     ),
     Opt("hypothetical", bool, False, "Rank also what the engine cannot be started with."),

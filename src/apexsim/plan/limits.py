@@ -109,6 +109,7 @@ def at_full_length(found: Room, engine: EngineRow, length: int) -> float:
 
 # ---- what cannot be started at all -------------------------------------------------------------------------------
 
+FOLLOWS = "drafts by batch"  # the meaning of an engine's word for a number of drafts that follows it
 CACHES = ("fp8", "int8", "fp32")  # formats of the KV cache that an engine must be told
 
 
@@ -145,9 +146,20 @@ def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str
     return ""
 
 
+def follows(engine: EngineRow, method: str) -> bool:
+    """Whether the number of drafts can follow the batch, both of those that are made and of those that are verified."""
+    return words_of(engine).has(FOLLOWS, method)
+
+
 def _drafts(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
-    """Lanes whose drafts a version refuses."""
+    """Lanes whose drafts a version refuses: their batches differ, and with them the drafts that they would make in step."""
     method = plan.draft.method if plan.draft else ""
+    if plan.draft and plan.draft.by and not follows(engine, method):
+        since = next((word.since for word in engine.server.words if word.means == FOLLOWS and method in dict(word.values)), "")
+        hint = f" ({engine.name}@{since} has it)" if since else ""
+        return f"{engine.name} {engine.spoken} has no number of {method} drafts that follows the batch{hint}"
+    if plan.draft and plan.draft.by and plan.lanes > 1:
+        return f"{engine.name} {engine.spoken} lets the number of drafts follow the batch with one lane of attention only"
     if plan.lanes > 1 and method in engine.server.lanes_without:
         return f"{engine.name} {engine.spoken} takes no {method} drafts with data parallel attention"
     return ""

@@ -197,11 +197,11 @@ def _drafter(model: Model, ctx: Context) -> Drafter | None:
     if draft is None or draft.method == "ngram":
         return None
     if draft.model:
-        return _second(*second_of(ctx.plan), ctx, draft.tokens - 1)
+        return _second(*second_of(ctx.plan), ctx, max(draft.tokens - 1, 0))
     block, joined = draft_block(model, draft.method)
     layer, hidden = lower_block(block, ctx), model.hidden
     join = Gemm("drafting", hidden, joined * hidden, "bf16", ACT, lane_axis(ctx.plan))  # whole on every device
-    return Drafter(((replace(layer, ops=(*layer.ops, join)), 1),), _head(model, ctx), draft.tokens - 1)
+    return Drafter(((replace(layer, ops=(*layer.ops, join)), 1),), _head(model, ctx), max(draft.tokens - 1, 0))
 
 
 def _second(model: Model, plan: Plan, ctx: Context, again: int) -> Drafter:

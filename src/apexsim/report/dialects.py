@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
 from apexsim.drafting import Drafting
 from apexsim.engines import EngineRow, load_engine, settled
 from apexsim.plan.flags import Words
+from apexsim.plan.limits import FOLLOWS
 from apexsim.plan.memory import Room
 from apexsim.plan.plan import Plan
 from apexsim.plan.second import second_model
@@ -221,6 +223,10 @@ def _vllm_drafts(ask: ServerStart) -> Shell | str | None:
     if draft is None:
         return None
     told: dict[str, Any] = {"method": ask.words.value("drafts", draft.method), "num_speculative_tokens": draft.tokens}
+    if draft.by and ask.words.has(FOLLOWS):
+        last = max(ask.engine.max_num_seqs, draft.by[-2][0] + 1)  # vLLM goes on with the last one's drafts beyond its end
+        ends = [0, *(end or last for end, _ in draft.by)]
+        told[ask.words.flag(FOLLOWS)] = [[first + 1, end, k] for (first, end), (_, k) in zip(pairwise(ends), draft.by, strict=True)]
     if draft.method == "ngram":
         told["prompt_lookup_max"] = draft.tokens
     if draft.model:

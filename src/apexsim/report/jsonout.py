@@ -18,6 +18,7 @@ from typing import Any
 from apexsim.cost.account import Account
 from apexsim.cost.books import books, typed
 from apexsim.doubt import intervals
+from apexsim.drafting import Drafting
 from apexsim.model.count import active_parameters, total_parameters
 from apexsim.objective import OBJECTIVES, Margin, Objective
 from apexsim.plan.memory import Room, log_lines
@@ -246,6 +247,11 @@ def wait_json(ranked: Assessed) -> dict[str, float] | None:
     return None if wait is None else {f"{name}_ms": 1e3 * value for name, value in asdict(wait).items()}
 
 
+def _draft(draft: Drafting) -> dict[str, Any]:
+    by = [{"to": end or None, "tokens": k} for end, k in draft.by]
+    return {"method": draft.method, "tokens": draft.tokens, "model": draft.model or None, "by_batch": by}
+
+
 def plan_json(plan: Plan) -> dict[str, Any]:
     """A plan by its factors."""
     precision = plan.precision
@@ -256,7 +262,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "ffn": _layout(plan.ffn),
         "devices": plan.devices,
         "clock_mhz": plan.clock or None,
-        "draft": {"method": plan.draft.method, "tokens": plan.draft.tokens, "model": plan.draft.model or None} if plan.draft else None,
+        "draft": _draft(plan.draft) if plan.draft else None,
         "precision": {
             "weights": precision.default,
             "weights_by_part": dict(precision.weights),

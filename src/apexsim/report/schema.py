@@ -163,12 +163,16 @@ _UNDERSTOOD = obj("the question as it was understood", {
     "cluster": _CLUSTER,
     "workload": _WORKLOAD, "engine": _ENGINE, "price": _PRICE,
 })  # fmt: skip
+_DRAFTS_BY = obj("a range of batches", {
+    "to": count("sequences up to which it holds; null: any more", True), "tokens": count("drafts of each"),
+})  # fmt: skip
 _PLAN = obj("the plan by its factors", {
     "replicas": count("model replicas"), "stages": count("pipeline stages"), "attention": ref("layout"), "ffn": ref("layout"),
     "devices": count("GPUs in all"), "clock_mhz": count("SM clock to lock; null the GPU's own", True),
     "draft": obj("how it drafts; null: not at all", {
         "method": text("mtp, eagle3, ngram or draft"), "tokens": count("drafts of a step"),
         "model": text("the model that drafts; null where none of its own does", True),
+        "by_batch": many(_DRAFTS_BY, "drafts by sequences of the step, where they follow; `tokens` is the most; empty: always the same"),
     }, null=True),
     "precision": obj("number formats", {
         "weights": text("of weights"), "weights_by_part": by_name(text("format"), "of parts that differ"),

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from apexsim.cost.batches import by_sequences
 from apexsim.cost.tables import Axes, axes_for, compile_costs, host_for, rules_for
 from apexsim.cost.vision import image_seconds, with_images
 from apexsim.engine.kernel import Outcome, simulate, slack
-from apexsim.engine.types import AFFINITY, NO_DRAFTS, NO_OFFLOAD, TICKS, Costs, Drafts, Offload, Requests, Route, Rules
+from apexsim.engine.types import AFFINITY, DECODE, NO_DRAFTS, NO_OFFLOAD, PROMPT, TICKS, Costs, Drafts, Offload, Requests, Route, Rules
 from apexsim.engine_file import LOADED, WRITTEN, Behind
 from apexsim.engines import EngineRow, drafting
 from apexsim.errors import Rejected
@@ -94,8 +95,9 @@ def drafts_of(setting: Setting, plan: Plan, seats: int) -> Drafts:
     """What decode steps make of each of up to `seats` sequences."""
     if plan.draft is None:
         return NO_DRAFTS
-    length = setting.accepts(plan.draft).length(plan.draft.tokens)
-    return Drafts(np.full(seats + 1, round(length * TICKS)), np.full(seats + 1, plan.draft.width))
+    accepted, drafts = setting.accepts(plan.draft), plan.draft.of_batches(seats)
+    gain = {k: round(accepted.length(k) * TICKS) for k in set(drafts)}
+    return Drafts(np.array([gain[k] for k in drafts]), np.array(drafts) + 1)
 
 
 def look_of(engine: EngineRow, plan: Plan, drafts: Drafts) -> int:
@@ -103,7 +105,8 @@ def look_of(engine: EngineRow, plan: Plan, drafts: Drafts) -> int:
     a step makes, for which blocks are taken anyway."""
     if plan.draft is None:
         return 0
-    return max(0, engine.draft_slots * plan.draft.tokens + 1 - int(-(-drafts.gain[0] // TICKS)))
+    made = -(-drafts.gain // TICKS)
+    return max(0, (engine.draft_slots - 1) * plan.draft.tokens + int((drafts.width - made).max()))
 
 
 def _roomy(blocks: int, longest: int, rules: Rules, drafts: Drafts) -> int:
@@ -124,13 +127,24 @@ class Compiled:
 def compiled(setting: Setting, plan: Plan, engine: EngineRow) -> Compiled:
     """Lower a plan and compile its tables; setting: at its clock; engine: as it can be started with it."""
     width = plan.draft.width if plan.draft else 1
-    stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
-    engine, axes = drafting(engine, width), axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest, width)
-    costs = compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
+    axes = axes_for(engine, plan.lanes, setting.workload.size, setting.workload.longest, width)
+    engine, stages, costs = _priced(setting, plan, engine, axes)
     if setting.images:
         each = image_seconds(setting.model.vision, setting.image_patches, plan.attention.tp, setting.pricer.bank)
         costs = with_images(costs, setting.images * setting.workload.size * each / float(setting.workload.prompt.sum()))
     return Compiled(engine, stages, axes, costs)
+
+
+def _priced(setting: Setting, plan: Plan, engine: EngineRow, axes: Axes) -> tuple[EngineRow, tuple[StageOps, ...], Costs]:
+    """The engine with captured sizes in tokens, the ops of a plan and its tables; where drafts follow the batch, these of all its numbers
+    of drafts, and the rest of the most."""
+    if plan.draft and plan.draft.by:
+        each = {kind.tokens: _priced(setting, replace(plan, draft=kind), engine, axes) for kind in plan.draft.kinds}
+        drafts = np.array([plan.draft.drafts(d * plan.lanes) for d in range(axes.sequences + 2)])
+        return *each[plan.draft.tokens][:2], by_sequences({k: costs for k, (*_, costs) in each.items()}, drafts, plan.lanes)
+    engine = drafting(engine, plan.draft.width if plan.draft else 1)
+    stages = lower(setting.model, plan, setting.cluster.gpu.flops, setting.cluster.domain)
+    return engine, stages, compile_costs(stages, plan, setting.pricer, engine, axes, setting.model.hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +244,23 @@ def ready(setting: Setting, plan: Plan) -> Ready | Rejected:
     )
 
 
+def boarding(costs: Costs) -> Costs:
+    """Tables of servers that compute no prompts: a step that a request joins costs what a step of decodes does."""
+    alike = {name: getattr(costs, name).copy() for name in ("lane", "total", "floor", "add")}
+    for table in alike.values():
+        table[:, PROMPT] = table[:, DECODE]
+    return costs._replace(**alike, prefill=np.zeros_like(costs.prefill), prompt_base=np.zeros_like(costs.prompt_base), beside=0.0)
+
+
 def evaluate(setting: Setting, plan: Plan, handed: bool = False) -> Evaluation | Rejected:
     """Lower, size, compile and simulate one plan; handed: prompts come computed but for one token, from servers of their own."""
     made = ready(setting, plan)
     if isinstance(made, Rejected):
         return made
     asked = requests_of(setting.workload, made.reuse and not handed)
-    asked = asked._replace(cached=setting.workload.prompt - 1) if handed else asked
+    if handed:
+        asked = asked._replace(cached=setting.workload.prompt - 1)
+        made = replace(made, costs=boarding(made.costs)) if made.rules.mix else made
     return made.done(
         simulate(
             asked,

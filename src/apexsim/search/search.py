@@ -9,16 +9,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from apexsim.drafting import Drafting
 from apexsim.errors import Infeasible, Rejected
 from apexsim.hardware import Cluster
 from apexsim.objective import Objective
 from apexsim.plan.formats import as_priced
+from apexsim.plan.limits import follows
 from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.plan.split import AnyPlan, pools_of
 from apexsim.search.assess import Assessed, assess
-from apexsim.search.drafts import told
+from apexsim.search.drafts import following, told
 from apexsim.search.error import calibrated_note, comparison_error, tie
 from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
@@ -69,6 +71,11 @@ def search(
     if chosen.slow and len(results) == len(plans) and not keep_up([r for r in results if isinstance(r, Assessed) and not unranked(r)]):
         plans, left_out = (*plans, *chosen.slow), chosen.hopeless
         results = run(work, chosen.slow, first.keep, done=results, seen=seen)
+    more = _following(setting, results, unranked) if len(results) == len(plans) else ()
+    if more:
+        results = _better(run(work, more, first.keep, done=results), len(plans))
+        more = tuple(run.plan for run in results[len(plans) :] if isinstance(run, Assessed) and isinstance(run.plan, Plan))
+        space, plans = replace(space, plans=(*space.plans, *more)), (*plans, *more)
     fitting = [r for r in results if isinstance(r, Assessed)]
     rejected = [*space.rejected, *unfit, *left_out, *(r for r in results if isinstance(r, Rejected))]
     stopped = len(results) < len(plans)
@@ -116,6 +123,29 @@ def simulate_one(setting: Setting, plan: AnyPlan, goal: Goal) -> Study:
     first = next(r for r in study.ranked if r.plan == plan)
     rest = tuple(r for r in study.ranked if r.plan != plan)
     return replace(study, ranked=(first, *rest))
+
+
+def _following(setting: Setting, results: Sequence[Result], unranked: Unranked) -> tuple[Plan, ...]:
+    """Of each way of drafting of which several numbers were asked for, the best plan with a number that follows the batch, where the
+    engine has such."""
+    ways: dict[tuple[str, str], list[tuple[Assessed, Plan, Drafting]]] = {}
+    for run in results:
+        if isinstance(run, Assessed) and isinstance(run.plan, Plan) and run.plan.draft and run.plan.lanes == 1 and not unranked(run):
+            ways.setdefault((run.plan.draft.method, run.plan.draft.model), []).append((run, run.plan, run.plan.draft))
+    found = list[Plan]()
+    for (method, _), runs in ways.items():
+        asked = {draft.tokens for *_, draft in runs}
+        if len(asked) > 1 and follows(setting.engine, method) and not any(draft.by for *_, draft in runs):
+            run, plan, _ = min(runs, key=lambda one: one[0].key)
+            best = following(setting, plan, asked, run.drafts.batch if run.drafts else 1.0)
+            found += [replace(plan, draft=best)] if best else []
+    return tuple(found)
+
+
+def _better(results: list[Result], asked: int) -> list[Result]:
+    """The results of the plans that were asked for, and of the others those that beat them all."""
+    least = min(run.key for run in results[:asked] if isinstance(run, Assessed))
+    return [*results[:asked], *(run for run in results[asked:] if isinstance(run, Assessed) and run.key < least)]
 
 
 def _usual(setting: Setting, space: Space) -> Plan:

@@ -63,7 +63,7 @@ def apart(row: Row, where: Path) -> Apart | Skipped:
     model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "kv_dtype"))
     work = population(row)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
-    one, two = (_pool(row, side, model, precision, rules, gpu, work, labels) for side in ("prefill", "decode"))
+    one, two = (pool_of(row, side, model, precision, rules, gpu, work, labels) for side in ("prefill", "decode"))
     two = replace(two, plan=replace(two.plan, draft=draft))
     one, two = (replace(case, accepts=accepted(case.engine.name, row, draft)) for case in (one, two))
     found = measured(row, MEASURED) | {"out_tok_s_per_gpu": number(row, "tput_out_per_gpu")}
@@ -71,7 +71,7 @@ def apart(row: Row, where: Path) -> Apart | Skipped:
     return Apart(row["id"], one, two, handover_of(two.engine, two.cluster), told, labels, assumed + note)
 
 
-def _pool(
+def pool_of(
     row: Row, side: str, model: Model, precision: Precision, rules: EngineRow, gpu: Gpu, work: Workload, labels: dict[str, str]
 ) -> Case:
     """One pool as its columns say."""

@@ -12,18 +12,17 @@ import csv
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from apexsim.errors import InputError
 from apexsim.files import lines
-from apexsim.hardware import Cluster, load_gpu
-from apexsim.plan.plan import Plan
-from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
-from apexsim.validate.closed_cases import captured, closed_loop, drafted, population
+from apexsim.hardware import load_gpu
+from apexsim.validate.apart_cases import pool_of
+from apexsim.validate.cases import Case, accepted, formats, labels_of, measured, rules_of
+from apexsim.validate.closed_cases import closed_loop, drafted, population
 from apexsim.validate.facts import spelled, suspect
-from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
+from apexsim.validate.rows import Cells, Row, Skipped, number
 from apexsim.workload.trace import Workload
 
 SPEEDUPS = {"speedup_tpot": "speedup_tpot", "speedup_e2e": "speedup_e2e"}
@@ -87,40 +86,18 @@ def _runs(path: str) -> dict[str, Row]:
 
 def decode_server(row: Row, where: Path) -> Case | Skipped:
     """The decode servers of a run with pools of its own for prompts."""
-    inner = Cells({**row, **{key: row[f"decode_{key}"] for key in ("attn_tp", "attn_dp", "moe_tp", "moe_ep")}})
     labels = labels_of(row, row["backend"], row["system"])
     gpu = load_gpu(row["system"])
     model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "kv_dtype"))
-    attention, ffn = spread(inner, model)
-    plan = Plan(max(1, whole(row, "decode_workers", 1, most=WIDEST)), 1, attention, ffn, precision, draft=drafted(row))
-    work = _handed(population(row), row)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
-    engine = engine_for(rules, _launched(row, attention.dp), gpu, work.longest)
-    return Case(
-        row["id"],
-        model,
-        Cluster(gpu, plan.devices),
-        engine,
-        plan,
-        work,
-        work.longest,
-        {},
-        labels,
+    case, draft = pool_of(row, "decode", model, precision, rules, gpu, _handed(population(row), row), labels), drafted(row)
+    return replace(
+        case,
+        plan=replace(case.plan, draft=draft),
         notes=(*assumed, *note, "decode servers alone"),
-        accepts=accepted(engine.name, row, plan.draft),
+        accepts=accepted(case.engine.name, row, draft),
         handed=True,
     )
-
-
-def _launched(row: Row, lanes: int) -> dict[str, Any]:
-    """Settings of a decode server: SGLang states the sequences of all its lanes together."""
-    seats, fraction = whole(row, "decode_max_seqs"), number(row, "decode_gpu_mem_frac")
-    if row["backend"] == "sglang" and seats:
-        seats = max(1, seats // lanes)
-    return {
-        "max_num_seqs": seats or None, "memory_fraction": fraction if fraction > 0 else None,
-        "pad": captured(whole(row, "decode_cudagraph_max")) or None,
-    }  # fmt: skip
 
 
 def _handed(work: Workload, row: Row) -> Workload:
