@@ -17,6 +17,7 @@ from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.plan.split import AnyPlan, pools_of
+from apexsim.search import least
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.drafts import told
 from apexsim.search.error import calibrated_note, comparison_error, tie
@@ -64,14 +65,17 @@ def search(
 
     chosen, unfit = _screening(setting, space.all, goal, heuristic, unranked, run)
     first = _First(unranked, setting.workload.size > LIGHT)
-    work, plans, left_out = partial(assess, setting, goal), chosen.worth, chosen.left_out
-    results = run(work, plans, first.keep, seen=seen)
-    if chosen.slow and len(results) == len(plans) and not keep_up([r for r in results if isinstance(r, Assessed) and not unranked(r)]):
-        plans, left_out = (*plans, *chosen.slow), chosen.hopeless
-        results = run(work, chosen.slow, first.keep, done=results, seen=seen)
-    fitting = [r for r in results if isinstance(r, Assessed)]
-    rejected = [*space.rejected, *unfit, *left_out, *(r for r in results if isinstance(r, Rejected))]
-    stopped = len(results) < len(plans)
+    rounds = _Rounds(lambda plans, done: run(partial(assess, setting, goal), plans, first.keep, done=done, seen=seen))
+    plans, late = _in_turn(setting, chosen.worth, heuristic, goal, free)
+    rounds.add(plans)
+    late, beaten = least.apart(setting, goal, late, rounds.results)
+    rounds.add(late)
+    left_out = chosen.left_out
+    if chosen.slow and not rounds.stopped and not keep_up([r for r in rounds.fitting if not unranked(r)]):
+        rounds.add(chosen.slow)
+        left_out = chosen.hopeless
+    results, fitting, stopped = rounds.results, rounds.fitting, rounds.stopped
+    rejected = [*space.rejected, *unfit, *left_out, *beaten, *(r for r in results if isinstance(r, Rejected))]
     if not fitting:
         if stopped:
             raise KeyboardInterrupt
@@ -80,8 +84,40 @@ def search(
     if not hypothetical and has_server(setting):
         study = _startable(study, space, stopped)
     if stopped:
-        raise Interrupted(_partial(study, len(results), len(plans)))
+        raise Interrupted(_partial(study, len(results), len(rounds.plans)))
     return study
+
+
+class _Rounds:
+    """Plans that are run group after group, each to its end unless the user stops it: then no other begins."""
+
+    def __init__(self, go: Callable[[Sequence[AnyPlan], list[Result]], list[Result]]) -> None:
+        self.go = go
+        self.plans: tuple[AnyPlan, ...] = ()
+        self.results: list[Result] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there are plans that nobody looked at."""
+        return len(self.results) < len(self.plans)
+
+    @property
+    def fitting(self) -> list[Assessed]:
+        """What came of the plans that fit."""
+        return [result for result in self.results if isinstance(result, Assessed)]
+
+    def add(self, plans: Sequence[AnyPlan]) -> None:
+        """Run these too."""
+        stopped = self.stopped
+        self.plans = (*self.plans, *plans)
+        if plans and not stopped:
+            self.results = self.go(plans, self.results)
+
+
+def _in_turn(setting: Setting, plans: tuple[AnyPlan, ...], heuristic: Plan, goal: Goal, free: bool) -> tuple[list[AnyPlan], list[AnyPlan]]:
+    """The plans that are simulated whatever comes, and those that are not ranked and may have lost by then (`search.least`)."""
+    late = [not free and not goal.aims and plan != heuristic and bool(blocked(setting, plan)) for plan in plans]
+    return [p for p, last in zip(plans, late) if not last], [p for p, last in zip(plans, late) if last]
 
 
 def _startable(study: Study, space: Space, stopped: bool) -> Study:
