@@ -163,7 +163,8 @@ def test_launch_scripts_chose_layouts_by_length_and_users() -> None:
 
 def test_a_cold_server_keeps_its_first_requests_waiting_and_no_others(tmp_path: Path) -> None:
     row = CLOSED | {"backend": "trtllm", "backend_version": "1.1.0", "config": "deepseek-ai--DeepSeek-R1", "precision": "fp8",
-                    "system": "h200_sxm", "attn_tp": "8", "moe_tp": "8", "moe_ep": "1", "num_prompts": "40", "measured_date": "2025-12-15"}  # fmt: skip
+                    "system": "h200_sxm", "attn_tp": "8", "moe_tp": "8", "moe_ep": "1", "num_prompts": "40",
+                    "measured_date": "2025-12-15"}  # fmt: skip
     rows = [row | {"id": name, "warmup": text} for name, text in (("warm", "2*conc"), ("cold", "none or 1 test request"))]
     warm, cold = (case for case in read_cases(written(tmp_path / "rows.csv", *rows))[1] if isinstance(case, Case))
     assert (warm.stall, cold.stall) == (0.0, 1.2)

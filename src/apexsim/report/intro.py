@@ -19,7 +19,7 @@ from apexsim.report.figures import objective_words
 from apexsim.report.page import Row
 from apexsim.report.verdict import unmeasured
 from apexsim.report.wiring import links_of
-from apexsim.search import screen
+from apexsim.search import least, screen
 from apexsim.search.setting import Setting
 from apexsim.search.startable import has_server
 from apexsim.search.study import Study
@@ -144,6 +144,10 @@ PLAIN = {
     "a pool has no room": ("server has no room", "servers have no room"),
     "slower server of its size": ("server is beaten by another of its size", "servers are beaten by another of their size"),
     "pools estimated far behind": ("pair of pools is estimated far behind", "pairs of pools are estimated far behind"),
+    least.RULE: (
+        "cannot be started and is slower even alone",
+        "cannot be started and are slower even alone",
+    ),
     screen.RULE: ("left out after a sample of the trace", "left out after a sample of the trace"),
     "left by the interrupt": ("not looked at, interrupted", "not looked at, interrupted"),
     "simulated": ("simulated", "simulated"),

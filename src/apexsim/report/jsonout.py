@@ -112,7 +112,7 @@ def hypothetical_json(study: Study) -> dict[str, Any] | None:
     first, best = apart[0], study.best
     gain = study.goal.objective.ratio(first.value, best.value) if best else math.nan
     return {
-        "count": len(apart), "ranked": not study.hypothetical, "best": first.plan.shorthand, "value": first.value,
+        "count": len(apart) + study.beaten, "ranked": not study.hypothetical, "best": first.plan.shorthand, "value": first.value,
         "ratio_to_best": gain, "keeps_constraints": first.keeps, "startable_by": list(others(study.setting, first.plan)),
         "reason": first.blocked,
     }  # fmt: skip

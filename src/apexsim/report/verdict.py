@@ -57,10 +57,12 @@ def also(study: Study) -> str:
         return f"{engine.name} cannot be started with it: {first.blocked}{f'; {able} can' if able else ''}"
     if not has_server(study.setting):
         return f"{engine.name} is a batching policy without a server: all plans are ranked, none can be started as it is"
-    if not study.hypothetical:
-        return ""
-    count, best = len(study.hypothetical), study.hypothetical[0]
+    count = len(study.hypothetical) + study.beaten
     layouts = f"{count} layout{'s' * (count > 1)} that {engine.name} cannot start"
+    worse = f"{layouts} {'are' if count > 1 else 'is'} no better: --hypothetical"
+    if not study.hypothetical:
+        return worse if count else ""
+    best = study.hypothetical[0]
     able = listed(others(study.setting, best.plan), "or")
     who = f"{able} can" if able else "no engine can"
     gain = study.goal.objective.ratio(best.value, first.value)
@@ -69,7 +71,7 @@ def also(study: Study) -> str:
         return f"{layouts}: {best.plan.shorthand} keeps the limits ({who} start it): --hypothetical"
     if better and gain > 1.0 + study.error[1] and math.isfinite(gain):
         return f"{layouts} {'are' if count > 1 else 'is'} up to {gain:.2f}× better ({best.plan.shorthand}; {who}): --hypothetical"
-    return f"{layouts} {'are' if count > 1 else 'is'} no better: --hypothetical"
+    return worse
 
 
 def load_words(study: Study) -> str:

@@ -19,11 +19,13 @@ from apexsim.plan.memory import room
 from apexsim.plan.plan import Plan
 from apexsim.plan.space import Space, candidates, heuristic_plan
 from apexsim.plan.split import AnyPlan, pools_of
+from apexsim.search import least
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.drafts import following, told
 from apexsim.search.error import calibrated_note, comparison_error, tie
 from apexsim.search.goal import Goal
 from apexsim.search.pool import Result, Work, evaluated
+from apexsim.search.rounds import Rounds
 from apexsim.search.screen import Screened, keep_up, sample, screened
 from apexsim.search.setting import Setting
 from apexsim.search.startable import blocked, has_server, others
@@ -66,19 +68,22 @@ def search(
 
     chosen, unfit = _screening(setting, space.all, goal, heuristic, unranked, run)
     first = _First(unranked, setting.workload.size > LIGHT)
-    work, plans, left_out = partial(assess, setting, goal), chosen.worth, chosen.left_out
-    results = run(work, plans, first.keep, seen=seen)
-    if chosen.slow and len(results) == len(plans) and not keep_up([r for r in results if isinstance(r, Assessed) and not unranked(r)]):
-        plans, left_out = (*plans, *chosen.slow), chosen.hopeless
-        results = run(work, chosen.slow, first.keep, done=results, seen=seen)
-    more = _following(setting, results, unranked) if len(results) == len(plans) else ()
-    if more:
-        results = _better(run(work, more, first.keep, done=results), len(plans))
-        more = tuple(run.plan for run in results[len(plans) :] if isinstance(run, Assessed) and isinstance(run.plan, Plan))
-        space, plans = replace(space, plans=(*space.plans, *more)), (*plans, *more)
-    fitting = [r for r in results if isinstance(r, Assessed)]
-    rejected = [*space.rejected, *unfit, *left_out, *(r for r in results if isinstance(r, Rejected))]
-    stopped = len(results) < len(plans)
+    rounds = Rounds(lambda plans, done: run(partial(assess, setting, goal), plans, first.keep, done=done, seen=seen))
+    plans, late = _in_turn(setting, chosen.worth, heuristic, goal, free)
+    rounds.add(plans)
+    late, beaten = least.apart(setting, goal, late, rounds.results)
+    rounds.add(late)
+    left_out = chosen.left_out
+    if chosen.slow and not rounds.stopped and not keep_up([r for r in rounds.fitting if not unranked(r)]):
+        rounds.add(chosen.slow)
+        left_out = chosen.hopeless
+    asked = len(rounds.plans)
+    if not rounds.stopped:
+        rounds.add(_following(setting, rounds.results, unranked))
+        rounds.keep_winners(asked)
+        space = replace(space, plans=(*space.plans, *(p for p in rounds.plans[asked:] if isinstance(p, Plan))))
+    results, fitting, stopped = rounds.results, rounds.fitting, rounds.stopped
+    rejected = [*space.rejected, *unfit, *left_out, *beaten, *(r for r in results if isinstance(r, Rejected))]
     if not fitting:
         if stopped:
             raise KeyboardInterrupt
@@ -87,8 +92,14 @@ def search(
     if not hypothetical and has_server(setting):
         study = _startable(study, space, stopped)
     if stopped:
-        raise Interrupted(_partial(study, len(results), len(plans)))
+        raise Interrupted(_partial(study, len(results), len(rounds.plans)))
     return study
+
+
+def _in_turn(setting: Setting, plans: tuple[AnyPlan, ...], heuristic: Plan, goal: Goal, free: bool) -> tuple[list[AnyPlan], list[AnyPlan]]:
+    """The plans that are simulated whatever comes, and those that are not ranked and may have lost by then (`search.least`)."""
+    late = [not free and not goal.aims and plan != heuristic and bool(blocked(setting, plan)) for plan in plans]
+    return [p for p, last in zip(plans, late) if not last], [p for p, last in zip(plans, late) if last]
 
 
 def _startable(study: Study, space: Space, stopped: bool) -> Study:
@@ -140,12 +151,6 @@ def _following(setting: Setting, results: Sequence[Result], unranked: Unranked) 
             best = following(setting, plan, asked, run.drafts.batch if run.drafts else 1.0)
             found += [replace(plan, draft=best)] if best else []
     return tuple(found)
-
-
-def _better(results: list[Result], asked: int) -> list[Result]:
-    """The results of the plans that were asked for, and of the others those that beat them all."""
-    least = min(run.key for run in results[:asked] if isinstance(run, Assessed))
-    return [*results[:asked], *(run for run in results[asked:] if isinstance(run, Assessed) and run.key < least)]
 
 
 def _usual(setting: Setting, space: Space) -> Plan:

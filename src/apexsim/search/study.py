@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apexsim.errors import Rejected
+from apexsim.search import least
 from apexsim.search.assess import Assessed
 from apexsim.search.error import comparison_error, error_of
 from apexsim.search.goal import Goal
@@ -152,6 +153,12 @@ class Study(Shown):
         """Relative half-width of the error bar of the first plan's objective, and of a comparison of two plans."""
         name = self.goal.objective.name
         return error_of(name, self.setting, self.ranked[0].account), comparison_error(name)
+
+    @property
+    def beaten(self) -> int:
+        """Layouts that the engine cannot be started with and that were not simulated, since one sequence alone takes longer on them than
+        the best plan's objective."""
+        return sum(one.rule == least.RULE for one in self.rejected)
 
     @property
     def single(self) -> bool:
