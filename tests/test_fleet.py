@@ -93,6 +93,20 @@ def test_holding_longer_never_asks_for_less(need: list[int], rule: tuple[int, in
         assert (more >= less).all()
 
 
+@given(load=st.lists(st.integers(1, 50), min_size=1, max_size=60), need=st.integers(1, 9), day=st.integers(1, 20))
+def test_no_more_is_foretold_than_serves_what_is_foretold(load: list[int], need: int, day: int) -> None:
+    loads = np.array([100, *load], np.int64)  # the first of which so many replicas serve
+    paid = POLICIES["predictive"](np.full_like(loads, need), ScalingRule(0, 0, day, loads))
+    assert (paid <= need).all()  # twice as many requests at most are foretold of at most half of them
+
+
+@given(need=st.integers(1, 50), load=st.integers(0, 1000), count=st.integers(1, 50), rule=RULES)
+def test_a_steady_load_is_foretold_as_it_is(need: int, load: int, count: int, rule: tuple[int, int, int]) -> None:
+    needs = np.full(count, need, np.int64)
+    for name in ("predictive", "reactive", "scheduled"):
+        assert (POLICIES[name](needs, ScalingRule(*rule, load=np.full(count, load, np.int64))) == need).all(), name
+
+
 # ---- needs ---------------------------------------------------------------------------------------------------------------
 
 

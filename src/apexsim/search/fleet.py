@@ -69,14 +69,23 @@ class Interval:
 class Course:
     """What a policy does.  paid, serving: replicas [T]; kept: intervals that keep the limits [T]; watts: of all GPUs [T].
 
-    late: requests of intervals that miss the limits, as a share."""
+    requests: of each interval [T]."""
 
     policy: str
     paid: Counts
     serving: Counts
     kept: NDArray[np.bool_]
     watts: NDArray[np.float64]
-    late: float
+    requests: Counts
+
+    @property
+    def late(self) -> float:
+        """Requests of intervals that miss the limits, as a share."""
+        return float(self.requests[~self.kept].sum() / max(self.requests.sum(), 1))
+
+    def part(self, part: slice) -> Course:
+        """Some of its intervals."""
+        return Course(self.policy, self.paid[part], self.serving[part], self.kept[part], self.watts[part], self.requests[part])
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +355,7 @@ def course_of(trace: Trace, name: str, paid: Counts, serving: Counts, intervals:
     found = [of(t) for t in range(len(paid))]
     kept = np.array([k for k, _ in found])
     sizes = np.array([interval.requests for interval in intervals])
-    return Course(name, paid, serving, kept, np.array([w for _, w in found]), float(sizes[~kept].sum() / max(sizes.sum(), 1)))
+    return Course(name, paid, serving, kept, np.array([w for _, w in found]), sizes)
 
 
 def one_fewer(trace: Trace, intervals: Sequence[Interval]) -> dict[str, float]:

@@ -57,16 +57,25 @@ def reactive(need: Counts, rule: ScalingRule) -> Counts:
 
 def predictive(need: Counts, rule: ScalingRule) -> Counts:
     """What is foretold up to the moment at which a replica that is asked for now serves: the same time yesterday, times how today compares
-    with it so far; on the first day the line through the last two intervals."""
+    with it so far; on the first day the line through the last two intervals.
+
+    A need is a whole number and may have room: requests grow by half and one replica still serves them.  So no more are asked for than
+    serve what is foretold at the most requests that one has been seen to serve."""
+    most = np.maximum.accumulate(rule.load / np.maximum(need, 1))  # requests of an interval, by a replica
+
+    def grown(x: int, times: float, t: int) -> int:
+        by_need = times * float(need[x])
+        by_load = times * float(rule.load[x]) / most[t - 1] if most[t - 1] > 0 else by_need
+        return ceil(min(by_need, by_load) - NEAR)
 
     def told(t: int) -> int:
         if t == 0:
             return int(need[0])
         if t - 1 < rule.day:
             growth = 1.0 + (rule.grown(t - 1, max(0, t - 2)) - 1.0) * (rule.lag + 1)
-            return ceil(max(1.0, growth) * float(need[t - 1]) - NEAR)
+            return max(int(need[t - 1]), grown(t - 1, max(1.0, growth), t))
         swing, ahead = rule.grown(t - 1, t - 1 - rule.day), range(t, t + rule.lag + 1)
-        return max(ceil(swing * float(need[min(x, t - 1 + rule.day) - rule.day]) - NEAR) for x in ahead)
+        return max(grown(min(x, t - 1 + rule.day) - rule.day, swing, t) for x in ahead)
 
     return _following(need, rule, told)
 

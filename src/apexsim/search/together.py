@@ -194,7 +194,7 @@ def _dealt_policies(
         for m, (course, (first, count)) in enumerate(zip(alone, window)):
             short = not np.array_equal(given[m], wanted[m])
             whole = _with_less(made[m], course, first, given[m]) if short else course
-            found[m].append(_cut(made[m][0], whole, first, count))
+            found[m].append(whole.part(slice(first, first + count)))
     return [tuple(courses) for courses in found]
 
 
@@ -204,14 +204,3 @@ def _with_less(made: tuple[Fleet, Trace], course: Course, first: int, given: NDA
     paid = course.paid.copy()
     paid[first : first + len(given)] = given
     return course_of(trace, course.policy, paid, readied(fleet.asked, course.policy, paid), fleet.intervals)
-
-
-def _cut(fleet: Fleet, course: Course, first: int, count: int) -> Course:
-    """The part of a course that lies in a window."""
-    if (first, count) == (0, len(course.paid)):
-        return course
-    part = slice(first, first + count)
-    sizes, kept = np.array([i.requests for i in fleet.intervals[part]]), course.kept[part]
-    return Course(
-        course.policy, course.paid[part], course.serving[part], kept, course.watts[part], float(sizes[~kept].sum() / max(sizes.sum(), 1))
-    )
