@@ -316,7 +316,7 @@ _WORTH = obj("the best plan of two pools against the best of one; null where not
         "apart": text("the best plan of two pools there"), "together": text("the best of one there"),
     }), "one line each"),
 }, null=True)  # fmt: skip
-_HYPOTHETICAL = obj("simulated plans that the engine cannot be started with; null where there are none", {
+_HYPOTHETICAL = obj("plans that the engine cannot be started with; null where there are none", {
     "count": count("how many"), "ranked": flag("they stand in `ranked`"), "best": text("the first of them"),
     "value": num("its objective, in value_unit"), "ratio_to_best": num("how many times better than `best`", True),
     "keeps_constraints": flag("it keeps every limit"), "startable_by": many(text("engine"), "engines that can start it"),
