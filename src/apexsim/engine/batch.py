@@ -8,6 +8,7 @@ import numpy as np
 
 from apexsim.engine.jit import inner
 from apexsim.engine.leave import blocks_of, by_chunk, passes, preempt
+from apexsim.engine.own import finds, finds_own, takes_back
 from apexsim.engine.pace import width
 from apexsim.engine.prefix import catch, come, despair, matched, name, reuses, take_until
 from apexsim.engine.queue import peek, sort_visible, take
@@ -162,6 +163,8 @@ def size_of(world: World, r: int, g: int, l: int, i: int) -> WaitingSize:
         hit, shared = matched(world, r, g, l, i)
         loaded = beyond(world, r, l, i, hit) if tiered(world) else 0
         known = (hit + loaded) * world.rules.block
+    elif finds_own(world):
+        known = max(known, finds(world, r, l, i) * world.rules.block)
     return WaitingSize(target - known, target, req.prompt[i] + req.output[i], shared, loaded)
 
 
@@ -219,6 +222,8 @@ def _start(world: World, r: int, g: int, l: int, i: int, t0: float, mixed: bool)
     take(world, r)
     if reuses(world):
         _settle_in(world, r, l, i, size, q)
+    elif finds_own(world):
+        _return(world, r, l, i, size)
     state.free[r, l] -= first_blocks(rules, size, q)
     _seat(world, r, g, l, i, t0)
     _chunk(world, r, g, l, i, q)
@@ -241,6 +246,15 @@ def _seat(world: World, r: int, g: int, l: int, i: int, t0: float) -> None:
 def _found(rules: Rules, size: WaitingSize) -> int:
     """Blocks that the lane itself has of a request."""
     return (size.target - size.rest) // rules.block - size.loaded
+
+
+@inner
+def _return(world: World, r: int, l: int, i: int, size: WaitingSize) -> None:
+    """Request i goes on behind what it has found of its own."""
+    known = size.target - size.rest
+    found = (known if known > world.work.computed[i] else 0) // world.rules.block
+    world.work.computed[i] = known
+    takes_back(world, r, l, i, found, size.target)
 
 
 @inner

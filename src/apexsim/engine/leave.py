@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apexsim.engine.heap import drop, push
 from apexsim.engine.jit import inner
+from apexsim.engine.own import finds_own, leaves_behind
 from apexsim.engine.pace import ahead, blocks_of_step, cohort, decodes_in, shown
 from apexsim.engine.prefix import catch, go, reuses
 from apexsim.engine.queue import call_next, put_back
@@ -78,6 +79,8 @@ def release(world: World, r: int, l: int, i: int, room: int, known: int, late: i
     if reuses(world):
         catch(world, r, l)
         blocks = go(world, r, l, i, known, late, blocks)
+    elif finds_own(world):
+        leaves_behind(world, r, l, i, known, late, blocks)
     state.free[r, l] += blocks
     state.running[r, l] -= 1
 

@@ -183,6 +183,9 @@ class Work(NamedTuple):
     computed: I4  # [R] prompt tokens that are known in the current stay: cached or computed; its context when it joins, and at its end
     ends: I4  # [R] tokens that the clock of its group shows when it finishes, NOT_DECODING, LEAVING
     preempted: I4  # [R] times
+    left: I4  # [R] full blocks that it left in the queue of free ones when it was thrown out
+    left_at: I8  # [R] place behind the first of them
+    target: I4  # [R] tokens that it holds before it decodes in its current stay; where blocks have no keys
     next: I4  # [R] linked list of the waiting queue; before it is sent: of those that wait for the same request
     replica: I4  # [R]
     group: I2  # [R]
@@ -200,6 +203,8 @@ class Work(NamedTuple):
 
 # Columns of State.front: front end is free | requests seen by then have been read from the queue | last step began.
 FRONT_FREE, READ_UNTIL, BEGAN = range(3)
+# Columns of State.queue: free blocks in front of it | places at its end up to which blocks are taken | … are there | State.free then.
+FRONT, HEAD, END, SEEN = range(4)
 # Columns of State.phase: decode steps since the queue was last read | steps for which prompts have waited for company.
 SINCE_READ, WAITED = range(2)
 # Rows of State.fresh: prompts that end in the step in flight | AHEAD: finished, seat and blocks not yet free.
@@ -243,6 +248,9 @@ class State(NamedTuple):
     running: I8  # [N, L] sequences admitted and not finished
     partial: I8  # [N, L] prompt that is partly computed, NOBODY
     free: I8  # [N, L] blocks
+    queue: I8  # [N, L, 4] free blocks, see FRONT
+    holes: I8  # [N, L, h, 2] places from, to: blocks that were taken back from the middle of it
+    holes_size: I8  # [N, L]
     head: I8  # [N] waiting queue, NOBODY
     tail: I8  # [N]
     unsent: I8  # [N] closed loop: next request of this replica
