@@ -492,7 +492,8 @@ def test_plans_that_cannot_draft_are_refused(plan: str) -> None:
     ("sglang", "TP8+draft:qwen3-0.6b:2", "--speculative-algorithm STANDALONE"),
     ("sglang", "TP8+draft:qwen3-0.6b:2", "--speculative-draft-model-path Qwen/Qwen3-0.6B"),
     ("trtllm", "TP8+draft:qwen3-0.6b:2", "speculative_model_dir: Qwen/Qwen3-0.6B"),
-    ("trtllm", "TP8+draft:qwen3-0.6b:2", "decoding_type: DraftTarget"),
+    ("trtllm@1.2.0", "TP8+draft:qwen3-0.6b:2", "decoding_type: DraftTarget"),
+    ("trtllm@1.3.0", "TP8+draft:qwen3-0.6b:2", "decoding_type: Draft_Target"),
 ])  # fmt: skip
 def test_launch_lines_say_how_to_draft(engine: str, plan: str, words: str) -> None:
     from apexsim.report.launch import launch
