@@ -136,3 +136,15 @@ def test_every_command_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert main([*command.split(), *own, *needed, out.flag, str(file)]) == 2, command
         assert "is the input" in capsys.readouterr().err, command
         assert file.read_text() == "kept" and command in RUN
+
+
+@pytest.mark.parametrize("command,out", OUTPUTS, ids=[f"{n} {o.flag}" for n, o in OUTPUTS])
+def test_names_that_no_file_can_have(command: str, out: Opt, tmp_path: Path) -> None:
+    """Every output is refused before any work, in one sentence, where the system takes no such name."""
+    loop = tmp_path / f"loop{ending(out)}"
+    loop.symlink_to(loop.name)
+    for stem in ("a\0b", "\ud800", "x" * 5000, "\0/a"):
+        with pytest.raises(InputError, match=r"no file name may have|too long"):
+            check_files(options_of(command), {out.name: f"{tmp_path}/{stem}{ending(out)}"})
+    with pytest.raises(InputError, match="symbolic links"):
+        check_files(options_of(command), {out.name: str(loop)})

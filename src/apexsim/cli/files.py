@@ -6,6 +6,7 @@ a folder counts as read, whatever the option: an option that is added later is p
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
@@ -38,6 +39,7 @@ def check_files(opts: Sequence[Opt], given: Mapping[str, Any]) -> None:
     read = [path for name, value in given.items() if name not in wanted for path in files_named(value)] if outputs else []
     for opt in outputs:
         text, target = given[opt.name], wanted[opt.name]
+        _check_name(text, target, opt.flag)
         (_check_folder if opt.folder else _check_writable)(text, target, opt.flag)
         _check_suffix(text, target, opt)
         if any(replaces(target, path) for path in (*read, *(_kept() if not opt.folder else ()))):
@@ -56,6 +58,18 @@ def check_picture(path: str) -> None:
         raise InputError("a picture cannot be written to standard output", "--plot", "name a file")
 
     figure(path)
+
+
+def _check_name(text: str, target: Path, flag: str) -> None:
+    """A name that the system takes: without NUL bytes or halves of characters, not too long, no links that go round."""
+    try:
+        target.lstat()
+        target.stat()
+    except ValueError:
+        raise InputError(f"'{text}' has a character that no file name may have", flag, "name another file") from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"cannot write '{text}': {error.strerror}", flag, "name another file") from None
 
 
 def _check_writable(text: str, target: Path, flag: str) -> None:
