@@ -63,7 +63,8 @@ OWN = {
 ANNOTATED = {"steps": "bool", "gpu": "str | Mapping[str, Any]",
              "trace": "str | Workload | Mapping[str, Any] | Sequence[Sequence[float]] | Any | None",
              "slos": "str | Sequence[str] | None", "settings": "Mapping[str, Any] | None", "progress": "Progress | None",
-             "ttft": "float | str | None", "tpot": "float | str | None", "price": "str | float | None"}  # fmt: skip
+             "ttft": "float | str | None", "tpot": "float | str | None", "price": "str | float | None", "every": "str | float",
+             "start_up_time": "str | float | None"}  # fmt: skip
 NOT_OF = {"simulate": SEARCHED, "size": (*UNSIZED, *POOLS), "fleet": (*UNFOLLOWED, *POOLS)}  # keywords that would do nothing
 RETURNS = {"plan": "Study", "simulate": "Study", "sweep": "Sweep", "size": "Size", "fleet": "Fleet | SharedFleet", "fit": "Fit"}
 ABOUT = {
@@ -102,6 +103,7 @@ def keywords(verb: str) -> dict[str, str]:
         kind = ANNOTATED.get(name) or (opt.type.__name__ if opt and isinstance(opt.type, type) else "str")
         if verb in ("sweep", "size") and name in LISTED and not (verb == "size" and name not in ("gpu", "gpus")):
             kind = f"{kind.replace(' | None', '').replace('str | Mapping[str, Any]', 'str')} | Sequence[{'str' if name == 'gpu' else kind}]"
+        kind += " | Sequence[str]" if (verb, name) == ("fleet", "gpu") else ""
         default = opt.default if opt and opt.default is not REQUIRED else None
         default = {"share": 0.95, "steps": False}.get(name, default) if name not in ("slos", "progress", "settings") else None
         required = name == "gpu" and verb != "size"
@@ -129,9 +131,8 @@ def function(verb: str) -> str:
     given = keywords(verb)
     model = MODELS.get(verb, "model: str | Mapping[str, Any]")
     head = [model, *(["plan: str = ''"] if verb == "simulate" else []), "*", *(f"{name}: {kind}" for name, kind in given.items())]
-    body = {"sweep": "_calls().several('sweep', **locals())", "size": "_calls().several('size', **locals())",
-            "fleet": "_calls().several('fleet', **locals())",
-            "fit": "_calls().fitted(**locals())"}.get(verb, f"_calls().call({verb!r}, **locals())")  # fmt: skip
+    how = {"sweep": "several", "size": "several", "fleet": "several", "fit": "fitted"}.get(verb, "call")
+    body = f"_calls().{how}({verb}, **locals())"
     said = docstring(verb, list(given))
     made = RETURNS[verb]
     return f'def {verb}({", ".join(head)}) -> {made}:\n    """{said}\n    """\n    answer: {made} = {body}\n    return answer\n'
@@ -153,7 +154,8 @@ def calibration() -> str:
     said = " ".join(said.split())
     lines = "\n    ".join(wrap(said, 130))
     return (f"def calibrate(results: str | Sequence[str], *, {head}, **question: Any) -> Calibration:\n"
-            f'    """{lines}\n    """\n    answer: Calibration = _calls().calibrated(results, {packed})\n    return answer\n')  # fmt: skip
+            f'    """{lines}\n    """\n'
+            f"    answer: Calibration = _calls().calibrated(calibrate, results, {packed})\n    return answer\n")  # fmt: skip
 
 
 def source() -> str:

@@ -7,6 +7,7 @@ import json
 import runpy
 import subprocess
 import sys
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,28 @@ def test_steps_are_columns_and_account_for_every_prompt_token() -> None:
     assert (np.diff(every["start_s"]) >= 0).all() and (every["duration_s"] >= 0).all() and every["kv_share"].max() <= 1.0
     end = max(np.asarray(whole.requests()["finish_s"]))
     assert (every["start_s"] + every["duration_s"]).max() == pytest.approx(end)
+
+
+# ---- whatever a keyword is given -----------------------------------------------------------------------------------------
+
+WRONG = (object(), b"x", 10**400, -(10**400), float("nan"), float("inf"), "", "\x00", [None], [[]], {}, {"a": {}}, (), True, 1j, range(3))
+
+
+@pytest.mark.parametrize("verb", ["plan", "simulate", "sweep", "size", "fleet", "fit", "calibrate"])
+def test_a_keyword_takes_what_it_says_or_refuses_in_words(verb: str) -> None:
+    """Every keyword with what it cannot mean: an answer, or an error of the project's own."""
+    call = getattr(apexsim, verb)
+    usual: dict[str, Any] = {"results": "no-such-file.json"} if verb == "calibrate" else {"model": "no-such-model", "gpu": "l4"}
+    usual = {"model": "llama-3.1-8b", "gpu": "l4:1"} if verb == "fit" else usual
+    names = [name for name, one in inspect.signature(call).parameters.items() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    for name in names:
+        for value in WRONG:
+            with suppress(apexsim.Error):
+                call(**{**usual, name: value})
+
+
+@pytest.mark.parametrize("what", ["models", "gpus", "workloads"])
+def test_a_catalogue_takes_a_text(what: str) -> None:
+    for value in (5, None, b"x", ["a"]):
+        with pytest.raises(apexsim.InputError, match="expected a text"):
+            getattr(apexsim, what)(value)

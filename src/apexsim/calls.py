@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from importlib import import_module
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, TypeVar
 
 from apexsim.errors import Infeasible, InputError
+from apexsim.typed import check_annotated
 from apexsim.views import spoken
 
 Made = TypeVar("Made")
-BEYOND = 1 << 128  # whole numbers that no float need hold: refused with their types
+Verb = Callable[..., Any]  # of apexsim.verbs
 SETTINGS = {"max_num_seqs": "max_num_seqs", "max_num_batched_tokens": "max_num_batched_tokens", "block_size": "block_size",
             "gpu_memory_utilization": "memory_fraction", "sampling": "sampling"}  # fmt: skip
 
@@ -74,36 +75,38 @@ def gpu_named(question: dict[str, Any]) -> dict[str, Any]:
     return {**question, "gpu": gpu_of(question["gpu"])} if isinstance(question.get("gpu"), Mapping) else question
 
 
-def _in_bounds(verb: str, given: Mapping[str, Any]) -> None:
-    """Raise InputError where a number is beyond what the option of its name takes; types are checked where they are used."""
+def _check(verb: Verb, given: Mapping[str, Any]) -> None:
+    """Raise InputError where a keyword is of another type than the verb says, or a number beyond what the option of its name takes."""
     from apexsim.cli.rows import options_of
 
-    for opt in options_of("plan" if verb == "sweep" else verb):
+    check_annotated(verb, given)
+    for opt in options_of("plan" if verb.__name__ == "sweep" else verb.__name__):
         value = given.get(opt.name)
         for each in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(each, Real) and not isinstance(each, bool) and not (isinstance(each, Integral) and abs(int(each)) > BEYOND):
+            if opt.type is not str and isinstance(each, Real) and not isinstance(each, bool):
                 opt.check(each)  # type: ignore[arg-type]  # numpy's numbers too
 
 
 @in_python
-def call(verb: str, /, model: Any, **given: Any) -> Any:
+def call(verb: Verb, /, model: Any, **given: Any) -> Any:
     """A question of one answer."""
-    _in_bounds(verb, given)
+    _check(verb, {"model": model, **given})
     question = gpu_named(asked(given))
-    return getattr(import_module("apexsim.api"), verb)(model_named(model), **question)
+    return getattr(import_module("apexsim.api"), verb.__name__)(model_named(model), **question)
 
 
 @in_python
-def several(verb: str, /, model: Any, **given: Any) -> Any:
+def several(verb: Verb, /, model: Any, **given: Any) -> Any:
     """A question of many, whose models and GPUs have names."""
-    _in_bounds(verb, given)
+    named = isinstance(model, Mapping) or isinstance(given.get("gpu"), Mapping)
+    _check(verb, given if named else {"model": model, **given})
     question = asked(given)
-    if verb == "fleet" and (tables := _tables(model)):
-        return _shared(tables, question, list(given))
+    if verb.__name__ == "fleet" and (tables := _tables(model)):
+        return _shared(verb, tables, question, list(given))
     if isinstance(model, Mapping) or isinstance(question.get("gpu"), Mapping):
         raise InputError("models and GPUs given as dicts are taken one by one", "", "ask plan or simulate, or write them into files")
-    module = {"sweep": "apexsim.api", "size": "apexsim.search.inverse", "fleet": "apexsim.search.follow"}[verb]
-    return getattr(import_module(module), verb)(model, **question)
+    module = {"sweep": "apexsim.api", "size": "apexsim.search.inverse", "fleet": "apexsim.search.follow"}[verb.__name__]
+    return getattr(import_module(module), verb.__name__)(model, **question)
 
 
 def _tables(model: Any) -> dict[str, Mapping[str, Any]]:
@@ -115,7 +118,7 @@ def _tables(model: Any) -> dict[str, Mapping[str, Any]]:
     return dict(model) if is_tables(model) else {}
 
 
-def _shared(tables: Mapping[str, Mapping[str, Any]], question: dict[str, Any], words: Sequence[str]) -> Any:
+def _shared(verb: Verb, tables: Mapping[str, Mapping[str, Any]], question: dict[str, Any], words: Sequence[str]) -> Any:
     """Several models on one cluster; what a table does not say is in the question.  words: that it may say."""
     from apexsim.cli.models_file import TENANT, check_keywords, tenant
     from apexsim.search.together import together
@@ -126,7 +129,7 @@ def _shared(tables: Mapping[str, Mapping[str, Any]], question: dict[str, Any], w
     asks = []
     for name, table in tables.items():
         check_keywords(name, table, words)
-        _in_bounds("fleet", table)
+        _check(verb, {key: value for key, value in table.items() if key != "model"})
         own = asked({key: value for key, value in table.items() if key not in TENANT})
         settings = {**question.get("settings", {}), **own.get("settings", {})}
         asks.append(tenant(name, table, {**question, **own, **({"settings": settings} if settings else {})}, ""))
@@ -134,9 +137,9 @@ def _shared(tables: Mapping[str, Mapping[str, Any]], question: dict[str, Any], w
 
 
 @in_python
-def fitted(model: Any, **given: Any) -> Any:
+def fitted(verb: Verb, /, model: Any, **given: Any) -> Any:
     """The memory of a plan."""
-    _in_bounds("fit", given)
+    _check(verb, {"model": model, **given})
     from apexsim.cli.rows import options_of
     from apexsim.cli.sizing import answer_of
     from apexsim.hardware import cluster_of
@@ -151,14 +154,16 @@ def fitted(model: Any, **given: Any) -> Any:
 @in_python
 def catalogue(what: str, name: str) -> list[dict[str, Any]]:
     """The rows of a catalogue."""
+    if not isinstance(name, str):
+        raise InputError(f"expected a text, got {type(name).__name__}", "name", "give a part of a name, or nothing")
     rows: list[dict[str, Any]] = getattr(import_module("apexsim.report.catalogue"), f"{what}_json")(name)
     return rows
 
 
 @in_python
-def calibrated(results: Any, **given: Any) -> Any:
+def calibrated(verb: Verb, /, results: Any, **given: Any) -> Any:
     """A calibration."""
-    _in_bounds("calibrate", given)
+    _check(verb, {"results": results, **given})
     from apexsim.calibrate.run import calibrate
 
     return calibrate(results, **given)

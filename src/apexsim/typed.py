@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any
@@ -18,7 +18,12 @@ ALLOWED: dict[str, tuple[Any, str]] = {  # the first word of an annotation -> wh
 MOST = {"gpus": 4096, "nodes": 4096, "num_requests": 20_000_000, "concurrency": 20_000_000, "seed": 1 << 128}  # of whole numbers
 USUAL_MOST = 1 << 40  # of the other ones
 ENDLESS = ("request_rate",)  # infinity has a meaning
-FILES = ("gpu", "trace")  # which pathlib may name too
+FILES = ("gpu", "trace", "model", "results")  # which pathlib may name too
+HUGE = 1 << 128  # whole numbers that no float need hold
+OF_ONE: dict[str, tuple[Any, str]] = {  # a part of an annotation -> what it takes, in words
+    **{name: ALLOWED[name] for name in ("str", "int", "float", "bool")},
+    "Mapping": (Mapping, "a mapping"), "Progress": (Callable, "a function"), "Callable": (Callable, "a function"),
+}  # fmt: skip
 
 
 def check_keywords(function: Any, given: Mapping[str, Any], least: int = 0) -> None:
@@ -37,6 +42,34 @@ def check_keywords(function: Any, given: Mapping[str, Any], least: int = 0) -> N
             raise InputError(f"expected {told}, got {_named(value)}", f"--{name}")
 
 
+def check_annotated(function: Any, given: Mapping[str, Any]) -> None:
+    """Raise InputError where a keyword of a verb is of no type that its annotation names; None says nothing, and is nobody's."""
+    for name, parameter in signature(function).parameters.items():
+        parts = str(parameter.annotation).split(" | ")
+        if given.get(name) is None or "Any" in parts:
+            continue
+        takes = [_takes(part, name, given[name]) for part in parts if part != "None"]
+        if not any(fits for fits, _ in takes):
+            told = " or ".join(dict.fromkeys(words for _, words in takes))
+            raise InputError(f"expected {told}, got {_named(given[name])}", f"--{name.replace('_', '-')}")
+
+
+def _takes(part: str, name: str, value: Any) -> tuple[bool, str]:
+    """Whether a part of an annotation takes a value, and what it takes in words."""
+    if part.startswith("Sequence["):
+        inside = part[len("Sequence[") : -1]
+        words = _takes(inside, name, None)[1].partition(" ")[2]
+        several = isinstance(value, (list, tuple))
+        return several and all(_takes(inside, name, each)[0] for each in value), f"a list of {words}s"
+    kind, words = OF_ONE[part.partition("[")[0]]
+    if kind is str and name in FILES and isinstance(value, os.PathLike):
+        return True, words
+    if kind is bool:
+        return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"), words
+    huge = isinstance(value, Integral) and abs(int(value)) > HUGE
+    return isinstance(value, kind) and not isinstance(value, bool) and not huge, words
+
+
 def stated(question: Mapping[str, Any]) -> dict[str, Any]:
     """The keywords that say something: neither absent, nor off, nor an empty list.  Zero says something."""
     return {name: v for name, v in question.items() if not (v is None or v is False or (isinstance(v, (tuple, list)) and not v))}
@@ -50,6 +83,6 @@ def _check_size(name: str, value: Any, least: int) -> None:
 
 def _named(value: Any) -> str:
     """A value as a message shows it; of a number with thousands of digits its size alone."""
-    if isinstance(value, int) and abs(value) > 1 << 128:
+    if isinstance(value, int) and abs(value) > HUGE:
         return f"a number of {value.bit_length():,} bits"
     return f"{type(value).__name__} '{value}'" if isinstance(value, (str, int, float)) else type(value).__name__

@@ -211,7 +211,7 @@ def plan(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Study = _calls().call("plan", **locals())
+    answer: Study = _calls().call(plan, **locals())
     return answer
 
 
@@ -381,7 +381,7 @@ def simulate(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Study = _calls().call("simulate", **locals())
+    answer: Study = _calls().call(simulate, **locals())
     return answer
 
 
@@ -565,7 +565,7 @@ def sweep(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Sweep = _calls().several("sweep", **locals())
+    answer: Sweep = _calls().several(sweep, **locals())
     return answer
 
 
@@ -727,14 +727,14 @@ def size(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Size = _calls().several("size", **locals())
+    answer: Size = _calls().several(size, **locals())
     return answer
 
 
 def fleet(
     model: str | Mapping[str, Mapping[str, Any]],
     *,
-    gpu: str | Mapping[str, Any],
+    gpu: str | Mapping[str, Any] | Sequence[str],
     gpus: int | None = None,
     nodes: int | None = None,
     nic: str | None = None,
@@ -781,9 +781,9 @@ def fleet(
     sampling: str | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
-    every: str = "15min",
+    every: str | float = "15min",
     policy: str = "all",
-    start_up_time: str | None = None,
+    start_up_time: str | float | None = None,
     hold: int = 2,
     spare: float = 0.0,
     min_replicas: int = 1,
@@ -864,7 +864,7 @@ def fleet(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Fleet | SharedFleet = _calls().several("fleet", **locals())
+    answer: Fleet | SharedFleet = _calls().several(fleet, **locals())
     return answer
 
 
@@ -936,7 +936,7 @@ def fit(
 
     Raises apexsim.InputError and apexsim.Infeasible, both apexsim.Error.
     """
-    answer: Fit = _calls().fitted(**locals())
+    answer: Fit = _calls().fitted(fit, **locals())
     return answer
 
 
@@ -975,6 +975,7 @@ def calibrate(
     keep a profile of this name; question: keywords of `api.ask` for cluster, engine and precision. Raises InputError.
     """
     answer: Calibration = _calls().calibrated(
+        calibrate,
         results,
         model=model,
         plan=plan,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,8 @@ def _columns(given: Any) -> dict[str, Any]:
         if missing:
             raise InputError(f"no column of {missing} tokens", WHERE, f"name it {missing}; {nearest(missing, keys)}")
         return found
+    if not isinstance(given, Iterable):
+        raise InputError(f"no requests: {type(given).__name__}", WHERE, "give a file, a DataFrame, a dict of columns, or rows")
     rows = [tuple(row) if isinstance(row, Sequence) and not isinstance(row, str) else () for row in given]
     width = len(rows[0]) if rows else 0
     if width not in (2, 3) or any(len(row) != width for row in rows):
