@@ -64,6 +64,7 @@ ANNOTATED = {"steps": "bool", "gpu": "str | Mapping[str, Any]",
              "trace": "str | Workload | Mapping[str, Any] | Sequence[Sequence[float]] | Any | None",
              "slos": "str | Sequence[str] | None", "settings": "Mapping[str, Any] | None", "progress": "Progress | None",
              "ttft": "float | str | None", "tpot": "float | str | None", "price": "str | float | None", "every": "str | float",
+             "acceptance": "str | float | None",
              "start_up_time": "str | float | None"}  # fmt: skip
 NOT_OF = {"simulate": SEARCHED, "size": (*UNSIZED, *POOLS), "fleet": (*UNFOLLOWED, *POOLS)}  # keywords that would do nothing
 RETURNS = {"plan": "Study", "simulate": "Study", "sweep": "Sweep", "size": "Size", "fleet": "Fleet | SharedFleet", "fit": "Fit"}

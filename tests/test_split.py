@@ -204,7 +204,7 @@ def test_the_report_answers_whether_it_is_worth_it(study: Study) -> None:
         (["simulate", MODEL, *EIGHT, "--plan", "TP4+"], "the decode pool of plan 'TP4+' is empty"),
         (["simulate", MODEL, *EIGHT, "--plan", "+TP4"], "the prefill pool of plan '+TP4' is empty"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP2+ngram:2+TP2"], "write drafts behind the decode pool"),
-        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2+mtp:2"], "it cannot draft by mtp"),
+        (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2+mtp:2"], "it cannot draft so"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP2+TP2", "--acceptance", "0.8"], "nothing is drafted"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP1+TP1+TP2"], "has 3 pools"),
         (["simulate", MODEL, *EIGHT, "--plan", "TP4+TP4"], "takes 8 × h100-sxm, the cluster has 4; use --gpus 8"),

@@ -132,6 +132,7 @@ BAD = [
     (GOOD + GOOD, "is no TOML"),  # two of one name
     (GOOD + 'gpu = "l4"', "is of the whole cluster"),
     (GOOD + "tttf = 3", "unknown key 'tttf'"),
+    ('[chat]\nmodel = "llama-3.1-8b"\ntrace = 5\nttft = "1s"\n', "trace = 5 is not what was expected; write a text"),
     (GOOD + 'priority = "high"', "is not what was expected"),
     (GOOD + "max-num-seqs = true", "is not what was expected"),
     (GOOD + "max-num-seqs = 0", "of at least 1"),

@@ -377,7 +377,7 @@ def _accepting(setting: Setting, drafts: Sequence[Drafting | None], told: str | 
     for draft in asked:
         broken = check(replace(usual, draft=draft), Scene(setting.model, setting.cluster), DRAFTS)
         if broken:
-            raise InputError(f"it cannot draft by {draft.method}: {broken.reason}", where)
+            raise InputError(f"it cannot draft so: {broken.reason}", where)
     if told is not None:
         setting = replace(setting, acceptance=parse_acceptance(str(told), max(draft.tokens for draft in asked)))
     for draft in asked:

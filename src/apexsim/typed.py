@@ -19,6 +19,7 @@ MOST = {"gpus": 4096, "nodes": 4096, "num_requests": 20_000_000, "concurrency": 
 USUAL_MOST = 1 << 40  # of the other ones
 ENDLESS = ("request_rate",)  # infinity has a meaning
 FILES = ("gpu", "trace", "model", "results")  # which pathlib may name too
+OBJECTS = {"model": "Model", "gpu": "Gpu"}  # that may stand for their names
 HUGE = 1 << 128  # whole numbers that no float need hold
 OF_ONE: dict[str, tuple[Any, str]] = {  # a part of an annotation -> what it takes, in words
     **{name: ALLOWED[name] for name in ("str", "int", "float", "bool")},
@@ -62,7 +63,7 @@ def _takes(part: str, name: str, value: Any) -> tuple[bool, str]:
         several = isinstance(value, (list, tuple))
         return several and all(_takes(inside, name, each)[0] for each in value), f"a list of {words}s"
     kind, words = OF_ONE[part.partition("[")[0]]
-    if kind is str and name in FILES and isinstance(value, os.PathLike):
+    if kind is str and (type(value).__name__ == OBJECTS.get(name) or (name in FILES and isinstance(value, os.PathLike))):
         return True, words
     if kind is bool:
         return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"), words

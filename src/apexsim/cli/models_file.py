@@ -28,6 +28,7 @@ LIMITS = ("slo", "ttft", "tpot", "goodput", "slos")  # a model that has one of i
 CLUSTER = ("gpu", "nodes", "nic", "pcie", "every", "policy", *(opt.name for opt in COMMANDS["fleet"]["Output"]))  # of all models
 TENANT = ("model", "priority", "begins")
 WHOLE = ("progress", "workers", "ray")
+NAMED = ("model", "trace", "engine", "workload", "route", "columns", "classes")  # texts that no number can be
 
 
 def named_file(model: Any) -> bool:
@@ -73,13 +74,14 @@ def _table(table: Mapping[str, Any], known: Mapping[str, Opt], folder: Path, whe
 def _value(opt: Opt | None, name: str, value: Any, where: str) -> Any:
     """A value of a table as the command line would have read it."""
     kind = {"priority": int, "begins": str, "model": str}.get(name) if opt is None else opt.type
-    wrong = InputError(
-        f"{name} = {value!r} is not what was expected", where, f"write a {'list of texts' if kind == list[str] else _said(kind)}"
-    )
+    expected = "list of texts" if kind == list[str] else "text" if name in NAMED else _said(kind)
+    wrong = InputError(f"{name} = {value!r} is not what was expected", where, f"write a {expected}")
     if (isinstance(value, (Mapping, list)) and kind != list[str]) or isinstance(value, bool) != (kind is bool):
         raise wrong
     if kind is bool:
         return value
+    if kind is str and name in NAMED and not isinstance(value, str):
+        raise wrong
     if opt is None:
         if kind is int and not isinstance(value, int):
             raise wrong

@@ -92,7 +92,7 @@ def _course(values: list[int], points: int) -> str:
 
 def _row(fleet: Fleet, course: Course) -> tuple[str, ...]:
     rent = fleet.dollars(course) / fleet.days
-    return (course.policy, f"{course.paid.mean():.1f}", f"{course.paid.max()}", f"{fleet.gpu_hours(course):,.0f}",
+    return (course.policy, f"{course.paid.mean():.1f}", f"{course.paid.max()}", _hours(fleet.gpu_hours(course)),
             f"{rent:,.0f}" if math.isfinite(rent) else UNKNOWN, _number(fleet.kwh(course) / fleet.days),
             percent(float(course.kept.mean())), percent(course.late))  # fmt: skip
 
@@ -150,7 +150,7 @@ def _cheapest(fleet: Fleet) -> list[str]:
     saved = f", {less:.0%} less than the peak all the time" if less >= 0.005 else ""
     rent = fleet.dollars(best) / fleet.days
     cost = f" (${rent:,.0f} a day)" if math.isfinite(rent) else ""
-    return [f"{best.policy.capitalize()} takes {fleet.gpu_hours(best):,.0f} GPU-hours{cost}{saved}; "
+    return [f"{best.policy.capitalize()} takes {_hours(fleet.gpu_hours(best))} GPU-hours{cost}{saved}; "
             f"{percent(best.late)} of the requests come in intervals that miss the limits."]  # fmt: skip
 
 
@@ -195,3 +195,8 @@ def _course_json(fleet: Fleet, course: Course) -> dict[str, Any]:
         "kwh": fleet.kwh(course), "kwh_per_day": fleet.kwh(course) / fleet.days, "kept": float(course.kept.mean()),
         "late_requests": course.late, "paid": course.paid, "serving": course.serving,
     }  # fmt: skip
+
+
+def _hours(spent: float) -> str:
+    """GPU-hours; of a short fleet two figures."""
+    return f"{spent:,.0f}" if spent >= 9.5 else sig(spent, 2)

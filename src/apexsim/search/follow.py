@@ -17,8 +17,8 @@ from apexsim.search.policy import POLICIES
 from apexsim.search.size import SHARE, CandidateCluster
 from apexsim.units import parse_duration
 
-WORDS = ("every", "policy", "start_up_time", "hold", "spare", "min_replicas", "share")  # of a fleet alone
 OWN: dict[str, Any] = {"start_up_time": None, "hold": 2, "spare": 0.0, "min_replicas": 1, "share": SHARE}  # which each model may have
+WORDS = ("every", "policy", *OWN)  # of a fleet alone
 UNITS = (1, 2, 4, 8)  # GPUs of a replica that are tried where none are given
 
 
@@ -27,11 +27,11 @@ def fleet(
     *,
     every: str | float = "15min",
     policy: str = "all",
-    start_up_time: str | float | None = None,
-    hold: int = 2,
-    spare: float = 0.0,
-    min_replicas: int = 1,
-    share: float = SHARE,
+    start_up_time: str | float | None = OWN["start_up_time"],
+    hold: int = OWN["hold"],
+    spare: float = OWN["spare"],
+    min_replicas: int = OWN["min_replicas"],
+    share: float = OWN["share"],
     workers: int = 0,
     ray: str | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -149,5 +149,5 @@ def seconds_of(value: str | float, flag: str, least: bool = True) -> float:
     """A time that is typed [s]."""
     seconds = parse_duration(value, "s", flag) if isinstance(value, str) else float(value)
     if not (0.0 < seconds < math.inf or (seconds == 0.0 and not least)):
-        raise InputError(f"expected a time above 0, got {value}", flag, "write e.g. 15min")
+        raise InputError(f"expected a time {'above 0' if least else 'of 0 or more'}, got {value}", flag, "write e.g. 15min")
     return seconds
