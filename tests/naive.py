@@ -483,7 +483,7 @@ class World:
         while True:
             r = min(self.replicas, key=lambda r: (*r.next_act()[:2], r.number))
             (when, starts, _), due = r.next_act(), min(self.coming, default=(NEVER, -1))
-            look = self.router.looks_at(due[0]) if due[0] < NEVER else NEVER
+            look = self.router.looks_at(min(due[0], when)) if min(due[0], when) < NEVER else NEVER
             due = (look, LOOK) if look < NEVER else due
             if when < due[0] or (when == due[0] < NEVER and not starts):
                 r.act()

@@ -158,12 +158,12 @@ class NaiveCosts:
 
     # --- host ----------------------------------------------------------------------------------------------------
 
-    def _units(self, stage: StageOps, prompt: bool) -> int:
+    def _units(self, stage: StageOps, of: str) -> int:
         """Kernels that the host launches one by one, those that quantise among them."""
         total = 0
         for layer, count in stage.layers:
             apart = sum(self.apart(op) for op in layer.ops)
-            total += count * ((layer.launches if prompt else layer.decode_launches) + apart)
+            total += count * (getattr(layer, of) + apart)
         return total
 
     def floor(self, stage: StageOps, prompt: bool, busiest: int) -> float:
@@ -172,16 +172,18 @@ class NaiveCosts:
         each = engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s
         if not engine.pad:
             each = max(each, engine.eager_launch_s)
+        held = busiest <= max(engine.pad, default=0)
         if prompt:
-            return each * self._units(stage, True)
-        if busiest <= max(engine.pad, default=0):
+            parts = engine.prompt_eager_launch_s if engine.prompt_graphs == 1 and not held else 0.0  # captured in parts, up to a size
+            return max(each * self._units(stage, "launches"), parts * self._units(stage, "compiled"))
+        if held:
             return 0.0  # a graph holds the step
-        return max(each, engine.bare_launch_s) * self._units(stage, False)
+        return max(each, engine.bare_launch_s) * self._units(stage, "decode_launches")
 
     def added(self, stage: StageOps, s: int, prompt: float, sequences: int) -> float:
         """What the host adds: launches of a prompt step (prompt: how much of one it is) on every stage, the scheduler on the first."""
         engine = self.engine
-        time = engine.prompt_add_launch_s * self._units(stage, True) * prompt
+        time = engine.prompt_add_launch_s * self._units(stage, "launches") * prompt
         serial = s == 0 and engine.lag != 2  # else the host works while the step before runs
         return time + (engine.step_s + engine.sequence_s * sequences if serial else 0.0)
 

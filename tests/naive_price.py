@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from apexsim.engine.types import BARE, BEFORE, DECODE, Costs
+from apexsim.engine.types import BARE, BEFORE, DECODE, LOOSE, Costs
 
 if TYPE_CHECKING:
     from naive_records import Step
@@ -38,8 +38,8 @@ def stage_time(step: Step, s: int, busiest: int, costs: Costs, lanes: int) -> fl
     share = min(1.0, max(prompt_tokens(step, i) for i in range(lanes)) / costs.ramp)
     device += max(attention(step, s, i, costs, 1.0 + costs.beside * share) for i in range(lanes))
     host = float(costs.add[s, 0] + (costs.add[s, 1] - costs.add[s, 0]) * share) + (costs.add_seq * batch if s == 0 else 0.0)
-    outside = kind == DECODE and busiest > costs.captured
-    return max(device, float(costs.floor[s, BARE if outside else kind])) + host
+    outside = (BARE if kind == DECODE else LOOSE) if busiest > costs.captured else kind
+    return max(device, float(costs.floor[s, outside])) + host
 
 
 def attention(step: Step, s: int, lane: int, costs: Costs, longer: float) -> float:

@@ -55,7 +55,7 @@ class Router:
     waiting: list[tuple[Sequence, int]] = field(default_factory=list)  # for a first token, and what it had to compute
 
     def looks_at(self, t: float) -> float:
-        """When it looks next, if that is up to t; else never."""
+        """When it looks next, if that is up to t, when the next thing happens; else never."""
         if not self.route.age or self.requests.users or len(self.replicas) == 1 or self.route.kind == ROUND_ROBIN:
             return NEVER
         tick = min(t, math.floor(t / self.route.age) * self.route.age)

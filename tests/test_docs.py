@@ -132,7 +132,8 @@ def test_continuous_integration_runs_every_check() -> None:
     """Tests, style, types and the fidelity gate."""
     text, make = (ROOT / ".ci/run").read_text(encoding="utf-8"), (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "set -euo pipefail" in text and "make ci" in text
-    assert "\nci: check fidelity " in make and "\ncheck: lint " in make
+    recipe = make[make.index("\nci: ") :].split("\n\n")[0]
+    assert "lint fidelity" in recipe and "-m pytest -n auto" in recipe and "\ncheck: lint " in make
     assert all(word in make for word in ("-m pytest", "-m ruff check", "-m ruff format --check", "-m mypy", "apexsim.validate.gate"))
 
 

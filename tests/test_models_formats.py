@@ -12,6 +12,7 @@ from apexsim.errors import InputError
 from apexsim.model.dtypes import dtype
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
+from apexsim.model.modules import Patterns
 from apexsim.model.names import DATA
 from apexsim.model.quantisation import READERS
 from apexsim.plan.choose import precision_of
@@ -261,3 +262,14 @@ def test_hf_quant_config_with_an_impossible_algorithm(tmp_path: Path) -> None:
     (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": 5}}), encoding="utf-8")
     with pytest.raises(InputError, match="key 'quant_algo'"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["re:.*mlp.*", "re:.*layers..\\.mlp", "*mlp*", "re:.*layers\\.\\d\\d\\..*", "layers.7.mlp", "re:.*[.]mlp$", "layers.*.up"]
+)
+def test_what_is_remembered_of_a_pattern_holds_for_each_layer(pattern: str) -> None:
+    """Layers are told apart where a pattern can: by a number in it, or by how many digits theirs has."""
+    asked = Patterns([pattern])
+    for path in ("mlp", "mlp.up", "self_attn.q", "up"):
+        for layer in (None, *range(0, 120, 3), 7):
+            assert asked._path(layer, path) == Patterns([pattern])._named(layer, path)

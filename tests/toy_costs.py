@@ -40,6 +40,7 @@ class Toy:
     square: float = 2e-11  # per squared prompt token
     floor: float = 2e-3
     bare: float = 0.0  # floor of a decode step beyond `captured`
+    loose: float = 0.0  # … and of one with prompt tokens
     captured: int = 1 << 30
     add: float = 1e-3
     add_seq: float = 0.0
@@ -84,7 +85,7 @@ def costs(toy: Toy) -> Costs:
         prefill=per_stage(1e-7 * x + toy.square * x * x, toy),
         stride=16,
         prompt_base=np.full(toy.stages, 1e-5),
-        floor=np.tile([toy.floor, toy.floor, max(toy.floor, toy.bare)], (toy.stages, 1)),
+        floor=np.tile([toy.floor, toy.floor, max(toy.floor, toy.bare), max(toy.floor, toy.loose)], (toy.stages, 1)),
         captured=toy.captured,
         add=np.tile([toy.add, toy.add + toy.prompt_add], (toy.stages, 1)),
         add_seq=toy.add_seq,

@@ -145,7 +145,8 @@ def tables(draw: st.DrawFn, stages: int = 1) -> Costs:
         stages=stages, windows=draw(st.sampled_from([(FULL,), (FULL, 64), (48,), (FULL, 16, 100)])),
         weight=1e-3 + 1e-2 * draw(seconds), token=3e-5 * draw(seconds), read=draw(st.sampled_from([2e-8, 5e-6])),
         floor=draw(st.sampled_from([0.0, 2e-2])) * draw(seconds), bare=draw(st.sampled_from([0.0, 2e-2])) * draw(seconds),
-        captured=draw(st.sampled_from([0, 2, 5, 1 << 30])), add_seq=3e-4 * draw(seconds),
+        loose=draw(st.sampled_from([0.0, 4e-2])) * draw(seconds), captured=draw(st.sampled_from([0, 2, 5, 40, 1 << 30])),
+        add_seq=3e-4 * draw(seconds),
         uneven=draw(st.sampled_from([0.0, 0.3])) * draw(seconds), hop=1e-3 * draw(seconds),
         prompt_add=2e-3 * draw(seconds), ramp=draw(st.sampled_from([1.0, 7.0, 90.0])), beside=draw(st.sampled_from([0.0, 1.2])),
     ))  # fmt: skip

@@ -148,8 +148,8 @@ class EngineRow:
     norm_families: str = ""  # models for which that is the default, with both all-reduces of a layer
     joined_inputs: int = 1  # input products of linear attention: 0 as the checkpoint holds them, 1 joined, 2 gates on a second stream too
     seqs_in_budget: int = 0  # 1: the engine will not start with more sequences than its token budget
-    prompt_graphs: int = 1  # 0: only decodes are captured, not even parts of a step that holds a prompt; 2: whole prompt steps are, where …
-    prompt_eager_launch_s: float = 0.0  # … model and plan allow it (`plan.limits.prompts_captured`); 0: floor per launch unit
+    prompt_graphs: int = 1  # what graphs hold of a step with prompts: DECODES_ONLY, IN_PARTS or WHOLE, see there
+    prompt_eager_launch_s: float = 0.0  # floor per launch unit of a prompt step of which no graph holds even parts
     sampling: str = "greedy"  # "greedy", "top-p" (with or without top-k) or "penalties" (of repetition, beside top-p)
     logit_sort_bytes: int = 0  # that choosing among logits by top-k and top-p moves, per entry of the vocabulary and sequence
     logit_penalty_bytes: int = 0  # … and penalties
@@ -203,6 +203,10 @@ class EngineRow:
         """Largest captured batch; 0 = eager."""
         return self.pad[-1] if self.pad else 0
 
+
+# What graphs hold of steps with prompt tokens: nothing; their parts between attention, up to the largest captured size; whole steps, where
+# model and plan allow it (`plan.limits.prompts_captured`).
+DECODES_ONLY, IN_PARTS, WHOLE = range(3)
 
 _MEMORY = {f.name: f for f in fields(MemoryRules)}
 _ROW = {f.name: f for f in fields(EngineRow) if f.name not in ("name", "version", "server", "memory", "spare", "here", "released", "asked")}

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +36,39 @@ def shown(**environment: str) -> list[str]:
 
 def name() -> str:
     return f"{cache.key()}-{cache.machine()}"
+
+
+# ---- several processes ---------------------------------------------------------------------------------------------
+
+
+def test_of_two_that_lack_a_file_one_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one waits and finds it; nothing but the file is left behind."""
+    file, heard, began = tmp_path / "a.code", [], threading.Event()
+
+    def compiles(seconds: float) -> None:
+        with store.alone(file) as waited:
+            began.set()
+            heard.append((waited, store.read(file, bytes)))
+            time.sleep(seconds)
+            store.keep(file, b"code")
+
+    first, second = (threading.Thread(target=compiles, args=(s,)) for s in (0.3, 0.0))
+    first.start()
+    began.wait()
+    second.start()
+    first.join()
+    second.join()
+    assert heard == [(False, None), (True, b"code")] and list(tmp_path.iterdir()) == [file]
+
+
+def test_nobody_waits_for_ever_or_for_what_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PATIENCE", 0.2)
+    file = tmp_path / "a.code"
+    with store.alone(file), store.alone(file) as waited:
+        assert waited
+    for lost in (None, tmp_path / "gone" / "a.code"):
+        with store.alone(lost) as waited:
+            assert not waited
 
 
 # ---- the folder ----------------------------------------------------------------------------------------------------

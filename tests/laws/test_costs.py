@@ -23,7 +23,7 @@ from apexsim.cost import collectives
 from apexsim.cost.bank import load_bank
 from apexsim.cost.price import Pricer
 from apexsim.cost.tables import axes_for, compile_costs, host_for, padded, rules_for
-from apexsim.engine.types import BARE, BEFORE, DECODE, PROMPT, Costs
+from apexsim.engine.types import BARE, BEFORE, DECODE, LOOSE, PROMPT, Costs
 from apexsim.engines import EngineRow, load_engine, override, settled
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
@@ -265,8 +265,9 @@ def test_floors_and_additions_are_launches_and_the_scheduler(at: int, pad: tuple
     assert costs.captured == max(engine.pad, default=0) and costs.add_seq == (engine.sequence_s if engine.lag < 2 else 0.0)
     for s, stage in enumerate(it.twin.stages):
         assert costs.floor[s, DECODE] == 0.0 == it.twin.floor(stage, False, min(engine.pad, default=0))
-        assert costs.floor[s, PROMPT] == pytest.approx(it.twin.floor(stage, True, 1))
+        assert costs.floor[s, PROMPT if engine.pad else LOOSE] == pytest.approx(it.twin.floor(stage, True, 1))
         assert costs.floor[s, BARE] == pytest.approx(it.twin.floor(stage, False, costs.captured + 1))
+        assert costs.floor[s, LOOSE] == pytest.approx(it.twin.floor(stage, True, costs.captured + 1))
         for kind in (DECODE, PROMPT):
             assert costs.add[s, kind] == pytest.approx(it.twin.added(stage, s, kind == PROMPT, 0))
 

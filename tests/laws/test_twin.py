@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apexsim.engine.types import LEAST_OUTSTANDING, LEAST_WAITING, POWER_OF_TWO
 from worlds import World, all_gaps, drafted, stories, tight, worlds
 
+LOADS = (LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_WAITING)
 few = settings(max_examples=60, deadline=None, derandomize=True)
 many = settings(max_examples=120, deadline=None, derandomize=True)
 
@@ -72,3 +76,10 @@ def test_drafts_and_several_stages(world: World) -> None:
 @given(drafted(stories()))
 def test_drafts_and_prefixes(world: World) -> None:
     agree(world)
+
+
+@many
+@given(worlds(modes=("sessions", "stages")), st.sampled_from([0.003, 0.01, 0.05, 0.3]), st.sampled_from(LOADS))
+def test_sessions_and_stages_and_signals_of_any_age(world: World, age: float, kind: int) -> None:
+    """The router looks on time, though nobody knows who is sent next before somebody has finished."""
+    agree(replace(world, replicas=max(2, world.replicas), route=world.route._replace(age=age, kind=kind)))

@@ -2,7 +2,8 @@
 
     decode step:  Σ dense ops(padded n) + gap·gaps + head(s) + decode attention, outside captured graphs at least floor·launches
     prompt step:  factor·(Σ dense ops(n) + gap·gaps) + exchanges(n) + head(s) + prompt attention + (1 + beside·r)·decode attention,
-                  at least floor·launches, plus add·launches·r with r = min(1, prompt tokens of a lane / ramp)
+                  at least floor·launches, another floor above the largest captured size, plus add·launches·r with
+                  r = min(1, prompt tokens of a lane / ramp)
     both:         plus step + sequence·s on the host, where steps are not formed ahead; head(s) holds the choice of tokens
 
 Tokens are those that one device meets: of its lane, or of all lanes where a cell gathers them; graphs are captured for a lane's tokens.
@@ -26,8 +27,8 @@ from numpy.typing import NDArray
 from apexsim.cost import collectives
 from apexsim.cost.price import Pricer, quantised_apart
 from apexsim.cost.roofline import BYTE_SHARE
-from apexsim.engine.types import ADMIT_RESERVE, AHEAD, BARE, DECODE, FULL, PROMPT, Costs, Host, Rules
-from apexsim.engines import EngineRow
+from apexsim.engine.types import ADMIT_RESERVE, AHEAD, BARE, DECODE, FULL, LOOSE, PROMPT, Costs, Host, Rules
+from apexsim.engines import DECODES_ONLY, IN_PARTS, EngineRow
 from apexsim.model.ops import ACT, Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Layer, Mla, Op, Stream
 from apexsim.plan.lower import GREEDY_BYTES, StageOps
 from apexsim.plan.plan import Plan
@@ -405,15 +406,19 @@ def in_turn(engine: EngineRow) -> bool:
 
 
 def _host_terms(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow) -> tuple[Array, Array]:
-    """[S, K + 1] floor and [S, K] addition of a step: launches per stage (with what quantises apart), the scheduler's own time on the
-    first.  Without graphs at all, a step runs the model's own code, which launches no faster than compiled code does."""
+    """[S, 2K] floor and [S, K] addition of a step: launches per stage (with what quantises apart), the scheduler's own time on the
+    first.  Without graphs at all, a step runs the model's own code, which launches no faster than compiled code does.  Where a prompt
+    step's parts are captured, those with more tokens than the largest graph are launched by the host."""
     apart = [sum(n * sum(quantised_apart(pricer, op) for op in layer.ops) for layer, n in s.layers) for s in stages]
     launches = np.asarray([float(s.launches + more) for s, more in zip(stages, apart, strict=True)])
     decodes = np.asarray([float(s.decode_launches + more) for s, more in zip(stages, apart, strict=True)])
-    floor, add = np.zeros((len(stages), 3)), np.zeros((len(stages), 2))
-    prompt = engine.prompt_floor_launch_s if engine.prompt_graphs else engine.prompt_eager_launch_s
+    floor, add = np.zeros((len(stages), 4)), np.zeros((len(stages), 2))
+    prompt = engine.prompt_eager_launch_s if engine.prompt_graphs == DECODES_ONLY else engine.prompt_floor_launch_s
     least = 0.0 if engine.pad else engine.eager_launch_s
     floor[:, PROMPT] = max(prompt, least) * launches
+    loose = engine.prompt_eager_launch_s if engine.prompt_graphs == IN_PARTS else 0.0
+    compiled = np.asarray([float(s.compiled + more) for s, more in zip(stages, apart, strict=True)])
+    floor[:, LOOSE] = np.maximum(max(prompt, least) * launches, loose * compiled)
     floor[:, BARE] = max(prompt, least, engine.bare_launch_s) * decodes
     add[:, PROMPT] = engine.prompt_add_launch_s * launches
     add[0] += engine.step_s if in_turn(engine) else 0.0

@@ -43,10 +43,14 @@ class Outer:
         kept = store.read(file, native.MachineCode.of)
         if kept is not None:
             return kept
-        from apexsim.engine.build import built
+        with store.alone(file) as waited:
+            kept = store.read(file, native.MachineCode.of) if waited else None
+            if kept is not None:
+                return kept
+            from apexsim.engine.build import built
 
-        code = built(self.py_func, arguments)
-        store.keep(file, code)
+            code = built(self.py_func, arguments)
+            store.keep(file, code)
         return native.MachineCode.of(code)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apexsim.engine.jit import inner
 from apexsim.engine.pace import gain
-from apexsim.engine.types import BARE, DECODE, FIRST, PROMPT, SLOPE, Costs, World
+from apexsim.engine.types import BARE, DECODE, FIRST, LOOSE, PROMPT, SLOPE, Costs, World
 
 
 @inner
@@ -20,8 +20,10 @@ def node_below(costs: Costs, m: float) -> int:
 
 @inner
 def least(costs: Costs, s: int, kind: int, widest: int) -> float:
-    """What the host needs at least for a step on stage s [s]: graphs hold decode steps up to a size of the busiest lane."""
-    return costs.floor[s, BARE if kind == DECODE and widest > costs.captured else kind]
+    """What the host needs at least for a step on stage s [s]: graphs hold steps, or parts of them, up to a size of the busiest lane."""
+    if widest > costs.captured:
+        return costs.floor[s, BARE if kind == DECODE else LOOSE]
+    return costs.floor[s, kind]
 
 
 @inner

@@ -26,12 +26,13 @@ def serve(world: World, begin: int, margin: int) -> tuple[int, int]:
     looks = world.route.kind != ROUND_ROBIN and world.replicas > 1 and world.req.users == 0
     while True:
         i, t = _next(world, begin)
-        if looks and i >= 0 and tick(world, t) > world.signals.look[0]:
-            soon = tick(world, t)
+        soon = _looks_at(world, t) if looks else -INFINITY
+        if world.signals.look[0] < soon < INFINITY:
             status = _go_on(world, soon, margin)
             if status != OK:
                 return status, begin
-            if _next(world, begin)[1] >= soon:  # what has finished may have called another one
+            i, t = _next(world, begin)
+            if t >= soon and (i >= 0 or _acts(world) < INFINITY):  # else what has finished may have called another one, or a stage
                 look(world, soon)
             continue
         if looks or waits(world) or i < 0:
@@ -46,6 +47,20 @@ def serve(world: World, begin: int, margin: int) -> tuple[int, int]:
                 let_go(world, r)
             return OK, begin
         begin = _send(world, begin, i, t)
+
+
+@inner
+def _looks_at(world: World, t: float) -> float:
+    """When the router looks next, if the next request is sent at t [s]: by then, and where what finishes may call another one before, at
+    its last look before whatever happens next, or else at the first behind it."""
+    soon, age = tick(world, t), world.route.age
+    if age <= 0.0 or not (waits(world) or world.work.opened[0] < world.req.stage.shape[0]):
+        return soon
+    acts = _acts(world)
+    if acts >= INFINITY:
+        return soon
+    ticks = np.floor(max(acts, world.signals.look[0]) / age * (1.0 + ROUNDING))
+    return min(soon, (ticks if ticks * age > world.signals.look[0] else ticks + 1.0) * age)
 
 
 # ---- who, when, where ----------------------------------------------------------------------------------------------
@@ -147,6 +162,15 @@ def _together(world: World, until: float, margin: int) -> int:
         status = advance(world, best, min(until, max(second, soon)), margin)
         if status != OK or acts_at(world, best) == first:  # its step would start within TIE of `until`
             return status
+
+
+@inner
+def _acts(world: World) -> float:
+    """When a replica acts next [s]."""
+    acts = INFINITY
+    for r in range(world.replicas):
+        acts = min(acts, acts_at(world, r))
+    return acts
 
 
 @inner

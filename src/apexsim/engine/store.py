@@ -11,15 +11,22 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from apexsim.engine import cache
 
+try:
+    import fcntl
+except ImportError:  # another system: who comes at the same time compiles too
+    fcntl = None
+
 T = TypeVar("T")
 HASH_BYTES = 32
+PATIENCE, GLANCE = 120.0, 0.05  # s that a process waits for another one's compilation, and between two looks
 
 
 @dataclass(slots=True)
@@ -69,6 +76,36 @@ def keep(file: Path | None, content: bytes) -> None:
             _write(file, content)
     except OSError as error:
         STATE.unsaved = STATE.unsaved or f"{error.strerror or error}"
+
+
+@contextlib.contextmanager
+def alone(file: Path | None) -> Iterator[bool]:
+    """Of several processes that lack a file one compiles at a time: half a minute of a core is not spent twice.  Says whether another one
+    had to be waited for, and may have left the file; where none can be told, or it takes too long, nobody waits."""
+    handle, waited, patience = -1, False, time.monotonic() + PATIENCE
+    lock = file.with_name(f".{file.name}.lock") if file is not None and fcntl else None
+    try:
+        with contextlib.suppress(OSError):
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600) if lock else -1
+        while handle >= 0 and time.monotonic() < patience and not _claimed(handle):
+            waited = True
+            time.sleep(GLANCE)
+        yield waited
+    finally:
+        if lock and handle >= 0:
+            _remove(lock)  # who waits holds the same file still; who comes now finds what was kept
+            os.close(handle)
+
+
+def _claimed(handle: int) -> bool:
+    """Is the lock ours now, or such that nobody can have it?  The system gives it back when its process ends, however that comes."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _read(file: Path) -> bytes:

@@ -19,7 +19,7 @@ I4 = NDArray[np.int32]
 I2 = NDArray[np.int16]
 
 DECODE, PROMPT = 0, 1  # kinds of step: only decodes | holds prompt tokens
-BARE = 2  # a decode step that no captured graph holds, where floors are concerned
+BARE, LOOSE = 2, 3  # steps that no captured graph holds, where floors are concerned: of decodes only | with prompt tokens
 TIE = 1e-9  # s: an arrival this close to a step's start counts as before it
 FULL = 1 << 40  # window of full attention [tokens]
 INFINITY = 1e300  # s: never
@@ -103,8 +103,8 @@ class Costs(NamedTuple):
     prefill: F8  # [S, x] s, causal attention of one prompt of stride·x tokens from nothing
     stride: int
     prompt_base: F8  # [S] s, launch of the prompt attention kernels of a step
-    floor: F8  # [S, K + 1] s, a step takes at least this; last: a decode step that no graph holds
-    captured: int  # tokens of the busiest lane up to which a graph holds a decode step
+    floor: F8  # [S, 2K] s, a step takes at least this; BARE and LOOSE: where no graph holds it
+    captured: int  # tokens of the busiest lane up to which graphs hold a step, or its parts
     add: F8  # [S, K] s, added to every step; of one with few prompt tokens a share between those of both kinds, see `ramp`
     add_seq: float  # s per sequence of the batch, on the first stage
     hop: F8  # [S] s, fixed cost of handing activations to this stage (0 for the first)

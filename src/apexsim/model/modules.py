@@ -29,13 +29,19 @@ HEAD = Module("head", 1, ("lm_head", "head"))
 
 
 class Patterns:
-    """Module names, wildcards and "re:" expressions, sorted by the layer that they name."""
+    """Module names, wildcards and "re:" expressions, sorted by the layer that they name.
+
+    Where none of them holds a digit they cannot tell one layer from another whose number has as many digits.
+    """
 
     def __init__(self, patterns: Iterable[str]) -> None:
+        patterns = dict.fromkeys(patterns)
+        self.tells_layers = any(char.isdigit() for pattern in patterns for char in pattern)
+        self.known: dict[tuple[int | None, str], bool] = {}
         self.plain: set[str] = set()
         self.tests: dict[int | None, list[re.Pattern[str]]] = {}
         self.whole: list[re.Pattern[str]] = []
-        for pattern in dict.fromkeys(patterns):
+        for pattern in patterns:
             self._add(pattern)
 
     def _add(self, pattern: str) -> None:
@@ -54,6 +60,14 @@ class Patterns:
         return any(self._path(layer, path) for path in module.paths)
 
     def _path(self, layer: int | None, path: str) -> bool:
+        if self.tells_layers or layer is None:
+            return self._named(layer, path)
+        key = len(str(layer)), path
+        if key not in self.known:
+            self.known[key] = self._named(layer, path)
+        return self.known[key]
+
+    def _named(self, layer: int | None, path: str) -> bool:
         full = path if layer is None else f"layers.{layer}.{path}"
         words = full.split(".")
         if any(".".join(words[i:j]) in self.plain for i in range(len(words)) for j in range(i + 1, len(words) + 1)):

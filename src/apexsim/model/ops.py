@@ -179,10 +179,12 @@ class Layer:
     """The ops of one layer on one device, with the host-side counts.
 
     gaps: small kernels without a table, each leaving a gap between two measured ones;
-    launches, decode_launches: host launch units of an eager forward that holds prompts, and of one that only decodes.
+    launches, decode_launches: host launch units of an eager forward that holds prompts, and of one that only decodes;
+    compiled: of the former where the engine compiles the model.
     """
 
     ops: tuple[Op, ...]
     gaps: int
     launches: int
     decode_launches: int
+    compiled: int

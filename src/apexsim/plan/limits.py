@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from apexsim.engine_file import DIALECTS
-from apexsim.engines import EngineRow, captured
+from apexsim.engines import WHOLE, EngineRow, captured
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
@@ -50,7 +50,7 @@ def most_sequences(found: Room, engine: EngineRow) -> int:
 
 def prompts_captured(model: Model, plan: Plan, engine: EngineRow) -> EngineRow:
     """The engine with its prompt steps in graphs, where it captures them and can for this model and plan: they wait for no launches."""
-    if engine.prompt_graphs != 2 or not engine.pad:
+    if engine.prompt_graphs != WHOLE or not engine.pad:
         return engine
     cells = [cell for block in model.decoder.blocks for cell in block.cells]
     apart = any(cell.recurrent or cell.index_bytes() > 0.0 for cell in cells)

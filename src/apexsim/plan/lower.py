@@ -70,6 +70,11 @@ class StageOps:
         """Host launch units of one eager step of decodes."""
         return sum(layer.decode_launches * n for layer, n in self.layers)
 
+    @property
+    def compiled(self) -> int:
+        """Host launch units of one step that holds prompts, of a compiled model outside graphs."""
+        return sum(layer.compiled * n for layer, n in self.layers)
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -129,8 +134,7 @@ def lower_block(block: Block, ctx: Context) -> Layer:
     """All ops of one block on one device, its collectives included."""
     ops = [op for cell in block.cells for op in cell.lower(ctx.share(cell))]
     kernels = [each for cell in block.cells for each in cell.kernels()]
-    gaps, launches, decode_launches = (sum(column) for column in zip((0, 0, 0), *kernels, strict=True))
-    return Layer((*ops, *_collectives(block, ctx)), gaps, launches, decode_launches)
+    return Layer((*ops, *_collectives(block, ctx)), *(sum(column) for column in zip(*kernels, strict=True)))
 
 
 def _collectives(block: Block, ctx: Context) -> tuple[Collective, ...]:
@@ -208,7 +212,7 @@ def _second(model: Model, plan: Plan, ctx: Context, again: int) -> Drafter:
     """A model that drafts: all its layers, its embedding before them and its head."""
     own, stack = replace(ctx, hidden=model.hidden, plan=plan), model.decoder
     rows = tuple((lower_block(stack.blocks[i], own), n) for i, n in sorted(Counter(stack.layers).items()))
-    return Drafter((*rows, (Layer(_entry(model, plan), 0, 0, 0), 1)), _head(model, own), again)
+    return Drafter((*rows, (Layer(_entry(model, plan), 0, 0, 0, 0), 1)), _head(model, own), again)
 
 
 def _head(model: Model, ctx: Context) -> tuple[Op, ...]:

@@ -9,7 +9,7 @@ from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, u
 from apexsim.model.cells.indexer import NO_INDEXER, Indexer
 from apexsim.model.ops import ACT, Attend, Collective, Cross, Op, Stream
 
-QK_NORM = Kernels(2, 0, 0)
+QK_NORM = Kernels(2, 0, 0, 0)
 NORM_BYTES = 8.0  # per token: two sums of squares, of queries and keys, in 32 bit
 AT = {"deepseek_v4": "attn", "nemotron_h": "mixer", "dots1": "self_attn"}  # family -> its module in checkpoints
 
@@ -20,7 +20,7 @@ class Attention(Cell):
 
     name = "attention"
     place = "attention"
-    usual = Kernels(3, 6, 6)  # norm, qkv, rotary, cache write, attention, out
+    usual = Kernels(3, 6, 6, 6)  # norm, qkv, rotary, cache write, attention, out
 
     heads: int
     kv_heads: int

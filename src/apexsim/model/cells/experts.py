@@ -9,7 +9,7 @@ from apexsim.model.cell import Cell, Divided, Kernels, Module, Share, portion, u
 from apexsim.model.cells.ffn import AT, DOWN, GATE, UP, fused, products
 from apexsim.model.ops import ACT, SKEW, Axis, Gemm, Grouped, Op, Stream
 
-SHARED = Kernels(2, 3, 3)
+SHARED = Kernels(2, 3, 3, 3)
 EXPERTS_AT = {  # family -> the path of routed experts, where it is not the usual one
     "mixtral": "block_sparse_moe.experts.0", "minimax_m2": "block_sparse_moe.experts.0", "phimoe": "block_sparse_moe.experts.0",
     "granitemoe": "block_sparse_moe.experts.0", "granitemoehybrid": "block_sparse_moe.experts.0", "gemma4_text": "experts",
@@ -25,7 +25,7 @@ class Experts(Cell):
     name = "experts"
     place = "experts"
     # router, top-k, sort, two grouped products with their activation and quantisation, gather, combine
-    usual = Kernels(3, 12, 12)
+    usual = Kernels(3, 12, 12, 12)
 
     experts: int
     top_k: int

@@ -18,7 +18,7 @@ class Ffn(Cell):
 
     name = "FFN"
     place = "ffn"
-    usual = Kernels(1, 4, 4)  # norm, up, activation, down
+    usual = Kernels(1, 4, 4, 4)  # norm, up, activation, down
 
     inner: int
     gated: bool = True

@@ -9,7 +9,7 @@ from apexsim.model.cell import Kernels, Share
 from apexsim.model.ops import Gemm, Index, Op
 
 BLOCK = 128  # elements of the indexer's FP8 key per fp32 scale (DeepSeek-V3.2)
-KERNELS = Kernels(2, 8, 8)  # two projections, key norm, rotary with quantisation, cache write, scores, top-k
+KERNELS = Kernels(2, 8, 8, 8)  # two projections, key norm, rotary with quantisation, cache write, scores, top-k
 
 
 @dataclass(frozen=True, slots=True)

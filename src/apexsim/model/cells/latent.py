@@ -19,7 +19,7 @@ class LatentAttention(Cell):
 
     name = "latent attention"
     place = "attention"
-    usual = Kernels(3, 16, 16)  # two low-rank pairs with norms, absorbed products, rotary, cache write
+    usual = Kernels(3, 16, 16, 6)  # two low-rank pairs with norms, absorbed products, rotary, cache write
 
     heads: int
     q_rank: int  # 0 = queries projected directly

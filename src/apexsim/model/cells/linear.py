@@ -21,7 +21,7 @@ class LinearAttention(Cell):
     # Convolution, gates, norms and the chunked scan's many parts; a decode updates the state in one kernel.  Held against
     # one system: Qwen3.8-27B (48 such layers of 64), batch 1, eager vLLM: 41.7 ms
     # (github.com/local-inference-lab/vllm/pull/314), 50 µs a unit.
-    usual = Kernels(8, 46, 10)
+    usual = Kernels(8, 46, 10, 10)
     recurrent = True
 
     kind: str  # "gdn", "mamba2", "kda"
