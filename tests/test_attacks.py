@@ -272,6 +272,7 @@ WINDOWS = """
 import os, signal, sys
 import numba, numpy, rich.console, typer  # what others do is theirs
 import asyncio, multiprocessing, subprocess, tempfile, shutil, importlib.metadata, difflib
+shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40)  # Windows has one of its own
 for name in {posix}: sys.modules[name] = None
 for name in {names}:
     for module in (os, signal):

@@ -381,7 +381,8 @@ OTHERWISE: dict[str, Any] = {  # a value that is not the default
     "kv_offload": "cpu:1GB",
     "prompt_len": 70, "output_len": 9, "num_requests": 7, "length_spread": 0.3, "request_rate": 9.0, "burstiness": 0.4, "concurrency": 5,
     "seed": 7, "warmup": 2, "images": 2, "image_size": "512x512", "max_num_seqs": 3, "max_num_batched_tokens": 64,
-    "gpu_memory_utilization": 0.5, "max_model_len": 9000, "block_size": 32, "weight_dtype": "fp8", "activation_dtype": "fp8",
+    "gpu_memory_utilization": 0.5, "max_model_len": 9000, "block_size": 32,
+    "max_cudagraph_capture_size": 64, "weight_dtype": "fp8", "activation_dtype": "fp8",
     "kv_dtype": "fp8", "dtype": "fp32", "objective": "throughput", "slo": "ttft:p95<1ms", "power_cap": 100.0, "price": "7",
     "server_overhead": 1.0, "pue": 2.0, "tp": 1, "pp": 1, "dp": 1, "ep": 1, "quant": "fp8", "clock": "1410", "expert_load": "balanced",
     "speculate": "eagle3:2", "acceptance": "0.5", "classes": "short:64,long",
@@ -456,7 +457,8 @@ OF_FIT: dict[str, Any] = {
     "gpus": 4, "nodes": 2, "nic": "100Gb", "pcie": "x8", "tp": 2, "pp": 2, "dp": 2, "ep": 2, "enable_expert_parallel": True,
     "plan": "TP2", "engine": "sglang",
     "max_num_seqs": 7, "max_num_batched_tokens": 512, "gpu_memory_utilization": 0.5, "max_model_len": 4096, "block_size": 32,
-    "enforce_eager": True, "num_speculative_tokens": 2, "weight_dtype": "fp8", "kv_dtype": "fp8", "dtype": "fp32",
+    "max_cudagraph_capture_size": 64, "enforce_eager": True, "num_speculative_tokens": 2,
+    "weight_dtype": "fp8", "kv_dtype": "fp8", "dtype": "fp32",
     "prompt_len": 900, "output_len": 90, "trace": "example:creation", "map": "in=x", "workload": "chat",
 }  # fmt: skip
 

@@ -25,7 +25,13 @@ LISTS = {
     "weight_dtype": ["bf16", "int8"], "route": ["round-robin", "least-outstanding"], "tp": [1, 2], "request_rate": [2.0, 6.0],
     "prompt_len": [100, 900], "output_len": [10, 80], "num_requests": [30, 50],
 }  # fmt: skip
-SETTINGS = {"max_num_seqs": [4, 64], "max_num_batched_tokens": [512, 4096], "memory_fraction": [0.6, 0.9], "block_size": [16, 32]}
+SETTINGS = {
+    "max_num_seqs": [4, 64],
+    "max_num_batched_tokens": [512, 4096],
+    "memory_fraction": [0.6, 0.9],
+    "block_size": [16, 32],
+    "capture": [64, 1024],
+}
 
 
 @pytest.mark.parametrize("name", [*LISTS, *SETTINGS, "model"])

@@ -15,7 +15,8 @@ from apexsim.views import spoken
 Made = TypeVar("Made")
 Verb = Callable[..., Any]  # of apexsim.verbs
 SETTINGS = {"max_num_seqs": "max_num_seqs", "max_num_batched_tokens": "max_num_batched_tokens", "block_size": "block_size",
-            "gpu_memory_utilization": "memory_fraction", "sampling": "sampling"}  # fmt: skip
+            "gpu_memory_utilization": "memory_fraction", "sampling": "sampling",
+            "max_cudagraph_capture_size": "capture"}  # fmt: skip
 
 
 def in_python(verb: Callable[..., Made]) -> Callable[..., Made]:

@@ -109,7 +109,7 @@ STATES = (
     "weights_gib", "consumed_gib", "activation_gib", "non_torch_gib", "graph_gib", "kv_gib", "kv_tokens", "state_gib", "kv_blocks",
     "max_concurrency", "max_model_len", "one_request_gib", "longest_request", "gpu_memory_gib",
 )  # fmt: skip # what a line of a start-up log may state, in the order of a comparison
-SETTINGS = ("memory_fraction", "max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len", "enforce_eager")
+SETTINGS = ("memory_fraction", "max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len", "enforce_eager", "capture")
 DIALECTS = ("plain", "vllm", "sglang", "trtllm")
 FIGURES = {"loaded": 1.0, "kv": 1.0, "tokens": 1, "length": 1, "many": 1.0}  # what a logged line may hold
 CROSSINGS = ("decode-first", "before-transfer", "footprint")  # when, and for what, a decode pool takes a request in
@@ -369,7 +369,7 @@ def _line(row: list[str], where: str) -> None:
 # ---- what a constant may be ------------------------------------------------------------------------------------------
 
 
-COUNTS = {"max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget", "prompt_full_tokens"}
+COUNTS = {"capture", "max_num_batched_tokens", "max_num_seqs", "block_size", "chunked_budget", "prompt_full_tokens"}
 CODES = {"mix": 1, "chunk": 1, "admission": 3, "preempt": 1, "order": 1, "lag": 2, "prompt_graphs": 2, "reuse": 2, "rest_first": 1}
 CHOICES = {"budget": ("total", "static", "free"), "kv_pool": ("full", "groups"), "tokens_line": ("blocks", "concurrency"),
            "sampling": ("greedy", "top-p", "penalties")}  # fmt: skip

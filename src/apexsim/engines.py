@@ -156,6 +156,7 @@ class EngineRow:
     prompt_full_tokens: int = 1  # prompt tokens of a lane from which a step has the whole addition; with fewer a share of it
     prompt_decode_share: float = 0.0  # … and decode attention beside them takes this much longer
     half_batches: int = 0  # 1: a step is two half batches, of which one computes while the other's tokens travel to their experts
+    capture: int = 0  # the largest size that the user wants captured, 0: the engine's own
     spare: tuple[int, ...] = ()  # of an eager row: the sizes that graphs would have been captured for
     here: tuple[Here, ...] = ()  # constants of some GPUs, until `settled` knows the GPU
     # the row itself
@@ -308,7 +309,8 @@ def flags_of(engine: str) -> dict[str, str]:
 
 def our_flag(setting: str) -> str:
     """Our own word for a setting, where an engine's is not known."""
-    return "--" + {"memory_fraction": "gpu_memory_utilization"}.get(setting, setting).replace("_", "-")
+    named = {"memory_fraction": "gpu_memory_utilization", "capture": "max_cudagraph_capture_size", "pad": "enforce_eager"}
+    return "--" + named.get(setting, setting).replace("_", "-")
 
 
 def changes(name: str, version: str) -> list[tuple[str, Any, Any]]:
@@ -439,12 +441,30 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
     for key in ("max_num_batched_tokens", "max_num_seqs"):
         if key in changes:
             changes["large_" + key] = changes[key]
+    if "capture" in given:
+        changes |= _capturing(row, given)
     if "pad" in changes:
         changes["pad"] = tuple(changes["pad"])
         changes["spare"] = () if changes["pad"] else row.sizes
     if "max_num_batched_tokens" in given and row.length_budget:
         changes["length_budget"] = 2
     return replace(row, here=tuple(_left(one, changes) for one in row.here), **changes)
+
+
+def _capturing(row: EngineRow, given: dict[str, Any]) -> dict[str, Any]:
+    """The sizes that are captured up to the one that the user wants: those of the row, and beyond as far apart as its last ones.
+
+    Where fewer than a sequence's worth each are captured anyway (vLLM), a wish holds however few sequences the server takes; the others
+    capture no batch that they never have.
+    """
+    most, sizes = int(given["capture"]), row.sizes
+    if "pad" in given and not given["pad"]:
+        raise InputError("without graphs there is no largest one", our_flag("capture"), f"drop it or {our_flag('pad')}")
+    if not sizes:
+        raise InputError(f"{row.label} captures no graphs", our_flag("capture"), "drop it")
+    apart = sizes[-1] - sizes[-2]
+    pad = (*(size for size in sizes if size <= most), *range(sizes[-1] + apart, most + 1, apart)) or (most,)
+    return {"pad": pad} | ({"capture_per_sequence": most} if row.capture_per_sequence > 1 else {})
 
 
 def _left(one: Here, changes: dict[str, Any]) -> Here:

@@ -100,6 +100,7 @@ def plan(
     block_size: int | None = None,
     gpu_memory_utilization: float | None = None,
     sampling: str | None = None,
+    max_cudagraph_capture_size: int | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
     tune: bool = False,
@@ -200,6 +201,8 @@ def plan(
     gpu_memory_utilization: Share of the GPU's memory that the engine may use. SGLang: mem_fraction_static; TensorRT-LLM:
         kv_cache_free_gpu_memory_fraction.
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
+    max_cudagraph_capture_size: Largest step that CUDA graphs hold, prompts among them where the engine captures these. SGLang:
+        cuda_graph_max_bs.
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
     tune: Walk the engine's settings around the best plan: which are worth a flag, and why.
@@ -286,6 +289,7 @@ def simulate(
     block_size: int | None = None,
     gpu_memory_utilization: float | None = None,
     sampling: str | None = None,
+    max_cudagraph_capture_size: int | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
     steps: bool = False,
@@ -375,6 +379,8 @@ def simulate(
     gpu_memory_utilization: Share of the GPU's memory that the engine may use. SGLang: mem_fraction_static; TensorRT-LLM:
         kv_cache_free_gpu_memory_fraction.
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
+    max_cudagraph_capture_size: Largest step that CUDA graphs hold, prompts among them where the engine captures these. SGLang:
+        cuda_graph_max_bs.
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
     steps: Keep every batch of the run, for study.steps(), not an even sample of 2,048.
@@ -460,6 +466,7 @@ def sweep(
     block_size: int | Sequence[int] | None = None,
     gpu_memory_utilization: float | Sequence[float] | None = None,
     sampling: str | Sequence[str] | None = None,
+    max_cudagraph_capture_size: int | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
     workers: int = 0,
@@ -557,6 +564,8 @@ def sweep(
     gpu_memory_utilization: Share of the GPU's memory that the engine may use. SGLang: mem_fraction_static; TensorRT-LLM:
         kv_cache_free_gpu_memory_fraction.
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
+    max_cudagraph_capture_size: Largest step that CUDA graphs hold, prompts among them where the engine captures these. SGLang:
+        cuda_graph_max_bs.
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
     workers: Threads, or tasks of Ray, at once; 0 takes the cores there are.
@@ -632,6 +641,7 @@ def size(
     block_size: int | None = None,
     gpu_memory_utilization: float | None = None,
     sampling: str | None = None,
+    max_cudagraph_capture_size: int | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
     find: str | None = None,
@@ -716,6 +726,8 @@ def size(
     gpu_memory_utilization: Share of the GPU's memory that the engine may use. SGLang: mem_fraction_static; TensorRT-LLM:
         kv_cache_free_gpu_memory_fraction.
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
+    max_cudagraph_capture_size: Largest step that CUDA graphs hold, prompts among them where the engine captures these. SGLang:
+        cuda_graph_max_bs.
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
     find: What is asked for: rate, users, gpus, context (longest prompt), or a statistic, the tightest limit that holds: ttft:p95.
@@ -779,6 +791,7 @@ def fleet(
     block_size: int | None = None,
     gpu_memory_utilization: float | None = None,
     sampling: str | None = None,
+    max_cudagraph_capture_size: int | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
     every: str | float = "15min",
@@ -849,6 +862,8 @@ def fleet(
     gpu_memory_utilization: Share of the GPU's memory that the engine may use. SGLang: mem_fraction_static; TensorRT-LLM:
         kv_cache_free_gpu_memory_fraction.
     sampling: How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).
+    max_cudagraph_capture_size: Largest step that CUDA graphs hold, prompts among them where the engine captures these. SGLang:
+        cuda_graph_max_bs.
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
     every: Length of an interval: 60s, 15min, 1h.
@@ -892,6 +907,7 @@ def fit(
     max_num_batched_tokens: int | None = None,
     block_size: int | None = None,
     enforce_eager: bool = False,
+    max_cudagraph_capture_size: int | None = None,
     gpu_memory_utilization: float | None = None,
     max_model_len: int | None = None,
     num_speculative_tokens: int | None = None,
@@ -926,6 +942,8 @@ def fit(
     max_num_batched_tokens: Tokens of one step. SGLang: chunked_prefill_size; TensorRT-LLM: max_num_tokens.
     block_size: Tokens of a KV block. SGLang: page_size; TensorRT-LLM: tokens_per_block.
     enforce_eager: No CUDA graphs. SGLang: disable_cuda_graph.
+    max_cudagraph_capture_size: Largest step that CUDA graphs hold, prompts among them where the engine captures these. SGLang:
+        cuda_graph_max_bs.
     gpu_memory_utilization: The engine's own memory fraction, in its own meaning. SGLang: mem_fraction_static; TensorRT-LLM:
         kv_cache_free_gpu_memory_fraction.
     max_model_len: Longest prompt + output. Default: the model's.

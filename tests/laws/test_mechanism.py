@@ -19,7 +19,6 @@ from apexsim.model.families import load_model
 from apexsim.model.ops import Attend, Axis, Collective, Cross, Gemm, Grouped, Index, Op
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Plan, Precision, parse_plan
-from apexsim.validate.closed_cases import asked
 
 SOURCE = {"sglang": "sglang", "tensorrt-llm": "trtllm"}
 ENGINES = [f"{name}@{version}" for name in engine_names() for version in engine_versions(name)]
@@ -169,7 +168,9 @@ def test_beyond_the_largest_graph_a_step_is_launched_kernel_by_kernel(engine: st
 
 def test_a_prompt_step_above_the_largest_graph_waits_for_its_launches() -> None:
     """vLLM captures the parts of prompt steps up to a size; one that is asked to capture more computes longer prompts without waiting."""
-    usual, more = (costs_of("qwen--qwen3-235b-a22b", "TP8", "h100_sxm", row_of("vllm", "h100_sxm", **asked(most))) for most in (0, 2048))
+    usual, more = (
+        costs_of("qwen--qwen3-235b-a22b", "TP8", "h100_sxm", row_of("vllm", "h100_sxm", **more)) for more in ({}, {"capture": 2048})
+    )
     assert usual.captured < 1024 < more.captured == 2048
     below, above = least(usual, 0, PROMPT, usual.captured), least(usual, 0, PROMPT, usual.captured + 1)
     assert below == least(more, 0, PROMPT, 2048) < above == least(more, 0, PROMPT, 2049)

@@ -106,6 +106,7 @@ OF_ENGINES: Mapping[str, tuple[str, Read | None]] = {  # setting in data/engines
     "memory_fraction": ("gpu_memory_utilization", None), "max_num_seqs": ("max_num_seqs", None),
     "max_num_batched_tokens": ("max_num_batched_tokens", None), "block_size": ("block_size", None),
     "max_model_len": ("max_model_len", None), "enforce_eager": ("enforce_eager", _eager),
+    "capture": ("max_cudagraph_capture_size", None),
 }  # fmt: skip
 READS: Mapping[str, Read] = {"--chunked-prefill-size": _chunk}
 EVERYWHERE = ("--max-model-len",)  # a word of vLLM that says the same of every engine

@@ -132,6 +132,8 @@ ENGINE = (
     Opt("no_enable_chunked_prefill", bool, False, "Process prompts whole."),
     Opt("no_enable_prefix_caching", bool, False, "Compute every prompt in full. SGLang: --disable-radix-cache."),
     Opt("enforce_eager", bool, False, "No CUDA graphs. SGLang: --disable-cuda-graph."),
+    Opt("max_cudagraph_capture_size", int, None, "Largest step that CUDA graphs hold, prompts among them where the engine captures these. "
+        "SGLang: --cuda-graph-max-bs.", "N", least=1, most=1 << 16),
     Opt("sampling", str, None, "How tokens are chosen: greedy (default), top-p (or top-k) or penalties (beside them).", "HOW"),
     Opt("route", str, "round-robin", "How replicas share requests: round-robin, least-outstanding, power-of-two, least-waiting, "
         "cache-aware, prefix-hash, llm-d, dynamo, session or session-hash (docs/caching.md).", "HOW"),
@@ -300,7 +302,8 @@ PLAN = (
 )
 SIZED_PLAN = Opt("plan", str, None, "Instead of widths, as `apexsim plan` prints it: TP8, 2×TP4, DEP8 …", "PLAN")
 SIZED_ENGINE = (
-    *(opt for opt in ENGINE if opt.name in ("engine", "max_num_seqs", "max_num_batched_tokens", "block_size", "enforce_eager")),
+    *(opt for opt in ENGINE if opt.name in ("engine", "max_num_seqs", "max_num_batched_tokens", "block_size", "enforce_eager",
+                                              "max_cudagraph_capture_size")),
     Opt("gpu_memory_utilization", float, None, "The engine's own memory fraction, in its own meaning. SGLang: --mem-fraction-static; "
         "TensorRT-LLM: --kv-cache-free-gpu-memory-fraction.", "X", least=0, most=1, above=True),
     Opt("max_model_len", int, None, "Longest prompt + output. Default: the model's.", "L",
@@ -618,6 +621,7 @@ LISTS = (
     "max_num_batched_tokens",
     "gpu_memory_utilization",
     "block_size",
+    "max_cudagraph_capture_size",
     "kv_dtype",
     "weight_dtype",
     "sampling",

@@ -30,6 +30,7 @@ DRAWN = 2_000  # requests of a preset: users are counted to three digits
 SETTINGS = {
     "max_num_seqs": "max_num_seqs", "max_num_batched_tokens": "max_num_batched_tokens", "block_size": "block_size",
     "gpu_memory_utilization": "memory_fraction", "num_speculative_tokens": "draft_tokens",
+    "max_cudagraph_capture_size": "capture",
 }  # fmt: skip
 
 

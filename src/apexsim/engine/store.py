@@ -14,15 +14,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 from apexsim.engine import cache
 
-try:
-    import fcntl
-except ImportError:  # another system: who comes at the same time compiles too
-    fcntl = None
+fcntl: Any = None  # on another system: who comes at the same time compiles too
+with contextlib.suppress(ImportError):
+    fcntl = import_module("fcntl")
 
 T = TypeVar("T")
 HASH_BYTES = 32

@@ -37,6 +37,7 @@ SETTINGS = (  # read by `cli.options` from the left, by `again` from the right
     Said("max_num_batched_tokens", "max_num_batched_tokens"),
     Said("gpu_memory_utilization", "memory_fraction"),
     Said("block_size", "block_size"),
+    Said("max_cudagraph_capture_size", "capture"),
     Said("sampling", "sampling"),
     Said("enable_chunked_prefill", "chunk", 1),
     Said("no_enable_chunked_prefill", "chunk", 0),

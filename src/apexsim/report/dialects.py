@@ -134,7 +134,8 @@ def _vllm(ask: ServerStart) -> Said:
         ("not chunked", bool(usual.chunk and not row.chunk)),
         ("no prefix cache", not row.reuse),
         ("eager", not row.pad),
-        ("graph sizes", list(row.pad) if row.pad and row.pad != _vllm_sizes(row, usual) else None),
+        ("most captured", row.capture if _captured_so(ask) else None),
+        ("graph sizes", list(row.pad) if row.pad and row.pad != _vllm_sizes(row, usual) and not _captured_so(ask) else None),
         ("compilation", None if row.prompt_graphs else json.dumps({"cudagraph_mode": "FULL_DECODE_ONLY"})),
         ("steps ahead", row.lag > usual.lag),
         ("steps in turn", row.lag < usual.lag),
@@ -192,6 +193,11 @@ def _vllm_role(ask: ServerStart, place: Place) -> Said:
     far = ask.setting.cluster.nodes > 1
     host = address(place.nodes[0], ask.setting.cluster) if far else None
     return [("side host", host), ("side port", str(side_port(place, NIXL_PORT))), ("role", _vllm_both(ask, told))]
+
+
+def _captured_so(ask: ServerStart) -> bool:
+    """Does vLLM come to its sizes from the largest that it is told?"""
+    return bool(ask.engine.capture) and ask.words.has("most captured")
 
 
 def _vllm_sizes(row: EngineRow, usual: EngineRow) -> tuple[int, ...]:

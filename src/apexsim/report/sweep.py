@@ -36,7 +36,8 @@ FORMAT = "apexsim.sweep/1"
 TOP = 40  # combinations shown of a scenario
 TITLES = {
     "model": "model", "gpu": "GPU", "gpus": "GPUs\nper node", "nodes": "nodes", "engine": "engine", "max_num_seqs": "sequences",
-    "max_num_batched_tokens": "batched\ntokens", "memory_fraction": "memory\nfraction", "block_size": "block", "kv_dtype": "KV",
+    "max_num_batched_tokens": "batched\ntokens", "memory_fraction": "memory\nfraction", "block_size": "block", "capture": "captured",
+    "kv_dtype": "KV",
     "weight_dtype": "weights", "sampling": "sampling", "route": "route", "tp": "TP", "pp": "PP", "dp": "DP", "ep": "EP",
     "request_rate": "requests/s",
     "concurrency": "users", "prompt_len": "prompt", "output_len": "output", "num_requests": "requests", "burstiness": "burstiness",
@@ -173,7 +174,8 @@ PLURALS = {"gpu": "GPUs", "gpus": "counts of GPUs", "engine": "engines", "model"
 UNITS = {"request_rate": "requests/s", "concurrency": "users", "prompt_len": "prompt tokens", "output_len": "output tokens",
          "num_requests": "requests"}  # fmt: skip
 NAMED = {"gpus": "{} per node", "nodes": "{} nodes", "max_num_batched_tokens": "{} batched tokens", "max_num_seqs": "{} sequences",
-         "memory_fraction": "memory fraction {}", "block_size": "blocks of {}", "kv_dtype": "{} KV", "weight_dtype": "{} weights",
+         "memory_fraction": "memory fraction {}", "block_size": "blocks of {}", "capture": "graphs to {}",
+         "kv_dtype": "{} KV", "weight_dtype": "{} weights",
          "tp": "TP{}", "pp": "PP{}", "dp": "DP{}", "ep": "EP{}"}  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from apexsim.units import parse_count
 NAMED = {  # what a pool may have of its own: the engine's words stand for them too
     "max_num_seqs": "max_num_seqs", "max_num_batched_tokens": "max_num_batched_tokens", "gpu_memory_utilization": "memory_fraction",
     "memory_fraction": "memory_fraction", "block_size": "block_size",
+    "max_cudagraph_capture_size": "capture", "capture": "capture",
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from apexsim.views import Shown
 
 LOADS = ("request_rate", "concurrency", "prompt_len", "output_len", "num_requests", "burstiness")
 CHOICES = ("model", "gpu", "gpus", "nodes", "engine", "max_num_seqs", "max_num_batched_tokens", "memory_fraction", "block_size",
-           "kv_dtype", "weight_dtype", "sampling", "route", "tp", "pp", "dp", "ep")  # fmt: skip
+           "capture", "kv_dtype", "weight_dtype", "sampling", "route", "tp", "pp", "dp", "ep")  # fmt: skip
 MOST = 512  # combinations
 Value = str | int | float
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from apexsim.engines import EngineRow
+from apexsim.engines import IN_PARTS, EngineRow
 from apexsim.errors import InputError, Rejected
 from apexsim.search.assess import Assessed, assess
 from apexsim.search.error import comparison_error, tie
@@ -42,6 +42,8 @@ KNOBS = (
          "fewer requests run at once, so each of their tokens comes sooner"),
     Knob("memory_fraction", (0.80, 0.85, 0.90, 0.92, MOST_MEMORY), "the KV cache has more room", "the KV cache has less room"),
     Knob("block_size", (16, 32, 64), "blocks are larger", "blocks are smaller"),
+    Knob("capture", (512, 1024, 2048, 4096), "longer prompts do not wait for their launches", "fewer graphs leave the KV cache more room",
+         lambda row: bool(row.pad) and row.prompt_graphs == IN_PARTS),
 )  # fmt: skip
 
 
@@ -124,7 +126,12 @@ def _values(knob: Knob, row: EngineRow, best: Mapping[str, Any]) -> Iterator[dic
     """The changes with each other value of a knob; the engine's own is no change."""
     others = {name: value for name, value in best.items() if name != knob.name}
     for value in knob.values:
-        yield others if value == getattr(row, knob.name) else {**others, knob.name: value}
+        yield others if value == _own(row, knob.name) else {**others, knob.name: value}
+
+
+def _own(row: EngineRow, name: str) -> Any:
+    """What a setting is where nobody asks for another."""
+    return row.capture or row.max_capture if name == "capture" else getattr(row, name)
 
 
 def _fewest(walk: _Walk, best: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +153,7 @@ def _key(walk: _Walk, changes: Mapping[str, Any]) -> Any:
 
 def _move(walk: _Walk, best: Mapping[str, Any], knob: Knob, row: EngineRow) -> SettingMove:
     """What a change is worth: everything as it is, against everything but this."""
-    value, own = best[knob.name], getattr(row, knob.name)
+    value, own = best[knob.name], _own(row, knob.name)
     without = walk.run({name: v for name, v in best.items() if name != knob.name})
     found = walk.run(best)
     assert found is not None

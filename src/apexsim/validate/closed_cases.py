@@ -98,12 +98,6 @@ def captured(most: int) -> tuple[int, ...]:
     return (*(n for n in (1, 2, 4) if n <= most), *range(8, most + 1, 8))
 
 
-def asked(most: int) -> dict[str, Any]:
-    """vLLM's captured sizes where its server was asked for some: in steps of 8, from 256 on of 16, however many sequences it takes."""
-    sizes = (*(n for n in captured(most) if n <= 256), *range(272, most + 1, 16))
-    return {"pad": sizes, "capture_per_sequence": most} if most else {}
-
-
 def _launched(row: Row, lanes: int) -> dict[str, Any]:
     """Engine settings that were in force: columns `launch_*` and, where defaults were resolved, `eff_*`; then what is known beside.
 
@@ -117,7 +111,7 @@ def _launched(row: Row, lanes: int) -> dict[str, Any]:
     }
     if backend == "vllm":
         found["lag"] = AHEAD if row.get("launch_async_sched") == "True" else None
-        found |= asked(whole(row, "launch_cudagraph"))
+        found["capture"] = whole(row, "launch_cudagraph") or None
     if backend == "sglang":
         found["poll_interval"] = whole(row, "launch_sched_recv_interval") or None
         found["prefill_limit"] = whole(row, "launch_max_prefill_tokens") or None
