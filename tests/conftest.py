@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis.internal.conjecture import providers
 
 from apexsim.cli import outside
+
+# Hypothesis makes examples of the constants in whatever source happens to be loaded: a law would meet other worlds in each order of tests,
+# and after each change of any file.  Without them the same law meets the same worlds.
+if hasattr(providers, "_get_local_constants"):
+    providers._get_local_constants = providers.Constants
 
 
 @pytest.fixture(autouse=True)

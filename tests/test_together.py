@@ -22,6 +22,7 @@ from apexsim.report.schema import schema_of
 from apexsim.report.sharedpage import render, shared_json
 from apexsim.report.table import rows
 from apexsim.report.webfleet import page_of_shared
+from apexsim.search import together as shared
 from apexsim.search.together import SharedFleet, dealt_out
 from test_fleet import wave
 
@@ -186,3 +187,17 @@ def test_python_refuses_as_much(models: dict[str, Any], said: str) -> None:
 def test_several_kinds_of_gpu_are_refused() -> None:
     with pytest.raises(InputError, match="one kind"):
         apexsim.fleet(MODELS, **{**WHOLE, "gpu": "l4,l40s"})
+
+
+def test_traces_without_a_common_interval_are_refused_before_anything_is_simulated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def followed(*_: Any, **__: Any) -> None:
+        raise AssertionError("simulated")
+
+    monkeypatch.setattr(shared, "followed_alone", followed)
+    (folder / "models.toml").write_text(GOOD + GOOD.replace("[chat]", "[late]") + 'begins = "20min"')
+    assert main(["fleet", "models.toml", "--gpu", "l4:1", "--every", "1min"]) == 2
+    assert "have no interval in common" in capsys.readouterr().err
+    with pytest.raises(InputError, match="have no interval in common"):
+        apexsim.fleet("models.toml", gpu="l4:1", every="1min")

@@ -10,7 +10,7 @@ from apexsim.engine.jit import inner
 from apexsim.engine.leave import blocks_of, by_chunk, passes, preempt
 from apexsim.engine.own import finds, finds_own, takes_back
 from apexsim.engine.pace import width
-from apexsim.engine.prefix import catch, come, despair, matched, name, reuses, take_until
+from apexsim.engine.prefix import catch, come, despair, grown, matched, name, reuses, take_until
 from apexsim.engine.queue import peek, sort_visible, take
 from apexsim.engine.tiers import beyond, call_back, fetch, tiered
 from apexsim.engine.types import ADMIT_FIT, ADMIT_RESERVE, AT_ONCE, FCFS, FRESH, LOCAL, NOBODY, PROMPT, Costs, Rules, World
@@ -160,7 +160,7 @@ def size_of(world: World, r: int, g: int, l: int, i: int) -> WaitingSize:
     req, target = world.req, world.req.prompt[i] + world.work.made[i]
     known, shared, loaded = world.work.computed[i], 0, 0
     if reuses(world):
-        hit, shared = matched(world, r, g, l, i)
+        hit, shared = matched(world, r, grown(world, g), l, i)
         loaded = beyond(world, r, l, i, hit) if tiered(world) else 0
         known = (hit + loaded) * world.rules.block
     elif finds_own(world):

@@ -83,7 +83,7 @@ def place(world: World, i: int) -> int:
 
 
 @inner
-def _lane_for(world: World, r: int, i: int) -> int:
+def _lane_for(world: World, r: int, g: int, i: int) -> int:
     """The lane with the fewest booked requests among those that have a slot and the blocks; NOBODY if none has."""
     state, hand, rules, all_blocks = world.state, world.hand, world.rules, place(world, i)
     best = np.int64(NOBODY)
@@ -92,23 +92,23 @@ def _lane_for(world: World, r: int, i: int) -> int:
         full = hand.booked[r, l] >= hand.slots or (hand.seated == 1 and state.running[r, l] >= rules.max_seqs)
         if full or (best >= 0 and hand.booked[r, l] >= hand.booked[r, best]):
             continue
-        if all_blocks - _shared(world, r, l, i) + spare <= state.free[r, l]:
+        if all_blocks - _shared(world, r, g, l, i) + spare <= state.free[r, l]:
             best = l
     return best
 
 
 @inner
-def _shared(world: World, r: int, l: int, i: int) -> int:
+def _shared(world: World, r: int, g: int, l: int, i: int) -> int:
     """Blocks of request i that the lane has, and others hold."""
-    return matched(world, r, NOBODY, l, i)[1] if reuses(world) else np.int64(0)
+    return matched(world, r, g, l, i)[1] if reuses(world) else np.int64(0)
 
 
 @inner
-def _take_place(world: World, r: int, l: int, i: int) -> None:
+def _take_place(world: World, r: int, g: int, l: int, i: int) -> None:
     """Request i has its blocks in the lane: those that it finds there need not be sent."""
     blocks = place(world, i)
     if reuses(world):
-        hit, shared = matched(world, r, NOBODY, l, i)
+        hit, shared = matched(world, r, g, l, i)
         come(world, r, l, i, hit, np.int64(world.req.prompt[i]))
         take_until(world, r, l, i, blocks_of(slots(world.rules, _size(world, i, shared), 0), world.rules.block))
         world.pool.first_hit[i] = hit * world.rules.block
@@ -134,18 +134,19 @@ def found(world: World, i: int) -> int:
 
 
 @inner
-def book(world: World, r: int, t0: float, limit: float) -> bool:
-    """Give places to those who ask for one, seen by `limit`, until one finds none; whether anybody got one."""
+def book(world: World, r: int, g: int, t0: float, limit: float) -> bool:
+    """Give places to those who ask for one, seen by `limit`, until one finds none; whether anybody got one.  g: the group whose decodes
+    have their blocks for the step being formed, NOBODY if none has."""
     work, hand, some = world.work, world.hand, False
     while True:
         i = hand.head[r, ASKING]
         if i < 0 or work.seen[i] > limit:
             return some
-        l = _lane_for(world, r, i)
+        l = _lane_for(world, r, g, i)
         if l < 0:
             return some
         step_out(world, r, ASKING)
-        _take_place(world, r, l, i)
+        _take_place(world, r, g, l, i)
         hand.booked[r, l] += 1
         work.lane[i] = l
         push(work.due, work.due_req, work.due_size[0], t0, i)

@@ -232,7 +232,7 @@ def _form(world: World, r: int, g: int, t0: float, limit: float) -> Form:
             why, held = HELD, min(held, 1)
     thrown_out = world.log.sums[r, S_PREEMPT] > thrown
     if passes(world):
-        taken = (not thrown_out and book(world, r, t0, limit)) or taken
+        taken = (not thrown_out and book(world, r, g if decodes else NOBODY, t0, limit)) or taken
     return Form(prompts, decodes, why, held, until, thrown_out, taken)
 
 

@@ -47,8 +47,8 @@ def catch(world: World, r: int, l: int) -> None:
 @inner
 def _seek(world: World, r: int, g: int, l: int, key: int, j: int, me: int, mine: int) -> bool:
     """Do decoding requests of the lane hold a block j with this key that has no name yet?  They get it now, the one that filled it
-    first before the others.  g: the group whose step is being formed, NOBODY outside of that; of those that filled it later than
-    request `me` did, which has `mine` tokens, none is meant.
+    first before the others.  g: the group whose decodes have their blocks for the step being formed, NOBODY if none has; of those that
+    filled it later than request `me` did, which has `mine` tokens, none is meant.
 
     So nobody has to look after the blocks that decodes fill, and yet they are found at once.
     """
@@ -71,7 +71,7 @@ def _first_to_fill(world: World, r: int, g: int, l: int, key: int, j: int, me: i
     state, pool, block = world.state, world.pool, world.rules.block
     best, longest = np.int64(NOBODY), np.int64(mine - 1)
     for x in range(world.stages):
-        more = 1 if x == g and world.rules.mix == 1 else 0  # it has the block of the token that this step computes
+        more = 1 if x == g else 0  # it has the block of the token that this step computes
         for n in range(state.stack_size[r, x, l]):
             i = state.stack[r, x, l, n]
             if i == me:
@@ -84,6 +84,12 @@ def _first_to_fill(world: World, r: int, g: int, l: int, key: int, j: int, me: i
             elif filled > longest:
                 best, longest = np.int64(i), filled
     return best
+
+
+@inner
+def grown(world: World, g: int) -> int:
+    """The group, where its decodes have their blocks before prompts look for theirs; else NOBODY."""
+    return g if world.rules.mix == 1 else NOBODY
 
 
 @inner
@@ -158,7 +164,7 @@ def _name_behind(world: World, r: int, g: int, l: int, i: int, end: int, filled:
     j = np.int64(world.pool.named[i])
     while j < end:
         key = key_of(world, i, j)
-        if not _seek(world, r, g, l, key, j, i, filled) and find(world.pool, r, l, key) < 0:
+        if not _seek(world, r, grown(world, g), l, key, j, i, filled) and find(world.pool, r, l, key) < 0:
             break  # who has no such block has none behind it
         _name_until(world, r, l, i, j + 1)
         j += 1

@@ -162,10 +162,19 @@ def _unmet(size: Size) -> str:
         return f"No prompt is short enough for {_load(size)}{_within(size)}: {near.plan.shorthand} on {_gpus(near)} comes nearest" + (
             f", with {how} for a prompt of one token." if how else ", and does not keep up with the load."
         )
-    load = "any load" if size.wanted.find in UNITS and size.wanted.find != "gpus" else _load(size)
+    any_load = size.wanted.find in UNITS and size.wanted.find != "gpus"
+    load, under = ("any load", _under(near)) if any_load else (_load(size), "")
     return f"Nothing that was tried serves {load}{_within(size)}: {near.plan.shorthand} on {_gpus(near)} comes nearest" + (
-        f", with {how}." if how else ", and does not keep up with the load."
+        f", with {how}{under}." if how else f", and does not keep up{under or ' with the load'}."
     )
+
+
+def _under(near: SizeAnswer) -> str:
+    """The load that was looked at, where the question names none."""
+    work = near.setting.workload
+    if work.mode == "open":
+        return f" at {sig(near.rate)} requests/s"
+    return f" with {work.concurrency:,} user{'s' * (work.concurrency != 1)}"
 
 
 def _measured(value: float, metric: str) -> str:

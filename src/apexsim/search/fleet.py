@@ -212,6 +212,11 @@ class Tried:
     watts: float
 
 
+def intervals_of(work: Workload, every: float) -> int:
+    """How many intervals of so many seconds a workload has, the last one whole."""
+    return max(1, math.ceil((float(work.arrive[-1]) + 1e-9) / every))
+
+
 @dataclass(slots=True)
 class Trace:
     """The intervals of a trace, each simulated once with any number of replicas."""
@@ -227,8 +232,7 @@ class Trace:
     @property
     def count(self) -> int:
         """Intervals, the last one whole."""
-        work = self.setting.workload
-        return max(1, math.ceil((float(work.arrive[-1]) + 1e-9) / self.asked.every))
+        return intervals_of(self.setting.workload, self.asked.every)
 
     def ends(self, t: int) -> tuple[int, int]:
         """Requests of an interval: first, and first of the next."""

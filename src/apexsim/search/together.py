@@ -10,16 +10,18 @@ Ignored: which node a replica lies in, and the time a GPU takes to change hands 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apexsim.api import ask as api_ask
+from apexsim.api import read_once
 from apexsim.errors import Infeasible, InputError
 from apexsim.hardware import counted
-from apexsim.search.fleet import Course, Fleet, Trace, course_of, readied
-from apexsim.search.follow import followed_alone, seconds_of
+from apexsim.search.fleet import Course, Fleet, Trace, course_of, intervals_of, readied
+from apexsim.search.follow import OWN, followed_alone, seconds_of
 from apexsim.search.policy import Counts
 from apexsim.views import Shown
 
@@ -118,11 +120,13 @@ def together(
     seconds = seconds_of(every, "--every")
     asks = sorted(asks, key=lambda ask: ask.name)
     shifts = [_shift(ask, seconds) for ask in asks]
+    asks, counts = zip(*(_read(ask, name, seconds) for ask in asks))
+    if all(counts):  # before anything is simulated
+        _refuse(asks, shifts, counts)
     made = [_alone(ask, name, every=every, policy=policy, **how) for ask in asks]
     begin = max(shifts)
     end = min(shift + len(fleet.intervals) for shift, (fleet, _) in zip(shifts, made))
-    if end <= begin:
-        _refuse(asks, shifts, [len(fleet.intervals) for fleet, _ in made])
+    _refuse(asks, shifts, [len(fleet.intervals) for fleet, _ in made])
     window = [(begin - shift, end - begin) for shift in shifts]
     dealt = _dealt_policies(asks, made, window, size)
     tenants = tuple(Tenant(ask, fleet, first, courses) for ask, (fleet, _), (first, _), courses in zip(asks, made, window, dealt))
@@ -135,6 +139,17 @@ def _kind(gpu: Any) -> tuple[str, Mapping[str, Any]]:
     if not isinstance(gpu, str) or "," in gpu:
         raise InputError("models share GPUs of one kind", "--gpu", "name one, and ask about each other kind apart")
     return counted(gpu)
+
+
+def _read(ask: TenantAsk, gpu: str, every: float) -> tuple[TenantAsk, int]:
+    """The question with its trace read, and how many intervals that has; 0 where something is wrong, which is said when it is followed."""
+    question = read_once(ask.question)
+    try:
+        asked = {key: value for key, value in question.items() if key not in OWN}
+        setting = api_ask(ask.model, **{**asked, "gpu": gpu, "gpus": question.get("gpus") or 1})[0]
+    except (InputError, Infeasible):
+        return replace(ask, question=question), 0
+    return replace(ask, question=question), intervals_of(setting.workload, every)
 
 
 def _alone(ask: TenantAsk, gpu: str, **how: Any) -> tuple[Fleet, Trace]:
@@ -157,7 +172,9 @@ def _shift(ask: TenantAsk, every: float) -> int:
 
 
 def _refuse(asks: Sequence[TenantAsk], shifts: Sequence[int], counts: Sequence[int]) -> None:
-    """Traces that have no interval in common."""
+    """Raise InputError where traces have no interval in common."""
+    if min(shift + count for shift, count in zip(shifts, counts)) > max(shifts):
+        return
     early = min(range(len(asks)), key=lambda i: shifts[i] + counts[i])
     late = max(range(len(asks)), key=lambda i: shifts[i])
     what = f"the traces of {asks[early].name} and {asks[late].name} have no interval in common"
