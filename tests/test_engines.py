@@ -204,3 +204,15 @@ def test_sampling_costs_by_release_and_only_where_it_is_asked_for(spec: str, ris
 def test_an_upgrade_tells_what_it_changes() -> None:
     before, now = (on(load_engine(spec), load_gpu("b200-sxm")) for spec in ("vllm@0.25", "vllm@0.33"))
     assert ("max_num_batched_tokens", 8192, 16384) in differences(before, now) and differences(now, now) == []
+
+
+def test_the_largest_graph_that_is_asked_for() -> None:
+    """vLLM captures it however few sequences it takes, SGLang no batch that it never has; sizes go on as far apart as the last ones."""
+    few = {"capture": 2048, "max_num_seqs": 8}
+    vllm, sglang = (settled(override(load_engine(name), **few), 80e9, "h100-sxm", 4096) for name in ("vllm", "sglang"))
+    assert vllm.max_capture == 2048 and sglang.max_capture == 8
+    assert {b - a for a, b in zip(vllm.pad[-50:], vllm.pad[-49:])} == {16} and vllm.pad == tuple(sorted(set(vllm.pad)))
+    small = settled(override(load_engine("vllm"), capture=100), 80e9, "h100-sxm", 4096)
+    assert small.max_capture == 96 and small.pad[:4] == (1, 2, 4, 8)
+    with pytest.raises(InputError, match="without graphs there is no largest one"):
+        override(load_engine("vllm"), capture=64, pad=())

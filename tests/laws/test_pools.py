@@ -463,3 +463,15 @@ def test_who_is_thrown_out_at_decode_finds_its_prompt_in_the_tier() -> None:
     without, behind = (simulate_apart(asked, pool(), replace(few, offload=each), FREE) for each in (NO_OFFLOAD, tier))
     assert behind.decode.preempted.sum() > 0 < without.decode.preempted.sum()
     assert behind.decode.total("prompt_tokens") < without.decode.total("prompt_tokens")
+
+
+@pytest.mark.parametrize("mix", [0, 1])
+def test_a_place_is_booked_beside_the_blocks_of_the_step_that_is_formed(mix: int) -> None:
+    """The fourth prompt begins as the second does, whose first answer fills a block in that very step."""
+    chain = np.array([0, 1, 2, 3, 4, 5, 6, 0, 7, 8, 9, 10, 11, 12, 13, 14, 0, 7, 8, 9, 0, 7, 8, 9, 10, 11, 12, 0])
+    asked = toy.open_loop([0.0054, 0.0069, 0.00855, 0.00864, 0.01093, 0.01406], [2, 3, 4, 4, 1, 1], [5, 6, 2, 2, 6, 3])
+    asked = asked._replace(chain=chain, chain_at=np.array([0, 7, 16, 16, 20, 27]), reach=np.array([7, 9, 0, 4, 7, 1]), unit=1)
+    policy = toy.ORCA._replace(mix=mix, chunk=0, budget=8, max_seqs=1, admission=0)
+    flat = toy.costs(toy.Toy(weight=1e-3, token=0.0, floor=0.0, hop=0.0, captured=0))
+    prefill, decode = (PoolSide(policy._replace(reuse=reuse), toy.NO_HOST, flat, 9, 1) for reuse in (0, 1))
+    agree(World(asked, prefill, decode, Crossing(first=False, slots=3, latency_s=1e-4)))
