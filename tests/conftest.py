@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from importlib import import_module
+
 import pytest
-from hypothesis.internal.conjecture import providers
 
 from apexsim.cli import outside
 
 # Hypothesis makes examples of the constants in whatever source happens to be loaded: a law would meet other worlds in each order of tests,
 # and after each change of any file.  Without them the same law meets the same worlds.
-if hasattr(providers, "_get_local_constants"):
-    providers._get_local_constants = providers.Constants
+with contextlib.suppress(ImportError, AttributeError):  # releases that do not do so lack the names
+    _providers = import_module("hypothesis.internal.conjecture.providers")
+    _providers._get_local_constants = _providers.Constants
 
 
 @pytest.fixture(autouse=True)

@@ -175,7 +175,7 @@ class NaiveCosts:
         held = busiest <= max(engine.pad, default=0)
         if prompt:
             parts = engine.prompt_eager_launch_s if engine.prompt_graphs == 1 and not held else 0.0  # captured in parts, up to a size
-            return max(each * self._units(stage, "launches"), parts * self._units(stage, "compiled"))
+            return max(each * self._units(stage, "launches"), parts * self._units(stage, "compiled_launches"))
         if held:
             return 0.0  # a graph holds the step
         return max(each, engine.bare_launch_s) * self._units(stage, "decode_launches")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -11,9 +12,9 @@ import pytest
 from apexsim.engines import EngineRow, closest, differences, engine_names, engine_versions, load_engine, newest_version, override, settled
 from apexsim.errors import InputError
 from apexsim.gpu import Gpu
-from apexsim.hardware import load_gpu
+from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.families import load_model
-from apexsim.plan.limits import prompts_captured
+from apexsim.plan.limits import prompts_captured, unstartable
 from apexsim.plan.plan import parse_plan
 from apexsim.units import GiB
 
@@ -216,3 +217,20 @@ def test_the_largest_graph_that_is_asked_for() -> None:
     assert small.max_capture == 96 and small.pad[:4] == (1, 2, 4, 8)
     with pytest.raises(InputError, match="without graphs there is no largest one"):
         override(load_engine("vllm"), capture=64, pad=())
+
+
+def test_a_largest_graph_is_no_wish_of_a_release_that_cannot_be_told() -> None:
+    model, plan = load_model("llama-3.1-8b"), parse_plan("TP1")
+    one = Cluster(load_gpu("h100-sxm"), 1)
+    for spec, able in (
+        ("vllm@0.6.0", False),
+        ("vllm@0.8.5", False),
+        ("vllm@0.10.0", True),
+        ("vllm", True),
+        ("sglang", True),
+        ("trtllm", True),
+    ):
+        row = settled(override(load_engine(spec), capture=64), 80e9, "h100-sxm", 4096)
+        assert ("no word for the sizes of CUDA graphs" in unstartable(model, plan, one, row)) != able, spec
+    single = replace(load_engine("vllm"), pad=(8,), here=())
+    assert override(single, capture=30).pad == (8, 16, 24)

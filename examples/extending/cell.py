@@ -21,7 +21,7 @@ class Differential(Cell):
 
     name = "differential attention"
     place = "attention"  # divided as a plan divides attention
-    usual = Kernels(gaps=4, launches=8, decode_launches=8, compiled=6)
+    usual = Kernels(gaps=4, launches=8, decode_launches=8, compiled_launches=6)
 
     heads: int
     head_dim: int

@@ -454,15 +454,15 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
 def _capturing(row: EngineRow, given: dict[str, Any]) -> dict[str, Any]:
     """The sizes that are captured up to the one that the user wants: those of the row, and beyond as far apart as its last ones.
 
-    Where fewer than a sequence's worth each are captured anyway (vLLM), a wish holds however few sequences the server takes; the others
-    capture no batch that they never have.
+    Where graphs go beyond the sequences anyway (vLLM: `capture_per_sequence` above 1), so does what is asked for, however few they are;
+    the others capture no batch that they never have.
     """
     most, sizes = int(given["capture"]), row.sizes
     if "pad" in given and not given["pad"]:
         raise InputError("without graphs there is no largest one", our_flag("capture"), f"drop it or {our_flag('pad')}")
     if not sizes:
         raise InputError(f"{row.label} captures no graphs", our_flag("capture"), "drop it")
-    apart = sizes[-1] - sizes[-2]
+    apart = sizes[-1] - sizes[-2] if len(sizes) > 1 else sizes[-1]
     pad = (*(size for size in sizes if size <= most), *range(sizes[-1] + apart, most + 1, apart)) or (most,)
     return {"pad": pad} | ({"capture_per_sequence": most} if row.capture_per_sequence > 1 else {})
 

@@ -417,7 +417,7 @@ def _host_terms(stages: tuple[StageOps, ...], pricer: Pricer, engine: EngineRow)
     least = 0.0 if engine.pad else engine.eager_launch_s
     floor[:, PROMPT] = max(prompt, least) * launches
     loose = engine.prompt_eager_launch_s if engine.prompt_graphs == IN_PARTS else 0.0
-    compiled = np.asarray([float(s.compiled + more) for s, more in zip(stages, apart, strict=True)])
+    compiled = np.asarray([float(s.compiled_launches + more) for s, more in zip(stages, apart, strict=True)])
     floor[:, LOOSE] = np.maximum(max(prompt, least) * launches, loose * compiled)
     floor[:, BARE] = max(prompt, least, engine.bare_launch_s) * decodes
     add[:, PROMPT] = engine.prompt_add_launch_s * launches

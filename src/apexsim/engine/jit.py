@@ -43,8 +43,8 @@ class Outer:
         kept = store.read(file, native.MachineCode.of)
         if kept is not None:
             return kept
-        with store.alone(file) as waited:
-            kept = store.read(file, native.MachineCode.of) if waited else None
+        with store.alone(file):
+            kept = store.read(file, native.MachineCode.of)  # another process may have made it in the meantime
             if kept is not None:
                 return kept
             from apexsim.engine.build import built

@@ -53,14 +53,14 @@ class Kernels(NamedTuple):
     """Kernels of a cell beside those that are priced one by one.
 
     gaps: small ones without a table (norm, rotary, cache write, activation, routing …), each of which leaves a gap in a
-    captured step; launches, decode_launches: all that an eager step with prompts, or of decodes only, starts on the host; compiled: of the
-    former where the engine compiles the model and what is small goes into what stands beside it.
+    captured step; launches, decode_launches: all that an eager step with prompts, or of decodes only, starts on the host;
+    compiled_launches: of the former where the engine compiles the model and what is small goes into what stands beside it.
     """
 
     gaps: int
     launches: int
     decode_launches: int
-    compiled: int
+    compiled_launches: int
 
 
 class Divided(NamedTuple):

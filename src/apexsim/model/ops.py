@@ -180,11 +180,11 @@ class Layer:
 
     gaps: small kernels without a table, each leaving a gap between two measured ones;
     launches, decode_launches: host launch units of an eager forward that holds prompts, and of one that only decodes;
-    compiled: of the former where the engine compiles the model.
+    compiled_launches: of the former where the engine compiles the model.
     """
 
     ops: tuple[Op, ...]
     gaps: int
     launches: int
     decode_launches: int
-    compiled: int
+    compiled_launches: int

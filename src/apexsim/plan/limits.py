@@ -138,6 +138,7 @@ def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str
         (plan.lanes > 1, "lanes inside" if server.lanes_inside else "lanes", "", "data parallel attention"),
         (plan.ffn.ep > 1, "experts" if server.mixed_experts else "expert parallel", "", "expert parallelism"),
         (kv in CACHES, "kv", kv, f"KV cache in {kv}"),
+        (engine.capture > 0, "graph sizes", "", "word for the sizes of CUDA graphs"),
         (plan.draft is not None, "drafts", plan.draft.method if plan.draft else "", "speculative decoding by that method"),
     )
     for wants, means, value, told in wanted:

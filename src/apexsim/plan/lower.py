@@ -71,9 +71,9 @@ class StageOps:
         return sum(layer.decode_launches * n for layer, n in self.layers)
 
     @property
-    def compiled(self) -> int:
+    def compiled_launches(self) -> int:
         """Host launch units of one step that holds prompts, of a compiled model outside graphs."""
-        return sum(layer.compiled * n for layer, n in self.layers)
+        return sum(layer.compiled_launches * n for layer, n in self.layers)
 
 
 @dataclass(frozen=True, slots=True)

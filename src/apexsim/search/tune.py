@@ -130,8 +130,8 @@ def _values(knob: Knob, row: EngineRow, best: Mapping[str, Any]) -> Iterator[dic
 
 
 def _own(row: EngineRow, name: str) -> Any:
-    """What a setting is where nobody asks for another."""
-    return row.capture or row.max_capture if name == "capture" else getattr(row, name)
+    """What a setting is where nobody asks for another: what the question asks for is no knob."""
+    return row.max_capture if name == "capture" else getattr(row, name)
 
 
 def _fewest(walk: _Walk, best: dict[str, Any]) -> dict[str, Any]:
