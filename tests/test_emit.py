@@ -251,6 +251,14 @@ def test_yaml_reads_back_as_it_was(value: dict[str, Any]) -> None:
     assert yaml.safe_load(written(value)) == value
 
 
+def test_every_character_reads_back() -> None:
+    """As a value and as a key; surrogates alone stand for no character."""
+    points = [c for c in (*range(0x10000), *range(0x1F300, 0x1F400), 0x10FFFF) if not 0xD800 <= c <= 0xDFFF]
+    for at in range(0, len(points), 64):
+        text = "".join(map(chr, points[at : at + 64]))
+        assert yaml.safe_load(written({"a": text, text: [text, "b"]})) == {"a": text, text: [text, "b"]}, hex(points[at])
+
+
 # ---- nothing is lost ---------------------------------------------------------------------------------------------------------
 
 SMALL = ["simulate", "llama-3.1-8b", "--plan", "TP1", "--gpu", "l4:1", "--prompt-len", "20", "--output-len", "2", "--num-requests", "3"]

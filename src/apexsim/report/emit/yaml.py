@@ -13,6 +13,7 @@ from typing import Any
 from apexsim.report.plain import ESCAPED
 
 PLAIN = re.compile(r"[A-Za-z_/][\w./-]*(?::(?!//)[\w./-]+)*")  # needs no quotes, unless it is one of …
+NO_CHARACTERS = re.compile("[\ufffe\uffff]")  # which YAML refuses as they are, beside what is escaped everywhere
 WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"))
 STEP = "  "
 WIDTH = 80  # columns of a list on one line
@@ -38,7 +39,11 @@ def scalar(value: Any) -> str:
         return "{}" if isinstance(value, Mapping) else "[]"  # the empty ones
     if PLAIN.fullmatch(value) and value.lower() not in WORDS:
         return value
-    return ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    return NO_CHARACTERS.sub(_escape, ESCAPED.sub(_escape, json.dumps(value, ensure_ascii=False)))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _block(value: Any) -> list[str]:
