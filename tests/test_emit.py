@@ -174,6 +174,40 @@ def test_the_comparison_of_the_benchmark_reads_what_replay_writes(tmp_path: Path
     assert "predicted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("more", [
+    {}, {"burstiness": 0.5}, {"prompt_factor": 2.0}, {"output_factor": 3.0}, {"stages": "3:1,10:1"},
+    {"prompt_cv": 0.5}, {"turns": 2}, {"shared_prefix": "50x2"}, {"images": 2},
+], ids=str)  # fmt: skip
+def test_the_engines_own_benchmark_is_named_where_it_sends_the_same_load(more: dict[str, Any]) -> None:
+    """Whatever else a question says of its requests, vLLM's benchmark cannot be told; a field that comes later is no exception."""
+    load = {**LOAD, "num_requests": 24} | ({"request_rate": None, "num_requests": None} if "stages" in more else {})
+    model = "qwen2.5-vl-7b" if "images" in more else "llama-3.1-8b"
+    found = deployment(api.simulate(model, "TP1", **{**load, "gpu": "h100:1", **more}))
+    script = FORMATS["bench"](found)[0].text
+    assert ("vllm bench serve" in script) is (set(more) <= {"burstiness"})
+    assert ("no pictures are sent" in script) is ("images" in more)
+    if not set(more) <= {"burstiness"}:
+        with pytest.raises(InputError, match="cannot make these requests"):
+            FORMATS["vllm-sweep"](found)
+
+
+def test_a_sweep_is_of_releases_that_have_one_and_speaks_of_no_single_plan() -> None:
+    ask = {**LOAD, "gpu": "h100:2"}
+    with pytest.raises(InputError, match=r"vllm 0\.9\.0 has no `vllm bench sweep`"):
+        FORMATS["vllm-sweep"](deployment(api.plan("llama-3.1-8b", engine="vllm@0.9.0", **ask)))
+    sweep = FORMATS["vllm-sweep"](deployment(api.plan("llama-3.1-8b", engine="vllm@0.28.0", **ask)))[0].text
+    head = [line for line in sweep.splitlines() if line.startswith("#")]
+    assert not any(" as " in line or "router" in line for line in head), head
+
+
+@pytest.mark.parametrize(("form", "told"), [("run.sh", "a cache-aware router"), ("k8s", "nginx deals requests in turn; cache-aware"),
+                                             ("kserve", "2 servers, to which KServe deals requests by a rule of its own")])  # fmt: skip
+def test_the_head_of_a_file_tells_who_deals_requests_in_it(form: str, told: str) -> None:
+    found = deployment(api.simulate("llama-3.1-8b", "2xTP1", **{**LOAD, "gpu": "h100:2", "engine": "sglang", "route": "cache-aware"}))
+    head = [line for line in FORMATS[form](found)[0].text.splitlines() if line.startswith("#")]
+    assert any(told in line for line in head) and (form == "run.sh" or not any("a cache-aware router" in line for line in head)), head
+
+
 SIZED = ["size", "llama-3.1-8b", "--gpu", "l4,l40s", "--prompt-len", "200", "--output-len", "8", "--num-requests", "40"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from apexsim import api
+from apexsim.errors import InputError
 from apexsim.plan.limits import sure_blocks
 from apexsim.plan.plan import parse_plan
 from apexsim.report.launch import Launch, ServerStart, asked, launch
@@ -131,11 +132,63 @@ def test_tensorrt_llm_reads_the_rest_from_a_file() -> None:
 
 @pytest.mark.parametrize(
     "version,word",
-    [("0.25.0", "--all2all-backend deepep_low_latency"), ("0.11.0", "VLLM_ALL2ALL_BACKEND=deepep_low_latency")],
+    [("0.19.0", "--all2all-backend deepep_low_latency"), ("0.11.0", "VLLM_ALL2ALL_BACKEND=deepep_low_latency")],
 )
 def test_experts_that_span_nodes_are_reached_as_was_simulated(version: str, word: str) -> None:
     _, found = started("deepseek-r1", "DEP16", nodes=2, engine=f"vllm@{version}")
     assert all(word in command for command in found.commands) and "SGLang" not in "".join(found.notes)
+
+
+def test_a_server_of_prompts_and_decode_is_not_told_what_takes_one_of_them_alone() -> None:
+    """Since 0.20 vLLM's low latency keeps buffers for a whole step, which DeepEP's queue does not hold: the server would not start."""
+    _, found = started("deepseek-r1", "DEP16", nodes=2, engine="vllm@0.28.0")
+    assert all("--all2all-backend allgather_reducescatter" in command for command in found.commands)
+    assert any("not both, and gathers all tokens" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("seqs,told", [(None, 256), (64, 128), (300, 300), (2000, 511)])
+def test_deepep_is_made_to_hold_what_sglang_captures_and_decodes(seqs: int | None, told: int) -> None:
+    """A lane that sends more than its buffers hold stops the server, at capture already."""
+    how = {"settings": {"max_num_seqs": seqs}} if seqs else {}
+    _, found = started("deepseek-r1", "DEP16", nodes=2, engine="sglang", **how)
+    for command in found.commands:
+        words = shlex.split(command)
+        sizes = [int(word) for word in words[words.index("--cuda-graph-bs") + 1 :] if word.isdigit()]
+        most = int(words[words.index("--max-running-requests") + 1]) // 16
+        assert words[0] == f"SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK={told}" and max(sizes[: sizes.index(max(sizes)) + 1]) <= told
+        assert most == min(seqs or told, told)
+    assert any("as was simulated" in note for note in found.notes) is (most < (seqs or 1024))
+
+
+def test_servers_of_one_node_take_ports_of_their_own() -> None:
+    """SGLang's lanes talk at the six ports behind --dist-init-addr, which otherwise follow the server's own."""
+    for plan, gpus in (("2xDEP4", 8), ("4xDEP2", 8), ("2xTP2", 4)):
+        _, found = started("qwen3-30b-a3b", plan, gpus=gpus, engine="sglang")
+        taken: list[int] = []
+        for words in (shlex.split(command) for command in found.commands if "launch_server" in command):
+            taken.append(int(words[words.index("--port") + 1]))
+            if "--dp-size" in words:
+                head = int(words[words.index("--dist-init-addr") + 1].rpartition(":")[2])
+                taken += range(head, head + 7)
+        assert len(taken) == len(set(taken)) >= 2
+
+
+@pytest.mark.parametrize("route", ["round-robin", "least-outstanding", "power-of-two", "session", "least-waiting"])
+def test_a_router_deals_as_was_simulated_or_says_that_it_does_not(route: str) -> None:
+    _, found = started("llama-3.1-8b-instruct", "4xTP1", gpus=4, engine="vllm", route=route)
+    text, notes = " ".join(found.commands), " ".join(found.notes)
+    rules = {"round-robin": "round_robin", "power-of-two": "power_of_two", "least-outstanding": "least_conn"}
+    assert (
+        (rules[route] in text and "in turn" not in notes)
+        if route in rules
+        else f"nginx deals requests in turn; {route} was simulated" in notes
+    )
+
+
+def test_nginx_takes_many_streams_and_long_prompts() -> None:
+    _, found = started("llama-3.1-8b-instruct", "4xTP1", gpus=4, engine="vllm", route="least-outstanding")
+    text = found.script
+    assert "client_max_body_size 0;" in text and int(text.partition("worker_connections ")[2].partition(";")[0]) >= 16_384
 
 
 def test_engines_without_such_a_library_say_so() -> None:
@@ -187,7 +240,33 @@ def test_a_clock_is_locked_first() -> None:
 def test_the_length_is_the_models_own(engine: str, name: str) -> None:
     setting, found = started("llama-3.1-70b", "TP8", engine=engine)
     assert flag(shlex.split(found.commands[-1]), name) == "131072" and setting.max_model_len == 2048
-    assert any(n.startswith("longest simulated request 1,200 tokens; the model allows 131,072, room for") for n in found.notes)
+    whole = ", its prompts 8,192 (they are not chunked)" if engine == "tensorrt-llm" else ""
+    assert any(n.startswith(f"longest simulated request 1,200 tokens; the model allows 131,072{whole}, room for") for n in found.notes)
+
+
+def test_the_room_is_that_of_all_lanes_and_never_more_than_there_is() -> None:
+    """As `fit` counts users: of the whole server, rounded down."""
+    for model, plan, gpu, gpus, told in (("llama-3.1-8b", "TP2", "h100-sxm", 2, "7.5"), ("deepseek-r1", "DP8/TP8", "h200-sxm", 8, "19")):
+        _, found = started(model, plan, gpu, gpus, engine="sglang" if "DP" in plan else "vllm")
+        assert any(note.endswith(f"room for {told} of those") for note in found.notes), found.notes
+
+
+def test_prompts_that_are_not_chunked_fit_the_budget_that_is_told() -> None:
+    """TensorRT-LLM refuses every longer one."""
+    words = line("qwen3-32b", "TP4", engine="tensorrt-llm", prompt_len=12_000)
+    assert flag(words, "--max_num_tokens") == "12288"
+    with pytest.raises(InputError, match="less than the longest prompt of 12000 tokens and prompts are not chunked"):
+        line("qwen3-32b", "TP4", engine="tensorrt-llm", prompt_len=12_000, settings={"max_num_batched_tokens": 8192})
+    assert flag(line("qwen3-32b", "TP4", engine="tensorrt-llm", prompt_len=12_000, settings={"chunk": 1}), "--max_num_tokens") == "8192"
+
+
+@pytest.mark.parametrize("engine,gpu,runs", [
+    ("vllm@0.22.0", "v100-sxm-16gb", True), ("vllm@0.28.0", "v100-sxm-16gb", False), ("sglang", "v100-sxm-16gb", False),
+    ("sglang", "t4", True), ("tensorrt-llm", "t4", False), ("tensorrt-llm", "a100-sxm-80gb", True),
+])  # fmt: skip
+def test_releases_are_not_started_on_gpus_that_they_gave_up(engine: str, gpu: str, runs: bool) -> None:
+    _, found = started("llama-3.1-8b", "TP2", gpu, 2, engine=engine)
+    assert found.runnable is runs and (runs or "does not run on" in found.notes[0])
 
 
 def test_a_cache_that_is_too_small_shortens_it_but_never_below_the_longest_request() -> None:

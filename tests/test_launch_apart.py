@@ -25,9 +25,11 @@ PLANS = ("2×TP2+TP4", "TP4+2×TP2", "TP4+TP4", "4×TP1+TP4", "2×TP1+TP2")
 ENGINES = ("vllm", "sglang", "tensorrt-llm")
 
 
-def started(plan: str, engine: str = "vllm", gpus: int = 8, nodes: int = 1, model: str = "llama-3.1-8b", connector: str = "") -> Launch:
+def started(
+    plan: str, engine: str = "vllm", gpus: int = 8, nodes: int = 1, model: str = "llama-3.1-8b", connector: str = "", gpu: str = "h100-sxm"
+) -> Launch:
     """The launch of a plan of two pools."""
-    setting, precision, *_ = api.ask(model, gpu="h100-sxm", gpus=gpus, nodes=nodes, engine=engine, **LOAD)
+    setting, precision, *_ = api.ask(model, gpu=gpu, gpus=gpus, nodes=nodes, engine=engine, **LOAD)
     split = parse_split(plan, precision)
     made: Setting = with_pools(setting, Roles(engine, {}, connector=connector), split)
     return launched(made, split)
@@ -95,6 +97,26 @@ def test_vllm_is_told_its_role_by_the_connector() -> None:
     assert {one["kv_connector"] for one in told} == {"NixlConnector"}
     ports = [int(env["VLLM_NIXL_SIDE_CHANNEL_PORT"]) for env, _ in found]
     assert len(set(ports)) == len(ports) and not {*ports} & {int(flag(words, "--port")) for _, words in found}
+
+
+def test_each_node_of_a_server_listens_at_its_own_address() -> None:
+    """Ranks on the second node cannot listen at the first one's, and nobody would find their cache there."""
+    found = started("DEP8+DEP16", "vllm", 8, 3, model="deepseek-r1", gpu="h200-sxm")
+    here = dict(re.findall(r"(?m)^(\d)\)\n((?:.*\n)*?);;", found.script))
+    assert len(here) == 3
+    for node, text in here.items():
+        assert set(re.findall(r'VLLM_NIXL_SIDE_CHANNEL_HOST="\$NODE(\d)"', text)) == {node}
+
+
+def test_vllm_decodes_with_kernels_that_take_its_steps() -> None:
+    """DeepEP's low latency: at decode alone, in steps that its queue holds; prompts take its other kernels."""
+    found = started("DEP16+DEP16", "vllm", 8, 4, model="deepseek-r1", gpu="h200-sxm")
+    told = {json.loads(flag(words, "--kv-transfer-config"))["kv_role"]: words for _, words in servers(found)}
+    kinds = {role: flag(words, "--all2all-backend") for role, words in told.items()}
+    assert kinds == {"kv_producer": "deepep_high_throughput", "kv_consumer": "deepep_low_latency"}
+    words = told["kv_consumer"]
+    assert int(flag(words, "--max-num-seqs")) <= int(flag(words, "--max-num-batched-tokens")) <= 511
+    assert any("as was simulated" in note for note in found.notes)
 
 
 def test_mooncake_has_no_side_channel() -> None:
@@ -225,6 +247,7 @@ def test_llm_d_gets_the_values_of_both_roles() -> None:
     for role, width in (("prefill", "2"), ("decode", "4")):
         (container,) = values[role]["containers"]
         args = container["args"]
+        assert container["image"].startswith("vllm/vllm-openai:v")  # which the chart requires
         assert flag(args, "--tensor-parallel-size") == width == container["resources"]["limits"]["nvidia.com/gpu"]
         assert json.loads(flag(args, "--kv-transfer-config"))["kv_role"] == "kv_both"
         assert args.count("--port") == 1 and int(flag(args, "--port")) == container["ports"][0]["containerPort"]

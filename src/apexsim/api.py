@@ -324,7 +324,7 @@ def ask(
     tiers = tiers_of(kv_offload) if kv_offload else ()
     router = Router(route, math.nan if signal_age is None else signal_age)
     work, patches, length = Asked.of(given).on(what)
-    row = engine_of(engine, settings or {}, cluster, length)
+    row = engine_of(engine, settings or {}, cluster, length, int(work.prompt.max()))
     tiers = _behind(tiers, row, work, cluster.gpu)
     load = _load_of(what, expert_load, enable_expert_parallel)
     goal = _goal_of(objective, slos, power_cap, risk, pareto, cluster.gpu)

@@ -90,6 +90,7 @@ class Engine:
     dialect: str = "plain"  # which function of `report.dialects` says a plan in its words
     router: tuple[str, ...] = ()  # what deals requests to several servers in turn; () = nginx
     vendors: tuple[str, ...] = ()  # whose GPUs it runs on; () = all there are
+    not_on: tuple[tuple[str, str, str, str], ...] = ()  # (GPU architecture, since which version, weight format or "" for all, source)
     lanes_without: tuple[str, ...] = ()  # ways of drafting that it refuses with lanes of attention
     mixed_experts: bool = False  # experts may be spread over some of a replica's GPUs and cut over the others
     wide_lanes: bool = False  # a lane of attention may hold several GPUs
@@ -195,7 +196,7 @@ HEAD = {
 }  # fmt: skip
 SERVER = {
     "program": "a list of texts", "dialect": "a text", "router": "a list of texts", "vendors": "a list of texts",
-    "lanes_without": "a list of texts",
+    "lanes_without": "a list of texts", "not_on": "a list of rows of texts",
     **dict.fromkeys(("mixed_experts", "wide_lanes", "lanes_inside", "loopback"), "true or false"),
     "words": "a list of rows of texts", "sources": "a table of texts",
 }  # fmt: skip
@@ -249,6 +250,8 @@ def _checked(data: Mapping[str, Any], where: str) -> None:
         for place in at.split():
             among(place, PLACES, "place", f"{where} [quantises_apart]")
     _spoken(server.get("words", ()), f"{where} [server] words")
+    for row in server.get("not_on", ()):
+        _nowhere(row, list(server.get("sources", {})), f"{where} [server] not_on")
     for gap in log.get("gaps", ()):
         if len(gap) != 3:
             raise InputError(f"a gap is [name, wording before, wording after], got {gap}", f"{where} [log] gaps")
@@ -287,6 +290,15 @@ def _spoken(rows: list[list[str]], where: str) -> None:
         spans.setdefault(means, []).append((first, end))
         if any(value.count("=") != 1 for value in values.split(";") if value):
             raise InputError(f"values are written 'ours=theirs;…', got '{values}'", where)
+
+
+def _nowhere(row: list[str], sources: list[str], where: str) -> None:
+    """GPUs that versions do not run on."""
+    if len(row) != 4 or not row[0].strip() or row[3] not in sources:
+        raise InputError(f"a row is [architecture, since, weight format or nothing, a source of [server.sources]], got {row}", where)
+    order(row[1], where=where)
+    if row[2]:
+        dtype(row[2], where)
 
 
 def _versions(data: Mapping[str, Any], where: str) -> None:
@@ -438,7 +450,9 @@ def _engine(name: str, path: Path) -> Engine:
         for word in words:
             among(word.means, {one.means for each in known for one in each.words}, "meaning", f"{path} [server] words")
     plain = {key: value for key, value in server.items() if key not in ("words", "sources")}
-    several = {key: tuple(value) for key, value in plain.items() if isinstance(value, list)}
+    several = {
+        key: tuple(tuple(one) if isinstance(one, list) else one for one in value) for key, value in plain.items() if isinstance(value, list)
+    }
     gaps = tuple((name, before, after) for name, before, after in log.get("gaps", ()))
     return Engine(
         name,

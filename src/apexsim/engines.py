@@ -111,7 +111,7 @@ class EngineRow:
     pad: tuple[int, ...]  # captured CUDA-graph batch sizes, ascending; () = eager
     capture_per_sequence: int  # captured up to this x max_num_seqs
     chunked_budget: int  # the default budget once chunking is switched on
-    length_budget: int  # 1: without chunking the budget must hold the longest request
+    length_budget: int  # without chunking the budget must hold the longest request (1; 2: the user's, which does not grow) or prompt (3; 4)
     large_gpu_bytes: int  # the `large_…` defaults apply from this memory on
     large_gpu_excludes: str  # … unless the GPU's name holds this
     # host
@@ -446,8 +446,8 @@ def override(row: EngineRow, **settings: Any) -> EngineRow:
     if "pad" in changes:
         changes["pad"] = tuple(changes["pad"])
         changes["spare"] = () if changes["pad"] else row.sizes
-    if "max_num_batched_tokens" in given and row.length_budget:
-        changes["length_budget"] = 2
+    if "max_num_batched_tokens" in given and row.length_budget in (HOLDS_LENGTH, HOLDS_PROMPT):
+        changes["length_budget"] = row.length_budget + 1
     return replace(row, here=tuple(_left(one, changes) for one in row.here), **changes)
 
 
@@ -486,13 +486,16 @@ def _check(row: EngineRow, key: str, value: Any) -> None:
         raise InputError(told, flag, "0.9 means 90 % of the GPU" if key == "memory_fraction" else "")
 
 
-def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int) -> EngineRow:
-    """The row with the defaults that depend on GPU and model length decided.
+HOLDS_LENGTH, HOLDS_PROMPT = 1, 3  # codes of `length_budget`; one more: the user's own budget
+BUDGET_STEP = 1024  # tokens to which a budget that grows with the prompts is rounded up
+
+
+def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int, prompt: int = 0) -> EngineRow:
+    """The row with the defaults that depend on GPU, model length and the longest prompt (0: not known) decided.
 
     Constants that hold on some GPUs only are taken first.  Large GPUs (`large_gpu_bytes` and up, e.g. H100, H200; not A100) get
-    larger budgets.  Where prompts are not chunked,
-    the budget grows to hold the longest request, or the user's own smaller one is refused.  Sequences stay within the
-    budget where the engine wants that.
+    larger budgets.  Where prompts are not chunked, the budget grows to hold what the engine wants it to (`length_budget`), or the user's
+    own smaller one is refused.  Sequences stay within the budget where the engine wants that.
     """
     found = {key: value for one in row.here if one.holds(gpu_name, gpu_memory) for key, value in one.constants}
     row = replace(row, here=(), **found)
@@ -500,13 +503,7 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
     tokens = row.large_max_num_batched_tokens if large else row.max_num_batched_tokens
     sequences = row.large_max_num_seqs if large else row.max_num_seqs
     if not row.chunk and row.length_budget:
-        if row.length_budget == 2 and tokens < max_model_len:
-            raise InputError(
-                f"{tokens} is less than the longest request of {max_model_len} tokens and prompts are not chunked",
-                "--max-num-batched-tokens",
-                "raise it, lower --max-model-len or enable chunked prefill",
-            )
-        tokens = max(tokens, max_model_len)
+        tokens = _holding(row.length_budget, tokens, max_model_len, prompt)
     if row.seqs_in_budget:
         sequences = min(sequences, tokens)
     return replace(
@@ -516,6 +513,22 @@ def settled(row: EngineRow, gpu_memory: float, gpu_name: str, max_model_len: int
         max_num_seqs=sequences,
         large_max_num_seqs=sequences,
     )
+
+
+def _holding(rule: int, tokens: int, length: int, prompt: int) -> int:
+    """The budget that holds what prompts that are not chunked want of it; raises InputError where the user's own does not."""
+    whole = rule < HOLDS_PROMPT
+    wanted, what = (length, "request") if whole else (prompt, "prompt")
+    if tokens >= wanted:
+        return tokens
+    if rule not in (HOLDS_LENGTH, HOLDS_PROMPT):
+        hint = f"raise it, {'lower --max-model-len' if whole else 'shorten the prompts'} or enable chunked prefill"
+        raise InputError(
+            f"{tokens} is less than the longest {what} of {wanted} tokens and prompts are not chunked",
+            our_flag("max_num_batched_tokens"),
+            hint,
+        )
+    return wanted if whole else -(-wanted // BUDGET_STEP) * BUDGET_STEP
 
 
 def captured(row: EngineRow, sequences: int) -> EngineRow:

@@ -19,10 +19,10 @@ from apexsim.plan.space import Space
 CACHES = ("bf16", "fp16", "fp32", "fp8", "int8")
 
 
-def engine_of(spec: str, settings: Mapping[str, Any], cluster: Cluster, length: int) -> EngineRow:
-    """The engine's row with the user's settings and all defaults decided."""
+def engine_of(spec: str, settings: Mapping[str, Any], cluster: Cluster, length: int, prompt: int = 0) -> EngineRow:
+    """The engine's row with the user's settings and all defaults decided; length, prompt: tokens of the longest request and prompt."""
     row = override(load_engine(spec), **settings)
-    return settled(row, cluster.gpu.memory_bytes, cluster.gpu.name, length)
+    return settled(row, cluster.gpu.memory_bytes, cluster.gpu.name, length, prompt)
 
 
 PLAIN = ("bf16", "fp16", "fp32")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from apexsim.engine_file import DIALECTS
-from apexsim.engines import WHOLE, EngineRow, captured
+from apexsim.engine_file import DIALECTS, order
+from apexsim.engines import HOLDS_PROMPT, WHOLE, EngineRow, captured
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
@@ -95,7 +95,7 @@ def served_length(model: Model, cluster: Cluster, engine: EngineRow, found: Room
         low, high = (middle, high) if request_blocks(found.pool, middle, engine) <= count else (low, middle - 1)
     table = TABLE_SHARE * cluster.gpu.memory_bytes / (TABLE_BYTES * engine.max_num_seqs) * engine.block_size
     length = min(low, int(table))
-    if not engine.chunk and engine.length_budget:  # prompts are not cut: the budget must hold the longest request
+    if not engine.chunk and 0 < engine.length_budget < HOLDS_PROMPT:  # prompts are not cut: the budget must hold the longest request
         length = min(length, engine.max_num_batched_tokens)
     if length < model.max_length and length > ROUND:
         length = length // ROUND * ROUND
@@ -124,6 +124,11 @@ def _vendor(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> st
     vendors = engine.server.vendors
     if vendors and cluster.gpu.vendor not in vendors:
         return f"{engine.server.name} does not run on GPUs of {cluster.gpu.vendor} ({cluster.gpu.name})"
+    kept = {plan.precision.default, *dict(plan.precision.weights).values()}
+    for arch, since, form, _ in engine.server.not_on:
+        if arch == cluster.gpu.arch and order(engine.spoken) >= order(since) and (not form or form in kept):
+            what = f"{form} weights on {arch.capitalize()}" if form else f"{arch.capitalize()}"
+            return f"{engine.name} {engine.spoken} does not run {'' if form else 'on '}{what} GPUs ({cluster.gpu.name})"
     return ""
 
 

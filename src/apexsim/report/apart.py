@@ -10,7 +10,7 @@ from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.plan.split import ROLES, AnyPlan, Split
 from apexsim.report.dialects import BOOTSTRAP_PORT, ServerStart, side_port
-from apexsim.report.launch import Launch, asked, beside_others, launch, notes_of, once, server_of
+from apexsim.report.launch import Launch, asked, beside_others, launch, notes_of, once, server_of, travel
 from apexsim.report.servers import FIRST_PORT, POLICIES, Command, Place, Shell, locks, pool_places, script, url
 from apexsim.search.setting import FAR, Setting
 from apexsim.search.startable import blocked
@@ -67,7 +67,7 @@ def scene_of(setting: Setting, plan: Split) -> PoolsScene | str:
 def _in_role(ask: ServerStart, role: str, nodes: int) -> ServerStart:
     """What a server is asked for, with its part and the nodes that both pools have."""
     setting = replace(ask.setting, cluster=replace(ask.setting.cluster, nodes=nodes))
-    return replace(ask, role=role, setting=setting)
+    return replace(ask, role=role, setting=setting, travel=travel(ask.setting, ask.plan, role))
 
 
 def _notes(scene: PoolsScene) -> list[str]:

@@ -28,6 +28,8 @@ from apexsim.search.setting import Setting
 
 Said = list[tuple[str, Any]]  # (meaning, value): None and False are left out, True is the word alone
 OPTIONS = "apexsim-trtllm.yaml"
+SENT = 511  # tokens that a rank sends at once with DeepEP's low latency: NVSHMEM queues 1,024 entries, of which n tokens want 2 (n + 1)
+UNCAPTURED = 128  # of those, what engines make room for where no graph says more
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class ServerStart:
     length: int
     weights: Checkpoint
     words: Words
-    travel: str  # how tokens reach experts of other lanes: "" = they need not, "gather", "deepep" or "mori"
+    travel: str  # how tokens reach experts of other lanes, "" where they need not: gather, mori, deepep, "deepep prompts", "deepep steps"
     role: str = ""  # "prefill" or "decode", of a server in one of two pools
 
     @property
@@ -57,6 +59,25 @@ class ServerStart:
         sparse = any(c.latent_width() and c.index_bytes() for b in blocks(model) for c in b.cells)
         other = kv != "bf16" or model.kv_dtype not in ("", kv) or sparse  # engines take FP8 for sparse latents
         return kv if other and self.words.has("kv", kv) else None
+
+    @property
+    def width(self) -> int:
+        """Tokens of a sequence in a step that decodes."""
+        return self.plan.draft.width if self.plan.draft else 1
+
+    @property
+    def sent(self) -> int:
+        """Tokens of a rank that DeepEP's low latency is made to hold; 0 where it is not used, or by servers of prompts alone."""
+        row = self.engine
+        if self.role == "prefill" or self.travel != ("deepep" if self.words.has("dispatched") else "deepep steps"):
+            return 0
+        wanted = row.max_num_seqs if row.max_num_seqs != self.usual.max_num_seqs else max(row.pad, default=UNCAPTURED)
+        return min(SENT, max(UNCAPTURED, self.width * wanted))
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of a lane that the server is told to run at once: no more than DeepEP holds the tokens of."""
+        return min(self.engine.max_num_seqs, self.sent // self.width) if self.sent else self.engine.max_num_seqs
 
     @property
     def dtype(self) -> str | None:
@@ -97,11 +118,22 @@ def _by_rank(ask: ServerStart, place: Place, node: int) -> Said:
     """How many nodes there are, which one this is, and where the first one listens."""
     if len(place.nodes) == 1:
         return []
-    head = Shell(f'"$NODE{place.nodes[0]}:20000"')
+    head = Shell(f'"$NODE{place.nodes[0]}:{HEAD_PORT}"')
     return [("nodes", len(place.nodes)), ("node", str(node - place.nodes[0])), ("head", head)]
 
 
-def _no_role(ask: ServerStart, place: Place) -> Said:
+HEAD_PORT, BESIDE = 20_000, 100  # of SGLang's --dist-init-addr, and how far apart those of a node lie: parts of a server count on from it
+
+
+def _sglang_nodes(ask: ServerStart, place: Place, node: int) -> Said:
+    """Lanes of one node talk at ports that follow the server's own, where the next server's would lie: each server beside others has
+    ports of its own."""
+    if len(place.nodes) > 1 or ask.plan.lanes == 1 or place.whole:
+        return _by_rank(ask, place, node)
+    return [("head", f"127.0.0.1:{HEAD_PORT + BESIDE * place.gpus[0]}")]
+
+
+def _no_role(ask: ServerStart, place: Place, node: int) -> Said:
     return []
 
 
@@ -126,8 +158,8 @@ def _vllm(ask: ServerStart) -> Said:
         ("expert parallel", plan.ffn.ep > 1),
         ("all to all", ask.travel or None),
         ("length", ask.length),
-        ("sequences", row.max_num_seqs),
-        ("tokens", row.max_num_batched_tokens),
+        ("sequences", ask.sequences),
+        ("tokens", min(row.max_num_batched_tokens, ask.sent or row.max_num_batched_tokens)),
         ("memory", f"{row.memory_fraction:.12g}"),
         ("block", row.block_size if row.block_size != usual.block_size else None),
         ("chunked", bool(row.chunk and not usual.chunk)),
@@ -135,7 +167,7 @@ def _vllm(ask: ServerStart) -> Said:
         ("no prefix cache", not row.reuse),
         ("eager", not row.pad),
         ("most captured", row.capture if _captured_so(ask) else None),
-        ("graph sizes", list(row.pad) if row.pad and row.pad != _vllm_sizes(row, usual) and not _captured_so(ask) else None),
+        ("graph sizes", _vllm_captured(ask)),
         ("compilation", None if row.prompt_graphs else json.dumps({"cudagraph_mode": "FULL_DECODE_ONLY"})),
         ("steps ahead", row.lag > usual.lag),
         ("steps in turn", row.lag < usual.lag),
@@ -185,14 +217,23 @@ VLLM_CONNECTORS = {"": "NixlConnector", "nixl": "NixlConnector", "mooncake": "Mo
 NIXL_PORT = 5600  # VLLM_NIXL_SIDE_CHANNEL_PORT, vllm/envs.py
 
 
-def _vllm_role(ask: ServerStart, place: Place) -> Said:
+def _vllm_role(ask: ServerStart, place: Place, node: int) -> Said:
+    """The connector; ranks on each node listen for their partners at that node's own address."""
     name = VLLM_CONNECTORS[ask.setting.connector]
     told = {"kv_connector": name, "kv_role": ask.words.value("role", ask.role), "kv_load_failure_policy": "fail"}
     if name != "NixlConnector":
         return [("role", _vllm_both(ask, {key: told[key] for key in ("kv_connector", "kv_role")}))]
     far = ask.setting.cluster.nodes > 1
-    host = address(place.nodes[0], ask.setting.cluster) if far else None
+    host = address(node, ask.setting.cluster) if far else None
     return [("side host", host), ("side port", str(side_port(place, NIXL_PORT))), ("role", _vllm_both(ask, told))]
+
+
+def _vllm_captured(ask: ServerStart) -> list[int] | None:
+    """The sizes of graphs, where they are not those that vLLM comes to by itself."""
+    row = ask.engine
+    if not row.pad or row.pad == _vllm_sizes(row, ask.usual) or _captured_so(ask):
+        return None
+    return [size for size in row.pad if not ask.sent or size <= ask.sent]
 
 
 def _captured_so(ask: ServerStart) -> bool:
@@ -295,7 +336,7 @@ def _sglang(ask: ServerStart) -> Said:
         ("dense whole", 1 if plan.wide else None),
         ("half batches", bool(row.half_batches)),
         ("length", ask.length),
-        ("sequences", row.max_num_seqs * plan.lanes),
+        ("sequences", ask.sequences * plan.lanes),
         ("tokens", row.max_num_batched_tokens * plan.lanes if row.chunk else -1),  # shared out to the lanes
         ("prompt tokens", row.prefill_limit or row.max_num_batched_tokens),
         ("mixed", bool(row.mix)),
@@ -303,7 +344,8 @@ def _sglang(ask: ServerStart) -> Said:
         ("block", row.block_size),
         ("no prefix cache", not row.reuse),
         ("eager", not row.pad),
-        ("graph sizes", list(row.pad) or None),
+        ("graph sizes", [size for size in row.pad if size <= ask.sequences] or None),
+        ("dispatched", ask.sent or None),
         ("poll", row.poll_interval if row.poll_interval > 1 else None),
         ("dtype", ask.dtype),
         ("quantise", ask.weights.quantise or None),
@@ -344,7 +386,7 @@ def _sglang_drafts(ask: ServerStart) -> Said:
 BOOTSTRAP_PORT = 8998  # --disaggregation-bootstrap-port, sglang/srt/server_args.py
 
 
-def _sglang_role(ask: ServerStart, place: Place) -> Said:
+def _sglang_role(ask: ServerStart, place: Place, node: int) -> Said:
     port = side_port(place, BOOTSTRAP_PORT) if ask.role == "prefill" else None
     return [("role", ask.role), ("transfer", ask.setting.connector or "mooncake"), ("side port", port)]
 
@@ -452,13 +494,13 @@ class Dialect:
     said: Callable[[ServerStart], Said] = _plain
     over_nodes: Callable[[ServerStart, Place, int], Said] = _by_rank
     wrapped: Callable[[ServerStart, Place, list[Command]], list[Command]] = _as_is
-    role: Callable[[ServerStart, Place], Said] = _no_role
+    role: Callable[[ServerStart, Place, int], Said] = _no_role
 
 
 SPOKEN = {
     "plain": Dialect(),
     "vllm": Dialect(_vllm, _vllm_nodes, _over_ray, _vllm_role),
-    "sglang": Dialect(_sglang, role=_sglang_role),
+    "sglang": Dialect(_sglang, _sglang_nodes, role=_sglang_role),
     "trtllm": Dialect(_tensorrt_llm, wrapped=_over_mpi),
 }
 

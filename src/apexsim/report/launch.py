@@ -9,19 +9,22 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from apexsim.engines import HOLDS_PROMPT
 from apexsim.errors import Rejected
-from apexsim.plan.flags import words_of
+from apexsim.plan.flags import Words, words_of
+from apexsim.plan.levers import counted
 from apexsim.plan.limits import at_full_length, served_length, started, unstartable
 from apexsim.plan.lower import exchanges
 from apexsim.plan.memory import size
 from apexsim.plan.plan import Plan
 from apexsim.report.checkpoint import checkpoint
-from apexsim.report.dialects import SPOKEN, Said, ServerStart, drafter_unknown, spoken
-from apexsim.report.servers import Command, Place, locks, places, router, script, seen
+from apexsim.report.dialects import SENT, SPOKEN, Said, ServerStart, drafter_unknown, spoken
+from apexsim.report.servers import FIRST_PORT, Command, Place, dealt_in_turn, locks, places, router, script, seen
 from apexsim.search.setting import Setting
 
 DEEPEP = ("hopper", "blackwell", "blackwell-ultra")  # DeepEP's kernels want SM 9.0 or newer and NVLink
 MORI = ("cdna3", "cdna4")
+BY_ROLE = {"prefill": "deepep prompts", "decode": "deepep steps"}  # where a server has one kind of DeepEP's kernels
 RULES = ("order", "admission", "preempt", "watermark")  # of a row, which no engine can be told
 
 
@@ -50,7 +53,7 @@ def server_of(ask: ServerStart, place: Place, listens: Said) -> list[Command]:
     model = (words.flag("model"), ask.weights.name) if words.has("model") else (ask.weights.name,)
     dialect, made = SPOKEN[engine.dialect], []
     for node in place.nodes:
-        said = dialect.said(ask) + dialect.over_nodes(ask, place, node) + (dialect.role(ask, place) if ask.role else [])
+        said = dialect.said(ask) + dialect.over_nodes(ask, place, node) + (dialect.role(ask, place, node) if ask.role else [])
         flags, env = spoken(words, said + listens)
         made.append(Command((engine.program, model, *flags), node, (*seen(place, cluster), *env)))
     return dialect.wrapped(ask, place, made)
@@ -84,6 +87,11 @@ class Started:
     def notes(self) -> tuple[str, ...]:
         """What the commands alone do not say."""
         return tuple(notes_of(self.ask, self.where))
+
+    @property
+    def notes_by_nginx(self) -> tuple[str, ...]:
+        """The same where nginx deals requests, whatever router the engine has."""
+        return tuple(notes_of(self.ask, self.where, ()))
 
 
 def start(setting: Setting, plan: Plan) -> Started | Rejected:
@@ -131,18 +139,24 @@ def asked(setting: Setting, plan: Plan) -> ServerStart | Rejected:
     if not setting.length_given:
         length = served_length(setting.model, setting.cluster, engine, found, min(length, setting.model.max_length))
     words = words_of(engine)
-    return ServerStart(setting, plan, engine, found, length, checkpoint(setting, plan), words, _travel(setting, plan))
+    return ServerStart(setting, plan, engine, found, length, checkpoint(setting, plan), words, travel(setting, plan))
 
 
-def _travel(setting: Setting, plan: Plan) -> str:
-    """How tokens reach experts of other lanes."""
+def travel(setting: Setting, plan: Plan, role: str = "") -> str:
+    """How tokens reach experts of other lanes; role: of a server of two pools."""
     if plan.lanes == 1 or plan.ffn.ep == 1:
         return ""
     if not _exchanged(setting, plan):
         return "gather"
     gpu, words = setting.cluster.gpu, words_of(setting.engine)
     kind = "deepep" if gpu.arch in DEEPEP else "mori" if gpu.arch in MORI else "gather"
+    kind = BY_ROLE.get(role, "gather") if kind == "deepep" and _either(words) else kind
     return kind if words.has("all to all", kind) else "gather"
+
+
+def _either(words: Words) -> bool:
+    """Whether a server takes DeepEP's kernels for prompts or those for decode, and never both."""
+    return words.has("all to all", "deepep steps")
 
 
 def _exchanged(setting: Setting, plan: Plan) -> bool:
@@ -151,8 +165,8 @@ def _exchanged(setting: Setting, plan: Plan) -> bool:
     return exchanges(plan, link.span if link.multi_node else per_node)
 
 
-def notes_of(ask: ServerStart, where: Sequence[Place]) -> list[str]:
-    """What the commands alone do not say."""
+def notes_of(ask: ServerStart, where: Sequence[Place], router: tuple[str, ...] | None = None) -> list[str]:
+    """What the commands alone do not say; router: what deals requests, () for nginx, by default the engine's own."""
     setting, plan, row = ask.setting, ask.plan, ask.engine
     notes = [*ask.weights.notes, _length_note(ask)]
     if row.max_num_seqs < setting.engine.max_num_seqs:
@@ -160,11 +174,7 @@ def notes_of(ask: ServerStart, where: Sequence[Place]) -> list[str]:
             f"{row.max_num_seqs:,} sequences, not {setting.engine.max_num_seqs:,}: the state of the recurrent layers has "
             "room for no more at the low end of the prediction"
         )
-    if _exchanged(setting, plan) and ask.travel == "gather":
-        notes.append(
-            f"tokens were simulated to travel to their experts; {row.name} {row.spoken} has no such library for "
-            f"{setting.cluster.gpu.name} and gathers all tokens on every GPU: expect it to be slower"
-        )
+    notes += _sent_notes(ask)
     if plan.precision.activation != "auto":
         notes.append(f"activations in {plan.precision.activation}: the checkpoint decides, no flag does")
     if plan.draft and drafter_unknown(plan.draft):
@@ -178,16 +188,44 @@ def notes_of(ask: ServerStart, where: Sequence[Place]) -> list[str]:
         notes.append(f"simulated with a rule of its own ({', '.join(odd)}), which {row.name} {row.spoken} cannot be told")
     if len(where) > 1:
         each = plan.replica_devices
-        notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind a {setting.router.name} router on port 8000")
+        route, program = setting.router.name, setting.engine.server.router if router is None else router
+        turn = dealt_in_turn(program, route)
+        behind = "nginx" if turn else f"a {route} router"
+        notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind {behind} on port {FIRST_PORT}")
+        notes += [f"nginx deals requests in turn; {route} was simulated"] if turn else []
+    return notes
+
+
+def _sent_notes(ask: ServerStart) -> list[str]:
+    """Where tokens reach their experts by other ways than were simulated, or fewer of them do."""
+    setting, plan, row = ask.setting, ask.plan, ask.engine
+    notes = []
+    if _exchanged(setting, plan) and ask.travel == "gather":
+        able = setting.cluster.gpu.arch in DEEPEP and _either(ask.words)
+        why = (
+            "takes DeepEP's kernels for prompts or those for decode, not both,"
+            if able
+            else f"has no such library for {setting.cluster.gpu.name}"
+        )
+        notes.append(
+            f"tokens were simulated to travel to their experts; {row.name} {row.spoken} {why} "
+            "and gathers all tokens on every GPU: expect it to be slower"
+        )
+    if ask.sequences < row.max_num_seqs:
+        larger = f" (asked with a maximum of its own, up to {SENT // ask.width:,}, they are as large)" if ask.sent < SENT else ""
+        notes.append(
+            f"{ask.sequences:,} sequences{' a lane' * (plan.lanes > 1)}, not {row.max_num_seqs:,} as was simulated: what a GPU sends to "
+            f"experts at once is kept in buffers, made for {ask.sent:,} tokens{larger}"
+        )
     return notes
 
 
 def _length_note(ask: ServerStart) -> str:
-    """What the model length means: the longest request that was simulated beside what the server takes."""
-    setting, length = ask.setting, ask.length
-    many = at_full_length(ask.room, ask.engine, length)
-    held = f"room for {many:,.0f} of those" if many >= 2 else f"room for {many:.1f} of those"
+    """What the model length means: the longest request that was simulated beside what the server takes, in all of its lanes."""
+    setting, length, row = ask.setting, ask.length, ask.engine
     limit = f"the model allows {setting.model.max_length:,}"
-    if length == setting.model.max_length:
-        return f"longest simulated request {setting.workload.longest:,} tokens; {limit}, {held}"
-    return f"longest simulated request {setting.workload.longest:,} tokens; {limit}, this server {length:,}, {held}"
+    limit += f", this server {length:,}" if length != setting.model.max_length else ""
+    whole = not row.chunk and row.length_budget >= HOLDS_PROMPT and row.max_num_batched_tokens < length
+    limit += f", its prompts {row.max_num_batched_tokens:,} (they are not chunked)" if whole else ""
+    room = counted(at_full_length(ask.room, row, length) * ask.plan.lanes)
+    return f"longest simulated request {setting.workload.longest:,} tokens; {limit}, room for {room} of those"

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
 
+from apexsim.data_files import table
+from apexsim.engines import EngineRow
 from apexsim.hardware import Cluster
 from apexsim.plan.plan import Plan
 
@@ -123,6 +125,12 @@ def seen(place: Place, cluster: Cluster) -> tuple[tuple[str, str], ...]:
     return ((name, ",".join(map(str, place.gpus))),)
 
 
+def image(engine: EngineRow, vendor: str) -> str | None:
+    """The container image of an engine in its version for GPUs of a vendor; None where none is known."""
+    known = table("deploy.toml")["image"].get(engine.server.name, {}).get(vendor)
+    return None if known is None else str(known[0]).format(version=engine.spoken)
+
+
 def address(node: int, cluster: Cluster) -> str:
     """The address of a node for the shell."""
     return Shell(f'"$NODE{node}"') if cluster.nodes > 1 else "127.0.0.1"
@@ -141,6 +149,7 @@ def url(place: Place, cluster: Cluster) -> str:
 # {random, round_robin, cache_aware, power_of_two, …}, --port; neither has a least-outstanding policy.  nginx:
 # ngx_http_upstream_module, `least_conn`.
 CONF = "apexsim-router.conf"
+CONNECTIONS = 65_536  # of each of nginx's processes
 POLICIES = {"round-robin": "round_robin", "power-of-two": "power_of_two", "cache-aware": "cache_aware"}
 NGINX = {"least-outstanding": "    least_conn;\n", "power-of-two": "    random two least_conn;\n"}
 
@@ -152,6 +161,12 @@ def router(servers: Sequence[Place], cluster: Cluster, program: tuple[str, ...],
     urls = tuple(url(place, cluster) for place in servers)
     parts = (program, ("--worker-urls", urls[0]), *((u,) for u in urls[1:]), ("--policy", POLICIES[route]))
     return (Command((*parts, ("--host", "0.0.0.0"), ("--port", str(FIRST_PORT)), ("--worker-startup-timeout-secs", "3600"))),)
+
+
+def dealt_in_turn(program: tuple[str, ...], route: str) -> bool:
+    """Whether what deals requests is nginx without the rule that was simulated: it deals them in turn."""
+    own = bool(program) and route in POLICIES
+    return not own and route != "round-robin" and route not in NGINX
 
 
 def _nginx(servers: Sequence[Place], cluster: Cluster, route: str) -> tuple[Command, ...]:
@@ -166,10 +181,15 @@ def _nginx(servers: Sequence[Place], cluster: Cluster, route: str) -> tuple[Comm
 
 
 def nginx_conf(hosts: Iterable[str], route: str) -> str:
-    """nginx's configuration that deals requests to servers, host:port each; of a rule that nginx lacks the nearest, in turn."""
+    """nginx's configuration that deals requests to servers, host:port each; of a rule that nginx lacks the nearest, in turn.
+
+    A streamed answer holds two connections for as long as it lasts, of which nginx's default takes 512; long prompts and pictures are
+    larger than the body of 1 MB that it takes."""
     each = "".join(f"    server {host} max_fails=0;\n" for host in hosts)
     return (
-        f"events {{}}\nhttp {{\n  upstream servers {{\n{NGINX.get(route, '')}{each}  }}\n  server {{\n    listen {FIRST_PORT};\n"
+        f"worker_processes auto;\nworker_rlimit_nofile {2 * CONNECTIONS};\nevents {{\n  worker_connections {CONNECTIONS};\n}}\n"
+        f"http {{\n  client_max_body_size 0;\n  upstream servers {{\n{NGINX.get(route, '')}{each}  }}\n"
+        f"  server {{\n    listen {FIRST_PORT};\n"
         "    location / {\n      proxy_pass http://servers;\n      proxy_http_version 1.1;\n      proxy_buffering off;\n"
         "      proxy_read_timeout 1h;\n    }\n  }\n}"
     )

@@ -5,7 +5,7 @@ Words and sources.  Dynamo (ai-dynamo/dynamo, examples/backends/*/launch/disagg*
 -m dynamo.vllm|sglang|trtllm` with the engine's own words, `--disaggregation-mode prefill|decode`; of trtllm `--model-path` and
 `--extra-engine-args FILE`.  Workers find each other through etcd and NATS, no port of their own is named.  llm-d (the modelservice
 chart's values): modelArtifacts, routing.proxy.connector nixlv2 (the sidecar before a decode server, which then listens on 8200), prefill
-and decode with create, replicas and containers.
+and decode with create, replicas and containers, whose image it requires (templates/_helpers.tpl).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from apexsim.plan.split import ROLES, AnyPlan, Split
 from apexsim.report.apart import PoolsScene, scene_of
 from apexsim.report.dialects import ServerStart
 from apexsim.report.launch import beside_others, once, server_of
-from apexsim.report.servers import FIRST_PORT, Command, Place, script
+from apexsim.report.servers import FIRST_PORT, Command, Place, image, script
 from apexsim.search.setting import FAR, Decider, Setting
 from apexsim.search.startable import blocked
 
@@ -124,29 +124,33 @@ def _widths(ask: ServerStart) -> list[str]:
 
 
 def _llm_d(scene: PoolsScene) -> str | None:
-    """Values of the modelservice chart; None where a server spans nodes, or is not vLLM with NIXL."""
+    """Values of the modelservice chart; None where a server spans nodes, is not vLLM with NIXL, or has no image that is known."""
     first = scene.asks[0]
     wide = any(len(place.nodes) > 1 for places in scene.places for place in places)
     if wide or first.engine.server.dialect != "vllm" or scene.setting.connector == "mooncake":
+        return None
+    images = [image(ask.engine, ask.setting.cluster.gpu.vendor) for ask in scene.asks]
+    if None in images:
         return None
     name = first.weights.name
     lines = [
         "modelArtifacts:", f"  uri: {json.dumps(f'hf://{name}')}", f"  name: {json.dumps(name)}", "routing:",
         f"  servicePort: {FIRST_PORT}", "  proxy:", "    connector: nixlv2", "    secure: false",
     ]  # fmt: skip
-    for role, ask, places in zip(ROLES, scene.asks, scene.places):
-        lines += _container(role, ask, places[0], len(places))
+    for role, ask, places, held in zip(ROLES, scene.asks, scene.places, images):
+        lines += _container(role, ask, places[0], len(places), f"{held}")
     return "\n".join(lines)
 
 
-def _container(role: str, ask: ServerStart, place: Place, replicas: int) -> list[str]:
+def _container(role: str, ask: ServerStart, place: Place, replicas: int, held: str) -> list[str]:
     (command,) = server_of(ask, place, beside_others(ask, place, 2))
     words = [word for part in command.parts[2:] if part[0] not in UNSAID for word in part]
     told = {"--kv-transfer-config": json.dumps({"kv_connector": "NixlConnector", "kv_role": "kv_both"})}
     args = [told.get(before, word) for before, word in zip(["", *words], words)]
     resource = RESOURCE.get(ask.setting.cluster.gpu.vendor, "nvidia.com/gpu")
     return [
-        f"{role}:", "  create: true", f"  replicas: {replicas}", "  containers:", "    - name: vllm", "      modelCommand: vllmServe",
+        f"{role}:", "  create: true", f"  replicas: {replicas}", "  containers:", "    - name: vllm",
+        f"      image: {json.dumps(held)}", "      modelCommand: vllmServe",
         "      args:", *(f"        - {json.dumps(str(word))}" for word in [*args, "--port", str(PORTS[role])]),
         "      env:", "        - name: VLLM_NIXL_SIDE_CHANNEL_HOST", "          valueFrom:", "            fieldRef:",
         "              fieldPath: status.podIP", "      ports:", f"        - containerPort: {PORTS[role]}", "        - containerPort: 5600",

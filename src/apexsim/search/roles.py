@@ -133,7 +133,9 @@ def with_pools(setting: Setting, roles: Roles, plan: Split | None = None) -> Set
 def _pool(setting: Setting, roles: Roles, role: str, gpu: str = "", size: int = 0) -> Setting:
     """The setting of one role; gpu, size: where it has GPUs of its own."""
     cluster = _own(gpu, size, setting.cluster) if gpu else setting.cluster
-    row = engine_of(roles.engine, {**roles.settings, **roles.own.get(role, {})}, cluster, setting.max_model_len)
+    row = engine_of(
+        roles.engine, {**roles.settings, **roles.own.get(role, {})}, cluster, setting.max_model_len, int(setting.workload.prompt.max())
+    )
     row = setting.profile.factors.on_host(row) if setting.profile else row
     pool = replace(setting, cluster=cluster, engine=row)
     if not gpu:

@@ -334,7 +334,7 @@ def nearest_fit(setting: Setting, plan: Plan) -> str:
     found = []
     for fmt in ("fp8", "int4"):
         slim = replace(plan, precision=replace(plan.precision, weights=(), default=fmt))
-        if _fits(setting, slim, setting.cluster):
+        if _fits(setting, slim, setting.cluster) and not (has_server(setting) and blocked(setting, slim)):
             found.append(f"with --weight-dtype {fmt}")
             break
     size = setting.cluster.size

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 
-from apexsim.engines import EngineRow, load_engine, servers
+from apexsim.engines import EngineRow, engine_versions, load_engine, servers
 from apexsim.plan.limits import unstartable
 from apexsim.plan.split import AnyPlan, Split, pools_of
 from apexsim.plan.splits import straddles, unsplittable
@@ -35,9 +36,17 @@ def _unstartable(setting: Setting, plan: AnyPlan, row_of: Callable[[Setting], En
 
 
 def others(setting: Setting, plan: AnyPlan) -> tuple[str, ...]:
-    """Engines that could be started with a plan, the chosen one aside."""
+    """Engines that could be started with a plan, the chosen one aside; where there are none, another release of that, the newest."""
     rows = (load_engine(name) for name in servers() if name != setting.engine.server.name)
-    return tuple(row.name for row in rows if not _unstartable(setting, plan, partial(_always, row)))
+    found = tuple(row.name for row in rows if not _unstartable(setting, plan, partial(_always, row)))
+    return found or tuple(islice(_releases(setting, plan), 1))
+
+
+def _releases(setting: Setting, plan: AnyPlan) -> Iterator[str]:
+    """Releases of the chosen engine that could be started with a plan, the newest first."""
+    for version in reversed(engine_versions(setting.engine.server.name)):
+        if not _unstartable(setting, plan, partial(_always, load_engine(f"{setting.engine.server.name}@{version}"))):
+            yield f"{setting.engine.server.name}@{version}"
 
 
 def _always(row: EngineRow, setting: Setting) -> EngineRow:

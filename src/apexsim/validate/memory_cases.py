@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from apexsim.engines import EngineRow, closest, load_engine, override, settled
+from apexsim.engines import HOLDS_PROMPT, EngineRow, closest, load_engine, override, settled
 from apexsim.errors import InputError, Rejected
 from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster, load_gpu
@@ -142,7 +142,7 @@ def server(row: Row) -> LaunchedServer:
 def _engine(row: Row, gpu: Gpu, length: int) -> EngineRow:
     """The row's rules and flags; V0 chunked prompts by itself beyond 32k tokens, and otherwise took the longest whole."""
     rules, given = engine_row(row), _settings(row)
-    if rules.length_budget and (given["max_num_batched_tokens"] or length) < length > LONG:
+    if 0 < rules.length_budget < HOLDS_PROMPT and (given["max_num_batched_tokens"] or length) < length > LONG:
         given["chunk"] = 1
     return settled(override(rules, **given), gpu.memory_bytes, gpu.name, length)
 

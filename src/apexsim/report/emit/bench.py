@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from dataclasses import fields
 from typing import Any
 
 from apexsim.errors import InputError, Rejected
+from apexsim.plan.flags import words_of
 from apexsim.report.again import options
 from apexsim.report.emit.deployment import Deployment, File
 from apexsim.report.launch import asked
 from apexsim.report.launch import server_of as server_commands
 from apexsim.report.servers import FIRST_PORT, Place, Shell
+from apexsim.workload.asked import Asked
 from apexsim.workload.convert import written
 from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import Workload
@@ -25,6 +28,19 @@ SYSTEM = ("gpu", "gpus", "nodes", "nic", "pcie", "engine", "settings", "max_mode
           "kv_dtype", "dtype", "expert_load")  # fmt: skip # of a question: what a comparison must know of the server
 LONGEST_SWEEP = 12  # plans of a sweep
 TEACH = "# apexsim calibrate measured.json --save NAME: from then on --profile NAME predicts with what was measured\n"
+SAID = {
+    "prompt_len",
+    "output_len",
+    "num_requests",
+    "request_rate",
+    "burstiness",
+    "concurrency",
+    "seed",
+    "length_spread",
+    "warmup",
+    "max_model_len",
+}  # what of a question vLLM's benchmark can be told, or need not
+PICTURES = "no pictures are sent: --images were simulated, whose tokens go as text, so that no encoder runs"
 AFTER = "who waits for whose answer is not sent: requests go out at the times of the trace"
 SCRIPT = """#!/usr/bin/env bash
 {head}{losses}# Measures this workload on a running server: ./bench.sh [URL], then says how far the prediction was off.
@@ -44,6 +60,7 @@ def bench_files(made: Deployment) -> list[File]:
     text, losses = written(work, fmt)
     lost = [*losses, *([AFTER] if len(work.after) else [])]
     lost += ["users do not pause: --think was simulated"] if work.think else []
+    lost += [PICTURES] if made.asked.get("images") else []
     served = shlex.quote(made.started.ask.weights.name)
     script = SCRIPT.format(
         head=made.head,
@@ -82,9 +99,13 @@ def _own_bench(made: Deployment) -> str:
 
 
 def _vllm_bench(made: Deployment) -> str:
-    """vLLM's benchmark with the lengths and the load of a made-up workload; "" where it cannot make them."""
+    """vLLM's benchmark with the lengths and the load of a made-up workload; "" where it cannot make them: a question says more of its
+    requests than it can be told."""
     asked_, work = made.asked, made.setting.workload
-    if not asked_.get("prompt_len") or work.block or asked_.get("prompt_cv") or asked_.get("output_cv"):
+    more = [
+        each.name for each in fields(Asked) if each.name not in SAID and asked_.get(each.name, each.default) not in (None, each.default)
+    ]
+    if not asked_.get("prompt_len") or more:
         return ""
     spread = float(asked_.get("length_spread") or (0.1 if work.mode == "closed" else 0.0))
     rate = "inf" if work.mode != "open" else f"{asked_.get('request_rate') or mean_rate(work.arrive):g}"
@@ -106,17 +127,20 @@ def sweep_files(made: Deployment) -> list[File]:
     """vLLM's own sweep over the best plans that are one server on one node: serve.json, bench.json, sweep.sh."""
     if made.setting.engine.server.name != "vllm":
         raise InputError("vllm bench sweep starts vLLM alone", "--emit", "ask with --engine vllm, or use bench")
+    if not words_of(made.setting.engine).has("sweep"):
+        raise InputError(f"{made.setting.engine.label} has no `vllm bench sweep`", "--emit", "use run.sh and bench")
     line = _vllm_bench(made)
     if not line:
-        told = "vllm bench serve cannot make this workload's lengths"
-        raise InputError(told, "--emit", "give --prompt-len and --output-len, or use bench")
+        told = "vllm bench serve cannot make these requests"
+        raise InputError(told, "--emit", "ask with --prompt-len, --output-len and a rate or users alone, or use bench")
     served = [found for run in made.others for found in _flags(made, run)][:LONGEST_SWEEP]
     if not served:
         raise InputError("no plan of the study is one server on one node", "--emit", "use run.sh and bench")
     line = line.replace(' --base-url "$URL"', "")
     name = made.started.ask.weights.name
     text = (
-        f"#!/usr/bin/env bash\n{made.head}# Starts vLLM with each plan of serve.json, one after the other, and measures the workload.\n"
+        f"#!/usr/bin/env bash\n{made.head_of_plans}"
+        "# Starts vLLM with each plan of serve.json, one after the other, and measures the workload.\n"
         'set -euo pipefail\ncd "$(dirname "$0")"\n'
         f"vllm bench sweep serve --serve-cmd {shlex.quote(f'vllm serve {shlex.quote(name)}')} \\\n"
         f"  --bench-cmd {shlex.quote(line)} \\\n  --serve-params serve.json --output-dir results\n"

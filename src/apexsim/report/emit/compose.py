@@ -29,7 +29,7 @@ def compose_files(made: Deployment) -> list[File]:
         files = [File(CONF, nginx_conf(hosts, made.setting.router.name) + "\n")]
     else:
         services["server-0"]["ports"] = [f"{FIRST_PORT}:{FIRST_PORT}"]
-    text = made.head + made.dealt + "# docker compose up; HF_TOKEN and HF_HOME are taken from the environment\n"
+    text = made.head_by_nginx + "# docker compose up; HF_TOKEN and HF_HOME are taken from the environment\n"
     return [File("compose.yaml", text + yaml(checked("compose", {"name": made.name, "services": services}))), *files]
 
 

@@ -13,8 +13,8 @@ from apexsim.data_files import table
 from apexsim.errors import InputError, shown
 from apexsim.plan.plan import Plan
 from apexsim.report.dialects import Said
-from apexsim.report.launch import Started, server_of
-from apexsim.report.servers import FIRST_PORT, NGINX, Command, Place, Shell, script
+from apexsim.report.launch import Started, notes_of, server_of
+from apexsim.report.servers import FIRST_PORT, Command, Place, Shell, image, script
 from apexsim.search.assess import Assessed
 from apexsim.search.setting import Setting
 
@@ -73,20 +73,38 @@ class Deployment:
     @cached_property
     def head(self) -> str:
         """What stands above every file, as comments of a shell or of YAML."""
-        cluster = self.setting.cluster
+        return self._head(self.started.notes)
+
+    @cached_property
+    def head_by_nginx(self) -> str:
+        """The same where nginx deals requests."""
+        return self._head(self.started.notes_by_nginx)
+
+    @cached_property
+    def head_of_server(self) -> str:
+        """The same where others deal requests: of one server alone."""
+        return self._head(notes_of(self.started.ask, ()))
+
+    @cached_property
+    def head_of_plans(self) -> str:
+        """The same of files about several plans: no word of one of them."""
+        return self._head((), one=False)
+
+    def _head(self, notes: Sequence[str], one: bool = True) -> str:
+        cluster, plan = self.setting.cluster, f" as {self.plan.shorthand}" * one
         where = f"{cluster.nodes} nodes of {cluster.per_node}" if cluster.nodes > 1 else f"{cluster.per_node}"
-        first = f"{self.setting.model.name} as {self.plan.shorthand} on {where} {cluster.gpu.name} by {self.setting.engine.label}"
-        lines = [f"apexsim {apexsim.__version__}: {first}", *self.started.notes]
+        first = f"{self.setting.model.name}{plan} on {where} {cluster.gpu.name} by {self.setting.engine.label}"
+        lines = [f"apexsim {apexsim.__version__}: {first}", *notes]
         return "".join(f"# {' '.join(shown(line).split())}\n" for line in lines)
 
     @cached_property
     def image(self) -> str:
         """The container image of the engine in its version."""
         row, vendor = self.setting.engine, self.setting.cluster.gpu.vendor
-        known = table("deploy.toml")["image"].get(row.server.name, {}).get(vendor)
+        known = image(row, vendor)
         if known is None:
             raise InputError(f"no container image of {row.server.name} for {vendor} GPUs is known", "--emit", "use run.sh")
-        return str(known[0]).format(version=row.spoken)
+        return known
 
     @cached_property
     def resource(self) -> str:
@@ -114,10 +132,3 @@ class Deployment:
         if len(commands) == 1 and not any(isinstance(word, Shell) for word in words):
             return tuple(words)
         return ("/bin/bash", "-c", script(commands, nodes))
-
-    @property
-    def dealt(self) -> str:
-        """A comment where nginx deals otherwise than was simulated."""
-        route = self.setting.router.name
-        alike = self.servers == 1 or route == "round-robin" or route in NGINX
-        return "" if alike else f"# nginx deals requests in turn; {route} was simulated\n"

@@ -34,7 +34,7 @@ def k8s_files(made: Deployment) -> list[File]:
                  "template": {"metadata": {"labels": {"app": made.name}}, "spec": pod_spec(made)}},
     }  # fmt: skip
     parts = [_headless(made.name), servers, *_front(made, {"app": made.name})]
-    return [File("k8s.yaml", made.head + made.dealt + SECRET + _told(parts))]
+    return [File("k8s.yaml", made.head_by_nginx + SECRET + _told(parts))]
 
 
 def lws_files(made: Deployment) -> list[File]:
@@ -49,7 +49,7 @@ def lws_files(made: Deployment) -> list[File]:
     }  # fmt: skip
     leaders = {"app": made.name, "leaderworkerset.sigs.k8s.io/worker-index": "0"}
     fabric = FABRIC if made.pod.nodes > 1 else ""
-    return [File("lws.yaml", made.head + made.dealt + SECRET + fabric + _told([servers, *_front(made, leaders)]))]
+    return [File("lws.yaml", made.head_by_nginx + SECRET + fabric + _told([servers, *_front(made, leaders)]))]
 
 
 def _told(parts: list[Manifest]) -> str:

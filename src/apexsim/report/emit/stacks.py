@@ -13,7 +13,7 @@ from apexsim.report.emit.kubernetes import SECRET, container, pod_spec
 from apexsim.report.emit.yaml import yaml
 from apexsim.report.servers import FIRST_PORT
 
-DEALS = "# {} deals requests by a rule of its own; {} was simulated\n"
+DEALS = "# {} servers, to which {} deals requests by a rule of its own; {} was simulated\n"
 
 
 def kserve_files(made: Deployment) -> list[File]:
@@ -79,8 +79,8 @@ def dynamo_files(made: Deployment) -> list[File]:
 
 
 def _head(made: Deployment, who: str) -> str:
-    deals = DEALS.format(who, made.setting.router.name) if made.servers > 1 else ""
-    return made.head + deals + ("" if who == "Dynamo" else SECRET)
+    deals = DEALS.format(made.servers, who, made.setting.router.name) if made.servers > 1 else ""
+    return made.head_of_server + deals + ("" if who == "Dynamo" else SECRET)
 
 
 def _one_node(made: Deployment, what: str) -> None:
