@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +11,12 @@ import pytest
 from apexsim import api
 from apexsim.cli import main
 from apexsim.report.curvepage import told
-from apexsim.search.curve import LEAST, bent, curve_of, load_of, repeated, with_curves
+from apexsim.search.curve import LEAST, bent, curve_of, load_of, with_curves
 from apexsim.search.inverse import size
 from apexsim.search.study import LoadPoint, Study
+from apexsim.workload.columns import ideal_hit
 from apexsim.workload.load import mean_rate
+from apexsim.workload.repeat import repeated
 
 Capture = pytest.CaptureFixture[str]
 MADE = {"prompt_len": 300, "output_len": 40, "num_requests": 300}
@@ -75,7 +77,21 @@ def test_repeated_requests_come_at_the_same_rate(study: Study) -> None:
     assert more.size >= LEAST and (np.diff(more.arrive) >= 0).all()
     assert mean_rate(more.arrive) == pytest.approx(mean_rate(work.arrive), rel=1e-3)
     assert (more.prompt[: work.size] == work.prompt).all()
-    assert repeated(replace(work, block=16), LEAST).size == work.size
+
+
+@pytest.mark.parametrize(
+    "more", [{"shared_prefix": "200x3"}, {"turns": 4}, {"shared_prefix": "64x2", "turns": 3, "turn_gap": 2.0}], ids=str
+)
+def test_repeated_requests_share_and_wait_within_their_own_repetition(more: dict[str, Any]) -> None:
+    """What a repetition finds in a cache is what the one before found: nothing of an earlier one."""
+    work = api.ask("llama-3.1-8b", gpu="l40s", gpus=1, request_rate=4.0, **{**MADE, "num_requests": 60, **more})[0].workload
+    more_work = repeated(work, 5 * work.size)
+    assert more_work.size == 5 * work.size and (np.diff(more_work.arrive) >= 0).all()
+    assert ideal_hit(more_work) == pytest.approx(ideal_hit(work))
+    for k in range(5):
+        part = more_work.only(np.arange(k * work.size, (k + 1) * work.size))
+        assert ideal_hit(part) == pytest.approx(ideal_hit(work)) and (part.after == work.after).all()
+        assert (part.prompt == work.prompt).all() and (part.delay == work.delay).all()
 
 
 def test_a_sized_load_has_a_curve_that_agrees() -> None:

@@ -13,7 +13,8 @@ import pytest
 import apexsim
 from apexsim.cli import main
 from apexsim.report.schema import schema_of
-from apexsim.search.headroom import STEP
+from apexsim.search import remedy
+from apexsim.search.holding import STEP
 from apexsim.search.size import kept
 
 ASKED: dict[str, Any] = {"gpu": "l40s", "gpus": 2, "prompt_len": 300, "output_len": 40, "num_requests": 4096}
@@ -45,6 +46,45 @@ def test_it_is_at_least_once_where_the_load_is_kept_and_less_where_not(more: dic
     assert first.low <= first.times <= first.high
     plain = apexsim.plan("llama-3.1-8b", **{**ASKED, **more, "num_requests": 300})
     assert [(run.plan, run.value) for run in plain.ranked] == [(run.plan, run.value) for run in study.ranked]
+
+
+@pytest.mark.parametrize("more", [
+    {"request_rate": 90.0, **LIMIT}, {"request_rate": 200.0}, {"concurrency": 400, **LIMIT},
+    {"request_rate": 200.0, "shared_prefix": "1000x5"},
+], ids=str)  # fmt: skip
+def test_what_is_advised_in_overload_is_the_load_that_head_room_and_size_tell(more: dict[str, Any]) -> None:
+    """Of the near plans the most, however short the run of the question is: its own few requests are over before the queue has grown."""
+    study = roomy(**{**more, "num_requests": 200})
+    asked = float(more.get("request_rate") or more["concurrency"])
+    most = max(run.headroom.times for run in study.ranked[:3]) * asked
+    (advised,) = [value for remedy in study.remedies for key, value in remedy.changes.items() if key in ("request_rate", "concurrency")]
+    assert 0.85 * most <= advised < asked and all(run.headroom.times * asked >= 0.999 * advised for run in study.ranked
+                                                  if run.plan.shorthand == study.remedies[0].shorthand and run.headroom)  # fmt: skip
+    longer = apexsim.plan("llama-3.1-8b", **{**ASKED, **more, "num_requests": 4000, **study.remedies[0].changes})
+    plan = next(run for run in longer.ranked if run.plan.shorthand == study.remedies[0].shorthand)
+    assert not plan.metrics.saturated
+
+
+@pytest.mark.parametrize("more", [
+    {"request_rate": 200.0}, {"request_rate": 90.0, **LIMIT}, {"concurrency": 400, **LIMIT}, {"request_rate": 90.0, **LIMIT, "tp": 2},
+    {"request_rate": 90.0, **LIMIT, "enable_expert_parallel": False}, {"request_rate": 900.0, **LIMIT, "pp": 1, "gpus": 4, "nodes": 2},
+    {"request_rate": 90.0, **LIMIT, "power_cap": 50.0},
+], ids=str)  # fmt: skip
+def test_every_change_that_is_tried_can_be_asked_for(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that is refused as bad input looks like one that does not help; formats and clocks alone may be."""
+    bad = []
+    monkeypatch.setattr(remedy, "refused", lambda trial, error: bad.append((dict(trial.changes), error.line())))
+    study = apexsim.plan("llama-3.1-8b", **{**ASKED, **more, "num_requests": 200})
+    assert (study.remedies or study.tried) and not [one for one in bad if not one[0].keys() & {"quant", "weight_dtype", "clock"}]
+
+
+def test_more_gpus_are_tried_with_copies_of_plain_plans() -> None:
+    """In overload others come first than those that keep the limits on more GPUs: twice 2×TP2 does, twice PP4 does not."""
+    asked = {"gpu": "h100-sxm", "prompt_len": 3000, "output_len": 400, "num_requests": 150, "request_rate": 12.0,
+             "slos": ("ttft:p95=500ms", "tpot:p95=40ms")}  # fmt: skip
+    study = apexsim.plan("qwen3-32b", gpus=4, **asked)
+    more = next(one for one in study.remedies if "GPU" in one.words or "h100" in one.words)
+    assert apexsim.simulate("qwen3-32b", more.shorthand, **{**asked, **more.changes}).ranked[0].keeps
 
 
 def test_a_looser_limit_never_leaves_less() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 
 import numpy as np
@@ -213,6 +214,29 @@ def test_a_trace_that_ends_while_the_batch_fills_is_not_saturated():
     sent = np.arange(1000) * 0.01
     out = outcome_of(sent, sent, sent + 0.1, sent + 20.1)
     assert not saturation(out, np.full(1000, 1001))[0]
+
+
+def test_sessions_are_judged_by_those_that_begin():
+    """Later turns are sent when the system has answered: their times tell its pace; the last row need not be the last sent."""
+    served, slow = sessions_of(1.0), sessions_of(3.0)
+    assert saturation(slow[0], np.ones(2000, np.int64), slow[1])[0] and not saturation(served[0], np.ones(2000, np.int64), served[1])[0]
+
+
+def sessions_of(service: float):
+    """500 sessions of four turns, one begun every 5 s; each turn takes `service` of one server, in the order in which they are sent."""
+    first = np.arange(500) * 5.0
+    after = np.where(np.arange(2000) % 4 == 0, -1, np.arange(2000) - 1)
+    sent, start, finish = np.zeros(2000), np.zeros(2000), np.zeros(2000)
+    queue = [(t, 4 * i) for i, t in enumerate(first)]
+    heapq.heapify(queue)
+    free = 0.0
+    while queue:
+        t, row = heapq.heappop(queue)
+        sent[row], start[row] = t, max(t, free)
+        free = finish[row] = start[row] + service
+        if row % 4 < 3:
+            heapq.heappush(queue, (finish[row], row + 1))
+    return outcome_of(sent, start, finish, finish), after
 
 
 def test_a_burst_that_drains_is_not_saturation():

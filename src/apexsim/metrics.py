@@ -20,7 +20,7 @@ from apexsim.errors import InputError
 from apexsim.slo import LATENCIES, Slo
 from apexsim.stats import NAN, Stats, plain, segment_stats, stats_of, weighted_stats
 from apexsim.units import format_seconds
-from apexsim.workload.trace import Workload
+from apexsim.workload.trace import NO_INTS, Workload
 
 if TYPE_CHECKING:
     from apexsim.engine.kernel import Outcome
@@ -294,7 +294,7 @@ def measure(outcome: Outcome, workload: Workload, *, devices: int, slos: tuple[S
     exact = _decoding(found, outcome, times)
     fates, good, duration = found.fates(), found.good, times.duration
     judged = any(slo.per_request for slo in slos)
-    saturated, why = saturation(outcome, workload.output) if workload.mode == "open" else (False, "")
+    saturated, why = saturation(outcome, workload.output, workload.after) if workload.mode == "open" else (False, "")
     named: dict[str, Any] = {FIELDS[name]: one for name, one in found.stats.items()}
     return Metrics(
         devices=devices,
@@ -408,9 +408,11 @@ JUDGED = 30  # fewer requests say nothing about a trend
 CHANCE = {"waiting": 0.5, "unfinished": 1.0}  # of √n: growth of the mean backlog between two thirds put down to chance
 
 
-def saturation(outcome: Outcome, output: I8) -> tuple[bool, str]:
+def saturation(outcome: Outcome, output: I8, after: I8 = NO_INTS) -> tuple[bool, str]:
     """Does the queue still grow at the last arrival (open loop)?  And the numbers that say so.
 
+    Arrivals are those of requests that wait for nobody (after: whom each waits for, −1 = nobody): the others are sent when the system has
+    answered, however slow it is; while sessions begin, those that go on add to the unfinished, so that what waits is looked at alone.
     The time of arrivals is cut into thirds.  Two backlogs are looked at: *waiting* (sent, not started) and
     *unfinished* (sent, not finished).  A backlog grows when its time mean in the last third exceeds that in the middle
     third by more than chance, c·√n for n arrivals (the means of a random walk of n unit steps over two neighbouring
@@ -423,17 +425,20 @@ def saturation(outcome: Outcome, output: I8) -> tuple[bool, str]:
     100 % at 1.2; with 100 requests 7 % at 0.9 and 94 % at 1.5.  Within about 2/√n of ρ = 1 no trace can tell.
     The factors of the second test are a judgement, not a theorem.
     """
-    sent, n = outcome.sent, len(outcome.sent)
-    span = float(sent[-1] - sent[0]) if n else 0.0
+    sent = outcome.sent
+    came = sent[after < 0] if len(after) else sent
+    begin, end = (float(came.min()), float(came.max())) if len(came) else (0.0, 0.0)
+    n, span = int((sent <= end).sum()), end - begin
     if n < JUDGED or span <= 0.0:
         return False, ""
-    third, end = span / 3.0, float(sent[-1])
+    third = span / 3.0
     drain = float(outcome.finish.max()) - end
-    for name, leave in (("waiting", outcome.start), ("unfinished", outcome.finish)):
+    backlogs = (("waiting", outcome.start), ("unfinished", outcome.finish))
+    for name, leave in backlogs[: 1 if len(came) < len(sent) else 2]:
         was, is_ = _backlog(sent, leave, end - 2.0 * third, end - third), _backlog(sent, leave, end - third, end)
         if is_ - was <= CHANCE[name] * math.sqrt(n) or _backlog(sent, leave, end - third / 3.0, end) <= 0.8 * is_:
             continue
-        if name == "waiting" or (is_ > 1.25 * was and min(third / 2.0, drain / 3.0) > _alone(outcome, output)):
+        if name == "waiting" or (is_ > 1.25 * was and min(third / 2.0, drain / 3.0) > _alone(outcome, output, end)):
             return True, (
                 f"{name} requests grow from {was:.0f} to {is_:.0f} between the middle and the last third of the "
                 f"arrivals; the last finishes {format_seconds(drain)} after the last arrival"
@@ -441,14 +446,14 @@ def saturation(outcome: Outcome, output: I8) -> tuple[bool, str]:
     return False, ""
 
 
-def _alone(outcome: Outcome, output: I8) -> float:
-    """How long the longest request in flight at the last arrival would stay on an idle system [s].
+def _alone(outcome: Outcome, output: I8, end: float) -> float:
+    """How long the longest request in flight at the last arrival, at `end` [s], or sent later would stay on an idle system [s].
 
     Its decode steps at the shortest gap of the run (TPOT where gaps were not recorded), after the median time from
     start to first token.
     """
     steps = output - 1
-    last = int(steps[outcome.finish > outcome.sent[-1]].max(initial=0))
+    last = int(steps[outcome.finish > end].max(initial=0))
     prompt = float(np.median(outcome.first - outcome.start))
     if last == 0:
         return prompt

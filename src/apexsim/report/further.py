@@ -135,7 +135,7 @@ def room_rows(study: Study) -> list[Row]:
 
 
 def _holds(study: Study, run: Assessed) -> str:
-    from apexsim.search.headroom import load_of
+    from apexsim.search.holding import load_of
 
     found = run.headroom
     assert found is not None

@@ -24,6 +24,7 @@ from apexsim.search.size import EACH, at_once, at_rate, with_users
 from apexsim.search.study import LoadCurve, LoadPoint, Study
 from apexsim.search.sweep import LOADS, Sweep, SweepPoint, Value
 from apexsim.workload.load import mean_rate, paced
+from apexsim.workload.repeat import repeated
 from apexsim.workload.trace import Workload
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)  # of what a plan serves of requests that all come at once
@@ -75,17 +76,6 @@ def _range(setting: Setting, goal: Goal, plan: AnyPlan, most: float) -> _Range:
     served = most if run is None else run.metrics.request_throughput_per_s
     spread = part if work.mode == "open" and mean_rate(part.arrive) < math.inf else _spaced(part)
     return _Range(False, tuple(share * served for share in SHARES), spread)
-
-
-def repeated(work: Workload, least: int) -> Workload:
-    """The requests again and again, until there are enough that a run is not over before the batch has filled; as they are where requests
-    wait for each other or share prefixes, which a repetition would find in the cache."""
-    times = -(-least // work.size)
-    if times < 2 or len(work.after) or work.block:
-        return work
-    period = work.span * work.size / max(1, work.size - 1)
-    arrive = (work.arrive[None, :] + period * np.arange(times)[:, None]).ravel()
-    return replace(work.only(np.tile(np.arange(work.size), times)), arrive=arrive, warmup=work.warmup)
 
 
 def _spaced(work: Workload) -> Workload:

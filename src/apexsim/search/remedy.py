@@ -17,24 +17,25 @@ from apexsim.hardware import counted
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Precision, quantised
 from apexsim.plan.space import candidates, heuristic_plan
-from apexsim.plan.split import AnyPlan, clocked, copied, formatted
+from apexsim.plan.split import AnyPlan, clocked, copied, formatted, pools_of
 from apexsim.search.assess import assess
 from apexsim.search.goal import Goal
+from apexsim.search.holding import grid_of, load_of, most_held, trials_of
 from apexsim.search.setting import Setting
+from apexsim.search.size import Trials
 from apexsim.search.startable import blocked, has_server
 from apexsim.search.study import Remedy, Study
-from apexsim.workload.load import mean_rate
 
 Asked = Callable[[Mapping[str, Any]], tuple[Setting, Precision, Goal, Any]]  # the question again, with changes
 NEAR = 3  # plans of the study that are tried
-TRIED = 8  # plans of a larger cluster that are tried
-SHARES = (0.5, 0.25, 0.12, 0.06, 0.03)  # of the load
-HALVINGS = 3  # between the last load that is too much and the first that is not
+TRIED = 12  # plans of a larger cluster that are tried
+PLAIN = 5  # of tensor parallelism and replicas alone
+BACK = 8  # loads of the grid below the one that holds
 CLOCKS = (0.8, 0.6, 0.45)  # of the GPU's own
 NODE = 8  # GPUs, where a node is made larger
 MOST_GPUS = 64
 WIDE = ("bf16", "fp16", "fp32")
-WIDTHS = ("tp", "pp", "dp", "ep", "enable_expert_parallel")  # of a smaller cluster
+WIDTHS = {"tp": None, "pp": None, "dp": None, "ep": None, "enable_expert_parallel": False}  # of a smaller cluster, not said
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,16 @@ def remedied(study: Study, asked: Asked) -> Study:
     )
 
 
+def refused(trial: Trial, error: InputError) -> None:
+    """A change that cannot be asked for does not help: a format or a clock that the GPU has not."""
+
+
 def _works(asked: Asked, trial: Trial) -> AnyPlan | None:
     """The best of the plans that keep everything after a change."""
     try:
         setting, precision, goal, _ = asked(trial.changes)
-    except InputError:  # as a format that the GPU has not
-        return None
+    except InputError as error:
+        return refused(trial, error)
     found = []
     for plan in trial.plans(setting, precision):
         got = assess(setting, goal, plan)
@@ -71,50 +76,61 @@ def _works(asked: Asked, trial: Trial) -> AnyPlan | None:
     return min(found, key=lambda run: run.key).plan if found else None
 
 
-def _near(study: Study) -> Callable[[Setting, Precision], Sequence[AnyPlan]]:
-    """The first plans of the study, and the one that serves most."""
-    able = [r for r in study.ranked if not r.blocked] or list(study.ranked)
+Near = Callable[[Setting, Precision], Sequence[AnyPlan]]
+
+
+def _near(study: Study) -> Near:
+    """The first plans of the study, the one that serves most, and plain ones: under a load that is too much those rank low which are best
+    where it is not."""
     if study.single:
         return lambda setting, precision: [study.ranked[0].plan]
-    most = max(able, key=lambda r: r.metrics.output_throughput_tok_s)
-    plans = list(dict.fromkeys([most.plan, *(r.plan for r in able[:NEAR])]))
+    able = [r for r in study.ranked if not r.blocked] or list(study.ranked)
+    serves = max(able, key=lambda r: r.metrics.output_throughput_tok_s)
+    plain = [r.plan for r in able if all(p.stages == p.lanes == 1 and p.ffn.ep in (1, p.attention.tp) for p in pools_of(r.plan))]
+    plans = list(dict.fromkeys([serves.plan, *(r.plan for r in able[:NEAR]), *plain[:PLAIN]]))
     return lambda setting, precision: plans
 
 
 def _load(study: Study, asked: Asked) -> Remedy | str:
-    """A lower rate, or fewer users."""
-    work, near = study.setting.workload, _near(study)
-    if work.mode == "offline":
+    """A lower rate, or fewer users: the most that one of the near plans holds."""
+    work, whole = study.setting.workload, load_of(study)
+    if work.mode == "offline" or len(work.stage) or not math.isfinite(whole):  # one request, or all at the same moment
         return ""
-    name, whole = ("concurrency", float(work.concurrency)) if work.mode == "closed" else ("request_rate", mean_rate(work.arrive))
-    if not math.isfinite(whole):  # one request, or all at the same moment
+    trials = trials_of(study)
+    loads = [load for load in grid_of(study, trials) if load < whole]
+    if not loads:
         return ""
+    plan, value = _most_of(trials, _near(study)(study.setting, study.ranked[0].plan.precision), loads)
+    name = "concurrency" if trials.closed else "request_rate"
+    rest = {"rate_factor": None} if study.inputs.get("rate_factor") is not None else {}
+    below = [_rounded(load, trials.closed) for load in loads if load <= value]
+    for load in reversed(below[-BACK:]):  # the question's own, fewer requests are no easier everywhere
+        given = int(load) if trials.closed else load
+        if plan and _works(asked, Trial({name: given, **rest}, lambda setting, precision: [plan])):
+            return Remedy(_words(load, trials.closed), plan.shorthand, {name: given, **rest})
+    return _words(_rounded(loads[0], trials.closed), trials.closed)
 
-    def rounded(value: float) -> float:
-        if name == "concurrency":
-            return float(max(1, math.floor(value)))
-        places = 1 - math.floor(math.log10(value))
-        return math.floor(value * 10.0**places + 1e-9) / 10.0**places
 
-    def works(value: float) -> AnyPlan | None:
-        given = int(value) if name == "concurrency" else value
-        return _works(asked, Trial({name: given}, near))
+def _most_of(trials: Trials, plans: Sequence[AnyPlan], loads: Sequence[float]) -> tuple[AnyPlan | None, float]:
+    """The plan that holds most of some loads, and how much; those that do not hold more than one before are not followed."""
+    found, value = None, 0.0
+    for plan in plans:
+        more = [load for load in loads if load > value]
+        if more and trials.holds(plan, more[0]):
+            found, value = plan, most_held(trials, plan, more)
+    return found, value
 
-    low, high, plan = 0.0, whole, None
-    for share in SHARES:
-        low = rounded(share * whole)
-        plan = works(low) if low < high else None
-        if plan or (low <= 1.0 and name == "concurrency"):
-            break
-        high = low
-    for _ in range(HALVINGS if plan else 0):
-        middle = rounded(0.5 * (low + high))
-        better = works(middle) if low < middle < high else None
-        low, high, plan = (middle, high, better) if better else (low, middle, plan)
-    words = f"{int(low):,} user{'s' * (low > 1)}" if name == "concurrency" else f"{low:g} requests/s"
-    if plan is None:
-        return words if low < whole else ""  # as many as were asked for were not tried again
-    return Remedy(words, plan.shorthand, {name: int(low) if name == "concurrency" else low})
+
+def _rounded(load: float, closed: bool) -> float:
+    """A load that can be told, no more than it is."""
+    if closed:
+        return float(math.floor(load))
+    places = 1 - math.floor(math.log10(load))
+    return math.floor(load * 10.0**places + 1e-9) / 10.0**places
+
+
+def _words(load: float, closed: bool) -> str:
+    return f"{int(load):,} user{'s' * (load > 1)}" if closed else f"{load:g} requests/s"
 
 
 def _clock(study: Study, asked: Asked) -> Remedy | str:
@@ -132,7 +148,7 @@ def _clock(study: Study, asked: Asked) -> Remedy | str:
     return f"{mhz:,} MHz"
 
 
-def _slower(near: Callable[[Setting, Precision], Sequence[AnyPlan]], mhz: int, setting: Setting, precision: Precision) -> list[AnyPlan]:
+def _slower(near: Near, mhz: int, setting: Setting, precision: Precision) -> list[AnyPlan]:
     return [clocked(plan, mhz) for plan in near(setting, precision)]
 
 
@@ -146,23 +162,23 @@ def _larger(study: Study) -> Iterator[tuple[int, int]]:
 
 def _gpus(study: Study, asked: Asked) -> Remedy | str:
     """More of the same GPUs."""
-    first, cluster = study.ranked[0].plan, study.setting.cluster
+    first, cluster, near = study.ranked[0].plan, study.setting.cluster, _near(study)
     name = counted(str(study.inputs["gpu"]))[0]
     tried = 0
     for per_node, nodes in _larger(study):
         tried = per_node * nodes
         counts = {"gpu": name, "gpus": per_node, "nodes": nodes if max(nodes, cluster.nodes) > 1 else None}
-        plans = partial(_wider, first, tried // cluster.size)
-        trial = Trial(dict.fromkeys(WIDTHS) | counts, plans)
+        plans = partial(_wider, near, first, tried // cluster.size)
+        trial = Trial(WIDTHS | counts, plans)
         plan = _works(asked, trial)
         if plan:
             return Remedy(f"{tried} × {cluster.gpu.name}", plan.shorthand, trial.changes)
     return f"{tried} GPUs" if tried else ""
 
 
-def _wider(first: AnyPlan, more: int, setting: Setting, precision: Precision) -> list[AnyPlan]:
-    """Plans for a larger cluster: copies of the first one, the usual one, and plain ones that the engine can be started with."""
-    copies = copied(first, more)
+def _wider(near: Near, first: AnyPlan, more: int, setting: Setting, precision: Precision) -> list[AnyPlan]:
+    """Plans for a larger cluster: copies of those near, the usual one, and plain ones that the engine can be started with."""
+    copies = [copied(plan, more) for plan in near(setting, precision)]
     usual = replace(heuristic_plan(setting.model, setting.cluster, first.precision), clock=first.clock, draft=first.draft)
     able = [
         replace(p, clock=first.clock, draft=first.draft)
@@ -171,7 +187,7 @@ def _wider(first: AnyPlan, more: int, setting: Setting, precision: Precision) ->
         and (not has_server(setting) or not blocked(setting, p))
         and (p.lanes == 1 or (routed(setting.model) and p.attention.tp == 1))
     ]
-    return list(dict.fromkeys([copies, usual, *able]))[:TRIED]
+    return list(dict.fromkeys([*copies, usual, *able]))[:TRIED]
 
 
 def _format(study: Study, asked: Asked) -> Remedy | str:
