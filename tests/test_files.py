@@ -91,6 +91,34 @@ def test_what_names_lead_to_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             check_files(options_of("plan"), {"gpu": "npu", "output": str(target)})
 
 
+@pytest.mark.parametrize(
+    "given,target",
+    [
+        ({"speculate": "draft:draft.json:2"}, "draft.json"),
+        ({"speculate": "none,draft:dr:2"}, "dr/config.json"),
+        ({"gpu": "gpu.toml:8"}, "gpu.toml"),
+        ({"gpu": "2x8xgpu.toml,h100:4"}, None),
+        ({"model": "many.toml"}, "trace.csv"),
+        ({"model": "many.toml"}, "sub/own.json"),
+        ({"acceptance": "mtp=acc.csv,ngram=0.5"}, "acc.csv"),
+    ],
+)
+def test_what_stands_inside_of_words_and_tables_is_kept(
+    given: dict[str, str], target: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short form names files between its signs, a file of models in its tables, the folder of engines by a name alone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APEXSIM_ENGINES", str(tmp_path / "engines"))
+    for name in ("draft.json", "dr/config.json", "gpu.toml", "trace.csv", "sub/own.json", "acc.csv", "engines/nimble.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("kept")
+    (tmp_path / "many.toml").write_text('[chat]\nmodel = "sub/own.json"\ntrace = "trace.csv"\n[more]\ngoodput = ["ttft:1"]\n')
+    for output in ("engines/nimble.toml", *([target] if target else [])):
+        with pytest.raises(InputError, match="is the input"):
+            check_files(options_of("plan"), {"engine": "nimble", **given, "output": output})
+    check_files(options_of("plan"), {**given, "output": "new.json"})
+
+
 READ: list[Path] | None = None
 
 

@@ -8,7 +8,6 @@ single rate describes: `data/acceptance.csv` holds measured lengths by K, and pe
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from statistics import median
 
 from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded
-from apexsim.files import lines
+from apexsim.files import lines, loads
 
 MOST = 16  # drafts of a step: more is a slip
 METHODS = {  # what drafts, in words
@@ -295,17 +294,20 @@ def _column(rows: list[dict[str, str]], key: str, value: str, path: str) -> list
     found: dict[float, float] = {}
     for row in rows:
         clean = {str(name).strip().lower(): text for name, text in row.items()}
-        found[_numbers(clean[key] or "", path)[0]] = _numbers(clean[value] or "", path)[0]
+        at = _numbers(clean[key] or "", path)[0]
+        if at in found:
+            raise InputError(f"'{key}' {at:g} stands in it twice", path, "once each")
+        found[at] = _numbers(clean[value] or "", path)[0]
     if sorted(found) != list(range(1, len(found) + 1)) or len(found) > MOST:
-        raise InputError(f"'{key}' must be 1, 2, 3 … up to {MOST}, each once", path)
+        raise InputError(f"'{key}' must be 1, 2, 3 … up to {MOST}", path)
     return [found[k] for k in sorted(found)]
 
 
 def _from_result(text: str, path: str) -> Acceptance:
     """The rates that a benchmark result holds."""
     try:
-        told = json.loads(text)
-    except ValueError:
+        told = loads(text)
+    except (ValueError, RecursionError):
         raise InputError("cannot be read as JSON", path, "give a result of vllm bench serve --save-result") from None
     rates = told.get(_TOLD)
     if not isinstance(rates, list) or not rates or not all(type(x) in (int, float) for x in rates):

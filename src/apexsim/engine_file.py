@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError, nearest
-from apexsim.files import own_folder, read_text
+from apexsim.files import own_folder, read_toml
 from apexsim.model.dtypes import dtype
 
 DEFAULT_ENGINE = "vllm"
@@ -135,10 +134,15 @@ def bundled() -> Mapping[str, Path]:
     return {path.stem: path for path in sorted(Path(str(files("apexsim") / "data/engines")).glob(f"*{SUFFIX}"))}
 
 
+def engines_folder() -> Path:
+    """Where the user's own engines are."""
+    return own_folder(VARIABLE, "engines")
+
+
 @cache
 def _shelf(named: str | None, *homes: str | None) -> Mapping[str, Path]:
     """Looked through once for each place where the user's own may be."""
-    folder = own_folder(VARIABLE, "engines")
+    folder = engines_folder()
     if named and not folder.is_dir():
         raise InputError("there is no such folder", f"${VARIABLE}={folder}", "it holds the files of your own engines")
     own = {path.stem: path for path in folder.glob(f"*{SUFFIX}")} if folder.is_dir() else {}
@@ -152,10 +156,7 @@ def _shelf(named: str | None, *homes: str | None) -> Mapping[str, Path]:
 @cache
 def read(path: Path) -> dict[str, Any]:
     """What a file holds, its head checked; raises InputError where it cannot be."""
-    try:
-        data = tomllib.loads(read_text(path, "engine file"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"is no TOML: {error}", str(path)) from None
+    data = read_toml(path, "engine file")
     _checked(data, str(path))
     return data
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import tomllib
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -86,15 +87,59 @@ def read_json(path: str | Path, what: str, most: int = TEXT) -> Any:
     return json_of(read_text(path, what, most), what, str(path))
 
 
+DIGITS = 40  # of a whole number: longer ones are no figure of anything, and no float holds those of hundreds
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits")
+    return int(text)
+
+
+def loads(text: str) -> Any:
+    """The JSON value of a text; raises ValueError, also for numbers that are none, and RecursionError."""
+    return json.loads(text, parse_int=_whole)
+
+
+def read_toml(path: str | Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file of the user's: of texts, numbers, truth values and lists of them."""
+    where = str(path)
+    text = read_text(path, what)
+    try:
+        found = tomllib.loads(text)
+    except RecursionError:
+        raise InputError(f"the {what} is nested too deeply", where) from None
+    except ValueError as error:  # also a number of thousands of digits, which is no TOMLDecodeError
+        raise InputError(f"the {what} is not TOML: {error}", where) from None
+    _plain(found, what, where)
+    return found
+
+
+def _plain(value: Any, what: str, where: str) -> None:
+    """Raise InputError for a value that nothing is told by: a day, a time, a number of hundreds of digits."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _plain(inner, what, f"{where} {key}")
+    elif isinstance(value, list):
+        for inner in value:
+            _plain(inner, what, where)
+    elif isinstance(value, int) and abs(value) >= 10**DIGITS:
+        raise InputError(f"the {what} has a number of more than {DIGITS} digits", where)
+    elif not isinstance(value, (str, int, float, bool)):
+        raise InputError(
+            f"the {what} has {value} without quotes, which TOML takes for a date or a time", where, f'write "{value}", or a number'
+        )
+
+
 def json_of(text: str, what: str, where: str) -> Any:
     """The JSON value of a text."""
     try:
-        return json.loads(text)
+        return loads(text)
     except RecursionError:
         raise InputError(f"the {what} is nested too deeply", where) from None
     except ValueError as error:
         at = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"the {what} is not JSON ({getattr(error, 'msg', 'a number with thousands of digits')})", where + at) from None
+        raise InputError(f"the {what} is not JSON ({getattr(error, 'msg', str(error))})", where + at) from None
 
 
 def lines(path: str | Path, what: str, lenient: bool = False) -> Generator[str, None, None]:

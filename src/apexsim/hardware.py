@@ -23,7 +23,7 @@ from typing import Any
 from apexsim.clock import at_clock
 from apexsim.errors import InputError, nearest
 from apexsim.examples import expanded, located
-from apexsim.files import own_folder, read_text
+from apexsim.files import own_folder, read_toml
 from apexsim.gpu import Gpu, GpuLink
 from apexsim.gpu_file import changed, differences, known_keys, number_at, part_of, table_at, text_at, texts_at
 from apexsim.slices import SPELLED, sliced, spelled
@@ -326,14 +326,8 @@ def load_device(folder: Path) -> Gpu:
 
 def load_gpu_file(path: Path) -> Gpu:
     """The GPU that a user's TOML file describes; where it holds changes to another one, a note says to which."""
-    where = str(path)
-    try:
-        data = tomllib.loads(read_text(path, "GPU file"))
-        gpu = _gpu(data, where)
-    except RecursionError:
-        raise InputError("the file is nested too deeply", where) from None
-    except ValueError as error:  # also a number of thousands of digits
-        raise InputError(f"not a TOML file: {error}", where) from None
+    data = read_toml(path, "GPU file")
+    gpu = _gpu(data, str(path))
     if "base" not in data:
         return gpu
     return replace(gpu, notes=(*gpu.notes, f"as {data['base']} but for: {differences(data)}"))

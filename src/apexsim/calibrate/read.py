@@ -14,7 +14,6 @@ What cannot be used is a `Passed` with its reason; a file of which nothing is kn
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,11 +24,11 @@ from apexsim.calibrate.cells import Bad, Fields, lengths, loaded, stats_of_all
 from apexsim.calibrate.points import STATS, Key
 from apexsim.engines import server_named
 from apexsim.errors import InputError
-from apexsim.files import DOCUMENT, read_text
+from apexsim.files import DOCUMENT, loads, read_text
 from apexsim.plan.widths import Widths
 from apexsim.replay.compare import sent_workload
+from apexsim.replay.record import PREDICTED, read_run
 from apexsim.replay.record import measured as replayed
-from apexsim.replay.record import read_run
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -339,6 +338,7 @@ READERS: dict[str, tuple[tuple[frozenset[str], ...], Reader]] = {  # name -> (an
     "aiperf records": ((frozenset({"metadata", "metrics"}),), _aiperf_requests),
     "InferenceX": ((frozenset({"hw", "conc", "isl", "osl"}),), _inferencex),
 }
+LEAST = {"ttft": 1e-4, "e2e": 1e-4, "tpot": 1e-5, "itl": 0.0}  # s: a launch alone takes as long
 WHOLE = ("aiperf records",)  # all documents of a file are one run
 
 
@@ -367,6 +367,8 @@ def read_results(path: str, spread: float = 0.0) -> list[FileRun | Passed]:
 def _sound(reader: Reader, docs: Docs, path: str, spread: float) -> list[FileRun | Passed]:
     """The runs of a part of a file; what is wrong with it is said, and never more than that."""
     where = docs[0][0]
+    if any(isinstance(value, dict) and str(value.get("backend")).startswith(PREDICTED) for _, value in docs):
+        return [Passed(where, "is a prediction of apexsim, no measurement")]
     try:
         return [fault(run) or run if isinstance(run, FileRun) else run for run in reader(docs, path, spread)]
     except Bad as bad:
@@ -379,7 +381,7 @@ def _documents(path: str) -> list[tuple[str, Any]]:
     """The JSON values of a file: one, a list of them, or one on each line."""
     text = read_text(path, "result file", DOCUMENT)
     try:
-        whole = json.loads(text)
+        whole = loads(text)
         return [(f"{path} item {at + 1}", value) for at, value in enumerate(whole)] if isinstance(whole, list) else [(path, whole)]
     except RecursionError:
         raise InputError("the result file is nested too deeply", path) from None
@@ -392,7 +394,7 @@ def _documents(path: str) -> list[tuple[str, Any]]:
 
 def _line(text: str) -> Any:
     try:
-        return json.loads(text)
+        return loads(text)
     except (ValueError, RecursionError):
         return None
 
@@ -426,6 +428,10 @@ def _short(run: FileRun) -> str:
 def _contradiction(work: Workload, told: Mapping[Key, float]) -> str:
     """Numbers of one run that cannot all be true."""
     ttft, tpot, e2e, rate = (told.get((name, "mean")) for name in ("ttft", "tpot", "e2e", "throughput"))
+    times = {name: took for (name, stat), took in told.items() if stat in ("mean", "median")}
+    soon = next((f"{name.upper()} {took:.3g} s" for name, took in times.items() if took < LEAST.get(name, 0.0)), "")
+    if soon:
+        return f"{soon} is sooner than any GPU answers"
     steps = float(work.output.mean()) - 1.0
     if ttft and e2e and ttft > 1.001 * e2e:
         return f"contradicts itself: mean TTFT {ttft:.3g} s is beyond mean E2E {e2e:.3g} s"

@@ -62,6 +62,8 @@ def _keep(given: Mapping[str, Any], targets: Sequence[Path]) -> None:
 
 
 def _write(file: File, target: Path) -> None:
+    if target.is_symlink():  # what is replaced is the name in this folder, not the file elsewhere that it leads to
+        target.unlink()
     write_atomic(str(target), file.text, "--output")
     if file.runs:
         os.chmod(target, target.stat().st_mode | (target.stat().st_mode & 0o444) >> 2)

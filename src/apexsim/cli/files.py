@@ -17,10 +17,11 @@ from typing import Any
 from apexsim.cli.rows import Opt
 from apexsim.errors import InputError
 from apexsim.examples import PREFIX, expanded, located, packaged
-from apexsim.files import hub_cache
+from apexsim.files import hub_cache, read_toml
 
 SEVERAL = ".toml"  # of a file of models, which stands in a model's place
 STDOUT = "-"
+SIGNS, CUTS = "@:=", 12  # between the parts of a short form; how many of them are looked at
 # what is read of a folder that is named: a model, a device, a tokenizer
 OF_FOLDERS = ("*config.json", "*.index.json", "tokenizer*", "params.json", "*.toml", "*.csv", "*.txt", "*.py", "*.model",
               "*.safetensors", "*.gguf", "*.bin", "*.pt", "*.pth")  # fmt: skip
@@ -98,18 +99,51 @@ def _check_folder(text: str, target: Path, flag: str) -> None:
 
 
 def files_named(value: Any) -> Iterator[Path]:
-    """The files and folders that a value names: as a whole, in a list with commas, before `@` (a clock) or `:` (a number)."""
+    """The files and folders that a value names: as a whole, in a list with commas, or between the signs of a short form (a clock
+    behind `@`, a method and a number around a draft model); and those that stand in a file of models."""
     for text in value if isinstance(value, (list, tuple)) else [value]:
         if not isinstance(text, str):
             continue
-        words = {text, *(part.strip() for part in text.split(","))}
-        for word in words | {word.rpartition(sign)[0] for word in words for sign in "@:=" if sign in word}:
+        whole = {text, *(part.strip() for part in text.split(","))}
+        for word in whole | {inside for one in whole for inside in _between(one)}:
             path = expanded(word)
             example = _example(word)
             if word and _is(os.path.exists, path):
                 yield path
+                yield from _told(path)
             elif word and example:
                 yield example
+
+
+def _between(word: str) -> Iterator[str]:
+    """The parts of a word that stand between any two of its signs; of very many signs those next to the ends."""
+    cuts = [-1, *(at for at, sign in enumerate(word) if sign in SIGNS), len(word)]
+    for i, first in enumerate(cuts[:CUTS]):
+        for last in (cuts if len(cuts) <= CUTS else cuts[-CUTS:])[-CUTS:]:
+            if first < last and (i or last < len(word)):
+                yield word[first + 1 : last]
+
+
+def _told(path: Path) -> Iterator[Path]:
+    """The files that stand in the tables of a file of models: whatever a text in it names."""
+    if path.suffix.lower() != SEVERAL or not _is(os.path.isfile, path):
+        return
+    try:
+        data = read_toml(path, "file")
+    except InputError:  # which whoever reads it tells
+        return
+    for text in _texts(data):
+        for near in (path.parent / text, expanded(text)):
+            if text and _is(os.path.exists, near):
+                yield near
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text of tables and lists."""
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(inner)
 
 
 def _example(word: str) -> Path | None:
@@ -121,11 +155,12 @@ def _example(word: str) -> Path | None:
 
 
 def _kept() -> tuple[Path, ...]:
-    """Folders that names, and not paths, lead into: the program's own data, kept devices, the hub's cache."""
+    """Folders that names, and not paths, lead into: the program's own data, kept devices, profiles and engines, the hub's cache."""
     from apexsim.calibrate.profile import profiles_folder
+    from apexsim.engine_file import engines_folder
     from apexsim.hardware import devices_folder
 
-    return Path(str(resources.files("apexsim"))), devices_folder(), profiles_folder(), hub_cache()
+    return Path(str(resources.files("apexsim"))), devices_folder(), profiles_folder(), engines_folder(), hub_cache()
 
 
 # ---- one compare of paths -----------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ Keys are options of `fleet`; what a table does not say is as on the command line
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from apexsim.cli.options import check_clashes, one_value, question
 from apexsim.cli.rows import COMMANDS, Opt, options_of
 from apexsim.errors import InputError, nearest
 from apexsim.examples import located
-from apexsim.files import read_text
+from apexsim.files import read_toml
 from apexsim.search.follow import OWN, seconds_of
 from apexsim.search.together import TenantAsk
 
@@ -43,10 +42,7 @@ def is_tables(model: Any) -> bool:
 
 def read_tables(path: str) -> dict[str, dict[str, Any]]:
     """The options of every model, as the command line has them; raises InputError."""
-    try:
-        data = tomllib.loads(read_text(path, "file of models"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"is no TOML: {error}", path) from None
+    data = read_toml(path, "file of models")
     loose = next((name for name, value in data.items() if not isinstance(value, dict)), None)
     if loose is not None:
         raise InputError(f"'{loose}' stands outside of a table", path, "words of all models are options: give them on the command line")
@@ -65,6 +61,8 @@ def _table(table: Mapping[str, Any], known: Mapping[str, Opt], folder: Path, whe
             raise InputError(f"'{key}' is of the whole cluster", where, "give it on the command line")
         if name not in known and name not in TENANT:
             raise InputError(f"unknown key '{key}'", where, nearest(key, [*known, *TENANT]))
+        if name in made:
+            raise InputError(f"'{key}' is given twice, with - and with _", where, "drop one of both")
         made[name] = _value(known.get(name), name, value, where)
     if "trace" in made and (folder / made["trace"]).exists():
         made["trace"] = str(folder / made["trace"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.files import read_text
+from apexsim.files import loads, read_text
 
 HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model", "embed_dim")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "depth")
@@ -162,7 +162,7 @@ def language(config: Config) -> Config:
 def parse_config(text: str, where: str, name: str, changes: Mapping[str, Any] | None = None) -> Config:
     """The configuration in `text`; `changes` replace top-level keys."""
     try:
-        data = json.loads(text)
+        data = loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON ({error})", where) from None
     if not isinstance(data, dict):

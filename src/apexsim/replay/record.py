@@ -25,6 +25,7 @@ MOST = 1e12  # tokens of a request, or seconds on any clock
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 KEPT = ("date", "endpoint_type", "backend", "label", "url", "model_id", "tokenizer_id", "request_rate", "burstiness",
         "client_cpu_share")  # fmt: skip
+PREDICTED = "predicted by apexsim"  # how the backend of a file begins that holds no measurement
 SHOWN = {"mean": "mean", "median": "median", "std": "std", **{p: p for p in ("p75", "p90", "p95", "p99")}}
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from apexsim.report.draw import change, sig
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.report.plain import clean
-from apexsim.search.written import number, read_study
+from apexsim.search.written import has_latencies, number, read_study
 
 FORMAT = "apexsim.compare/1"
 METRICS = (  # title, path in a plan's metrics, unit
@@ -69,12 +69,20 @@ def _lacks(result: Result) -> bool:
     said = result.study
     return (
         not isinstance(result.plan["shorthand"], str)
-        or not all(map(math.isfinite, result.seconds.values()))
+        or not all(type(count) is int and count > 0 for count in _counts(result))
+        or not all(type(s) is float and 0.0 <= s < math.inf for s in result.plan["account"]["seconds"].values())
+        or not has_latencies(result.plan["metrics"])
         or not isinstance(said["inputs"], dict)
         or not isinstance(said["understood"], dict)
         or "keeps" not in said["verdict"]
         or not isinstance(said["error_bars"]["comparison"], float)
     )
+
+
+def _counts(result: Result) -> list[Any]:
+    """Whole numbers of a plan by which others are divided."""
+    plan = result.plan["plan"]
+    return [result.plan["metrics"]["completed"], plan["devices"], plan["replicas"], plan["stages"]]
 
 
 def changes(a: Result, b: Result) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import apexsim
 from apexsim.metrics import FIELDS
+from apexsim.replay.record import PREDICTED
 from apexsim.report.emit.known import checked
 from apexsim.report.emit.yaml import yaml
 from apexsim.report.plain import clean
@@ -33,7 +34,7 @@ def bench_json(study: Study) -> dict[str, Any]:
     run, work = study.ranked[0], study.setting.workload
     m, skip = run.metrics, work.warmup
     found: dict[str, Any] = {
-        "backend": f"predicted by apexsim {apexsim.__version__} for {run.plan.shorthand} by {study.setting.engine.label}",
+        "backend": f"{PREDICTED} {apexsim.__version__} for {run.plan.shorthand} by {study.setting.engine.label}",
         "model_id": study.setting.model.name, "num_prompts": work.size - skip, "duration": m.duration_s, "completed": m.completed,
         "request_rate": mean_rate(work.arrive) if work.mode == "open" else "inf",
         "max_concurrency": work.concurrency if work.mode == "closed" else None,

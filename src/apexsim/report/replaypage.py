@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import RenderableType
 
 from apexsim.replay.compare import STATS, Comparison
-from apexsim.replay.record import LATENCIES, Measured, ReplayRun, measured, run_json
+from apexsim.replay.record import LATENCIES, PREDICTED, Measured, ReplayRun, measured, run_json
 from apexsim.report.draw import percent, sig
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.report.picture import figure, picture, titled
@@ -106,7 +106,7 @@ def _per_request(found: Comparison) -> str:
 
 
 def _notes(run: ReplayRun, was: Measured, found: Comparison | None) -> list[str]:
-    notes = []
+    notes = ["the file is a prediction of apexsim: nothing was measured"] if str(run.about.get("backend")).startswith(PREDICTED) else []
     share = float(run.about.get("client_cpu_share") or 0.0)
     if was.late.p99 > LATE:
         why = "this client is too slow for the rate" if share > BUSY else "its machine was busy with other work"

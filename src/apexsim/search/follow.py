@@ -147,6 +147,8 @@ def _policies(text: str) -> tuple[str, ...]:
 
 def seconds_of(value: str | float, flag: str, least: bool = True) -> float:
     """A time that is typed [s]."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise InputError(f"expected a time, got {value!r}", flag, "write e.g. 15min")
     seconds = parse_duration(value, "s", flag) if isinstance(value, str) else float(value)
     if not (0.0 < seconds < math.inf or (seconds == 0.0 and not least)):
         raise InputError(f"expected a time {'above 0' if least else 'of 0 or more'}, got {value}", flag, "write e.g. 15min")

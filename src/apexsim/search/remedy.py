@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apexsim.errors import InputError, Rejected
 from apexsim.hardware import counted
@@ -20,11 +20,12 @@ from apexsim.plan.space import candidates, heuristic_plan
 from apexsim.plan.split import AnyPlan, clocked, copied, formatted, pools_of
 from apexsim.search.assess import assess
 from apexsim.search.goal import Goal
-from apexsim.search.holding import grid_of, load_of, most_held, trials_of
 from apexsim.search.setting import Setting
-from apexsim.search.size import Trials
 from apexsim.search.startable import blocked, has_server
 from apexsim.search.study import Remedy, Study
+
+if TYPE_CHECKING:
+    from apexsim.search.size import Trials
 
 Asked = Callable[[Mapping[str, Any]], tuple[Setting, Precision, Goal, Any]]  # the question again, with changes
 NEAR = 3  # plans of the study that are tried
@@ -66,7 +67,8 @@ def _works(asked: Asked, trial: Trial) -> AnyPlan | None:
     try:
         setting, precision, goal, _ = asked(trial.changes)
     except InputError as error:
-        return refused(trial, error)
+        refused(trial, error)
+        return None
     found = []
     for plan in trial.plans(setting, precision):
         got = assess(setting, goal, plan)
@@ -93,6 +95,8 @@ def _near(study: Study) -> Near:
 
 def _load(study: Study, asked: Asked) -> Remedy | str:
     """A lower rate, or fewer users: the most that one of the near plans holds."""
+    from apexsim.search.holding import grid_of, load_of, trials_of  # where all is well nobody needs it
+
     work, whole = study.setting.workload, load_of(study)
     if work.mode == "offline" or len(work.stage) or not math.isfinite(whole):  # one request, or all at the same moment
         return ""
@@ -113,6 +117,8 @@ def _load(study: Study, asked: Asked) -> Remedy | str:
 
 def _most_of(trials: Trials, plans: Sequence[AnyPlan], loads: Sequence[float]) -> tuple[AnyPlan | None, float]:
     """The plan that holds most of some loads, and how much; those that do not hold more than one before are not followed."""
+    from apexsim.search.holding import most_held
+
     found, value = None, 0.0
     for plan in plans:
         more = [load for load in loads if load > value]

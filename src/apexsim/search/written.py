@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from apexsim.errors import InputError
 from apexsim.examples import expanded
-from apexsim.files import DOCUMENT, read_text
+from apexsim.files import DOCUMENT, loads, read_text
 from apexsim.search.study import FORMAT
 
 OLDER = "another version of apexsim wrote it: ask that question again with this one, --json FILE"
@@ -21,7 +20,7 @@ SHOWN = ("ttft_ms", "tpot_ms", "e2el_ms")  # of a plan's metrics, groups that an
 def read_study(path: str, lacks: Callable[[Said], bool]) -> Said:
     """The study of a file; `lacks`: whether something that the caller compares is missing.  Raises InputError where it holds none."""
     try:
-        found = json.loads(read_text(expanded(path), "study", DOCUMENT))
+        found = loads(read_text(expanded(path), "study", DOCUMENT))
     except (ValueError, RecursionError) as error:
         raise InputError(f"the study is no JSON: {error}", path, HINT) from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
@@ -48,8 +47,18 @@ def _lacks(said: Said) -> bool:
         not isinstance(said["inputs"], dict)
         or not isinstance(said["objective"], str)
         or not isinstance(first["shorthand"], str)
-        or not all(isinstance(first["metrics"][name], dict) for name in SHOWN)
+        or not has_latencies(first["metrics"])
     )
+
+
+def has_latencies(metrics: Said) -> bool:
+    """Whether the latencies of a run are there, as times or as none (null: of answers without a second token)."""
+    groups = [metrics[name] for name in SHOWN]
+    return all(isinstance(group, dict) and "mean" in group and all(map(_is_time, group.values())) for group in groups)
+
+
+def _is_time(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0.0 <= value < math.inf)
 
 
 def number(metrics: Said, path: tuple[str, ...]) -> float:

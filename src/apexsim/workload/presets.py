@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexsim.errors import InputError, nearest
-from apexsim.files import read_text
+from apexsim.files import read_toml
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -118,10 +118,7 @@ def preset_of(name: str) -> Preset:
 
 def _own(path: str) -> Preset:
     """The preset of a file of the user's."""
-    try:
-        tables = tomllib.loads(read_text(path, WHAT))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"the {WHAT} is not TOML: {error}", path, "docs/traces.md shows one") from None
+    tables = read_toml(path, WHAT)
     if len(tables) != 1 or not isinstance(next(iter(tables.values())), dict):
         raise InputError(f"a {WHAT} holds one table, [NAME], this one {len(tables)} keys", path, "docs/traces.md shows one")
     name, table = next(iter(tables.items()))

@@ -94,8 +94,8 @@ def _own_bench(made: Deployment) -> str:
     line = _vllm_bench(made)
     if not line:
         return ""
-    told = f"# or: {line} --save-result --save-detailed --result-filename vllm-bench.json\n"
-    return told + f"#     {_compare(made, 'vllm-bench.json')}\n"
+    told = f"or: {line} --save-result --save-detailed --result-filename vllm-bench.json\n    {_compare(made, 'vllm-bench.json')}"
+    return "".join(f"# {part}\n" for part in told.splitlines())  # a path may hold a line's end
 
 
 def _vllm_bench(made: Deployment) -> str:
