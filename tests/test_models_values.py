@@ -64,3 +64,48 @@ def test_a_value_of_the_wrong_kind_is_not_taken_for_a_missing_one(key: str, valu
     config = json.loads((DATA / "Qwen--Qwen3-30B-A3B.json").read_text(encoding="utf-8"))
     with pytest.raises(InputError, match=f"key '{key}' must be"):
         build_model(parse_config(json.dumps({**config, key: value}), "a.json", "a"))
+
+
+QWEN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 3584, "num_hidden_layers": 4,
+        "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944, "vocab_size": 152064, "max_position_embeddings": 32768,
+        "torch_dtype": "bfloat16"}  # fmt: skip
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+
+def qwen(**changes: Any) -> Any:
+    """A small model with some keys changed."""
+    return build_model(parse_config(json.dumps(QWEN | changes), "config.json", "qwen"))
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"torch_dtype": "banana"}, "'torch_dtype' must be"),
+    ({"dtype": "float8_e4m3fn", "torch_dtype": None}, "'dtype' must be"),
+    ({"layer_types": ["banana"] * 4}, "'layer_types' has 'banana'"),
+    ({"layer_types": ["linear_attention"] * 3 + ["full_attention"]}, "'layer_types' has 'linear_attention'"),
+    ({"rope_scaling": YARN | {"factor": -4}}, "'factor' must be"),
+    ({"rope_scaling": YARN | {"factor": "NaN"}}, "'factor' must be"),
+    ({"hidden_size": 10**30}, "must be at most"),
+    ({"hidden_size": 10**400}, "400|401"),
+    ({"quantization_config": {"quant_method": "gptq", "bits": 4, "dynamic": {"+:.*mlp.*": 8}}}, "'dynamic..:.*mlp.*' must be an object"),
+    ({"quantization_config": {"quant_method": "auto-round", "bits": 4, "extra_config": {"mlp": 8}}}, "'extra_config.mlp' must be an"),
+    ({"quantization_config": {"quant_method": "gptq", "bits": 4, "dynamic": {"+:(((": {"bits": 8}}}}, "no regular expression"),
+], ids=str)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_and_not_passed_over(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        qwen(**changes)
+
+
+@pytest.mark.parametrize("expression", ["(((", "(.*.*)*(.*.*)*(.+)+(.+)+(.+)+x$", "(a*)*b", "(\\w+\\.)*mlp", ".*.*.*.*.*.*.*.*x"])
+def test_an_expression_that_is_none_or_never_ends_is_refused(expression: str) -> None:
+    weights = {"num_bits": 8, "type": "float"}
+    with pytest.raises(InputError, match=r"regular expression|repeats within repeats"):
+        qwen(quantization_config={"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"], "weights": weights}},
+                                  "ignore": [f"re:{expression}"]})  # fmt: skip
+
+
+def test_yarn_stretches_the_positions_and_other_scalings_do_not() -> None:
+    """As engines count: those of before times the factor; what the config states already is not stretched again."""
+    assert qwen().max_length == 32768 and qwen(rope_scaling=YARN).max_length == 131_072
+    assert qwen(rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}).max_length == 32768
+    assert qwen(rope_scaling={"type": "yarn", "factor": 2.0}).max_length == 65_536
+    assert qwen(rope_scaling={"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}).max_length == 32768

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apexsim.errors import InputError
@@ -13,6 +13,7 @@ from apexsim.model.model import Block, Model, Stack
 
 DEFAULT_LENGTH = 2048  # where a config names no maximum length (Falcon)
 SLIDING = ("sliding_attention", "chunked_attention", "sliding")
+FULL = ("full_attention", "attention", "full", "global", "global_attention", "")  # "": nothing is said of the layer
 
 
 def attention(c: Config, heads: int = 0, kv_heads: int = 0, **changes: Any) -> Attention:
@@ -50,8 +51,20 @@ def stack(
 
 
 def max_length(c: Config) -> int:
-    """Most positions of a sequence."""
-    return c.count(*POSITIONS, default=DEFAULT_LENGTH)
+    """Most positions of a sequence; YaRN stretches those of before by its factor, as engines count (vllm/config, max_model_len)."""
+    stated = c.count(*POSITIONS, default=DEFAULT_LENGTH)
+    rope = next((c.sub(key) for key in ("rope_scaling", "rope_parameters") if isinstance(c.data.get(key), Mapping)), None)
+    if rope is None or "yarn" not in (rope.data.get("type"), rope.data.get("rope_type")):
+        return stated
+    return max(stated, int(rope.count("original_max_position_embeddings", default=stated) * rope.number("factor", 1.0)))
+
+
+def slides(c: Config, kind: object) -> bool:
+    """Whether a layer of that kind has a sliding window; raises InputError for a kind that layers of this family have not."""
+    if kind in SLIDING or kind in FULL:
+        return kind in SLIDING
+    raise InputError(f"key 'layer_types' has {str(kind)[:40]!r}: such layers are not known of '{c.text('model_type')}'", c.where,
+                     f"known are {', '.join(word for word in (*SLIDING[:2], *FULL[:2]))}")  # fmt: skip
 
 
 def windows(c: Config, every: int = 0, offset: int = 0) -> list[int]:
@@ -61,7 +74,7 @@ def windows(c: Config, every: int = 0, offset: int = 0) -> list[int]:
         window = 0
     kinds = c.per_layer("layer_types", c.layers)
     if kinds is not None:
-        return [window if kind in SLIDING else 0 for kind in kinds]
+        return [window if slides(c, kind) else 0 for kind in kinds]
     if every:
         return [0 if (i + 1 + offset) % every == 0 else window for i in range(c.layers)]
     return [window] * c.layers

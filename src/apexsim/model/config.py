@@ -25,6 +25,7 @@ TOP_K = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "exper
 NESTED = (("thinker_config", "text_config"), ("text_config",), ("llm_config",), ("language_config",))
 INHERITED = ("tie_word_embeddings", "torch_dtype", "dtype", "quantization_config")  # read from outside when not inside
 TABLE_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "half": "fp16"}
+READ_AS_BF16 = ("", "auto", "float32", "float", "fp32", "bf16")  # nothing is said, or it is served in 16 bit
 MOST_LAYERS = 10_000
 LARGEST = 10**12  # no dimension of a model is larger; guards against mistyped numbers
 
@@ -56,7 +57,8 @@ class Config:
         if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
             raise InputError(f"key '{key}' must be a whole number, got {json.dumps(value)[:40]}", self.where)
         if not low <= value <= LARGEST:
-            raise InputError(f"key '{key}' must be at least {low}, got {value}", self.where)
+            bound = f"at least {low}" if value < low else f"at most {LARGEST:,}"
+            raise InputError(f"key '{key}' must be {bound}, got {value}", self.where)
         return int(value)
 
     def number(self, key: str, default: float) -> float:
@@ -138,8 +140,14 @@ class Config:
     @property
     def dtype(self) -> str:
         """Number format of unquantised weights; fp32 checkpoints are served in 16 bit by engines, so bf16 there."""
-        name = self.text("torch_dtype") or self.text("dtype")
-        return TABLE_DTYPES.get(name.removeprefix("torch."), "bf16")
+        key = "torch_dtype" if self.text("torch_dtype") else "dtype"
+        name = self.text(key).removeprefix("torch.").lower()
+        if name in READ_AS_BF16:
+            return "bf16"
+        if name not in TABLE_DTYPES:
+            wanted = "the format of the unquantised weights (bfloat16, float16 or float32)"
+            raise self._impossible(key, wanted, self.text(key))
+        return TABLE_DTYPES[name]
 
     @property
     def kinds(self) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from apexsim.errors import InputError
-from apexsim.model.builders import SLIDING, attention, block, ffn, frame, rope_dim
+from apexsim.model.builders import attention, block, ffn, frame, rope_dim, slides
 from apexsim.model.cell import Cell
 from apexsim.model.cells import NO_INDEXER, Attention, Ffn, Indexer, LatentAttention, LinearAttention
 from apexsim.model.config import HEADS, INNER, Config
@@ -162,7 +162,7 @@ def gemma4(c: Config) -> Model:
     norms = 4 + (3 if c.flag("enable_moe_block") else 0) + (1 if narrow else 0)
     layers = []
     for i, kind in enumerate(kinds):
-        mixer, second = local if kind in SLIDING else full, dense
+        mixer, second = local if slides(c, kind) else full, dense
         if i >= c.layers - shared:  # the checkpoint still holds the unused key and value projections
             mixer, second = replace(mixer, shares_kv=True, qkv_out_extra=2 * c.hidden * mixer.kv_heads * mixer.head_dim), wide
         layers.append(Block((mixer, second, *moe), norms * c.hidden + 1 + 2 * c.hidden * narrow))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.model.builders import SLIDING, attention, block, ffn, frame, max_length
+from apexsim.model.builders import attention, block, ffn, frame, max_length, slides
 from apexsim.model.cell import Cell
 from apexsim.model.cells import Attention, Experts, Ffn
 from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
@@ -239,7 +239,7 @@ def _mixers(c: Config, row: Habits) -> list[Cell]:
         kinds = [""] * c.layers
         if c.has("sliding_window") and c.data.get("use_sliding_window") is not False:
             kinds = ["sliding"] * c.layers
-    return [replace(cell, window=window if kind in SLIDING else 0) for kind in kinds]
+    return [replace(cell, window=window if slides(c, kind) else 0) for kind in kinds]
 
 
 def _ffn(c: Config, row: Habits) -> Ffn:
@@ -321,7 +321,7 @@ def gemma3n(c: Config) -> Model:
     beside = 8 * width + streams**2 + streams**3 + streams * width + 2 * width * rank + 2 * width * narrow
     layers = []
     for i, kind in enumerate(kinds):
-        mixer = replace(cell, window=window if kind in SLIDING else 0)
+        mixer = replace(cell, window=window if slides(c, kind) else 0)
         if i >= c.layers - shared:
             mixer = replace(mixer, shares_kv=True, qkv_out_extra=kept)
         dense = Ffn(Config({"intermediate_size": (wide or [])[i]}, c.where).count("intermediate_size"))

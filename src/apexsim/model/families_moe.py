@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.model.builders import SLIDING, attention, block, ffn, frame, windows
+from apexsim.model.builders import attention, block, ffn, frame, slides, windows
 from apexsim.model.cell import Cell
 from apexsim.model.cells import NO_INDEXER, Attention, Experts, Indexer, LatentAttention
 from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
@@ -192,7 +192,7 @@ def laguna(c: Config) -> Model:
     kinds = c.per_layer("layer_types", c.layers) or [""] * c.layers
     window = c.count("sliding_window", default=0, low=0)
     mixers: list[Cell] = [
-        attention(c, heads=n, qk_norm="head", qkv_out_extra=c.hidden * n, window=window if kind in SLIDING else 0)
+        attention(c, heads=n, qk_norm="head", qkv_out_extra=c.hidden * n, window=window if slides(c, kind) else 0)
         for n, kind in zip(heads, kinds, strict=True)
     ]
     return _mixed(c, mixers, experts(c, shared_inner=c.count("shared_expert_intermediate_size"), router_bias=True))

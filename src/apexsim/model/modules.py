@@ -9,7 +9,11 @@ import re
 from collections.abc import Iterable, Iterator
 from fnmatch import translate
 from functools import lru_cache
+from re import _constants as sre_constants  # type: ignore[attr-defined]
+from re import _parser as sre_parser  # type: ignore[attr-defined]
+from typing import Any
 
+from apexsim.errors import InputError
 from apexsim.model.cell import Module
 from apexsim.model.model import Model
 
@@ -77,9 +81,34 @@ class Patterns:
         return any(test.match(prefix + full) for test in self.whole for prefix in PREFIXES)
 
 
+REPEATS = 6  # parts of an expression without an end that stand behind each other: names are short, yet n^k steps are many
+
+
 @lru_cache(maxsize=1024)
 def _compiled(expression: str) -> re.Pattern[str]:
+    """An expression of a config; raises InputError where it is none, or might not come to an end."""
+    where = f"expression '{expression[:60]}'"
     try:
-        return re.compile(expression)
-    except re.error:
-        return re.compile(re.escape(expression))
+        found = re.compile(expression)
+        tree = sre_parser.parse(expression)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(f"is no regular expression: {error}", where) from None
+    if _endless(tree) > REPEATS:
+        raise InputError("repeats within repeats: it might not come to an end", where, "write it without nested * or +")
+    return found
+
+
+def _endless(tree: Iterable[Any]) -> int:
+    """Repeats without an end that a name may have to be tried against together; one within another counts as too many."""
+    found = 0
+    for kind, told in tree:
+        if kind in (sre_constants.MAX_REPEAT, sre_constants.MIN_REPEAT, sre_constants.POSSESSIVE_REPEAT):
+            inner, most = _endless(told[2]), told[1]
+            found += inner if most == 1 else inner + 1 if not inner else REPEATS + 1 if most > REPEATS else inner * most
+        elif kind is sre_constants.BRANCH:
+            found += max(map(_endless, told[1]), default=0)
+        elif kind in (sre_constants.SUBPATTERN, sre_constants.ASSERT, sre_constants.ASSERT_NOT):
+            found += _endless(told[-1])
+        elif kind is sre_constants.ATOMIC_GROUP:
+            found += _endless(told)
+    return found

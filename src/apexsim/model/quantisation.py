@@ -160,7 +160,9 @@ def _gptq(row: Config) -> Scheme:
         if pattern.startswith("-:"):
             rules.append(FormatRule((named,), ""))
             continue
-        own = Config({**row.data, **(change if isinstance(change, Mapping) else {})}, f"{row.where}: dynamic")
+        if not isinstance(change, Mapping):
+            raise _bad(row, f"dynamic.{pattern}", "an object", change)
+        own = Config({**row.data, **change}, f"{row.where}: dynamic")
         rules.append(FormatRule((named,), integer(_bits(own, default=4), _group(own))))
     head = (FormatRule(("lm_head",), integer(bits, group)),) if row.data.get("lm_head") is True else ()
     return Scheme(integer(bits, group), (*rules, *head))
@@ -199,7 +201,9 @@ def _auto_round(row: Config) -> Scheme:
 
     rules = []
     for module, change in _mapping(row, "extra_config").items():
-        own = {**row.data, **change} if isinstance(change, Mapping) else row.data
+        if not isinstance(change, Mapping):
+            raise _bad(row, f"extra_config.{module}", "an object", change)
+        own = {**row.data, **change}
         listed = EVERYWHERE + module if set(module) & set("*|()[]\\") else module
         rules.append(FormatRule((listed,), form(Config(own, f"{row.where}: extra_config.{module}"))))
     named = row.data.get("block_name_to_quantize") or row.data.get("to_quant_block_names")
@@ -238,7 +242,7 @@ def _compressed_tensors(row: Config) -> Scheme:
     thin = (sparse is not None and "24" in sparse.text("format")) or row.text("format").startswith("marlin-24")
     notes = ("2:4 sparsity is not counted: sizes are those of the dense weights",) if thin else ()
     if not rows:
-        unread = unread or "it names no groups"
+        unread = unread or "what it means without a group"
     return Scheme(base, tuple(rules), notes=notes, unread=unread)
 
 
@@ -366,7 +370,10 @@ def _torchao_typed(value: Any) -> tuple[str, str]:
         return "", ""
     if not isinstance(value, Mapping):
         return "", f"'{value}'"
-    return _torchao_format(str(value.get("_type", "")), value.get("_data") or {})
+    data = value.get("_data") or {}
+    if not isinstance(data, Mapping):
+        return "", f"'_data' {json.dumps(data, default=str)[:40]}"
+    return _torchao_format(str(value.get("_type", "")), data)
 
 
 TORCHAO = (  # words in the name -> format; the first row whose words all occur counts
@@ -421,16 +428,20 @@ def _aqlm(row: Config) -> Scheme:
     return Scheme(integer(bits, 0))
 
 
+def _last(value: Any) -> Any:
+    """The last entry of a list; None of anything else."""
+    return value[-1] if isinstance(value, list) and value else None
+
+
 def _vptq(row: Config) -> Scheme:
     """Vector quantisation: the index bits of each layer over the length of its vectors."""
     layers = _mapping(row, "config_for_layers") or _mapping(row, "shared_layer_config")
     sizes = []
     for value in layers.values():
         if isinstance(value, Mapping):
-            vectors, main, rest = value.get("vector_lens"), value.get("num_centroids"), value.get("num_res_centroids")
-            if isinstance(vectors, list) and isinstance(main, list) and _whole(vectors[-1]) and _whole(main[-1]):
-                extra = math.log2(rest[-1]) if isinstance(rest, list) and _whole(rest[-1]) else 0.0
-                sizes.append((math.log2(main[-1]) + extra) / vectors[-1])
+            length, main, rest = (_last(value.get(key)) for key in ("vector_lens", "num_centroids", "num_res_centroids"))
+            if _whole(length) and _whole(main):
+                sizes.append((math.log2(main) + (math.log2(rest) if _whole(rest) else 0.0)) / length)
     return Scheme(integer(sum(sizes) / len(sizes), 0)) if sizes else Scheme(unread="no layer with vectors and centroids")
 
 
@@ -471,7 +482,7 @@ def _without_method(row: Config) -> Scheme:
             return reader(row)
     if row.flag("load_in_4bit") or row.flag("load_in_8bit"):
         return _bitsandbytes(row)
-    return Scheme(unread="no 'quant_method'")
+    return Scheme(unread="what it means without a 'quant_method'")
 
 
 def _unknown(row: Config) -> Scheme:
