@@ -113,7 +113,7 @@ def test_no_plan_is_launched_that_the_server_cannot_be_told(
 # ---- a file that is wrong -------------------------------------------------------------------------------------------
 
 WRONG = {
-    "no TOML": ("about = ", "about ", "is no TOML"),
+    "no TOML": ("about = ", "about ", "is not TOML"),
     "a key that nobody reads": ('kernels = "vllm"', 'kernels = "vllm"\nkernel = "x"', "unknown key 'kernel'"),
     "no kernels": ('kernels = "vllm"', "", "key 'kernels' is missing"),
     "kernels that nobody measured": ('kernels = "vllm"', 'kernels = "nimble"', "unknown source of kernel times 'nimble'"),

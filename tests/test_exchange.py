@@ -13,7 +13,8 @@ import pytest
 from apexsim import api
 from apexsim.calibrate.read import Passed, read_results
 from apexsim.cli import main
-from apexsim.replay.record import measured, read_run
+from apexsim.replay.compare import compare
+from apexsim.replay.record import measured, read_run, run_json
 from apexsim.report.emit.known import unknown
 from apexsim.report.exchange import bench_json, benchmark_report
 from apexsim.report.table import columns_of, csv_text, rows
@@ -134,3 +135,15 @@ def test_files_that_are_no_results_are_one_line(text: str, told: str, tmp_path: 
     assert main(["compare", str(path), results[0]]) == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [{"shared_prefix": "800x3"}, {}], ids=str)
+def test_a_run_is_compared_with_what_its_prompts_have_in_common(tmp_path: Path, more: dict[str, Any]) -> None:
+    """A perfect prediction is told to be one, also where a prefix cache finds most of every prompt."""
+    asked = {"gpu": "l4:1", "prompt_len": 100, "output_len": 12, "num_requests": 60, "request_rate": 2.0}
+    study = api.simulate("llama-3.1-8b", "TP1", **asked, **more)
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(bench_json(study)), encoding="utf-8")
+    found = compare(read_run(path), "llama-3.1-8b", "TP1", {"gpu": "l4:1", "engine": study.setting.engine.label.replace(" ", "@")})
+    assert found.off("ttft") == pytest.approx(0.0, abs=1e-6) and found.off("e2el") == pytest.approx(0.0, abs=1e-6)
+    assert (run_json(read_run(path)).get("prefix_ids") is None) is (not more)

@@ -179,7 +179,7 @@ def test_what_is_no_study_is_one_line(content: bytes | None, told: str, tmp_path
 
 
 def test_numbers_of_an_odd_study_are_left_out(tmp_path: Path, capsys: Capture) -> None:
-    metrics = {name: {} for name in ("ttft_ms", "tpot_ms", "e2el_ms")} | {"output_throughput_tok_s": "many", "energy": None}
+    metrics = {name: {"mean": None} for name in ("ttft_ms", "tpot_ms", "e2el_ms")} | {"output_throughput_tok_s": "many", "energy": None}
     file = tmp_path / "a.json"
     file.write_text(json.dumps({"format": "apexsim.study/2", "inputs": {"x": [1, "<b>"]}, "objective": "e2e",
                                 "ranked": [{"shorthand": "TP1", "metrics": metrics}]}))  # fmt: skip
@@ -208,3 +208,22 @@ def test_other_bandwidths_begin_where_the_question_stands_and_more_is_never_slow
             values = [assess(change(study.setting, factor), study.goal, run.plan).value for factor in (0.5, 1.0, 2.0)]  # type: ignore[union-attr]
             assert values[1] == pytest.approx(run.value, rel=0.005) and values == sorted(values, reverse=True)
     assert {"memory bandwidth", "network bandwidth"} <= {turn.what for turn in sensitive(study, api.ask).turns}  # type: ignore[arg-type]
+
+
+def test_what_decides_is_told_where_it_is_not_the_objective() -> None:
+    """Under a load that is too much the plan wins that misses the limits by less; it may be the slower one, and is not called better."""
+    asked = {"gpu": "h100-sxm", "gpus": 4, "prompt_len": 3000, "output_len": 400, "num_requests": 150, "request_rate": 6.0,
+             "slos": ("ttft:p95=500ms", "tpot:p95=40ms")}  # fmt: skip
+    study = api.plan("qwen3-32b", sensitivity=True, **asked)
+    assert any(turn.why for turn in study.turns) and all(turn.why or turn.gain > 1.0 for turn in study.turns if turn.winner)
+
+
+def test_a_flag_that_is_worth_nothing_is_not_advised_where_a_limit_is_missed() -> None:
+    """How far a limit is missed is a number like others: what is within a tie of it is no reason for a flag."""
+    asked = {"gpu": "h100-sxm", "gpus": 4, "prompt_len": 3000, "output_len": 400, "num_requests": 150, "request_rate": 6.0,
+             "slos": ("ttft:p95=500ms", "tpot:p95=40ms")}  # fmt: skip
+    tuned = api.plan("qwen3-32b", tune=True, **asked).tuned
+    assert tuned is not None
+    for move in tuned.moves:
+        less = move.without.key[0] / max(move.found.key[0], 1e-9)
+        assert less > 1.02 or abs(move.without.value / move.found.value - 1.0) > 0.02

@@ -315,7 +315,7 @@ def test_sequences_stay_within_the_token_budget() -> None:
         ("qwen3-30b-a3b", "TP8/TP2EP4", "h100-sxm", {}, "over all GPUs"),
         ("qwen3-30b-a3b", "DEP8", "h100-sxm", {"engine": "vllm@0.8.0"}, "no data parallel attention"),
         ("qwen3-30b-a3b", "TEP8", "h100-sxm", {"engine": "vllm@0.6.0"}, "no expert parallelism"),
-        ("qwen3-30b-a3b", "TP4", "mi300x", {"engine": "tensorrt-llm", "gpus": 4}, "does not run on GPUs of AMD"),
+        ("qwen3-30b-a3b", "TP4", "mi300x", {"engine": "tensorrt-llm", "gpus": 4}, "is not known to be started on GPUs of AMD"),
         ("qwen3-14b", "TP8", "h100-sxm", {"kv_dtype": "int8"}, "no KV cache in int8"),
         ("qwen3-14b", "2×TP6", "h100-sxm", {"gpus": 4, "nodes": 3}, "does not divide"),
         ("qwen3-14b", "TP8", "h100-sxm", {"engine": "orca"}, "without a server of its own"),
@@ -416,3 +416,20 @@ def test_json_has_the_script_and_every_command() -> None:
     row = study_json(study)["ranked"][0]
     assert row["launch"].startswith("CUDA_VISIBLE_DEVICES=0 vllm serve") and len(row["launch_commands"]) == 3
     assert json.dumps(row["launch_commands"]) and all("&" not in command for command in row["launch_commands"])
+
+
+# ---- models that generate nothing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine,word", [("vllm", "--runner pooling"), ("vllm@0.8.0", "--task embed"), ("sglang", "--is-embedding")])
+def test_models_of_vectors_are_served_as_such(engine: str, word: str) -> None:
+    """vLLM takes no prompt of theirs in pieces, so that a step holds the longest."""
+    setting, found = started("bge-m3", "TP1", "l4", 1, engine=engine, output_len=1)
+    assert word in found.commands[0] and any("it generates nothing" in note for note in setting.model.notes)
+    words = shlex.split(found.commands[0])
+    assert "sglang" in engine or int(flag(words, "--max-num-batched-tokens")) >= int(flag(words, "--max-model-len"))
+
+
+def test_an_engine_that_serves_no_vectors_says_so() -> None:
+    _, found = started("bge-m3", "TP1", "l4", 1, engine="tensorrt-llm", output_len=1)
+    assert not found.runnable and "models that generate nothing" in found.notes[0]

@@ -128,9 +128,9 @@ def test_every_form_of_the_answer(found: SharedFleet) -> None:
 GOOD = '[chat]\nmodel = "llama-3.1-8b"\ntrace = "t.csv"\nttft = "2s"\n'
 BAD = [
     ("", "no model stands in it"),
-    ("x = [", "is no TOML"),
+    ("x = [", "is not TOML"),
     ("gpus = 3\n" + GOOD, "stands outside of a table"),
-    (GOOD + GOOD, "is no TOML"),  # two of one name
+    (GOOD + GOOD, "is not TOML"),  # two of one name
     (GOOD + 'gpu = "l4"', "is of the whole cluster"),
     (GOOD + "tttf = 3", "unknown key 'tttf'"),
     ('[chat]\nmodel = "llama-3.1-8b"\ntrace = 5\nttft = "1s"\n', "trace = 5 is not what was expected; write a text"),

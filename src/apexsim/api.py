@@ -112,7 +112,7 @@ def _ranked(model: str | Model, question: Mapping[str, Any], run: Mapping[str, A
 
 def space_of(setting: Setting, precision: Precision, inputs: Mapping[str, Any]) -> Space:
     """The plans that a question is about: of its formats and clocks, restricted to its widths."""
-    formats = [name.strip() for name in str(inputs.get("quant", "auto")).split(",")]
+    formats = list(dict.fromkeys(name.strip() for name in str(inputs.get("quant", "auto")).split(",")))
     chosen = [precision if name == "auto" else quantised(precision, name) for name in formats]
     clocks, widths = clocks_of(str(inputs.get("clock", "")), setting.cluster.gpu), widths_of(inputs)
     spaces = [restricted(candidates(setting.model, setting.cluster, each), setting.model, widths) for each in chosen]

@@ -59,6 +59,10 @@ class Infeasible(Error):
         super().__init__(f"{reason}; {nearest}" if nearest else reason)
 
 
+class Unkept(Infeasible):
+    """What is asked for fits, but no plan keeps its limits (exit code 4); nearest: what comes nearest."""
+
+
 class Stopped(KeyboardInterrupt):
     """The user interrupted something whose results so far are `record`, as plain values."""
 

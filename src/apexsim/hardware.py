@@ -324,10 +324,27 @@ def load_device(folder: Path) -> Gpu:
     return replace(gpu, kernels=str(folder.resolve())) if any(folder.glob("*.csv")) else gpu
 
 
+ALIKE = 1.25  # times that a GPU may be faster or slower than the one whose kernels it names
+
+
+def _as_fast(gpu: Gpu, where: str) -> None:
+    """Raise InputError where measured kernel times are named of a GPU that is far from this one: they would count as they are."""
+    timed = next((one for name in gpu_names() if (one := load_gpu(name)).kernels == gpu.kernels), None) if gpu.kernels else None
+    if timed is None:
+        return
+    figures = {"bandwidth_gb_s": (gpu.memory_bandwidth / 1e9, timed.memory_bandwidth / 1e9)}
+    figures |= {f"tflops.{form}": (rate / 1e12, timed.flops[form] / 1e12) for form, rate in gpu.flops.items() if form in timed.flops}
+    for key, (own, theirs) in figures.items():
+        if not theirs / ALIKE <= own <= theirs * ALIKE:
+            told = f"kernels = '{gpu.kernels}' were timed on {timed.name}, with {key} = {theirs:,.4g}; this GPU has {own:,.4g}"
+            raise InputError(told, where, f"borrow = '{gpu.kernels}' carries its times to other peaks")
+
+
 def load_gpu_file(path: Path) -> Gpu:
     """The GPU that a user's TOML file describes; where it holds changes to another one, a note says to which."""
     data = read_toml(path, "GPU file")
     gpu = _gpu(data, str(path))
+    _as_fast(gpu, str(path))
     if "base" not in data:
         return gpu
     return replace(gpu, notes=(*gpu.notes, f"as {data['base']} but for: {differences(data)}"))

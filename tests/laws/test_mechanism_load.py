@@ -70,7 +70,7 @@ def test_the_usual_load_is_even_among_few_experts_and_steepest_among_many(model:
 @pytest.mark.parametrize(
     ("text", "told"),
     [("[1, NaN]", "expert count 1 is no number"), ("[Infinity, 1]", "expert count 0 is no number"), ("[1e308, 1]", "expert count 0 is no"),
-     ("[1, -2]", "expert count 1 is no"), ("[1" + "0" * 400 + ", 1]", "expert count 0 is no"), ("[1" + "0" * 9000 + "]", "not JSON"),
+     ("[1, -2]", "expert count 1 is no"), ("[1" + "0" * 400 + ", 1]", "a number of 401 digits"), ("[1" + "0" * 9000 + "]", "not JSON"),
      ("[0, 0]", "not all be 0"), ("[]", "no list"), ("{}", "no list"), ("3", "no list"), ('["3", 1]', "expert count 0 is no"),
      ("[true, 1]", "expert count 0 is no"), ("[[1], 1]", "expert count 0 is no"), ("[1,", "not JSON"), ("[" * 5000, "nested too deeply"),
      (str([1] * (MOST + 1)), "no list"), ("[1]" + " " * (1 << 22), "larger than 4 MiB"), ("\x00\xff", "is binary")],

@@ -23,11 +23,11 @@ from typer.main import get_command
 
 import apexsim
 from apexsim.cli.apex import spelled
-from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, RUN
+from apexsim.cli.commands import ABOUT_GROUP, HELP, INTERRUPTED, MISSED, RUN
 from apexsim.cli.notmodelled import modelled
 from apexsim.cli.outside import DELIVERED, Life, drop, open_streams, say, tame_environment
 from apexsim.cli.words import json_on_stdout, translated
-from apexsim.errors import Infeasible, InputError, Stopped, shortened
+from apexsim.errors import Infeasible, InputError, Stopped, Unkept, shortened
 from apexsim.examples import packaged
 
 BAD_INPUT, INFEASIBLE = 2, 3
@@ -144,6 +144,8 @@ def _run(words: list[str]) -> int | Failure:
             code = everything()(args=[*command.split(), *rest], standalone_mode=False, prog_name="apexsim")
     except InputError as error:
         return Failure(BAD_INPUT, "bad input", error.what, spelled_as.get(error.where, error.where), error.hint, error.record)
+    except Unkept as error:
+        return Failure(MISSED, "infeasible", error.reason, "", error.nearest, error.record)
     except Infeasible as error:
         return Failure(INFEASIBLE, "infeasible", error.reason, "", error.nearest, error.record)
     except USAGE_ERROR as error:

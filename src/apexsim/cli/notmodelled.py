@@ -93,8 +93,8 @@ SWITCHED_OFF: tuple[str, ...] = ()
 WITHOUT_OPTION = (
     (
         "sessions",
-        "The turns of a conversation are requests like others; users do not wait for an answer before the next turn, except in "
-        "a closed loop.",
+        "Turns wait for the answer before them where that is told: --turns, and traces with sessions. The turns of other traces are "
+        "requests like others, sent at their own times however late the answers are.",
     ),
     (
         "drafts whose number follows acceptance",

@@ -81,7 +81,8 @@ def _asked(given: dict[str, Any]) -> dict[str, Any] | None:
     names = {opt.name for panel in ("Cluster", "Engine", "Precision") for opt in QUESTION[panel]} & set(given)
     asked = question(defaults | {name: given[name] for name in names})
     drop = {opt.name for opt in QUESTION["Workload"]} - {"too_long"} | {"columns"}
-    return {name: value for name, value in asked.items() if name not in drop}
+    said = {} if given["acceptance"] is None else {"acceptance": given["acceptance"]}
+    return {name: value for name, value in asked.items() if name not in drop} | said
 
 
 def _sent(path: str, given: dict[str, Any], asked: dict[str, Any] | None) -> ReplayRun:

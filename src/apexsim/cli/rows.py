@@ -513,6 +513,14 @@ REPLAY_LOAD = (
     Opt("warmup", int, 0, "Requests at the start that statistics leave out.", "N", least=0),
     Opt("num_requests", int, None, "Only the first N of the trace; of --workload, how many. Default: all; 1,024.", "N", least=1),
 )
+ACCEPTANCE = Opt(
+    "acceptance",
+    str,
+    None,
+    "Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a "
+    "file (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.",
+    "WHAT",
+)
 REPLAY_PREDICTION = (
     Opt("plan", str, None, "The plan that runs on the server, as `apexsim plan` prints it: TP8, 2×TP4 …", "PLAN"),
     Opt("config", str, None, "The model as apexsim knows it: bundled name, config.json or hub id. Default: --model.", "MODEL"),
@@ -520,6 +528,7 @@ REPLAY_PREDICTION = (
     Opt("gpu", str, None, "GPU, e.g. h100-sxm (see: apexsim gpus), or a .toml file.", "NAME"),
     Opt("gpus", int, None, "GPUs per node.", "N", least=1, most=4096),
     *CLUSTER[2:],
+    ACCEPTANCE,
 )
 REPLAY_OUTPUT = (
     *OUTPUT,
@@ -540,14 +549,6 @@ SERVED_LIMITS = (
 
 Groups = Mapping[str, tuple[Opt, ...]]
 QUESTION: Groups = {"Cluster": CLUSTER, "Workload": WORKLOAD, "Engine": ENGINE, "Precision": PRECISION, "Goal": GOAL}
-ACCEPTANCE = Opt(
-    "acceptance",
-    str,
-    None,
-    "Accepted drafts: a share (0.8) or one by position (0.8,0.6,0.4), tokens of a step (length:2.3), a "
-    "file (docs/drafting.md), or a measured model:task. Default: as was measured of the model or its like.",
-    "WHAT",
-)
 CALIBRATED = {**QUESTION, "Engine": (*ENGINE, ACCEPTANCE, PROFILE)}  # of commands that answer a question
 CALIBRATION: Groups = {
     "Runs": (

@@ -63,8 +63,8 @@ def slides(c: Config, kind: object) -> bool:
     """Whether a layer of that kind has a sliding window; raises InputError for a kind that layers of this family have not."""
     if kind in SLIDING or kind in FULL:
         return kind in SLIDING
-    raise InputError(f"key 'layer_types' has {str(kind)[:40]!r}: such layers are not known of '{c.text('model_type')}'", c.where,
-                     f"known are {', '.join(word for word in (*SLIDING[:2], *FULL[:2]))}")  # fmt: skip
+    told = f"key 'layer_types' has {str(kind)[:40]!r}: such layers are not known of '{c.text('model_type')}'"
+    raise InputError(told, c.where, f"known are {', '.join((*SLIDING[:2], *FULL[:2]))}")
 
 
 def windows(c: Config, every: int = 0, offset: int = 0) -> list[int]:
@@ -106,6 +106,12 @@ def frame(c: Config, layers: Sequence[Block], tied: bool = False, norm_bias: boo
             **changes,
         }
     )
+
+
+VECTORS = (
+    "it generates nothing: a text is answered with vectors or classes, and nothing is kept in a cache; ask with --output-len 1, then "
+    "TTFT is the time of an answer"
+)
 
 
 def uniform(c: Config, one: Block, **changes: Any) -> Model:

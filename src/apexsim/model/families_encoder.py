@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from apexsim.errors import InputError
-from apexsim.model.builders import attention, block, ffn, stack
+from apexsim.model.builders import VECTORS, attention, block, ffn, stack
 from apexsim.model.cells import Attention, Ffn
 from apexsim.model.config import Config
 from apexsim.model.model import Block, Model
@@ -94,6 +94,8 @@ def clip(c: Config) -> Model:
         text.count("max_position_embeddings"),
         (stack(vision.hidden, _coder(vision), "encoder", side * side + 1, pixels), stack(text.hidden, _coder(text), "encoder")),
         has_head=False,
+        generates=False,
+        notes=(VECTORS,),
         position_rows=text.count("max_position_embeddings"),
         final_norm_parameters=2 * text.hidden,
         extra_parameters=sum(n for _, n in parts),

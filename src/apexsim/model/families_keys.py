@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from apexsim.errors import InputError
-from apexsim.model.builders import attention, block, ffn, frame, max_length, slides
+from apexsim.model.builders import VECTORS, attention, block, ffn, frame, max_length, slides
 from apexsim.model.cell import Cell
 from apexsim.model.cells import Attention, Experts, Ffn
 from apexsim.model.config import EXPERTS, HEADS, INNER, TOP_K, Config
@@ -203,6 +203,7 @@ def _decoder(c: Config, row: Habits) -> Model:
     changes: dict[str, Any] = {"rope_dim": 0} if row.learned is not None or not isinstance(mixers[0], Attention) else {}
     between = 2 * linear(width, c.hidden) if width != c.hidden else 0
     between += c.hidden * (c.hidden + 5) if row.dense_head else 0
+    reads = row.dense_head and not c.flag("is_decoder")
     return frame(
         c,
         layers,
@@ -214,6 +215,8 @@ def _decoder(c: Config, row: Habits) -> Model:
         extra_parameters=between,
         extra_parts=(("projection", between),) if between else (),
         outside_parts=mtp(c, layers[-1]),
+        generates=not reads,
+        notes=(VECTORS,) if reads else (),
         **changes,
     )
 

@@ -50,6 +50,7 @@ class Model:
     vision: Any = None  # a model.vision.Vision, where images can be given
     deepstack: int = 0  # first layers that the vision tower feeds besides the embedding
     has_head: bool = True  # False: an encoder that answers with vectors
+    generates: bool = True  # False: it reads a text and answers with vectors or classes, not with tokens
     extra_parameters: int = 0  # anything else that is loaded (towers, projections between stacks …)
     extra_parts: tuple[tuple[str, int], ...] = ()  # named shares of extra_parameters ("vision", n) …
     outside_parts: tuple[tuple[str, int], ...] = ()  # not in the total: ("mtp", n), towers published apart

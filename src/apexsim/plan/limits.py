@@ -123,7 +123,7 @@ def unstartable(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -
 def _vendor(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     vendors = engine.server.vendors
     if vendors and cluster.gpu.vendor not in vendors:
-        return f"{engine.server.name} does not run on GPUs of {cluster.gpu.vendor} ({cluster.gpu.name})"
+        return f"{engine.server.name} is not known to be started on GPUs of {cluster.gpu.vendor} ({cluster.gpu.name})"
     kept = {plan.precision.default, *dict(plan.precision.weights).values()}
     for arch, since, form, _ in engine.server.not_on:
         if arch == cluster.gpu.arch and order(engine.spoken) >= order(since) and (not form or form in kept):
@@ -144,6 +144,7 @@ def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str
         (plan.ffn.ep > 1, "experts" if server.mixed_experts else "expert parallel", "", "expert parallelism"),
         (kv in CACHES, "kv", kv, f"KV cache in {kv}"),
         (engine.capture > 0, "graph sizes", "", "word for the sizes of CUDA graphs"),
+        (not model.generates, "vectors", "", "way to serve models that generate nothing"),
         (plan.draft is not None, "drafts", plan.draft.method if plan.draft else "", "speculative decoding by that method"),
     )
     for wants, means, value, told in wanted:

@@ -8,7 +8,7 @@ predicted too fast.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,10 @@ def sent_workload(run: ReplayRun) -> tuple[Workload, list[int]]:
     skipped = sum(i < run.warmup for i in order)
     arrive = start - start[0] if run.mode == "open" else np.zeros(len(rows))
     work = Workload("replay", arrive, prompt, output, run.mode, run.concurrency, warmup=skipped, source="measured run")
-    return work, order
+    if not run.block:
+        return work, order
+    common = run.chains.only(np.array(order)).cut(-(-prompt // run.block))
+    return replace(work, prefix=common, block=run.block), order
 
 
 def predicted(work: Workload, model: str, plan: str, question: Mapping[str, Any]) -> Study:

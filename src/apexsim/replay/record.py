@@ -15,6 +15,7 @@ from apexsim.errors import InputError
 from apexsim.files import DOCUMENT, read_json
 from apexsim.metrics import Times
 from apexsim.stats import NAN, Stats, plain, stats_of
+from apexsim.workload.trace import NO_CHAINS, Chains, chains_of
 
 F8 = NDArray[np.float64]
 NOT_SENT = "not sent: the run had stopped"
@@ -69,7 +70,8 @@ class ReplayRun:
     """Requests in the order of the trace, and how they were sent.
 
     mode: "open", "closed" or "offline"; warmup: requests at the start that statistics leave out; stopped: why the run
-    ended early, "" if it did not; about: what else the file's head says.
+    ended early, "" if it did not; about: what else the file's head says; chains, block: what prompts had in common, as in a
+    workload (block 0: nothing).
     """
 
     sent: tuple[Sent, ...]
@@ -78,6 +80,8 @@ class ReplayRun:
     warmup: int = 0
     stopped: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    chains: Chains = NO_CHAINS
+    block: int = 0
 
     @property
     def good(self) -> list[Sent]:
@@ -163,7 +167,8 @@ def measured(run: ReplayRun) -> Measured:
 def run_json(run: ReplayRun) -> dict[str, Any]:
     """The run in the schema of `vllm bench serve --save-result --save-detailed`, with a few keys of our own.
 
-    Ours: partial, stopped, warmup, mode, requested_*_lens.  Per-request times are in seconds; a request that failed has
+    Ours: partial, stopped, warmup, mode, requested_*_lens, prefix_ids (of each prompt's blocks of prefix_block tokens).
+     Per-request times are in seconds; a request that failed has
     its error, and what had come until then.
     """
     done = [s for s in run.sent if not s.error]
@@ -182,7 +187,28 @@ def run_json(run: ReplayRun) -> dict[str, Any]:
         "queue_times": [_span(s.due, s.start) if run.mode == "open" else 0.0 for s in rows],
         "generated_texts": ["".join(s.text) for s in rows], "errors": [s.error for s in rows],
         "requested_input_lens": [s.prompt for s in rows], "requested_output_lens": [s.output for s in rows],
+        **prefix_json(run.chains, run.block),
     }  # fmt: skip
+
+
+def prefix_json(chains: Chains, block: int) -> dict[str, Any]:
+    """What prompts have in common, in small numbers; nothing where they have nothing."""
+    if not block:
+        return {}
+    _, ids = np.unique(chains.ids, return_inverse=True)
+    return {"prefix_block": block, "prefix_ids": list(Chains(ids, chains.first))}
+
+
+def _prefix(whole: Mapping[str, Any], size: int) -> tuple[Chains, int]:
+    """The same read back; raises ValueError where it is not that."""
+    block, told = whole.get("prefix_block"), whole.get("prefix_ids")
+    if block is None and told is None:
+        return NO_CHAINS, 0
+    if type(block) is not int or not 0 < block <= MOST or not isinstance(told, list) or len(told) != size:
+        raise ValueError("prefix_block and prefix_ids")
+    if not all(isinstance(chain, list) and all(type(i) is int and 0 <= i <= MOST for i in chain) for chain in told):
+        raise ValueError("prefix_ids")
+    return chains_of([tuple(chain) for chain in told]), block
 
 
 def _span(begin: float, end: float) -> float:
@@ -237,12 +263,13 @@ def read_run(path: str | Path) -> ReplayRun:
         raise InputError("has no start_times, so its arrivals are unknown", where, "save it with a newer vLLM")
     try:
         sent = tuple(_read(whole, i) for i in range(size))
+        chains, block = _prefix(whole, size)
     except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"its per-request lists do not fit together ({error})", where) from None
     origin = min((s.start for s in sent if s.start == s.start), default=0.0)
     sent = tuple(replace(s, due=s.due - origin, start=s.start - origin, first=s.first - origin, last=s.last - origin) for s in sent)
     about = {key: value for key, value in whole.items() if isinstance(value, (str, float, int)) and key in KEPT}
-    return ReplayRun(sent, mode, users, warmup, str(whole.get("stopped") or ""), about)
+    return ReplayRun(sent, mode, users, warmup, str(whole.get("stopped") or ""), about, chains, block)
 
 
 def _number(value: Any, key: str) -> float:

@@ -70,7 +70,8 @@ def replay(work: Workload, target: Target, prompts: Prompts, patience: Patience,
         "client_cpu_share": round(session.busy, 4),
     }  # fmt: skip
     users = work.concurrency if work.mode == "closed" else 0
-    return ReplayRun(tuple(session.sent), work.mode, users, work.warmup, session.stopped, about)
+    common = () if prompts.unique else (work.prefix, work.block)
+    return ReplayRun(tuple(session.sent), work.mode, users, work.warmup, session.stopped, about, *common)
 
 
 def _httpx() -> ModuleType:

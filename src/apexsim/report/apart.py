@@ -80,9 +80,17 @@ def _notes(scene: PoolsScene) -> list[str]:
         *found,
         f"{counts}, behind a router on port {FIRST_PORT}",
         *([KEPT] if scene.setting.decider != FAR else []),
+        *_dealt(scene),
         "under Dynamo or llm-d: --json, launch_with",
         *CAVEATS[scene.asks[0].engine.server.dialect],
     ]
+
+
+def _dealt(scene: PoolsScene) -> list[str]:
+    """Where the router that is started deals otherwise than was simulated."""
+    route, own = scene.setting.router.name, scene.asks[0].engine.server.dialect != "trtllm"
+    alike = route == "round-robin" or (own and route in POLICIES)
+    return [] if alike else [f"the router deals requests in turn; {route} was simulated"]
 
 
 def _counted(role: str, ask: ServerStart, places: Sequence[Place]) -> str:

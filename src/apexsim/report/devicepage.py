@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from apexsim.cost.device_check import Report
+from apexsim.errors import shown
 
 FORMAT = "apexsim.device/1"
 
@@ -37,4 +38,4 @@ def device_text(report: Report) -> str:
     ]
     wide = max(len(cover.operator) for cover in report.covers)
     lines += [f"{cover.operator:{wide}}  {cover.source:11}  {cover.detail}" for cover in report.covers]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(shown, lines)) + "\n"

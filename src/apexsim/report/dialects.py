@@ -152,6 +152,7 @@ def _as_is(ask: ServerStart, place: Place, made: list[Command]) -> list[Command]
 def _vllm(ask: ServerStart) -> Said:
     row, usual, plan = ask.engine, ask.usual, ask.plan
     return [
+        ("vectors", None if ask.setting.model.generates else "vectors"),
         ("tensor", plan.attention.tp),
         ("stages", plan.stages if plan.stages > 1 else None),
         ("lanes", plan.lanes if plan.lanes > 1 else None),
@@ -159,7 +160,7 @@ def _vllm(ask: ServerStart) -> Said:
         ("all to all", ask.travel or None),
         ("length", ask.length),
         ("sequences", ask.sequences),
-        ("tokens", min(row.max_num_batched_tokens, ask.sent or row.max_num_batched_tokens)),
+        ("tokens", _vllm_tokens(ask)),
         ("memory", f"{row.memory_fraction:.12g}"),
         ("block", row.block_size if row.block_size != usual.block_size else None),
         ("chunked", bool(row.chunk and not usual.chunk)),
@@ -226,6 +227,14 @@ def _vllm_role(ask: ServerStart, place: Place, node: int) -> Said:
     far = ask.setting.cluster.nodes > 1
     host = address(node, ask.setting.cluster) if far else None
     return [("side host", host), ("side port", str(side_port(place, NIXL_PORT))), ("role", _vllm_both(ask, told))]
+
+
+def _vllm_tokens(ask: ServerStart) -> int:
+    """Tokens of a step: no more than DeepEP holds; a model without a cache takes no prompt in pieces."""
+    budget = ask.engine.max_num_batched_tokens
+    if not ask.setting.model.generates:
+        return max(budget, ask.length)
+    return min(budget, ask.sent or budget)
 
 
 def _vllm_captured(ask: ServerStart) -> list[int] | None:
@@ -326,6 +335,7 @@ def _over_ray(ask: ServerStart, place: Place, made: list[Command]) -> list[Comma
 def _sglang(ask: ServerStart) -> Said:
     row, plan = ask.engine, ask.plan
     return [
+        ("vectors", not ask.setting.model.generates),
         ("tensor", plan.stage_devices),  # lanes of attention live inside it
         ("stages", plan.stages if plan.stages > 1 else None),
         ("lanes", plan.lanes if plan.lanes > 1 else None),

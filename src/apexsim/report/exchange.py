@@ -12,7 +12,7 @@ from typing import Any
 
 import apexsim
 from apexsim.metrics import FIELDS
-from apexsim.replay.record import PREDICTED
+from apexsim.replay.record import PREDICTED, prefix_json
 from apexsim.report.emit.known import checked
 from apexsim.report.emit.yaml import yaml
 from apexsim.report.plain import clean
@@ -20,6 +20,7 @@ from apexsim.search.assess import Assessed, Side, outcome_of
 from apexsim.search.study import Study
 from apexsim.stats import Stats, stats_of
 from apexsim.workload.load import mean_rate
+from apexsim.workload.trace import NO_CHAINS
 
 BENCH_STATS = {"mean": "mean", "median": "median", "std": "std", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99"}
 REPORT_STATS = {"mean": "mean", "stddev": "std", "min": "min", "p50": "median", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99",
@@ -57,6 +58,7 @@ def _requests(study: Study, run: Assessed, skip: int) -> dict[str, Any]:
     return {
         "input_lens": work.prompt[skip:], "output_lens": output, "ttfts": first - sent, "itls": gaps, "start_times": sent,
         "generated_texts": [""] * len(output), "errors": [""] * len(output),
+        **prefix_json(work.prefix[skip:] if work.block else NO_CHAINS, work.block),
     }  # fmt: skip
 
 

@@ -101,7 +101,11 @@ def turn_rows(study: Study) -> list[Row]:
     """What changes it, and what does not."""
     if not study.turns:
         return [("", "nothing: it is the only plan")] if study.inputs.get("sensitivity") else []
-    rows = [(f"{turn.what} {_step(turn)}", f"{turn.winner} wins, {times(turn.gain)} better") for turn in study.turns if turn.winner]
+    rows = [
+        (f"{turn.what} {_step(turn)}", f"{turn.winner} wins{f': {turn.why}' if turn.why else f', {times(turn.gain)} better'}")
+        for turn in study.turns
+        if turn.winner
+    ]
     firm: dict[str, list[str]] = {}
     for turn in study.turns:
         if not turn.winner:
@@ -169,4 +173,7 @@ def turns_json(study: Study) -> list[dict[str, Any]] | None:
     """What would change the winner; null where that was not asked for."""
     if not study.inputs.get("sensitivity"):
         return None
-    return [{"what": t.what, "factor": t.factor, "winner": t.winner or None, "gain": t.gain if t.winner else None} for t in study.turns]
+    return [
+        {"what": t.what, "factor": t.factor, "winner": t.winner or None, "gain": t.gain if t.winner else None, "why": t.why or None}
+        for t in study.turns
+    ]

@@ -124,8 +124,7 @@ def fit_text(answer: Fit, log: Against | None = None, color: bool = False, width
         heading(f"{answer.model.name} fits", title),
         labelled([("one GPU", stacked(shares, BAR, glyphs))]),
         columns([("", "left"), ("", "left"), ("", "right"), ("", "right")], rows),
-        heading("as the engine logs it"),
-        labelled([("", line) for line in words(answer, found)]),
+        *([heading("as the engine logs it"), labelled([("", line) for line in words(answer, found)])] if answer.model.generates else []),
         labelled(_remarks(answer, found), wide),
     ]
     if answer.others:

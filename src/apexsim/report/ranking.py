@@ -241,7 +241,8 @@ def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[RankedColumn]
         found.append(("ratio", f"none: {_no_base(study)}"))
     if "limits" in titles:
         which = ", and of which" if len(rows[0].limits) > 1 else ""
-        found += [("limits", f"{LIMITS}{which}"), ("sure", CHANCE)]
+        risk = f"; by the end of the prediction that a risk of {percent(study.goal.risk)} leaves" if study.goal.risk else ""
+        found += [("limits", f"{LIMITS}{which}{risk}"), ("sure", CHANCE)]
     if "head-\nroom" in titles:
         found.append(
             ("head-room", f"times the load that the plan holds{' within the limits' if study.goal.limited or _counts(study) else ''}")

@@ -368,7 +368,8 @@ STUDY = obj("`plan` and `simulate`", {
                         "what": text("in words"), "factor": num("times as much: the smallest step after which another plan wins, else the "
                                                                 "largest that was tried"),
                         "winner": text("the plan that then wins by more than a tie; null: none does", True),
-                        "gain": num("how many times better it is", True)})},
+                        "gain": num("how many times better it is by the objective", True),
+                        "why": text("what decides before the objective does: a limit, or the load", True)})},
     "hypothetical": _HYPOTHETICAL,
     "rejected": many(obj("a rule", {"rule": text("its name"), "count": count("plans"), "example": text("one, with the reason")}),
                      "plans that cannot be or do not fit"),

@@ -16,7 +16,7 @@ from apexsim.report.jsonout import margin_json
 from apexsim.report.launch import launch
 from apexsim.report.page import columns, heading, labelled, page
 from apexsim.report.plain import clean
-from apexsim.search.size import Size, SizeAnswer
+from apexsim.search.size import LOADS, Size, SizeAnswer
 
 FORMAT = "apexsim.size/1"
 TOP = 12  # answers shown
@@ -30,12 +30,19 @@ def render(size: Size, *, width: int | None = None, color: bool = False, top: in
     return page(_parts(size, width or math.inf, len(size.found) if everything else top), color)
 
 
+def condition(size: Size) -> tuple[str, str]:
+    """Under what the answers stand: a head and what it means."""
+    if size.wanted.find in LOADS or limits(size):
+        return "at the limit", limits(size) or "where the load is just kept up with"
+    return "under the load", "that is asked for"
+
+
 def _parts(size: Size, width: float, top: int) -> Iterator[RenderableType]:
     yield heading("apexsim", f"{size.model}: {question(size)}", width=width)
     yield labelled([("answer", " ".join(sentences(size)))], width)
     if size.found:
         yield Text()
-        yield heading("at the limit", limits(size) or "where the load is just kept up with", width=width)
+        yield heading(*condition(size), width=width)
         heads, rows = table(size, size.found[:top])
         yield columns(heads, rows, bold=0)
         yield labelled(_legend(size, top), width)

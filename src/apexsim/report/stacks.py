@@ -46,7 +46,7 @@ Parts = tuple[tuple[str, ...], ...]
 
 
 def _dynamo(scene: PoolsScene) -> str | None:
-    mode = "kv" if scene.setting.router.name in ("cache-aware", "prefix-hash") else "round-robin"
+    mode = "kv" if scene.setting.router.name in ("cache-aware", "prefix-hash", "dynamo") else "round-robin"
     told = _conditional(scene.setting.decider)
     mode = "kv" if told else mode
     commands = [Command((("python", "-m", "dynamo.frontend"), ("--router-mode", mode), *told, ("--http-port", str(FIRST_PORT))))]

@@ -79,7 +79,9 @@ def load_words(study: Study) -> str:
     work = study.setting.workload
     if work.mode == "closed":
         return f"with {work.concurrency:,} user{'s' * (work.concurrency > 1)}"
-    return f"at {_rate(study)} requests/s" if work.mode == "open" else f"with {work.size:,} requests at once"
+    if work.mode == "open" and (study.inputs.get("request_rate") or math.isfinite(mean_rate(work.arrive))):
+        return f"at {_rate(study)} requests/s"
+    return f"with {work.size:,} request{'s' * (work.size > 1)} at once"
 
 
 def _rate(study: Study) -> str:

@@ -97,6 +97,11 @@ def _bars(found: Sweep) -> Bars:
 # ---- the question backwards ---------------------------------------------------------------------------------------------
 
 
+def _under(found: Size) -> str:
+    head, means = sizepage.condition(found)
+    return f"{head.capitalize()}: {means}" if head == "at the limit" else f"{head.capitalize()} {means}"
+
+
 def page_of_size(found: Size) -> Page:
     """The whole report of an answer to a question asked backwards."""
     best = found.best
@@ -104,7 +109,7 @@ def page_of_size(found: Size) -> Page:
     launches = [Section("launch", f"Launch {best.plan.shorthand}", [_started(best)])] if best else []
     sections = [
         *launches,
-        Section("answers", f"At the limit: {sizepage.limits(found) or 'where the load is just kept up with'}", [
+        Section("answers", _under(found), [
             PageTable([head for head, _ in heads], [side for _, side in heads], [[_cell(text) for text in row] for row in rows])
         ] if rows else []),
         Section("load", "Against the load", curve_charts([found.curve] if found.curve else [], found.goal.slos)),

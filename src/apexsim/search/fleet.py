@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from apexsim.cost.account import Account
 from apexsim.cost.power import gpu_watts
-from apexsim.errors import Infeasible, InputError
+from apexsim.errors import Infeasible, InputError, Unkept
 from apexsim.metrics import Metrics, measure
 from apexsim.objective import overrun
 from apexsim.plan.plan import Plan
@@ -31,7 +31,9 @@ from apexsim.search.goal import Goal
 from apexsim.search.policy import DAY, POLICIES, Counts, ScalingRule
 from apexsim.search.pool import evaluated, kept_open
 from apexsim.search.setting import Setting
-from apexsim.search.size import CandidateCluster, SizeAnswer, Trials, Wanted, most_load, startable
+from apexsim.search.size import SHARE, CandidateCluster, SizeAnswer, Trials, Wanted, most_load, startable
+from apexsim.search.size import overrun as missed_by
+from apexsim.units import format_seconds
 from apexsim.views import Shown
 from apexsim.workload.trace import Workload
 
@@ -170,12 +172,27 @@ def steady(work: Workload, seed: int = 0) -> Workload:
     return replace(sample, arrive=np.cumsum(gaps) - gaps[0], warmup=0)
 
 
+SINGLY = 1e-3  # requests/s at which none meets another
+
+
+def _unkept(clusters: Sequence[CandidateCluster]) -> Infeasible:
+    """Why no replica will do: it does not fit, or misses the limits however small the load is."""
+    near = [one for cluster in clusters if (one := cluster.nearest(SINGLY))]
+    if not near:
+        return Infeasible("no replica fits", "give larger GPUs, or more with --gpus")
+    one = min(near, key=lambda found: (missed_by(found.run, SHARE), found.run.key))
+    missed = [f"{limit.name.rpartition('=')[0]} of {format_seconds(limit.measured)}" for limit in one.run.limits if not limit.kept]
+    how = ", ".join(missed) or f"{one.run.metrics.least_attained:.0%} of its requests within their limits"
+    gpus = f"{one.gpus} × {one.setting.cluster.gpu.name}"
+    return Unkept("no replica keeps the limits, however small the load is", f"{one.plan.shorthand} on {gpus} comes nearest, with {how}")
+
+
 def best_units(clusters: Sequence[CandidateCluster]) -> tuple[SizeAnswer, ...]:
     """The replica that serves most for its rent, or for its GPUs, and the one of least rent where that is another; raises Infeasible
     where none keeps the limits."""
     found = [one for cluster in clusters for one in most_load(cluster.trials, cluster.plans)]
     if not found:
-        raise Infeasible("one replica keeps the limits under no load", "allow more, or give more GPUs with --gpus")
+        raise _unkept(clusters)
     best = min(found, key=lambda one: (per_request(one), one.gpus))
     least = min(found, key=lambda one: (one.gpus, per_request(one)))
     return (best,) if least.plan == best.plan else (best, least)

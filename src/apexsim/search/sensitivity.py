@@ -105,23 +105,37 @@ def _turn(study: Study, cause: Cause, up: bool, plans: Sequence[AnyPlan]) -> Tur
     """The smallest step that changes the winner; bisection, from the largest."""
     steps = [step if up else 1.0 / step for step in STEPS]
     if _other(study, cause.of(study.setting, steps[-1]), plans) is None:
-        return Turn(cause.words, steps[-1], "", 0.0)
+        return Turn(cause.words, steps[-1])
     low, high = -1, len(steps) - 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if _other(study, cause.of(study.setting, steps[middle]), plans) else (middle, high)
-    winner, gain = _other(study, cause.of(study.setting, steps[high]), plans) or ("", 0.0)
-    return Turn(cause.words, steps[high], winner, gain)
+    winner, gain, why = _other(study, cause.of(study.setting, steps[high]), plans) or ("", 0.0, "")
+    return Turn(cause.words, steps[high], winner, gain, why)
 
 
-def _other(study: Study, setting: Setting, plans: Sequence[AnyPlan]) -> tuple[str, float] | None:
-    """The plan that then beats the first by more than a tie, and how many times better it is; None where the first stays."""
+def _other(study: Study, setting: Setting, plans: Sequence[AnyPlan]) -> tuple[str, float, str] | None:
+    """The plan that then beats the first by more than a tie, how many times better it is, and what it is better in where that is not the
+    objective; None where the first stays."""
     runs = [run for plan in plans if not isinstance(run := assess(setting, study.goal, plan), Rejected)]
     own = next((run for run in runs if run.plan == study.ranked[0].plan), None)
     best = min(runs, key=lambda run: run.key, default=None)
     if best is None or best is own:
         return None
-    return (best.plan.shorthand, _gain(study, best, own)) if own is None or beats(best, own, study.goal) else None
+    if own is not None and not beats(best, own, study.goal):
+        return None
+    return best.plan.shorthand, _gain(study, best, own), _why(best, own)
+
+
+def _why(best: Assessed, own: Assessed | None) -> str:
+    """What decides before the objective does."""
+    if own is None:
+        return "the first does not fit"
+    if best.keeps != own.keeps:
+        return "it keeps the limits"
+    if not best.keeps:
+        return "it misses the limits by less"
+    return "it keeps up with the load" if best.metrics.saturated != own.metrics.saturated else ""
 
 
 def _gain(study: Study, best: Assessed, own: Assessed | None) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
-from apexsim.engines import EngineRow, engine_versions, load_engine, servers
+from apexsim.engine_file import order
+from apexsim.engines import EngineRow, engine_versions, load_engine, newest_version, servers
 from apexsim.plan.limits import unstartable
 from apexsim.plan.split import AnyPlan, Split, pools_of
 from apexsim.plan.splits import straddles, unsplittable
@@ -44,9 +45,11 @@ def others(setting: Setting, plan: AnyPlan) -> tuple[str, ...]:
 
 def _releases(setting: Setting, plan: AnyPlan) -> Iterator[str]:
     """Releases of the chosen engine that could be started with a plan, the newest first."""
-    for version in reversed(engine_versions(setting.engine.server.name)):
-        if not _unstartable(setting, plan, partial(_always, load_engine(f"{setting.engine.server.name}@{version}"))):
-            yield f"{setting.engine.server.name}@{version}"
+    name, server = setting.engine.server.name, setting.engine.server
+    changes = {*engine_versions(name), *(word.since for word in server.words if word.since), newest_version(name)}
+    for version in sorted(changes, key=order, reverse=True):
+        if not _unstartable(setting, plan, partial(_always, load_engine(f"{name}@{version}"))):
+            yield f"{name}@{version}"
 
 
 def _always(row: EngineRow, setting: Setting) -> EngineRow:

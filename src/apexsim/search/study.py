@@ -92,12 +92,14 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A change of one thing and the plan that then wins by more than a tie, how many times better; "" where up to this factor none does."""
+    """A change of one thing and the plan that then wins by more than a tie, how many times better by the objective, and why, where
+    something else decides; "" where up to this factor none does."""
 
     what: str
     factor: float
-    winner: str
-    gain: float
+    winner: str = ""
+    gain: float = 0.0
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,10 +78,14 @@ class _Walk:
 
 
 def beats(new: Assessed, old: Assessed, goal: Goal) -> bool:
-    """Whether a run keeps more, or is better by the objective than a tie."""
-    if new.key[:2] != old.key[:2]:
-        return new.key[:2] < old.key[:2]
-    return new.key < old.key and not tie(new.value, old.value, comparison_error(goal.objective.name))
+    """Whether a run keeps what the other does not, misses the limits by less, or is better by the objective: by more than a tie."""
+    width = comparison_error(goal.objective.name)
+    kept, was = (not new.keeps, new.metrics.saturated), (not old.keeps, old.metrics.saturated)
+    if kept != was:
+        return kept < was
+    if not new.keeps and not tie(new.key[0], old.key[0], width):
+        return new.key[0] < old.key[0]
+    return new.key[2] < old.key[2] and not tie(new.value, old.value, width)
 
 
 def _start(study: Study) -> Assessed:

@@ -34,10 +34,14 @@ class FileKind:
     metrics: tuple[str, ...]
 
 
-def _told(row: Row, id: str, error: InputError) -> Skipped:
+def _told(row: Row, id: str, error: Exception) -> Skipped:
     labels = {"engine": row.get("backend") or row.get("engine") or "", "gpu": row.get("system") or row.get("gpu") or "",
               "model": row.get("config") or row.get("model") or ""}  # fmt: skip
-    return Skipped(id, error.line(), labels)
+    why = error.line() if isinstance(error, InputError) else f"holds a figure that no run has ({error})"
+    return Skipped(id, why, labels)
+
+
+IMPOSSIBLE = (ArithmeticError, ValueError)  # of figures that no run has: none of something, or more than any
 
 
 def _each(reader: Callable[[Row, Path], Asked]) -> Reader:
@@ -47,7 +51,7 @@ def _each(reader: Callable[[Row, Path], Asked]) -> Reader:
         for at, row in enumerate(rows):
             try:
                 yield reader(row, where)
-            except InputError as error:
+            except (InputError, *IMPOSSIBLE) as error:
                 yield _told(row, row.get("id") or str(at), error)
 
     return read
@@ -60,7 +64,7 @@ def _counted(reader: Callable[[Row, int, Path], Asked]) -> Reader:
         for at, row in enumerate(rows):
             try:
                 yield reader(row, at, where)
-            except InputError as error:
+            except (InputError, *IMPOSSIBLE) as error:
                 yield _told(row, str(at), error)
 
     return read

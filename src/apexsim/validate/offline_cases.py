@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from apexsim.engines import load_engine, override, settled
+from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan
@@ -40,6 +41,9 @@ def offline(row: Row, where: Path) -> Case | Skipped:
         plan = Plan(whole(row, "gpus") // plan.devices, stages, attention, ffn, plan.precision)
     cluster = Cluster(gpu, plan.devices)
     isl, osl, count = whole(row, "isl"), whole(row, "osl"), whole(row, "num_requests")
+    for name, figure in (("isl", isl), ("osl", osl), ("num_requests", count)):
+        if figure < 1:
+            raise InputError(f"'{name}' must be above 0, got {figure}", str(row["id"]))
     work = Workload(row["id"], np.zeros(count), np.full(count, isl, np.int64), np.full(count, osl, np.int64), "offline")
     budget = max(OFFLINE_TOKENS, isl + OFFLINE_SEQS)  # a whole prompt must fit beside a full batch of decodes
     engine = override(load_engine("tensorrt-llm"), max_num_seqs=OFFLINE_SEQS, max_num_batched_tokens=budget, tokenise_s=0.0, pad=CAPTURED)

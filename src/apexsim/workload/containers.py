@@ -19,6 +19,9 @@ DEEPEST = 4  # objects within objects that are looked into
 SIGNS = ",\t;|"
 
 
+TELLING = ("hash_ids", "session_id")  # keys that say of a request what it has to do with others
+
+
 @dataclass(frozen=True, slots=True)
 class FileTable:
     """The cells of a file by column, and the line of each row; `head`: the line that names the columns; sign: what separates cells;
@@ -176,6 +179,10 @@ def _records(records: Sequence[Any], line: Sequence[int], where: str) -> FileTab
         block = block_of(records, line, where)
         records, line = unfolded(records, line, where)
     paths = dict(_names(records[0])) if records else {}
+    for key in TELLING:
+        late = next((row for row, record in enumerate(records) if key in record), 0) if key not in paths else 0
+        if late:
+            raise InputError(f"key '{key}' is missing, which line {line[late]} has", f"{where}:{line[0]}", "every request has it, or none")
 
     def column(key: str) -> Sequence[Any]:
         path = None if key in records[0] else paths.get(key) or key.split(".")

@@ -301,7 +301,7 @@ def arrivals(raw: NDArray[Any], row: Format, where: str) -> tuple[Floats, tuple[
             raise InputError(f"'{row.arrive}' spans from {whole.min()} to {whole.max()}", where, "is a date mistyped?")
         seconds = (raw - raw.min()).astype(np.float64) * 1e-9
         return seconds, told + _unit_notes(seconds, None, row, where)
-    row, why = _with_unit(raw, row)
+    row, why = _with_unit(raw, row, where)
     clock = float(raw.min()) * TIME_UNITS[row.unit] > SPAN_HIGH
     base = float(raw.min()) if row.zero or clock else 0.0
     seconds = (raw - base) * TIME_UNITS[row.unit]
@@ -309,7 +309,7 @@ def arrivals(raw: NDArray[Any], row: Format, where: str) -> tuple[Floats, tuple[
     return seconds, (*told, *why, *_unit_notes(seconds, raw, row, where))
 
 
-def _with_unit(raw: Floats, row: Format) -> tuple[Format, tuple[str, ...]]:
+def _with_unit(raw: Floats, row: Format, where: str) -> tuple[Format, tuple[str, ...]]:
     """The row with the unit of its times, where the format leaves it open, and why.
 
     Times since 1970 tell their unit by their size.  Else it is the unit in which the mean rate comes nearest to 1
@@ -318,6 +318,10 @@ def _with_unit(raw: Floats, row: Format) -> tuple[Format, tuple[str, ...]]:
     if row.unit and not row.loose:
         return row, ()
     low, span = float(raw.min()), float(raw.max() - raw.min())
+    clocks = [[unit for unit, scale in TIME_UNITS.items() if EPOCH[0] <= end * scale <= EPOCH[1]] for end in (low, low + span)]
+    if all(clocks) and not {*clocks[0]} & {*clocks[1]}:
+        told = f"'{row.arrive}' holds times since 1970 of two units, {clocks[0][0]} and {clocks[1][0]}"
+        raise InputError(told, where, "write all in one of them")
     for unit, scale in TIME_UNITS.items():
         if EPOCH[0] <= low * scale <= float(raw.max()) * scale <= EPOCH[1] and span * scale < SPAN_HIGH and len(raw) > 1:
             return replace(row, unit=unit, zero=True), (f"times are read as {unit} since 1970, from the first request on",)

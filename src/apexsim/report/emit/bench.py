@@ -25,7 +25,8 @@ from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import Workload
 
 SYSTEM = ("gpu", "gpus", "nodes", "nic", "pcie", "engine", "settings", "max_model_len", "route", "weight_dtype", "activation_dtype",
-          "kv_dtype", "dtype", "expert_load")  # fmt: skip # of a question: what a comparison must know of the server
+          "kv_dtype", "dtype", "expert_load", "acceptance")  # fmt: skip # of a question: what a comparison must know of the server
+CHOSEN = {"top-p": {"temperature": 1.0, "top_p": 0.95}, "penalties": {"temperature": 1.0, "top_p": 0.95, "frequency_penalty": 0.1}}
 LONGEST_SWEEP = 12  # plans of a sweep
 TEACH = "# apexsim calibrate measured.json --save NAME: from then on --profile NAME predicts with what was measured\n"
 SAID = {
@@ -66,17 +67,18 @@ def bench_files(made: Deployment) -> list[File]:
         head=made.head,
         losses="".join(f"# {line}\n" for line in lost),
         port=FIRST_PORT,
-        replay=_replay(work, name, served),
+        replay=_replay(work, name, served, made.setting.engine.sampling),
         compare=_compare(made, "measured.json"),
         more=_own_bench(made) + TEACH,
     )
     return [File("bench.sh", script, True), File(name, "".join(text))]
 
 
-def _replay(work: Workload, trace: str, served: str) -> str:
+def _replay(work: Workload, trace: str, served: str, sampling: str) -> str:
     load = {"closed": f" --concurrency {work.concurrency}", "offline": " --request-rate inf"}.get(work.mode, "")
     warmup = f" --warmup {work.warmup}" if work.warmup else ""
-    return f'apexsim replay {trace} --url "$URL" --model {served}{load}{warmup} --json measured.json'
+    chosen = f" --extra-body {shlex.quote(json.dumps(CHOSEN[sampling]))}" if sampling in CHOSEN else ""
+    return f'apexsim replay {trace} --url "$URL" --model {served}{load}{warmup}{chosen} --json measured.json'
 
 
 def _compare(made: Deployment, measured: str) -> str:
@@ -105,7 +107,7 @@ def _vllm_bench(made: Deployment) -> str:
     more = [
         each.name for each in fields(Asked) if each.name not in SAID and asked_.get(each.name, each.default) not in (None, each.default)
     ]
-    if not asked_.get("prompt_len") or more:
+    if not asked_.get("prompt_len") or more or made.setting.engine.sampling in CHOSEN:
         return ""
     spread = float(asked_.get("length_spread") or (0.1 if work.mode == "closed" else 0.0))
     rate = "inf" if work.mode != "open" else f"{asked_.get('request_rate') or mean_rate(work.arrive):g}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from apexsim.data_files import table
 from apexsim.errors import InputError
+from apexsim.report.dialects import DRAFTER
 from apexsim.report.emit.deployment import Deployment, File
 from apexsim.report.emit.known import checked
 from apexsim.report.emit.yaml import yaml
@@ -38,11 +39,14 @@ def _server(made: Deployment, at: int) -> dict[str, Any]:
     driver = table("deploy.toml")["driver"][made.setting.cluster.gpu.vendor][0]
     gpus = [str(gpu) for gpu in made.started.where[at].gpus]
     pod = made.pod
+    unknown = (
+        {"DRAFTER": "${DRAFTER:?the model or head that drafts, its name or path}"} if any(DRAFTER in word for word in pod.words) else {}
+    )
     return {
         "image": image,
         "entrypoint": [_escaped(pod.words[0])],
         "command": [_escaped(word) for word in pod.words[1:]],
-        "environment": {"HF_TOKEN": "${HF_TOKEN:-}"} | {name: _escaped(value) for name, value in pod.env},
+        "environment": {"HF_TOKEN": "${HF_TOKEN:-}"} | unknown | {name: _escaped(value) for name, value in pod.env},
         "volumes": [CACHE],
         "ipc": "host",
         "deploy": {"resources": {"reservations": {"devices": [{"driver": driver, "device_ids": gpus, "capabilities": ["gpu"]}]}}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,12 +79,18 @@ class Deployment:
     @cached_property
     def head_by_nginx(self) -> str:
         """The same where nginx deals requests."""
-        return self._head(self.started.notes_by_nginx)
+        return self._head([*self.started.notes_by_nginx, *self.unlocked])
 
     @cached_property
     def head_of_server(self) -> str:
         """The same where others deal requests: of one server alone."""
-        return self._head(notes_of(self.started.ask, ()))
+        return self._head([*notes_of(self.started.ask, ()), *self.unlocked])
+
+    @property
+    def unlocked(self) -> list[str]:
+        """What a container cannot do for the GPUs that it gets."""
+        told = dict.fromkeys(command.text(math.inf) for command in self.started.before)
+        return [f"nothing here locks the clock that was simulated: on every node, first, {text}" for text in told]
 
     @cached_property
     def head_of_plans(self) -> str:

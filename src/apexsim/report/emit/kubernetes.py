@@ -6,10 +6,12 @@ deal connections.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from apexsim.data_files import table
 from apexsim.errors import InputError
+from apexsim.report.dialects import DRAFTER
 from apexsim.report.emit.deployment import Deployment, File
 from apexsim.report.emit.known import checked
 from apexsim.report.emit.yaml import documents
@@ -62,13 +64,18 @@ def _told(parts: list[Manifest]) -> str:
 def container(made: Deployment, name: str = "server") -> Manifest:
     """The container of a server."""
     words = tuple(word.replace("$(", "$$(") for word in _at_rank(made))
-    env = [TOKEN, *({"name": key, "value": value.replace("$(", "$$(")} for key, value in made.pod.env)]
+    env = [TOKEN, *unknown_of(words), *({"name": key, "value": value.replace("$(", "$$(")} for key, value in made.pod.env)]
     return {
         "name": name, "image": made.image, "command": list(words[:1]), "args": list(words[1:]), "env": env,
         "ports": [{"containerPort": FIRST_PORT}],
         "resources": {"limits": {made.resource: str(made.pod.gpus)}},
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
     }  # fmt: skip
+
+
+def unknown_of(words: Sequence[str]) -> list[Manifest]:
+    """What a container's shell reads and the user alone knows."""
+    return [{"name": "DRAFTER", "value": "YOUR_DRAFTER"}] if any(DRAFTER in word for word in words) else []
 
 
 def pod_spec(made: Deployment) -> Manifest:

@@ -29,6 +29,16 @@ exit 1
 """
 
 
+UNKNOWN = {"MIG": "the UUID of a slice: nvidia-smi -L", "DRAFTER": "the model or head that drafts: its name or path"}
+DIGITS = "0123456789"
+
+
+def _unknown(body: str) -> list[str]:
+    """Variables of a script that the user alone knows, besides the nodes."""
+    found = re.findall(rf"\$({'|'.join(UNKNOWN)})(\d*)", body)
+    return sorted({f"{name}{number}" for name, number in found}, key=lambda name: (len(name), name))
+
+
 def run_files(made: Deployment) -> list[File]:
     """run.sh of one node; node-0.sh, node-1.sh … of several."""
     nodes = made.setting.cluster.nodes
@@ -49,6 +59,7 @@ def _script(made: Deployment, node: int, what: str) -> str:
     body = "\n".join(lines) + "\n"
     named = sorted({int(n) for n in re.findall(r"\$NODE(\d+)", body)} | ({0} if node == 0 and made.setting.cluster.nodes > 1 else set()))
     needs = "".join(f': "${{NODE{n}:?set NODE{n} to the address of node {n}}}"\n' for n in named)
+    needs += "".join(f': "${{{name}:?set {name} to {UNKNOWN[name.rstrip(DIGITS)]}}}"\n' for name in _unknown(body))
     host = "127.0.0.1" if made.setting.cluster.nodes == 1 else "$NODE0"
     ready = "started" if node else f'"ready: http://{host}:{FIRST_PORT}"'
     return START.format(head=made.head, what=what, needs=needs) + body + END.format(ready=ready)
