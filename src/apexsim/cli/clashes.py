@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from apexsim.cli.rows import COMMANDS
 from apexsim.workload.clashes import (
     NO_GAPS,
@@ -47,6 +49,11 @@ def _asked(command: str, *apart: str) -> tuple[Clash, ...]:
     return tuple(clash for clash in QUESTION if clash.option in known and clash.option not in apart)
 
 
+def _policies_but(*names: str) -> Callable[[Given], bool]:
+    """Whether policies are named, and none of these."""
+    return lambda given: "policy" in given and not {*names, "all"} & {word.strip() for word in str(given["policy"]).split(",")}
+
+
 CLASHES: dict[str, tuple[Clash, ...]] = {
     "plan": (
         *QUESTION,
@@ -65,6 +72,9 @@ CLASHES: dict[str, tuple[Clash, ...]] = {
     ),
     "fleet": (
         *_asked("fleet"),
+        Clash("hold", _policies_but("reactive", "predictive"), "the policies keep no replica longer", "add reactive to --policy"),
+        Clash("start_up_time", _policies_but("reactive", "predictive", "scheduled"), "the policies wait for no replica",
+              "add reactive to --policy"),
         Clash("share", without("goodput", "slo"), "no request has a limit of its own", "add --goodput ttft:500"),
     ),
     "fit": (

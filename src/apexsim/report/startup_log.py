@@ -146,7 +146,9 @@ def stated(text: str) -> tuple[tuple[Stated, float], ...]:
 
 
 def logged(text: str, where: str = "--log") -> dict[str, float]:
-    """What the log states: name -> value; raises InputError where it states nothing."""
+    """What the log states: name -> value; raises InputError where it states nothing, or is an answer of this program."""
+    if re.match(r'\s*\{\s*"format": "apexsim\.', text):
+        raise InputError("this is an answer of apexsim, which predicted what a server would log", where, "give what the server wrote")
     found = {row.name: value for row, value in stated(text)}
     if not found:
         signs = "; ".join(f"{engine.about}: {engine.signs}" for engine in map(engine_facts, servers()) if engine.signs)

@@ -174,6 +174,11 @@ def columns_of(text: str | None) -> dict[str, str] | None:
     pairs = [part.partition("=") for part in text.replace(";", ",").split(",")]
     if any(not sign or key.strip() not in COLUMNS or not (name.strip() or key.strip() == "prefix") for key, sign, name in pairs):
         raise InputError(f"cannot read the column map '{text}'", "--map", "write time=COLUMN,in=COLUMN,out=COLUMN")
+    twice = next(
+        (key.strip() for i, (key, *_) in enumerate(pairs) if COLUMNS[key.strip()] in {COLUMNS[k.strip()] for k, *_ in pairs[:i]}), ""
+    )
+    if twice:
+        raise InputError(f"the column map names '{twice}' twice", "--map", "once each")
     return {COLUMNS[key.strip()]: name.strip() for key, _, name in pairs}
 
 
