@@ -92,7 +92,7 @@ def keywords(verb: str) -> dict[str, str]:
     """Keyword -> annotation and default, in the order of `api.ask`."""
     known, found = options("plan" if verb == "sweep" else verb), dict[str, str]()
     asked = [name for name in inspect.signature(api.ask).parameters if name != "model" and name not in NOT_OF.get(verb, ())]
-    more = {"plan": [*FURTHER, "workers", "ray", "progress"], "sweep": ["workers", "ray", "progress"],
+    more = {"plan": [*FURTHER, "workers", "ray", "progress"], "sweep": ["headroom", "workers", "ray", "progress"],
             "size": [n for n in inspect.signature(size).parameters if n not in ("model", "question")],
             "fleet": [n for n in inspect.signature(fleet).parameters if n not in ("model", "question")], "fit": [],
             "simulate": ["steps"]}  # fmt: skip

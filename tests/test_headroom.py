@@ -117,3 +117,22 @@ def test_where_there_is_none_it_says_why(more: list[str], why: str, capsys: pyte
 def test_stages_have_loads_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", "llama-3.1-8b", "--gpu", "l40s:1", "--prompt-len", "64", "--output-len", "8", "--stages", "1:5,2:5", "--headroom"]
     assert main(words) == 2 and "--headroom: it has no effect" in capsys.readouterr().err
+
+
+def test_lists_have_the_head_room_of_each_combination(capsys: pytest.CaptureFixture[str]) -> None:
+    """That of its first plan, as the question alone has it; a load that is not raised has none."""
+    found = apexsim.sweep(
+        "llama-3.1-8b", **{**ASKED, **LIMIT, "gpus": [1, 2], "request_rate": [4.0, 90.0], "num_requests": 300}, headroom=True
+    )
+    for point in found.points:
+        gpus, rate = (dict(zip((axis.name for axis in found.axes), point.values))[name] for name in ("gpus", "request_rate"))
+        alone = roomy(**LIMIT, gpus=gpus, request_rate=rate, num_requests=300).ranked[0]
+        assert alone.plan == point.first.plan and point.first.headroom.times == alone.headroom.times
+        assert (point.first.headroom.times >= 1.0) is found.good(point)
+    words = ["plan", "llama-3.1-8b", "--gpu", "l40s,l4", "--gpus", "1", "--prompt-len", "64", "--output-len", "8", "--num-requests", "40"]
+    assert main([*words, "--request-rate", "2", "--headroom"]) == 0 and "head-" in capsys.readouterr().out
+    assert main([*words, "--request-rate", "2", "--headroom", "--json", "-"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    jsonschema.validate(told, schema_of("sweep"))
+    assert all(point["headroom"]["times"] > 1 for point in told["points"])
+    assert main([*words, "--headroom"]) == 0 and "head-" not in capsys.readouterr().out

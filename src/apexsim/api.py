@@ -88,12 +88,22 @@ def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
 
     Ctrl-C raises SweepInterrupted, which holds the combinations that were done."""
     progress, seen = question.pop("progress", None), question.pop("seen", None)
+    headroom = bool(question.pop("headroom", False))
     for name in (name for name in FURTHER if question.pop(name, False)):
         raise InputError("one question is looked at further, and lists are given", f"--{name}", "drop it, or the lists")
     run: dict[str, Any] = {name: question.pop(name) for name in ("workers", "ray") if name in question}
     question = read_once(question)
     axes = axes_of(model, question)
-    return swept(model, question, axes, lambda name, one: _ranked(name, one, run), progress, seen)
+
+    def answered(name: str, one: Mapping[str, Any]) -> Study:
+        study = _ranked(name, one, run)
+        if not headroom:
+            return study
+        from apexsim.search.headroom import room_of_first
+
+        return room_of_first(study)
+
+    return swept(model, question, axes, answered, progress, seen)
 
 
 def _ranked(model: str | Model, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:

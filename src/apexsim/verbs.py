@@ -207,7 +207,8 @@ def plan(
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
     tune: Walk the engine's settings around the best plan: which are worth a flag, and why.
     sensitivity: Say what would change the winner: speeds, bandwidths, loads and lengths up to twice and half.
-    headroom: Say of each plan shown how many times the load it holds within the limits (without any: until its queue grows).
+    headroom: Say of each plan shown, with lists of each combination, how many times the load it holds within the limits (without any:
+        until its queue grows).
     workers: Threads, or tasks of Ray, at once; 0 takes the cores there are.
     ray: Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).
     progress: Called with (done, of how many, what).
@@ -469,6 +470,7 @@ def sweep(
     max_cudagraph_capture_size: int | None = None,
     ttft: float | str | None = None,
     tpot: float | str | None = None,
+    headroom: bool = False,
     workers: int = 0,
     ray: str | None = None,
     progress: Progress | None = None,
@@ -568,6 +570,8 @@ def sweep(
         cuda_graph_max_bs.
     ttft: Short for slos ttft:p95=MS: 95 of 100 requests get their first token in time.
     tpot: Short for slos tpot:p95=MS: 95 of 100 requests get their further tokens at this pace.
+    headroom: Say of each plan shown, with lists of each combination, how many times the load it holds within the limits (without any:
+        until its queue grows).
     workers: Threads, or tasks of Ray, at once; 0 takes the cores there are.
     ray: Search on Ray: started here, or the cluster at ADDRESS (HOST:PORT, ray://HOST:PORT, auto).
     progress: Called with (done, of how many, what).

@@ -178,7 +178,8 @@ AXES = (
         "headroom",
         bool,
         False,
-        "Say of each plan shown how many times the load it holds within the limits (without any: until its queue grows).",
+        "Say of each plan shown, with lists of each combination, how many times the load it holds within the limits (without any: "
+        "until its queue grows).",
     ),
     Opt(
         "speculate",

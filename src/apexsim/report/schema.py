@@ -266,6 +266,11 @@ _WAIT = obj("where the mean time to the first token goes, of a plan of two pools
     "transfer_ms": num("router, hand-shake and cache on the way to the decode pool"), "slot_ms": num("until the decode pool takes it"),
     "step_ms": num("until the first token is out"),
 }, null=True)  # fmt: skip
+_HEADROOM = obj("how much more load it holds (--headroom, of the first plans)", {
+    "times": num("the most load within the limits, over the load asked for; 0: none holds"),
+    "low": num("lower end of the 68 % interval; null but for the first plan of one question", True), "high": num("upper end", True),
+    "open_end": flag("it holds more than was tried"),
+})  # fmt: skip
 _RANKED = obj("a simulated plan", {
     "plan": either_null(_PLAN, "its factors; null of a plan of two pools"), "shorthand": text("its name, as --plan takes it"),
     "pools": _POOLS, "first_token": _WAIT, "value": num("the objective, in value_unit"),
@@ -289,11 +294,7 @@ _RANKED = obj("a simulated plan", {
         "break_even": num("tokens of a step below which drafting loses at that batch"),
         "pays_to": count("sequences of a lane up to which it pays"), "all": flag("it pays at every batch that runs"),
     }, null=True),
-    "headroom": obj("how much more load it holds (--headroom, of the first plans)", {
-        "times": num("the most load within the limits, over the load asked for; 0: none holds"),
-        "low": num("lower end of the 68 % interval; null but for the first plan", True), "high": num("upper end", True),
-        "open_end": flag("it holds more than was tried"),
-    }),
+    "headroom": _HEADROOM,
 }, optional=("headroom",))  # fmt: skip
 SHARED["ranked"] = _RANKED
 _VERDICT = obj("the answer", {
@@ -498,9 +499,11 @@ SWEEP = obj("`plan` with lists", {
         "error": num("relative half width of value"), "keeps": flag("keeps every limit"),
         "saturated": flag("does not keep up with the load"), "limits": _LIMITS,
         "usd_per_hour": num("rent of all GPUs [$/h]; null unknown", True), "metrics": _METRICS,
-        "launch_commands": many(text("command"), "what starts it"),
-    }, optional=("why", "rank", "best", "cheapest", "plan", "gpu", "gpus", "engine", "value", "error", "keeps", "saturated", "limits",
-                 "usd_per_hour", "metrics", "launch_commands")), "combinations"),
+        "launch_commands": many(text("command"), "what starts it"), "headroom": _HEADROOM,
+    }, optional=(
+        "headroom", "why", "rank", "best", "cheapest", "plan", "gpu", "gpus", "engine", "value", "error", "keeps", "saturated", "limits",
+        "usd_per_hour", "metrics", "launch_commands",
+    )), "combinations"),
 })  # fmt: skip
 
 # ---- the rest -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -23,7 +24,7 @@ from apexsim.report.figures import bare_with_error, listed, objective_short, rea
 from apexsim.report.jsonout import margin_json
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
-from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, RankedColumn, grammar, limit_cell, sure_cell
+from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, RankedColumn, grammar, headroom_cell, limit_cell, sure_cell
 from apexsim.report.ranking import OTHERS as OF_PLANS
 from apexsim.report.verdict import sure
 from apexsim.search.assess import Assessed
@@ -238,6 +239,8 @@ def _columns(sweep: Sweep, group: Sequence[SweepPoint], shown: Sequence[SweepPoi
     made.append(column(f"{objective_short(objective)}\n[{scale.unit}]", "right", reach))
     if limited:
         made += [column("limits", "left", lambda p: limit_cell(p.first)), column("sure", "right", lambda p: sure_cell(p.first))]
+    if any(p.first.headroom for p in group):
+        made.append(column(ROOM, "right", lambda p: headroom_cell(p.first)))
     for title, (name, cell) in _EXTRA.items():
         if name != objective.name:
             made.append(column(title, "right", cell))
@@ -273,6 +276,7 @@ _EXTRA: dict[str, tuple[str, Callable[[SweepPoint], str]]] = {
     },
 }
 OTHERS = tuple(_EXTRA)
+ROOM = "head-\nroom"
 
 
 def _mark(sweep: Sweep, point: SweepPoint, best: SweepPoint) -> str:
@@ -285,6 +289,8 @@ def _legend(sweep: Sweep, group: Sequence[SweepPoint], shown: Sequence[SweepPoin
     found = grammar([p.first.plan.shorthand for p in shown])
     if sweep.goal.limited:
         found += [("limits", LIMITS), ("sure", CHANCE)]
+    if any(p.first.headroom for p in group):
+        found.append(("head-room", f"times the load that the plan holds{' within the limits' if sweep.goal.slos else ''}"))
     marks = {_mark(sweep, p, group[0]) for p in shown}
     words = {"saturated": SATURATED,
              "≈ the first": "a tie: the difference is within the errors of the predictions"}  # fmt: skip
@@ -386,4 +392,5 @@ def _point(sweep: Sweep, point: SweepPoint, rank: int | None, best: bool, cheape
         "value": first.value, "error": study.error[0], "keeps": first.keeps, "saturated": first.metrics.saturated,
         "limits": [margin_json(m) for m in first.limits], "usd_per_hour": Sweep.rent(point),
         "metrics": first.metrics.to_json(), "launch_commands": list(launched(study.setting, first.plan).commands),
+        **({"headroom": asdict(first.headroom)} if first.headroom else {}),
     }  # fmt: skip

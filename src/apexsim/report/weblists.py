@@ -14,7 +14,7 @@ from apexsim.report.blocks import Bars, Code, Page, PageTable, Rows, Section, Ta
 from apexsim.report.draw import UNKNOWN, sig
 from apexsim.report.figures import objective_short
 from apexsim.report.intro import understood
-from apexsim.report.ranking import limit_cell, sure_cell
+from apexsim.report.ranking import headroom_cell, limit_cell, sure_cell
 from apexsim.report.webcharts import curve_charts, front_chart
 from apexsim.report.webstudy import FOOT, opened
 from apexsim.search.size import Size, SizeAnswer
@@ -61,17 +61,20 @@ def _scenario(found: Sweep, load: tuple[Any, ...], group: tuple[SweepPoint, ...]
 
 def _table(found: Sweep, group: tuple[SweepPoint, ...]) -> PageTable:
     limited = found.goal.limited
-    heads = ["#", "combination", "plan", objective_short(found.goal.objective), *(["limits", "sure"] if limited else []), "TTFT p95\n[ms]",
+    roomy = any(point.first.headroom for point in group)
+    heads = ["#", "combination", "plan", objective_short(found.goal.objective), *(["limits", "sure"] if limited else []),
+             *([sweep.ROOM] if roomy else []), "TTFT p95\n[ms]",
              "TPOT p95\n[ms]", "output\ntok/s", "tok/s/GPU\nin + out", "$ per\nhour", "$ per\n1M out", "J per\ntoken"]  # fmt: skip
-    sides = ["right", "left", "left", "right", *(["left", "right"] if limited else []), *["right"] * 7]
+    sides = ["right", "left", "left", "right", *(["left", "right"] if limited else []), *["right"] * (7 + roomy)]
     legend = [("click", "a row for its launch lines, memory and time")] if group == found.scenarios[0][1] else []
-    rows = [_row(found, i, point, limited) for i, point in enumerate(group)]
+    rows = [_row(found, i, point, limited, roomy) for i, point in enumerate(group)]
     return PageTable(heads, sides, rows, [_key(found, p) for p in group], legend)
 
 
-def _row(found: Sweep, i: int, point: SweepPoint, limited: bool) -> list[TableCell]:
+def _row(found: Sweep, i: int, point: SweepPoint, limited: bool, roomy: bool) -> list[TableCell]:
     run, m = point.first, point.first.metrics
     kept = [TableCell(limit_cell(run), -run.key[0]), TableCell(sure_cell(run), run.chance)] if limited else []
+    kept += [TableCell(headroom_cell(run), run.headroom.times if run.headroom else math.nan)] if roomy else []
     numbers = (1e3 * m.latency("ttft", "p95"), 1e3 * m.latency("tpot", "p95"), m.output_throughput_tok_s,
                m.total_throughput_tok_s / m.devices, Sweep.rent(point), m.usd_per_million, m.energy.per_output_token)  # fmt: skip
     value = TableCell(sweep.value(point, error=i == 0) + " saturated" * m.saturated, run.value)

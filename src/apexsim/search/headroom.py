@@ -31,6 +31,14 @@ def roomy(study: Study, _asked: Asked) -> Study:
     return replace(study, ranked=tuple(found))
 
 
+def room_of_first(study: Study) -> Study:
+    """The study with the head-room of its first plan, without an interval; as it is where none is known."""
+    if none_of(study):
+        return study
+    first = replace(study.ranked[0], headroom=_of(study, trials_of(study), study.ranked[0], doubted=False))
+    return replace(study, ranked=(first, *study.ranked[1:]))
+
+
 def none_of(study: Study) -> str:
     """Why a study has no head-room; "" where it has."""
     work = study.setting.workload
