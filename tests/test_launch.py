@@ -433,3 +433,21 @@ def test_models_of_vectors_are_served_as_such(engine: str, word: str) -> None:
 def test_an_engine_that_serves_no_vectors_says_so() -> None:
     _, found = started("bge-m3", "TP1", "l4", 1, engine="tensorrt-llm", output_len=1)
     assert not found.runnable and "models that generate nothing" in found.notes[0]
+
+
+@pytest.mark.parametrize("seqs", [3, 100, 256])
+def test_sglang_captures_what_was_simulated(seqs: int) -> None:
+    """Its largest size is rounded up beyond the sequences: without it the last ones would run outside graphs."""
+    setting, found = started("llama-3.1-8b", "TP1", gpus=1, engine="sglang", settings={"max_num_seqs": seqs})
+    words = shlex.split(found.commands[0])
+    sizes = [int(word) for word in words[words.index("--cuda-graph-bs") + 1 :] if word.isdigit()]
+    assert tuple(sizes[: len(setting.engine.pad)]) == setting.engine.pad and setting.engine.pad[-1] >= seqs
+
+
+def test_a_format_is_asked_for_once() -> None:
+    asked = {"gpu": "h100:1", **LOAD}
+    with pytest.raises(InputError, match="the plan names its own format"):
+        api.simulate("llama-3.1-8b", "TP1@fp8", weight_dtype="int4", **asked)
+    assert api.simulate("llama-3.1-8b", "TP1", weight_dtype="fp8", **asked).keeps
+    pools = api.simulate("llama-3.1-8b", "TP1+TP1@h200-sxm", weight_dtype="fp8", gpu="h100:1", **LOAD)
+    assert pools.ranked[0].plan.shorthand.count("@") >= 1

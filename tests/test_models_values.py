@@ -95,7 +95,7 @@ def test_what_cannot_be_meant_is_refused_and_not_passed_over(changes: dict[str, 
         qwen(**changes)
 
 
-@pytest.mark.parametrize("expression", ["(((", "(.*.*)*(.*.*)*(.+)+(.+)+(.+)+x$", "(a*)*b", "(\\w+\\.)*mlp", ".*.*.*.*.*.*.*.*x"])
+@pytest.mark.parametrize("expression", ["(((", "(.*.*)*(.*.*)*(.+)+(.+)+(.+)+x$", "(a*)*b", ".*.*.*.*.*.*.*.*x"])
 def test_an_expression_that_is_none_or_never_ends_is_refused(expression: str) -> None:
     weights = {"num_bits": 8, "type": "float"}
     with pytest.raises(InputError, match=r"regular expression|repeats within repeats"):
@@ -109,3 +109,12 @@ def test_yarn_stretches_the_positions_and_other_scalings_do_not() -> None:
     assert qwen(rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}).max_length == 32768
     assert qwen(rope_scaling={"type": "yarn", "factor": 2.0}).max_length == 65_536
     assert qwen(rope_scaling={"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}).max_length == 32768
+
+
+@pytest.mark.parametrize("key", ["*.mlp.gate_proj", r"(?i)model\.layers\.0\.MLP.*", r"^model\.(\w+\.)*mlp\..*", r"layers\.(\d+\.)+mlp"])
+def test_patterns_that_writers_of_checkpoints_use_are_read(key: str) -> None:
+    for section in ({"quant_method": "gptq", "dynamic": {f"+:{key}": {"bits": 8}}},
+                    {"quant_method": "auto-round", "extra_config": {key: {"bits": 8}}}):  # fmt: skip
+        assert qwen(quantization_config={"bits": 4, **section}).max_length == 32768
+    gate = {"quant_method": "auto-round", "bits": 4, "extra_config": {"*.mlp.*": {"bits": 16}}}
+    assert dict(qwen(quantization_config=gate).weight_dtypes) != dict(qwen(quantization_config={**gate, "extra_config": {}}).weight_dtypes)

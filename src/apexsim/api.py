@@ -43,7 +43,7 @@ from apexsim.search.roles import CONNECTORS, Roles, checked_split, one_stack, pa
 from apexsim.search.search import search, simulate_one
 from apexsim.search.setting import FAR, ROUTES, Router, Setting, calibrated, setting_of
 from apexsim.search.study import Interrupted, Study
-from apexsim.search.sweep import Sweep, axes_of, swept
+from apexsim.search.sweep import Sweep, SweepInterrupted, axes_of, swept
 from apexsim.slo import Slo, parse_slos
 from apexsim.typed import check_keywords, stated
 from apexsim.workload.asked import Asked, TraceFile
@@ -103,7 +103,14 @@ def sweep(model: str | Sequence[str], **question: Any) -> Sweep:
 
         return room_of_first(study)
 
-    return swept(model, question, axes, answered, progress, seen)
+    try:
+        return _as_asked(swept(model, question, axes, answered, progress, seen), headroom)
+    except SweepInterrupted as stop:
+        raise SweepInterrupted(_as_asked(stop.sweep, headroom)) from None
+
+
+def _as_asked(found: Sweep, headroom: bool) -> Sweep:
+    return replace(found, inputs={**found.inputs, "headroom": True}) if headroom else found
 
 
 def _ranked(model: str | Model, question: Mapping[str, Any], run: Mapping[str, Any]) -> Study:
@@ -151,6 +158,7 @@ def simulate(model: str | Model, plan: str = "", *, steps: bool = False, **quest
     setting, precision, goal, inputs = ask(model, **{**question, "acceptance": None})
     inputs |= {"acceptance": question["acceptance"]} if question.get("acceptance") else {}
     wanted = parse_plan(plan, precision) if plan else named_plan(setting.model, setting.cluster, widths_of(inputs), precision)
+    _one_format(question, wanted)
     if wanted.clock:
         wanted = replace(wanted, clock=clocks_of(str(wanted.clock), setting.cluster.gpu, "--plan")[0])
     if wanted.devices != setting.cluster.size:
@@ -163,6 +171,12 @@ def simulate(model: str | Model, plan: str = "", *, steps: bool = False, **quest
     setting = _accepting(setting, (wanted.draft,), question.get("acceptance"), "--plan")
     setting = replace(setting, noted=EVERY) if steps else setting
     return helped(replace(simulate_one(setting, wanted, goal), inputs={**inputs, "plan": wanted.shorthand}), model, question)
+
+
+def _one_format(question: Mapping[str, Any], *plans: Plan) -> None:
+    """Raise InputError where a plan names the format of its weights, and another one is asked for."""
+    if question.get("weight_dtype") and any(plan.precision.tag for plan in plans):
+        raise InputError("it has no effect: the plan names its own format", "--weight-dtype", "drop one of both")
 
 
 def _no_pools(question: Mapping[str, Any], plan: str) -> None:
@@ -179,6 +193,7 @@ def _simulated_split(model: str | Model, plan: str, question: Mapping[str, Any])
     one_stack(load_model(model))
     setting, precision, goal, inputs = ask(model, **one)
     wanted, told = parse_split(plan, precision), question.get("acceptance")
+    _one_format(question, *wanted.pools)
     setting = with_pools(_accepting(setting, (wanted.draft,), told, "--plan"), _roles(question), wanted)
     checked_split(setting, wanted)
     for own, pool in zip(setting.of(wanted), wanted.pools):

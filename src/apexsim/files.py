@@ -107,11 +107,11 @@ def read_toml(path: str | Path, what: str) -> dict[str, Any]:
     text = read_text(path, what)
     try:
         found = tomllib.loads(text)
+        _plain(found, what, where)
     except RecursionError:
         raise InputError(f"the {what} is nested too deeply", where) from None
     except ValueError as error:  # also a number of thousands of digits, which is no TOMLDecodeError
         raise InputError(f"the {what} is not TOML: {error}", where) from None
-    _plain(found, what, where)
     return found
 
 

@@ -412,7 +412,8 @@ def saturation(outcome: Outcome, output: I8, after: I8 = NO_INTS) -> tuple[bool,
     """Does the queue still grow at the last arrival (open loop)?  And the numbers that say so.
 
     Arrivals are those of requests that wait for nobody (after: whom each waits for, −1 = nobody): the others are sent when the system has
-    answered, however slow it is; while sessions begin, those that go on add to the unfinished, so that what waits is looked at alone.
+    answered, however slow it is.  All of them may wait; of the unfinished those that wait for nobody are counted, since while sessions
+    begin those that go on add to the others.
     The time of arrivals is cut into thirds.  Two backlogs are looked at: *waiting* (sent, not started) and
     *unfinished* (sent, not finished).  A backlog grows when its time mean in the last third exceeds that in the middle
     third by more than chance, c·√n for n arrivals (the means of a random walk of n unit steps over two neighbouring
@@ -425,18 +426,16 @@ def saturation(outcome: Outcome, output: I8, after: I8 = NO_INTS) -> tuple[bool,
     100 % at 1.2; with 100 requests 7 % at 0.9 and 94 % at 1.5.  Within about 2/√n of ρ = 1 no trace can tell.
     The factors of the second test are a judgement, not a theorem.
     """
-    sent = outcome.sent
-    came = sent[after < 0] if len(after) else sent
+    sent, first = outcome.sent, after < 0 if len(after) else np.ones(len(outcome.sent), np.bool_)
+    came = sent[first]
     begin, end = (float(came.min()), float(came.max())) if len(came) else (0.0, 0.0)
-    n, span = int((sent <= end).sum()), end - begin
-    if n < JUDGED or span <= 0.0:
+    if int((sent <= end).sum()) < JUDGED or end <= begin:
         return False, ""
-    third = span / 3.0
-    drain = float(outcome.finish.max()) - end
-    backlogs = (("waiting", outcome.start), ("unfinished", outcome.finish))
-    for name, leave in backlogs[: 1 if len(came) < len(sent) else 2]:
-        was, is_ = _backlog(sent, leave, end - 2.0 * third, end - third), _backlog(sent, leave, end - third, end)
-        if is_ - was <= CHANCE[name] * math.sqrt(n) or _backlog(sent, leave, end - third / 3.0, end) <= 0.8 * is_:
+    third = (end - begin) / 3.0
+    for name, enter, leave in (("waiting", sent, outcome.start), ("unfinished", came, outcome.finish[first])):
+        was, is_ = _backlog(enter, leave, end - 2.0 * third, end - third), _backlog(enter, leave, end - third, end)
+        n, drain = int((enter <= end).sum()), float(leave.max()) - end if name == "unfinished" else float(outcome.finish.max()) - end
+        if is_ - was <= CHANCE[name] * math.sqrt(n) or _backlog(enter, leave, end - third / 3.0, end) <= 0.8 * is_:
             continue
         if name == "waiting" or (is_ > 1.25 * was and min(third / 2.0, drain / 3.0) > _alone(outcome, output, end)):
             return True, (

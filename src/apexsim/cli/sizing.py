@@ -77,7 +77,8 @@ def answer_of(name: Any, cluster: Any, given: dict[str, Any]) -> Any:
     settings = {theirs: given[ours] for ours, theirs in SETTINGS.items() if given[ours] is not None}
     if given["enforce_eager"]:
         settings["pad"] = ()
-    engine = engine_of(given["engine"], settings, cluster, length)
+    typical = _typical(given, length)
+    engine = engine_of(given["engine"], settings, cluster, length, typical.prompt if typical else 0)
     precision = precision_of(model, given["weight_dtype"], None, given["kv_dtype"], given["dtype"])
     widths = Widths(
         given["tp"] or 0,
@@ -87,7 +88,7 @@ def answer_of(name: Any, cluster: Any, given: dict[str, Any]) -> Any:
         given["plan"] or "",
         given["ep"] or 0,
     )
-    return sized(model, cluster, engine, widths, precision, length, _typical(given, length))
+    return sized(model, cluster, engine, widths, precision, length, typical)
 
 
 def _typical(given: dict[str, Any], length: int) -> Any:

@@ -99,12 +99,14 @@ def _compiled(expression: str) -> re.Pattern[str]:
 
 
 def _endless(tree: Iterable[Any]) -> int:
-    """Repeats without an end that a name may have to be tried against together; one within another counts as too many."""
+    """Repeats without an end that a name may have to be tried against together.  One within another counts as too many where nothing
+    fixed stands between two turns of the outer one, so that a text can be dealt to both in many ways."""
     found = 0
     for kind, told in tree:
         if kind in (sre_constants.MAX_REPEAT, sre_constants.MIN_REPEAT, sre_constants.POSSESSIVE_REPEAT):
             inner, most = _endless(told[2]), told[1]
-            found += inner if most == 1 else inner + 1 if not inner else REPEATS + 1 if most > REPEATS else inner * most
+            blind = inner and not _fixed(told[2])
+            found += inner if most == 1 else REPEATS + 1 if blind and most > REPEATS else inner * most if blind else inner + 1
         elif kind is sre_constants.BRANCH:
             found += max(map(_endless, told[1]), default=0)
         elif kind in (sre_constants.SUBPATTERN, sre_constants.ASSERT, sre_constants.ASSERT_NOT):
@@ -112,3 +114,8 @@ def _endless(tree: Iterable[Any]) -> int:
         elif kind is sre_constants.ATOMIC_GROUP:
             found += _endless(told)
     return found
+
+
+def _fixed(tree: Iterable[Any]) -> bool:
+    """Whether a character stands in it that must be met."""
+    return any(kind is sre_constants.LITERAL or (kind is sre_constants.SUBPATTERN and _fixed(told[-1])) for kind, told in tree)

@@ -8,6 +8,7 @@ Quark, torchao, HQQ, AutoRound, AQLM, VPTQ, HIGGS, optimum-quanto, EETQ, FBGEMM.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
 import re
@@ -20,6 +21,20 @@ from apexsim.model.config import Config
 from apexsim.model.dtypes import with_bits
 
 EVERYWHERE = "re:.*"
+FLAGS = re.compile(r"\(\?[aiLmsux]+\)")  # of a whole expression, which stand first
+
+
+def _everywhere(pattern: str) -> str:
+    """A pattern of GPTQ or AutoRound for whole names: an expression, or where it is none a name with wildcards."""
+    flags = "".join(FLAGS.findall(pattern))
+    bare = FLAGS.sub("", pattern).lstrip("^")
+    try:
+        re.compile(f".*{bare}")
+    except re.error:
+        bare = fnmatch.translate(bare) if set(bare) & set("*?") else bare
+    return f"re:{flags}.*{bare}"
+
+
 DROPPED = "<dropped"  # a bundled configuration without its long list of exceptions
 ALGORITHMS = {  # ModelOpt's `quant_algo`
     "FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "FP8_PB_WO": "fp8_block", "FP8_BLOCK_SCALES": "fp8_block",
@@ -156,7 +171,7 @@ def _gptq(row: Config) -> Scheme:
     bits, group = _bits(row, "bits", "weight_bits", default=4), _group(row)
     rules = []
     for pattern, change in _mapping(row, "dynamic").items():
-        named = EVERYWHERE + pattern.removeprefix("+:").removeprefix("-:").lstrip("^")
+        named = _everywhere(pattern.removeprefix("+:").removeprefix("-:"))
         if pattern.startswith("-:"):
             rules.append(FormatRule((named,), ""))
             continue
@@ -204,7 +219,7 @@ def _auto_round(row: Config) -> Scheme:
         if not isinstance(change, Mapping):
             raise _bad(row, f"extra_config.{module}", "an object", change)
         own = {**row.data, **change}
-        listed = EVERYWHERE + module if set(module) & set("*|()[]\\") else module
+        listed = _everywhere(module) if set(module) & set("*|()[]\\") else module
         rules.append(FormatRule((listed,), form(Config(own, f"{row.where}: extra_config.{module}"))))
     named = row.data.get("block_name_to_quantize") or row.data.get("to_quant_block_names")
     return Scheme(form(row), tuple(rules), notes=() if named is None else ("only the blocks that AutoRound names are quantised",))

@@ -354,7 +354,7 @@ def _sglang(ask: ServerStart) -> Said:
         ("block", row.block_size),
         ("no prefix cache", not row.reuse),
         ("eager", not row.pad),
-        ("graph sizes", [size for size in row.pad if size <= ask.sequences] or None),
+        ("graph sizes", _sglang_sizes(ask) or None),
         ("dispatched", ask.sent or None),
         ("poll", row.poll_interval if row.poll_interval > 1 else None),
         ("dtype", ask.dtype),
@@ -363,6 +363,14 @@ def _sglang(ask: ServerStart) -> Said:
         *_sglang_drafts(ask),
         *_sglang_tiers(ask),
     ]
+
+
+def _sglang_sizes(ask: ServerStart) -> list[int]:
+    """The sizes of graphs; where DeepEP holds fewer tokens than the largest has, up to what it holds."""
+    pad, most = ask.engine.pad, ask.sequences
+    if not ask.sent or not pad or pad[-1] <= most:
+        return list(pad)
+    return [*(size for size in pad if size < most), most]
 
 
 def _sglang_tiers(ask: ServerStart) -> Said:

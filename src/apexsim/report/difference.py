@@ -70,7 +70,7 @@ def _lacks(result: Result) -> bool:
     return (
         not isinstance(result.plan["shorthand"], str)
         or not all(type(count) is int and count > 0 for count in _counts(result))
-        or not all(type(s) is float and 0.0 <= s < math.inf for s in result.plan["account"]["seconds"].values())
+        or not all(type(s) in (int, float) and 0.0 <= s < math.inf for s in result.plan["account"]["seconds"].values())
         or not has_latencies(result.plan["metrics"])
         or not isinstance(said["inputs"], dict)
         or not isinstance(said["understood"], dict)

@@ -184,11 +184,11 @@ def nginx_conf(hosts: Iterable[str], route: str) -> str:
     """nginx's configuration that deals requests to servers, host:port each; of a rule that nginx lacks the nearest, in turn.
 
     A streamed answer holds two connections for as long as it lasts, of which nginx's default takes 512; long prompts and pictures are
-    larger than the body of 1 MB that it takes."""
+    larger than the body of 1 MB that it takes.  All of its processes look at one zone, else each would deal by what it knows alone."""
     each = "".join(f"    server {host} max_fails=0;\n" for host in hosts)
     return (
         f"worker_processes auto;\nworker_rlimit_nofile {2 * CONNECTIONS};\nevents {{\n  worker_connections {CONNECTIONS};\n}}\n"
-        f"http {{\n  client_max_body_size 0;\n  upstream servers {{\n{NGINX.get(route, '')}{each}  }}\n"
+        f"http {{\n  client_max_body_size 0;\n  upstream servers {{\n    zone servers 1m;\n{NGINX.get(route, '')}{each}  }}\n"
         f"  server {{\n    listen {FIRST_PORT};\n"
         "    location / {\n      proxy_pass http://servers;\n      proxy_http_version 1.1;\n      proxy_buffering off;\n"
         "      proxy_read_timeout 1h;\n    }\n  }\n}"

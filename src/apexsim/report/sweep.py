@@ -289,6 +289,10 @@ def _legend(sweep: Sweep, group: Sequence[SweepPoint], shown: Sequence[SweepPoin
     found = grammar([p.first.plan.shorthand for p in shown])
     if sweep.goal.limited:
         found += [("limits", LIMITS), ("sure", CHANCE)]
+    if sweep.inputs.get("headroom") and not any(p.first.headroom for p in group):
+        from apexsim.search.headroom import none_of
+
+        found.append(("head-room", f"none is known: {none_of(_study(group[0]))}"))
     if any(p.first.headroom for p in group):
         found.append(("head-room", f"times the load that the plan holds{' within the limits' if sweep.goal.slos else ''}"))
     marks = {_mark(sweep, p, group[0]) for p in shown}

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from apexsim.api import defaults
-from apexsim.plan.split import AnyPlan
+from apexsim.plan.split import AnyPlan, pools_of
 from apexsim.report import frontpage, further
 from apexsim.report.again import again
 from apexsim.report.apart import launched
@@ -124,10 +124,11 @@ def _suggestions(study: Study) -> list[str]:
         searched = _searched(study.ranked[0].plan)
         return [again("plan", inputs, defaults(), **searched), again("plan", inputs, defaults(), **searched, json="study.json")]
     lines = [again("plan", inputs, defaults(), **remedy.changes) for remedy in study.remedies[:2]]
-    second = next((r.plan.shorthand for r in study.ranked[1:] if not r.blocked), None)
+    second = next((r.plan for r in study.ranked[1:] if not r.blocked), None)
     if second and not lines:  # the plan names its own format and clock
         alone = dict.fromkeys(("quant", "clock", "speculate", "hypothetical", "pareto", "tune", "sensitivity", "headroom"))
-        lines.append(again("simulate", inputs, defaults(), plan=second, **alone))
+        alone |= {"weight_dtype": None} if any(pool.precision.tag for pool in pools_of(second)) else {}
+        lines.append(again("simulate", inputs, defaults(), plan=second.shorthand, **alone))
     lines += [again("plan", inputs, defaults(), **change) for change in _further(study)]
     return [*lines, again("plan", inputs, defaults(), json="study.json", all=True)]
 

@@ -31,7 +31,6 @@ Asked = Callable[[Mapping[str, Any]], tuple[Setting, Precision, Goal, Any]]  # t
 NEAR = 3  # plans of the study that are tried
 TRIED = 12  # plans of a larger cluster that are tried
 PLAIN = 5  # of tensor parallelism and replicas alone
-BACK = 8  # loads of the grid below the one that holds
 CLOCKS = (0.8, 0.6, 0.45)  # of the GPU's own
 NODE = 8  # GPUs, where a node is made larger
 MOST_GPUS = 64
@@ -96,6 +95,7 @@ def _near(study: Study) -> Near:
 def _load(study: Study, asked: Asked) -> Remedy | str:
     """A lower rate, or fewer users: the most that one of the near plans holds."""
     from apexsim.search.holding import grid_of, load_of, trials_of  # where all is well nobody needs it
+    from apexsim.search.size import most
 
     work, whole = study.setting.workload, load_of(study)
     if work.mode == "offline" or len(work.stage) or not math.isfinite(whole):  # one request, or all at the same moment
@@ -104,15 +104,26 @@ def _load(study: Study, asked: Asked) -> Remedy | str:
     loads = [load for load in grid_of(study, trials) if load < whole]
     if not loads:
         return ""
-    plan, value = _most_of(trials, _near(study)(study.setting, study.ranked[0].plan.precision), loads)
+    near = _near(study)(study.setting, study.ranked[0].plan.precision)
+    plan, value = _most_of(trials, near, loads)
     name = "concurrency" if trials.closed else "request_rate"
     rest = {"rate_factor": None} if study.inputs.get("rate_factor") is not None else {}
-    below = [_rounded(load, trials.closed) for load in loads if load <= value]
-    for load in reversed(below[-BACK:]):  # the question's own, fewer requests are no easier everywhere
-        given = int(load) if trials.closed else load
-        if plan and _works(asked, Trial({name: given, **rest}, lambda setting, precision: [plan])):
-            return Remedy(_words(load, trials.closed), plan.shorthand, {name: given, **rest})
-    return _words(_rounded(loads[0], trials.closed), trials.closed)
+    below = list(dict.fromkeys(_rounded(load, trials.closed) for load in loads if load <= max(value, loads[0])))
+    plans = [plan] if plan else near
+
+    def changes(load: float) -> dict[str, Any]:
+        return {name: int(load) if trials.closed else load, **rest}
+
+    def works(at: int) -> AnyPlan | None:
+        """With the requests of the question, which need not be easier than more of them."""
+        return _works(asked, Trial(changes(below[at]), lambda setting, precision: plans))
+
+    at = most(len(below), lambda at: works(at) is not None)
+    if at < 0:
+        return _words(below[0], trials.closed)
+    found = works(at)
+    assert found is not None
+    return Remedy(_words(below[at], trials.closed), found.shorthand, changes(below[at]))
 
 
 def _most_of(trials: Trials, plans: Sequence[AnyPlan], loads: Sequence[float]) -> tuple[AnyPlan | None, float]:

@@ -7,7 +7,6 @@ times, a model without experts) is refused where those are known.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,11 +61,6 @@ def _no_auto(given: Given) -> bool:
     return "quant" in given and "auto" not in [word.strip() for word in str(given["quant"]).split(",")]
 
 
-def _plan_has_format(given: Given) -> bool:
-    """Whether the plan names a format of its weights: TP8@fp8, but not TP8@1410MHz."""
-    return any(re.search(r"@(?!\d+ *mhz)[a-z]", plan, re.IGNORECASE) for plan in [str(given.get("plan") or "")])
-
-
 VARIED = ("prompt_cv", "output_cv")
 BLIND = ("round-robin", "prefix-hash", "session-hash")  # routes that ask nothing of the replicas
 PRESET = "a workload preset has its own lengths"
@@ -114,7 +108,6 @@ QUESTION = (
         Clash(name, without("disaggregate", "plan"), "plans have one pool", "add --disaggregate")
         for name in ("prefill_settings", "decode_settings", "connector", "conditional_disagg")
     ),
-    Clash("weight_dtype", _plan_has_format, "the plan names its own format", "drop one of both"),
     Clash("weight_dtype", _no_auto, "--quant does not hold the checkpoint's own format", "add auto to --quant"),
 )
 NO_WIDTHS = tuple(

@@ -19,7 +19,7 @@ DEEPEST = 4  # objects within objects that are looked into
 SIGNS = ",\t;|"
 
 
-TELLING = ("hash_ids", "session_id")  # keys that say of a request what it has to do with others
+TELLING = ("hash_ids",)  # keys that say of every request what it has in common with others
 
 
 @dataclass(frozen=True, slots=True)

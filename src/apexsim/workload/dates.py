@@ -37,12 +37,7 @@ def stamps(table: FileTable, key: str, order: str) -> NDArray[np.datetime64]:
     cells = [str(cell).strip() for cell in table.column(key)]
     if any(cell.endswith("z") or cell[10:11] == "t" for cell in cells):
         cells = [cell.upper() for cell in cells]
-    zoned = [bool(_zone(cell)) for cell in cells] if _some_zone(cells) else []
-    if any(zoned) and not all(zoned):
-        raise InputError(
-            f"'{key}' has dates with a zone and without one", table.at(zoned.index(False)), "write Z or +01:00 behind all, or none"
-        )
-    shift = _shifts(cells)
+    shift = _shifts(cells, table, key)
     if any(cell[4:5] != "-" or cell[10:11] not in ("T", " ", "") or "," in cell for cell in cells):
         cells = _plain(cells, order, table, key)
     strange = {begin for begin in {cell[:5] for cell in cells} if not _YEAR.fullmatch(begin)}
@@ -111,28 +106,28 @@ def _has_no_zone(cell: str) -> bool:
     return cell.count("-") <= 2 and "+" not in cell and not _LETTERS.search(cell)
 
 
-def _some_zone(cells: list[str]) -> bool:
-    """Whether a zone may stand in some of them."""
+def _shifts(cells: list[str], table: FileTable, key: str) -> NDArray[np.int64] | int:
+    """Offset of each date and time from UTC [s], whose zones are cut off the cells (modified in place); all have one, or none."""
     every = "".join(cells)
-    return bool(_LETTERS.search(every)) or "+" in every or every.count("-") > 2 * len(cells)
-
-
-def _shifts(cells: list[str]) -> NDArray[np.int64] | int:
-    """Offset of each date and time from UTC [s], whose zones are cut off the cells (modified in place)."""
-    if not _some_zone(cells):
+    if not (_LETTERS.search(every) or "+" in every or every.count("-") > 2 * len(cells)):
         return 0
-    every = "".join(cells)
     common = _zone(cells[0])
     if common and every.count(common[0]) == len(cells) and all(cell.endswith(common[0]) for cell in cells):
         size = len(common[0])
         cells[:] = [cell[:-size] for cell in cells]
         return _offset(common)
     shift = np.zeros(len(cells), dtype=np.int64)
+    bare = []
     for i, cell in enumerate(cells):
         zone = _zone(cell)
         if zone:
             cells[i] = cell[: zone.start()]
             shift[i] = _offset(zone)
+        else:
+            bare.append(i)
+    if bare and len(bare) < len(cells):
+        hint = "write Z or +01:00 behind all, or none"
+        raise InputError(f"'{key}' has dates with a zone and without one", table.at(bare[0]), hint)
     return shift
 
 

@@ -318,10 +318,11 @@ def _with_unit(raw: Floats, row: Format, where: str) -> tuple[Format, tuple[str,
     if row.unit and not row.loose:
         return row, ()
     low, span = float(raw.min()), float(raw.max() - raw.min())
-    clocks = [[unit for unit, scale in TIME_UNITS.items() if EPOCH[0] <= end * scale <= EPOCH[1]] for end in (low, low + span)]
-    if all(clocks) and not {*clocks[0]} & {*clocks[1]}:
-        told = f"'{row.arrive}' holds times since 1970 of two units, {clocks[0][0]} and {clocks[1][0]}"
-        raise InputError(told, where, "write all in one of them")
+    clocks = {unit: (raw * scale >= EPOCH[0]) & (raw * scale <= EPOCH[1]) for unit, scale in TIME_UNITS.items()}
+    units = [unit for unit, here in clocks.items() if here.any()]
+    if len(units) > 1 and np.logical_or.reduce(list(clocks.values())).all():  # each is a time of today on one of them
+        hint = "write all in one of them, or say which they are: --time-unit UNIT"
+        raise InputError(f"'{row.arrive}' holds times since 1970 of two units, {units[0]} and {units[1]}", where, hint)
     for unit, scale in TIME_UNITS.items():
         if EPOCH[0] <= low * scale <= float(raw.max()) * scale <= EPOCH[1] and span * scale < SPAN_HIGH and len(raw) > 1:
             return replace(row, unit=unit, zero=True), (f"times are read as {unit} since 1970, from the first request on",)

@@ -10,6 +10,7 @@ import json
 import math
 import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from apexsim.errors import InputError, Rejected
@@ -25,7 +26,7 @@ from apexsim.workload.load import mean_rate
 from apexsim.workload.trace import Workload
 
 SYSTEM = ("gpu", "gpus", "nodes", "nic", "pcie", "engine", "settings", "max_model_len", "route", "weight_dtype", "activation_dtype",
-          "kv_dtype", "dtype", "expert_load", "acceptance")  # fmt: skip # of a question: what a comparison must know of the server
+          "kv_dtype", "dtype", "expert_load")  # fmt: skip # of a question: what a comparison must know of the server
 CHOSEN = {"top-p": {"temperature": 1.0, "top_p": 0.95}, "penalties": {"temperature": 1.0, "top_p": 0.95, "frequency_penalty": 0.1}}
 LONGEST_SWEEP = 12  # plans of a sweep
 TEACH = "# apexsim calibrate measured.json --save NAME: from then on --profile NAME predicts with what was measured\n"
@@ -87,6 +88,9 @@ def _compare(made: Deployment, measured: str) -> str:
     model = str(inputs.get("model", ""))
     config = f" --config {shlex.quote(model)}" if model and model != served else ""
     known = {name: inputs[name] for name in SYSTEM if inputs.get(name)}
+    told = str(inputs.get("acceptance") or "")
+    if told and made.plan.draft:
+        known["acceptance"] = str(Path(told).resolve()) if Path(told).is_file() else told  # the script runs in a folder of its own
     words = options({**known, "plan": made.plan.shorthand, "engine": known.get("engine") or made.setting.engine.label}) or []
     return f"apexsim replay --compare {measured} --model {shlex.quote(served)}{config} {' '.join(words)}"
 
