@@ -318,7 +318,8 @@ def _with_unit(raw: Floats, row: Format, where: str) -> tuple[Format, tuple[str,
     if row.unit and not row.loose:
         return row, ()
     low, span = float(raw.min()), float(raw.max() - raw.min())
-    clocks = {unit: (raw * scale >= EPOCH[0]) & (raw * scale <= EPOCH[1]) for unit, scale in TIME_UNITS.items()}
+    once = {scale: unit for unit, scale in reversed(TIME_UNITS.items())}  # each unit by its first word
+    clocks = {unit: (raw * scale >= EPOCH[0]) & (raw * scale <= EPOCH[1]) for scale, unit in once.items()}
     units = [unit for unit, here in clocks.items() if here.any()]
     if len(units) > 1 and np.logical_or.reduce(list(clocks.values())).all():  # each is a time of today on one of them
         hint = "write all in one of them, or say which they are: --time-unit UNIT"
