@@ -195,3 +195,14 @@ def test_start_up_logs_are_replayed_row_by_row(tmp_path: Path) -> None:
     assert (fits["measured"], fits["predicted"]) == (0.0, 0.0) and set(rows["C"]["metrics"]) == {"fits"}
     assert rows["D"]["status"] == "skipped"
     assert record["summary"]["metrics"]["fits"]["accuracy"] == 1.0 and "100.0% right" in render(record)
+
+
+def test_an_engine_that_does_not_chunk_is_sized_for_the_longest_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mean of a stream says nothing of the step that its longest prompt needs whole."""
+    path = tmp_path / "trace.csv"
+    path.write_text("time,prompt_tokens,completion_tokens\n" + "".join(f"{i},900,40\n" for i in range(40)) + "41,30000,40\n")
+    words = ["fit", "llama-3.1-8b", "--gpu", "h100-sxm:1", "--engine", "tensorrt-llm", "--trace", str(path)]
+    assert main([*words, "--json"]) == 0
+    tokens = json.loads(capsys.readouterr().out)["max_num_batched_tokens"]
+    assert isinstance(tokens, int) and tokens >= 30_000
+    assert main([*words, "--max-num-tokens", "4096"]) == 2 and "longest prompt of 30000 tokens" in capsys.readouterr().err

@@ -15,6 +15,7 @@ LOAD = ["--prompt-len", "20", "--output-len", "4", "--num-requests", "4", "--req
 HEAD = "time,prompt_tokens,completion_tokens\n"
 TRACES = {
     "two units": (HEAD + "1700000000,9,4\n1700000001,9,4\n1700000002000,9,4\n1700000003000,9,4\n", "csv", "of two units"),
+    "two finer units": (HEAD + "1700000000000,9,4\n1700000001000,9,4\n1700000002000000,9,4\n", "csv", "ms and us"),
     "a zone of some": (HEAD + "2023-11-16T18:15:46Z,9,4\n2023-11-16T20:15:50,9,4\n", "csv", "with a zone and without one"),
     "ids of some": ('{"timestamp":0,"input_length":600,"output_length":9}\n'
                     '{"timestamp":900,"input_length":600,"output_length":9,"hash_ids":[1,2]}\n', "jsonl", "'hash_ids' is missing"),

@@ -78,7 +78,7 @@ def answer_of(name: Any, cluster: Any, given: dict[str, Any]) -> Any:
     if given["enforce_eager"]:
         settings["pad"] = ()
     typical = _typical(given, length)
-    engine = engine_of(given["engine"], settings, cluster, length, typical.prompt if typical else 0)
+    engine = engine_of(given["engine"], settings, cluster, length, typical.longest_prompt if typical else 0)
     precision = precision_of(model, given["weight_dtype"], None, given["kv_dtype"], given["dtype"])
     widths = Widths(
         given["tp"] or 0,
@@ -118,4 +118,4 @@ def _typical(given: dict[str, Any], length: int) -> Any:
     if prompt + output > length:
         told = f"requests of {prompt} + {output} tokens are longer than the {length} that the server allows"
         raise InputError(told, "--prompt-len", "give shorter ones, or a larger --max-model-len")
-    return Typical(float(prompt), float(output), ((prompt + output, 1),), "as asked")
+    return Typical(float(prompt), float(output), prompt, ((prompt + output, 1),), "as asked")

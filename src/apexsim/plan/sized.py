@@ -22,24 +22,27 @@ LITTLE = 2.0  # requests of full length at once: a cache for fewer is called sma
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """The requests that users send: mean prompt and output [tokens], how often each length (prompt + output) occurs, and
-    where that is from."""
+    """The requests that users send: mean prompt and output [tokens], the longest prompt [tokens], how often each length
+    (prompt + output) occurs, and where that is from."""
 
     prompt: float
     output: float
+    longest_prompt: int
     lengths: tuple[tuple[int, int], ...]
     source: str
 
 
 # the chat scenario of the public benchmark InferenceX: 1,024 prompt and 1,024 output tokens
-USUAL = Typical(1024.0, 1024.0, ((2048, 1),), "InferenceX's chat scenario")
+USUAL = Typical(1024.0, 1024.0, 1024, ((2048, 1),), "InferenceX's chat scenario")
 
 
 def usual(length: int) -> Typical:
     """What users are taken to send where nobody says it; a model with a shorter context gets requests that fill it."""
     whole = min(length, USUAL.lengths[0][0])
     prompt = whole - whole // 2
-    return USUAL if whole == USUAL.lengths[0][0] else Typical(float(prompt), float(whole - prompt), ((whole, 1),), "the longest allowed")
+    if whole == USUAL.lengths[0][0]:
+        return USUAL
+    return Typical(float(prompt), float(whole - prompt), prompt, ((whole, 1),), "the longest allowed")
 
 
 def typical_of(prompt: Sequence[int], output: Sequence[int], longest: int, source: str, where: str) -> Typical:
@@ -50,7 +53,7 @@ def typical_of(prompt: Sequence[int], output: Sequence[int], longest: int, sourc
         told = f"{many} of {len(prompt)} requests are longer than the {longest} tokens that the server allows"
         other = f"or: apexsim trace filter --max-context {longest}" if where == "--trace" else "or --prompt-len and --output-len"
         raise InputError(told, where, f"give a larger --max-model-len, {other}")
-    return Typical(sum(prompt) / len(prompt), sum(output) / len(output), tuple(sorted(counts.items())), source)
+    return Typical(sum(prompt) / len(prompt), sum(output) / len(output), max(prompt), tuple(sorted(counts.items())), source)
 
 
 @dataclass(frozen=True, slots=True)

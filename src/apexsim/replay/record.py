@@ -168,8 +168,7 @@ def run_json(run: ReplayRun) -> dict[str, Any]:
     """The run in the schema of `vllm bench serve --save-result --save-detailed`, with a few keys of our own.
 
     Ours: partial, stopped, warmup, mode, requested_*_lens, prefix_ids (of each prompt's blocks of prefix_block tokens).
-     Per-request times are in seconds; a request that failed has
-    its error, and what had come until then.
+    Per-request times are in seconds; a request that failed has its error, and what had come until then.
     """
     done = [s for s in run.sent if not s.error]
     head: dict[str, Any] = {

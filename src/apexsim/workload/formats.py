@@ -318,12 +318,10 @@ def _with_unit(raw: Floats, row: Format, where: str) -> tuple[Format, tuple[str,
     if row.unit and not row.loose:
         return row, ()
     low, span = float(raw.min()), float(raw.max() - raw.min())
-    once = {scale: unit for unit, scale in reversed(TIME_UNITS.items())}  # each unit by its first word
-    clocks = {unit: (raw * scale >= EPOCH[0]) & (raw * scale <= EPOCH[1]) for scale, unit in once.items()}
-    units = [unit for unit, here in clocks.items() if here.any()]
-    if len(units) > 1 and np.logical_or.reduce(list(clocks.values())).all():  # each is a time of today on one of them
+    first, last = _clock(low), _clock(low + span)
+    if first and last and first != last and _on_clocks(raw):
         hint = "write all in one of them, or say which they are: --time-unit UNIT"
-        raise InputError(f"'{row.arrive}' holds times since 1970 of two units, {units[0]} and {units[1]}", where, hint)
+        raise InputError(f"'{row.arrive}' holds times since 1970 of two units, {first} and {last}", where, hint)
     for unit, scale in TIME_UNITS.items():
         if EPOCH[0] <= low * scale <= float(raw.max()) * scale <= EPOCH[1] and span * scale < SPAN_HIGH and len(raw) > 1:
             return replace(row, unit=unit, zero=True), (f"times are read as {unit} since 1970, from the first request on",)
@@ -334,6 +332,17 @@ def _with_unit(raw: Floats, row: Format, where: str) -> tuple[Format, tuple[str,
         return replace(row, unit=unit), ()
     told = f"times are read in {unit}: {len(raw)} requests within {format_seconds(span * TIME_UNITS[unit])} (--time-unit UNIT for another)"
     return replace(row, unit=unit), (told,)
+
+
+def _clock(value: float) -> str:
+    """The unit in which a number is a time of today, counted since 1970; "" where it is none."""
+    return next((unit for unit, scale in TIME_UNITS.items() if EPOCH[0] <= value * scale <= EPOCH[1]), "")
+
+
+def _on_clocks(raw: Floats) -> bool:
+    """Whether each of raw [R] is a time of today in one of the units."""
+    scales = np.array(sorted(set(TIME_UNITS.values())))[:, None] * raw
+    return bool(((scales >= EPOCH[0]) & (scales <= EPOCH[1])).any(axis=0).all())
 
 
 def _unit_notes(seconds: Floats, raw: Floats | None, row: Format, where: str) -> tuple[str, ...]:
