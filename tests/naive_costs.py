@@ -312,8 +312,8 @@ class NaiveCosts:
         if op.route is not None:
             return self._dispatch(op, np.ceil(n / op.group), captured)
         if link is not cluster.gpu.nic:
-            fused = self.engine.fuses(cluster.gpu.arch)
-            return collectives.price(bank, op.kind, nbytes, op.group, Way(nccl=not self.custom, fused=fused)).seconds
+            found = [self._reduced(op, float(each)) for each in np.atleast_1d(nbytes)]
+            return np.reshape(found, np.shape(nbytes))
         inside = max(1, min(op.group, cluster.per_node // op.stride))
         outside = ceil(op.group / inside)
         if op.stride == 1 and collectives.spans_measured(bank, op.kind, outside):
@@ -322,6 +322,12 @@ class NaiveCosts:
         share, within = (1, (op.kind,)) if op.kind != "all_reduce" else (inside, ("reduce_scatter", "all_gather"))
         time = ring(op.kind, nbytes / share, outside, link)
         return time + sum(collectives.price(bank, kind, nbytes, inside).seconds for kind in within if inside > 1)
+
+    def _reduced(self, op: Collective, size: float) -> float:
+        """A message within a domain: joined with the norm where the engine's row says so for this many ranks and bytes."""
+        largest = dict(self.engine.fused(self.cluster.gpu.arch)).get(op.group, -1.0)
+        way = Way(nccl=not self.custom, fused=op.kind == "all_reduce" and size <= largest)
+        return float(np.ravel(collectives.price(self.bank, op.kind, size, op.group, way).seconds)[0])
 
     def _dispatch(self, op: Collective, tokens: Array, captured: bool) -> Array:
         """Both ways: 3 bytes a number, out of the domain at 85 % of the network and inside it at 60 % of the link at once."""

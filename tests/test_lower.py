@@ -212,8 +212,23 @@ def test_nvfp4_is_quantised_apart_behind_an_activation_only(after: str, extra: b
 
 def test_vllm_joins_all_reduce_and_norm_from_0_17_on_hopper_and_blackwell() -> None:
     old, new, newer = (load_engine(f"vllm@{v}") for v in ("0.16.0", "0.17.0", "0.19.0"))
-    assert not old.fuses("hopper") and new.fuses("hopper") and not new.fuses("blackwell-ultra") and newer.fuses("blackwell-ultra")
-    assert not newer.fuses("ampere") and not load_engine("sglang").fuses("hopper")
+    assert not old.fused("hopper") and new.fused("hopper") and not new.fused("blackwell-ultra") and newer.fused("blackwell-ultra")
+    assert not newer.fused("ampere") and not load_engine("sglang").fused("hopper")
+
+
+@pytest.mark.parametrize(("ranks", "largest"), [(4, 2.0), (8, 0.5)])
+def test_larger_messages_are_reduced_apart_from_the_norm(ranks: int, largest: float) -> None:
+    """vLLM's limits on Hopper [MiB]: above them its own kernels, symmetric memory and NCCL, which are faster there."""
+    h100 = load_gpu("h100-sxm")
+    cluster, engine = Cluster(h100, 8), load_engine("vllm@0.25.0")
+    joined, apart = (Pricer(load_bank(h100, "vllm"), cluster, fused=f) for f in (engine.fused("hopper"), ()))
+    op, n = Collective("out", "all_reduce", 2**14, ranks), np.array([0.5, 1.0, 2.0, 16.0]) * largest * 64.0
+    with_norm, without = (p.dense(op, n, False).seconds for p in (joined, apart))
+    assert with_norm[3] == without[3] and (with_norm[:2] != without[:2]).all()
+
+
+def test_ranks_that_no_limit_names_are_never_joined() -> None:
+    assert 6 not in dict(load_engine("vllm").fused("hopper"))
 
 
 # ---- expert load ----------------------------------------------------------------------------------------------------

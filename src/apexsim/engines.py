@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
+from itertools import takewhile
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from apexsim.engine_file import (
 )
 from apexsim.errors import InputError, nearest
 from apexsim.units import GiB
+
+Fused = tuple[tuple[int, float], ...]  # (ranks, largest message [byte]) of all-reduces that are joined with a norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,8 @@ class EngineRow:
     batch_wait_iters: int = 0  # prompts wait at most this many steps …
     batch_wait_ratio: float = 0.0  # … for this share of the budget
     balance_wait: int = 0  # attention data parallel: steps to wait for a prompt on each lane
-    fused_all_reduce: str = ""  # GPU architectures on which all-reduces add residual and norm, one kernel for both
+    fused_all_reduce: str = ""  # GPU architectures on which all-reduces add residual and norm, one kernel for both …
+    fused_sizes: str = ""  # … for messages of up to so many MiB: "architecture ranks:MiB …", one after the other
     experts_as: str = ""  # "architecture format source": whole experts of a format run as another source's tables hold them
     joined_norms: int = 0  # all-reduces of a layer that do the norm behind them, one kernel for both; where the plan allows it
     norm_families: str = ""  # models for which that is the default, with both all-reduces of a layer
@@ -183,9 +187,13 @@ class EngineRow:
         """Whether it can be started; policies of papers only batch."""
         return self.server.name == self.name and bool(self.server.program)
 
-    def fuses(self, arch: str) -> bool:
-        """Whether all-reduces on GPUs of an architecture are joined with the norm that follows."""
-        return arch in self.fused_all_reduce.split()
+    def fused(self, arch: str) -> Fused:
+        """Up to which size all-reduces on GPUs of an architecture are joined with the norm that follows."""
+        if arch not in self.fused_all_reduce.split():
+            return ()
+        _, _, sizes = f" {self.fused_sizes} ".partition(f" {arch} ")
+        told = takewhile(lambda word: ":" in word, sizes.split())
+        return tuple((int(ranks), float(size) * GiB / 1024) for ranks, _, size in (word.partition(":") for word in told))
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -97,7 +97,7 @@ def pricer_of(at: int) -> Pricer:
     """Prices of a scene."""
     engine, cluster = engine_of(at), cluster_of(at)
     bank = load_bank(cluster.gpu, SOURCE.get(engine.server.name, "vllm"))
-    return Pricer(bank, cluster, fused=engine.fuses(cluster.gpu.arch), joined=engine.joined_inputs)
+    return Pricer(bank, cluster, fused=engine.fused(cluster.gpu.arch), joined=engine.joined_inputs)
 
 
 def scene(at: int, **changed: Any) -> Scene:

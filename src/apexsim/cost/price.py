@@ -17,11 +17,11 @@ from apexsim.cost.collectives import Way
 from apexsim.cost.factors import UNCHANGED, Factors
 from apexsim.cost.grid import rising, settled
 from apexsim.cost.load import STEEPEST, ExpertLoad
-from apexsim.cost.ring import collective_formula
+from apexsim.cost.ring import Wire, collective_formula
 from apexsim.cost.roofline import BYTE_SHARE, Priced, Provenance, labelled
 from apexsim.cost.shapes import ExpertLayer, RecurrentState, Routing
 from apexsim.engine_file import Apart
-from apexsim.engines import EngineRow, kernels_of
+from apexsim.engines import EngineRow, Fused, kernels_of
 from apexsim.hardware import Cluster
 from apexsim.model.ops import Attend, Collective, Cross, Gemm, Grouped, Index, Mla, Op, Scan, Stream
 
@@ -33,7 +33,7 @@ CACHE_SPEED = 3.0  # last-level cache over DRAM bandwidth: 2 (H100) to 4.5 (RTX 
 class Pricer:
     """Prices ops on one cluster.  Equal ops on equal axes are priced once, whatever plan they come from.
 
-    load: how unevenly tokens fall on routed experts; fused: all-reduces run the kernel that adds residual and norm; apart: what the
+    load: how unevenly tokens fall on routed experts; fused: up to which message all-reduces of so many ranks run the kernel that adds residual and norm; apart: what the
     quantisation of activations is not joined to, by format; by default as the engine does whose kernels these are; joined: how products
     of one input run, as `EngineRow.joined_inputs`; elsewhere: a format of whole experts and the source whose kernels they run.
     """
@@ -44,12 +44,12 @@ class Pricer:
         cluster: Cluster,
         custom_all_reduce: bool = True,
         load: ExpertLoad = USUAL,
-        fused: bool = False,
+        fused: Fused = (),
         apart: Apart | None = None,
         joined: int = 1,
         elsewhere: tuple[str, str] | None = None,
     ) -> None:
-        self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, fused
+        self.bank, self.cluster, self.custom, self.load, self.fused = bank, cluster, custom_all_reduce, load, dict(fused)
         self.joined = joined
         self.elsewhere = (elsewhere[0], load_bank(cluster.gpu, elsewhere[1])) if elsewhere else None
         self.apart = dict(kernels_of(bank.source).quantises_apart if apart is None else apart)
@@ -106,7 +106,7 @@ def _times(priced: Priced, factor: float) -> Priced:
 def pricer_for(engine: EngineRow, cluster: Cluster, load: ExpertLoad = USUAL, custom_all_reduce: bool = True) -> Pricer:
     """The pricer of an engine's kernels on a cluster; their own all-reduce reads the memory of other GPUs, so that it needs a way there."""
     bank, server = load_bank(cluster.gpu, engine.server.kernels), engine.server
-    custom, fused = custom_all_reduce and cluster.gpu.link.peer, engine.fuses(cluster.gpu.arch)
+    custom, fused = custom_all_reduce and cluster.gpu.link.peer, engine.fused(cluster.gpu.arch)
     arch, form, source = engine.experts_as.split() if engine.experts_as else ("", "", "")
     elsewhere = (form, source) if form and arch == cluster.gpu.arch else None
     return Pricer(bank, cluster, custom, load, fused, server.quantises_apart, engine.joined_inputs, elsewhere)
@@ -219,7 +219,7 @@ def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Pri
     link = pricer.cluster.link(op.group, op.stride)
     if link is not gpu.nic:
         beyond = link if gpu.has_scale_up and link is gpu.host else None  # of bridged pairs
-        return collectives.price(pricer.bank, op.kind, nbytes, op.group, Way(nccl=not pricer.custom, fused=pricer.fused), beyond)
+        return _within(pricer, op, nbytes, beyond)
     inside = max(1, min(op.group, pricer.cluster.per_node // op.stride))
     outside = -(-op.group // inside)
     if op.stride == 1 and collectives.spans_measured(pricer.bank, op.kind, outside):
@@ -230,6 +230,17 @@ def _collective(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Pri
         for kind in ("reduce_scatter", "all_gather") if op.kind == "all_reduce" else (op.kind,):
             seconds = seconds + collectives.price(pricer.bank, kind, nbytes, inside).seconds
     return labelled(seconds, Provenance.ROOFLINE)
+
+
+def _within(pricer: Pricer, op: Collective, nbytes: Array, beyond: Wire | None) -> Priced:
+    """Within a scale-up domain: all-reduces of small messages join the norm behind them, larger ones and other collectives do not."""
+    way = Way(nccl=not pricer.custom)
+    apart = collectives.price(pricer.bank, op.kind, nbytes, op.group, way, beyond)
+    largest = pricer.fused.get(op.group, 0.0) if op.kind == "all_reduce" else 0.0
+    if not largest:
+        return apart
+    joined, small = collectives.price(pricer.bank, op.kind, nbytes, op.group, way._replace(fused=True), beyond), nbytes <= largest
+    return Priced(np.where(small, joined.seconds, apart.seconds), np.where(small, joined.provenance, apart.provenance))
 
 
 def _dispatch(pricer: Pricer, op: Collective, n: Array, captured: bool) -> Priced:

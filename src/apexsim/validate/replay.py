@@ -56,7 +56,7 @@ class Bench:
 
     def pricer(self, case: Case | Machine) -> Pricer:
         """The pricer of a case."""
-        server, fused = case.engine.server.name, case.engine.fuses(case.cluster.gpu.arch)
+        server, fused = case.engine.server.name, case.engine.fused(case.cluster.gpu.arch)
         custom = case.custom_all_reduce if isinstance(case, Case) else True
         key = (case.cluster.gpu.name, server, case.cluster.per_node, case.cluster.nodes, custom, fused, case.engine.joined_inputs,
                case.engine.experts_as)  # fmt: skip
