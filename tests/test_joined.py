@@ -97,6 +97,16 @@ def test_whole_experts_run_the_kernel_that_a_release_picks(engine: str, gpu: str
     assert bool((own != other).any()) == elsewhere
 
 
+@pytest.mark.parametrize(
+    ("gpu", "kernel", "tp", "same"), [("b200-sxm", "nvfp4", 4, True), ("b200-sxm", "bf16", 4, False), ("b200-sxm", "nvfp4", 1, False)]
+)
+def test_sglang_runs_whole_nvfp4_experts_on_b200_as_tensorrt_llm_does(gpu: str, kernel: str, tp: int, same: bool) -> None:
+    cluster, n = Cluster(load_gpu(gpu), 4), 2.0 ** np.arange(14)
+    op = Grouped("experts", 7168, 2048, 256, 8, tp, 4 // tp, True, kernel, 0.5625 if kernel == "nvfp4" else 2.0)
+    sglang, trtllm = (pricer_for(load_engine(each), cluster).dense(op, n, True).seconds for each in ("sglang", "trtllm"))
+    assert bool((sglang == trtllm).all()) == same
+
+
 @pytest.mark.parametrize("engine", ["sglang@0.5.6", "sglang", "vllm@0.16.0", "trtllm"])
 def test_a_pricer_on_other_gpus_keeps_all_that_is_the_engines(engine: str) -> None:
     """A clock, or what a sensitivity changes: another GPU, the same engine and the same calibration."""

@@ -33,9 +33,10 @@ CACHE_SPEED = 3.0  # last-level cache over DRAM bandwidth: 2 (H100) to 4.5 (RTX 
 class Pricer:
     """Prices ops on one cluster.  Equal ops on equal axes are priced once, whatever plan they come from.
 
-    load: how unevenly tokens fall on routed experts; fused: up to which message all-reduces of so many ranks run the kernel that adds residual and norm; apart: what the
-    quantisation of activations is not joined to, by format; by default as the engine does whose kernels these are; joined: how products
-    of one input run, as `EngineRow.joined_inputs`; elsewhere: a format of whole experts and the source whose kernels they run.
+    load: how unevenly tokens fall on routed experts; fused: up to which message all-reduces of so many ranks run the kernel that adds
+    residual and norm; apart: what the quantisation of activations is not joined to, by format; by default as the engine does whose
+    kernels these are; joined: how products of one input run, as `EngineRow.joined_inputs`; elsewhere: a format of whole experts and the
+    source whose kernels they run.
     """
 
     def __init__(
