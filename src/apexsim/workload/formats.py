@@ -375,15 +375,17 @@ def hashes_of(table: FileTable, row: Format, prompt: Ints, names: dict[str, int]
     """Prefix block ids of each request; chains of none where the file has none.  names: numbers of ids that are texts."""
     if not row.hashes or row.hashes not in table.columns:
         return Chains(NO_INTS, np.zeros(len(prompt) + 1, np.int64))
-    cells = table.column(row.hashes)
+    cells, kinds = table.column(row.hashes), set[type]()
     for i, (cell, tokens) in enumerate(zip(cells, prompt.tolist())):
-        if not isinstance(cell, list) or any(type(h) is not int and type(h) is not str for h in cell):
+        here = set(map(type, cell)) if isinstance(cell, list) else {type(cell)}
+        kinds |= here
+        if not isinstance(cell, list) or not here <= {int, str}:
             raise InputError(f"'{row.hashes}' must be a list of whole numbers or texts", table.at(i))
         fits = tokens // row.block <= len(cell) or not cell or row.name == "weka"
         if len(cell) > -(-tokens // row.block) or not fits:
             told = f"{len(cell)} prefix blocks of {row.block} tokens for a prompt of {tokens}"
             raise InputError(told, table.at(i), "a prompt has all of its blocks, or none; the file may be of another format: --format")
-    if any(type(h) is str for cell in cells for h in cell):
+    if str in kinds:
         cells = [[h if type(h) is int else -1 - names.setdefault(h, len(names)) for h in cell] for cell in cells]
     try:
         return chains_of(cells)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -72,7 +72,7 @@ NO_CHAINS = Chains(NO_INTS, NO_INTS)
 def chains_of(chains: Sequence[Chain]) -> Chains:
     """Chains as one array of ids."""
     first = np.cumsum([0, *map(len, chains)])
-    return Chains(np.fromiter((i for chain in chains for i in chain), np.int64, int(first[-1])), first)
+    return Chains(np.fromiter(chain.from_iterable(chains), np.int64, int(first[-1])), first)
 
 
 @dataclass(frozen=True, slots=True)
