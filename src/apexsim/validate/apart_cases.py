@@ -19,7 +19,7 @@ from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_o
 from apexsim.validate.closed_cases import NO_DRAFTS, captured, drafted, population
 from apexsim.validate.facts import spelled, suspect
 from apexsim.validate.open_cases import SLOWEST, arrivals
-from apexsim.validate.rows import WIDEST, Row, Skipped, amount, needed, number, whole
+from apexsim.validate.rows import REQUESTS, WIDEST, Row, Skipped, amount, needed, number, whole
 from apexsim.workload.trace import Workload
 
 GATHERS = {  # (pool, backend of the experts) -> GPUs up to which it gathers all tokens
@@ -132,7 +132,7 @@ def apart_open(row: Row, where: Path) -> Apart | Case | Skipped:
         rate=spelled(row, "rate_rps"),
         suspect=suspect(row),
     )
-    gpu, count, width = load_gpu(row["gpu"]), needed(row, "num_requests"), Layout(tp=needed(row, "attn_tp", 1, WIDEST))
+    gpu, count, width = load_gpu(row["gpu"]), needed(row, "num_requests", most=REQUESTS), Layout(tp=needed(row, "attn_tp", 1, WIDEST))
     model, precision, assumed = formats(row, row["config"], spelled(row, "precision"), gpu)
     rate, flat = amount(row, "rate_rps", SLOWEST), np.ones(count, np.int64)
     arrive = np.arange(count) / rate if spelled(row, "arrival").startswith(EVEN) else arrivals(rate, count)

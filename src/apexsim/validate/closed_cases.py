@@ -17,7 +17,7 @@ from apexsim.hardware import Cluster, load_gpu
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
 from apexsim.validate.facts import scripted, settings, spelled, stall, suspect
-from apexsim.validate.rows import WIDEST, Row, Skipped, needed, number, whole
+from apexsim.validate.rows import REQUESTS, USERS, WIDEST, Row, Skipped, needed, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -88,8 +88,13 @@ def drafted(row: Row) -> Drafting | None:
 
 def population(row: Row) -> Workload:
     """The requests: prompt lengths are drawn without the chat template, which is then added to each."""
-    isl, osl, users, template = (*(needed(row, key) for key in ("isl", "osl", "concurrency")), whole(row, "template_tokens"))
-    count = whole(row, "num_prompts") or 10 * users
+    isl, osl, users, template = (
+        needed(row, "isl"),
+        needed(row, "osl"),
+        needed(row, "concurrency", most=USERS),
+        whole(row, "template_tokens"),
+    )
+    count = whole(row, "num_prompts", most=REQUESTS) or 10 * users
     if spelled(row, "len_dist").startswith("uniform"):
         prompt, output = _population_of(isl - template, osl, count)
         prompt = prompt + template
@@ -144,7 +149,7 @@ WORDS = {  # setting -> how a description says it
 def described(row: Row, at: int, where: Path) -> Case | Skipped:
     """A result file of `vllm bench serve` as a row, with the server described in the column `config`."""
     told = {key: (found[1] if (found := re.search(pattern, row["config"])) else "") for key, pattern in WORDS.items()}
-    users, name = needed(row, "max_concurrency"), f"{spelled(row, 'label') or spelled(row, 'date')}-{at}"
+    users, name = needed(row, "max_concurrency", most=USERS), f"{spelled(row, 'label') or spelled(row, 'date')}-{at}"
     labels = {"engine": row["backend"], "gpu": told["gpu"], "model": told["model"], "concurrency": str(users), "suspect": suspect(row)}
     missing = [key for key in ("model", "gpu", "isl", "osl") if not told[key]]
     if missing:
@@ -153,7 +158,7 @@ def described(row: Row, at: int, where: Path) -> Case | Skipped:
         return Skipped(name, NO_DRAFTS, labels)
     gpu, width = load_gpu(told["gpu"]), int(told["tp"] or 1)
     model, precision, assumed = formats(row, told["model"], "", gpu)
-    prompt, output = inferencex_population(int(told["isl"]), int(told["osl"]), whole(row, "num_prompts", 10 * users, 1))
+    prompt, output = inferencex_population(int(told["isl"]), int(told["osl"]), whole(row, "num_prompts", 10 * users, 1, REQUESTS))
     work = Workload(name, np.zeros(len(prompt)), prompt, output, "closed", users)
     rules, note = rules_of(row["backend"], told["version"])
     given = {key: int(told[key]) if told[key] else None for key in ("max_num_seqs", "max_num_batched_tokens")}

@@ -30,10 +30,11 @@ from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
 from apexsim.validate.cases import labels_of
 from apexsim.validate.facts import spelled, suspect
-from apexsim.validate.rows import WIDEST, Answered, Row, Skipped, flag, model_named, number, share, whole
+from apexsim.validate.rows import WIDEST, Answered, Row, Skipped, amount, flag, model_named, number, share, whole
 
 KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
 LONG = 32768  # tokens
+LARGEST = 1e5  # GiB of a GPU: more is a slip
 OLD = "0.6.0"  # the rules of vLLM's V0 engine
 DRAFTS = 2  # draft tokens where a log shows speculative decoding but not how many (the engines' recipe for MTP)
 HEADLESS = ("embedding", "reranker")  # words in the names of checkpoints that answer with vectors
@@ -86,9 +87,14 @@ def cache_of(row: Row, model: Model) -> str:
     return formats_from_name(id_of(row), model).kv or "bf16"
 
 
+def _gib(row: Row, key: str) -> float:
+    """A cell of so much memory; NaN where it is empty."""
+    return amount(row, key, most=LARGEST) if spelled(row, key) else math.nan
+
+
 def gpu_of(row: Row) -> Gpu | None:
     """The catalogue's GPU, or one of the stated memory where the catalogue has none such; None = unknown."""
-    name, total = (row.get("gpu") or "").strip(), number(row, "gpu_total_gib")
+    name, total = (row.get("gpu") or "").strip(), _gib(row, "gpu_total_gib")
     try:
         found = load_gpu(name)
     except InputError:
@@ -177,8 +183,8 @@ def memory_row(row: Row, where: Path) -> Answered | Skipped:
     metrics: dict[str, Any] = {}
     weights = max(stage_weights(it.model, it.plan, s, it.engine) for s in stages_of(it.model, it.plan.stages))
     loaded = it.engine.memory.dispatch_bytes if it.plan.ffn.ep > 1 else 0.0  # SGLang logs what loading took in all
-    _add(metrics, "weights_gib", number(row, "weights_gib"), (weights + loaded) / GiB)
-    kv, tokens = number(row, "kv_gib"), number(row, "kv_tokens")
+    _add(metrics, "weights_gib", _gib(row, "weights_gib"), (weights + loaded) / GiB)
+    kv, tokens = _gib(row, "kv_gib"), number(row, "kv_tokens")
     if not math.isnan(kv):
         _add(metrics, "kv_tokens_given_kv_gib", tokens, given_tokens(it, kv * GiB))
     if row["gpu_known"].startswith(KNOWN) and not math.isnan(it.gpu.memory_bytes):
@@ -194,7 +200,7 @@ def _end_to_end(row: Row, it: LaunchedServer, metrics: dict[str, Any]) -> Mappin
     _add(metrics, "fits", float(row["outcome"] == "ok"), float(starts))
     if isinstance(found, Rejected):
         return {"refused": found.reason}
-    kv = number(row, "kv_gib")
+    kv = _gib(row, "kv_gib")
     _add(metrics, "kv_tokens", number(row, "kv_tokens"), found.tokens)
     _add(metrics, "kv_gib", kv, found.kv_bytes / GiB)
     low, high = found.kv_range

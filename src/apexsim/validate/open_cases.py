@@ -15,7 +15,7 @@ from apexsim.links import with_links
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of
 from apexsim.validate.facts import network, spelled, suspect
-from apexsim.validate.rows import MOST, WIDEST, Cells, Row, Skipped, amount, flag, needed, number, share, whole
+from apexsim.validate.rows import MOST, REQUESTS, WIDEST, Cells, Row, Skipped, amount, flag, needed, number, share, whole
 from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import spread_lengths
 from apexsim.workload.trace import Workload
@@ -80,6 +80,8 @@ def request_level(rows: list[Row], where: Path) -> Iterator[Case | Skipped]:
         try:
             yield _request_run(name, members)
         except InputError as error:
+            if len(runs) == 1:
+                raise  # nothing else is in the file
             yield Skipped(name, error.line(), labels_of(members[0], "vllm", members[0]["hw"]))
 
 
@@ -158,7 +160,7 @@ def rated(row: Row, where: Path) -> Case | Skipped:
     kind, _, rate = strategy.partition("@")
     if kind != "poisson":
         return Skipped(name, f"arrivals '{kind}' are not known", labels)
-    gpu, count = load_gpu(row["gpu"]), needed(row, "n")
+    gpu, count = load_gpu(row["gpu"]), needed(row, "n", most=REQUESTS)
     model, precision, assumed = formats(row, row["model"], "", gpu)
     isl, osl = (max(1, round(amount(row, f"{key}_tokens_mean"))) for key in ("prompt", "output"))
     work = Workload(name, arrivals(amount({"rate": rate}, "rate", SLOWEST), count), np.full(count, isl), np.full(count, osl))
@@ -179,7 +181,7 @@ def across(row: Row, where: Path) -> Case | Skipped:
         return Skipped(row["id"], "no times were measured", labels)
     gpu, nodes = load_gpu(row["gpu"]), needed(row, "nodes", 1, WIDEST)
     model, precision, assumed = formats(row, row["config"], "", gpu)
-    width, count = Layout(tp=needed(row, "tp", 1, WIDEST)), needed(row, "requests")
+    width, count = Layout(tp=needed(row, "tp", 1, WIDEST)), needed(row, "requests", most=REQUESTS)
     plan = Plan(1, needed(row, "pp", 1, WIDEST), width, width, precision)
     rate = math.inf if spelled(row, "request_rate") == "inf" else amount(row, "request_rate", SLOWEST)
     rng = np.random.default_rng(SEED)

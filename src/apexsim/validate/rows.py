@@ -15,7 +15,8 @@ from apexsim.model.families import load_model
 from apexsim.model.model import Model
 
 Row = Mapping[str, str]
-MOST = 10_000_000  # tokens or requests of one run: more is a slip
+MOST = 10_000_000  # tokens of one request: more is a slip
+REQUESTS, USERS = 1_000_000, 100_000  # of one run, likewise
 WIDEST = 4096  # ways that something is split or copied
 
 

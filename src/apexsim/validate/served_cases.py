@@ -25,7 +25,7 @@ from apexsim.validate.cases import Case, engine_for, formats, labels_of, measure
 from apexsim.validate.facts import known, release, spelled, suspect
 from apexsim.validate.facts import settings as in_force
 from apexsim.validate.open_cases import SLOWEST
-from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, amount, needed, number, whole
+from apexsim.validate.rows import REQUESTS, WIDEST, Cells, Row, Skipped, amount, needed, number, whole
 from apexsim.workload.shared import LoadStage, cycled, in_stages
 from apexsim.workload.trace import Chains, Ints, Workload
 
@@ -149,7 +149,7 @@ def _served(row: Row, work: Workload, found: dict[str, float], router: str = "ro
 
 def _stages(rows: list[Row], lengths: np.ndarray[Any, np.dtype[np.float64]]) -> Iterator[SeedSpan]:
     """One run: the prompts are taken in order, over and over, through all stages; each is known once it has been computed."""
-    rates, counts = [amount(row, "rate_rps", SLOWEST) for row in rows], [needed(row, "num_requests") for row in rows]
+    rates, counts = [amount(row, "rate_rps", SLOWEST) for row in rows], [needed(row, "num_requests", most=REQUESTS) for row in rows]
     stages, count = tuple(LoadStage(rate, n / rate) for rate, n in zip(rates, counts)), sum(counts)
     prompt, ids = lengths.astype(np.int64), np.arange(len(lengths))[:, None]
     prompts, chains = cycled(prompt, ids, int(prompt.max()), count)
@@ -169,7 +169,7 @@ ALIKE = "prompts and outputs of mean length; nothing of them is known"
 
 def _listed(row: Row, where: Path) -> Case:
     """A list of requests at a constant interval: the one that stands beside the file, or requests that are all alike."""
-    count, rate = needed(row, "num_requests"), amount(row, "rate_rps", SLOWEST)
+    count, rate = needed(row, "num_requests", most=REQUESTS), amount(row, "rate_rps", SLOWEST)
     if spelled(row, "workload").startswith("sharegpt252"):
         columns = ("prompt_tokens", "generation_tokens", "uncached_tokens_est")
         prompt, output, rest = (_lengths_beside(where, "prefix_sharegpt252.csv", "", "", c)[:count].astype(np.int64) for c in columns)
@@ -246,7 +246,7 @@ def _asked(row: Row, seed: int) -> Workload:
     """The requests of all stages: in each the shuffled questions are taken from the first one on."""
     shared, own, count = (needed(row, key) for key in ("shared_tokens", "own_tokens", "prefixes"))
     rng, stages, unit = np.random.default_rng(seed), _steps(), math.gcd(shared, own)
-    order = rng.permutation(count * needed(row, "questions"))
+    order = rng.permutation(count * needed(row, "questions", most=REQUESTS))
     first, rest = shared // unit, own // unit
     ids = np.hstack(((order % count)[:, None] * first + np.arange(first), count * first + order[:, None] * rest + np.arange(rest)))
     parts = [cycled(np.full(len(order), shared + own), ids, unit, stage.count) for stage in stages]

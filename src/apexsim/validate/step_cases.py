@@ -27,7 +27,7 @@ from apexsim.validate.cases import Case, engine_for, formats, labels_of, measure
 from apexsim.validate.energy_cases import LEADERBOARD, leaderboard
 from apexsim.validate.energy_cases import PROMPT as PROMPTS
 from apexsim.validate.facts import spelled, suspect
-from apexsim.validate.rows import WIDEST, Row, Skipped, amount, needed, share, whole
+from apexsim.validate.rows import REQUESTS, WIDEST, Row, Skipped, amount, needed, share, whole
 from apexsim.workload.trace import Workload
 
 PROMPT_SHARE, BESIDE_PROMPTS, STAGE_SECONDS = prompt_share, beside_prompts, stage_seconds
@@ -260,7 +260,7 @@ def queued(row: Row, at: int, where: Path) -> Case | Skipped:
     gpu, name = _narrow(), f"{row['kind']}{row['run']}-{at}"
     labels = labels_of(row, "vllm", gpu.name, workload=row["kind"], suspect=suspect(row))
     model, precision, assumed = formats(row, row["model"], "", gpu)
-    count = needed(row, "num_prompts")
+    count = needed(row, "num_prompts", most=REQUESTS)
     isl, osl = (max(1, round(amount(row, f"total_{side}_tokens", most=1e12) / count)) for side in ("input", "output"))
     work = Workload(name, np.zeros(count), np.full(count, isl), np.full(count, osl), "offline")
     rules, note = rules_of("vllm", row["engine"].removeprefix("vllm_").removesuffix(".sif"))
