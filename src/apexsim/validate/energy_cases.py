@@ -97,7 +97,6 @@ def _obstacle(row: Row) -> str:
     checks = (
         (row["task"].endswith(("image-chat", "video-chat")), "image and video prompts of unknown length"),
         (row["quality_class"].endswith("spec"), "speculative decoding with unknown acceptance"),
-        ("weak" in row["quality_class"], "measured too weakly to judge by"),
         ((row.get("spec") or "none") != "none", "speculative decoding is not modelled"),
         (not row["config"], "the row names no model that is known"),
         (not server_named(row["engine"]), f"no rules for the engine {row['engine']}"),

@@ -27,7 +27,7 @@ from apexsim.errors import Rejected
 from apexsim.metrics import Times
 from apexsim.search.apart import evaluate_apart
 from apexsim.search.assess import energy_of
-from apexsim.search.error import System, interval
+from apexsim.search.error import System, interval, rest_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting, calibrated
 from apexsim.validate.apart_cases import Apart
@@ -41,6 +41,7 @@ from apexsim.validate.step_cases import Machine, Steps, costs_of, step_seconds
 
 FORMAT = "apexsim.validation/1"
 NEARLY = 0.95  # of a GPU's memory
+SMALLEST, LARGEST = 1e-9, 1e15  # of measured figures
 LEAST_PEAK = 4096  # tokens, or sequences, at once that a run that existed had room for
 
 
@@ -183,7 +184,21 @@ def _pair(bench: Bench, pair: Pair) -> dict[str, Any]:
     notes.append(bench.setting(pair.drafts).accepts(pair.drafts.plan.draft).source)
     predicted = {name: plain[f"{name[8:]}_median_ms"] / drafts[f"{name[8:]}_median_ms"] for name in pair.measured}
     metrics = {name: {"measured": value, "predicted": predicted[name]} for name, value in pair.measured.items()}
-    return _record(pair, "ok", "; ".join(dict.fromkeys(notes)), metrics) | {"provenance": provenance(bench.pricer(pair.plain))}
+    system = bench.setting(pair.plain)
+    bars = {name: told_of(predicted[name], twins(system, name.removeprefix("speedup_"))) for name in metrics}
+    record = _record(pair, "ok", "; ".join(dict.fromkeys(notes)), metrics)
+    bars = {name: bar for name, bar in bars.items() if name in record["metrics"]}
+    return record | {"interval": bars, "provenance": provenance(bench.pricer(pair.plain))}
+
+
+def twins(system: System, name: str) -> Doubt:
+    """How far the ratio of two runs of one system may be off: their offset cancels, what differs from run to run counts twice."""
+    return Doubt(0.0, math.sqrt(2.0) * rest_of(system, name))
+
+
+def told_of(value: float, doubt: Doubt) -> dict[str, list[float]]:
+    """Intervals as the record has them."""
+    return {level: list(bar) for level, bar in intervals(value, doubt).items()}
 
 
 def _apart(bench: Bench, row: Apart) -> dict[str, Any]:
@@ -233,11 +248,9 @@ def _part(bench: Bench, row: SeedSpan) -> dict[str, Any]:
 def _moved(bench: Bench, row: Moved) -> dict[str, Any]:
     """A transfer by its formula."""
     metrics = {name: {"measured": value, "predicted": row.predicted[name]} for name, value in row.measured.items()}
-    bars = {
-        name: {str(level): list(bar) for level, bar in intervals(pair["predicted"], Doubt(0.0, row.sigma / SIGMA)).items()}
-        for name, pair in metrics.items()
-    }
-    return _record(row, "ok", "; ".join(row.notes), metrics) | {"interval": bars}
+    bars = {name: told_of(pair["predicted"], Doubt(0.0, row.sigma / SIGMA)) for name, pair in metrics.items()}
+    record = _record(row, "ok", "; ".join(row.notes), metrics)
+    return record | {"interval": {name: bar for name, bar in bars.items() if name in record["metrics"]}}
 
 
 def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
@@ -270,10 +283,17 @@ def _record(
     system: System | None = None,
 ) -> dict[str, Any]:
     """A row of the record; intervals where the provenance of the time is known."""
-    found = {name: {**pair, "error": relative(pair)} for name, pair in (metrics or {}).items()}
+    absurd = {name: pair["measured"] for name, pair in (metrics or {}).items() if not _measurable(pair["measured"])}
+    found = {name: {**pair, "error": relative(pair)} for name, pair in (metrics or {}).items() if name not in absurd}
+    reason = "; ".join(filter(None, (reason, *(f"{name} left out: {value:g} is no measured value" for name, value in absurd.items()))))
     bars = {name: interval(name, pair["predicted"], system, shares) for name, pair in found.items()} if shares and system else {}
     return {"id": row.id, "status": status, "reason": reason, "suspect": row.labels.get("suspect", ""), "metrics": found,
             "interval": {name: bar for name, bar in bars.items() if bar}, "labels": row.labels}  # fmt: skip
+
+
+def _measurable(value: float) -> bool:
+    """Whether a figure may have been measured, in any unit: zeros are, smaller and larger ones than of any clock or meter are not."""
+    return value == 0.0 or SMALLEST <= value <= LARGEST
 
 
 def relative(pair: Mapping[str, float]) -> float:
