@@ -91,14 +91,14 @@ def _lost(doc: Fields) -> int:
     return int(doc.number("failed", absent=max(0.0, sent - done)))
 
 
-def _flat_work(doc: Fields, ratio: float) -> Workload:
-    """The requests of a flat file: as listed, else of its mean lengths; ratio: shortest over longest length of random ones."""
+def _flat_work(doc: Fields, spread: float) -> Workload:
+    """The requests of a flat file: as listed, else of its mean lengths; spread: half their width over the mean, 0: as the mean tells."""
     good = [i for i, error in enumerate(doc.items("errors")) if error]
     size = int(doc.number("completed", "num_prompts", least=1, most=MOST_REQUESTS))
     prompt, output = (_listed(doc, name, good) for name in ("input_lens", "output_lens"))
     if prompt is None or output is None:
         means = [doc.number(f"total_{kind}_tokens", least=1) / size for kind in ("input", "output")]
-        prompt, output = (lengths(mean, size, ratio, at) for at, mean in enumerate(means))
+        prompt, output = (lengths(mean, size, spread, at) for at, mean in enumerate(means))
     return loaded(
         prompt, output, doc.number("max_concurrency"), doc.number("request_rate", endless=True), doc.number("burstiness", absent=1.0)
     )
@@ -139,7 +139,7 @@ def _vllm(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
                 raise Bad("its per-request lists are empty")
             if doc.value.get("ramp_up_strategy"):
                 raise Bad("its rate ramps up, and only --save-detailed tells when requests were sent")
-            work = _flat_work(doc, (1 - spread) / (1 + spread))
+            work = _flat_work(doc, spread)
             yield FileRun(where, "vllm bench serve", work, _flat(doc, FLAT), about, widths, failed=_lost(doc), server=said)
 
 
@@ -158,7 +158,7 @@ def _sglang(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
         yield FileRun(
             where,
             "sglang bench_serving",
-            _flat_work(doc, min(ratio, 1.0)),
+            _flat_work(doc, (1.0 - ratio) / (1.0 + ratio) if ratio < 1.0 else spread),
             _flat(doc, SGLANG),
             about,
             _sglang_widths(info),
@@ -206,12 +206,12 @@ def _guidellm(docs: Docs, path: str, spread: float) -> Iterator[FileRun | Passed
         for at, one in enumerate(value["benchmarks"] if isinstance(value["benchmarks"], list) else []):
             place = f"{where} benchmark {at + 1}"
             try:
-                yield _benchmark(Fields(one), Fields(value), place, (1 - spread) / (1 + spread))
+                yield _benchmark(Fields(one), Fields(value), place, spread)
             except Bad as bad:
                 yield Passed(place, str(bad))
 
 
-def _benchmark(one: Fields, whole: Fields, where: str, ratio: float) -> FileRun:
+def _benchmark(one: Fields, whole: Fields, where: str, spread: float) -> FileRun:
     metrics = one.inner("metrics")
     found: dict[Key, float] = {}
     for metric, (name, per) in GUIDE.items():
@@ -221,10 +221,11 @@ def _benchmark(one: Fields, whole: Fields, where: str, ratio: float) -> FileRun:
             found[(metric, stat)] = (told if stat in ("mean", "median") else shares).number(stat) / per
     found[("throughput", "mean")] = metrics.inner("output_tokens_per_second").inner("successful").number("mean")
     totals = metrics.inner("request_totals")
-    means = [metrics.inner(f"{kind}_token_count").inner("successful").number("mean", least=1) for kind in ("prompt", "output")]
+    counts = [metrics.inner(f"{kind}_token_count").inner("successful") for kind in ("prompt", "output")]
+    means, sds = [count.number("mean", least=1) for count in counts], [count.number("std_dev") for count in counts]
     _without_ttft(found, metrics, means[1])
     size = int(totals.number("successful", least=1, most=MOST_REQUESTS))
-    prompt, output = (lengths(mean, size, ratio, at) for at, mean in enumerate(means))
+    prompt, output = (lengths(mean, size, spread, at, sd) for at, (mean, sd) in enumerate(zip(means, sds)))
     listed = _each_request(one, size)
     if listed is not None:
         prompt, output = listed[1:].astype(np.int64)
@@ -293,8 +294,9 @@ def _aiperf(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
         found[("throughput", "mean")] = doc.inner("output_token_throughput").number("avg")
         found[("power", "mean")] = _telemetry(doc)
         size = int(doc.inner("request_count").number("avg", least=1, most=MOST_REQUESTS))
-        sizes = [doc.inner(f"{kind}_sequence_length").number("avg", least=1) for kind in ("input", "output")]
-        prompt, output = (lengths(mean, size, (1 - spread) / (1 + spread), at) for at, mean in enumerate(sizes))
+        blocks = [doc.inner(f"{kind}_sequence_length") for kind in ("input", "output")]
+        sizes = [(block.number("avg", least=1), block.number("std")) for block in blocks]
+        prompt, output = (lengths(mean, size, spread, at, sd) for at, (mean, sd) in enumerate(sizes))
         config = doc.inner("input_config")
         work = loaded(prompt, output, *_aiperf_load(config))
         failed = sum(int(Fields(each).number("count", absent=0.0)) for each in doc.items("error_summary") if isinstance(each, dict))
