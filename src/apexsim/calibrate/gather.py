@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from apexsim import api
 from apexsim.calibrate.cells import Bad
@@ -30,6 +30,7 @@ from apexsim.search.error import signature
 from apexsim.search.setting import Setting
 
 MOST_TOLD = 20  # runs of which it is told what they are
+Kind = TypeVar("Kind")
 LEAST = 2  # runs: one cannot be held against the others
 LABELS = ("engine", "release", "model", "gpu", "formats")
 ROOM = (1 / 3, 3.0)  # of the cache that a server states over the predicted one; beyond, it counts something else
@@ -65,11 +66,11 @@ def gather(paths: Sequence[str], wanted: RunsWanted) -> Gathered:
     keeps, spared = _keeper(wanted), list[RunPoint]()
     for path in paths:
         if is_table(path) and not is_sweep(path):
-            found = read_measured(path, keeps)
+            found = asked.file(path, lambda: read_measured(path, keeps))
             points += [each for each in found if isinstance(each, RunPoint)]
             passed += [each for each in found if isinstance(each, Passed)]
             continue
-        for run in read_results(path, wanted.spread):
+        for run in asked.file(path, lambda: read_results(path, wanted.spread)):
             point = asked.point(run) if isinstance(run, FileRun) else run
             if isinstance(point, Passed):
                 passed.append(point)
@@ -171,6 +172,14 @@ class _Asked:
         self.wanted = wanted
         self.pricers: dict[tuple[Any, ...], Pricer] = {}
         self.fault: InputError | None = None
+
+    def file(self, path: str, read: Callable[[], Sequence[Kind]]) -> Sequence[Kind | Passed]:
+        """What a file holds; one that is broken is passed over, and its complaint kept."""
+        try:
+            return read()
+        except InputError as error:
+            self.fault = self.fault or error
+            return [Passed(error.where or path, error.what)]
 
     def point(self, run: FileRun) -> RunPoint | Passed:
         """The run as a question and a plan."""
