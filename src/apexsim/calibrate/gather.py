@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from apexsim import api
@@ -66,11 +66,11 @@ def gather(paths: Sequence[str], wanted: RunsWanted) -> Gathered:
     keeps, spared = _keeper(wanted), list[RunPoint]()
     for path in paths:
         if is_table(path) and not is_sweep(path):
-            found = asked.file(path, lambda: read_measured(path, keeps))
+            found = asked.file(path, partial(read_measured, path, keeps))
             points += [each for each in found if isinstance(each, RunPoint)]
             passed += [each for each in found if isinstance(each, Passed)]
             continue
-        for run in asked.file(path, lambda: read_results(path, wanted.spread)):
+        for run in asked.file(path, partial(read_results, path, wanted.spread)):
             point = asked.point(run) if isinstance(run, FileRun) else run
             if isinstance(point, Passed):
                 passed.append(point)
