@@ -14,7 +14,7 @@ Defaults that an engine takes from the GPU or the model length stand as pairs (p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from math import inf
@@ -322,7 +322,8 @@ def changes(name: str, version: str) -> list[tuple[str, Any, Any]]:
     before, now = _constants(name, last), _constants(name, version)
     some, all_ = _by_gpu(name, last), _by_gpu(name, version)
     found = [(key, before.get(key), value) for key, value in now.items() if before.get(key) != value]
-    return found + [(key, some.get(key, before.get(key.partition(" ")[0])), value) for key, value in all_.items() if some.get(key) != value]
+    usual = before | {key.removeprefix("large_"): value for key, value in before.items() if key.startswith("large_")}
+    return found + [(key, some.get(key, usual.get(key.partition(" ")[0])), value) for key, value in all_.items() if some.get(key) != value]
 
 
 def _by_gpu(name: str, version: str) -> dict[str, Any]:
@@ -331,8 +332,8 @@ def _by_gpu(name: str, version: str) -> dict[str, Any]:
     for table in _file(name).get("here", ()):
         if not _in_force(table, version):
             continue
-        least, below = (f"{words} {table[key]} GiB" * (key in table) for words, key in (("from", "least_gib"), ("below", "below_gib")))
-        where = " ".join(filter(None, (str(table.get("gpus", "")), least, below)))
+        ends = [f"{words} {table[key]} GiB" for words, key in (("from", "least_gib"), ("below", "below_gib")) if key in table]
+        where = " ".join(filter(None, (str(table.get("gpus", "")), *ends)))
         found |= {f"{key} ({where})": value for key, (value, *_) in _told(table)}
     return found
 
