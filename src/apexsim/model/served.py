@@ -41,18 +41,15 @@ STANDS_FOR: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     **{name: ((name,), (name,)) for name in ("nvfp4", "mxfp4", "fp8_block", "awq", "nf4", "w8a8", "w4a8")},
 }
 # Words of a label that must all be there -> what it says; the first row that fits.  "" leaves the formats to the checkpoint.
-SPELLED: tuple[tuple[frozenset[str], str], ...] = tuple(
-    (frozenset(words.split()), label)
-    for words, label in (
-        ("nvfp4", "nvfp4"), ("nv fp4", "nvfp4"), ("modelopt fp4", "nvfp4"), ("mxfp4", "mxfp4"), ("mx fp4", "mxfp4"),
-        ("w4a8", "w4a8"), ("awq", "awq"), ("gptq int8", "int8"), ("gptq 8bit", "int8"), ("gptq", "int4"), ("w4a16", "int4"),
-        ("w8a16", "int8"), ("fp8 tensor", "fp8_tensor"), ("fp8 channel", "fp8_tensor"), ("fp8 dynamic", "fp8_tensor"),
-        ("fp8 static", "fp8_tensor"), ("fp8 block", "fp8_block"), ("fp8 blockwise", "fp8_block"), ("fp8", "fp8"), ("fp4", "fp4"),
-        ("w4a4", "fp4"), ("nf4", "nf4"), ("bitsandbytes", "nf4"), ("bnb", "nf4"), ("bnb4", "nf4"),
-        ("w8a8", "w8a8"), ("smoothquant", "w8a8"), ("int4", "int4"), ("4bit", "int4"), ("int8", "int8"), ("8bit", "int8"),
-        ("bf16", "bf16"), ("fp16", "fp16"), ("fp32", "fp32"),
-        ("unquantized", "bf16"), ("unquantised", "bf16"), ("none", "bf16"),
-    )
+SPELLED = (
+    ("nvfp4", "nvfp4"), ("nv fp4", "nvfp4"), ("modelopt fp4", "nvfp4"), ("mxfp4", "mxfp4"), ("mx fp4", "mxfp4"),
+    ("w4a8", "w4a8"), ("awq", "awq"), ("gptq int8", "int8"), ("gptq 8bit", "int8"), ("gptq", "int4"), ("w4a16", "int4"),
+    ("w8a16", "int8"), ("fp8 tensor", "fp8_tensor"), ("fp8 channel", "fp8_tensor"), ("fp8 dynamic", "fp8_tensor"),
+    ("fp8 static", "fp8_tensor"), ("fp8 block", "fp8_block"), ("fp8 blockwise", "fp8_block"), ("fp8", "fp8"), ("fp4", "fp4"),
+    ("w4a4", "fp4"), ("nf4", "nf4"), ("bitsandbytes", "nf4"), ("bnb", "nf4"), ("bnb4", "nf4"),
+    ("w8a8", "w8a8"), ("smoothquant", "w8a8"), ("int4", "int4"), ("4bit", "int4"), ("int8", "int8"), ("8bit", "int8"),
+    ("bf16", "bf16"), ("fp16", "fp16"), ("fp32", "fp32"),
+    ("unquantized", "bf16"), ("unquantised", "bf16"), ("none", "bf16"),
 )  # fmt: skip
 WRITTEN = (  # pieces of labels as the one word that SPELLED has for them
     (r"bfloat16", "bf16"), (r"tf32|float32", "fp32"), (r"float16|half|(?<![a-z0-9])16[ -]?bit", "fp16"),
@@ -118,7 +115,7 @@ def label_word(label: str) -> str:
     for piece, word in WRITTEN:
         text = re.sub(piece, word, text)
     there = set(re.findall(r"[a-z0-9]+", text))
-    return next((word for words, word in SPELLED if words <= there), text)
+    return next((word for words, word in SPELLED if there.issuperset(words.split())), text)
 
 
 @lru_cache(maxsize=512)

@@ -17,7 +17,7 @@ from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
 from apexsim.model.parts import routed
-from apexsim.model.served import label_word, served
+from apexsim.model.served import FOUR_BIT, label_word, served
 from apexsim.plan.choose import precision_of
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.search.setting import IN_TURN, Router
@@ -80,9 +80,23 @@ def formats(row: Row, config: str, label: str, gpu: Gpu, cache: str = "") -> tup
     cache: the KV cache that the row states; what is known of such rows comes before it, the checkpoint's after it.
     """
     found = served(config, label, gpu.vendor, maker_of(row))
-    stated = cache.strip().lower()
-    precision = precision_of(found.model, None, None, cache_of(row) or (None if stated in ("", "auto", "none") else stated))
-    return found.model, precision, (found.assumed,) if found.assumed else ()
+    stated, assumed = cache_word(cache)
+    precision = precision_of(found.model, None, None, cache_of(row) or stated or None)
+    return found.model, precision, tuple(filter(None, (found.assumed, assumed)))
+
+
+UNSAID = ("", "none")  # words that leave the cache to the checkpoint
+
+
+def cache_word(text: str) -> tuple[str, str]:
+    """The KV cache's format that a cell means ("" = the checkpoint's), and what is assumed of it."""
+    word = label_word(text)
+    if word in UNSAID or text.strip().lower() in UNSAID:
+        return "", ""
+    if word.startswith("fp8"):
+        return "fp8", ""
+    narrow = word in FOUR_BIT
+    return ("fp8", f"a KV cache in {word} is taken as fp8") if narrow else (word, "")
 
 
 def rules_of(engine: str, version: str, date: str = "") -> tuple[EngineRow, tuple[str, ...]]:

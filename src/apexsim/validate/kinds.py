@@ -17,7 +17,7 @@ from apexsim.validate.energy_cases import energy_row
 from apexsim.validate.memory_cases import memory_row
 from apexsim.validate.offline_cases import offline
 from apexsim.validate.open_cases import across, open_loop, rated, request_level
-from apexsim.validate.rows import Answered, Cells, Row, Skipped, converted, engine_spelled, units
+from apexsim.validate.rows import Answered, Cells, Row, Skipped, converted, engine_spelled, gpu_spelled, units
 from apexsim.validate.served_cases import Moved, SeedSpan, ladder, open_prefixes, pull, transfer
 from apexsim.validate.step_cases import Steps, batch_gap, cold_prompt, queued, scheduler_step, wide
 
@@ -126,6 +126,8 @@ def _row(cells: dict[str, str], at: int, other: Mapping[str, tuple[str, float]])
     for name in ("backend", "engine"):
         if name in found:
             found[name] = engine_spelled(found[name])
+    if "system" in found:
+        found["system"] = gpu_spelled(found["system"])
     return found
 
 

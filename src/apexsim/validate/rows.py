@@ -11,6 +11,7 @@ from typing import Any
 
 from apexsim.engines import server_named
 from apexsim.errors import InputError
+from apexsim.hardware import load_gpu
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 
@@ -112,6 +113,26 @@ def engine_spelled(text: str) -> str:
         if known:
             return ENGINES.get(known, known) + space + rest
     return text
+
+
+KINDS_OF_GPU = ("pcie", "nvl", "sff", "ada", "ti", "super", "max", "laptop", "mig", "d")  # words at a name's end that make another card
+
+
+@lru_cache(maxsize=256)
+def gpu_spelled(text: str) -> str:
+    """A GPU's name as the catalogue has it: "h100_sxm5" is "h100_sxm", and what a fleet calls its machines ("h100-cw", "mi355x-amds") is
+    the card alone; texts that this does not make known stay as they are."""
+    short = re.sub(r"sxm\d", "sxm", text.strip(), flags=re.IGNORECASE)
+    head, _, tail = short.replace("_", "-").rpartition("-")
+    forms = (text, short, *((head,) if tail.isalpha() and tail.lower() not in KINDS_OF_GPU else ()))
+    return next(filter(_is_gpu, forms), text)
+
+
+def _is_gpu(text: str) -> bool:
+    try:
+        return bool(text and load_gpu(text))
+    except InputError:
+        return False
 
 
 def units(columns: Iterable[str]) -> dict[str, tuple[str, float]]:
