@@ -28,7 +28,7 @@ from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, rules_of
 from apexsim.validate.facts import spelled, suspect
-from apexsim.validate.rows import WIDEST, Row, Skipped, needed, number, share, whole
+from apexsim.validate.rows import USERS, WIDEST, Row, Skipped, amount, needed, number, share, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -86,10 +86,9 @@ def understand(row: Row, prompt_scale: float = 1.0) -> EnergyRun | Skipped:
     gpus, dp, ep = needed(row, "gpus", 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST)), max(1, whole(row, "ep", 1, most=WIDEST))
     ffn = Layout(1, share(row, gpus, "ep", ep), ep) if routed(model) else Layout(1, gpus)
     plan = Plan(1, 1, Layout(dp, share(row, gpus, "dp", dp)), ffn, precision)
-    prompt = number(row, "isl_mean")
-    if math.isnan(prompt):
-        prompt = PROMPT[row["task"]] * prompt_scale
-    return EnergyRun(row, labels, model, gpu, plan, whole(row, "load"), prompt, number(row, "osl_mean"), assumed)
+    prompt = amount(row, "isl_mean", 1.0) if spelled(row, "isl_mean") else PROMPT[row["task"]] * prompt_scale
+    load, output = needed(row, "load", most=USERS), amount(row, "osl_mean", 1.0)
+    return EnergyRun(row, labels, model, gpu, plan, load, prompt, output, assumed)
 
 
 def _obstacle(row: Row) -> str:

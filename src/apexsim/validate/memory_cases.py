@@ -87,14 +87,14 @@ def cache_of(row: Row, model: Model) -> str:
     return formats_from_name(id_of(row), model).kv or "bf16"
 
 
-def _gib(row: Row, key: str) -> float:
+def _gib(row: Row, key: str, least: float = 0.0) -> float:
     """A cell of so much memory; NaN where it is empty."""
-    return amount(row, key, most=LARGEST) if spelled(row, key) else math.nan
+    return amount(row, key, least, LARGEST) if not math.isnan(number(row, key)) else math.nan
 
 
 def gpu_of(row: Row) -> Gpu | None:
     """The catalogue's GPU, or one of the stated memory where the catalogue has none such; None = unknown."""
-    name, total = (row.get("gpu") or "").strip(), _gib(row, "gpu_total_gib")
+    name, total = (row.get("gpu") or "").strip(), _gib(row, "gpu_total_gib", 1.0)
     try:
         found = load_gpu(name)
     except InputError:

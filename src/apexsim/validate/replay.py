@@ -33,6 +33,7 @@ from apexsim.search.setting import Setting, calibrated
 from apexsim.validate.apart_cases import Apart
 from apexsim.validate.cases import Case
 from apexsim.validate.draft_cases import Pair
+from apexsim.validate.facts import facts
 from apexsim.validate.kinds import Asked, read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
@@ -262,6 +263,19 @@ def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
     return _record(steps, "ok", "; ".join(steps.notes), metrics, {told: 1.0}, machine) | {"provenance": told}
 
 
+def _answered(row: Answered) -> dict[str, Any]:
+    """What was answered as it was read; intervals as far as other logs lay from theirs."""
+    record = _record(row, "ok", row.reason, row.metrics)
+    bars = {name: logged(name, pair["predicted"]) for name, pair in record["metrics"].items()}
+    return record | {"interval": {name: bar for name, bar in bars.items() if bar}}
+
+
+def logged(metric: str, value: float) -> dict[str, list[float]]:
+    """Intervals of a figure of a start-up log; {} of answers that are yes or no."""
+    fact = next((each for each in facts()["start_up"] if each["metric"] == metric), None)
+    return {level: [value * math.exp(-far), value * math.exp(far)] for level, far in fact["within"].items()} if fact and value > 0 else {}
+
+
 PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
     Case: _run,
     Pair: _pair,
@@ -269,7 +283,7 @@ PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
     Steps: _step,
     SeedSpan: _part,
     Moved: _moved,
-    Answered: lambda bench, row: _record(row, "ok", row.reason, row.metrics),
+    Answered: lambda bench, row: _answered(row),
     Skipped: lambda bench, row: _record(row, "skipped", row.reason),
 }
 
