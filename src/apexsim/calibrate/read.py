@@ -248,11 +248,10 @@ def _each_request(one: Fields, size: int) -> NDArray[np.float64] | None:
     """[3, n] moment of sending [s], prompt and output tokens of each request in the order of sending; None where the file has them not
     of all."""
     rows = [Fields(each) for each in one.inner("requests").items("successful")]
-    names = ("request_start_time", "prompt_tokens", "output_tokens")
-    if len(rows) != size or not all(isinstance(row.value.get(name), (int, float)) for row in rows for name in names):
+    names = (("request_start_time", "start_time"), ("prompt_tokens",), ("output_tokens",))
+    if len(rows) != size or any(row.number(*name) != row.number(*name) for row in rows for name in names):
         return None
-    found = np.array(sorted(tuple(row.number(name, least=0.0 if name == names[0] else 1.0) for name in names) for row in rows))
-    return found.T
+    return np.array(sorted(tuple(row.number(*name, least=float(at > 0)) for at, name in enumerate(names)) for row in rows)).T
 
 
 def _guide_model(one: Fields, whole: Fields) -> str:
