@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,25 @@ def test_columns_in_any_order_with_others_beside_and_times_in_any_unit(tmp_path:
 def test_what_is_not_needed_may_be_missing(column: str, tmp_path: Path) -> None:
     [found] = told(tmp_path, {name: cell for name, cell in CLOSED.items() if name != column})
     assert found["status"] == "ok" and found["id"] == ("0" if column == "id" else "a")
+
+
+def test_a_configuration_may_be_written_as_its_file(tmp_path: Path) -> None:
+    names = ("zai-org--GLM-5", "zai-org--GLM-5.json", "zai-org/GLM-5")
+    assert {served(name, "fp8").model.weight_dtypes for name in names} == {served("zai-org--GLM-5-FP8", "").model.weight_dtypes}
+    path = tmp_path / "zai-org--GLM-5.json"
+    path.write_text((files("apexsim") / "data/models/zai-org--GLM-5.json").read_text(encoding="utf-8"))
+    assert (
+        served(str(path), "fp8").assumed == ""
+        and served(str(path), "fp8").model.weight_dtypes == served(names[0], "fp8").model.weight_dtypes
+    )
+
+
+def test_a_run_that_existed_finds_room_beside_graphs(tmp_path: Path) -> None:
+    """All of a GPU's memory is more than is there where graphs take theirs beside the cache: nearly all of it is tried then."""
+    wide = {"config": "deepseek-ai--DeepSeek-R1", "precision": "bf16", "attn_tp": "8", "moe_tp": "8", "backend": "sglang",
+            "backend_version": "0.5.9", "system": "b200_sxm"}  # fmt: skip
+    [found] = told(tmp_path, CLOSED | wide)
+    assert found["status"] == "ok" and "since the run existed" in found["reason"]
 
 
 NARROW = {"fp8_e4m3fn": "fp8", "fp8_ds_mla": "fp8", "nvfp4": "taken as fp8"}

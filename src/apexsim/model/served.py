@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from apexsim.errors import InputError
+from apexsim.examples import located
 from apexsim.model.cell import LINEAR
 from apexsim.model.count import model_parameters
 from apexsim.model.dtypes import dtype
@@ -81,7 +82,7 @@ def served(config: str, label: str, vendor: str = "NVIDIA", maker: str = "") -> 
 
     vendor: of the GPU, since 4-bit floating point checkpoints are made for one; maker: owner of the checkpoints, where it is known.
     """
-    model, word = _named(config), label_word(label)
+    model, config, word = _named(_file(config)), _stem(config), label_word(label)
     if not word:
         return Served(model)
     if word in PLAIN:
@@ -105,6 +106,16 @@ def _makers(config: str, word: str, vendor: str) -> tuple[str, ...]:
     if word in FOUR_BIT:
         return (VENDORS.get(vendor, VENDORS["NVIDIA"])[0],)
     return tuple(dict.fromkeys((_owner(config), "nvidia"))) if word in MADE else (_owner(config),)
+
+
+def _stem(config: str) -> str:
+    """What a configuration is called: a file by its name."""
+    return re.split(r"[\\/]", config)[-1].removesuffix(".json") if config.endswith(".json") else config
+
+
+def _file(config: str) -> str:
+    """A file where there is one; else a bundled configuration whose name was written with its ending."""
+    return config if not config.endswith(".json") or located(config).is_file() else _stem(config)
 
 
 def label_word(label: str) -> str:
