@@ -582,6 +582,15 @@ def test_a_broken_file_among_others_is_one_line(folder: Path, capsys: Capture) -
     assert "neither JSON nor JSON lines" in json.loads(capsys.readouterr().out)["passed"][0]["reason"]
 
 
+def test_rows_with_medians_alone_are_calibrated_on(folder: Path) -> None:
+    head = "backend,backend_version,system,config,precision,isl,osl,concurrency,attn_tp,ttft_median_ms,tpot_median_ms"
+    rows = [f"vllm,0.19.0,h100_sxm,meta-llama--Meta-Llama-3.1-8B,bf16,1024,64,{users},1,{40 * users**0.5},8" for users in (1, 4)]
+    path = folder / "rows.csv"
+    path.write_text("\n".join([head, *rows]) + "\n")
+    found = apexsim.calibrate(str(path))
+    assert [set(point.measured) for point in found.gathered.points] == [{("ttft", "median"), ("tpot", "median")}] * 2
+
+
 def test_a_table_of_several_systems_asks_for_one(capsys: Capture) -> None:
     path = str(Path(__file__).parent.parent / "validation/closed_loop.csv")
     assert main(["calibrate", path, "--model", "gpt-oss-120b", "--gpu", "h100-sxm", "--engine", "sglang"]) == 2
