@@ -21,7 +21,8 @@ from apexsim.validate.replay import Bench, roomy
 from apexsim.validate.rows import Skipped
 
 KEYS: dict[str, Key] = {
-    **{f"{name}_{stat}_ms": (name, stat) for name in ("ttft", "tpot", "e2e") for stat in ("mean", "median")}, "itl_mean_ms": ("itl", "mean"),
+    **{f"{name}_{stat}_ms": (name, stat) for name in ("ttft", "tpot", "e2e") for stat in ("mean", "median")},
+    "itl_mean_ms": ("itl", "mean"),
 }  # fmt: skip
 POWER = "power_w_per_gpu"
 
