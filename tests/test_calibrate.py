@@ -313,6 +313,20 @@ def test_settings_of_a_sweep_are_those_of_its_runs(folder: Path) -> None:
         assert run.server.question == {"max_model_len": 8192, "kv_dtype": "fp8"} and run.widths and run.widths.tp == 2
 
 
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 10**30, -1, 0, True, "x", [], {}, None])
+def test_settings_that_are_none_leave_the_engine_its_own(bad: Any, folder: Path) -> None:
+    for name in (
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "gpu_memory_utilization",
+        "block_size",
+        "max_cudagraph_capture_size",
+        "max_model_len",
+    ):
+        run = read_one(folder, flat(**{name: bad}))
+        assert not run.server.settings and not run.server.question
+
+
 def test_a_sweep_is_the_same_as_a_table(folder: Path) -> None:
     docs = [flat(run_number=at, max_num_seqs=8, tensor_parallel_size=2, request_goodput=None) for at in range(2)]
     table = folder / "summary.csv"

@@ -21,6 +21,7 @@ from apexsim.errors import InputError
 from apexsim.hardware import counted, load_gpu
 
 DRAFTS = "speculative decoding is not modelled"
+MOST = 1 << 20  # tokens or sequences of a setting
 UNSAID = (None, "", "auto", "none", "None", "null")  # values that leave a setting to the engine
 
 
@@ -37,8 +38,8 @@ class ServerSaid:
 
 
 def _count(value: Any) -> int | None:
-    """A whole number above 0; None where there is none (-1 and 0 leave a setting to the engine)."""
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 1 else None
+    """A whole number from 1 to MOST; None where there is none (-1 and 0 leave a setting to the engine)."""
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 1 <= value <= MOST else None
 
 
 def _share(value: Any) -> float | None:
