@@ -294,6 +294,121 @@ def test_open_loops_have_arrivals(folder: Path) -> None:
     assert isinstance(run, FileRun) and run.workload.mode == "open" and run.workload.arrive[-1] == pytest.approx(39 / 2.0)
 
 
+# ---- what files say of their servers -----------------------------------------------------------------------------------------
+
+
+def read_one(folder: Path, *docs: Any) -> FileRun:
+    found = read_results(written(folder, *docs))[0]
+    assert isinstance(found, FileRun), found.reason
+    return found
+
+
+def test_settings_of_a_sweep_are_those_of_its_runs(folder: Path) -> None:
+    """A run with 8 seats is no run of an engine that has 1024, whichever way its flags are written."""
+    for sign in ("_", "-"):
+        flags = {"max_num_seqs": 8, "max_num_batched_tokens": 4096, "gpu_memory_utilization": 0.8, "kv_cache_dtype": "fp8",
+                 "enforce_eager": True, "max_model_len": 8192, "tensor_parallel_size": 2}  # fmt: skip
+        run = read_one(folder, flat(**{name.replace("_", sign): value for name, value in flags.items()}))
+        assert run.server.settings == {"max_num_seqs": 8, "max_num_batched_tokens": 4096, "memory_fraction": 0.8, "pad": ()}
+        assert run.server.question == {"max_model_len": 8192, "kv_dtype": "fp8"} and run.widths and run.widths.tp == 2
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 10**30, -1, 0, True, "x", [], {}, None])
+def test_settings_that_are_none_leave_the_engine_its_own(bad: Any, folder: Path) -> None:
+    for name in (
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "gpu_memory_utilization",
+        "block_size",
+        "max_cudagraph_capture_size",
+        "max_model_len",
+    ):
+        run = read_one(folder, flat(**{name: bad}))
+        assert not run.server.settings and not run.server.question
+
+
+def test_a_sweep_is_the_same_as_a_table(folder: Path) -> None:
+    docs = [flat(run_number=at, max_num_seqs=8, tensor_parallel_size=2, request_goodput=None) for at in range(2)]
+    table = folder / "summary.csv"
+    lines = [
+        ",".join(["", *docs[0]]),
+        *(",".join([str(at), *("" if v is None else str(v) for v in doc.values())]) for at, doc in enumerate(docs)),
+    ]
+    table.write_text("\n".join(lines) + "\n")
+    one, other = read_results(written(folder, docs)), read_results(str(table))
+    for a, b in zip(one, other, strict=True):
+        assert isinstance(a, FileRun) and isinstance(b, FileRun)
+        told = [{key: value for key, value in run.measured.items() if value == value} for run in (a, b)]
+        assert told[0] == told[1] and (a.server, a.widths) == (b.server, b.widths) and (a.workload.prompt == b.workload.prompt).all()
+
+
+def test_lists_and_lines_of_detailed_runs_are_replayed_one_by_one(folder: Path) -> None:
+    rows = {"input_lens": [500] * 12, "output_lens": [3] * 12, "ttfts": [0.05] * 12, "itls": [[0.01, 0.01]] * 12, "errors": [""] * 12,
+            "start_times": [0.5 * i for i in range(12)], "request_rate": 2.0, "max_concurrency": None}  # fmt: skip
+    for docs in ([[rows, rows]], [rows, rows]):
+        found = read_results(written(folder, *docs))
+        assert [run.tool for run in found if isinstance(run, FileRun)] == ["detailed run"] * 2
+
+
+def test_a_server_of_sglang_tells_its_settings_and_release(folder: Path) -> None:
+    info = {"tp_size": 4, "dp_size": 4, "enable_dp_attention": True, "max_running_requests": 256, "chunked_prefill_size": 4096,
+            "mem_fraction_static": 0.85, "kv_cache_dtype": "fp8_e4m3", "version": "0.5.9.post1", "disaggregation_mode": "null",
+            "speculative_algorithm": None}  # fmt: skip
+    run = read_one(folder, sglang() | {"server_info": info}, sglang())
+    assert (run.server.engine, run.server.release) == ("sglang", "0.5.9.post1")
+    assert run.server.settings == {"max_num_seqs": 64, "max_num_batched_tokens": 4096, "memory_fraction": 0.85}
+    assert run.server.question == {"kv_dtype": "fp8_e4m3"}
+
+
+def test_power_of_several_gpus_is_that_of_one(folder: Path) -> None:
+    run = read_one(folder, flat(gpu_avg_power_w=2000.0, energy_gpu_ids=[0, 1, 2, 3]))
+    assert run.measured["power", "mean"] == 500.0
+
+
+def test_lengths_that_are_not_told_keep_no_users_in_lockstep(folder: Path) -> None:
+    """All alike only where the mean is whole: users whose answers end together send all prompts at once, and TTFT is another."""
+    alike, uneven = read_one(folder, flat()), read_one(folder, flat(total_output_tokens=40 * 100 - 7))
+    assert (alike.workload.output == 100).all() and len(set(uneven.workload.output)) > 10
+    assert uneven.workload.output.mean() == pytest.approx(100, rel=0.03)
+
+
+def test_lengths_of_sglang_are_drawn_as_its_benchmark_draws_them(folder: Path) -> None:
+    run = read_one(folder, sglang(dataset_name="random", random_range_ratio=0.0), sglang())
+    assert run.workload.prompt.min() < 0.2 * run.workload.prompt.mean() and run.workload.prompt.max() > 1.7 * run.workload.prompt.mean()
+
+
+PHASE = {"name": "profiling", "kind": "profiling", "type": "poisson", "rate": 2.0, "requests": 40}
+
+
+def test_todays_aiperf_is_read(folder: Path) -> None:
+    """Phases instead of a load generator, names of the maker before those of power, warm-up beside the records."""
+    watts = {"endpoints": {"a": {"gpus": {"0": {"metrics": {"nvidia_power_usage": {"unit": "W", "avg": 300.0}}}}}}}
+    config = {"models": {"items": [{"name": "llama"}]}, "phases": [{"name": "warmup", "kind": "warmup", "concurrency": 9}, PHASE]}
+    run = read_one(folder, aiperf(input_config=config, telemetry_data=watts))
+    assert run.workload.mode == "open" and run.workload.arrive[-1] == pytest.approx(39 / 2.0)
+    assert run.measured["power", "mean"] == 300.0 and run.about["model"] == "llama"
+    cold = record(0) | {"metadata": {**record(0)["metadata"], "benchmark_phase": "warmup"}}
+    assert read_one(folder, cold, *(record(at) for at in range(12))).workload.size == 12
+
+
+def test_todays_guidellm_is_read_request_by_request(folder: Path) -> None:
+    requests = [{"request_start_time": 1.7e9 + at, "prompt_tokens": 400 + at, "output_tokens": 100} for at in range(40)]
+    doc = guide()
+    doc["benchmarks"][0] |= {"requests": {"successful": requests}}
+    doc["config"] = {"spec": {"backend": {"model": "llama"}}}
+    run = read_one(folder, doc)
+    assert run.workload.prompt[-1] == 439 and run.workload.mode == "closed" and run.about["model"] == "llama"
+    doc["benchmarks"][0]["config"] = {"strategy": {"type_": "trace", "time_scale": 1.0}}
+    run = read_one(folder, doc)
+    assert run.workload.mode == "open" and run.workload.arrive[3] == pytest.approx(3.0)
+
+
+def test_rows_of_inferencex_name_release_and_format(folder: Path) -> None:
+    run = read_one(folder, infx(image="nvcr.io#nvidia/tensorrt-llm/release:1.2.0rc6.post2", framework="dynamo-trt", precision="fp4"))
+    assert (run.server.engine, run.server.release, run.server.precision) == ("tensorrt-llm", "1.2.0rc6.post2", "fp4")
+    assert read_one(folder, infx(image="vllm/vllm-openai:nightly-0ab")).server.release == ""
+
+
 FAULTS = {
     "failed": (flat(completed=30, failed=10), "10 of 40 requests failed"),
     "short": (flat(completed=6, total_input_tokens=3000, total_output_tokens=600), "too short: 6 requests"),
@@ -313,6 +428,17 @@ FAULTS = {
     "disagg": (infx(disagg=True), "disaggregated"),
     "widths": (infx(ep=3), "do not fit together"),
     "no lengths": ({"mean_ttft_ms": 1, "total_output_tokens": 5, "completed": 9}, "has no 'total_input_tokens'"),
+    "lost": ({key: value for key, value in flat(completed=30).items() if key != "failed"}, "10 of 40 requests failed"),
+    "ramp": (flat(ramp_up_strategy="linear"), "its rate ramps up"),
+    "drafts of a sweep": (flat(speculative_config='{"method": "mtp"}'), "speculative decoding"),
+    "drafts of a server": (sglang() | {"server_info": {"tp_size": 1, "speculative_algorithm": "EAGLE"}}, "speculative decoding"),
+    "a pool": (sglang() | {"server_info": {"tp_size": 1, "disaggregation_mode": "decode"}}, "were apart"),
+    "prefixes": (sglang(dataset_name="generated-shared-prefix"), "share prefixes"),
+    "errors of aiperf": (aiperf(error_request_count={"unit": "requests", "avg": 10}), "10 of 50 requests failed"),
+    "phases": (aiperf(input_config={"phases": [PHASE, PHASE | {"name": "b"}]}), "of 2 phases together"),
+    "schedule": (aiperf(input_config={"phases": [{"type": "fixed_schedule"}]}), "the load 'fixed_schedule'"),
+    "mtp": (infx(mtp="on"), "speculative"),
+    "context": (infx(dcp_size=2), "context parallelism"),
     "sglang widths": (sglang(server_info={"tp": 8, "dp": 3, "enable_dp_attention": True}), ""),
 }  # fmt: skip
 
@@ -422,7 +548,8 @@ REFUSED = {
     "model": (["calibrate", EXAMPLE, "--gpu", "h200", "--model", "lama"], "lama"),
     "name": (["calibrate", EXAMPLE, "--gpu", "h200", "--save", "a/b"], "is no name of a profile"),
     "where": (["calibrate", EXAMPLE, "--gpu", "h200", "--where", "x"], "write LABEL=VALUE"),
-    "where of JSON": (["calibrate", EXAMPLE, "--gpu", "h200", "--where", "release=1"], "it has no effect"),
+    "where of JSON": (["calibrate", EXAMPLE, "--gpu", "h200", "--where", "release=0"], "it has no effect: all runs are of it"),
+    "where of nothing": (["calibrate", EXAMPLE, "--gpu", "h200", "--where", "release=9.9"], "no run is of release=9.9"),
     "force": (["calibrate", EXAMPLE, "--gpu", "h200", "--force"], "nothing is kept"),
     "suggest": (["calibrate", "--suggest", "llama-3.1-8b", "--gpu", "h200", "--save", "x"], "nothing is read beside --suggest"),
     "no file": (["calibrate", "nowhere.json", "--gpu", "h200"], "does not exist"),
@@ -435,6 +562,47 @@ def test_what_cannot_be_calibrated_is_one_line(name: str, capsys: Capture) -> No
     assert main(words) == 2
     err = [line for line in capsys.readouterr().err.strip().splitlines() if "running" not in line]
     assert len(err) == 1 and told in err[0]
+
+
+MIXED = {
+    "another model": ({"model": "Qwen/Qwen3-32B"}, ["--model", "minimax-m2.5"], "a run of Qwen/Qwen3-32B, asked was"),
+    "another release": ({"image": "vllm/vllm-openai:v0.19.0"}, ["--engine", "vllm@0.16.0"], "a run of vllm 0.19.0, asked was vllm@0.16.0"),
+    "a GPU of a like name": ({"hw": "gb200"}, [], "a run on gb200, asked was h200"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_runs_of_another_system_are_passed_over_and_counted(name: str, folder: Path, capsys: Capture) -> None:
+    change, words, told = MIXED[name]
+    rows = json.loads(Path(EXAMPLE).read_text())[:2]
+    path = written(folder, [*rows, rows[0] | change])
+    assert main(["calibrate", path, "--gpu", "h200", *words, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["runs"]) == 2 and [each["reason"] for each in found["passed"]] == [found["passed"][0]["reason"]]
+    assert told in found["passed"][0]["reason"]
+
+
+def test_one_of_several_systems_is_chosen_in_any_file(folder: Path, capsys: Capture) -> None:
+    rows = json.loads(Path(EXAMPLE).read_text())[:2]
+    path = written(folder, [*rows, *({**row, "image": "vllm/vllm-openai:v0.19.0"} for row in rows)])
+    assert main(["calibrate", path, "--gpu", "h200"]) == 2 and "--where release=" in capsys.readouterr().err
+    assert main(["calibrate", path, "--gpu", "h200", "--where", "release=0.19.0", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["system"]["release"] == "0.19.0"
+
+
+def test_a_broken_file_among_others_is_one_line(folder: Path, capsys: Capture) -> None:
+    (folder / "broken.json").write_text('{"mean_ttft_ms": ')
+    assert main(["calibrate", EXAMPLE, str(folder / "broken.json"), "--gpu", "h200", "--json", "-"]) == 0
+    assert "neither JSON nor JSON lines" in json.loads(capsys.readouterr().out)["passed"][0]["reason"]
+
+
+def test_rows_with_medians_alone_are_calibrated_on(folder: Path) -> None:
+    head = "backend,backend_version,system,config,precision,isl,osl,concurrency,attn_tp,ttft_median_ms,tpot_median_ms"
+    rows = [f"vllm,0.19.0,h100_sxm,meta-llama--Meta-Llama-3.1-8B,bf16,1024,64,{users},1,{40 * users**0.5},8" for users in (1, 4)]
+    path = folder / "rows.csv"
+    path.write_text("\n".join([head, *rows]) + "\n")
+    found = apexsim.calibrate(str(path))
+    assert [set(point.measured) for point in found.gathered.points] == [{("ttft", "median"), ("tpot", "median")}] * 2
 
 
 def test_a_table_of_several_systems_asks_for_one(capsys: Capture) -> None:

@@ -244,6 +244,7 @@ MAY = {
     "validate/step_cases.py": "likewise", "validate/memory_cases.py": "likewise", "validate/apart_cases.py": "likewise",
     "report/emit/kubernetes.py": "who starts over MPI", "report/emit/stacks.py": "llm-d starts vLLM alone",
     "calibrate/bench.py": "engines' own benchmark programs", "calibrate/read.py": "… and who writes which result file",
+    "calibrate/server.py": "… and what it says of its server", "validate/rows.py": "how files of measured runs spell them",
     "report/emit/bench.py": "vLLM's own benchmark and sweep",
     "validate/served_cases.py": "likewise",
     "validate/offline_cases.py": "likewise", "validate/fit_host.py": "likewise",

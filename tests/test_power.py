@@ -206,7 +206,7 @@ ROW = {
     ("change", "reason"),
     [
         ({"task": "image-chat"}, "image and video"), ({"quality_class": "secondary_spec"}, "acceptance"),
-        ({"quality_class": "secondary_weak"}, "weakly"), ({"config": ""}, "names no"), ({"load": ""}, "not recorded"),
+        ({"quality_class": "secondary_weak", "load": ""}, "not recorded"), ({"config": ""}, "names no"), ({"load": ""}, "not recorded"),
         ({"task": "poetry"}, "prompt length"), ({"engine": "deepspeed"}, "no rules"),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ Defaults that an engine takes from the GPU or the model length stand as pairs (p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from itertools import takewhile
@@ -322,11 +322,39 @@ def our_flag(setting: str) -> str:
 
 
 def changes(name: str, version: str) -> list[tuple[str, Any, Any]]:
-    """What a row changes against the one before it: (constant, before, now); nothing for the first."""
+    """What a row changes against the one before it: (constant, before, now), with what it changes on some GPUs only; nothing for the
+    first."""
     rows = engine_versions(name)
     at = rows.index(version)
-    before, now = (_constants(name, rows[i]) for i in (max(at - 1, 0), at))
-    return [(key, before.get(key), value) for key, value in now.items() if before.get(key) != value]
+    last = rows[max(at - 1, 0)]
+    before, now = _constants(name, last), _constants(name, version)
+    some, all_ = _by_gpu(name, last), _by_gpu(name, version)
+    found = [(key, before.get(key), value) for key, value in now.items() if before.get(key) != value]
+    usual = before | {key.removeprefix("large_"): value for key, value in before.items() if key.startswith("large_")}
+    return found + [(key, some.get(key, usual.get(key.partition(" ")[0])), value) for key, value in all_.items() if some.get(key) != value]
+
+
+def _by_gpu(name: str, version: str) -> dict[str, Any]:
+    """Constants that hold on some GPUs, by "constant on GPUs", as the file writes them."""
+    found: dict[str, Any] = {}
+    for table in _file(name).get("here", ()):
+        if not _in_force(table, version):
+            continue
+        ends = [f"{words} {table[key]} GiB" for words, key in (("from", "least_gib"), ("below", "below_gib")) if key in table]
+        where = " ".join(filter(None, (str(table.get("gpus", "")), *ends)))
+        found |= {f"{key} ({where})": value for key, (value, *_) in _told(table)}
+    return found
+
+
+def _told(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The constants of such a table, each pair of `large_…` defaults once."""
+    return [(key, value) for key, value in table.items() if isinstance(value, list) and not key.startswith("large_")]
+
+
+def _in_force(table: Mapping[str, Any], version: str) -> bool:
+    """Whether constants by GPU hold for a version."""
+    since, until = table.get("since", "0"), table.get("until")
+    return order(since) <= order(version) and not (until and order(until) <= order(version))
 
 
 def differences(before: EngineRow, now: EngineRow) -> list[tuple[str, Any, Any]]:
@@ -423,7 +451,7 @@ def _here(name: str, version: str) -> Iterator[Here]:
     """What a version has on some GPUs only."""
     where = f"{shelf()[name]} [[here]]"
     for table in _file(name).get("here", ()):
-        if order(table.get("since", "0")) <= order(version) and not ("until" in table and order(table["until"]) <= order(version)):
+        if _in_force(table, version):
             constants = {key: value[0] for key, value in table.items() if key not in HERE}
             for key, value in constants.items():
                 among(key, _ROW, "constant", where)

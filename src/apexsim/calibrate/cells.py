@@ -15,6 +15,8 @@ from apexsim.workload.trace import Workload
 I8 = NDArray[np.int64]
 MOST = 1e12
 LONGEST = 1 << 26  # tokens of a request
+UNEVEN = 0.1  # half width of lengths over their mean where nothing is known but that they differ: as `plan` has it for users
+WHOLE = 1e-6  # tokens
 
 
 class Bad(ValueError):
@@ -64,12 +66,16 @@ class Fields:
         return value if isinstance(value, list) else []
 
 
-def lengths(mean: float, size: int, ratio: float = 1.0, seed: int = 0) -> I8:
-    """[size] tokens of a mean: all equal, or uniform with `ratio` of shortest over longest."""
+def lengths(mean: float, size: int, spread: float = 0.0, seed: int = 0, sd: float = math.nan) -> I8:
+    """[size] tokens of a mean, uniform about it.
+
+    spread: half their width over the mean; 0: what the standard deviation says, else as the mean tells: requests of one length have a
+    whole one, and others do not end all at once."""
     if not 1.0 <= mean <= LONGEST:
         raise Bad(f"the mean length is {mean:.3g} tokens, expected 1 to {LONGEST}")
-    longest = 2.0 * mean / (1.0 + ratio)
-    drawn = np.random.default_rng(seed).uniform(ratio * longest, longest, size) if ratio < 1.0 else np.full(size, mean)
+    told = math.sqrt(3.0) * sd / mean if sd == sd else UNEVEN * (abs(mean - round(mean)) > WHOLE)
+    half = min(spread or told, 1.0) * mean
+    drawn = np.random.default_rng(seed).uniform(mean - half, mean + half, size) if half else np.full(size, mean)
     return np.maximum(1, np.round(drawn)).astype(np.int64)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 from apexsim import api
 from apexsim.calibrate.cells import Bad
 from apexsim.calibrate.measured import group_of, read_measured
 from apexsim.calibrate.points import RunPoint
-from apexsim.calibrate.read import FileRun, Passed, read_results
+from apexsim.calibrate.read import FileRun, Passed, is_sweep, read_results
+from apexsim.calibrate.server import same_gpu, same_release
 from apexsim.cost.price import Pricer
 from apexsim.engine_file import DEFAULT_ENGINE
 from apexsim.engines import closest, server_named
@@ -20,12 +22,15 @@ from apexsim.files import opened
 from apexsim.hardware import cluster_of
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
+from apexsim.model.served import served
 from apexsim.plan.limits import started
 from apexsim.plan.plan import Plan, parse_plan
 from apexsim.plan.widths import Widths, plan_of
 from apexsim.search.error import signature
 from apexsim.search.setting import Setting
 
+MOST_TOLD = 20  # runs of which it is told what they are
+Kind = TypeVar("Kind")
 LEAST = 2  # runs: one cannot be held against the others
 LABELS = ("engine", "release", "model", "gpu", "formats")
 ROOM = (1 / 3, 3.0)  # of the cache that a server states over the predicted one; beyond, it counts something else
@@ -58,22 +63,29 @@ def gather(paths: Sequence[str], wanted: RunsWanted) -> Gathered:
     """All points; raises InputError where none can be used, or they are of several systems."""
     points, passed, dates, kv = list[RunPoint](), list[Passed](), list[str](), list[float]()
     asked = _Asked(wanted)
-    if wanted.where and not any(map(is_table, paths)):
-        raise InputError("it has no effect: it chooses rows of a closed-loop CSV", "--where", "drop it")
+    keeps, spared = _keeper(wanted), list[RunPoint]()
     for path in paths:
-        if is_table(path):
-            found = read_measured(path, _keeper(wanted))
+        if is_table(path) and not is_sweep(path):
+            found = asked.file(path, partial(read_measured, path, keeps))
             points += [each for each in found if isinstance(each, RunPoint)]
             passed += [each for each in found if isinstance(each, Passed)]
             continue
-        for run in read_results(path, wanted.spread):
+        for run in asked.file(path, partial(read_results, path, wanted.spread)):
             point = asked.point(run) if isinstance(run, FileRun) else run
             if isinstance(point, Passed):
                 passed.append(point)
                 continue
+            if not _chosen(wanted.where, point):
+                spared.append(point)
+                continue
             points.append(point)
             dates += [run.about["date"]] if isinstance(run, FileRun) and run.about.get("date") else []
             kv += asked.cache(run, point) if isinstance(run, FileRun) else []
+    if wanted.where and not spared and not any(map(is_table, paths)):
+        raise InputError("it has no effect: all runs are of it", "--where", "drop it")
+    if spared and not points:
+        there = "; ".join(dict.fromkeys(" ".join(group_of(point.setting, point.plan)) for point in spared[:MOST_TOLD]))
+        raise InputError(f"no run is of {', '.join(map('='.join, wanted.where.items()))}", "--where", f"they are of {there}")
     if len(points) < LEAST:
         why = f"; {passed[0].where}: {passed[0].reason}" if passed else ""
         raise (
@@ -107,6 +119,15 @@ def _system(points: Sequence[RunPoint], paths: Sequence[str]) -> dict[str, str]:
     return dict(zip(LABELS, next(iter(groups))))
 
 
+def _has(where: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    return all(value.lower() in labels[label].lower() for label, value in where.items())
+
+
+def _chosen(where: Mapping[str, str], point: RunPoint) -> bool:
+    """Whether a run is of the system that was asked for among several."""
+    return _has(where, dict(zip(LABELS, group_of(point.setting, point.plan)))) if where else True
+
+
 def _keeper(wanted: RunsWanted) -> Callable[[Setting, Plan], bool]:
     """Which rows of a file of many systems were asked for; raises InputError for labels and names that nobody knows."""
     unknown = next((label for label in wanted.where if label not in LABELS), None)
@@ -126,10 +147,19 @@ def _keeper(wanted: RunsWanted) -> Callable[[Setting, Plan], bool]:
             and model in ("", signature(setting.model))
             and name in ("", setting.cluster.gpu.name)
             and plan in ("", own.shorthand.partition("@")[0])
-            and all(value.lower() in labels[label].lower() for label, value in wanted.where.items())
+            and _has(wanted.where, labels)
         )
 
     return keeps
+
+
+@lru_cache(maxsize=256)
+def _signature(name: str) -> str:
+    """The signature of a model that a file names; "" where nobody knows it (a path, or a name of the server's own)."""
+    try:
+        return signature(load_model(name))
+    except InputError:
+        return ""
 
 
 # ---- runs of a question --------------------------------------------------------------------------------------------------
@@ -142,6 +172,14 @@ class _Asked:
         self.wanted = wanted
         self.pricers: dict[tuple[Any, ...], Pricer] = {}
         self.fault: InputError | None = None
+
+    def file(self, path: str, read: Callable[[], Sequence[Kind]]) -> Sequence[Kind | Passed]:
+        """What a file holds; one that is broken is passed over, and its complaint kept."""
+        try:
+            return read()
+        except InputError as error:
+            self.fault = self.fault or error
+            return [Passed(error.where or path, error.what)]
 
     def point(self, run: FileRun) -> RunPoint | Passed:
         """The run as a question and a plan."""
@@ -167,31 +205,48 @@ class _Asked:
 
     def _setting(self, run: FileRun) -> tuple[Setting, Plan]:
         wanted = self.wanted
-        model, question = wanted.model or run.about.get("model", ""), dict(wanted.question)
-        if not model:
+        question = dict(wanted.question)
+        if not (wanted.model or run.about.get("model")):
             raise InputError("the file names no model", "--model", "give it, e.g. llama-3.1-8b")
         if not question.get("gpu"):
             raise InputError("missing option '--gpu'", "", "a result file does not say the GPU: give --gpu NAME")
         self._agrees(run, question)
-        question["engine"] = question.get("engine") or run.about.get("engine") or DEFAULT_ENGINE
-        what = load_model(model)
+        said, own = run.server, str(question.get("engine") or run.server.engine or DEFAULT_ENGINE)
+        question["engine"] = f"{own}@{said.release}" if said.release and "@" not in own else own
+        question["settings"] = {**said.settings, **(question.get("settings") or {})}
+        question = {**said.question, **question}
+        what = self._model(run, question)
         if ":" not in question["gpu"] and not question.get("gpus"):
             question["gpus"] = self._devices(run, what)
-        setting, precision, _, _ = api.ask(model, **question, trace=run.workload)
+        setting, precision, _, _ = api.ask(what, **question, trace=run.workload)
         plan = self._plan(run, what, setting, precision)
         if plan.devices != setting.cluster.size:
             raise InputError(f"{plan.shorthand} takes {plan.devices} GPUs, the cluster has {setting.cluster.size}", "--plan", "drop --gpus")
         key = (setting.cluster.gpu.name, setting.cluster.size, setting.cluster.per_node, setting.engine.server.name)
         return replace(setting, pricer=self.pricers.setdefault(key, setting.pricer)), plan
 
+    def _model(self, run: FileRun, question: Mapping[str, Any]) -> Model:
+        """The model of a run in the formats that its file says; raises Bad where the user asked for another."""
+        named, wanted = run.about.get("model", ""), self.wanted.model
+        if named and wanted and _signature(named) not in ("", signature(load_model(wanted))):
+            raise Bad(f"a run of {named}, asked was {wanted}")
+        model, label = wanted or named, run.server.precision
+        if not label or any(question.get(name) for name in ("weight_dtype", "quant", "dtype")):
+            return load_model(model)
+        gpu = cluster_of(question["gpu"], question.get("gpus") or (None if ":" in question["gpu"] else 1), None).gpu
+        return served(model, label, gpu.vendor).model
+
     def _agrees(self, run: FileRun, question: Mapping[str, Any]) -> None:
-        """Raise Bad where the file speaks of another engine or GPU than the user."""
-        engine, gpu = run.about.get("engine", ""), run.about.get("gpu", "")
-        asked = question.get("engine")
-        if engine and asked and server_named(str(asked).partition("@")[0]) not in ("", engine):
+        """Raise Bad where the file speaks of another engine, release or GPU than the user."""
+        engine, gpu, release = run.server.engine, run.about.get("gpu", ""), run.server.release
+        asked = str(question.get("engine") or "")
+        name, _, version = asked.partition("@")
+        if engine and asked and server_named(name) not in ("", engine):
             raise Bad(f"a run of {engine}, asked was {asked}")
+        if release and version and not same_release(release, version):
+            raise Bad(f"a run of {engine} {release}, asked was {asked}")
         named = str(question["gpu"]).lower()
-        if gpu and not named.endswith((".toml", "/")) and gpu.lower() not in named:
+        if gpu and not named.endswith((".toml", "/")) and not same_gpu(gpu, named):
             raise Bad(f"a run on {gpu}, asked was {question['gpu']}")
 
     def _widths(self, run: FileRun) -> Widths:

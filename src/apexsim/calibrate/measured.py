@@ -6,7 +6,6 @@ The one place that uses the readers of `apexsim.validate`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from apexsim.calibrate.points import Key, RunPoint
@@ -18,11 +17,12 @@ from apexsim.search.error import signature
 from apexsim.search.setting import Setting
 from apexsim.validate.cases import Case
 from apexsim.validate.kinds import read_cases
-from apexsim.validate.replay import Bench
+from apexsim.validate.replay import Bench, roomy
 from apexsim.validate.rows import Skipped
 
 KEYS: dict[str, Key] = {
-    "ttft_mean_ms": ("ttft", "mean"), "tpot_mean_ms": ("tpot", "mean"), "itl_mean_ms": ("itl", "mean"), "e2e_mean_ms": ("e2e", "mean"),
+    **{f"{name}_{stat}_ms": (name, stat) for name in ("ttft", "tpot", "e2e") for stat in ("mean", "median")},
+    "itl_mean_ms": ("itl", "mean"),
 }  # fmt: skip
 POWER = "power_w_per_gpu"
 
@@ -58,12 +58,14 @@ def _point(case: Case, bench: Bench, where: str) -> RunPoint | Passed:
 
 def startable(setting: Setting, case: Case) -> Setting | Rejected:
     """The setting; a run that exists though the sizing says it does not fit gets the whole GPU, as in `validate`."""
-    if not isinstance(started(setting.model, case.plan, setting.cluster, setting.engine, setting.max_model_len), Rejected):
-        return setting
-    roomy = replace(case.engine, memory_fraction=1.0, max_num_seqs=min(case.engine.max_num_seqs, case.workload.size))
-    wide = replace(setting, engine=roomy, max_model_len=case.workload.longest)
-    found = started(wide.model, case.plan, wide.cluster, roomy, wide.max_model_len)
-    return found if isinstance(found, Rejected) else wide
+    found = None
+    for one in (setting, *roomy(setting)):
+        start = started(one.model, case.plan, one.cluster, one.engine, one.max_model_len)
+        if not isinstance(start, Rejected):
+            return one
+        found = found or start
+    assert found is not None
+    return found
 
 
 def group_of(setting: Setting, plan: Plan) -> tuple[str, ...]:

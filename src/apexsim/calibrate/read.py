@@ -14,20 +14,22 @@ What cannot be used is a `Passed` with its reason; a file of which nothing is kn
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apexsim.calibrate.cells import Bad, Fields, lengths, loaded, stats_of_all
 from apexsim.calibrate.points import STATS, Key
-from apexsim.engines import server_named
+from apexsim.calibrate.server import DRAFTS, ServerSaid, flags, of_image, of_sglang, of_vllm
 from apexsim.errors import InputError
-from apexsim.files import DOCUMENT, loads, read_text
+from apexsim.files import DOCUMENT, loads, opened, read_text
 from apexsim.plan.widths import Widths
 from apexsim.replay.compare import sent_workload
-from apexsim.replay.record import PREDICTED, read_run
+from apexsim.replay.record import PREDICTED, run_of
 from apexsim.replay.record import measured as replayed
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
@@ -39,7 +41,7 @@ Docs = Sequence[tuple[str, Mapping[str, Any]]]  # where each stands, and what it
 @dataclass(frozen=True, slots=True)
 class FileRun:
     """A measured run.  about: what the file says of "model", "engine", "gpu", "date"; widths: of its plan, where it says them; kv_tokens:
-    what its server's cache holds, 0 where it does not say; sent, failed: requests."""
+    what its server's cache holds, 0 where it does not say; failed: requests; server: what else it says of how it was served."""
 
     where: str
     tool: str
@@ -49,6 +51,7 @@ class FileRun:
     widths: Widths | None = None
     kv_tokens: float = 0.0
     failed: int = 0
+    server: ServerSaid = field(default_factory=ServerSaid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +76,29 @@ def _flat(doc: Fields, stems: Mapping[str, str]) -> dict[Key, float]:
         for stat in TABULAR if metric == "itl" else STATS:
             found[(metric, stat)] = doc.number(f"{stat}_{stem}_ms") / 1e3
     found[("throughput", "mean")] = doc.number("output_throughput")
-    found[("power", "mean")] = doc.number("gpu_avg_power_w", "avg_power_w")
+    found[("power", "mean")] = _watts(doc)
     return found
 
 
-def _flat_work(doc: Fields, ratio: float) -> Workload:
-    """The requests of a flat file: as listed, else of its mean lengths; ratio: shortest over longest length of random ones."""
+def _watts(doc: Fields) -> float:
+    """Mean power of a GPU [W]: vLLM tells that of all whose counters it read together, and which those were."""
+    return doc.number("gpu_avg_power_w", "avg_power_w") / max(1, len(doc.items("energy_gpu_ids")))
+
+
+def _lost(doc: Fields) -> int:
+    """Requests that failed: as counted, else those that were sent and not completed."""
+    sent, done = doc.number("num_prompts", absent=0.0), doc.number("completed", absent=1e12)
+    return int(doc.number("failed", absent=max(0.0, sent - done)))
+
+
+def _flat_work(doc: Fields, spread: float) -> Workload:
+    """The requests of a flat file: as listed, else of its mean lengths; spread: half their width over the mean, 0: as the mean tells."""
     good = [i for i, error in enumerate(doc.items("errors")) if error]
     size = int(doc.number("completed", "num_prompts", least=1, most=MOST_REQUESTS))
     prompt, output = (_listed(doc, name, good) for name in ("input_lens", "output_lens"))
     if prompt is None or output is None:
         means = [doc.number(f"total_{kind}_tokens", least=1) / size for kind in ("input", "output")]
-        prompt, output = (lengths(mean, size, ratio, at) for at, mean in enumerate(means))
+        prompt, output = (lengths(mean, size, spread, at) for at, mean in enumerate(means))
     return loaded(
         prompt, output, doc.number("max_concurrency"), doc.number("request_rate", endless=True), doc.number("burstiness", absent=1.0)
     )
@@ -103,45 +117,54 @@ def _vllm(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
     for where, value in docs:
         doc = Fields(value)
         about = {"model": doc.text("model_id"), "date": doc.text("date"), "gpu": ""}
-        widths = _widths(doc, ("tensor_parallel_size", "tp"), ("pipeline_parallel_size", "pp"), ("data_parallel_size", "dp"))
+        said, widths = (
+            of_vllm(doc),
+            _widths(
+                Fields(flags(doc.value)), ("tensor_parallel_size", "tp"), ("pipeline_parallel_size", "pp"), ("data_parallel_size", "dp")
+            ),
+        )
         if doc.number("spec_decode_acceptance_length", absent=0.0) > 0:
-            raise Bad("speculative decoding is not modelled")
-        failed = int(doc.number("failed", absent=0.0))
-        if len(docs) == 1 and doc.items("ttfts") and doc.items("itls"):
-            run = read_run(path)
+            raise Bad(DRAFTS)
+        if doc.items("ttfts") and doc.items("itls"):
+            run = run_of(value, where)
             work, _ = sent_workload(run)
             found = replayed(run)
             stats: dict[Key, float] = {("throughput", "mean"): found.output_throughput, ("itl", "mean"): found.itl.mean}
             for metric, name in (("ttft", "ttft"), ("tpot", "tpot"), ("e2e", "e2el")):
                 stats |= {(metric, stat): getattr(found, name).value(stat) for stat in STATS}
-            stats[("power", "mean")] = doc.number("gpu_avg_power_w", "avg_power_w")
-            yield FileRun(where, "detailed run", replace(work, warmup=0), stats, about, widths, failed=found.failed)
+            stats[("power", "mean")] = _watts(doc)
+            yield FileRun(where, "detailed run", replace(work, warmup=0), stats, about, widths, failed=found.failed, server=said)
         else:
-            if len(docs) == 1 and "mean_ttft_ms" not in value:
+            if "mean_ttft_ms" not in value:
                 raise Bad("its per-request lists are empty")
-            yield FileRun(
-                where, "vllm bench serve", _flat_work(doc, (1 - spread) / (1 + spread)), _flat(doc, FLAT), about, widths, failed=failed
-            )
+            if doc.value.get("ramp_up_strategy"):
+                raise Bad("its rate ramps up, and only --save-detailed tells when requests were sent")
+            work = _flat_work(doc, spread)
+            yield FileRun(where, "vllm bench serve", work, _flat(doc, FLAT), about, widths, failed=_lost(doc), server=said)
 
 
 def _sglang(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
     for where, value in docs:
         doc, info = Fields(value), Fields(value).inner("server_info")
-        about = {"model": info.text("model_path"), "engine": "sglang", "gpu": "", "date": doc.text("date")}
+        about = {"model": info.text("model_path"), "gpu": "", "date": doc.text("date")}
         ratio = doc.number("random_range_ratio", absent=1.0) if doc.text("dataset_name").startswith("random") else 1.0
+        if "prefix" in doc.text("dataset_name") and not info.value.get("disable_radix_cache"):
+            raise Bad("its prompts share prefixes, of which the file does not say how many were in the cache")
         failed = max(0.0, len(doc.items("errors")) - doc.number("completed", absent=1e12))
         if doc.number("accept_length", absent=0.0) > 1.0:
-            raise Bad("speculative decoding is not modelled")
+            raise Bad(DRAFTS)
+        lanes = int(info.number("dp_size", "dp", absent=1.0, least=1, most=4096)) if info.value.get("enable_dp_attention") else 1
         tokens = info.number("max_total_num_tokens", absent=0.0)
         yield FileRun(
             where,
             "sglang bench_serving",
-            _flat_work(doc, ratio if 0 < ratio <= 1 else 1.0),
+            _flat_work(doc, (1.0 - ratio) / (1.0 + ratio) if ratio < 1.0 else spread),
             _flat(doc, SGLANG),
             about,
             _sglang_widths(info),
             tokens,
             int(failed),
+            of_sglang(info, lanes),
         )
 
 
@@ -183,12 +206,12 @@ def _guidellm(docs: Docs, path: str, spread: float) -> Iterator[FileRun | Passed
         for at, one in enumerate(value["benchmarks"] if isinstance(value["benchmarks"], list) else []):
             place = f"{where} benchmark {at + 1}"
             try:
-                yield _benchmark(Fields(one), Fields(value), place, (1 - spread) / (1 + spread))
+                yield _benchmark(Fields(one), Fields(value), place, spread)
             except Bad as bad:
                 yield Passed(place, str(bad))
 
 
-def _benchmark(one: Fields, whole: Fields, where: str, ratio: float) -> FileRun:
+def _benchmark(one: Fields, whole: Fields, where: str, spread: float) -> FileRun:
     metrics = one.inner("metrics")
     found: dict[Key, float] = {}
     for metric, (name, per) in GUIDE.items():
@@ -198,19 +221,44 @@ def _benchmark(one: Fields, whole: Fields, where: str, ratio: float) -> FileRun:
             found[(metric, stat)] = (told if stat in ("mean", "median") else shares).number(stat) / per
     found[("throughput", "mean")] = metrics.inner("output_tokens_per_second").inner("successful").number("mean")
     totals = metrics.inner("request_totals")
-    means = [metrics.inner(f"{kind}_token_count").inner("successful").number("mean", least=1) for kind in ("prompt", "output")]
+    counts = [metrics.inner(f"{kind}_token_count").inner("successful") for kind in ("prompt", "output")]
+    means, sds = [count.number("mean", least=1) for count in counts], [count.number("std_dev") for count in counts]
     _without_ttft(found, metrics, means[1])
     size = int(totals.number("successful", least=1, most=MOST_REQUESTS))
-    prompt, output = (lengths(mean, size, ratio, at) for at, mean in enumerate(means))
+    prompt, output = (lengths(mean, size, spread, at, sd) for at, (mean, sd) in enumerate(zip(means, sds)))
+    listed = _each_request(one, size)
+    if listed is not None:
+        prompt, output = listed[1:].astype(np.int64)
     strategy = one.inner("config").inner("strategy") if one.inner("config").inner("strategy").value else one.inner("args").inner("strategy")
     kind = strategy.text("type_")
     users = 1.0 if kind == "synchronous" else strategy.number("streams", absent=0.0)
     rate = strategy.number("rate") if kind in ("constant", "poisson", "async") else np.nan
-    if kind not in ("synchronous", "concurrent", "constant", "poisson", "async", "throughput"):
+    if kind in ("trace", "replay") and listed is not None:
+        work = Workload("measured", listed[0] - listed[0, 0], prompt, output, "open")
+    elif kind in ("synchronous", "concurrent", "constant", "poisson", "async", "throughput"):
+        users = users or strategy.number("max_concurrency", absent=0.0)
+        work = loaded(prompt, output, users, rate, np.inf if kind == "constant" else 1.0)
+    else:
         raise Bad(f"the load '{kind[:20]}' is not known")
-    work = loaded(prompt, output, users, rate, np.inf if kind == "constant" else 1.0)
-    about = {"model": whole.inner("args").text("model"), "gpu": "", "date": ""}
+    about = {"model": _guide_model(one, whole), "gpu": "", "date": ""}
     return FileRun(where, "guidellm", work, found, about, failed=int(totals.number("errored", absent=0.0)))
+
+
+def _each_request(one: Fields, size: int) -> NDArray[np.float64] | None:
+    """[3, n] moment of sending [s], prompt and output tokens of each request in the order of sending; None where the file has them not
+    of all."""
+    rows = [Fields(each) for each in one.inner("requests").items("successful")]
+    names = (("request_start_time", "start_time"), ("prompt_tokens",), ("output_tokens",))
+    if len(rows) != size or any(row.number(*name) != row.number(*name) for row in rows for name in names):
+        return None
+    return np.array(sorted(tuple(row.number(*name, least=float(at > 0)) for at, name in enumerate(names)) for row in rows)).T
+
+
+def _guide_model(one: Fields, whole: Fields) -> str:
+    """The model, wherever the version of the report has it."""
+    places = (whole.inner("args"), whole.inner("config").inner("spec").inner("backend"), whole.inner("config").inner("backend"),
+              one.inner("config").inner("backend"))  # fmt: skip
+    return next(filter(None, (place.text("model") for place in places)), "")
 
 
 def _without_ttft(found: dict[Key, float], metrics: Fields, output: float) -> None:
@@ -245,26 +293,58 @@ def _aiperf(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
         found[("throughput", "mean")] = doc.inner("output_token_throughput").number("avg")
         found[("power", "mean")] = _telemetry(doc)
         size = int(doc.inner("request_count").number("avg", least=1, most=MOST_REQUESTS))
-        sizes = [doc.inner(f"{kind}_sequence_length").number("avg", least=1) for kind in ("input", "output")]
-        prompt, output = (lengths(mean, size, (1 - spread) / (1 + spread), at) for at, mean in enumerate(sizes))
-        load = doc.inner("input_config").inner("loadgen")
-        work = loaded(prompt, output, load.number("concurrency"), load.number("request_rate", endless=True))
+        blocks = [doc.inner(f"{kind}_sequence_length") for kind in ("input", "output")]
+        sizes = [(block.number("avg", least=1), block.number("std")) for block in blocks]
+        prompt, output = (lengths(mean, size, spread, at, sd) for at, (mean, sd) in enumerate(sizes))
+        config = doc.inner("input_config")
+        work = loaded(prompt, output, *_aiperf_load(config))
         failed = sum(int(Fields(each).number("count", absent=0.0)) for each in doc.items("error_summary") if isinstance(each, dict))
-        names = doc.inner("input_config").inner("endpoint").items("model_names")
-        about = {"model": str(names[0]) if names else "", "gpu": "", "date": doc.text("start_time")}
+        failed = max(failed, int(doc.inner("error_request_count").number("avg", absent=0.0)))
+        about = {"model": _aiperf_model(config), "gpu": "", "date": doc.text("start_time")}
         yield FileRun(where, "aiperf", work, found, about, failed=failed)
+
+
+def _aiperf_load(config: Fields) -> tuple[float, float, float]:
+    """Users, rate [1/s] and burstiness: of the load generator, or of the measured phase where a configuration has phases."""
+    load = config.inner("loadgen")
+    if load.value:
+        even = load.text("request_rate_mode") == "constant"
+        return load.number("concurrency"), load.number("request_rate", endless=True), np.inf if even else 1.0
+    phases = [Fields(each) for each in config.items("phases")]
+    measured = [each for each in phases if "warmup" not in (each.text("kind"), each.text("name"))]
+    if len(measured) > 1:
+        raise Bad(f"its figures are of {len(measured)} phases together; give those of one: phases/NAME/profile_export_aiperf.json")
+    phase = measured[0] if measured else Fields({})
+    kind = phase.text("type") or "concurrency"
+    if kind not in PHASES:
+        raise Bad(f"the load '{kind[:20]}' is not known without its records: give profile_export.jsonl")
+    burstiness = phase.number("smoothness", absent=1.0) if kind == "gamma" else PHASES[kind]
+    return phase.number("concurrency"), phase.number("rate", endless=True), burstiness
+
+
+PHASES = {"concurrency": 1.0, "poisson": 1.0, "gamma": 1.0, "constant": np.inf}  # type of a phase -> burstiness of its arrivals
+
+
+def _aiperf_model(config: Fields) -> str:
+    """The first model that a configuration names."""
+    old, new = config.inner("endpoint").items("model_names"), config.inner("models").items("items")
+    return str(old[0]) if old else Fields(new[0]).text("name") if new else ""
 
 
 def _telemetry(doc: Fields) -> float:
     """Mean power of a GPU [W]; NaN where nobody looked."""
     watts = [
-        Fields(gpu).inner("metrics").inner("gpu_power_usage").number("avg")
+        next((Fields(each).number("avg") for name, each in metrics.items() if name in POWER), np.nan)
         for host in doc.inner("telemetry_data").inner("endpoints").value.values()
         if isinstance(host, dict)
         for gpu in Fields(host).inner("gpus").value.values()
         if isinstance(gpu, dict)
+        for metrics in (Fields(gpu).inner("metrics").value,)
     ]
     return float(np.mean(watts)) if watts else np.nan
+
+
+POWER = ("gpu_power_usage", "nvidia_power_usage", "amd_power_usage", "amd_socket_power")  # names of it over aiperf's schema versions
 
 
 def _aiperf_requests(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
@@ -273,6 +353,8 @@ def _aiperf_requests(docs: Docs, path: str, spread: float) -> Iterator[FileRun]:
     for _, value in docs:
         doc = Fields(value)
         metrics = doc.inner("metrics")
+        if doc.inner("metadata").text("benchmark_phase") == "warmup":
+            continue  # they are over when the clock starts
         if value.get("error") or doc.inner("metadata").value.get("was_cancelled"):
             failed += 1
             continue
@@ -309,19 +391,22 @@ def _inferencex(docs: Docs, path: str, spread: float) -> Iterator[FileRun | Pass
 
 
 def _row(doc: Fields, where: str) -> FileRun:
-    if doc.truth("disagg") or doc.truth("is_multinode") or doc.text("spec_decoding") not in ("", "none"):
+    drafted = doc.text("spec_decoding") not in ("", "none") or doc.text("mtp") not in ("", "off", "none", "false")
+    if doc.truth("disagg") or doc.truth("is_multinode") or drafted:
         raise Bad("disaggregated, multi-node and speculative runs are not read")
+    if any(doc.number(f"{kind}_size", absent=1.0) > 1 for kind in ("dcp", "pcp")):
+        raise Bad("context parallelism is not modelled")
     isl, osl, users = (int(doc.number(name, least=1, most=1 << 24)) for name in ("isl", "osl", "conc"))
     prompt, output = inferencex_population(isl, osl, 10 * users)
     found = {
         (metric, stat): doc.number(f"{stat}_{stem}") for metric, stem in FLAT.items() for stat in (TABULAR if metric == "itl" else STATS)
     }
-    found[("power", "mean")] = doc.number("avg_power_w")
+    found[("power", "mean")] = doc.number("avg_power_w") if doc.number("power_valid", absent=1.0) else np.nan
     tp, ep = int(doc.number("tp", least=1, most=4096)), int(doc.number("ep", absent=1.0, least=1, most=4096))
     widths = layout(tp, int(doc.number("pp", absent=1.0, least=1, most=4096)), tp if doc.truth("dp_attention") else 1, ep)
-    about = {"model": doc.text("model"), "engine": server_named(doc.text("framework")) or doc.text("framework"),
-             "gpu": doc.text("hw").partition("-")[0], "date": doc.text("date")}  # fmt: skip
-    return FileRun(where, "InferenceX", loaded(prompt, output, users, np.nan), found, about, widths)
+    about = {"model": doc.text("model"), "gpu": doc.text("hw").partition("-")[0], "date": doc.text("date")}
+    said = of_image(doc.text("framework"), doc.text("image"), doc.text("precision"))
+    return FileRun(where, "InferenceX", loaded(prompt, output, users, np.nan), found, about, widths, server=said)
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------------
@@ -377,9 +462,31 @@ def _sound(reader: Reader, docs: Docs, path: str, spread: float) -> list[FileRun
         return [Passed(where, error.what)]
 
 
+def is_sweep(path: str) -> bool:
+    """Whether a file is the table that vLLM's sweeps write beside their results."""
+    with opened(path, "result file") as file:
+        head = file.readline(1 << 16).decode("utf-8-sig", "replace")
+    return READERS["vLLM bench serve"][0][0] <= {name.strip().strip('"') for name in head.split(",")}
+
+
+def _cell(text: str) -> Any:
+    """A cell of such a table as its JSON had it."""
+    try:
+        return float(text)
+    except ValueError:
+        return {"": None, "True": True, "False": False}.get(text, text)
+
+
+def _table(text: str, path: str) -> list[tuple[str, Any]]:
+    rows = csv.DictReader(text.splitlines())
+    return [(f"{path}:{at + 2}", {key: _cell(value or "") for key, value in row.items() if key}) for at, row in enumerate(rows)]
+
+
 def _documents(path: str) -> list[tuple[str, Any]]:
-    """The JSON values of a file: one, a list of them, or one on each line."""
+    """The JSON values of a file: one, a list of them, or one on each line; or the rows of a sweep's table."""
     text = read_text(path, "result file", DOCUMENT)
+    if is_sweep(path):
+        return _table(text, path)
     try:
         whole = loads(text)
         return [(f"{path} item {at + 1}", value) for at, value in enumerate(whole)] if isinstance(whole, list) else [(path, whole)]

@@ -555,9 +555,10 @@ CALIBRATION: Groups = {
     "Runs": (
         Opt("model", str, None, "The model, where the files do not name it or apexsim knows it by another name.", "MODEL"),
         Opt("plan", str, None, "The plan that was served, where the files do not say it: TP8, 2×TP4 …", "PLAN"),
-        Opt("where", list[str], [], "Rows of a file of many systems: engine, release, model, gpu or formats = (part of) a name. May be "
+        Opt("where", list[str], [], "Runs of one of many systems: engine, release, model, gpu or formats = (part of) a name. May be "
             "repeated.", "LABEL=VALUE"),
-        Opt("length_spread", float, 0.0, "Half width of lengths over their mean, where a file has only means.", "X", least=0, most=0.99),
+        Opt("length_spread", float, 0.0, "Half width of lengths over their mean, where a file has only means. Default: what the "
+            "file tells: 0 where means are whole, else 0.1.", "X", least=0, most=0.99),
         Opt("suggest", str, None, "Read nothing: print the commands that measure the four runs that tell most of this model.", "MODEL"),
     ),
     "Cluster": (

@@ -16,11 +16,13 @@ The maker of 4-bit floating point checkpoints is the vendor of the GPU, of other
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from apexsim.errors import InputError
+from apexsim.examples import located
 from apexsim.model.cell import LINEAR
 from apexsim.model.count import model_parameters
 from apexsim.model.dtypes import dtype
@@ -29,20 +31,40 @@ from apexsim.model.model import Model
 from apexsim.model.names import core, model_names
 from apexsim.model.precision import formats_from_name
 
-PLAIN = ("bf16", "bfloat16", "fp16", "float16", "half", "bf16/fp16", "16bit", "fp32", "none")
+PLAIN = ("bf16", "fp16", "fp32")
 # Label -> formats that it may stand for: on NVIDIA's GPUs, on others.
 STANDS_FOR: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fp8": (("fp8", "fp8_block"), ("fp8", "fp8_block")),
     "fp4": (("nvfp4", "mxfp4"), ("mxfp4",)),
     "int4": (("int4", "awq"), ("int4", "awq")),
     "int8": (("int8", "w8a8"), ("int8", "w8a8")),
-    **{name: ((name,), (name,)) for name in ("nvfp4", "mxfp4", "fp8_block", "awq", "w8a8", "w4a8")},
+    "fp8_tensor": (("fp8",), ("fp8",)),
+    **{name: ((name,), (name,)) for name in ("nvfp4", "mxfp4", "fp8_block", "awq", "nf4", "w8a8", "w4a8")},
 }
-SAME = {"fp8-block": "fp8_block", "fp8_blockwise": "fp8_block", "nvfp4/fp4": "nvfp4", "w4a16": "int4", "gptq": "int4", "mxfp4/fp4": "mxfp4"}
+# Words of a label that must all be there -> what it says; the first row that fits.  "" leaves the formats to the checkpoint.
+SPELLED = (
+    ("nvfp4", "nvfp4"), ("nv fp4", "nvfp4"), ("modelopt fp4", "nvfp4"), ("mxfp4", "mxfp4"), ("mx fp4", "mxfp4"),
+    ("w4a8", "w4a8"), ("awq", "awq"), ("gptq int8", "int8"), ("gptq 8bit", "int8"), ("gptq", "int4"), ("w4a16", "int4"),
+    ("w8a16", "int8"), ("fp8 tensor", "fp8_tensor"), ("fp8 channel", "fp8_tensor"), ("fp8 dynamic", "fp8_tensor"),
+    ("fp8 static", "fp8_tensor"), ("fp8 block", "fp8_block"), ("fp8 blockwise", "fp8_block"), ("fp8", "fp8"), ("fp4", "fp4"),
+    ("w4a4", "fp4"), ("nf4", "nf4"), ("bitsandbytes", "nf4"), ("bnb", "nf4"), ("bnb4", "nf4"),
+    ("w8a8", "w8a8"), ("smoothquant", "w8a8"), ("int4", "int4"), ("4bit", "int4"), ("int8", "int8"), ("8bit", "int8"),
+    ("bf16", "bf16"), ("fp16", "fp16"), ("fp32", "fp32"),
+    ("unquantized", "bf16"), ("unquantised", "bf16"), ("none", "bf16"),
+)  # fmt: skip
+WRITTEN = (  # pieces of labels as the one word that SPELLED has for them
+    (r"bfloat16", "bf16"), (r"tf32|float32", "fp32"), (r"float16|half|(?<![a-z0-9])16[ -]?bit", "fp16"),
+    (r"(fp8)?e[45]m[23](fn(uz)?)?", "fp8"), (r"e2m1", "fp4"), (r"float(?=[48])", "fp"), (r"u?int(?=[48])", "int"),
+    (r"(?<=[48])[ -]bits?", "bit"), (r"(?<![a-z0-9])[qw](?=[48]$)", "int"),
+)  # fmt: skip
+OWN = ("auto", "native", "original", "default", "model", "unknown", "nan", "n/a", "-")  # labels that leave it to the checkpoint
 FEWER = 1.5  # times: bits of scales and unquantised layers make no other format
 FOUR_BIT = ("fp4", "nvfp4", "mxfp4")
 MADE = ("fp8", *FOUR_BIT)  # labels of which a vendor's checkpoints follow one recipe
-METHODS = {"fp8_block": "FP8-block", "awq": "AWQ", "w8a8": "W8A8", "w4a8": "W4A8"}  # labels that are a recipe of their own
+METHODS = {  # labels that are a recipe of their own, as names of checkpoints say them
+    "fp8_block": "FP8-block", "fp8_tensor": "FP8", "awq": "AWQ", "int4": "GPTQ-Int4", "int8": "GPTQ-Int8", "nf4": "bnb-4bit",
+    "w8a8": "W8A8", "w4a8": "W4A8",
+}  # fmt: skip
 VENDORS = {"NVIDIA": ("nvidia", "NVFP4"), "AMD": ("amd", "MXFP4")}  # of a GPU: owner of its checkpoints, and their 4-bit format
 
 
@@ -60,7 +82,7 @@ def served(config: str, label: str, vendor: str = "NVIDIA", maker: str = "") -> 
 
     vendor: of the GPU, since 4-bit floating point checkpoints are made for one; maker: owner of the checkpoints, where it is known.
     """
-    model, word = _named(config), _word(label)
+    model, config, word = _named(_file(config)), _stem(config), label_word(label)
     if not word:
         return Served(model)
     if word in PLAIN:
@@ -86,9 +108,25 @@ def _makers(config: str, word: str, vendor: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((_owner(config), "nvidia"))) if word in MADE else (_owner(config),)
 
 
-def _word(label: str) -> str:
-    word = label.strip().lower()
-    return SAME.get(word, word)
+def _stem(config: str) -> str:
+    """What a configuration is called: a file by its name."""
+    return re.split(r"[\\/]", config)[-1].removesuffix(".json") if config.endswith(".json") else config
+
+
+def _file(config: str) -> str:
+    """A file where there is one; else a bundled configuration whose name was written with its ending."""
+    return config if not config.endswith(".json") or located(config).is_file() else _stem(config)
+
+
+def label_word(label: str) -> str:
+    """What a label says, however it is spelled: "FP8 (block-wise)" is "fp8_block"; a word of its own where nobody knows it."""
+    text = label.strip().lower()
+    if text in ("", *OWN):
+        return ""
+    for piece, word in WRITTEN:
+        text = re.sub(piece, word, text)
+    there = set(re.findall(r"[a-z0-9]+", text))
+    return next((word for words, word in SPELLED if there.issuperset(words.split())), text)
 
 
 @lru_cache(maxsize=512)
@@ -173,8 +211,6 @@ def _made(model: Model, config: str, word: str, formats: tuple[str, ...], makers
         if published and maker == _owner(config):
             usual = Counter(_main(_named(stem)) for stem in published).most_common(1)[0][0]
             return Served(_in(model, dict.fromkeys(_parts(model), usual), ""), f"{none}: {usual}, as in {maker}'s others")
-    if word not in MADE and word not in METHODS:
-        raise InputError(f"the number formats of {config} in {word} are not known: no such checkpoint of it or its maker", "")
     four_bit = next((name for owner, name in VENDORS.values() if owner == makers[-1]), "NVFP4")
     spelled = METHODS.get(word) or (four_bit if word == "fp4" else word.upper())
     found = formats_from_name(f"{makers[-1]}/{core(config)}-{spelled}", model)

@@ -240,8 +240,11 @@ def _peaks(done: list[Sent]) -> dict[str, Any]:
 
 def read_run(path: str | Path) -> ReplayRun:
     """A detailed result file, of this program or of vLLM's `bench serve --save-result --save-detailed`."""
-    where = str(path)
-    whole = read_json(path, "result file", DOCUMENT)
+    return run_of(read_json(path, "result file", DOCUMENT), str(path))
+
+
+def run_of(whole: Any, where: str) -> ReplayRun:
+    """The same, of the value that a file holds; raises InputError."""
     columns = ("input_lens", "output_lens", "ttfts", "itls")
     missing = [key for key in columns if not isinstance(whole, dict) or not isinstance(whole.get(key), list)]
     if missing:
@@ -254,7 +257,7 @@ def read_run(path: str | Path) -> ReplayRun:
         users, warmup = (int(_number(whole.get(key) or 0, key)) for key in ("max_concurrency", "warmup"))
     except ValueError as error:
         raise InputError(str(error), where) from None
-    endless = str(whole.get("request_rate", "inf")) == "inf"
+    endless = str(whole.get("request_rate", "inf")).lower() in ("inf", "infinity") and not whole.get("ramp_up_strategy")
     mode = whole.get("mode") or ("open" if not endless else "closed" if users else "offline")
     if mode not in MODES:
         raise InputError(f"unknown mode '{mode}'", where, f"expected {', '.join(MODES)}")

@@ -18,8 +18,8 @@ from apexsim.search.apart import Handover, handover_of
 from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
 from apexsim.validate.closed_cases import NO_DRAFTS, captured, drafted, population
 from apexsim.validate.facts import spelled, suspect
-from apexsim.validate.open_cases import arrivals
-from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
+from apexsim.validate.open_cases import SLOWEST, arrivals
+from apexsim.validate.rows import REQUESTS, WIDEST, Row, Skipped, amount, needed, number, whole
 from apexsim.workload.trace import Workload
 
 GATHERS = {  # (pool, backend of the experts) -> GPUs up to which it gathers all tokens
@@ -48,19 +48,19 @@ def apart(row: Row, where: Path) -> Apart | Skipped:
         row,
         row["backend"],
         row["system"],
-        origin=row["origin"],
+        origin=spelled(row, "origin"),
         concurrency=row["concurrency"],
         suspect=suspect(row),
         version=spelled(row, "backend_version"),
         layout=shape,
         workload=row["regime"],
-        quant=row["precision"],
+        quant=spelled(row, "precision"),
     )
     draft, gpu = drafted(row), load_gpu(row["system"])
     if number(row, "draft_tokens", 0.0) > 0 and draft is None:
         return Skipped(row["id"], NO_DRAFTS, labels)
     labels |= {"drafts": f"{draft.method}, {gpu.vendor}"} if draft else {}
-    model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "kv_dtype"))
+    model, precision, assumed = formats(row, row["config"], spelled(row, "precision"), gpu, spelled(row, "kv_dtype"))
     work = population(row)
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     one, two = (pool_of(row, side, model, precision, rules, gpu, work, labels) for side in ("prefill", "decode"))
@@ -84,12 +84,14 @@ def _plan(row: Row, side: str, model: Model, precision: Precision) -> Plan:
     """The plan of a pool.  Tables give a mean tensor parallel width where redundant experts take more GPUs than there are lanes: then every
     GPU is a lane."""
     workers = whole(row, f"{side}_workers", 1, 1, WIDEST)
-    each = whole(row, f"{side}_gpus", 1, 1, WIDEST) // workers
+    gpus = whole(row, f"{side}_gpus", 0, 1, WIDEST)
+    each = gpus // workers
     gathers = gathered_by(side, spelled(row, f"{side}_moe_backend") or spelled(row, "kv_transfer"))
     if number(row, f"{side}_attn_tp", 1.0) % 1:
         return Plan(workers, 1, Layout(dp=each), Layout(ep=each), precision, gathers=gathers)
     named = ("attn_tp", "attn_dp", "moe_tp", "moe_ep")
-    attention, ffn = spread({**row, **{key: spelled(row, f"{side}_{key}") for key in named}}, model)
+    own = {key: spelled(row, f"{side}_{key}") for key in named} | {"gpus": str(each or ""), "replicas": "1", "pp": "1"}
+    attention, ffn = spread({**row, **own}, model)
     return Plan(workers, 1, attention, ffn, precision, gathers=gathers)
 
 
@@ -124,21 +126,21 @@ def apart_open(row: Row, where: Path) -> Apart | Case | Skipped:
     labels = labels_of(
         row,
         row["backend"],
-        row["gpu"],
+        spelled(row, "gpu"),
         workload=f"{spelled(row, 'isl')}/{spelled(row, 'osl')}",
         layout=row["mode"],
         rate=spelled(row, "rate_rps"),
         suspect=suspect(row),
     )
-    gpu, count, width = load_gpu(row["gpu"]), whole(row, "num_requests", 1, 1), Layout(tp=whole(row, "attn_tp", 1, 1, WIDEST))
-    model, precision, assumed = formats(row, row["config"], row["precision"].partition(" ")[0], gpu)
-    rate, flat = number(row, "rate_rps"), np.ones(count, np.int64)
-    arrive = np.arange(count) / rate if row["arrival"].startswith(EVEN) else arrivals(rate, count)
-    work = Workload(row["id"], arrive, flat * whole(row, "isl", 1, 1), flat * whole(row, "osl", 1, 1))
-    rules, note = rules_of(row["backend"], row["backend_version"].lstrip("~").partition(" ")[0], spelled(row, "date"))
+    gpu, count, width = load_gpu(row["gpu"]), needed(row, "num_requests", most=REQUESTS), Layout(tp=needed(row, "attn_tp", 1, WIDEST))
+    model, precision, assumed = formats(row, row["config"], spelled(row, "precision"), gpu)
+    rate, flat = amount(row, "rate_rps", SLOWEST), np.ones(count, np.int64)
+    arrive = np.arange(count) / rate if spelled(row, "arrival").startswith(EVEN) else arrivals(rate, count)
+    work = Workload(row["id"], arrive, flat * needed(row, "isl"), flat * needed(row, "osl"))
+    rules, note = rules_of(row["backend"], spelled(row, "backend_version").partition(" ")[0], spelled(row, "date"))
     found = measured(row, MEASURED | {"out_tok_s_per_gpu": "out_tok_s"})
     if "out_tok_s_per_gpu" in found:
-        found["out_tok_s_per_gpu"] /= whole(row, "gpus", 1, 1, WIDEST)
+        found["out_tok_s_per_gpu"] /= needed(row, "gpus", 1, WIDEST)
 
     def pool(workers: int, eager: bool) -> Case:
         plan = Plan(workers, 1, width, width, precision)
@@ -148,5 +150,5 @@ def apart_open(row: Row, where: Path) -> Apart | Case | Skipped:
     if row["mode"] != "disaggregated":
         return pool(whole(row, "replicas", 1, 1, WIDEST), False)
     one = pool(whole(row, "prefill_workers", 1, 1, WIDEST), False)
-    two = pool(whole(row, "decode_workers", 1, 1, WIDEST), "enforce-eager" in row["notes"])
+    two = pool(whole(row, "decode_workers", 1, 1, WIDEST), "enforce-eager" in spelled(row, "notes"))
     return Apart(row["id"], one, two, handover_of(two.engine, two.cluster), found, labels, assumed + note)

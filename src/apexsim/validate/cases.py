@@ -17,12 +17,12 @@ from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
 from apexsim.model.parts import routed
-from apexsim.model.served import served
+from apexsim.model.served import FOUR_BIT, label_word, served
 from apexsim.plan.choose import precision_of
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.search.setting import IN_TURN, Router
 from apexsim.validate.facts import cache_of, maker_of, spelled
-from apexsim.validate.rows import WIDEST, Row, number, whole
+from apexsim.validate.rows import WIDEST, Row, needed, number, share, whole
 from apexsim.workload.trace import Workload
 
 LONGEST_MS = 1e9  # of a measured latency
@@ -52,7 +52,7 @@ class Case:
 
 def served_as(row: Row) -> str:
     """Model and format of a row: what its acceptance is fitted for."""
-    return f"{plain(row['config'])}-{row['precision']}"
+    return f"{plain(row['config'])}-{label_word(spelled(row, 'precision'))}"
 
 
 def accepted(engine: str, row: Row, draft: Drafting | None) -> Acceptance | None:
@@ -80,14 +80,28 @@ def formats(row: Row, config: str, label: str, gpu: Gpu, cache: str = "") -> tup
     cache: the KV cache that the row states; what is known of such rows comes before it, the checkpoint's after it.
     """
     found = served(config, label, gpu.vendor, maker_of(row))
-    stated = cache.strip().lower()
-    precision = precision_of(found.model, None, None, cache_of(row) or (None if stated in ("", "auto", "none") else stated))
-    return found.model, precision, (found.assumed,) if found.assumed else ()
+    stated, assumed = cache_word(cache)
+    precision = precision_of(found.model, None, None, cache_of(row) or stated or None)
+    return found.model, precision, tuple(filter(None, (found.assumed, assumed)))
+
+
+UNSAID = ("", "none")  # words that leave the cache to the checkpoint
+
+
+def cache_word(text: str) -> tuple[str, str]:
+    """The KV cache's format that a cell means ("" = the checkpoint's), and what is assumed of it."""
+    word = label_word(text)
+    if word in UNSAID or text.strip().lower() in UNSAID:
+        return "", ""
+    if word.startswith("fp8"):
+        return "fp8", ""
+    narrow = word in FOUR_BIT
+    return ("fp8", f"a KV cache in {word} is taken as fp8") if narrow else (word, "")
 
 
 def rules_of(engine: str, version: str, date: str = "") -> tuple[EngineRow, tuple[str, ...]]:
     """The rules of a version; where none is stated those of the newest before the date, else the newest of all, and a note."""
-    given = version.strip()
+    given = version.strip().lstrip("~v")
     if given[:1].isdecimal():
         return closest(f"{engine}@{given}"), ()
     rows = [load_engine(f"{engine}@{v}") for v in engine_versions(load_engine(engine).name)]
@@ -102,9 +116,17 @@ def engine_for(rules: EngineRow, settings: Mapping[str, Any], gpu: Gpu, length: 
     return settled(override(rules, **settings), gpu.memory_bytes, gpu.name, length)
 
 
+def _left(row: Row, other: str, parts: int) -> int:
+    """The width of a lane, or how many there are, where the row does not say: what its GPUs leave."""
+    copies = parts * max(1, whole(row, "pp", 1, most=WIDEST)) * max(1, whole(row, "replicas", 1, most=WIDEST))
+    return share(row, needed(row, "gpus", 1, WIDEST), other, copies) if spelled(row, "gpus") else needed(row, "attn_tp")
+
+
 def spread(row: Row, model: Model) -> tuple[Layout, Layout]:
     """Attention and FFN layouts by the columns attn_dp, attn_tp, moe_tp, moe_ep."""
-    attention = Layout(max(1, whole(row, "attn_dp", 1, most=WIDEST)), whole(row, "attn_tp", 1, 1, WIDEST))
+    lanes, width = whole(row, "attn_dp", most=WIDEST), whole(row, "attn_tp", 0, 1, WIDEST)
+    lanes = lanes or (_left(row, "attn_tp", width) if width and spelled(row, "gpus") and not spelled(row, "attn_dp") else 1)
+    attention = Layout(lanes, width or _left(row, "attn_dp", lanes))
     if not routed(model):
         return attention, Layout(tp=attention.devices) if attention.dp > 1 else attention
     tp, ep = max(1, whole(row, "moe_tp", 1, most=WIDEST)), max(1, whole(row, "moe_ep", 1, most=WIDEST))

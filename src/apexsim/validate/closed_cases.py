@@ -17,7 +17,7 @@ from apexsim.hardware import Cluster, load_gpu
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, accepted, engine_for, formats, labels_of, measured, rules_of, spread
 from apexsim.validate.facts import scripted, settings, spelled, stall, suspect
-from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
+from apexsim.validate.rows import REQUESTS, USERS, WIDEST, Row, Skipped, needed, number, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -32,16 +32,16 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     labels = labels_of(
         row,
         row["backend"],
-        row["system"],
-        origin=row["origin"],
+        system_of(row),
+        origin=spelled(row, "origin"),
         concurrency=row["concurrency"],
         suspect=suspect(row),
         version=spelled(row, "backend_version"),
     )
     if reason := _obstacle(row):
         return Skipped(row["id"], reason, labels)
-    gpu = load_gpu(row["system"])
-    model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "launch_kv_dtype"))
+    gpu = load_gpu(system_of(row))
+    model, precision, assumed = formats(row, row["config"], spelled(row, "precision"), gpu, spelled(row, "launch_kv_dtype"))
     attention, ffn = scripted(row, whole(row, "attn_tp", 1, 1, WIDEST)) or spread(row, model)
     replicas, stages = (max(1, whole(row, key, 1, most=WIDEST)) for key in ("replicas", "pp"))
     plan = Plan(replicas, stages, attention, ffn, precision, draft=drafted(row))
@@ -65,10 +65,15 @@ def closed_loop(row: Row, where: Path) -> Case | Skipped:
     )
 
 
+def system_of(row: Row) -> str:
+    """The GPU that a row names, in its own column or the one beside it."""
+    return spelled(row, "system") or spelled(row, "gpu")
+
+
 def _obstacle(row: Row) -> str:
     """Why a row cannot be predicted, or ""."""
     checks = (
-        (not row["config"], "the row names no model that is known"),
+        (not spelled(row, "config"), "the row names no model that is known"),
         (not server_named(row["backend"]), f"unknown engine '{row['backend']}'"),
         ((row.get("spec") or "none") != "none" and drafted(row) is None, NO_DRAFTS),
     )
@@ -83,9 +88,14 @@ def drafted(row: Row) -> Drafting | None:
 
 def population(row: Row) -> Workload:
     """The requests: prompt lengths are drawn without the chat template, which is then added to each."""
-    isl, osl, users, template = whole(row, "isl"), whole(row, "osl"), max(1, whole(row, "concurrency")), whole(row, "template_tokens")
-    count = whole(row, "num_prompts") or 10 * users
-    if row["len_dist"].startswith("uniform"):
+    isl, osl, users, template = (
+        needed(row, "isl"),
+        needed(row, "osl"),
+        needed(row, "concurrency", most=USERS),
+        whole(row, "template_tokens"),
+    )
+    count = whole(row, "num_prompts", most=REQUESTS) or 10 * users
+    if spelled(row, "len_dist").startswith("uniform"):
         prompt, output = _population_of(isl - template, osl, count)
         prompt = prompt + template
     else:
@@ -139,7 +149,7 @@ WORDS = {  # setting -> how a description says it
 def described(row: Row, at: int, where: Path) -> Case | Skipped:
     """A result file of `vllm bench serve` as a row, with the server described in the column `config`."""
     told = {key: (found[1] if (found := re.search(pattern, row["config"])) else "") for key, pattern in WORDS.items()}
-    users, name = whole(row, "max_concurrency", 1, 1), f"{spelled(row, 'label') or spelled(row, 'date')}-{at}"
+    users, name = needed(row, "max_concurrency", most=USERS), f"{spelled(row, 'label') or spelled(row, 'date')}-{at}"
     labels = {"engine": row["backend"], "gpu": told["gpu"], "model": told["model"], "concurrency": str(users), "suspect": suspect(row)}
     missing = [key for key in ("model", "gpu", "isl", "osl") if not told[key]]
     if missing:
@@ -148,7 +158,7 @@ def described(row: Row, at: int, where: Path) -> Case | Skipped:
         return Skipped(name, NO_DRAFTS, labels)
     gpu, width = load_gpu(told["gpu"]), int(told["tp"] or 1)
     model, precision, assumed = formats(row, told["model"], "", gpu)
-    prompt, output = inferencex_population(int(told["isl"]), int(told["osl"]), whole(row, "num_prompts", 10 * users, 1))
+    prompt, output = inferencex_population(int(told["isl"]), int(told["osl"]), whole(row, "num_prompts", 10 * users, 1, REQUESTS))
     work = Workload(name, np.zeros(len(prompt)), prompt, output, "closed", users)
     rules, note = rules_of(row["backend"], told["version"])
     given = {key: int(told[key]) if told[key] else None for key in ("max_num_seqs", "max_num_batched_tokens")}

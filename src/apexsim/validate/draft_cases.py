@@ -44,18 +44,18 @@ class Pair:
 def pair(row: Row, where: Path) -> Pair | Skipped:
     """A row of pairs; the settings of both runs stand in the file that it names, beside its own."""
     name, model = f"{row['id_spec']}-{row['id_base']}", row["config"]
-    grade, mode = row["grade"], row["mode"]
+    grade, mode = spelled(row, "grade"), row["mode"]
     labels = labels_of(
         row,
         row["backend"],
         row["system"],
         draft_tokens=spelled(row, "draft_tokens"),
-        concurrency=row["concurrency"],
+        concurrency=spelled(row, "concurrency"),
         grade=grade,
         mode=mode,
-        quality="" if grade == "A" else f"grade {grade}",
+        quality="" if grade in ("", "A") else f"grade {grade}",
         suspect=suspect(row),
-        precision=row["precision"],
+        precision=spelled(row, "precision"),
         lengths=f"{spelled(row, 'isl')}/{spelled(row, 'osl')}",
     )
     runs = _runs(str(where.parent / row["ids_in"]))
@@ -88,7 +88,7 @@ def decode_server(row: Row, where: Path) -> Case | Skipped:
     """The decode servers of a run with pools of its own for prompts."""
     labels = labels_of(row, row["backend"], row["system"])
     gpu = load_gpu(row["system"])
-    model, precision, assumed = formats(row, row["config"], row["precision"], gpu, spelled(row, "kv_dtype"))
+    model, precision, assumed = formats(row, row["config"], spelled(row, "precision"), gpu, spelled(row, "kv_dtype"))
     rules, note = rules_of(row["backend"], spelled(row, "backend_version"), spelled(row, "measured_date"))
     case, draft = pool_of(row, "decode", model, precision, rules, gpu, _handed(population(row), row), labels), drafted(row)
     return replace(

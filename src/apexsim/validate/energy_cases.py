@@ -23,11 +23,12 @@ from apexsim.gpu import Gpu
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.model import Model
 from apexsim.model.parts import routed
+from apexsim.model.served import label_word
 from apexsim.plan.lower import StageOps, lower
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, rules_of
-from apexsim.validate.facts import suspect
-from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
+from apexsim.validate.facts import spelled, suspect
+from apexsim.validate.rows import USERS, WIDEST, Row, Skipped, amount, needed, number, share, whole
 from apexsim.workload.synth import inferencex_population
 from apexsim.workload.trace import Workload
 
@@ -71,24 +72,23 @@ class Rates:
 
 def quality(row: Row) -> str:
     """The class a row is scored in."""
-    giant = row["precision"] == "fp8" and any(g in row["model"] for g in GIANTS)
+    giant = label_word(spelled(row, "precision")) == "fp8" and any(g in (spelled(row, "model") or row["config"]) for g in GIANTS)
     return f"{row['quality_class']}, FP8 of {' and '.join(GIANTS)}" if giant else row["quality_class"]
 
 
 def understand(row: Row, prompt_scale: float = 1.0) -> EnergyRun | Skipped:
     """A row as a run, or why it cannot be predicted.  `prompt_scale` multiplies assumed prompt lengths."""
-    labels = labels_of(row, row["engine"], row["gpu"], quality=quality(row), task=row["task"], suspect=suspect(row))
+    labels = labels_of(row, spelled(row, "engine"), row["gpu"], quality=quality(row), task=row["task"], suspect=suspect(row))
     if reason := _obstacle(row):
         return Skipped(row["id"], reason, labels)
     gpu = load_gpu(row["gpu"])
-    model, precision, assumed = formats(row, row["config"], row["precision"], gpu)
-    gpus, dp, ep = whole(row, "gpus", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST)), max(1, whole(row, "ep", 1, most=WIDEST))
-    ffn = Layout(1, gpus // ep, ep) if routed(model) else Layout(1, gpus)
-    plan = Plan(1, 1, Layout(dp, gpus // dp), ffn, precision)
-    prompt = number(row, "isl_mean")
-    if math.isnan(prompt):
-        prompt = PROMPT[row["task"]] * prompt_scale
-    return EnergyRun(row, labels, model, gpu, plan, whole(row, "load"), prompt, number(row, "osl_mean"), assumed)
+    model, precision, assumed = formats(row, row["config"], spelled(row, "precision"), gpu)
+    gpus, dp, ep = needed(row, "gpus", 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST)), max(1, whole(row, "ep", 1, most=WIDEST))
+    ffn = Layout(1, share(row, gpus, "ep", ep), ep) if routed(model) else Layout(1, gpus)
+    plan = Plan(1, 1, Layout(dp, share(row, gpus, "dp", dp)), ffn, precision)
+    prompt = amount(row, "isl_mean", 1.0) if spelled(row, "isl_mean") else PROMPT[row["task"]] * prompt_scale
+    load, output = needed(row, "load", most=USERS), amount(row, "osl_mean", 1.0)
+    return EnergyRun(row, labels, model, gpu, plan, load, prompt, output, assumed)
 
 
 def _obstacle(row: Row) -> str:
@@ -96,7 +96,6 @@ def _obstacle(row: Row) -> str:
     checks = (
         (row["task"].endswith(("image-chat", "video-chat")), "image and video prompts of unknown length"),
         (row["quality_class"].endswith("spec"), "speculative decoding with unknown acceptance"),
-        ("weak" in row["quality_class"], "measured too weakly to judge by"),
         ((row.get("spec") or "none") != "none", "speculative decoding is not modelled"),
         (not row["config"], "the row names no model that is known"),
         (not server_named(row["engine"]), f"no rules for the engine {row['engine']}"),
@@ -169,11 +168,11 @@ def case_of(run: EnergyRun, sort: int = -1) -> Case:
     rules, note = rules_of(row["engine"], LEADERBOARD if run.steady else "")
     engine = engine_for(rules, {}, run.gpu, work.longest)
     if run.steady:
-        engine = replace(leaderboard(engine, row["model"], sort), max_num_seqs=-(-run.load // run.plan.lanes))
+        engine = replace(leaderboard(engine, spelled(row, "model") or row["config"], sort), max_num_seqs=-(-run.load // run.plan.lanes))
     measured = {"power_w_per_gpu": number(row, "power_w_per_gpu"), "j_per_out_token": number(row, "J_per_out_token"),
                 "out_tok_s_per_gpu": number(row, "out_tok_s_per_gpu")}  # fmt: skip
     known: dict[str, dict[str, float]] = {}
-    if UNRELIABLE in row["quality"]:
+    if UNRELIABLE in spelled(row, "quality"):
         measured = {"j_per_out_token": measured["j_per_out_token"]}
     elif measured["out_tok_s_per_gpu"] > 0:
         known["power_w_per_gpu_throughput_given"] = {"measured": measured["power_w_per_gpu"], "predicted": given_watts(run)}

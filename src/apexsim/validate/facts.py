@@ -6,12 +6,15 @@ A fact holds for a row whose columns match its patterns; the file says what each
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
+from apexsim.errors import InputError
+from apexsim.hardware import load_gpu
+from apexsim.model.served import label_word
 from apexsim.plan.plan import Layout
 from apexsim.validate.rows import Row, number, whole
 
@@ -33,8 +36,24 @@ def spelled(row: Row, column: str) -> str:
 
 
 def _matches(row: Row, column: str, patterns: str | list[str]) -> bool:
-    found = spelled(row, column)
-    return any(fnmatchcase(found, p) for p in ([patterns] if isinstance(patterns, str) else patterns))
+    found = {spelled(row, column)} | (ALIKE[column](spelled(row, column)) if column in ALIKE else frozenset())
+    return any(fnmatchcase(each, p) for p in ([patterns] if isinstance(patterns, str) else patterns) for each in found)
+
+
+@lru_cache(maxsize=256)
+def _gpu_spelled(text: str) -> frozenset[str]:
+    """The GPU's own name, as rows write it."""
+    try:
+        return frozenset((load_gpu(text).name.replace("-", "_"),)) if text else frozenset()
+    except InputError:
+        return frozenset()
+
+
+def _format_spelled(text: str) -> frozenset[str]:
+    return frozenset((label_word(text),)) if text else frozenset()
+
+
+ALIKE: Mapping[str, Callable[[str], frozenset[str]]] = {"system": _gpu_spelled, "gpu": _gpu_spelled, "precision": _format_spelled}
 
 
 def holds(fact: Fact, row: Row, lanes: int = 1) -> bool:

@@ -22,17 +22,19 @@ from apexsim.model.cell import LINEAR
 from apexsim.model.model import Model
 from apexsim.model.parts import routed
 from apexsim.model.precision import format_in_name, formats_from_name
+from apexsim.model.served import label_word
 from apexsim.plan.memory import Room, room, size
 from apexsim.plan.plan import Layout, Plan, Precision
 from apexsim.plan.pool import kv_pool, token_line
 from apexsim.plan.weights import Stage, stage_weights, stages_of
 from apexsim.units import GiB
 from apexsim.validate.cases import labels_of
-from apexsim.validate.facts import suspect
-from apexsim.validate.rows import WIDEST, Answered, Row, Skipped, flag, model_named, number, whole
+from apexsim.validate.facts import spelled, suspect
+from apexsim.validate.rows import WIDEST, Answered, Row, Skipped, amount, flag, model_named, number, share, whole
 
 KNOWN = ("log", "stated", "repo")  # beginnings of `gpu_known` where the GPU was seen, not inferred
 LONG = 32768  # tokens
+LARGEST = 1e5  # GiB of a GPU: more is a slip
 OLD = "0.6.0"  # the rules of vLLM's V0 engine
 DRAFTS = 2  # draft tokens where a log shows speculative decoding but not how many (the engines' recipe for MTP)
 HEADLESS = ("embedding", "reranker")  # words in the names of checkpoints that answer with vectors
@@ -41,13 +43,13 @@ SAME_TOTAL = 0.02  # a catalogue GPU stands for the row's unless their memories 
 QUANT: dict[str, dict[str, str]] = {
     "w8a8": dict.fromkeys(LINEAR, "w8a8"),
     "w4a8": {**dict.fromkeys(LINEAR, "w8a8"), "experts": "w4a8"},
-    "w4a16": dict.fromkeys(LINEAR, "int4"),
+    "int4": dict.fromkeys(LINEAR, "int4"),
     "fp8": dict.fromkeys(LINEAR, "fp8"),
-    "fp8-block": dict.fromkeys(LINEAR, "fp8_block"),
+    "fp8_block": dict.fromkeys(LINEAR, "fp8_block"),
     "awq": dict.fromkeys(LINEAR, "awq"),
-    "awq_marlin": dict.fromkeys(LINEAR, "awq"),
-    "bitsandbytes": dict.fromkeys(LINEAR, "nf4"),
-    "bnb4": dict.fromkeys(LINEAR, "nf4"),
+    "nf4": dict.fromkeys(LINEAR, "nf4"),
+    "fp8_tensor": dict.fromkeys(LINEAR, "fp8"),
+    "int8": dict.fromkeys(LINEAR, "int8"),
     "mxfp4": {"experts": "mxfp4"},
     "nvfp4": dict.fromkeys((part for part in LINEAR if part != "attention"), "nvfp4"),
 }
@@ -64,25 +66,35 @@ class LaunchedServer:
     length: int
 
 
+def id_of(row: Row) -> str:
+    """The checkpoint that a row names; its configuration where it names none."""
+    return spelled(row, "model_id") or row["config"]
+
+
 def formats_of(row: Row, model: Model) -> tuple[tuple[str, str], ...]:
     """Number formats of the weights: the row's, else those that its checkpoint's name states, else the config's."""
-    named = format_in_name(row["model_id"].replace("/", "-"))
-    given = (row.get("quant") or "").strip()
-    wanted = QUANT.get(given) or (dict.fromkeys(LINEAR, named) if named else None)
+    named = format_in_name(id_of(row).replace("/", "-"))
+    given = (row.get("quant") or "").strip().lower()
+    wanted = QUANT.get(given) or QUANT.get(label_word(given)) or (dict.fromkeys(LINEAR, named) if named else None)
     return model.weight_dtypes if wanted is None else tuple(sorted(wanted.items()))
 
 
 def cache_of(row: Row, model: Model) -> str:
     """Number format of the KV cache: the row's, else that of the checkpoint that its id names."""
     stated = (row.get("kv_dtype") or "").strip()
-    if stated not in ("", "auto"):
-        return "fp8" if stated.startswith("fp8") else "bf16"
-    return formats_from_name(row["model_id"], model).kv or "bf16"
+    if word := label_word(stated):
+        return "fp8" if word.startswith("fp8") else "bf16"
+    return formats_from_name(id_of(row), model).kv or "bf16"
+
+
+def _gib(row: Row, key: str, least: float = 0.0) -> float:
+    """A cell of so much memory; NaN where it is empty."""
+    return amount(row, key, least, LARGEST) if not math.isnan(number(row, key)) else math.nan
 
 
 def gpu_of(row: Row) -> Gpu | None:
     """The catalogue's GPU, or one of the stated memory where the catalogue has none such; None = unknown."""
-    name, total = (row.get("gpu") or "").strip(), number(row, "gpu_total_gib")
+    name, total = (row.get("gpu") or "").strip(), _gib(row, "gpu_total_gib", 1.0)
     try:
         found = load_gpu(name)
     except InputError:
@@ -110,7 +122,7 @@ def _plan(row: Row, model: Model, precision: Precision) -> Plan:
     tp, dp, stages = whole(row, "tp", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST)), max(1, whole(row, "pp", 1, most=WIDEST))
     spread = routed(model) and (flag(row, "ep") or (row["engine"] == "sglang" and dp > 1))
     if row["engine"] == "sglang" and dp > 1:
-        attention, tp = Layout(dp, tp // dp), tp
+        attention, tp = Layout(dp, share(row, tp, "dp", dp)), tp
     else:
         attention = Layout(1, tp)
     return Plan(1, stages, attention, Layout(ep=tp) if spread else Layout(tp=tp), precision)
@@ -128,7 +140,7 @@ def _settings(row: Row) -> dict[str, Any]:
 def server(row: Row) -> LaunchedServer:
     """The launch that a row describes."""
     model, gpu = model_named(row["config"]), gpu_of(row)
-    if any(word in row["model_id"].lower() for word in HEADLESS):
+    if any(word in id_of(row).lower() for word in HEADLESS):
         model = replace(model, has_head=False)
     precision = Precision(formats_of(row, model), "bf16", "auto", cache_of(row, model))
     length = whole(row, "max_model_len") or model.max_length
@@ -164,15 +176,15 @@ def _add(metrics: dict[str, Any], name: str, measured: float, predicted: float) 
 
 def memory_row(row: Row, where: Path) -> Answered | Skipped:
     """A start-up log's row, answered."""
-    labels = labels_of(row, row["engine"], row["gpu"], quant=row.get("quant") or "-", suspect=suspect(row))
-    if not row["config"]:
+    labels = labels_of(row, row["engine"], spelled(row, "gpu"), quant=row.get("quant") or "-", suspect=suspect(row))
+    if not spelled(row, "config"):
         return Skipped(row["id"], "the row names no model that is known", labels)
     it = server(row)
     metrics: dict[str, Any] = {}
     weights = max(stage_weights(it.model, it.plan, s, it.engine) for s in stages_of(it.model, it.plan.stages))
     loaded = it.engine.memory.dispatch_bytes if it.plan.ffn.ep > 1 else 0.0  # SGLang logs what loading took in all
-    _add(metrics, "weights_gib", number(row, "weights_gib"), (weights + loaded) / GiB)
-    kv, tokens = number(row, "kv_gib"), number(row, "kv_tokens")
+    _add(metrics, "weights_gib", _gib(row, "weights_gib"), (weights + loaded) / GiB)
+    kv, tokens = _gib(row, "kv_gib"), number(row, "kv_tokens")
     if not math.isnan(kv):
         _add(metrics, "kv_tokens_given_kv_gib", tokens, given_tokens(it, kv * GiB))
     if row["gpu_known"].startswith(KNOWN) and not math.isnan(it.gpu.memory_bytes):
@@ -188,7 +200,7 @@ def _end_to_end(row: Row, it: LaunchedServer, metrics: dict[str, Any]) -> Mappin
     _add(metrics, "fits", float(row["outcome"] == "ok"), float(starts))
     if isinstance(found, Rejected):
         return {"refused": found.reason}
-    kv = number(row, "kv_gib")
+    kv = _gib(row, "kv_gib")
     _add(metrics, "kv_tokens", number(row, "kv_tokens"), found.tokens)
     _add(metrics, "kv_gib", kv, found.kv_bytes / GiB)
     low, high = found.kv_range

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from apexsim.engines import load_engine, override, settled
-from apexsim.errors import InputError
 from apexsim.hardware import Cluster, load_gpu
 from apexsim.model.parts import routed
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, formats, labels_of
-from apexsim.validate.facts import suspect
-from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
+from apexsim.validate.facts import spelled, suspect
+from apexsim.validate.rows import REQUESTS, WIDEST, Cells, Row, Skipped, needed, number, share, whole
 from apexsim.workload.trace import Workload
 
 OFFLINE_SEQS, OFFLINE_TOKENS = 2048, 8192  # per lane: max_batch_size and max_num_tokens of the benchmark's own guide
@@ -30,20 +29,18 @@ def offline(row: Row, where: Path) -> Case | Skipped:
     """One row of maximum offline throughput."""
     row = Cells({"mode": "offline", **row})  # what is known of such runs holds for files without the column too
     stages = max(1, whole(row, "pp", 1, most=WIDEST))
-    labels = labels_of(row, "trtllm", row["gpu"], layout="PP" if stages > 1 else "TP", suspect=suspect(row))
+    labels = labels_of(row, "trtllm", spelled(row, "gpu"), layout="PP" if stages > 1 else "TP", suspect=suspect(row))
     if not row["config"]:
         return Skipped(row["id"], "the row names no model that is known", labels)
     gpu = load_gpu(row["gpu"])
-    model, precision, assumed = formats(row, row["config"], row["precision"], gpu)
+    model, precision, assumed = formats(row, row["config"], spelled(row, "precision"), gpu)
     attention, ffn = layouts(row, routed(model))
     plan = Plan(1, stages, attention, ffn, precision)
-    if plan.devices != whole(row, "gpus", plan.devices):
-        plan = Plan(whole(row, "gpus") // plan.devices, stages, attention, ffn, plan.precision)
+    gpus = whole(row, "gpus", plan.devices, 1, WIDEST)
+    if plan.devices != gpus:
+        plan = Plan(share(row, gpus, "tp", plan.devices), stages, attention, ffn, plan.precision)
     cluster = Cluster(gpu, plan.devices)
-    isl, osl, count = whole(row, "isl"), whole(row, "osl"), whole(row, "num_requests")
-    for name, figure in (("isl", isl), ("osl", osl), ("num_requests", count)):
-        if figure < 1:
-            raise InputError(f"'{name}' must be above 0, got {figure}", str(row["id"]))
+    isl, osl, count = needed(row, "isl"), needed(row, "osl"), needed(row, "num_requests", most=REQUESTS)
     work = Workload(row["id"], np.zeros(count), np.full(count, isl, np.int64), np.full(count, osl, np.int64), "offline")
     budget = max(OFFLINE_TOKENS, isl + OFFLINE_SEQS)  # a whole prompt must fit beside a full batch of decodes
     engine = override(load_engine("tensorrt-llm"), max_num_seqs=OFFLINE_SEQS, max_num_batched_tokens=budget, tokenise_s=0.0, pad=CAPTURED)
@@ -55,10 +52,10 @@ def offline(row: Row, where: Path) -> Case | Skipped:
 def layouts(row: Row, mixture: bool) -> tuple[Layout, Layout]:
     """Attention and FFN of a row: attention data parallel over ep ranks where the row says so, or leaves ep open."""
     tp, dp, ep = (max(1, whole(row, key, 1, most=WIDEST)) for key in ("tp", "attn_dp", "ep"))
-    if mixture and not row["ep"] and tp > 1:
+    if mixture and not spelled(row, "ep") and tp > 1:
         dp = ep = tp
     width = max(tp, dp, ep)
-    attention = Layout(dp, max(1, width // dp)) if dp > 1 else Layout(1, width)
+    attention = Layout(dp, share(row, width, "attn_dp", dp)) if dp > 1 else Layout(1, width)
     if not mixture:
         return attention, Layout(1, width)
-    return attention, Layout(1, width // ep, ep)
+    return attention, Layout(1, share(row, width, "ep", ep), ep)

@@ -15,13 +15,14 @@ from apexsim.links import with_links
 from apexsim.plan.plan import Layout, Plan
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of
 from apexsim.validate.facts import network, spelled, suspect
-from apexsim.validate.rows import MOST, WIDEST, Cells, Row, Skipped, flag, number, whole
+from apexsim.validate.rows import MOST, REQUESTS, WIDEST, Cells, Row, Skipped, amount, flag, needed, number, share, whole
 from apexsim.workload.stream import read_trace
 from apexsim.workload.synth import spread_lengths
 from apexsim.workload.trace import Workload
 
 NAMELESS = "the row names no model that is known"
 OPEN = {"ttft_mean_ms": "ttft_mean_s", "itl_mean_ms": "itl_mean_s", "e2e_mean_ms": "e2e_mean_s"}
+SLOWEST = 1e-6  # requests/s, or seconds: less is a slip
 SEED = 0  # of arrivals that were not recorded
 
 
@@ -30,24 +31,24 @@ def open_loop(row: Row, where: Path) -> Case | Skipped:
     labels = labels_of(
         row,
         row["engine"],
-        row["gpu"],
-        workload=row["workload"],
-        rate=row["rate"],
-        layout=f"{row['dp']}DP{row['tp']}TP",
+        spelled(row, "gpu"),
+        workload=spelled(row, "workload"),
+        rate=spelled(row, "rate"),
+        layout=f"{spelled(row, 'dp') or 1}DP{spelled(row, 'tp')}TP",
         suspect=suspect(row),
     )
-    if not row["config"]:
+    if not spelled(row, "config"):
         return Skipped(row["id"], NAMELESS, labels)
     gpu, work = load_gpu(row["gpu"]), read_trace(str(where.parent / row["requests_file"]))
-    model, precision, assumed = formats(row, row["config"], row["weight_dtype"], gpu, row["kv_dtype"])
-    layout = Layout(tp=whole(row, "tp", 1, 1, WIDEST))
+    model, precision, assumed = formats(row, row["config"], spelled(row, "weight_dtype"), gpu, spelled(row, "kv_dtype"))
+    layout = Layout(tp=needed(row, "tp", 1, WIDEST))
     plan = Plan(1, whole(row, "pp", 1, 1, WIDEST), layout, layout, precision)
     length, fraction = max(whole(row, "max_model_len"), work.longest), number(row, "memory_fraction")
     settings: dict[str, Any] = {"memory_fraction": None if math.isnan(fraction) else fraction,
                                 "max_num_seqs": whole(row, "max_num_seqs") or None}  # fmt: skip
     if flag(row, "chunked_prefill"):
         settings |= {"chunk": 1, "max_num_batched_tokens": whole(row, "token_budget") or None}
-    rules, note = rules_of(row["engine"], row["engine_version"])
+    rules, note = rules_of(row["engine"], spelled(row, "engine_version"))
     engine = engine_for(rules, settings, gpu, length)
     return Case(
         row["id"],
@@ -59,7 +60,7 @@ def open_loop(row: Row, where: Path) -> Case | Skipped:
         length,
         measured(row, OPEN, 1e3),
         labels,
-        flag(row, "custom_all_reduce"),
+        flag(row, "custom_all_reduce") or not spelled(row, "custom_all_reduce"),
         notes=assumed + note,
     )
 
@@ -73,12 +74,18 @@ def request_level(rows: list[Row], where: Path) -> Iterator[Case | Skipped]:
     """Runs of single timed requests: rows of equal settings are one run."""
     runs: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        runs.setdefault(tuple(row[k] for k in SETTINGS), []).append(row)
+        runs.setdefault(tuple(spelled(row, k) for k in SETTINGS), []).append(row)
     for key, members in runs.items():
-        yield _request_run("|".join(key[:-1]), members)
+        name = "|".join(key[:-1])
+        try:
+            yield _request_run(name, members)
+        except InputError as error:
+            if len(runs) == 1:
+                raise  # nothing else is in the file
+            yield Skipped(name, error.line(), labels_of(members[0], "vllm", members[0]["hw"]))
 
 
-def _needed(row: Row, key: str) -> float:
+def _timed(row: Row, key: str) -> float:
     """A cell of a timed request; raises InputError where it is none that can be."""
     value = number(row, key)
     least = 1 if key in ("isl", "osl") else 0
@@ -88,24 +95,39 @@ def _needed(row: Row, key: str) -> float:
     return value
 
 
+def _times(row: Row) -> dict[str, float]:
+    """When a request came and how long it took; of latency and time per token the one that is not there follows from the other."""
+    found = {k: _timed(row, k) for k in ("arrival_s", "isl", "osl", "ttft_s")}
+    steps, both = found["osl"] - 1, {k: k in row for k in ("tpot_ms", "latency_s")}
+    if not any(both.values()):
+        raise InputError("the rows have neither 'latency_s' nor 'tpot_ms'", f"request {row.get('request_id') or ''}")
+    told = {k: _timed(row, k) for k, there in both.items() if there}
+    ttft = found["ttft_s"]
+    other = {
+        "latency_s": ttft + told.get("tpot_ms", 0.0) / 1e3 * steps,
+        "tpot_ms": 1e3 * max(0.0, told.get("latency_s", ttft) - ttft) / max(1.0, steps),
+    }
+    return found | other | told
+
+
 def _request_run(name: str, members: list[Row]) -> Case | Skipped:
     row = members[0]
     labels = labels_of(row, "vllm", row["hw"], suspect=suspect(row))
-    if not row["config"]:
+    if not spelled(row, "config"):
         return Skipped(name, NAMELESS, labels)
-    numbers = [{k: _needed(r, k) for k in ("arrival_s", "isl", "osl", "ttft_s", "tpot_ms", "latency_s")} for r in members]
+    numbers = [_times(r) for r in members]
     numbers.sort(key=lambda cells: cells["arrival_s"])
     column = {k: np.asarray([cells[k] for cells in numbers]) for k in numbers[0]}
     work = Workload(name, column["arrival_s"], column["isl"].astype(np.int64), column["osl"].astype(np.int64))
     gpu = load_gpu(row["hw"])
-    model, precision, assumed = formats(row, row["config"], row["dtype"], gpu)
-    tp, dp = whole(row, "tp", 1, 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST))
+    model, precision, assumed = formats(row, row["config"], spelled(row, "dtype"), gpu)
+    tp, dp = needed(row, "tp", 1, WIDEST), max(1, whole(row, "dp", 1, most=WIDEST))
     # with expert parallelism, data parallel ranks are the attention lanes of one machine, not servers of their own
     own = Layout(tp=tp)
     plan = Plan(1, 1, Layout(dp, tp), Layout(ep=dp * tp), precision) if flag(row, "ep") else Plan(dp, 1, own, own, precision)
     settings = {key: whole(row, key) or None for key in ("max_num_seqs", "max_num_batched_tokens")}
     length = max(model.max_length if model.max_length < work.longest * 4 else work.longest, work.longest)
-    rules, note = rules_of("vllm", row["vllm"])
+    rules, note = rules_of("vllm", spelled(row, "vllm"))
     engine = engine_for(rules, settings, gpu, length)
     found = {
         f"{metric}_{stat}_ms": float(how(column[key]) * scale)
@@ -138,14 +160,14 @@ def rated(row: Row, where: Path) -> Case | Skipped:
     kind, _, rate = strategy.partition("@")
     if kind != "poisson":
         return Skipped(name, f"arrivals '{kind}' are not known", labels)
-    gpu, count = load_gpu(row["gpu"]), whole(row, "n", 1, 1)
+    gpu, count = load_gpu(row["gpu"]), needed(row, "n", most=REQUESTS)
     model, precision, assumed = formats(row, row["model"], "", gpu)
-    isl, osl = (max(1, round(number(row, f"{key}_tokens_mean", 1.0))) for key in ("prompt", "output"))
-    work = Workload(name, arrivals(number({"rate": rate}, "rate"), count), np.full(count, isl), np.full(count, osl))
+    isl, osl = (max(1, round(amount(row, f"{key}_tokens_mean"))) for key in ("prompt", "output"))
+    work = Workload(name, arrivals(amount({"rate": rate}, "rate", SLOWEST), count), np.full(count, isl), np.full(count, osl))
     rules, note = rules_of("vllm", "")
     engine = engine_for(rules, {}, gpu, work.longest)
     plan = Plan(1, 1, Layout(), Layout(), precision)
-    cells = Cells({**row, "out_tok_s": str(count * osl / number(row, "duration_s"))})
+    cells = Cells({**row, "out_tok_s": str(count * osl / amount(row, "duration_s", SLOWEST))})
     return Case(
         name, model, Cluster(gpu, 1), engine, plan, work, work.longest, measured(cells, RATED), labels, notes=(NO_ENGINE, *assumed, *note)
     )
@@ -157,17 +179,17 @@ def across(row: Row, where: Path) -> Case | Skipped:
     found = measured(row, ACROSS)
     if not found:
         return Skipped(row["id"], "no times were measured", labels)
-    gpu, nodes = load_gpu(row["gpu"]), whole(row, "nodes", 1, 1, WIDEST)
+    gpu, nodes = load_gpu(row["gpu"]), needed(row, "nodes", 1, WIDEST)
     model, precision, assumed = formats(row, row["config"], "", gpu)
-    width, count = Layout(tp=whole(row, "tp", 1, 1, WIDEST)), whole(row, "requests", 1, 1)
-    plan = Plan(1, whole(row, "pp", 1, 1, WIDEST), width, width, precision)
-    rate = math.inf if spelled(row, "request_rate") == "inf" else number(row, "request_rate")
+    width, count = Layout(tp=needed(row, "tp", 1, WIDEST)), needed(row, "requests", most=REQUESTS)
+    plan = Plan(1, needed(row, "pp", 1, WIDEST), width, width, precision)
+    rate = math.inf if spelled(row, "request_rate") == "inf" else amount(row, "request_rate", SLOWEST)
     rng = np.random.default_rng(SEED)
-    isl, osl = (spread_lengths(whole(row, key, 1, 1), CHAT, count, rng, longest=LONGEST) for key in ("prompt_mean", "output_mean"))
+    isl, osl = (spread_lengths(needed(row, key), CHAT, count, rng, longest=LONGEST) for key in ("prompt_mean", "output_mean"))
     work = Workload(row["id"], arrivals(rate, count), isl, osl)
     rules, _ = rules_of("vllm", NIGHTLY)
     engine = engine_for(rules, {}, gpu, work.longest)
-    cluster = with_links(Cluster(gpu, plan.devices // nodes, nodes), nic=network(row))
+    cluster = with_links(Cluster(gpu, share(row, plan.devices, "nodes", nodes), nodes), nic=network(row))
     return Case(
         row["id"],
         model,

@@ -7,7 +7,7 @@ read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +27,13 @@ from apexsim.errors import Rejected
 from apexsim.metrics import Times
 from apexsim.search.apart import evaluate_apart
 from apexsim.search.assess import energy_of
-from apexsim.search.error import System, interval
+from apexsim.search.error import System, interval, rest_of
 from apexsim.search.evaluate import Evaluation, evaluate
 from apexsim.search.setting import Setting, calibrated
 from apexsim.validate.apart_cases import Apart
 from apexsim.validate.cases import Case
 from apexsim.validate.draft_cases import Pair
+from apexsim.validate.facts import facts
 from apexsim.validate.kinds import Asked, read_cases
 from apexsim.validate.rows import Answered, Skipped
 from apexsim.validate.score import summarise
@@ -40,7 +41,8 @@ from apexsim.validate.served_cases import Moved, SeedSpan, mean_of
 from apexsim.validate.step_cases import Machine, Steps, costs_of, step_seconds
 
 FORMAT = "apexsim.validation/1"
-NEARLY = 0.95  # of a GPU's memory
+WITH_GRAPHS, NEARLY = 0.98, 0.95  # of a GPU's memory
+SMALLEST, LARGEST = 1e-9, 1e15  # of measured figures
 LEAST_PEAK = 4096  # tokens, or sequences, at once that a run that existed had room for
 
 
@@ -101,13 +103,21 @@ class Bench:
         if isinstance(found, Evaluation):
             return found, ()
         note = f"sized with the whole GPU, since the run existed: {found.reason}"
-        return evaluate(_roomy(setting), case.plan, case.handed), (note,)
+        refused = []
+        for one in roomy(setting):
+            again = evaluate(one, case.plan, case.handed)
+            if isinstance(again, Evaluation):
+                return again, (note,)
+            refused.append(again)
+        return refused[0], (note,)
 
 
-def _roomy(setting: Setting) -> Setting:
-    """The same with all of the GPU's memory, and no more of anything than the workload needs."""
-    engine = replace(setting.engine, memory_fraction=1.0, max_num_seqs=min(setting.engine.max_num_seqs, setting.workload.size))
-    return replace(setting, engine=engine, max_model_len=setting.workload.longest)
+def roomy(setting: Setting) -> Iterator[Setting]:
+    """The same with all of the GPU's memory, or nearly all where graphs take theirs beside the cache, and no more of anything than the
+    workload needs."""
+    for fraction in (1.0, WITH_GRAPHS, NEARLY):
+        engine = replace(setting.engine, memory_fraction=fraction, max_num_seqs=min(setting.engine.max_num_seqs, setting.workload.size))
+        yield replace(setting, engine=engine, max_model_len=setting.workload.longest)
 
 
 def predicted_ms(found: Evaluation, case: Case) -> dict[str, float]:
@@ -183,7 +193,21 @@ def _pair(bench: Bench, pair: Pair) -> dict[str, Any]:
     notes.append(bench.setting(pair.drafts).accepts(pair.drafts.plan.draft).source)
     predicted = {name: plain[f"{name[8:]}_median_ms"] / drafts[f"{name[8:]}_median_ms"] for name in pair.measured}
     metrics = {name: {"measured": value, "predicted": predicted[name]} for name, value in pair.measured.items()}
-    return _record(pair, "ok", "; ".join(dict.fromkeys(notes)), metrics) | {"provenance": provenance(bench.pricer(pair.plain))}
+    system = bench.setting(pair.plain)
+    bars = {name: told_of(predicted[name], twins(system, name.removeprefix("speedup_"))) for name in metrics}
+    record = _record(pair, "ok", "; ".join(dict.fromkeys(notes)), metrics)
+    bars = {name: bar for name, bar in bars.items() if name in record["metrics"]}
+    return record | {"interval": bars, "provenance": provenance(bench.pricer(pair.plain))}
+
+
+def twins(system: System, name: str) -> Doubt:
+    """How far the ratio of two runs of one system may be off: their offset cancels, what differs from run to run counts twice."""
+    return Doubt(0.0, math.sqrt(2.0) * rest_of(system, name))
+
+
+def told_of(value: float, doubt: Doubt) -> dict[str, list[float]]:
+    """Intervals as the record has them."""
+    return {level: list(bar) for level, bar in intervals(value, doubt).items()}
 
 
 def _apart(bench: Bench, row: Apart) -> dict[str, Any]:
@@ -233,11 +257,9 @@ def _part(bench: Bench, row: SeedSpan) -> dict[str, Any]:
 def _moved(bench: Bench, row: Moved) -> dict[str, Any]:
     """A transfer by its formula."""
     metrics = {name: {"measured": value, "predicted": row.predicted[name]} for name, value in row.measured.items()}
-    bars = {
-        name: {str(level): list(bar) for level, bar in intervals(pair["predicted"], Doubt(0.0, row.sigma / SIGMA)).items()}
-        for name, pair in metrics.items()
-    }
-    return _record(row, "ok", "; ".join(row.notes), metrics) | {"interval": bars}
+    bars = {name: told_of(pair["predicted"], Doubt(0.0, row.sigma / SIGMA)) for name, pair in metrics.items()}
+    record = _record(row, "ok", "; ".join(row.notes), metrics)
+    return record | {"interval": {name: bar for name, bar in bars.items() if name in record["metrics"]}}
 
 
 def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
@@ -249,6 +271,19 @@ def _step(bench: Bench, steps: Steps) -> dict[str, Any]:
     return _record(steps, "ok", "; ".join(steps.notes), metrics, {told: 1.0}, machine) | {"provenance": told}
 
 
+def _answered(row: Answered) -> dict[str, Any]:
+    """What was answered as it was read; intervals as far as other logs lay from theirs."""
+    record = _record(row, "ok", row.reason, row.metrics)
+    bars = {name: logged(name, pair["predicted"]) for name, pair in record["metrics"].items()}
+    return record | {"interval": {name: bar for name, bar in bars.items() if bar}}
+
+
+def logged(metric: str, value: float) -> dict[str, list[float]]:
+    """Intervals of a figure of a start-up log; {} of answers that are yes or no."""
+    fact = next((each for each in facts()["start_up"] if each["metric"] == metric), None)
+    return {level: [value * math.exp(-far), value * math.exp(far)] for level, far in fact["within"].items()} if fact and value > 0 else {}
+
+
 PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
     Case: _run,
     Pair: _pair,
@@ -256,7 +291,7 @@ PREDICT: dict[type, Callable[[Bench, Any], dict[str, Any]]] = {
     Steps: _step,
     SeedSpan: _part,
     Moved: _moved,
-    Answered: lambda bench, row: _record(row, "ok", row.reason, row.metrics),
+    Answered: lambda bench, row: _answered(row),
     Skipped: lambda bench, row: _record(row, "skipped", row.reason),
 }
 
@@ -270,10 +305,17 @@ def _record(
     system: System | None = None,
 ) -> dict[str, Any]:
     """A row of the record; intervals where the provenance of the time is known."""
-    found = {name: {**pair, "error": relative(pair)} for name, pair in (metrics or {}).items()}
+    absurd = {name: pair["measured"] for name, pair in (metrics or {}).items() if not _measurable(pair["measured"])}
+    found = {name: {**pair, "error": relative(pair)} for name, pair in (metrics or {}).items() if name not in absurd}
+    reason = "; ".join(filter(None, (reason, *(f"{name} left out: {value:g} is no measured value" for name, value in absurd.items()))))
     bars = {name: interval(name, pair["predicted"], system, shares) for name, pair in found.items()} if shares and system else {}
     return {"id": row.id, "status": status, "reason": reason, "suspect": row.labels.get("suspect", ""), "metrics": found,
             "interval": {name: bar for name, bar in bars.items() if bar}, "labels": row.labels}  # fmt: skip
+
+
+def _measurable(value: float) -> bool:
+    """Whether a figure may have been measured, in any unit: zeros are, smaller and larger ones than of any clock or meter are not."""
+    return value == 0.0 or SMALLEST <= value <= LARGEST
 
 
 def relative(pair: Mapping[str, float]) -> float:

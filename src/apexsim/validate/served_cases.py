@@ -24,13 +24,15 @@ from apexsim.search.setting import Router
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of
 from apexsim.validate.facts import known, release, spelled, suspect
 from apexsim.validate.facts import settings as in_force
-from apexsim.validate.rows import WIDEST, Cells, Row, Skipped, number, whole
+from apexsim.validate.open_cases import SLOWEST
+from apexsim.validate.rows import REQUESTS, WIDEST, Cells, Row, Skipped, amount, needed, number, whole
 from apexsim.workload.shared import LoadStage, cycled, in_stages
 from apexsim.workload.trace import Chains, Ints, Workload
 
 TIMES = {f"{name}_{stat}_ms": f"{name}_{stat}_ms" for name in ("ttft", "tpot", "e2e") for stat in ("mean", "median")}
 PARTS = TIMES | {f"ttft_{use}_median_ms": f"ttft_{use}_median_ms" for use in ("cold", "warm")}
 SEEDS = 3
+HEAVIEST = 1e15  # bytes of one transfer
 UNNAMED_LENGTH = 20_000  # tokens: rows say 10-20k, the deployments 20000
 
 
@@ -113,8 +115,8 @@ def _labels(row: Row) -> dict[str, str]:
         row,
         row["backend"],
         row["system"],
-        workload=row["workload"].split(" ")[0],
-        rate=row["rate_rps"],
+        workload=spelled(row, "workload").split(" ")[0],
+        rate=spelled(row, "rate_rps"),
         suspect=told,
         origin="",
         layout=f"{spelled(row, 'replicas')}×TP{spelled(row, 'attn_tp')}",
@@ -123,10 +125,10 @@ def _labels(row: Row) -> dict[str, str]:
 
 def _served(row: Row, work: Workload, found: dict[str, float], router: str = "round-robin") -> Case:
     """A run as its row says it was served."""
-    gpu, width = load_gpu(row["system"]), Layout(tp=whole(row, "attn_tp", 1, 1, WIDEST))
-    model, precision, assumed = formats(row, row["config"], row["precision"], gpu)
+    gpu, width = load_gpu(row["system"]), Layout(tp=needed(row, "attn_tp", 1, WIDEST))
+    model, precision, assumed = formats(row, row["config"], spelled(row, "precision"), gpu)
     plan = Plan(whole(row, "replicas", 1, 1, WIDEST), 1, width, width, precision)
-    length = max(whole(row, "max_model_len") if row["max_model_len"].isdecimal() else UNNAMED_LENGTH, work.longest)
+    length = max(whole(row, "max_model_len") if spelled(row, "max_model_len").isdecimal() else UNNAMED_LENGTH, work.longest)
     rules, note = rules_of(row["backend"], row["backend_version"].lstrip("~").split(" ")[0])
     settings = {"max_num_batched_tokens": whole(row, "token_budget") or None, "max_num_seqs": whole(row, "max_seqs") or None}
     engine = engine_for(rules, {**settings, **in_force(row, 1, 0)}, gpu, length)
@@ -147,16 +149,16 @@ def _served(row: Row, work: Workload, found: dict[str, float], router: str = "ro
 
 def _stages(rows: list[Row], lengths: np.ndarray[Any, np.dtype[np.float64]]) -> Iterator[SeedSpan]:
     """One run: the prompts are taken in order, over and over, through all stages; each is known once it has been computed."""
-    stages = tuple(LoadStage(number(row, "rate_rps"), whole(row, "num_requests") / number(row, "rate_rps")) for row in rows)
-    count = sum(whole(row, "num_requests") for row in rows)
+    rates, counts = [amount(row, "rate_rps", SLOWEST) for row in rows], [needed(row, "num_requests", most=REQUESTS) for row in rows]
+    stages, count = tuple(LoadStage(rate, n / rate) for rate, n in zip(rates, counts)), sum(counts)
     prompt, ids = lengths.astype(np.int64), np.arange(len(lengths))[:, None]
     prompts, chains = cycled(prompt, ids, int(prompt.max()), count)
-    output = np.concatenate([np.full(whole(row, "num_requests"), round(number(row, "output_tokens"))) for row in rows])
+    output = np.concatenate([np.full(n, max(1, round(amount(row, "output_tokens")))) for row, n in zip(rows, counts)])
     plain = Workload(rows[0]["experiment"], np.zeros(count), prompts, output, prefix=chains, block=int(prompt.max()))
     case = _served(rows[0], in_stages(plain, stages, np.random.default_rng(0)), {})
     begin = 0
-    for row in rows:
-        end = begin + whole(row, "num_requests")
+    for row, n in zip(rows, counts):
+        end = begin + n
         yield SeedSpan(row["id"], (case,), begin, end, measured(row, PARTS), _labels(row), case.notes, cold=whole(row, "n_cold"))
         begin = end
 
@@ -167,16 +169,18 @@ ALIKE = "prompts and outputs of mean length; nothing of them is known"
 
 def _listed(row: Row, where: Path) -> Case:
     """A list of requests at a constant interval: the one that stands beside the file, or requests that are all alike."""
-    count, rate = whole(row, "num_requests", 1, 1), number(row, "rate_rps")
-    if row["workload"].startswith("sharegpt252"):
+    count, rate = needed(row, "num_requests", most=REQUESTS), amount(row, "rate_rps", SLOWEST)
+    if spelled(row, "workload").startswith("sharegpt252"):
         columns = ("prompt_tokens", "generation_tokens", "uncached_tokens_est")
         prompt, output, rest = (_lengths_beside(where, "prefix_sharegpt252.csv", "", "", c)[:count].astype(np.int64) for c in columns)
         had, note = np.clip(prompt - np.maximum(rest, 1), 0, prompt - 1), LISTED
     else:
-        prompt, output = (np.full(count, max(1, round(number(row, c)))) for c in ("prompt_tokens_mean", "output_tokens"))
+        prompt, output = (np.full(count, max(1, round(amount(row, c)))) for c in ("prompt_tokens_mean", "output_tokens"))
         had, note = np.zeros(count, np.int64), ALIKE
     work = Workload(row["id"], np.arange(len(prompt)) / rate, prompt, output, cached=had)
-    case = _served(row, work, measured(row, TIMES), "round-robin" if row["routing"].startswith("kubernetes") else "least-outstanding")
+    case = _served(
+        row, work, measured(row, TIMES), "round-robin" if spelled(row, "routing").startswith("kubernetes") else "least-outstanding"
+    )
     return replace(case, notes=(*case.notes, note))
 
 
@@ -240,13 +244,13 @@ def _rung(row: Row, runs: tuple[Case, ...]) -> SeedSpan:
 
 def _asked(row: Row, seed: int) -> Workload:
     """The requests of all stages: in each the shuffled questions are taken from the first one on."""
-    shared, own, count = (whole(row, key, 1, 1) for key in ("shared_tokens", "own_tokens", "prefixes"))
+    shared, own, count = (needed(row, key) for key in ("shared_tokens", "own_tokens", "prefixes"))
     rng, stages, unit = np.random.default_rng(seed), _steps(), math.gcd(shared, own)
-    order = rng.permutation(count * whole(row, "questions", 1, 1))
+    order = rng.permutation(count * needed(row, "questions", most=REQUESTS))
     first, rest = shared // unit, own // unit
     ids = np.hstack(((order % count)[:, None] * first + np.arange(first), count * first + order[:, None] * rest + np.arange(rest)))
     parts = [cycled(np.full(len(order), shared + own), ids, unit, stage.count) for stage in stages]
-    prompt, output = np.concatenate([p for p, _ in parts]), whole(row, "output_tokens", 1, 1)
+    prompt, output = np.concatenate([p for p, _ in parts]), needed(row, "output_tokens")
     chains = Chains(np.concatenate([c.ids for _, c in parts]), np.arange(len(prompt) + 1) * (first + rest))
     plain = Workload(row["id"], np.zeros(len(prompt)), prompt, np.full(len(prompt), output), prefix=chains, block=unit)
     return in_stages(plain, stages, rng)
@@ -256,7 +260,7 @@ def _climb(row: Row, seed: int) -> Case:
     """The whole run."""
     if row["policy"] not in ROUTED:
         raise InputError(f"unknown policy '{row['policy']}'", f"row {row['id']}", f"use {', '.join(ROUTED)}")
-    gpu, width, work = load_gpu(row["gpu"]), Layout(tp=whole(row, "tp", 1, 1, WIDEST)), _asked(row, seed)
+    gpu, width, work = load_gpu(row["gpu"]), Layout(tp=needed(row, "tp", 1, WIDEST)), _asked(row, seed)
     model, precision, assumed = formats(row, row["config"], "", gpu)
     plan = Plan(whole(row, "replicas", 1, 1, WIDEST), 1, width, width, precision)
     rules, note = rules_of(row["engine"], release(row))
@@ -296,11 +300,11 @@ class Moved:
 
 def transfer(row: Row, where: Path) -> Moved | Skipped:
     """KV blocks from one pool to another: latency + bytes / share of the network's rate; the GPU plays no part."""
-    labels = {"engine": row["backend"].split(" ")[0], "gpu": "", "model": row["config"], "suspect": suspect(row)}
+    labels = {"engine": spelled(row, "backend").split(" ")[0], "gpu": "", "model": row["config"], "suspect": suspect(row)}
     fact = next(known("transfer", row), None)
     if fact is None:
         return Skipped(row["id"], f"nothing is known of the network '{row['network'][:60]}'", labels)
-    seconds = fact["latency_s"] + number(row, "kv_bytes_stated") / fact["bytes_s"]
+    seconds = fact["latency_s"] + amount(row, "kv_bytes_stated", 0.0, HEAVIEST) / fact["bytes_s"]
     return Moved(
         row["id"], measured(row, {"transfer_ms": "transfer_ms"}), {"transfer_ms": 1e3 * seconds}, labels, fact["sigma"], (fact["source"],)
     )
@@ -312,5 +316,5 @@ def pull(row: Row, where: Path) -> Moved | Skipped:
     fact = next(known("pull", row), None)
     if fact is None:
         return Skipped(row["id"], f"nothing is known of pulls of {row['config']} over '{row['link']}'", labels)
-    seconds = fact["latency_s"] + number(row, "prompt_tokens") * fact["bytes_token"] / fact["bytes_s"]
+    seconds = fact["latency_s"] + needed(row, "prompt_tokens") * fact["bytes_token"] / fact["bytes_s"]
     return Moved(row["id"], measured(row, {"pull_ms": "pull_ms"}), {"pull_ms": 1e3 * seconds}, labels, fact["sigma"], (fact["source"],))

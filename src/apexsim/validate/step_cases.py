@@ -26,8 +26,8 @@ from apexsim.units import GB
 from apexsim.validate.cases import Case, engine_for, formats, labels_of, measured, rules_of
 from apexsim.validate.energy_cases import LEADERBOARD, leaderboard
 from apexsim.validate.energy_cases import PROMPT as PROMPTS
-from apexsim.validate.facts import suspect
-from apexsim.validate.rows import WIDEST, Row, Skipped, number, whole
+from apexsim.validate.facts import spelled, suspect
+from apexsim.validate.rows import REQUESTS, WIDEST, Row, Skipped, amount, needed, share, whole
 from apexsim.workload.trace import Workload
 
 PROMPT_SHARE, BESIDE_PROMPTS, STAGE_SECONDS = prompt_share, beside_prompts, stage_seconds
@@ -123,6 +123,7 @@ def _named_engine(text: str) -> tuple[str, str]:
 BLOCK = 16  # tokens of a KV block
 MOST_STEPS = 512  # sequences for which tables are made
 LONGEST = 32768  # tokens
+MOST_USERS = 1 << 20  # sequences at once
 
 
 @lru_cache(maxsize=64)
@@ -141,19 +142,20 @@ STEP_NOTE = "contexts are the mean of those in the step's KV blocks, prompts inc
 
 def scheduler_step(row: Row, where: Path) -> Steps | Skipped:
     """One step with its batch: decodes, and prompts that go on from where the mean sequence stands."""
-    machine = _scheduler(row["config"], row["gpu"], row["engine"], whole(row, "tp", 1, 1, WIDEST))
-    prompts, decodes = whole(row, "batch_num_prefill_reqs"), whole(row, "batch_num_decode_reqs")
-    tokens = whole(row, "batch_prefill_tokens")
+    machine = _scheduler(row["config"], row["gpu"], row["engine"], needed(row, "tp", 1, WIDEST))
+    tokens, decodes = (whole(row, f"batch_{kind}_tokens") for kind in ("prefill", "decode"))
+    decodes = whole(row, "batch_num_decode_reqs", decodes)  # each has one token
+    prompts = needed(row, "batch_num_prefill_reqs", 0) if tokens else 0
     labels = labels_of(row, _named_engine(row["engine"])[0], row["gpu"], workload="mixed" if tokens else "decode", suspect=suspect(row))
     if prompts + decodes == 0:
         return Skipped(row["id"], "the step held nothing", labels)
-    held = BLOCK * (whole(row, "kv_blocks_total_gpu") - whole(row, "kv_blocks_free_gpu"))
+    held = BLOCK * (needed(row, "kv_blocks_total_gpu", 0) - needed(row, "kv_blocks_free_gpu", 0))
     mean = held / max(prompts + decodes, whole(row, "queue_running_depth"))
     chunk = -(-tokens // prompts) if prompts else 0
     if max(mean, chunk) > LONGEST or decodes + prompts > MOST_STEPS:
         return Skipped(row["id"], f"beyond {MOST_STEPS} sequences or {LONGEST:,} tokens", labels)
     batch = Batch(decodes, mean, prompts, chunk, max(0, round(mean) - chunk)) if tokens else Batch(decodes, mean)
-    return Steps(row["id"], machine, batch, "step_ms", number(row, "period_us") / 1e3, labels, notes=(STEP_NOTE, *machine.notes))
+    return Steps(row["id"], machine, batch, "step_ms", amount(row, "period_us") / 1e3, labels, notes=(STEP_NOTE, *machine.notes))
 
 
 # ---- gaps at a batch -----------------------------------------------------------------------------------------------------
@@ -167,11 +169,11 @@ def batch_gap(row: Row, at: int, where: Path) -> Steps | Skipped:
     labels = labels_of(row, "vllm", row["gpu_model"], workload=task, suspect=suspect(row))
     if task not in PROMPTS:
         return Skipped(name, "the prompt length is not recorded", labels)
-    gpus, ep = whole(row, "num_gpus", 1, 1, WIDEST), max(1, whole(row, "expert_parallel", 1, most=WIDEST))
+    gpus, ep = needed(row, "num_gpus", 1, WIDEST), max(1, whole(row, "expert_parallel", 1, most=WIDEST))
     model, precision, assumed = formats(row, row["model"], row["weight_precision"], gpu)
-    ffn = Layout(tp=gpus // ep, ep=ep) if routed(model) else Layout(tp=gpus)
+    ffn = Layout(tp=share(row, gpus, "expert_parallel", ep), ep=ep) if routed(model) else Layout(tp=gpus)
     plan = Plan(1, 1, Layout(tp=gpus), ffn, precision)
-    output, users = number(row, "avg_output_len"), max(1, round(number(row, "avg_batch_size")))
+    output, users = amount(row, "avg_output_len"), max(1, round(amount(row, "avg_batch_size", most=MOST_USERS)))
     longest = PROMPTS[task] + math.ceil(output)
     settings = {"max_num_seqs": whole(row, "max_num_seqs") or None, "max_num_batched_tokens": whole(row, "max_num_batched_tokens") or None}
     engine = leaderboard(engine_for(rules_of("vllm", LEADERBOARD)[0], settings, gpu, longest), model.name)
@@ -181,7 +183,7 @@ def batch_gap(row: Row, at: int, where: Path) -> Steps | Skipped:
         machine,
         Batch(users, PROMPTS[task] + output / 2),
         "itl_median_ms",
-        number(row, "median_itl_ms"),
+        amount(row, "median_itl_ms"),
         labels,
         notes=(GAP_NOTE, *assumed),
     )
@@ -194,8 +196,8 @@ CHUNK = 16384  # tokens of a prompt step on each GPU: SGLang's deployment guide 
 
 def wide(row: Row, where: Path) -> Steps | Skipped:
     """Tokens per second of a node in prefill or decode, attention on every GPU by itself and experts over all of them."""
-    gpu, ways, length = load_gpu(row["gpu"]), whole(row, "ep", 1, 1, WIDEST), whole(row, "prompt_tokens", 1, 1)
-    per_node, name = whole(row, "gpus_per_node", 8, 1, 1024), _named_engine(row["engine"])
+    gpu, ways, length = load_gpu(row["gpu"]), needed(row, "ep", 1, WIDEST), needed(row, "prompt_tokens")
+    per_node, name = whole(row, "gpus_per_node", 8, 1, 1024), _named_engine(spelled(row, "engine"))
     labels = labels_of(row, name[0], row["gpu"], workload=row["phase"], layout=f"DEP{ways}", suspect=suspect(row))
     model, precision, assumed = formats(row, row["config"], "fp8", gpu)
     plan = Plan(1, 1, Layout(dp=ways), Layout(ep=ways), precision)
@@ -207,7 +209,7 @@ def wide(row: Row, where: Path) -> Steps | Skipped:
     machine = Machine(model, cluster, engine, plan, max(decodes, prompts) + 1, 2 * length)
     batch = Batch(decodes, float(length)) if decodes else Batch(0, 0.0, prompts, length)
     work = per_node * (decodes or prompts * length)
-    return Steps(row["id"], machine, batch, "tok_s_per_node", number(row, "tok_s_per_node"), labels, work, (*assumed, *note))
+    return Steps(row["id"], machine, batch, "tok_s_per_node", amount(row, "tok_s_per_node", most=math.inf), labels, work, (*assumed, *note))
 
 
 # ---- one prompt, and all at once --------------------------------------------------------------------------------------------
@@ -215,10 +217,10 @@ def wide(row: Row, where: Path) -> Steps | Skipped:
 
 def cold_prompt(row: Row, where: Path) -> Case | Skipped:
     """One request on an empty server, sent as token ids."""
-    name, gpu, width = _named_engine(row["engine"]), load_gpu(row["gpu"]), whole(row, "tp", 1, 1, WIDEST)
+    name, gpu, width = _named_engine(row["engine"]), load_gpu(row["gpu"]), needed(row, "tp", 1, WIDEST)
     labels = labels_of(row, name[0], row["gpu"], suspect=suspect(row))
     model, precision, assumed = formats(row, row["config"], "", gpu)
-    length = whole(row, "prompt_tokens", 1, 1)
+    length = needed(row, "prompt_tokens")
     rules, note = rules_of(*name)
     engine = engine_for(rules, {"max_num_batched_tokens": whole(row, "max_num_batched_tokens") or None, "tokenise_s": 0.0}, gpu, length + 1)
     plan = Plan(1, 1, Layout(tp=width), Layout(tp=width), precision)
@@ -258,8 +260,8 @@ def queued(row: Row, at: int, where: Path) -> Case | Skipped:
     gpu, name = _narrow(), f"{row['kind']}{row['run']}-{at}"
     labels = labels_of(row, "vllm", gpu.name, workload=row["kind"], suspect=suspect(row))
     model, precision, assumed = formats(row, row["model"], "", gpu)
-    count = whole(row, "num_prompts", 1, 1)
-    isl, osl = (max(1, round(number(row, f"total_{side}_tokens") / count)) for side in ("input", "output"))
+    count = needed(row, "num_prompts", most=REQUESTS)
+    isl, osl = (max(1, round(amount(row, f"total_{side}_tokens", most=1e12) / count)) for side in ("input", "output"))
     work = Workload(name, np.zeros(count), np.full(count, isl), np.full(count, osl), "offline")
     rules, note = rules_of("vllm", row["engine"].removeprefix("vllm_").removesuffix(".sif"))
     engine = engine_for(rules, {"max_num_seqs": whole(row, "max_num_seqs") or None}, gpu, work.longest)
