@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from lines import varied
 
 import apexsim
 from apexsim import api
@@ -43,7 +44,7 @@ def run(capsys: Capture, *words: str) -> tuple[int, str, str]:
 
 def refused(capsys: Capture, *words: str, code: int = 2) -> str:
     """The one line that says why a command was refused."""
-    got, out, err = run(capsys, *words)
+    got, out, err = run(capsys, *varied(words))
     assert (got, out, err.count("\n")) == (code, "", 1) and err.startswith("apexsim: "), (got, out, err)
     return err
 

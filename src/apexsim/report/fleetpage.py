@@ -105,9 +105,10 @@ def sentences(fleet: Fleet) -> list[str]:
     """The answer in two or three sentences."""
     need = np.array([i.need for i in fleet.intervals])
     most, mean = int(need.max()), float(need.mean())
-    told = [f"{most * fleet.gpus} GPUs at the peak and {mean * fleet.gpus:.1f} on average: replicas of {_gpus(fleet)} as "
-            f"{fleet.unit.plan.shorthand}, {_range(int(need.min()), most)} of them, each good for {sig(fleet.unit.value)} requests/s "
-            f"within {limits_of(fleet)}."]  # fmt: skip
+    peak, spare = most * fleet.gpus, fleet.asked.spare
+    told = [f"{peak} GPU{'s' * (peak > 1)} at the peak and {mean * fleet.gpus:.1f} on average{', the spare not counted' * (spare > 0)}: "
+            f"replicas of {_gpus(fleet)} as {fleet.unit.plan.shorthand}, {_range(int(need.min()), most)} of them, each good for "
+            f"{sig(fleet.unit.value)} requests/s within {limits_of(fleet)}."]  # fmt: skip
     return [*told, *_cheapest(fleet), *_mixed(fleet), *_lost(fleet)]
 
 

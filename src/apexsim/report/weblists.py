@@ -14,7 +14,7 @@ from apexsim.report.blocks import Bars, Code, Page, PageTable, Rows, Section, Ta
 from apexsim.report.draw import UNKNOWN, sig
 from apexsim.report.figures import objective_short
 from apexsim.report.intro import understood
-from apexsim.report.ranking import headroom_cell, limit_cell, sure_cell
+from apexsim.report.ranking import HEADROOM, headroom_cell, limit_cell, sure_cell
 from apexsim.report.webcharts import curve_charts, front_chart
 from apexsim.report.webstudy import FOOT, opened
 from apexsim.search.size import Size, SizeAnswer
@@ -63,7 +63,7 @@ def _table(found: Sweep, group: tuple[SweepPoint, ...]) -> PageTable:
     limited = found.goal.limited
     roomy = any(point.first.headroom for point in group)
     heads = ["#", "combination", "plan", objective_short(found.goal.objective), *(["limits", "sure"] if limited else []),
-             *([sweep.ROOM] if roomy else []), "TTFT p95\n[ms]",
+             *([HEADROOM] if roomy else []), "TTFT p95\n[ms]",
              "TPOT p95\n[ms]", "output\ntok/s", "tok/s/GPU\nin + out", "$ per\nhour", "$ per\n1M out", "J per\ntoken"]  # fmt: skip
     sides = ["right", "left", "left", "right", *(["left", "right"] if limited else []), *["right"] * (7 + roomy)]
     legend = [("click", "a row for its launch lines, memory and time")] if group == found.scenarios[0][1] else []

@@ -337,7 +337,7 @@ class Trace:
     def apart(self, t: int) -> float:
         """How many times over its limit the worst of an interval is where its requests never meet, and find all that one cache holds."""
         work = self.slice(t)
-        setting = replace(self.setting, workload=replace(work, arrive=np.arange(work.size) * APART))
+        setting = replace(self.setting, workload=replace(work, arrive=np.arange(work.size, dtype=np.float64) * APART))
         found = evaluate(setting, replace(self.plan, replicas=1))
         assert isinstance(found, Evaluation)
         return self.over(measure(found.outcome, setting.workload, devices=self.plan.replica_devices, slos=self.goal.slos))
