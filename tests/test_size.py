@@ -76,6 +76,16 @@ def test_questions_without_an_answer_are_refused(more: dict[str, Any]) -> None:
         apexsim.size("llama-3.1-8b", **{**ASKED, **more})
 
 
+def test_gpus_without_a_known_rent_that_would_do_are_told_and_are_no_next_cheapest() -> None:
+    asked = {**ASKED, "gpus": None, "request_rate": 2.0, "slos": ("ttft:p95=1s",)}
+    found = apexsim.size("llama-3.1-8b", **{**asked, "gpu": ["mi355x", "h100"]})
+    told = " ".join(sentences(found))
+    assert found.best is not None and found.best.setting.cluster.gpu.name == "h100-sxm"
+    assert "Enough too, at a rent that is not known: 1 × mi355x" in told and "Next comes" not in told
+    alone = " ".join(sentences(apexsim.size("llama-3.1-8b", **{**asked, "gpu": "mi355x"})))
+    assert "enough" in alone and "not known" not in alone
+
+
 # ---- held against trying everything --------------------------------------------------------------------------------------------
 
 RANDOM = random.Random(20)

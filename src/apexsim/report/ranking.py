@@ -151,7 +151,7 @@ OTHERS: dict[str, tuple[str, Callable[[Study, Assessed], str]]] = {
     "KV room": ("KV room\ntokens", lambda study, r: format_count(room_tokens(r))),
     "req/s": ("req/s", lambda study, r: sig(r.metrics.request_throughput_per_s)),
     "tok/s": ("output\ntok/s", lambda study, r: sig(r.metrics.output_throughput_tok_s, 4)),
-    "per GPU": ("tok/s\nper GPU", lambda study, r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
+    "per GPU": ("out tok/s\nper GPU", lambda study, r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
     "J per tok": ("J per\ntoken", lambda study, r: sig(
         r.metrics.energy.wall_per_output_token if study.goal.objective.name == "wall-energy" else r.metrics.energy.per_output_token)),
     "$ per 1M": ("$ per\n1M out", lambda study, r: sig(r.metrics.usd_per_million)),
