@@ -12,13 +12,13 @@ from apexsim.engine_file import DIALECTS, order
 from apexsim.engines import HOLDS_PROMPT, WHOLE, EngineRow, captured
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
-from apexsim.model.cells.experts import Experts
 from apexsim.model.model import Model
+from apexsim.model.parts import routed_experts
 from apexsim.plan.flags import words_of
 from apexsim.plan.memory import Room, room
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import concurrency, request_blocks
-from apexsim.plan.space import blocks, runnable
+from apexsim.plan.space import runnable
 
 LEAST = 0.5  # of the predicted cache: the low end is never taken to be less
 LATENT_GRAPHS = 2048  # tokens up to which SGLang captures prompt steps of latent attention; longer ones run as they are
@@ -157,7 +157,7 @@ def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str
 def _experts(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     """Experts that do not divide into ranks."""
     ep = plan.ffn.ep
-    uneven = next((c.experts for b in blocks(model) for c in b.cells if isinstance(c, Experts) and c.experts % ep), 0)
+    uneven = next((count for count in routed_experts(model) if count % ep), 0)
     return f"{engine.name} puts as many experts on each GPU: {uneven} do not divide by ep {ep}" if uneven and engine.server.even_experts else ""
 
 

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apexsim.errors import InputError
 from apexsim.report.plain import dumps
 
 if TYPE_CHECKING:
+    from apexsim.calibrate.run import Calibration
+    from apexsim.plan.sized import Fit
     from apexsim.report.blocks import Page
     from apexsim.search.fleet import Fleet
     from apexsim.search.size import Size
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from apexsim.search.sweep import Sweep
     from apexsim.search.together import SharedFleet
 
-    Answer = Study | Sweep | Size | Fleet | SharedFleet
+    Answer = Study | Sweep | Size | Fleet | SharedFleet | Fit | Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ VIEWS = {  # type of answer -> where it is told
     "Sweep": Views("sweep.render", "sweep.sweep_json", "weblists.page_of_sweep"),
     "Size": Views("sizepage.render", "sizepage.size_json", "weblists.page_of_size"),
     "Fleet": Views("fleetpage.render", "fleetpage.fleet_json", "webfleet.page_of_fleet"),
+    "Fit": Views("ledger.render", "ledger.fit_json", ""),
+    "Calibration": Views("calibratepage.render", "calibratepage.calibration_json", ""),
     "SharedFleet": Views("sharedpage.render", "sharedpage.shared_json", "webfleet.page_of_shared"),
 }
 RENDERERS: dict[str, Callable[[Answer, Look], str]] = {
@@ -65,7 +70,17 @@ def _loaded(name: str) -> Callable[..., Any]:
 
 
 def _told(answer: Answer, view: str, **how: Any) -> Any:
-    return _loaded(getattr(VIEWS[type(answer).__name__], view))(answer, **how)
+    kind = type(answer).__name__
+    name = getattr(VIEWS[kind], view) if kind in VIEWS else ""
+    if not name:
+        raise InputError(f"a {kind} has no such form", "", f"it is of answers: {', '.join(one for one in VIEWS if getattr(VIEWS[one], view))}")
+    return _loaded(name)(answer, **how)
+
+
+def render(answer: Answer, *, width: int | None = None, color: bool = False, top: int | None = None, everything: bool = False) -> str:
+    """The whole report of any answer as text.  width: columns of the terminal, if any; color: with ANSI codes; top: rows shown, as many
+    as usual without; everything: every row with every statistic.  Raises InputError for what is no answer."""
+    return rendered(answer, "text", Look(width, color, top, everything))
 
 
 def page_of(answer: Answer) -> Page:
