@@ -194,6 +194,8 @@ def test_the_command_under_a_page_asks_what_was_asked(found: Fleet) -> None:
         "--gpu": "l4", "--gpus": "1", "--trace": "wave", "--slo": "tpot:p95=80ms", "--every": "2min", "--policy": "fixed", "--hold": "1",
         "--spare": "0.5",
     }  # fmt: skip
+    free = apexsim.fleet("llama-3.1-8b", trace=wave(), **{**QUESTION, "gpus": None})
+    assert "gpus" not in free.inputs and page_of_fleet(free).sections[0].blocks[0].rows[0][3].text == "0.40"  # type: ignore[union-attr]
     assert "--every 60" in " ".join(again("fleet", {"model": "m", **found.inputs}, {}).split())
 
 

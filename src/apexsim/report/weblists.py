@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from apexsim.aims import USUAL, parse_aims
@@ -117,10 +118,25 @@ def page_of_size(found: Size) -> Page:
         ] if rows else []),
         Section("load", "Against the load", curve_charts([found.curve] if found.curve else [], found.goal.slos)),
         Section("in vain", "Tried in vain", [Rows([("", told) for told in found.unmet])] if found.unmet else []),
-        Section("inputs", "Inputs", [Rows([(name.replace("_", " "), str(value)) for name, value in found.inputs.items()])]),
+        Section("inputs", "Inputs", [Rows([(name.replace("_", " "), text) for name, value in found.said.items() if (text := _said(value))])]),
+        Section("again", "The command that repeats it", [Rows([("again", _again(found))])]),
     ]  # fmt: skip
     title = f"{found.model}: {sizepage.question(found)}"
     return Page(title, sizepage.sentences(found), [s for s in sections if s.blocks], FOOT)
+
+
+def _said(value: Any) -> str:
+    """A value of a question; "" of what says nothing."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_said(each)}" for name, each in value.items())
+    return "" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _again(found: Size) -> str:
+    """The question as it was asked, as a command line."""
+    return again("size", {"model": found.model, **found.said}, defaults())
 
 
 def _started(one: SizeAnswer) -> Code:

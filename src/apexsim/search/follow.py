@@ -73,7 +73,7 @@ def followed_alone(
         trace.asked = asked = replace(asked, start_up=start_up(trace.setting, unit.plan))
     intervals, courses = followed(trace, progress, workers=workers, ray=ray)
     mix = mixed(kinds, intervals, progress, workers=workers, ray=ray) if len(kinds) > 1 else None
-    inputs = {name: value for name, value in kinds[0].inputs.items() if name in question} | {
+    inputs = {name: value for name, value in kinds[0].inputs.items() if question.get(name) is not None} | {
         name: own[name] for name in WORDS if own[name] != signature(fleet).parameters[name].default
     }
     inputs |= {"gpu": ",".join(gpus)} if len(gpus) > 1 else {}
