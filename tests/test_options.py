@@ -125,6 +125,17 @@ def test_auto_is_the_checkpoints_own_format(word: str, capsys: Capture) -> None:
     assert named[0]["plan"] == plain[0]["plan"]
 
 
+@pytest.mark.parametrize("words", [["ttft:500", "tpot:50"], ["ttft:500 tpot:50"], ["ttft: 500  TPOT:50ms"], ["ttft:500", "--goodput=tpot:50"]])
+def test_limits_of_each_request_stand_in_one_word_or_several(words: list[str], capsys: Capture) -> None:
+    assert study(capsys, "plan", *SMALL, "--goodput", *words)["slos"] == ["ttft=500ms", "tpot=50ms"]
+
+
+def test_statistics_and_numbers_of_gpus_that_are_none_say_what_there_is(capsys: Capture) -> None:
+    assert "unknown statistic 'p99.9' in SLO 'ttft:p99.9=1s'; known: mean, p50" in refused(capsys, "plan", *SMALL, "--slo", "ttft:p99.9=1s")
+    words = ["llama-3.1-8b", "--gpu", "h100:1,2", *SMALL[3:]]
+    assert "unknown GPU '2'; several numbers of GPUs are a list of --gpus: --gpus 1,2" in refused(capsys, "plan", *words)
+
+
 def test_a_whole_command_line_of_another_tool_is_understood(capsys: Capture) -> None:
     theirs = ["--model-path", "llama-3.1-8b", "--system", "h100_sxm", "--total-gpus", "16", "--backend", "vllm", "--backend-version",
               "0.19.0", "--isl", "1k", "--osl", "8", "--num-prompts", "9", "--max-concurrency", "3", "-tp", "8", "--dtype", "float16",
