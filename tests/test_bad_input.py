@@ -15,11 +15,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from lines import varied
 
 from apexsim.cli import main
 from apexsim.cli.outside import write_atomic
 from apexsim.slo import parse_slos
+from lines import varied
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TRACE = EXAMPLES / "creation_05.jsonl"

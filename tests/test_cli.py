@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from lines import varied
 
 import apexsim
 from apexsim import api
@@ -18,6 +17,7 @@ from apexsim.cli.options import question
 from apexsim.cli.outside import write_atomic
 from apexsim.cli.rows import Opt, options_of
 from apexsim.errors import InputError
+from lines import varied
 
 SMALL = [
     "llama-3.1-8b",

@@ -8,11 +8,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from lines import varied
 
 from apexsim.cli import main
 from apexsim.cli.commands import HELP, RUN
 from apexsim.cli.rows import COMMANDS, options_of
+from lines import varied
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

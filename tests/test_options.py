@@ -125,7 +125,9 @@ def test_auto_is_the_checkpoints_own_format(word: str, capsys: Capture) -> None:
     assert named[0]["plan"] == plain[0]["plan"]
 
 
-@pytest.mark.parametrize("words", [["ttft:500", "tpot:50"], ["ttft:500 tpot:50"], ["ttft: 500  TPOT:50ms"], ["ttft:500", "--goodput=tpot:50"]])
+@pytest.mark.parametrize(
+    "words", [["ttft:500", "tpot:50"], ["ttft:500 tpot:50"], ["ttft: 500  TPOT:50ms"], ["ttft:500", "--goodput=tpot:50"]]
+)
 def test_limits_of_each_request_stand_in_one_word_or_several(words: list[str], capsys: Capture) -> None:
     assert study(capsys, "plan", *SMALL, "--goodput", *words)["slos"] == ["ttft=500ms", "tpot=50ms"]
 

@@ -82,8 +82,8 @@ def test_questions_without_an_answer_are_refused(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("words", [
     ["--gpu", "l4,l40s", "--request-rate", "2", "--prompt-len", "200", "--output-len", "20", "--num-requests", "200", "--ttft", "900"],
-    ["--gpu", "l40s:1", "--users", "4", "--prompt-len", "200", "--output-len", "20", "--num-requests", "100", "--ttft", "900", "--think", "2",
-     "--find", "users"],
+    ["--gpu", "l40s:1", "--users", "4", "--prompt-len", "200", "--output-len", "20", "--num-requests", "100", "--ttft", "900",
+     "--think", "2", "--find", "users"],
     ["--gpu", "l40s:1", "--find", "context", "--output-len", "20", "--ttft", "2s"],
 ], ids=" ".join)  # fmt: skip
 def test_the_command_under_a_page_gives_the_same_answer(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

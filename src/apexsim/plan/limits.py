@@ -158,7 +158,11 @@ def _experts(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> s
     """Experts that do not divide into ranks."""
     ep = plan.ffn.ep
     uneven = next((count for count in routed_experts(model) if count % ep), 0)
-    return f"{engine.name} puts as many experts on each GPU: {uneven} do not divide by ep {ep}" if uneven and engine.server.even_experts else ""
+    return (
+        f"{engine.name} puts as many experts on each GPU: {uneven} do not divide by ep {ep}"
+        if uneven and engine.server.even_experts
+        else ""
+    )
 
 
 def follows(engine: EngineRow, method: str) -> bool:

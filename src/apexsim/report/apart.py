@@ -86,8 +86,6 @@ def _notes(scene: PoolsScene) -> list[str]:
     ]
 
 
-
-
 def _counted(role: str, ask: ServerStart, places: Sequence[Place]) -> str:
     each = ask.plan.replica_devices
     return f"{len(places)} {role} server{'s' * (len(places) > 1)} of {each} GPU{'s' * (each > 1)}"

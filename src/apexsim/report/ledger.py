@@ -154,7 +154,11 @@ def sentences(answer: Fit) -> list[str]:
         return [f"{name} does not fit: {answer.found.reason}.", *([f"{answer.nearest}."] if answer.nearest else [])]
     found = answer.found
     left = f": {found.kv_bytes / GiB:.1f} GiB of KV cache, {found.tokens:,} tokens" if found.pool.groups else ""
-    return [f"{name} fits{left}.", *([f"Users at once: {_users(answer)}."] if caches(found) else []), *(f"{note}." for note in answer.notes)]
+    return [
+        f"{name} fits{left}.",
+        *([f"Users at once: {_users(answer)}."] if caches(found) else []),
+        *(f"{note}." for note in answer.notes),
+    ]
 
 
 def _spoken(answer: Fit) -> str:

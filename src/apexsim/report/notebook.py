@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from apexsim.errors import InputError
 from apexsim.calibrate.run import Calibration
+from apexsim.errors import InputError
 from apexsim.plan.sized import Fit
 from apexsim.report import calibratepage, fleetpage, ledger, sharedpage, sizepage, sweep
 from apexsim.report.table import Row, rows
@@ -215,5 +215,11 @@ def _measured(axes: Any, found: list[Row]) -> None:
     axes.legend()
 
 
-DRAWN: dict[type, Callable[[Any, list[Row]], None]] = {Size: _bars, Fleet: _hours, SharedFleet: _shares, Fit: _memory, Calibration: _measured}
+DRAWN: dict[type, Callable[[Any, list[Row]], None]] = {
+    Size: _bars,
+    Fleet: _hours,
+    SharedFleet: _shares,
+    Fit: _memory,
+    Calibration: _measured,
+}
 VIEWS: dict[str, Callable[..., Any]] = {"text": text, "html": page, "table": table, "requests": requests, "steps": steps, "plot": plot}

@@ -73,7 +73,9 @@ def _told(answer: Answer, view: str, **how: Any) -> Any:
     kind = type(answer).__name__
     name = getattr(VIEWS[kind], view) if kind in VIEWS else ""
     if not name:
-        raise InputError(f"a {kind} has no such form", "", f"it is of answers: {', '.join(one for one in VIEWS if getattr(VIEWS[one], view))}")
+        raise InputError(
+            f"a {kind} has no such form", "", f"it is of answers: {', '.join(one for one in VIEWS if getattr(VIEWS[one], view))}"
+        )
     return _loaded(name)(answer, **how)
 
 

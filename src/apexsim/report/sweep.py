@@ -124,7 +124,11 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[SweepPoint]) 
     keeping = [p for p in group if sweep.good(p)]
     tied = [words(sweep, p) for p in keeping[1:] if sweep.ties(p, best)]
     like = f"; {listed(tied[:3])}{' and others' * (len(tied) > 3)} cannot be told apart from it" if tied else ""
-    keeps = f"{len(keeping)} of {len(group)} keep{'s' * (len(keeping) == 1)} {'the limits and ' * bool(limits)}the load" if len(keeping) < len(group) else ""
+    keeps = (
+        f"{len(keeping)} of {len(group)} keep{'s' * (len(keeping) == 1)} {'the limits and ' * bool(limits)}the load"
+        if len(keeping) < len(group)
+        else ""
+    )
     told_ = [f"{head}{name} is best: {reach}{_rent_words(best)}{like}."]
     cheap = sweep.cheapest(group)
     if cheap is not None and cheap is not best and not sweep.rent(cheap) >= sweep.rent(best):

@@ -118,7 +118,7 @@ def page_of_size(found: Size) -> Page:
         ] if rows else []),
         Section("load", "Against the load", curve_charts([found.curve] if found.curve else [], found.goal.slos)),
         Section("in vain", "Tried in vain", [Rows([("", told) for told in found.unmet])] if found.unmet else []),
-        Section("inputs", "Inputs", [Rows([(name.replace("_", " "), text) for name, value in found.said.items() if (text := _said(value))])]),
+        Section("inputs", "Inputs", [Rows([(name.replace("_", " "), told) for name, each in found.said.items() if (told := _said(each))])]),
         Section("again", "The command that repeats it", [Rows([("again", _again(found))])]),
     ]  # fmt: skip
     title = f"{found.model}: {sizepage.question(found)}"

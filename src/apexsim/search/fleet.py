@@ -1,8 +1,9 @@
 """How many replicas a load needs that changes over the day, what they cost, and what a policy makes of it (floor 5).
 
 A replica is the plan, of those that serve most within the limits on so many GPUs, that a steady load as high as each interval's costs
-least with (GPUs where no price is known).  The trace is cut into intervals.  Of each, the fewest replicas that keep the limits are found by simulating its own requests, led in by those that came just
-before; a policy then asks for replicas without knowing what comes (`search.policy`), and each interval is simulated with those that serve.
+least with (fewest GPUs where no price is known).  The trace is cut into intervals.  Of each, the fewest replicas that keep the limits are
+found by simulating its own requests, led in by those that came just before; a policy then asks for replicas without knowing what comes
+(`search.policy`), and each interval is simulated with those that serve.
 
 Ignored: a backlog that outlives the lead-in, requests that move when a replica stops, and the time a replica takes to drain.
 """

@@ -11,7 +11,19 @@ from typing import Any
 from apexsim.api import ask, read_once, space_of
 from apexsim.errors import Infeasible, InputError
 from apexsim.hardware import counted
-from apexsim.search.fleet import Fleet, FleetAsk, Trace, best_units, check_asked, followed, one_fewer, per_request, start_up, steady_rent, unit_cluster
+from apexsim.search.fleet import (
+    Fleet,
+    FleetAsk,
+    Trace,
+    best_units,
+    check_asked,
+    followed,
+    one_fewer,
+    per_request,
+    start_up,
+    steady_rent,
+    unit_cluster,
+)
 from apexsim.search.mix import ReplicaKind, mixed
 from apexsim.search.policy import POLICIES
 from apexsim.search.size import SHARE, CandidateCluster

@@ -229,7 +229,8 @@ class _Question:
             near += [nearest] if nearest else []
             last = sized[-1][0] * sized[-1][1]
             if not one:
-                unmet.append(f"up to {last} × {load_gpu(counted(gpu)[0]).name}: {'no plan keeps the limits and the load' if nearest else 'none fits'}")
+                why = "no plan keeps the limits and the load" if nearest else "none fits"
+                unmet.append(f"up to {last} × {load_gpu(counted(gpu)[0]).name}: {why}")
             if progress:
                 progress(done + 1, len(gpus), gpu)
         found.sort(key=lambda one: (one.rent if math.isfinite(one.rent) else math.inf, one.value))
