@@ -18,6 +18,7 @@ import pytest
 import apexsim
 from apexsim import api
 from apexsim.cli.rows import Opt, options_of
+from apexsim.report.renderers import page_of
 from apexsim.views import spoken
 from apexsim.workload.given import workload_of
 
@@ -283,5 +284,7 @@ def test_every_answer_has_three_lines_a_page_rows_a_picture_and_a_report(kind: s
 
 
 def test_what_is_no_answer_is_refused() -> None:
-    with pytest.raises(apexsim.InputError, match="a int has no such form"):
+    with pytest.raises(apexsim.InputError, match="Fit has no such form; it is of answers: Study"):
+        page_of(ANSWERS["fit"]())
+    with pytest.raises(apexsim.InputError, match="int has no such form"):
         apexsim.render(3)  # type: ignore[arg-type]

@@ -48,9 +48,11 @@ VIEWS = {  # type of answer -> where it is told
     "Sweep": Views("sweep.render", "sweep.sweep_json", "weblists.page_of_sweep"),
     "Size": Views("sizepage.render", "sizepage.size_json", "weblists.page_of_size"),
     "Fleet": Views("fleetpage.render", "fleetpage.fleet_json", "webfleet.page_of_fleet"),
-    "Fit": Views("ledger.render", "ledger.fit_json", ""),
-    "Calibration": Views("calibratepage.render", "calibratepage.calibration_json", ""),
     "SharedFleet": Views("sharedpage.render", "sharedpage.shared_json", "webfleet.page_of_shared"),
+}
+PRINTED = {  # answers that have no page for a browser
+    "Fit": {"text": "ledger.render", "plain": "ledger.fit_json"},
+    "Calibration": {"text": "calibratepage.render", "plain": "calibratepage.calibration_json"},
 }
 RENDERERS: dict[str, Callable[[Answer, Look], str]] = {
     "text": lambda answer, look: str(_told(answer, "text", **_given(look))),
@@ -70,13 +72,12 @@ def _loaded(name: str) -> Callable[..., Any]:
 
 
 def _told(answer: Answer, view: str, **how: Any) -> Any:
+    forms = {**PRINTED, **{kind: views._asdict() for kind, views in VIEWS.items()}}
     kind = type(answer).__name__
-    name = getattr(VIEWS[kind], view) if kind in VIEWS else ""
-    if not name:
-        raise InputError(
-            f"a {kind} has no such form", "", f"it is of answers: {', '.join(one for one in VIEWS if getattr(VIEWS[one], view))}"
-        )
-    return _loaded(name)(answer, **how)
+    if view not in forms.get(kind, ()):
+        known = ", ".join(one for one, views in forms.items() if view in views)
+        raise InputError(f"{kind} has no such form", "", f"it is of answers: {known}")
+    return _loaded(forms[kind][view])(answer, **how)
 
 
 def render(answer: Answer, *, width: int | None = None, color: bool = False, top: int | None = None, everything: bool = False) -> str:
