@@ -19,6 +19,7 @@ import pytest
 from apexsim.cli import main
 from apexsim.cli.outside import write_atomic
 from apexsim.slo import parse_slos
+from lines import varied
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TRACE = EXAMPLES / "creation_05.jsonl"
@@ -30,7 +31,7 @@ Capture = pytest.CaptureFixture[str]
 
 def refused(capsys: Capture, *words: object) -> str:
     """The one line of a refusal."""
-    code = main([str(word) for word in words])
+    code = main(varied([str(word) for word in words]))
     out, err = capsys.readouterr()
     assert (code in (2, 3), out, err.count("\n")) == (True, "", 1), (code, out, err)
     return err

@@ -17,6 +17,7 @@ from apexsim.cli.options import question
 from apexsim.cli.outside import write_atomic
 from apexsim.cli.rows import Opt, options_of
 from apexsim.errors import InputError
+from lines import varied
 
 SMALL = [
     "llama-3.1-8b",
@@ -43,7 +44,7 @@ def run(capsys: Capture, *words: str) -> tuple[int, str, str]:
 
 def refused(capsys: Capture, *words: str, code: int = 2) -> str:
     """The one line that says why a command was refused."""
-    got, out, err = run(capsys, *words)
+    got, out, err = run(capsys, *varied(words))
     assert (got, out, err.count("\n")) == (code, "", 1) and err.startswith("apexsim: "), (got, out, err)
     return err
 

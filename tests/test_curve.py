@@ -116,3 +116,10 @@ def test_a_load_is_read_from_its_run(study: Study) -> None:
     run = study.ranked[0]
     one = load_of(2.0, run)
     assert one.e2e == run.metrics.e2el.mean and one.pace == 1.0 / run.metrics.tpot.median and one.keeps
+
+
+@pytest.mark.parametrize("users", [5, 50, 500])
+def test_the_curve_of_a_size_has_the_load_that_was_asked_for(users: int) -> None:
+    asked = {"gpu": "h100", "gpus": 1, "prompt_len": 200, "output_len": 20, "slos": ("ttft:p95=30s",)}
+    found = size("llama-3.1-8b", concurrency=users, find="gpus", **asked)
+    assert found.curve is not None and users in [each.load for each in found.curve.loads]

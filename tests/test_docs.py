@@ -12,6 +12,7 @@ import pytest
 from apexsim.cli import main
 from apexsim.cli.commands import HELP, RUN
 from apexsim.cli.rows import COMMANDS, options_of
+from lines import varied
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -83,7 +84,7 @@ def test_commands_of_the_pages_are_understood(line: str, capsys: pytest.CaptureF
     cheap = ["--trace", str(ROOT / "examples/creation_05.jsonl")] if "--trace" in words else ["--num-requests", "20"]
     if words[0] in ("plan", "simulate"):
         words = [w for w in words if not w.startswith(("examples/", "example:")) and w != "--trace"] + cheap + ["--json", "-"]
-    assert main(words) == 0 and capsys.readouterr().out
+    assert main(varied(words)) == 0 and capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES["PAGES"])

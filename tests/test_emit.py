@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 from collections import Counter
+from fnmatch import fnmatch
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from apexsim import api
 from apexsim.cli import main
 from apexsim.errors import InputError
 from apexsim.report.emit.deployment import Deployment, File
-from apexsim.report.emit.formats import FORMATS, deployment
+from apexsim.report.emit.formats import FORMATS, WRITES, deployment
 from apexsim.report.emit.known import schemas, unknown
 from apexsim.report.emit.yaml import yaml as written
 from apexsim.workload.stream import read_trace
@@ -309,6 +310,25 @@ def test_what_is_in_the_folder_is_kept(tmp_path: Path, capsys: pytest.CaptureFix
     (out / "notes.txt").write_text("mine", encoding="utf-8")
     assert main([*SMALL, "--emit", "run.sh,bench", "-o", str(out), "--force"]) == 0
     assert (out / "notes.txt").read_text(encoding="utf-8") == "mine" and os.access(out / "run.sh", os.X_OK)
+
+
+def test_no_other_output_may_stand_where_a_file_of_a_form_will(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Known before anything is simulated or written; any other name in the folder is free."""
+    (tmp_path / "out").mkdir()
+    for form, kinds in WRITES.items():
+        for kind in kinds:
+            path = tmp_path / "out" / kind.replace("*", "0")
+            flag = "--csv" if path.suffix == ".csv" else "--json"
+            assert main([*SMALL, "--emit", form, "-o", str(tmp_path / "out"), flag, str(path)]) == 2
+            assert f"apexsim: {flag}: '" in (told := capsys.readouterr().err) and "may be written by --emit too" in told
+    assert not list((tmp_path / "out").iterdir())
+    assert main([*SMALL, "--emit", "bench", "-o", str(tmp_path / "out"), "--csv", str(tmp_path / "out" / "plans.csv")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"bench.sh", "trace.csv", "plans.csv"}
+
+
+@pytest.mark.parametrize(("case", "form"), PAIRS)
+def test_files_are_called_as_it_is_said_before(case: str, form: str) -> None:
+    assert all(any(fnmatch(file.name, kind) for kind in WRITES[form]) for file in files(case, form))
 
 
 def test_the_trace_that_is_read_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import apexsim
 from apexsim.api import ask
 from apexsim.cli.main import main
-from apexsim.errors import Infeasible, InputError
+from apexsim.errors import Infeasible, InputError, Unkept
 from apexsim.objective import chance_of
 from apexsim.report.again import again
 from apexsim.report.fleetpage import fleet_json, render
@@ -144,6 +144,35 @@ def test_the_bound_is_the_least_of_all_that_miss_nothing(found: Fleet) -> None:
     assert found.kwh(by["fixed"]) > found.kwh(by["instant"]) > 0.0
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.5, 6.0])
+def test_no_number_of_gpus_that_is_named_is_cheaper_than_the_one_that_is_found(rate: float) -> None:
+    """A large replica is cheaper for each request, and dearer where there are few."""
+    own = {"gpu": "h100", "slos": ("ttft:p95=1s", "tpot:p95=30ms"), "every": 60.0, "policy": "instant"}
+    free = apexsim.fleet("llama-3.1-8b", trace=wave(rate), **own)
+    named = [apexsim.fleet("llama-3.1-8b", trace=wave(rate), gpus=gpus, **own) for gpus in (1, 2)]
+    assert free.dollars(free.courses[0]) <= 1.02 * min(one.dollars(one.courses[0]) for one in named)
+
+
+def test_the_kind_that_is_cheapest_for_a_small_load_is_followed() -> None:
+    own = {"slos": ("ttft:p95=2s", "tpot:p95=100ms"), "every": 60.0, "gpus": 1, "policy": "instant"}
+    both = apexsim.fleet("llama-3.1-8b", trace=wave(0.2), gpu=["h100", "l4"], **own)
+    alone = [apexsim.fleet("llama-3.1-8b", trace=wave(0.2), gpu=gpu, **own) for gpu in ("h100", "l4")]
+    assert both.dollars(both.courses[0]) == min(one.dollars(one.courses[0]) for one in alone)
+    assert both.unit.setting.cluster.gpu.name == "l4"
+
+
+def test_an_interval_that_no_number_of_replicas_keeps_is_told_without_trying_thousands(found: Fleet) -> None:
+    """Long prompts in one interval: beside nobody they come too late."""
+    one = wave()
+    late = Workload("late", one.arrive, np.where(one.arrive > 300.0, 9000, one.prompt), one.output, source="late")
+    setting, _, goal, _ = ask("llama-3.1-8b", trace=late, gpu="l4", gpus=1, slos=QUESTION["slos"])
+    trace = Trace(setting, found.unit.plan, goal, found.asked, found.unit.value, found.unit.run.account)
+    with pytest.raises(Unkept, match="from 5 min 0 s: its requests miss them even one by one"):
+        trace.need(5)
+    assert trace.apart(5) > 1.0 and max(trace.done[5]) < 40
+    assert all(not trace.keeps(5, count) for count in (64, trace.slice(5).size))
+
+
 # ---- the page and its doors -----------------------------------------------------------------------------------------------
 
 
@@ -165,6 +194,8 @@ def test_the_command_under_a_page_asks_what_was_asked(found: Fleet) -> None:
         "--gpu": "l4", "--gpus": "1", "--trace": "wave", "--slo": "tpot:p95=80ms", "--every": "2min", "--policy": "fixed", "--hold": "1",
         "--spare": "0.5",
     }  # fmt: skip
+    free = apexsim.fleet("llama-3.1-8b", trace=wave(), **{**QUESTION, "gpus": None})
+    assert "gpus" not in free.inputs and page_of_fleet(free).sections[0].blocks[0].rows[0][3].text == "0.40"  # type: ignore[union-attr]
     assert "--every 60" in " ".join(again("fleet", {"model": "m", **found.inputs}, {}).split())
 
 
@@ -215,6 +246,7 @@ def test_a_limit_that_no_replica_keeps_is_infeasible() -> None:
 def test_spare_replicas_come_on_top(found: Fleet, spare: float) -> None:
     more = apexsim.fleet("llama-3.1-8b", trace=wave(), **QUESTION, spare=spare, policy="instant")
     assert [int(x) for x in more.courses[0].paid] == [int(np.ceil(i.need * (1 + spare) - 1e-9)) for i in found.intervals]
+    assert ("the spare not counted" in fleet_json(more)["sentences"][0]) == (spare > 0)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

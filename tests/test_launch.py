@@ -313,6 +313,7 @@ def test_sequences_stay_within_the_token_budget() -> None:
     [
         ("llama-3.1-70b", "DP2TP4/TP8", "h100-sxm", {}, "attention replicas"),
         ("qwen3-30b-a3b", "TP8/TP2EP4", "h100-sxm", {}, "over all GPUs"),
+        ("qwen3-30b-a3b", "TEP6", "h200-sxm", {"engine": "sglang", "gpus": 6}, "128 do not divide by ep 6"),
         ("qwen3-30b-a3b", "DEP8", "h100-sxm", {"engine": "vllm@0.8.0"}, "no data parallel attention"),
         ("qwen3-30b-a3b", "TEP8", "h100-sxm", {"engine": "vllm@0.6.0"}, "no expert parallelism"),
         ("qwen3-30b-a3b", "TP4", "mi300x", {"engine": "tensorrt-llm", "gpus": 4}, "is not known to be started on GPUs of AMD"),

@@ -125,6 +125,19 @@ def test_auto_is_the_checkpoints_own_format(word: str, capsys: Capture) -> None:
     assert named[0]["plan"] == plain[0]["plan"]
 
 
+@pytest.mark.parametrize(
+    "words", [["ttft:500", "tpot:50"], ["ttft:500 tpot:50"], ["ttft: 500  TPOT:50ms"], ["ttft:500", "--goodput=tpot:50"]]
+)
+def test_limits_of_each_request_stand_in_one_word_or_several(words: list[str], capsys: Capture) -> None:
+    assert study(capsys, "plan", *SMALL, "--goodput", *words)["slos"] == ["ttft=500ms", "tpot=50ms"]
+
+
+def test_statistics_and_numbers_of_gpus_that_are_none_say_what_there_is(capsys: Capture) -> None:
+    assert "unknown statistic 'p99.9' in SLO 'ttft:p99.9=1s'; known: mean, p50" in refused(capsys, "plan", *SMALL, "--slo", "ttft:p99.9=1s")
+    words = ["llama-3.1-8b", "--gpu", "h100:1,2", *SMALL[3:]]
+    assert "unknown GPU '2'; several numbers of GPUs are a list of --gpus: --gpus 1,2" in refused(capsys, "plan", *words)
+
+
 def test_a_whole_command_line_of_another_tool_is_understood(capsys: Capture) -> None:
     theirs = ["--model-path", "llama-3.1-8b", "--system", "h100_sxm", "--total-gpus", "16", "--backend", "vllm", "--backend-version",
               "0.19.0", "--isl", "1k", "--osl", "8", "--num-prompts", "9", "--max-concurrency", "3", "-tp", "8", "--dtype", "float16",
@@ -141,6 +154,10 @@ TWICE = [
     (["--isl", "64", "--input-len", "2k"], "--isl 64 and --input-len 2k are one option with two values"),
     (["--request-rate", "4", "--qps", "5"], "--request-rate 4 and --qps 5"),
     (["--gpus", "4", "--num-gpus", "2"], "counted twice"),
+    (["--prompt-len", "1k"], "--prompt-len 64 and --prompt-len 1k are one option with two values"),
+    (["--gpu=l4:1"], "drop one of both, or ask with each: --gpu h100:2,l4:1"),
+    (["--objective", "ttft", "--objective", "cost"], "--objective ttft and --objective cost are one option with two values; drop one of"),
+    (["--json", "a.json", "--json=b.json"], "--json a.json and --json b.json"),
     (["--tp", "2", "--tensor-parallel-size", "1"], "--tp 2 and --tensor-parallel-size 1"),
     (["--model", "llama-2-7b"], "the model is given twice"),
     (["--engine", "vllm@0.19.0", "--backend-version", "0.20.0"], "names its version"),
@@ -148,13 +165,21 @@ TWICE = [
 
 
 @pytest.mark.parametrize(("words", "told"), TWICE, ids=lambda v: v[0] if isinstance(v, list) else None)
-def test_two_spellings_with_two_values_are_refused(words: list[str], told: str, capsys: Capture) -> None:
+def test_an_option_that_is_given_twice_with_two_values_is_refused(words: list[str], told: str, capsys: Capture) -> None:
     assert told in refused(capsys, "plan", *SMALL, *words)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_of_any_command_silently_takes_the_last_of_two_values(command: str, capsys: Capture) -> None:
+    for opt in options_of(command):
+        if opt.type in (str, int, float):
+            assert main([*command.split(), f"{opt.flag}=3", f"{opt.flag}=4"]) == 2
+            assert f"{opt.flag} 3 and {opt.flag} 4 are one option with two values" in " ".join(capsys.readouterr().err.split())
 
 
 def test_two_spellings_with_one_value_are_fine(capsys: Capture) -> None:
     found = study(capsys, "simulate", "llama-3.1-8b", "--gpu=h100:1", "--tp", "1", "--isl", "1k", "--input-len", "1024", "--osl", "4",
-                  "--num-prompts", "2k", "--num-requests", "2000")  # fmt: skip
+                  "--num-prompts", "2k", "--num-requests", "2000", "--osl=4", "--num-requests", "2k")  # fmt: skip
     assert (found["inputs"]["prompt_len"], found["inputs"]["num_requests"]) == (1024, 2000)
 
 
@@ -203,6 +228,7 @@ def test_every_number_is_refused_in_our_words(command: str, opt: Any, capsys: Ca
                  "web": []}  # fmt: skip
     need = arguments.get(command, [] if command.startswith("trace synth") else ["f"])
     need = ["--out", "x"] if command.startswith("profile") else need
+    need = need[: need.index(opt.flag)] if opt.flag in need else need
     error = refused(capsys, *command.split(), *need, opt.flag, "1k5x")
     assert f"{opt.flag}: expected a {'whole ' if opt.type is not float else ''}number, got '1k5x'" in error or (
         opt.tokens and "expected a whole number, got '1k5x'" in error

@@ -18,6 +18,7 @@ import pytest
 import apexsim
 from apexsim import api
 from apexsim.cli.rows import Opt, options_of
+from apexsim.report.renderers import page_of
 from apexsim.views import spoken
 from apexsim.workload.given import workload_of
 
@@ -253,3 +254,37 @@ def test_a_catalogue_takes_a_text(what: str) -> None:
     for value in (5, None, b"x", ["a"]):
         with pytest.raises(apexsim.InputError, match="expected a text"):
             getattr(apexsim, what)(value)
+
+
+# ---- every answer shows itself ---------------------------------------------------------------------------------------------------
+
+
+ANSWERS = {
+    "plan": lambda: apexsim.plan("llama-3.1-8b", **ASKED),
+    "sweep": lambda: apexsim.sweep("llama-3.1-8b", **{**ASKED, "request_rate": [1.0, 2.0]}),
+    "size": lambda: apexsim.size("llama-3.1-8b", **{**ASKED, "request_rate": None, "num_requests": 200, "ttft": 900}),
+    "fleet": lambda: apexsim.fleet("llama-3.1-8b", gpu="l4:2", trace="example:creation", every="10min", ttft="2s", policy="fixed"),
+    "fit": lambda: apexsim.fit("llama-3.1-8b", gpu="l4:2"),
+    "no fit": lambda: apexsim.fit("llama-3.1-70b", gpu="l4:2"),
+    "calibrate": lambda: apexsim.calibrate([str(ROOT / "examples/minimax-h200-runs.json")], gpu="h200"),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_every_answer_has_three_lines_a_page_rows_a_picture_and_a_report(kind: str) -> None:
+    answer = ANSWERS[kind]()
+    lines = repr(answer).splitlines()
+    assert len(lines) == 3 and all(len(line) < 700 for line in lines) and "--" not in lines[1]
+    assert answer._repr_html_().startswith("<div><b>") and len(answer.table()) >= 1
+    assert len(apexsim.render(answer)) > len(lines[1]) and apexsim.render(answer, width=80, color=True)
+    with suppress(ImportError):
+        import matplotlib.figure
+
+        assert isinstance(answer.plot(), matplotlib.figure.Figure)
+
+
+def test_what_is_no_answer_is_refused() -> None:
+    with pytest.raises(apexsim.InputError, match="Fit has no such form; it is of answers: Study"):
+        page_of(ANSWERS["fit"]())
+    with pytest.raises(apexsim.InputError, match="int has no such form"):
+        apexsim.render(3)  # type: ignore[arg-type]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import random
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +78,31 @@ def test_nothing_that_keeps_the_limits_is_exit_code_4(capsys: pytest.CaptureFixt
 def test_questions_without_an_answer_are_refused(more: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         apexsim.size("llama-3.1-8b", **{**ASKED, **more})
+
+
+@pytest.mark.parametrize("words", [
+    ["--gpu", "l4,l40s", "--request-rate", "2", "--prompt-len", "200", "--output-len", "20", "--num-requests", "200", "--ttft", "900"],
+    ["--gpu", "l40s:1", "--users", "4", "--prompt-len", "200", "--output-len", "20", "--num-requests", "100", "--ttft", "900",
+     "--think", "2", "--find", "users"],
+    ["--gpu", "l40s:1", "--find", "context", "--output-len", "20", "--ttft", "2s"],
+], ids=" ".join)  # fmt: skip
+def test_the_command_under_a_page_gives_the_same_answer(words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Its words are those of the question, not what the search made of them."""
+    assert main(["size", "llama-3.1-8b", *words, "--html", str(tmp_path / "a.html"), "--json", "-"]) == 0
+    first, page = json.loads(capsys.readouterr().out), (tmp_path / "a.html").read_text(encoding="utf-8")
+    line = shlex.split(html.unescape(re.search(r"apexsim size llama-3.1-8b[^<]*", page)[0]))  # type: ignore[index]
+    assert main([*line[1:], "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == first
+
+
+def test_gpus_without_a_known_rent_that_would_do_are_told_and_are_no_next_cheapest() -> None:
+    asked = {**ASKED, "gpus": None, "request_rate": 2.0, "slos": ("ttft:p95=1s",)}
+    found = apexsim.size("llama-3.1-8b", **{**asked, "gpu": ["mi355x", "h100"]})
+    told = " ".join(sentences(found))
+    assert found.best is not None and found.best.setting.cluster.gpu.name == "h100-sxm"
+    assert "Enough too, at a rent that is not known: 1 × mi355x" in told and "Next comes" not in told
+    alone = " ".join(sentences(apexsim.size("llama-3.1-8b", **{**asked, "gpu": "mi355x"})))
+    assert "enough" in alone and "not known" not in alone
 
 
 # ---- held against trying everything --------------------------------------------------------------------------------------------

@@ -59,6 +59,14 @@ def test_loads_make_scenarios_and_choices_are_ranked_in_each() -> None:
     assert found.cheapest(high) is high[0]  # the small one does not keep up
 
 
+def test_gpus_without_a_known_rent_are_told_where_the_cheapest_is() -> None:
+    asked = MADE | {"request_rate": 1.0}
+    told = sweep_json(api.sweep("llama-3.1-8b", gpu=["mi355x", "h100-sxm"], gpus=1, **asked))["sentences"]
+    assert any("No rent of mi355x is known" in one for one in told) and any(one.startswith("Cheapest") for one in told)
+    alone = sweep_json(api.sweep("llama-3.1-8b", gpu="mi355x", gpus=[1, 2], **asked))["sentences"]
+    assert not any("rent" in one.lower() for one in alone)
+
+
 def test_what_does_not_fit_stays_in_the_table_with_its_reason() -> None:
     found = api.sweep("llama-3.1-70b", gpu=["l4", "h100-sxm"], gpus=4, **MADE)
     assert found.points[0].study is None and "l4" in found.points[0].why

@@ -164,6 +164,8 @@ def test_text_is_no_tokens_unless_asked(tmp_path: Path) -> None:
     found = read_trace(path, chars_per_token=4)
     assert (found.prompt.tolist(), found.output.tolist(), found.timed) == ([100], [10], False)
     assert "estimates" in " ".join(found.notes)
+    with pytest.raises(InputError, match="nothing is estimated"):  # where lengths are given
+        read_trace(file_of(tmp_path, "arrival_s,isl,osl\n0,20,2\n1,20,2\n"), chars_per_token=4)
 
 
 def test_a_nested_record_that_lacks_a_key_names_its_line(tmp_path: Path) -> None:

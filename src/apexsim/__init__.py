@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 
 WHERE = {  # public noun or verb -> module it lives in
     "suggest": "apexsim.calibrate.run",
-    "render": "apexsim.report.text",
+    "render": "apexsim.report.renderers",
     "study_json": "apexsim.report.jsonout",
     "launch": "apexsim.report.launch",
     "load_model": "apexsim.model.families",

@@ -52,7 +52,7 @@ def _per_gpu(metrics: Metrics, _stat: str) -> float:
 
 
 ROWS: dict[str, AimRow] = {
-    "tok/s/gpu": AimRow("throughput per GPU", "tok/s/GPU", _per_gpu, HIGHER, "throughput", aliases=("tput_per_gpu", "per-gpu")),
+    "tok/s/gpu": AimRow("total throughput per GPU", "tok/s/GPU", _per_gpu, HIGHER, "throughput", aliases=("tput_per_gpu", "per-gpu")),
     "out-tok/s/gpu": AimRow("output per GPU", "output tok/s/GPU", lambda m, _s: m.output_throughput_tok_s / m.devices, HIGHER, "throughput",
                          aliases=("output_tput_per_gpu",)),
     "tok/s/user": AimRow("interactivity", "tok/s/user", _pace, HIGHER, "tpot", "p50", ("interactivity", "intvty")),

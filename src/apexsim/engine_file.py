@@ -92,6 +92,7 @@ class Engine:
     not_on: tuple[tuple[str, str, str, str], ...] = ()  # (GPU architecture, since which version, weight format or "" for all, source)
     lanes_without: tuple[str, ...] = ()  # ways of drafting that it refuses with lanes of attention
     mixed_experts: bool = False  # experts may be spread over some of a replica's GPUs and cut over the others
+    even_experts: bool = False  # each rank of expert parallelism must hold as many experts
     wide_lanes: bool = False  # a lane of attention may hold several GPUs
     lanes_inside: bool = False  # lanes of attention live inside the tensor parallel size, not beside it
     loopback: bool = False  # a server listens on the loopback only, unless told
@@ -198,7 +199,7 @@ HEAD = {
 SERVER = {
     "program": "a list of texts", "dialect": "a text", "router": "a list of texts", "vendors": "a list of texts",
     "lanes_without": "a list of texts", "not_on": "a list of rows of texts",
-    **dict.fromkeys(("mixed_experts", "wide_lanes", "lanes_inside", "loopback"), "true or false"),
+    **dict.fromkeys(("mixed_experts", "even_experts", "wide_lanes", "lanes_inside", "loopback"), "true or false"),
     "words": "a list of rows of texts", "sources": "a table of texts",
 }  # fmt: skip
 LOG = {

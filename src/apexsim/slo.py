@@ -27,7 +27,7 @@ NAMES = (*LATENCIES, *(alias for alias, name in ALIASES.items() if name in LATEN
 UNITS = {unit: TIME_UNITS[unit] for unit in ("ms", "s", "us", "µs")}  # [s]
 
 _SLO = re.compile(
-    r"^\s*(?P<metric>[a-z][a-z0-9_]*)\s*(?::\s*(?P<stat>[a-z][a-z0-9]*)\s*)?(?:<=?|=|:)"
+    r"^\s*(?P<metric>[a-z][a-z0-9_]*)\s*(?::\s*(?P<stat>[a-z][a-z0-9.]*)\s*)?(?:<=?|=|:)"
     r"\s*(?P<number>[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)\s*(?P<unit>[a-zµ]*)\s*$"
 )
 _CLASS = re.compile(rf"^\s*(?P<kind>[^:=<]*[^:=<\s])\s*:\s*(?=(?:{'|'.join(NAMES)})\b)", re.IGNORECASE)
@@ -90,6 +90,11 @@ def parse_slo(text: str, where: str = "--slo") -> Slo:
     if kind and stat and metric == "itl":
         raise InputError(f"single gaps are not known by class, and '{text}' limits them", where, f"write {kind}:tpot:{stat}=…")
     return Slo(metric, stat, limit, kind)
+
+
+def split_slos(text: str) -> list[str]:
+    """The SLOs of a text that holds several, as other benchmarks take them in one quoted word: "ttft:500 tpot:50"."""
+    return re.split(rf"\s+(?=(?:{'|'.join(NAMES)})\s*[:=<])", text.strip(), flags=re.IGNORECASE)
 
 
 def _unread(text: str) -> str:

@@ -23,6 +23,7 @@ from apexsim.plan.plan import Plan, parse_plan
 from apexsim.plan.space import heuristic_plan
 from apexsim.search.error import rest_of, system_of
 from apexsim.search.setting import Setting
+from apexsim.views import Shown
 
 FORMAT = "apexsim.calibration/1"
 USUAL = (0.6, 1.6)  # factors beyond these point at something else than scatter
@@ -48,8 +49,8 @@ class Score:
     after: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+@dataclass(frozen=True, slots=True, repr=False)
+class Calibration(Shown):
     """What result files said.
 
     found: log factors, what they leave open, errors of each run; scores: by metric; profile: what is kept; wanted: designed runs that are

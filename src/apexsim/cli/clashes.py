@@ -27,7 +27,8 @@ def _all_to_stdout(given: Given) -> bool:
     return data and ("output" not in given or "emit" in given)
 
 
-REPORT = tuple(Clash(name, _all_to_stdout, "no report is written beside --json -", "add --output FILE") for name in ("top", "all"))
+NO_REPORT = "no report is written where standard output holds data"
+REPORT = tuple(Clash(name, _all_to_stdout, NO_REPORT, "add --output FILE") for name in ("top", "all"))
 
 
 def _replay(*groups: str, apart: tuple[str, ...]) -> tuple[str, ...]:

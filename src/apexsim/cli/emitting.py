@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apexsim.cli.files import STDOUT, files_named
 from apexsim.cli.outside import say, write_atomic
+from apexsim.cli.rows import options_of
 from apexsim.errors import InputError
 from apexsim.examples import expanded
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from apexsim.report.emit.deployment import File
     from apexsim.search.size import Size
     from apexsim.search.study import Study
+
+EMITTING = ("plan", "simulate", "size")
 
 
 def check(given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -27,7 +31,21 @@ def check(given: Mapping[str, Any]) -> tuple[str, ...]:
     names = formats_of(given["emit"])
     if given["output"] in (None, STDOUT):
         raise InputError("it needs a folder for its files", "--emit", "name one: -o DIR")
+    _check_others(given, names)
     return names
+
+
+def _check_others(given: Mapping[str, Any], forms: Sequence[str]) -> None:
+    """Raise InputError where another output would take the place of a file of a form, or the other way round."""
+    from apexsim.report.emit.formats import WRITES
+
+    folder = os.path.realpath(expanded(given["output"]))
+    others = {opt.name: opt.flag for command in EMITTING for opt in options_of(command) if opt.writes and opt.name != "output"}
+    for name, flag in others.items():
+        path = given.get(name)
+        target = Path(os.path.realpath(expanded(path))) if isinstance(path, str) and path != STDOUT else None
+        if target and str(target.parent) == folder and any(fnmatch(target.name, kind) for form in forms for kind in WRITES[form]):
+            raise InputError(f"'{path}' may be written by --emit too", flag, "two outputs cannot share one file")
 
 
 def emit(answer: Study | Size, names: Sequence[str], given: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from apexsim.cli.rows import AXES, CALIBRATED, COMMANDS, POOLS, REQUIRED, WIDTHS
 from apexsim.errors import InputError
 from apexsim.examples import expanded
 from apexsim.report.again import SETTINGS
-from apexsim.slo import parse_slo
+from apexsim.slo import parse_slo, split_slos
 from apexsim.units import parse_count
 from apexsim.workload.clashes import refuse
 
@@ -155,7 +155,7 @@ def limits(asked: dict[str, Any]) -> tuple[str, ...]:
             found += [parse_slo(f"{name}:p95={value}", f"--{name}")] if value is not None else []
         except InputError:
             raise InputError(f"cannot read '{value}' as a time", f"--{name}", "write milliseconds, e.g. 500, or 1s") from None
-    for text in asked.pop("goodput") or ():
+    for text in (one for given in asked.pop("goodput") or () for one in split_slos(given)):
         found.append(parse_slo(text, "--goodput"))
         if not found[-1].per_request:
             raise InputError(f"'{text}' limits a statistic, goodput counts requests", "--goodput", "write ttft:500, or use --slo")

@@ -27,10 +27,11 @@ class LineWords:
     typed: dict[str, str] = field(default_factory=dict)  # option -> its spelling
 
     def put(self, option: str, value: str, flag: str, opt: Opt | None) -> None:
-        """Note an option; raises InputError where another spelling of it said something else."""
-        other = self.typed.get(option, flag)
-        if other != flag and _value(opt, self.given[option]) != _value(opt, value):
-            raise InputError(f"{other} {self.given[option]} and {flag} {value} are one option with two values", flag, "drop one of both")
+        """Note an option; raises InputError where it was given before, in this spelling or another, and said something else."""
+        other, before = self.typed.get(option, flag), self.given.get(option, value)
+        if before != value and _value(opt, before) != _value(opt, value):
+            hint = f"drop one of both{f', or ask with each: {flag} {before},{value}' if opt and opt.axis else ''}"
+            raise InputError(f"{other} {before} and {flag} {value} are one option with two values", flag, hint)
         self.given[option], self.typed[option] = value, flag
 
 

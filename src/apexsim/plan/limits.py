@@ -13,6 +13,7 @@ from apexsim.engines import HOLDS_PROMPT, WHOLE, EngineRow, captured
 from apexsim.errors import Rejected
 from apexsim.hardware import Cluster
 from apexsim.model.model import Model
+from apexsim.model.parts import routed_experts
 from apexsim.plan.flags import words_of
 from apexsim.plan.memory import Room, room
 from apexsim.plan.plan import Plan
@@ -116,7 +117,7 @@ CACHES = ("fp8", "int8", "fp32")  # formats of the KV cache that an engine must 
 def unstartable(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
     """Why this engine in this version cannot be started with a plan on these GPUs; "" when it can."""
     return runnable(plan, model, engine.server.name) or next(
-        filter(None, (rule(model, plan, cluster, engine) for rule in (_vendor, _words, _drafts, _nodes, _wide))), ""
+        filter(None, (rule(model, plan, cluster, engine) for rule in (_vendor, _words, _experts, _drafts, _nodes, _wide))), ""
     )
 
 
@@ -151,6 +152,17 @@ def _words(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str
         if wants and not words.has(means, value):
             return f"{engine.name} {engine.spoken} has no {told}"
     return ""
+
+
+def _experts(model: Model, plan: Plan, cluster: Cluster, engine: EngineRow) -> str:
+    """Experts that do not divide into ranks."""
+    ep = plan.ffn.ep
+    uneven = next((count for count in routed_experts(model) if count % ep), 0)
+    return (
+        f"{engine.name} puts as many experts on each GPU: {uneven} do not divide by ep {ep}"
+        if uneven and engine.server.even_experts
+        else ""
+    )
 
 
 def follows(engine: EngineRow, method: str) -> bool:

@@ -16,6 +16,7 @@ from apexsim.plan.memory import Room, room, size
 from apexsim.plan.plan import Plan
 from apexsim.plan.pool import request_blocks
 from apexsim.plan.space import Scene, check
+from apexsim.views import Shown
 
 LITTLE = 2.0  # requests of full length at once: a cache for fewer is called small
 
@@ -56,8 +57,8 @@ def typical_of(prompt: Sequence[int], output: Sequence[int], longest: int, sourc
     return Typical(sum(prompt) / len(prompt), sum(output) / len(output), max(prompt), tuple(sorted(counts.items())), source)
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+@dataclass(frozen=True, slots=True, repr=False)
+class Fit(Shown):
     """The answer: `found` is the room, or why there is none; nearest: what would fit, in words, "" = nothing tried does;
     levers: what would give more; others: the layouts that fit as well, in the field's order."""
 

@@ -11,7 +11,7 @@ from apexsim.hardware import Cluster
 from apexsim.plan.split import ROLES, AnyPlan, Split
 from apexsim.report.dialects import BOOTSTRAP_PORT, ServerStart, side_port
 from apexsim.report.launch import Launch, asked, beside_others, launch, notes_of, once, server_of, travel
-from apexsim.report.servers import FIRST_PORT, POLICIES, Command, Place, Shell, locks, pool_places, script, url
+from apexsim.report.servers import FIRST_PORT, POLICIES, Command, Place, Shell, locks, pool_places, script, turned, url
 from apexsim.search.setting import FAR, Setting
 from apexsim.search.startable import blocked
 
@@ -80,17 +80,10 @@ def _notes(scene: PoolsScene) -> list[str]:
         *found,
         f"{counts}, behind a router on port {FIRST_PORT}",
         *([KEPT] if scene.setting.decider != FAR else []),
-        *_dealt(scene),
+        *turned("the router", scene.setting.router.name, () if scene.asks[0].engine.server.dialect == "trtllm" else POLICIES),
         "under Dynamo or llm-d: --json, launch_with",
         *CAVEATS[scene.asks[0].engine.server.dialect],
     ]
-
-
-def _dealt(scene: PoolsScene) -> list[str]:
-    """Where the router that is started deals otherwise than was simulated."""
-    route, own = scene.setting.router.name, scene.asks[0].engine.server.dialect != "trtllm"
-    alike = route == "round-robin" or (own and route in POLICIES)
-    return [] if alike else [f"the router deals requests in turn; {route} was simulated"]
 
 
 def _counted(role: str, ask: ServerStart, places: Sequence[Place]) -> str:

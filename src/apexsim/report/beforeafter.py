@@ -17,7 +17,7 @@ COMPARED: dict[str, tuple[tuple[str, ...], str]] = {
     "TPOT p95": (("tpot_ms", "p95"), "ms"),
     "E2E mean": (("e2el_ms", "mean"), "ms"),
     "output": (("output_throughput_tok_s",), "tok/s"),
-    "per GPU": (("total_throughput_tok_s_per_gpu",), "tok/s"),
+    "total per GPU": (("total_throughput_tok_s_per_gpu",), "tok/s"),
     "cost": (("usd_per_million_output_tokens",), "$ per 1M output tokens"),
     "energy": (("energy", "j_per_out_token"), "J per output token"),
 }

@@ -125,6 +125,24 @@ def calibration_text(found: Calibration, color: bool = False) -> str:
     return page(parts, color)
 
 
+def render(found: Calibration, *, width: int | None = None, color: bool = False, top: int = 0, everything: bool = False) -> str:
+    """The page, as every answer has one."""
+    return calibration_text(found, color)
+
+
+def title(found: Calibration) -> str:
+    """What was calibrated, in a line."""
+    system = found.gathered.system
+    return f"{len(found.gathered.points)} runs of {system['model']} on {system['gpu']}, {' '.join(system[label] for label in ENGINE)}"
+
+
+def sentences(found: Calibration) -> list[str]:
+    """The factors, and what they are worth on runs held back."""
+    factors = ", ".join(f"{name} × {told['value']:.3f}" for name, told in _shown(found).items())
+    errors = ", ".join(f"{TITLES[s.metric]} {percent(middle(s.before))} → {percent(middle(s.after))}" for s in found.scores)
+    return [f"Measured over predicted: {factors}.", *([f"Median errors of runs held back: {errors}."] if errors else [])]
+
+
 def _factors(found: Calibration) -> RenderableType:
     rows = []
     for name, told in _shown(found).items():

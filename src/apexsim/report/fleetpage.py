@@ -92,7 +92,7 @@ def _course(values: list[int], points: int) -> str:
 
 def _row(fleet: Fleet, course: Course) -> tuple[str, ...]:
     rent = fleet.dollars(course) / fleet.days
-    return (course.policy, f"{course.paid.mean():.1f}", f"{course.paid.max()}", _hours(fleet.gpu_hours(course)),
+    return (course.policy, f"{course.paid.mean():.1f}", f"{course.paid.max()}", hours_of(fleet.gpu_hours(course)),
             f"{rent:,.0f}" if math.isfinite(rent) else UNKNOWN, _number(fleet.kwh(course) / fleet.days),
             percent(float(course.kept.mean())), percent(course.late))  # fmt: skip
 
@@ -105,9 +105,10 @@ def sentences(fleet: Fleet) -> list[str]:
     """The answer in two or three sentences."""
     need = np.array([i.need for i in fleet.intervals])
     most, mean = int(need.max()), float(need.mean())
-    told = [f"{most * fleet.gpus} GPUs at the peak and {mean * fleet.gpus:.1f} on average: replicas of {_gpus(fleet)} as "
-            f"{fleet.unit.plan.shorthand}, {_range(int(need.min()), most)} of them, each good for {sig(fleet.unit.value)} requests/s "
-            f"within {limits_of(fleet)}."]  # fmt: skip
+    peak, spare = most * fleet.gpus, fleet.asked.spare
+    told = [f"{peak} GPU{'s' * (peak > 1)} at the peak and {mean * fleet.gpus:.1f} on average{', the spare not counted' * (spare > 0)}: "
+            f"replicas of {_gpus(fleet)} as {fleet.unit.plan.shorthand}, {_range(int(need.min()), most)} of them, each good for "
+            f"{sig(fleet.unit.value)} requests/s within {limits_of(fleet)}."]  # fmt: skip
     return [*told, *_cheapest(fleet), *_mixed(fleet), *_lost(fleet)]
 
 
@@ -118,6 +119,10 @@ def _mixed(fleet: Fleet) -> list[str]:
         return []
     alone, rent = mix.alone([i.need for i in fleet.intervals]), mix.dollars
     both = int((np.count_nonzero(mix.counts, axis=1) > 1).sum())
+    used = [name for name, count in zip(mix.names, mix.counts.sum(axis=0)) if count]
+    if rent < 0.995 * alone and len(used) == 1:
+        return [f"{used[0]} alone would do for ${sig(rent / fleet.days)} a day, {1.0 - rent / alone:.0%} less than {mix.names[0]} "
+                f"(${sig(alone / fleet.days)}), both as if replicas came and went at once."]  # fmt: skip
     if rent >= 0.995 * alone:
         return [f"No mix with {listed(mix.names[1:], 'or')} is cheaper by half a percent: {mix.names[0]} alone will do."]
     return [f"Each interval's cheapest mix with {listed(mix.names[1:], 'or')} costs ${sig(rent / fleet.days)} a day, "
@@ -150,7 +155,7 @@ def _cheapest(fleet: Fleet) -> list[str]:
     saved = f", {less:.0%} less than the peak all the time" if less >= 0.005 else ""
     rent = fleet.dollars(best) / fleet.days
     cost = f" (${rent:,.0f} a day)" if math.isfinite(rent) else ""
-    return [f"{best.policy.capitalize()} takes {_hours(fleet.gpu_hours(best))} GPU-hours{cost}{saved}; "
+    return [f"{best.policy.capitalize()} takes {hours_of(fleet.gpu_hours(best))} GPU-hours{cost}{saved}; "
             f"{percent(best.late)} of the requests come in intervals that miss the limits."]  # fmt: skip
 
 
@@ -197,6 +202,6 @@ def _course_json(fleet: Fleet, course: Course) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _hours(spent: float) -> str:
+def hours_of(spent: float) -> str:
     """GPU-hours; of a short fleet two figures."""
     return f"{spent:,.0f}" if spent >= 9.5 else sig(spent, 2)

@@ -19,7 +19,7 @@ from apexsim.plan.memory import size
 from apexsim.plan.plan import Plan
 from apexsim.report.checkpoint import checkpoint
 from apexsim.report.dialects import SENT, SPOKEN, Said, ServerStart, drafter_unknown, spoken
-from apexsim.report.servers import FIRST_PORT, Command, Place, dealt_in_turn, locks, places, router, script, seen
+from apexsim.report.servers import FIRST_PORT, Command, Place, locks, own_rules, places, router, script, seen, turned
 from apexsim.search.setting import Setting
 
 DEEPEP = ("hopper", "blackwell", "blackwell-ultra")  # DeepEP's kernels want SM 9.0 or newer and NVLink
@@ -189,10 +189,10 @@ def notes_of(ask: ServerStart, where: Sequence[Place], router: tuple[str, ...] |
     if len(where) > 1:
         each = plan.replica_devices
         route, program = setting.router.name, setting.engine.server.router if router is None else router
-        turn = dealt_in_turn(program, route)
+        turn = turned("nginx", route, own_rules(program))
         behind = "nginx" if turn else f"a {route} router"
         notes.append(f"{len(where)} servers of {each} GPU{'s' * (each > 1)}, behind {behind} on port {FIRST_PORT}")
-        notes += [f"nginx deals requests in turn; {route} was simulated"] if turn else []
+        notes += turn
     return notes
 
 

@@ -134,6 +134,33 @@ def fit_text(answer: Fit, log: Against | None = None, color: bool = False, width
     return page([*parts, *(_log_parts(log, wide) if log else [])], color)
 
 
+def render(answer: Fit, *, width: int | None = None, color: bool = False, top: int = 0, everything: bool = False) -> str:
+    """The answer as a page, also of what does not fit.  width: columns of the terminal, if any."""
+    if answer.fits:
+        return fit_text(answer, color=color, width=width)
+    return page([heading("apexsim", title(answer)), labelled([("answer", " ".join(sentences(answer)))], width or PROSE_WIDTH)], color)
+
+
+def title(answer: Fit) -> str:
+    """What was asked, in a line."""
+    gpu = answer.cluster.gpu
+    return f"memory of {answer.model.name} as {answer.plan.shorthand} on {answer.cluster.size} × {gpu.name}, {answer.engine.label}"
+
+
+def sentences(answer: Fit) -> list[str]:
+    """Whether it fits, and how many users there is room for."""
+    name = answer.plan.shorthand
+    if isinstance(answer.found, Rejected):
+        return [f"{name} does not fit: {answer.found.reason}.", *([f"{answer.nearest}."] if answer.nearest else [])]
+    found = answer.found
+    left = f": {found.kv_bytes / GiB:.1f} GiB of KV cache, {found.tokens:,} tokens" if found.pool.groups else ""
+    return [
+        f"{name} fits{left}.",
+        *([f"Users at once: {_users(answer)}."] if caches(found) else []),
+        *(f"{note}." for note in answer.notes),
+    ]
+
+
 def _spoken(answer: Fit) -> str:
     return f"{flags_of_plan(answer.plan, answer.engine)}: {answer.plan.shorthand}"
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from apexsim.calibrate.run import Calibration
 from apexsim.errors import InputError
-from apexsim.report import fleetpage, sharedpage, sizepage, sweep
+from apexsim.plan.sized import Fit
+from apexsim.report import calibratepage, fleetpage, ledger, sharedpage, sizepage, sweep
 from apexsim.report.table import Row, rows
 from apexsim.report.verdict import verdict
 from apexsim.search.assess import outcome_of
@@ -35,7 +37,7 @@ def title(answer: Any) -> str:
 @title.register
 def _(answer: Study) -> str:
     cluster = answer.setting.cluster
-    what = f"{len(answer.ranked)} plans" if not answer.single else f"{answer.ranked[0].plan.shorthand}"
+    what = f"{len(answer.ranked)} plan{'s' * (len(answer.ranked) != 1)}" if not answer.single else f"{answer.ranked[0].plan.shorthand}"
     return f"{answer.setting.model.name} on {cluster.size} × {cluster.gpu.name}, {answer.setting.engine.label}: {what}"
 
 
@@ -59,9 +61,19 @@ def _(answer: SharedFleet) -> str:
     return sharedpage.title(answer)
 
 
+@title.register
+def _(answer: Fit) -> str:
+    return ledger.title(answer)
+
+
+@title.register
+def _(answer: Calibration) -> str:
+    return calibratepage.title(answer)
+
+
 SENTENCES: dict[type, Callable[[Any], Sequence[str]]] = {
     Study: lambda study: verdict(study).sentences, Sweep: sweep.sentences, Size: sizepage.sentences, Fleet: fleetpage.sentences,
-    SharedFleet: sharedpage.sentences,
+    SharedFleet: sharedpage.sentences, Fit: ledger.sentences, Calibration: calibratepage.sentences,
 }  # fmt: skip
 
 
@@ -89,7 +101,8 @@ def page(answer: Any) -> str:
 COLUMNS = ("rank", "policy", "model", "gpu", "gpus", "nodes", "engine", "request_rate", "concurrency", "max_num_batched_tokens", "plan",
            "value", "low", "high", "keeps", "saturated", "ttft_p95_ms", "tpot_p95_ms", "e2e_mean_ms", "output_tok_s_per_gpu", "usd_per_h",
            "usd_per_million_output_tokens", "power_w_per_gpu", "kv_tokens", "mean_gpus", "gpu_hours", "usd", "kwh", "kept",
-           "late_requests")  # fmt: skip
+           "late_requests", "line", "gib_per_gpu", "share_of_gpu", "metric", "stat", "load",
+           "measured", "before", "after")  # fmt: skip
 
 
 def _cell(value: Any) -> str:
@@ -185,5 +198,28 @@ def _shares(axes: Any, found: list[Row]) -> None:
     axes.invert_yaxis()
 
 
-DRAWN: dict[type, Callable[[Any, list[Row]], None]] = {Size: _bars, Fleet: _hours, SharedFleet: _shares}
+def _memory(axes: Any, found: list[Row]) -> None:
+    """What the memory of one GPU holds."""
+    axes.barh([row.get("line", row["plan"]) for row in found], [row.get("gib_per_gpu", 0.0) for row in found])
+    axes.set_xlabel("GiB of one GPU")
+    axes.invert_yaxis()
+
+
+def _measured(axes: Any, found: list[Row]) -> None:
+    """Predicted over measured of each run, without and with the factors."""
+    for name, mark in (("before", "x"), ("after", "o")):
+        axes.plot([row[name] / row["measured"] for row in found], range(len(found)), mark, label=name)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(found)), [f"{row['metric']} at {row['load']:g}" for row in found], fontsize=6)
+    axes.set_xlabel("predicted / measured")
+    axes.legend()
+
+
+DRAWN: dict[type, Callable[[Any, list[Row]], None]] = {
+    Size: _bars,
+    Fleet: _hours,
+    SharedFleet: _shares,
+    Fit: _memory,
+    Calibration: _measured,
+}
 VIEWS: dict[str, Callable[..., Any]] = {"text": text, "html": page, "table": table, "requests": requests, "steps": steps, "plot": plot}

@@ -12,12 +12,14 @@ from apexsim.report.draw import UNKNOWN, percent, sig, times
 from apexsim.report.figures import objective_short, scale_of
 from apexsim.report.verdict import ties
 from apexsim.search.assess import Assessed
+from apexsim.search.goal import Goal
 from apexsim.search.startable import has_server
 from apexsim.search.study import Study
 from apexsim.slo import LATENCIES, Slo
 from apexsim.units import format_count
 
-CHANCE = "chance that a real run keeps the limits, of the likeliest to be missed"
+CHANCE = "chance that a real run keeps every limit at once"
+HEADROOM = "head-\nroom"
 LIMITS = "✓ least margin, ✗ how far over the limit"
 SATURATED = "does not keep up with the load: its queue grows as long as requests come"
 STATS = ("mean", "p50", "p95", "p99")
@@ -132,7 +134,7 @@ def _columns(study: Study, rows: Sequence[Assessed], choice: _Choice, short: boo
         _column("plan", "left", rows, lambda r: r.plan.shorthand),
         _column("ratio", "right", rows, lambda r: times(r.ratio)),
         *([_column("limits", "left", rows, limit_cell), _column("sure", "right", rows, sure_cell)] if study.goal.limited else []),
-        *([_column("head-\nroom", "right", rows, headroom_cell)] if any(r.headroom for r in rows) else []),
+        *([_column(HEADROOM, "right", rows, headroom_cell)] if any(r.headroom for r in rows) else []),
         *([_column("meet\nlimits", "right", rows, lambda r: percent(r.metrics.attainment)),
            _column("goodput\nreq/s", "right", rows, lambda r: sig(r.metrics.goodput_req_s))] if _counts(study) else []),
         *(_latency(study, metric, title, rows, choice.stats[metric]) for metric, title in SHOWN if metric in choice.stats),
@@ -149,7 +151,7 @@ OTHERS: dict[str, tuple[str, Callable[[Study, Assessed], str]]] = {
     "KV room": ("KV room\ntokens", lambda study, r: format_count(room_tokens(r))),
     "req/s": ("req/s", lambda study, r: sig(r.metrics.request_throughput_per_s)),
     "tok/s": ("output\ntok/s", lambda study, r: sig(r.metrics.output_throughput_tok_s, 4)),
-    "per GPU": ("tok/s\nper GPU", lambda study, r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
+    "per GPU": ("out tok/s\nper GPU", lambda study, r: sig(r.metrics.output_throughput_tok_s / r.plan.devices)),
     "J per tok": ("J per\ntoken", lambda study, r: sig(
         r.metrics.energy.wall_per_output_token if study.goal.objective.name == "wall-energy" else r.metrics.energy.per_output_token)),
     "$ per 1M": ("$ per\n1M out", lambda study, r: sig(r.metrics.usd_per_million)),
@@ -181,6 +183,18 @@ def headroom_cell(ranked: Assessed) -> str:
     """How many times the load it holds."""
     found = ranked.headroom
     return UNKNOWN if found is None else "none" if not found.times else f"{'≥ ' * found.open_end}{sig(found.times)}×"
+
+
+def limit_words(goal: Goal, rows: Sequence[Assessed]) -> list[tuple[str, str]]:
+    """What the cells of limits mean, and of the chance to keep them."""
+    which = ", and of which" if len(rows[0].limits) > 1 else ""
+    risk = f"; by the end of the prediction that a risk of {percent(goal.risk)} leaves" if goal.risk else ""
+    return [("limits", f"{LIMITS}{which}{risk}"), ("sure", CHANCE)]
+
+
+def headroom_words(goal: Goal) -> tuple[str, str]:
+    """What the cells of head-room mean."""
+    return "head-room", f"times the load that the plan holds{' within the limits' if goal.limited or goal.slos else ''}"
 
 
 def _counts(study: Study) -> bool:
@@ -240,13 +254,9 @@ def _legend(study: Study, rows: Sequence[Assessed], made: Sequence[RankedColumn]
     elif len(rows) > 1 and not math.isfinite(study.ranked[0].ratio):
         found.append(("ratio", f"none: {_no_base(study)}"))
     if "limits" in titles:
-        which = ", and of which" if len(rows[0].limits) > 1 else ""
-        risk = f"; by the end of the prediction that a risk of {percent(study.goal.risk)} leaves" if study.goal.risk else ""
-        found += [("limits", f"{LIMITS}{which}{risk}"), ("sure", CHANCE)]
-    if "head-\nroom" in titles:
-        found.append(
-            ("head-room", f"times the load that the plan holds{' within the limits' if study.goal.limited or _counts(study) else ''}")
-        )
+        found += limit_words(study.goal, rows)
+    if HEADROOM in titles:
+        found.append(headroom_words(study.goal))
     if "KV room\ntokens" in titles:
         found.append(("KV room", "tokens that the KV caches of the whole plan hold"))
     used = {mark for r in rows for mark in marks(study, r)}

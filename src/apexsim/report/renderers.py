@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apexsim.errors import InputError
 from apexsim.report.plain import dumps
 
 if TYPE_CHECKING:
+    from apexsim.calibrate.run import Calibration
+    from apexsim.plan.sized import Fit
     from apexsim.report.blocks import Page
     from apexsim.search.fleet import Fleet
     from apexsim.search.size import Size
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from apexsim.search.sweep import Sweep
     from apexsim.search.together import SharedFleet
 
-    Answer = Study | Sweep | Size | Fleet | SharedFleet
+    Answer = Study | Sweep | Size | Fleet | SharedFleet | Fit | Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,10 @@ VIEWS = {  # type of answer -> where it is told
     "Fleet": Views("fleetpage.render", "fleetpage.fleet_json", "webfleet.page_of_fleet"),
     "SharedFleet": Views("sharedpage.render", "sharedpage.shared_json", "webfleet.page_of_shared"),
 }
+PRINTED = {  # answers that have no page for a browser
+    "Fit": {"text": "ledger.render", "plain": "ledger.fit_json"},
+    "Calibration": {"text": "calibratepage.render", "plain": "calibratepage.calibration_json"},
+}
 RENDERERS: dict[str, Callable[[Answer, Look], str]] = {
     "text": lambda answer, look: str(_told(answer, "text", **_given(look))),
     "json": lambda answer, look: dumps(_told(answer, "plain")),
@@ -65,7 +72,18 @@ def _loaded(name: str) -> Callable[..., Any]:
 
 
 def _told(answer: Answer, view: str, **how: Any) -> Any:
-    return _loaded(getattr(VIEWS[type(answer).__name__], view))(answer, **how)
+    forms = {**PRINTED, **{kind: views._asdict() for kind, views in VIEWS.items()}}
+    kind = type(answer).__name__
+    if view not in forms.get(kind, ()):
+        known = ", ".join(one for one, views in forms.items() if view in views)
+        raise InputError(f"{kind} has no such form", "", f"it is of answers: {known}")
+    return _loaded(forms[kind][view])(answer, **how)
+
+
+def render(answer: Answer, *, width: int | None = None, color: bool = False, top: int | None = None, everything: bool = False) -> str:
+    """The whole report of any answer as text.  width: columns of the terminal, if any; color: with ANSI codes; top: rows shown, as many
+    as usual without; everything: every row with every statistic.  Raises InputError for what is no answer."""
+    return rendered(answer, "text", Look(width, color, top, everything))
 
 
 def page_of(answer: Answer) -> Page:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from apexsim.metrics import ClassMetrics, Metrics
+from apexsim.errors import Rejected
+from apexsim.metrics import ClassMetrics, Metrics, measure
 from apexsim.offload import Tier
 from apexsim.plan.memory import Room
-from apexsim.report.draw import percent, sig
+from apexsim.report.draw import change, percent, sig
 from apexsim.report.page import Row
 from apexsim.search.assess import Assessed
-from apexsim.search.evaluate import peak_prefill
+from apexsim.search.evaluate import evaluate, peak_prefill
 from apexsim.search.setting import Setting
 from apexsim.units import format_seconds
 from apexsim.validate.facts import facts
 from apexsim.workload.columns import ideal_hit
 
+COMPARED = 50_000  # requests up to which a run without prefix caching is simulated beside
 PULLED = "openai--gpt-oss-120b"  # of the measured pulls those between single servers
 
 
@@ -37,13 +40,28 @@ def reuse_rows(setting: Setting, ranked: Assessed) -> list[Row]:
         return []
     ideal = ideal_hit(setting.workload)
     told = f"{percent(metrics.prefix_hit)} of the prompt tokens; an unlimited cache that all share would hold {percent(ideal)}"
+    saved = _saved(setting, ranked)
     peak = math.nan if ranked.split else peak_prefill(setting, ranked.only.plan)
     if not math.isfinite(peak):
-        return [("prefix hits", told), *_tier_rows(setting, ranked, peak)]
+        return [("prefix hits", told), *saved, *_tier_rows(setting, ranked, peak)]
     least = crossover(ranked.room, peak)
     pays = f"pays from {least:,.0f} tokens on" if math.isfinite(least) else "never pays"
     cold = f"a cold replica reads {sig(peak, 3)} prompt tokens/s in chunks of 8,192 (llm-d: peakPrefillThroughput)"
-    return [("prefix hits", told), ("", f"{cold}; pulling a prefix from a peer {pays}"), *_tier_rows(setting, ranked, peak)]
+    return [("prefix hits", told), *saved, ("", f"{cold}; pulling a prefix from a peer {pays}"), *_tier_rows(setting, ranked, peak)]
+
+
+def _saved(setting: Setting, ranked: Assessed) -> list[Row]:
+    """What prefix caching saves: the same plan, simulated without it."""
+    if ranked.split or not setting.engine.reuse or setting.workload.size > COMPARED:
+        return []
+    bare = replace(setting, engine=replace(setting.engine, reuse=0), offload=())
+    found = evaluate(bare, ranked.only.plan)
+    if isinstance(found, Rejected):
+        return []
+    now, before = ranked.metrics, measure(found.outcome, bare.workload, devices=ranked.plan.devices)
+    pairs = (("mean E2E", before.e2el.mean, now.e2el.mean), ("TTFT p95", before.ttft.p95, now.ttft.p95))
+    told = ", ".join(f"{name} {format_seconds(a)} → {format_seconds(b)} ({change(b, a)})" for name, a, b in pairs)
+    return [("", f"what caching does, each simulated (without → with): {told}")]
 
 
 def worth_loading(tier: Tier, room: Room, gpus: int, block: int, peak: float) -> float:

@@ -7,7 +7,7 @@ server that spans nodes is started on each.  Addresses of nodes are the variable
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
 
@@ -163,10 +163,9 @@ def router(servers: Sequence[Place], cluster: Cluster, program: tuple[str, ...],
     return (Command((*parts, ("--host", "0.0.0.0"), ("--port", str(FIRST_PORT)), ("--worker-startup-timeout-secs", "3600"))),)
 
 
-def dealt_in_turn(program: tuple[str, ...], route: str) -> bool:
-    """Whether what deals requests is nginx without the rule that was simulated: it deals them in turn."""
-    own = bool(program) and route in POLICIES
-    return not own and route != "round-robin" and route not in NGINX
+def turned(who: str, route: str, able: Container[str]) -> list[str]:
+    """What is said of something that deals requests in turn where it lacks the rule that was simulated; able: rules that it has."""
+    return [] if route == "round-robin" or route in able else [f"{who} deals requests in turn; {route} was simulated"]
 
 
 def _nginx(servers: Sequence[Place], cluster: Cluster, route: str) -> tuple[Command, ...]:
@@ -193,6 +192,11 @@ def nginx_conf(hosts: Iterable[str], route: str) -> str:
         "    location / {\n      proxy_pass http://servers;\n      proxy_http_version 1.1;\n      proxy_buffering off;\n"
         "      proxy_read_timeout 1h;\n    }\n  }\n}"
     )
+
+
+def own_rules(program: tuple[str, ...]) -> frozenset[str]:
+    """Rules by which what stands before several servers can deal: a router's own, and nginx's for what that cannot."""
+    return frozenset(NGINX) | frozenset(POLICIES if program else ())
 
 
 # ---- the script -----------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def sentences(size: Size) -> list[str]:
     """The answer in one to three sentences."""
     best = size.best
     return [_unmet(size), *_helps(size)] if best is None else [
-        _head(size, best), *_money(size, best), *_second(size, best), *_short(best)]  # fmt: skip
+        _head(size, best), *_money(size, best), *_second(size, best), *_unpriced(size, best), *_short(best)]  # fmt: skip
 
 
 def _head(size: Size, best: SizeAnswer) -> str:
@@ -138,7 +138,7 @@ def _money(size: Size, best: SizeAnswer) -> list[str]:
 def _second(size: Size, best: SizeAnswer) -> list[str]:
     """What comes next on other GPUs."""
     other = next((one for one in size.found if one.setting.cluster.gpu.name != best.setting.cluster.gpu.name), None)
-    if other is None:
+    if other is None or (size.wanted.find == "gpus" and math.isfinite(best.rent) > math.isfinite(other.rent)):
         return []
     told = "" if size.wanted.find == "gpus" else f", {amount(size, other.value)} {UNITS.get(size.wanted.find, '')}".rstrip()
     rent = f", ${sig(other.rent)} per hour" if math.isfinite(other.rent) else ""
@@ -146,6 +146,14 @@ def _second(size: Size, best: SizeAnswer) -> list[str]:
         size.may_rise > 0.0
     )
     return [f"Next comes {_gpus(other)} as {other.plan.shorthand}{told}{rent}."]
+
+
+def _unpriced(size: Size, best: SizeAnswer) -> list[str]:
+    """What stands last for want of a rent, where the cheapest is asked for."""
+    if size.wanted.find != "gpus" or not math.isfinite(best.rent):
+        return []
+    found = [f"{_gpus(one)} as {one.plan.shorthand}" for one in size.found if not math.isfinite(one.rent)]
+    return [f"Enough too, at a rent that is not known: {listed(found, 'or')}."] if found else []
 
 
 def _short(best: SizeAnswer) -> list[str]:

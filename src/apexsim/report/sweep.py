@@ -24,7 +24,17 @@ from apexsim.report.figures import bare_with_error, listed, objective_short, rea
 from apexsim.report.jsonout import margin_json
 from apexsim.report.page import columns, heading, labelled, page, pasted
 from apexsim.report.plain import clean
-from apexsim.report.ranking import CHANCE, LIMITS, SATURATED, RankedColumn, grammar, headroom_cell, limit_cell, sure_cell
+from apexsim.report.ranking import (
+    HEADROOM,
+    SATURATED,
+    RankedColumn,
+    grammar,
+    headroom_cell,
+    headroom_words,
+    limit_cell,
+    limit_words,
+    sure_cell,
+)
 from apexsim.report.ranking import OTHERS as OF_PLANS
 from apexsim.report.verdict import sure
 from apexsim.search.assess import Assessed
@@ -114,11 +124,17 @@ def _answer(sweep: Sweep, load: tuple[Value, ...], group: Sequence[SweepPoint]) 
     keeping = [p for p in group if sweep.good(p)]
     tied = [words(sweep, p) for p in keeping[1:] if sweep.ties(p, best)]
     like = f"; {listed(tied[:3])}{' and others' * (len(tied) > 3)} cannot be told apart from it" if tied else ""
-    keeps = f"{len(keeping)} of {len(group)} keep {'the limits and ' * bool(limits)}the load" if len(keeping) < len(group) else ""
+    keeps = (
+        f"{len(keeping)} of {len(group)} keep{'s' * (len(keeping) == 1)} {'the limits and ' * bool(limits)}the load"
+        if len(keeping) < len(group)
+        else ""
+    )
     told_ = [f"{head}{name} is best: {reach}{_rent_words(best)}{like}."]
     cheap = sweep.cheapest(group)
     if cheap is not None and cheap is not best and not sweep.rent(cheap) >= sweep.rent(best):
         told_.append(f"Cheapest that keeps {'the limits' if limits else 'up'}: {named(sweep, cheap)}, {value(cheap)}{_rent_words(cheap)}.")
+    unknown = sorted({p.study.setting.cluster.gpu.name for p in keeping if p.study and math.isnan(sweep.rent(p))}) if cheap else []
+    told_ += [f"No rent of {listed(unknown, 'or')} is known, so what is cheapest is said without."] if unknown else []
     return [*told_, f"{keeps}."] if keeps else told_
 
 
@@ -240,7 +256,7 @@ def _columns(sweep: Sweep, group: Sequence[SweepPoint], shown: Sequence[SweepPoi
     if limited:
         made += [column("limits", "left", lambda p: limit_cell(p.first)), column("sure", "right", lambda p: sure_cell(p.first))]
     if any(p.first.headroom for p in group):
-        made.append(column(ROOM, "right", lambda p: headroom_cell(p.first)))
+        made.append(column(HEADROOM, "right", lambda p: headroom_cell(p.first)))
     for title, (name, cell) in _EXTRA.items():
         if name != objective.name:
             made.append(column(title, "right", cell))
@@ -276,7 +292,6 @@ _EXTRA: dict[str, tuple[str, Callable[[SweepPoint], str]]] = {
     },
 }
 OTHERS = tuple(_EXTRA)
-ROOM = "head-\nroom"
 
 
 def _mark(sweep: Sweep, point: SweepPoint, best: SweepPoint) -> str:
@@ -288,13 +303,13 @@ def _mark(sweep: Sweep, point: SweepPoint, best: SweepPoint) -> str:
 def _legend(sweep: Sweep, group: Sequence[SweepPoint], shown: Sequence[SweepPoint]) -> list[tuple[str, str]]:
     found = grammar([p.first.plan.shorthand for p in shown])
     if sweep.goal.limited:
-        found += [("limits", LIMITS), ("sure", CHANCE)]
+        found += limit_words(sweep.goal, [p.first for p in shown])
     if sweep.inputs.get("headroom") and not any(p.first.headroom for p in group):
         from apexsim.search.headroom import none_of
 
         found.append(("head-room", f"none is known: {none_of(_study(group[0]))}"))
     if any(p.first.headroom for p in group):
-        found.append(("head-room", f"times the load that the plan holds{' within the limits' if sweep.goal.slos else ''}"))
+        found.append(headroom_words(sweep.goal))
     marks = {_mark(sweep, p, group[0]) for p in shown}
     words = {"saturated": SATURATED,
              "≈ the first": "a tie: the difference is within the errors of the predictions"}  # fmt: skip

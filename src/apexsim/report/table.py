@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from apexsim.calibrate.run import Calibration
 from apexsim.errors import InputError
 from apexsim.metrics import Metrics
+from apexsim.plan.sized import Fit
+from apexsim.report.calibratepage import calibration_json
 from apexsim.report.plain import clean
 from apexsim.report.ranking import room_tokens
 from apexsim.search.assess import Assessed
@@ -18,6 +21,7 @@ from apexsim.search.size import Size, SizeAnswer
 from apexsim.search.study import Study
 from apexsim.search.sweep import Sweep
 from apexsim.search.together import SharedFleet
+from apexsim.units import GiB
 
 Row = dict[str, Any]
 SHOWN = ("mean", "p50", "p95", "p99")  # of each latency
@@ -107,6 +111,22 @@ def _shared(shared: SharedFleet) -> Iterable[Row]:
             yield {"name": one.ask.name, "model": one.ask.model, **row, "asked_peak_gpus": int(asked.max())}
 
 
+def _fit(fit: Fit) -> Iterable[Row]:
+    head: Row = {"plan": fit.plan.shorthand, "gpu": fit.cluster.gpu.name, "gpus": fit.cluster.size, "fits": fit.fits}
+    room = fit.room
+    if room is None:
+        yield head
+    for line, size in room.ledger if room else ():
+        yield {**head, "line": line, "gib_per_gpu": size / GiB, "share_of_gpu": size / fit.cluster.gpu.memory_bytes}
+
+
+def _calibration(found: Calibration) -> Iterable[Row]:
+    """Every metric of every run: measured, and predicted before and after."""
+    for run in calibration_json(found)["runs"]:
+        values = run.pop("values")
+        yield from ({**run, **value} for value in values)
+
+
 def _records(records: Sequence[Mapping[str, Any]]) -> Iterable[Row]:
     for record in records:
         yield {
@@ -122,6 +142,8 @@ ROWS: dict[type, Callable[[Any], Iterable[Row]]] = {
     Size: _size,
     Fleet: _fleet,
     SharedFleet: _shared,
+    Fit: _fit,
+    Calibration: _calibration,
     list: _records,
 }
 

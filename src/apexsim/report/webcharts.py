@@ -97,8 +97,8 @@ def curve_charts(curves: Sequence[LoadCurve], slos: Sequence[Slo]) -> list[Chart
     made.append(Chart(f"{title} against the load", x, f"{title.lower()} [requests/s]", served, lines, curves[0].closed, note=note))
     pace, per_gpu = parse_aims(USUAL)
     limits = [line for slo in slos if (line := limit_line(slo, pace, "x"))]
-    return [*made, Chart("Throughput per GPU against interactivity, load by load", pace.title, per_gpu.title, list(map(_along, curves)),
-                         limits)]  # fmt: skip
+    title = "Total throughput per GPU against interactivity, load by load"
+    return [*made, Chart(title, pace.title, per_gpu.title, list(map(_along, curves)), limits)]
 
 
 def knee_lines(curve: LoadCurve) -> list[ChartLine]:

@@ -36,9 +36,9 @@ def page_of_fleet(found: Fleet) -> Page:
 
 
 def _row(found: Fleet, course: Course) -> list[TableCell]:
-    mean, hours = float(course.paid.mean()), found.gpu_hours(course)
+    mean, hours, peak = float(course.paid.mean()), found.gpu_hours(course), int(course.paid.max())
     rent, energy, kept = found.dollars(course) / found.days, found.kwh(course) / found.days, float(course.kept.mean())
-    told = [(f"{mean:.1f}", mean), (f"{course.paid.max()}", float(course.paid.max())), (f"{hours:,.0f}", hours), (_number(rent), rent),
+    told = [(f"{mean:.1f}", mean), (f"{peak}", float(peak)), (fleetpage.hours_of(hours), hours), (_number(rent), rent),
             (_number(energy), energy), (percent(kept), kept), (percent(course.late), course.late)]  # fmt: skip
     return [TableCell(course.policy), *(TableCell(text, value) for text, value in told)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from apexsim.aims import USUAL, parse_aims
@@ -14,7 +15,7 @@ from apexsim.report.blocks import Bars, Code, Page, PageTable, Rows, Section, Ta
 from apexsim.report.draw import UNKNOWN, sig
 from apexsim.report.figures import objective_short
 from apexsim.report.intro import understood
-from apexsim.report.ranking import headroom_cell, limit_cell, sure_cell
+from apexsim.report.ranking import HEADROOM, headroom_cell, limit_cell, sure_cell
 from apexsim.report.webcharts import curve_charts, front_chart
 from apexsim.report.webstudy import FOOT, opened
 from apexsim.search.size import Size, SizeAnswer
@@ -63,7 +64,7 @@ def _table(found: Sweep, group: tuple[SweepPoint, ...]) -> PageTable:
     limited = found.goal.limited
     roomy = any(point.first.headroom for point in group)
     heads = ["#", "combination", "plan", objective_short(found.goal.objective), *(["limits", "sure"] if limited else []),
-             *([sweep.ROOM] if roomy else []), "TTFT p95\n[ms]",
+             *([HEADROOM] if roomy else []), "TTFT p95\n[ms]",
              "TPOT p95\n[ms]", "output\ntok/s", "tok/s/GPU\nin + out", "$ per\nhour", "$ per\n1M out", "J per\ntoken"]  # fmt: skip
     sides = ["right", "left", "left", "right", *(["left", "right"] if limited else []), *["right"] * (7 + roomy)]
     legend = [("click", "a row for its launch lines, memory and time")] if group == found.scenarios[0][1] else []
@@ -117,10 +118,25 @@ def page_of_size(found: Size) -> Page:
         ] if rows else []),
         Section("load", "Against the load", curve_charts([found.curve] if found.curve else [], found.goal.slos)),
         Section("in vain", "Tried in vain", [Rows([("", told) for told in found.unmet])] if found.unmet else []),
-        Section("inputs", "Inputs", [Rows([(name.replace("_", " "), str(value)) for name, value in found.inputs.items()])]),
+        Section("inputs", "Inputs", [Rows([(name.replace("_", " "), told) for name, each in found.said.items() if (told := _said(each))])]),
+        Section("again", "The command that repeats it", [Rows([("again", _again(found))])]),
     ]  # fmt: skip
     title = f"{found.model}: {sizepage.question(found)}"
     return Page(title, sizepage.sentences(found), [s for s in sections if s.blocks], FOOT)
+
+
+def _said(value: Any) -> str:
+    """A value of a question; "" of what says nothing."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_said(each)}" for name, each in value.items())
+    return "" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _again(found: Size) -> str:
+    """The question as it was asked, as a command line."""
+    return again("size", {"model": found.model, **found.said}, defaults())
 
 
 def _started(one: SizeAnswer) -> Code:

@@ -68,7 +68,7 @@ def _range(setting: Setting, goal: Goal, plan: AnyPlan, most: float) -> _Range:
     part = replace(work.only(np.arange(MOST)), warmup=0) if work.size > MOST else repeated(work, LEAST)
     if work.mode == "closed":
         top = int(most or 4 * work.concurrency)
-        users = sorted({n for k in range(40) if (n := round(2 ** (k / 2))) < top} | {top})
+        users = sorted({n for k in range(40) if (n := round(2 ** (k / 2))) < top} | {top, work.concurrency})
         return _Range(True, tuple(float(n) for n in users if n <= max(1, part.size // EACH)), part)
     run = assess(replace(setting, workload=at_once(part)), replace(goal, slos=()), plan) if not most else None
     if isinstance(run, Rejected):

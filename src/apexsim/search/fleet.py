@@ -1,8 +1,9 @@
 """How many replicas a load needs that changes over the day, what they cost, and what a policy makes of it (floor 5).
 
-A replica is the plan that serves most requests per dollar (per GPU where no price is known) within the limits.  The trace is cut into
-intervals.  Of each, the fewest replicas that keep the limits are found by simulating its own requests, led in by those that came just
-before; a policy then asks for replicas without knowing what comes (`search.policy`), and each interval is simulated with those that serve.
+A replica is the plan, of those that serve most within the limits on so many GPUs, that a steady load as high as each interval's costs
+least with (fewest GPUs where no price is known).  The trace is cut into intervals.  Of each, the fewest replicas that keep the limits are
+found by simulating its own requests, led in by those that came just before; a policy then asks for replicas without knowing what comes
+(`search.policy`), and each interval is simulated with those that serve.
 
 Ignored: a backlog that outlives the lead-in, requests that move when a replica stops, and the time a replica takes to drain.
 """
@@ -31,7 +32,7 @@ from apexsim.search.goal import Goal
 from apexsim.search.policy import DAY, POLICIES, Counts, ScalingRule
 from apexsim.search.pool import evaluated, kept_open
 from apexsim.search.setting import Setting
-from apexsim.search.size import SHARE, CandidateCluster, SizeAnswer, Trials, Wanted, most_load, startable
+from apexsim.search.size import APART, SHARE, SLACK, CandidateCluster, SizeAnswer, Trials, Wanted, most_load, startable
 from apexsim.search.size import overrun as missed_by
 from apexsim.units import format_seconds
 from apexsim.views import Shown
@@ -42,6 +43,8 @@ SAMPLE = 4096  # requests that say how much one replica serves
 LOADED = 2.0e9  # byte/s at which weights come from a local disk or a fast network: a stated assumption
 STARTED = 60.0  # s for the process, compilation and the capture of graphs: a stated assumption
 MOST = 4096  # replicas
+FARTHER, NEARER = 4, 0.95  # times as many replicas that must bring the limits so much nearer, or no number of them will do
+UNHELPED = "looser limits, faster GPUs, or more of them for a replica (--gpus)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +191,21 @@ def _unkept(clusters: Sequence[CandidateCluster]) -> Infeasible:
 
 
 def best_units(clusters: Sequence[CandidateCluster]) -> tuple[SizeAnswer, ...]:
-    """The replica that serves most for its rent, or for its GPUs, and the one of least rent where that is another; raises Infeasible
-    where none keeps the limits."""
-    found = [one for cluster in clusters for one in most_load(cluster.trials, cluster.plans)]
+    """Of each number of GPUs the replica that serves most, ascending in GPUs; raises Infeasible where none keeps the limits."""
+    found: dict[int, SizeAnswer] = {}
+    for cluster in clusters:
+        for one in most_load(cluster.trials, cluster.plans):
+            found[one.gpus] = max(found.get(one.gpus, one), one, key=lambda each: each.value)
     if not found:
         raise _unkept(clusters)
-    best = min(found, key=lambda one: (per_request(one), one.gpus))
-    least = min(found, key=lambda one: (one.gpus, per_request(one)))
-    return (best,) if least.plan == best.plan else (best, least)
+    return tuple(found[gpus] for gpus in sorted(found))
+
+
+def steady_rent(one: SizeAnswer, work: Workload, asked: FleetAsk) -> float:
+    """Rent of all intervals [$/h times intervals], or GPUs where no price is known, if each held its mean load throughout."""
+    loads = np.bincount((work.arrive / asked.every).astype(np.int64)) / asked.every
+    replicas = np.maximum(np.ceil(loads / one.value), asked.least)
+    return float(replicas.sum()) * (one.rent if math.isfinite(one.rent) else one.gpus)
 
 
 def per_request(one: SizeAnswer) -> float:
@@ -281,9 +291,14 @@ class Trace:
 
     def held(self, metrics: Metrics) -> bool:
         """Whether a run keeps the limits."""
+        return not self.over(metrics)
+
+    def over(self, metrics: Metrics) -> float:
+        """How many times over its limit the worst of a run is; 0 where it keeps them all."""
         attained = metrics.least_attained
         limits = self.goal.limits(metrics, partial(doubt_of, system=self.setting, spent=self.spent))
-        return not overrun(limits) and (math.isnan(attained) or attained >= self.asked.share)
+        short = 0.0 if math.isnan(attained) or attained >= self.asked.share else self.asked.share / max(attained, 1e-3)
+        return max(overrun(limits), short)
 
     def need(self, t: int) -> int:
         """Fewest replicas that keep the limits in an interval: from what a steady load needs, outwards, then by bisection."""
@@ -291,14 +306,7 @@ class Trace:
         if first == last:
             return self.asked.least
         guess = max(1, math.ceil((last - first) / self.asked.every / self.rate))
-        low, high = (guess - 1, guess) if self.keeps(t, guess) else (guess, 0)
-        step = 1
-        while not high:  # more, in growing steps
-            if low >= MOST:
-                raise Infeasible(f"no number of replicas keeps the limits in the interval from {t * self.asked.every:g} s", "allow more")
-            tried = min(low + step, MOST)
-            low, high = (low, tried) if self.keeps(t, tried) else (tried, 0)
-            step *= 2
+        low, high = (guess - 1, guess) if self.keeps(t, guess) else self._more(t, guess)
         step = 1
         while low >= 1 and self.keeps(t, low):  # fewer
             low, high, step = max(0, low - step), low, 2 * step
@@ -306,6 +314,38 @@ class Trace:
             middle = (low + high) // 2
             low, high = (low, middle) if self.keeps(t, middle) else (middle, high)
         return max(high, self.asked.least)
+
+    def _more(self, t: int, low: int) -> tuple[int, int]:
+        """(replicas that do not keep the limits of an interval, more that do) from a number that does not, in growing steps.
+
+        Raises Unkept where requests that never meet miss them, each has a replica of its own, or FARTHER times as many come no NEARER."""
+        each, step, missed = min(MOST, self.slice(t).size), 1, {low: self.missed(t, low)}
+        begin = format_seconds(t * self.asked.every)
+        told = f"no number of replicas keeps the limits in the interval from {begin}"
+        apart = self.apart(t)
+        if apart > SLACK or (apart and missed[low] < SLACK * apart):
+            raise Unkept(f"{told}: its requests miss them even one by one", UNHELPED)
+        while low < each:
+            tried = min(low + step, each)
+            if self.keeps(t, tried):
+                return low, tried
+            low, step = tried, 2 * step
+            missed[low] = self.missed(t, low)
+            if any(FARTHER * count <= low and missed[low] > NEARER * far for count, far in missed.items()):
+                break
+        raise Unkept(f"{told}: {low:,} come no nearer to them than fewer", UNHELPED)
+
+    def apart(self, t: int) -> float:
+        """How many times over its limit the worst of an interval is where its requests never meet, and find all that one cache holds."""
+        work = self.slice(t)
+        setting = replace(self.setting, workload=replace(work, arrive=np.arange(work.size, dtype=np.float64) * APART))
+        found = evaluate(setting, replace(self.plan, replicas=1))
+        assert isinstance(found, Evaluation)
+        return self.over(measure(found.outcome, setting.workload, devices=self.plan.replica_devices, slos=self.goal.slos))
+
+    def missed(self, t: int, count: int) -> float:
+        """How many times over its limit the worst is in an interval with so many replicas."""
+        return self.over(self.tried(t, count).metrics)
 
 
 # ---- the whole time -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,19 @@ from typing import Any
 from apexsim.api import ask, read_once, space_of
 from apexsim.errors import Infeasible, InputError
 from apexsim.hardware import counted
-from apexsim.search.fleet import Fleet, FleetAsk, Trace, best_units, check_asked, followed, one_fewer, per_request, start_up, unit_cluster
+from apexsim.search.fleet import (
+    Fleet,
+    FleetAsk,
+    Trace,
+    best_units,
+    check_asked,
+    followed,
+    one_fewer,
+    per_request,
+    start_up,
+    steady_rent,
+    unit_cluster,
+)
 from apexsim.search.mix import ReplicaKind, mixed
 from apexsim.search.policy import POLICIES
 from apexsim.search.size import SHARE, CandidateCluster
@@ -73,7 +85,7 @@ def followed_alone(
         trace.asked = asked = replace(asked, start_up=start_up(trace.setting, unit.plan))
     intervals, courses = followed(trace, progress, workers=workers, ray=ray)
     mix = mixed(kinds, intervals, progress, workers=workers, ray=ray) if len(kinds) > 1 else None
-    inputs = {name: value for name, value in kinds[0].inputs.items() if name in question} | {
+    inputs = {name: value for name, value in kinds[0].inputs.items() if question.get(name) is not None} | {
         name: own[name] for name in WORDS if own[name] != signature(fleet).parameters[name].default
     }
     inputs |= {"gpu": ",".join(gpus)} if len(gpus) > 1 else {}
@@ -96,12 +108,12 @@ def _kinds(named: Any) -> list[str]:
 
 
 def _replicas(model: str, question: dict[str, Any], gpus: Sequence[str], asked: FleetAsk) -> list[ReplicaKind]:
-    """The best and the smallest replicas of each GPU, the cheapest for what it serves first; GPUs on which nothing fits are left out."""
+    """The best and the smallest replicas of each GPU, the cheapest for this load first; GPUs on which nothing fits are left out."""
     found: list[ReplicaKind] = []
     told: Infeasible | None = None
     for gpu in gpus:
         try:
-            found += _kinds_on(model, {**question, "gpu": gpu}, asked, len(gpus) > 1)
+            found += _kinds_on(model, {**question, "gpu": gpu}, asked)[: 2 if len(gpus) > 1 else 1]
         except Infeasible as error:
             told = error
     if not found:
@@ -110,17 +122,24 @@ def _replicas(model: str, question: dict[str, Any], gpus: Sequence[str], asked: 
     if unknown and len(found) > 1:
         what = f"kinds are mixed by price, and none of {unknown.trace.setting.cluster.gpu.name} is known"
         raise InputError(what, "--gpu", "name GPUs with prices, or one kind")
-    return sorted(found, key=lambda kind: (per_request(kind.unit), kind.unit.gpus))
+    return sorted(found, key=_dearness)
 
 
-def _kinds_on(model: str, question: dict[str, Any], asked: FleetAsk, several: bool) -> list[ReplicaKind]:
+def _dearness(kind: ReplicaKind) -> tuple[float, float, int]:
+    """By which kinds of replicas are put in order: what they cost under this load, then for each request, then their size."""
+    return steady_rent(kind.unit, kind.trace.setting.workload, kind.trace.asked), per_request(kind.unit), kind.unit.gpus
+
+
+def _kinds_on(model: str, question: dict[str, Any], asked: FleetAsk) -> list[ReplicaKind]:
+    """The replica of a GPU that is cheapest for this load, and the smallest where that is another."""
     counts = [None] if counted(str(question["gpu"]))[1].get("gpus") or question.get("gpus") else list(UNITS)
     found = []
-    for unit in best_units(_clusters(model, question, counts, asked.share))[: 2 if several else 1]:
+    for unit in best_units(_clusters(model, question, counts, asked.share)):
         setting, _, goal, inputs = ask(model, **{**question, "gpus": question.get("gpus") or (unit.gpus if counts[0] else None)})
         check_asked(asked, setting.workload)
         found.append(ReplicaKind(unit, Trace(setting, unit.plan, goal, asked, unit.value, unit.run.account), inputs))
-    return found
+    best = min(found, key=_dearness)
+    return [best] if best is found[0] else [best, found[0]]
 
 
 def _clusters(model: str, question: dict[str, Any], counts: Sequence[int | None], share: float) -> list[CandidateCluster]:

@@ -44,6 +44,8 @@ def size(
     find: "rate", "users", "gpus", "context" or a statistic ("ttft:p95").  Without it: the fewest GPUs where their number is not given,
     else the most load of the kind that is given.  Raises InputError, and Infeasible where no model fits anywhere.
     """
+    words = {"find": find, "think": think or None, "share": share if share != sizes.SHARE else None, "budget": budget}
+    said = stated(question | words | {"trace": getattr(question.get("trace"), "source", question.get("trace"))})
     question = read_once(question)
     gpus = _listed(question.pop("gpu", None), "--gpu")
     numbers = _listed(question.pop("gpus", None), "--gpus")
@@ -73,7 +75,7 @@ def size(
     if not found and not nearest and unmet and not helps:
         raise Infeasible(f"{model} fits on none of the GPUs that were tried", unmet[-1])
     curve = curve_of(found[0].setting, whole.goal, found[0].plan) if found and wanted.find in (*LOADS, "gpus") else None
-    return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, helps, inputs, curve)
+    return Size(model, wanted, whole.goal, tuple(found), tuple(unmet), nearest, asked, helps, inputs, curve, said)
 
 
 def _listed(value: Value, flag: str) -> list[Any]:
@@ -227,7 +229,8 @@ class _Question:
             near += [nearest] if nearest else []
             last = sized[-1][0] * sized[-1][1]
             if not one:
-                unmet.append(f"up to {last} × {gpu}: {'no plan keeps the limits and the load' if nearest else 'none fits'}")
+                why = "no plan keeps the limits and the load" if nearest else "none fits"
+                unmet.append(f"up to {last} × {load_gpu(counted(gpu)[0]).name}: {why}")
             if progress:
                 progress(done + 1, len(gpus), gpu)
         found.sort(key=lambda one: (one.rent if math.isfinite(one.rent) else math.inf, one.value))

@@ -130,6 +130,7 @@ class Size(Shown):
     helps: tuple[str, ...] = ()  # changes that were simulated and suffice, where nothing was found
     inputs: Mapping[str, Any] = field(default_factory=dict)
     curve: LoadCurve | None = None  # of the answer's plan against the load
+    said: Mapping[str, Any] = field(default_factory=dict)  # the keywords of the question as they were given
 
     @property
     def best(self) -> SizeAnswer | None:

@@ -133,6 +133,8 @@ def _take(reading: _Reading, table: FileTable) -> None:
             what = "ShareGPT" if row.name == "sharegpt" else row.name
             hint = "make a trace of it: apexsim trace tokenize FILE, or trace convert --chars-per-token 4 estimates them"
             raise InputError(f"{what} holds text, and its tokens depend on a tokenizer", reading.where, hint)
+        if reading.chars and not row.chars:
+            raise InputError("it has no effect: the file has lengths in tokens, and nothing is estimated", "--chars-per-token", "drop it")
         reading.row = replace(row, block=reading.block or row.block)
     row = reading.row
     places: list[str] = []

@@ -13,6 +13,7 @@ from apexsim.report.emit.kubernetes import k8s_files, lws_files
 from apexsim.report.emit.scripts import run_files
 from apexsim.report.emit.stacks import dynamo_files, kserve_files, llmd_files
 from apexsim.report.launch import start
+from apexsim.report.servers import CONF
 from apexsim.search.assess import Assessed
 from apexsim.search.setting import Setting
 from apexsim.search.size import Size
@@ -28,6 +29,19 @@ FORMATS: dict[str, Callable[[Deployment], list[File]]] = {
     "dynamo": dynamo_files,
     "vllm-sweep": sweep_files,
     "bench": bench_files,
+}
+
+# what the files of each form may be called
+WRITES: dict[str, tuple[str, ...]] = {
+    "run.sh": ("run.sh", "node-*.sh"),
+    "compose": ("compose.yaml", CONF),
+    "k8s": ("k8s.yaml",),
+    "lws": ("lws.yaml",),
+    "kserve": ("kserve.yaml",),
+    "llm-d": ("llm-d-values.yaml",),
+    "dynamo": ("dynamo.yaml",),
+    "vllm-sweep": ("sweep.sh", "serve.json"),
+    "bench": ("bench.sh", "trace.csv", "trace.jsonl"),
 }
 
 
