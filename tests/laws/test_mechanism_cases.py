@@ -95,6 +95,18 @@ def test_formats_that_nobody_states_are_not_guessed(label: str, config: str) -> 
         served(config, label)
 
 
+@pytest.mark.parametrize(("label", "checkpoint", "fmt"), [
+    ("int4 (GPTQ)", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "int4"), ("int4", "someone/any-model-w4a16", "int4"),
+    ("int8", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "int8"),
+])  # fmt: skip
+def test_the_name_of_the_checkpoint_that_was_served_tells_its_formats(label: str, checkpoint: str, fmt: str) -> None:
+    found = served("Qwen--Qwen2.5-7B-Instruct", label, checkpoint=checkpoint)
+    assert {form.partition("~")[0] for _, form in found.model.weight_dtypes} == {fmt} and checkpoint in found.assumed
+    for other in ("", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct-FP8"):  # a name that says nothing of it, or something else
+        with pytest.raises(InputError, match="are not known"):
+            served("Qwen--Qwen2.5-7B-Instruct", label, checkpoint=other)
+
+
 @pytest.mark.parametrize(("stated", "kv"), [("", "fp8"), ("auto", "fp8"), ("fp8_e4m3", "fp8"), ("bfloat16", "bf16")])
 def test_a_cache_without_a_word_is_the_checkpoints(stated: str, kv: str) -> None:
     """NVIDIA's NVFP4 checkpoints state an FP8 cache."""

@@ -8,7 +8,8 @@ say.  So it is looked up, in this order, and what had to be assumed is said:
 3. another bundled checkpoint of the same architecture (its owner's before others') that does;
 4. the configuration itself, where it stores fewer bits than the label says: nothing wider was published (gpt-oss);
 5. the checkpoints that the maker of such formats publishes of other models: of the same line ("glm", "qwen") where there are any,
-   else as the maker names and makes them.
+   else as the maker names and makes them;
+6. the name of the checkpoint that was served ("…-GPTQ-Int4"), by the usual recipe of what it states.
 
 The maker of 4-bit floating point checkpoints is the vendor of the GPU, of others the model's owner, then NVIDIA.
 """
@@ -27,7 +28,7 @@ from apexsim.model.dtypes import dtype
 from apexsim.model.families import load_model
 from apexsim.model.model import Model
 from apexsim.model.names import core, model_names
-from apexsim.model.precision import formats_from_name
+from apexsim.model.precision import format_in_name, formats_from_name
 
 PLAIN = ("bf16", "bfloat16", "fp16", "float16", "half", "bf16/fp16", "16bit", "fp32", "none")
 # Label -> formats that it may stand for: on NVIDIA's GPUs, on others.
@@ -55,10 +56,11 @@ class Served:
 
 
 @lru_cache(maxsize=512)
-def served(config: str, label: str, vendor: str = "NVIDIA", maker: str = "") -> Served:
+def served(config: str, label: str, vendor: str = "NVIDIA", maker: str = "", checkpoint: str = "") -> Served:
     """The model of a configuration as a run with this precision label served it; raises InputError where nothing tells.
 
-    vendor: of the GPU, since 4-bit floating point checkpoints are made for one; maker: owner of the checkpoints, where it is known.
+    vendor: of the GPU, since 4-bit floating point checkpoints are made for one; maker: owner of the checkpoints, where it is known;
+    checkpoint: the name of the one that was served.
     """
     model, word = _named(config), _word(label)
     if not word:
@@ -76,7 +78,8 @@ def served(config: str, label: str, vendor: str = "NVIDIA", maker: str = "") -> 
         return Served(_as(model, _named(alike)))
     if _narrower(model, formats):
         return Served(model, f"{label} taken as {_spelled(model)}, all that its own checkpoint has")
-    return _made(model, config, word, formats, (maker,) if maker else _makers(config, word, vendor))
+    named = checkpoint if format_in_name(checkpoint) in formats else ""
+    return _made(model, config, word, formats, (maker,) if maker else _makers(config, word, vendor), named)
 
 
 def _makers(config: str, word: str, vendor: str) -> tuple[str, ...]:
@@ -87,7 +90,7 @@ def _makers(config: str, word: str, vendor: str) -> tuple[str, ...]:
 
 
 def _word(label: str) -> str:
-    word = label.strip().lower()
+    word = label.partition("(")[0].strip().lower()  # int4 (GPTQ)
     return SAME.get(word, word)
 
 
@@ -161,8 +164,8 @@ def _published(maker: str, formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(stem for stem in model_names() if _owner(stem) == maker and _carries(_named(stem), formats))
 
 
-def _made(model: Model, config: str, word: str, formats: tuple[str, ...], makers: tuple[str, ...]) -> Served:
-    """The formats of the makers' checkpoints of other models, else as the last of them names and makes them."""
+def _made(model: Model, config: str, word: str, formats: tuple[str, ...], makers: tuple[str, ...], named: str) -> Served:
+    """The formats of the makers' checkpoints of other models, else as the last of them names and makes them, or the checkpoint is named."""
     none = f"no {word} checkpoint of {core(config)} is known"
     for maker in makers:
         published = _published(maker, formats)
@@ -174,12 +177,19 @@ def _made(model: Model, config: str, word: str, formats: tuple[str, ...], makers
             usual = Counter(_main(_named(stem)) for stem in published).most_common(1)[0][0]
             return Served(_in(model, dict.fromkeys(_parts(model), usual), ""), f"{none}: {usual}, as in {maker}'s others")
     if word not in MADE and word not in METHODS:
+        if named:
+            return Served(_as_named(model, named), f"{none}: what {named} says, as usual")
         raise InputError(f"the number formats of {config} in {word} are not known: no such checkpoint of it or its maker", "")
     four_bit = next((name for owner, name in VENDORS.values() if owner == makers[-1]), "NVFP4")
     spelled = METHODS.get(word) or (four_bit if word == "fp4" else word.upper())
-    found = formats_from_name(f"{makers[-1]}/{core(config)}-{spelled}", model)
-    parts = {part: fmt for part, fmt in found.weights if part in _parts(model)}
-    return Served(_in(model, parts, found.kv), f"{none}: {spelled} as " + (f"{makers[-1]} makes it" if word in MADE else "usual"))
+    made = _as_named(model, f"{makers[-1]}/{core(config)}-{spelled}")
+    return Served(made, f"{none}: {spelled} as " + (f"{makers[-1]} makes it" if word in MADE else "usual"))
+
+
+def _as_named(model: Model, checkpoint: str) -> Model:
+    """The model in the formats that the name of a checkpoint states, by their usual recipes."""
+    found = formats_from_name(checkpoint, model)
+    return _in(model, {part: fmt for part, fmt in found.weights if part in _parts(model)}, found.kv)
 
 
 def _likeness(a: str, b: str) -> float:

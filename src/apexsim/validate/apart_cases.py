@@ -131,7 +131,7 @@ def apart_open(row: Row, where: Path) -> Apart | Case | Skipped:
         suspect=suspect(row),
     )
     gpu, count, width = load_gpu(row["gpu"]), whole(row, "num_requests", 1, 1), Layout(tp=whole(row, "attn_tp", 1, 1, WIDEST))
-    model, precision, assumed = formats(row, row["config"], row["precision"].partition(" ")[0], gpu)
+    model, precision, assumed = formats(row, row["config"], row["precision"], gpu)
     rate, flat = number(row, "rate_rps"), np.ones(count, np.int64)
     arrive = np.arange(count) / rate if row["arrival"].startswith(EVEN) else arrivals(rate, count)
     work = Workload(row["id"], arrive, flat * whole(row, "isl", 1, 1), flat * whole(row, "osl", 1, 1))

@@ -79,7 +79,7 @@ def formats(row: Row, config: str, label: str, gpu: Gpu, cache: str = "") -> tup
 
     cache: the KV cache that the row states; what is known of such rows comes before it, the checkpoint's after it.
     """
-    found = served(config, label, gpu.vendor, maker_of(row))
+    found = served(config, label, gpu.vendor, maker_of(row), spelled(row, "model"))
     stated = cache.strip().lower()
     precision = precision_of(found.model, None, None, cache_of(row) or (None if stated in ("", "auto", "none") else stated))
     return found.model, precision, (found.assumed,) if found.assumed else ()
