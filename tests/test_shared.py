@@ -70,7 +70,7 @@ def test_a_prefix_that_cannot_be_read_is_told(text: str) -> None:
 
 @pytest.mark.parametrize("route", ["least-outstanding", "prefix-hash", "llm-d", "session-hash"])
 def test_users_send_where_the_route_says(route: str) -> None:
-    """As many requests are under way as there are users, wherever these are sent; those of a prefix to one server where its hash decides."""
+    """As many requests are under way as there are users, wherever these go; those of a prefix to one server where its hash decides."""
     study = apexsim.simulate("llama-3.1-8b", "4×TP1", gpu="h100:4", shared_prefix="1600x6", prompt_len=200, output_len=20, concurrency=9,
                              num_requests=90, route=route, warmup=0)  # fmt: skip
     run, work = next(a for a in study.ranked if a.plan.shorthand == "4×TP1"), study.setting.workload
