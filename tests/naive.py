@@ -472,6 +472,7 @@ class World:
         self.joined = 0
         self.replicas = [Replica(r, self, len(costs.hop), lanes, blocks) for r in range(replicas)]
         self.router = naive_route.Router(route, self.replicas, requests, blocks, self.sequences)
+        self.unsent: list[Sequence] = []  # of users who belong to no replica
         self.waiting: dict[int, list[Sequence]] = {}  # for the request of that index to finish
         self.coming: list[tuple[float, int]] = []  # when who is sent
         self.later: list[range] = []  # requests of later stages
@@ -511,7 +512,8 @@ class World:
         """Who is sent by himself: all that wait for no other, or the first request of each user of the closed loop."""
         if self.requests.users:
             n = min(len(self.replicas), self.requests.users)
-            for r in self.replicas[:n]:
+            self.unsent = self.sequences[self.requests.users :] if self.router.asks else []
+            for r in [] if self.router.asks else self.replicas[:n]:
                 r.unsent = [x for x in self.sequences[self.requests.users :] if x.index % n == r.number]
             self.coming = [(0.0, x.index) for x in self.sequences[: self.requests.users]]
             return
@@ -530,7 +532,9 @@ class World:
         self.coming = [(t, i) for t, i in self.coming if i < edges[1]]
 
     def call(self, x: Sequence, t: float) -> None:
-        """A request has finished: those that waited for it are sent in a while."""
+        """A request has finished: those that waited for it are sent in a while, and so is the next one of a user who belongs to nobody."""
+        if self.unsent:
+            self.coming.append((t + self.requests.think, self.unsent.pop(0).index))
         let_go = [(t + float(self.requests.delay[y.index]), y.index) for y in self.waiting.pop(x.index, [])]
         joins = zip(self.requests.join_after, self.requests.join, self.requests.join_delay)
         for when, j in let_go + [(t + float(delay), int(j)) for before, j, delay in joins if before == x.index]:
@@ -541,7 +545,7 @@ class World:
 
     def replica_of(self, x: Sequence, t: float) -> Replica:
         """Where the router sends a request."""
-        if self.requests.users:
+        if self.requests.users and not self.router.asks:
             return self.replicas[x.index % min(len(self.replicas), self.requests.users)]
         return self.router.send(x, t)
 

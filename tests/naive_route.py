@@ -54,9 +54,14 @@ class Router:
     seen: list[Seen] = field(default_factory=list)
     waiting: list[tuple[Sequence, int]] = field(default_factory=list)  # for a first token, and what it had to compute
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to decide: else requests are dealt in turn."""
+        return len(self.replicas) > 1 and self.route.kind != ROUND_ROBIN
+
     def looks_at(self, t: float) -> float:
         """When it looks next, if that is up to t, when the next thing happens; else never."""
-        if not self.route.age or self.requests.users or len(self.replicas) == 1 or self.route.kind == ROUND_ROBIN:
+        if not self.route.age or not self.asks:
             return NEVER
         tick = min(t, math.floor(t / self.route.age) * self.route.age)
         return tick if tick > self.looked else NEVER
@@ -79,7 +84,7 @@ class Router:
     def send(self, x: Sequence, t: float) -> Any:
         """The replica of a request."""
         r = self.would(x, t)
-        if len(self.replicas) == 1 or self.route.kind == ROUND_ROBIN:
+        if not self.asks:
             return r
         x.replica = r.number
         self.seen[r.number].load += 1
@@ -90,7 +95,7 @@ class Router:
 
     def would(self, x: Sequence, t: float) -> Any:
         """The same if it were sent now."""
-        if len(self.replicas) == 1 or self.route.kind == ROUND_ROBIN:
+        if not self.asks:
             return self.replicas[x.index % len(self.replicas)]
         if not self.route.age:
             self.look(t)

@@ -234,3 +234,16 @@ def test_a_largest_graph_is_no_wish_of_a_release_that_cannot_be_told() -> None:
         assert ("no word for the sizes of CUDA graphs" in unstartable(model, plan, one, row)) != able, spec
     single = replace(load_engine("vllm"), pad=(8,), here=())
     assert override(single, capture=30).pad == (8, 16, 24)
+
+
+@pytest.mark.parametrize("word", ["enable_prefix_caching", "no_enable_prefix_caching", "disable_radix_cache", "enable_block_reuse",
+                                  "enable_chunked_prefill", "enforce_eager", "disable_cuda_graph"])  # fmt: skip
+def test_switches_by_the_words_of_engines_are_told_what_they_are_here(word: str) -> None:
+    """And what the hint says is taken."""
+    row = load_engine("vllm")
+    with pytest.raises(InputError) as told:
+        override(row, **{word: False})
+    found = re.findall(r"'(\w+)': (\(\)|\d)", told.value.hint)
+    assert found
+    for key, value in found:
+        override(row, **{key: () if value == "()" else int(value)})

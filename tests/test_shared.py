@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import apexsim
 from apexsim.errors import InputError
 from apexsim.workload.asked import Asked
 from apexsim.workload.columns import ideal_hit
@@ -65,3 +66,22 @@ def test_a_stage_that_cannot_be_read_is_told(text: str) -> None:
 def test_a_prefix_that_cannot_be_read_is_told(text: str) -> None:
     with pytest.raises(InputError, match="prefix"):
         prefixes_named(text)
+
+
+@pytest.mark.parametrize("route", ["least-outstanding", "prefix-hash", "llm-d", "session-hash"])
+def test_users_send_where_the_route_says(route: str) -> None:
+    """As many requests are under way as there are users, wherever these go; those of a prefix to one server where its hash decides."""
+    study = apexsim.simulate("llama-3.1-8b", "4×TP1", gpu="h100:4", shared_prefix="1600x6", prompt_len=200, output_len=20, concurrency=9,
+                             num_requests=90, route=route, warmup=0)  # fmt: skip
+    run, work = next(a for a in study.ranked if a.plan.shorthand == "4×TP1"), study.setting.workload
+    assert run.outcome is not None
+    sent, finish, where = run.outcome.sent, run.outcome.finish, run.outcome.replica
+    under_way = [int(((sent <= t) & (finish > t)).sum()) for t in sent]
+    assert max(under_way) == 9 and min(under_way[9:-9]) >= 8 and (np.diff(sent) >= 0).all()
+    by_prefix = {chain[0]: {int(where[i]) for i in range(90) if work.prefix[i][0] == chain[0]} for chain in work.prefix}
+    assert len(by_prefix) == 6 and (all(len(servers) == 1 for servers in by_prefix.values()) == (route == "prefix-hash"))
+
+
+def test_one_run_has_one_route() -> None:
+    with pytest.raises(InputError, match="one run has one routing"):
+        apexsim.simulate("llama-3.1-8b", "2×TP1", gpu="h100:2", prompt_len=100, output_len=10, request_rate=1.0, route="session,llm-d")

@@ -344,6 +344,8 @@ def ask(
     if disaggregate:
         one_stack(what)
     cluster = with_links(cluster_of(gpu, gpus, nodes), nic, pcie)
+    if "," in route:
+        raise InputError(f"one run has one routing, got '{route}'", "--route", "name one; apexsim plan compares a list")
     if route not in ROUTES:
         raise InputError(f"unknown routing '{route}'", "--route", f"use {', '.join(ROUTES)}")
     tiers = tiers_of(kv_offload) if kv_offload else ()

@@ -510,11 +510,22 @@ def _left(one: Here, changes: dict[str, Any]) -> Here:
     return replace(one, constants=tuple((key, value) for key, value in named if key == "spare" or key not in changes))
 
 
+SWITCHES = {  # what engines call a switch -> what it is here
+    "prefix_caching": "{'reuse': 0} computes every prompt in full",
+    "radix_cache": "{'reuse': 0} computes every prompt in full",
+    "block_reuse": "{'reuse': 0} computes every prompt in full",
+    "chunked_prefill": "{'chunk': 1} cuts prompts, {'chunk': 0} does not",
+    "eager": "{'pad': ()} runs without CUDA graphs",
+    "cuda_graph": "{'pad': ()} runs without CUDA graphs",
+}
+
+
 def _check(row: EngineRow, key: str, value: Any) -> None:
     """Raise InputError unless `value` is sensible for `key`."""
     flag = our_flag(key)
     if key not in _ROW:
-        raise InputError(f"engine {row.label} has no setting '{key}'", flag, nearest(key, _ROW))
+        meant = next((hint for word, hint in SWITCHES.items() if word in key), "")
+        raise InputError(f"engine {row.label} has no setting '{key}'", flag, meant or nearest(key, _ROW))
     told = unsound(key, value)
     if told and key in CHOICES:
         raise InputError(told, flag, nearest(str(value), CHOICES[key]))

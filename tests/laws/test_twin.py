@@ -79,7 +79,7 @@ def test_drafts_and_prefixes(world: World) -> None:
 
 
 @many
-@given(worlds(modes=("sessions", "stages")), st.sampled_from([0.003, 0.01, 0.05, 0.3]), st.sampled_from(LOADS))
-def test_sessions_and_stages_and_signals_of_any_age(world: World, age: float, kind: int) -> None:
+@given(worlds(modes=("sessions", "stages", "closed")), st.sampled_from([0.003, 0.01, 0.05, 0.3]), st.sampled_from(LOADS))
+def test_who_is_called_and_signals_of_any_age(world: World, age: float, kind: int) -> None:
     """The router looks on time, though nobody knows who is sent next before somebody has finished."""
     agree(replace(world, replicas=max(2, world.replicas), route=world.route._replace(age=age, kind=kind)))

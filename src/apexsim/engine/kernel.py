@@ -175,7 +175,7 @@ def _work(requests: Requests) -> Work:
     none = np.zeros(size, np.int32)
     heir, siblings = heirs(requests)
     joins_at, lacks, ready = joins_of(requests)
-    waiting = max(1, int((requests.after >= 0).sum()))
+    waiting = max(1, int((requests.after >= 0).sum()), min(requests.users, size))
     return Work(
         sent=zero,
         seen=zero.copy(),
@@ -439,7 +439,7 @@ def simulate(
 ) -> Outcome:
     """Serve `requests` on `replicas` equal replicas and say what happened.
 
-    blocks: KV blocks of one lane; route: where requests of an open loop go;
+    blocks: KV blocks of one lane; route: where requests go;
     jump: False steps through every decode step (same result, slower); gaps: record inter-token gaps.
     drafts: what decode steps make of a sequence where that is more than one token; offload: tiers behind the KV blocks of each lane;
     noted: rows of the timeline, an even number.

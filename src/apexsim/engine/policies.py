@@ -10,7 +10,7 @@ import numpy as np
 
 from apexsim.engine.jit import inner
 from apexsim.engine.prefix import matched, reuses
-from apexsim.engine.queue import waits
+from apexsim.engine.queue import roams, waits
 from apexsim.engine.types import (
     AFFINITY,
     BLOCK_COST,
@@ -34,10 +34,10 @@ ASKING = (AFFINITY, BLOCK_COST)  # routes that ask what each request has to comp
 def chosen(world: World, i: int, t: float) -> int:
     """The replica of request i, sent at t: in turn, or as the route says.
 
-    Users belong to replicas in turn; with fewer users than replicas the others stay empty.
+    Where they are dealt in turn users belong to replicas; with fewer users than replicas the others stay empty.
     """
     kind = world.route.kind
-    if world.req.users > 0:
+    if world.req.users > 0 and not roams(world):
         return i % min(world.replicas, world.req.users)
     if kind == ROUND_ROBIN or world.replicas == 1:
         return i % world.replicas

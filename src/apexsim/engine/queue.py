@@ -6,7 +6,7 @@ import numpy as np
 
 from apexsim.engine.heap import pop, push
 from apexsim.engine.jit import inner
-from apexsim.engine.types import FCFS, FRONT_FREE, INFINITY, NOBODY, TIE, Rules, World
+from apexsim.engine.types import FCFS, FRONT_FREE, INFINITY, NOBODY, ROUND_ROBIN, TIE, Rules, World
 
 
 @inner
@@ -34,10 +34,27 @@ def waits(world: World) -> bool:
 
 
 @inner
+def roams(world: World) -> bool:
+    """Do users of a closed loop belong to no replica, since a route asks where each of their requests goes?"""
+    return world.req.users > 0 and world.replicas > 1 and world.route.kind != ROUND_ROBIN
+
+
+@inner
+def calls(world: World) -> bool:
+    """May what one replica finishes be followed by a request to another?"""
+    return waits(world) or roams(world)
+
+
+@inner
 def call_next(world: World, r: int, i: int, t: float) -> None:
     """Request i has finished on replica r at t: a closed-loop user sends its next one, and those that waited for i are due."""
     req, work, state = world.req, world.work, world.state
-    if req.users > 0:
+    if roams(world):
+        n = state.unsent[0]
+        if n < req.prompt.shape[0]:
+            state.unsent[0] = n + 1
+            _call(world, n, t + req.think)
+    elif req.users > 0:
         n = state.unsent[r]
         if n < req.prompt.shape[0]:
             state.unsent[r] = n + min(world.replicas, req.users)
@@ -61,6 +78,13 @@ def _let_go(world: World, j: int, t: float) -> None:
         work.ready[j] = t = max(work.ready[j], t)
         if work.lacks[j] > 0:
             return
+    _call(world, j, t)
+
+
+@inner
+def _call(world: World, j: int, t: float) -> None:
+    """Request j is sent at t."""
+    work = world.work
     push(work.due, work.due_req, work.due_size[0], t, j)
     work.due_size[0] += 1
 

@@ -14,7 +14,7 @@ from apexsim.engine.jit import inner
 from apexsim.engine.leave import let_go
 from apexsim.engine.loop import advance, pick
 from apexsim.engine.policies import chosen, look, sent, tick
-from apexsim.engine.queue import next_due, send, waits
+from apexsim.engine.queue import calls, next_due, roams, send, waits
 from apexsim.engine.types import IDLE, INFINITY, NOBODY, OK, ROUND_ROBIN, TIE, World
 
 ROUNDING = 1e-15  # of a time
@@ -23,7 +23,7 @@ ROUNDING = 1e-15  # of a time
 @inner
 def serve(world: World, begin: int, margin: int) -> tuple[int, int]:
     """Send every request when and where it is due.  Returns the status, and the first request not yet sent by itself."""
-    looks = world.route.kind != ROUND_ROBIN and world.replicas > 1 and world.req.users == 0
+    looks = world.route.kind != ROUND_ROBIN and world.replicas > 1
     while True:
         i, t = _next(world, begin)
         soon = _looks_at(world, t) if looks else -INFINITY
@@ -35,7 +35,7 @@ def serve(world: World, begin: int, margin: int) -> tuple[int, int]:
             if t >= soon and (i >= 0 or _acts(world) < INFINITY):  # else what has finished may have called another one, or a stage
                 look(world, soon)
             continue
-        if looks or waits(world) or i < 0:
+        if looks or calls(world) or i < 0:
             status = _go_on(world, t, margin)
             if status != OK:
                 return status, begin
@@ -54,7 +54,7 @@ def _looks_at(world: World, t: float) -> float:
     """When the router looks next, if the next request is sent at t [s]: by then, and where what finishes may call another one before, at
     its last look before whatever happens next, or else at the first behind it."""
     soon, age = tick(world, t), world.route.age
-    if age <= 0.0 or not (waits(world) or world.work.opened[0] < world.req.stage.shape[0]):
+    if age <= 0.0 or not (calls(world) or world.work.opened[0] < world.req.stage.shape[0]):
         return soon
     acts = _acts(world)
     if acts >= INFINITY:
@@ -112,9 +112,11 @@ def _send(world: World, begin: int, i: int, t: float) -> int:
     r = chosen(world, i, t)
     sent(world, r, i)
     send(world, r, i, t)
-    if req.users > 0:
+    if req.users > 0 and not roams(world):
         world.state.unsent[r] = i + min(world.replicas, req.users)
-    if i != begin:
+    elif req.users > begin:  # the first of each user come before anybody is free
+        world.state.unsent[0] = begin + 1
+    if i != begin or (req.users > 0 and begin >= req.users):
         pop(work.due, work.due_req, work.due_size[0])
         work.due_size[0] -= 1
         return begin
@@ -130,7 +132,7 @@ def _send(world: World, begin: int, i: int, t: float) -> int:
 @inner
 def _go_on(world: World, until: float, margin: int) -> int:
     """All replicas, until what is sent at `until` would be seen."""
-    return _together(world, until, margin) if waits(world) else _apart(world, until, margin)
+    return _together(world, until, margin) if calls(world) else _apart(world, until, margin)
 
 
 @inner

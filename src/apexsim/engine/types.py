@@ -144,7 +144,7 @@ class Requests(NamedTuple):
 
 
 class Route(NamedTuple):
-    """Where the requests of an open loop go; users of a closed loop stay with their replica."""
+    """Where requests go; in turn, users of a closed loop stay with their replica."""
 
     kind: int = ROUND_ROBIN  # or one that follows it
     age: float = 0.0  # s from one look at the replicas to the next; 0: a look for every request
@@ -253,7 +253,7 @@ class State(NamedTuple):
     holes_size: I8  # [N, L]
     head: I8  # [N] waiting queue, NOBODY
     tail: I8  # [N]
-    unsent: I8  # [N] closed loop: next request of this replica
+    unsent: I8  # [N] closed loop: next request of this replica; where its users belong to none the first is that of all
     sorted_key: I8  # [N, q] SHORTEST: heap of visible requests
     sorted_req: I8  # [N, q]
     sorted_size: I8  # [N]

@@ -32,7 +32,7 @@ CLOCKED = 64  # pricers at other clocks that are remembered
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """How replicas share the requests of an open loop.  name: one of ROUTES; age: what it knows of them is read anew every so many
+    """How replicas share the requests.  name: one of ROUTES; age: what it knows of them is read anew every so many
     seconds, NaN as usual; penalty: llm-d leaves a replica that has the prompt where it is so many seconds behind."""
 
     name: str = "round-robin"
