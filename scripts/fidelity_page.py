@@ -65,7 +65,9 @@ def transferred(path: Path, relatives: dict[str, tuple[str, ...]], every: int) -
         if not lenders:
             continue
         lender = lenders[i // every % len(lenders)]
-        gpu = replace(case.cluster.gpu, kernels="", borrow=lender, name=f"{case.cluster.gpu.name}-borrowed")
+        gpu = replace(
+            case.cluster.gpu, kernels="", borrow=lender, name=f"{case.cluster.gpu.name} as {lender}"
+        )  # the name tells pricers apart
         found, _ = bench.predict(replace(case, cluster=replace(case.cluster, gpu=gpu)))
         if isinstance(found, Rejected):
             continue

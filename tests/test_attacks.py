@@ -118,7 +118,7 @@ def test_bytes_and_text_are_written_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["validate", "fit-host", "fit-power"])
 def test_a_table_with_a_cell_too_few_or_another_column_is_one_line(command: str, tmp_path: Path, capsys: Capture) -> None:
     lines = (ROOT / "validation/request_level.csv").read_text().splitlines()[:3]
-    for broken in ([*lines[:2], lines[2].rpartition(",")[0]], [lines[0].replace(",dtype,", ",dtipe,"), *lines[1:]]):
+    for broken in ([*lines[:2], lines[2].rpartition(",")[0]], [lines[0].replace(",isl,", ",isll,"), *lines[1:]]):
         (tmp_path / "m.csv").write_text("\n".join(broken) + "\n")
         code = main([command, str(tmp_path / "m.csv")])
         assert (code, capsys.readouterr().err.count("\n")) == (2, 1)

@@ -244,7 +244,7 @@ def load_gpu(name: str | Path) -> Gpu:
         raise InputError(f"'{clock}' is no clock in MHz", "--gpu", f"write e.g. {base}@1200")
     if text and expanded(text).is_dir():
         raise InputError(f"the folder holds no {DEVICE_FILE}", text, "see: docs/devices.md")
-    if text.strip().isdigit():
+    if text.strip().isdigit() and len(text.strip()) < 4:  # more digits are a card: 4090
         raise InputError(f"unknown GPU '{text}'", "--gpu", f"several numbers of GPUs are a list of --gpus: --gpus 1,{text.strip()}")
     hint = f"{_meant(part[0] if part else text)} or the path of a .toml file or of a folder with a {DEVICE_FILE}"
     raise InputError(f"unknown GPU '{text}'", "--gpu", hint)

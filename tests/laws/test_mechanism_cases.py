@@ -89,10 +89,14 @@ def test_bundled_checkpoints_speak_for_the_models_that_they_quantise(label: str)
         assert dict(served(plain, label).model.weight_dtypes) == dict(load_model(quantised).weight_dtypes), quantised
 
 
-@pytest.mark.parametrize(("label", "config"), [("fp6", "zai-org--GLM-5"), ("int4", "zai-org--GLM-5")])
-def test_formats_that_nobody_states_are_not_guessed(label: str, config: str) -> None:
+def test_formats_that_nobody_states_are_not_guessed() -> None:
     with pytest.raises(InputError, match=r"number formats of .* are not known"):
-        served(config, label)
+        served("zai-org--GLM-5", "fp6")
+
+
+def test_a_format_that_only_the_label_states_is_of_the_usual_recipe_and_says_so() -> None:
+    found = served("zai-org--GLM-5", "int4")
+    assert found.assumed and {form.partition("~")[0] for _, form in found.model.weight_dtypes} >= {"int4"}
 
 
 @pytest.mark.parametrize(("stated", "kv"), [("", "fp8"), ("auto", "fp8"), ("fp8_e4m3", "fp8"), ("bfloat16", "bf16")])
