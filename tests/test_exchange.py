@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import apexsim
 from apexsim import api
 from apexsim.calibrate.read import Passed, read_results
 from apexsim.cli import main
@@ -65,6 +66,12 @@ def test_a_run_in_another_layout_is_of_one_plan(capsys: pytest.CaptureFixture[st
 
 
 # ---- runs ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_bench_file_says_the_rate_that_was_asked_for() -> None:
+    """Few arrivals drawn at 4 requests/s come at another rate, which has a field of its own."""
+    asked = apexsim.plan("llama-3.1-8b", gpu="h100:1", prompt_len=100, output_len=10, request_rate=4, num_requests=50)
+    assert bench_json(asked)["request_rate"] == 4.0 != bench_json(asked)["request_throughput"]
 
 
 def test_the_bench_file_is_read_as_a_measured_run_with_the_same_numbers(tmp_path: Path, study: Any) -> None:

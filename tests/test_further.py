@@ -208,7 +208,7 @@ def test_other_bandwidths_begin_where_the_question_stands_and_more_is_never_slow
         for run in study.ranked[:2]:
             values = [assess(change(study.setting, factor), study.goal, run.plan).value for factor in (0.5, 1.0, 2.0)]  # type: ignore[union-attr]
             assert values[1] == pytest.approx(run.value, rel=0.005)
-            assert all(slower >= 0.999 * faster for slower, faster in pairwise(values))  # batches form a moment earlier, with others in them
+            assert all(slower >= 0.999 * faster for slower, faster in pairwise(values))  # batches form earlier
     assert {"memory bandwidth", "network bandwidth"} <= {turn.what for turn in sensitive(study, api.ask).turns}  # type: ignore[arg-type]
 
 

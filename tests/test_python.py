@@ -288,3 +288,16 @@ def test_what_is_no_answer_is_refused() -> None:
         page_of(ANSWERS["fit"]())
     with pytest.raises(apexsim.InputError, match="int has no such form"):
         apexsim.render(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["gpus", "gpu", "engine", "request_rate", "max_num_batched_tokens"])
+def test_several_values_of_one_question_point_to_the_verb_that_compares_them(name: str) -> None:
+    values = {
+        "gpus": [1, 2],
+        "gpu": ["h100", "l4"],
+        "engine": ["vllm", "sglang"],
+        "request_rate": [1, 2],
+        "max_num_batched_tokens": [1024, 2048],
+    }
+    with pytest.raises(apexsim.InputError, match=f"{name}: expected .*, got list; apexsim.sweep compares several"):
+        apexsim.plan("llama-3.1-8b", **{"gpu": "h100", "prompt_len": 100, "output_len": 10, name: values[name]})

@@ -80,8 +80,9 @@ def _check(verb: Verb, given: Mapping[str, Any]) -> None:
     """Raise InputError where a keyword is of another type than the verb says, or a number beyond what the option of its name takes."""
     from apexsim.cli.rows import options_of
 
-    check_annotated(verb, given)
-    for opt in options_of("plan" if verb.__name__ == "sweep" else verb.__name__):
+    options = options_of("plan" if verb.__name__ == "sweep" else verb.__name__)
+    check_annotated(verb, given, [opt.name for opt in options if opt.axis])
+    for opt in options:
         value = given.get(opt.name)
         for each in value if isinstance(value, (list, tuple)) else (value,):
             if opt.type is not str and isinstance(each, Real) and not isinstance(each, bool):

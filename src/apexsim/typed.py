@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from inspect import signature
 from numbers import Integral, Real
 from typing import Any
@@ -43,8 +43,10 @@ def check_keywords(function: Any, given: Mapping[str, Any], least: int = 0) -> N
             raise InputError(f"expected {told}, got {_named(value)}", f"--{name}")
 
 
-def check_annotated(function: Any, given: Mapping[str, Any]) -> None:
-    """Raise InputError where a keyword of a verb is of no type that its annotation names; None says nothing, and is nobody's."""
+def check_annotated(function: Any, given: Mapping[str, Any], axes: Collection[str] = ()) -> None:
+    """Raise InputError where a keyword of a verb is of no type that its annotation names; None says nothing, and is nobody's.
+
+    axes: keywords of which another verb compares several values."""
     for name, parameter in signature(function).parameters.items():
         parts = str(parameter.annotation).split(" | ")
         if given.get(name) is None or "Any" in parts:
@@ -52,7 +54,8 @@ def check_annotated(function: Any, given: Mapping[str, Any]) -> None:
         takes = [_takes(part, name, given[name]) for part in parts if part != "None"]
         if not any(fits for fits, _ in takes):
             told = " or ".join(dict.fromkeys(words for _, words in takes))
-            raise InputError(f"expected {told}, got {_named(given[name])}", f"--{name.replace('_', '-')}")
+            hint = "apexsim.sweep compares several" if name in axes and isinstance(given[name], (list, tuple)) else ""
+            raise InputError(f"expected {told}, got {_named(given[name])}", f"--{name.replace('_', '-')}", hint)
 
 
 def _takes(part: str, name: str, value: Any) -> tuple[bool, str]:

@@ -37,7 +37,7 @@ def bench_json(study: Study) -> dict[str, Any]:
     found: dict[str, Any] = {
         "backend": f"{PREDICTED} {apexsim.__version__} for {run.plan.shorthand} by {study.setting.engine.label}",
         "model_id": study.setting.model.name, "num_prompts": work.size - skip, "duration": m.duration_s, "completed": m.completed,
-        "request_rate": mean_rate(work.arrive) if work.mode == "open" else "inf",
+        "request_rate": float(study.inputs.get("request_rate") or mean_rate(work.arrive)) if work.mode == "open" else "inf",
         "max_concurrency": work.concurrency if work.mode == "closed" else None,
         "total_input_tokens": m.prompt_tokens, "total_output_tokens": m.output_tokens,
         "request_throughput": m.request_throughput_per_s, "output_throughput": m.output_throughput_tok_s,
