@@ -301,3 +301,5 @@ def test_several_values_of_one_question_point_to_the_verb_that_compares_them(nam
     }
     with pytest.raises(apexsim.InputError, match=f"{name}: expected .*, got list; apexsim.sweep compares several"):
         apexsim.plan("llama-3.1-8b", **{"gpu": "h100", "prompt_len": 100, "output_len": 10, name: values[name]})
+    with pytest.raises(apexsim.InputError, match=r"apexsim\.sweep compares several"):
+        apexsim.simulate("llama-3.1-8b", **{"gpu": "h100", "plan": "TP1", "prompt_len": 100, "output_len": 10, name: values[name]})

@@ -270,3 +270,12 @@ def test_at_the_price_that_is_told_other_gpus_cost_the_same() -> None:
     other = next(one for one in found.found if one.setting.cluster.gpu != found.found[0].setting.cluster.gpu)
     assert found.found[0].rent * (1.0 + found.may_rise) == pytest.approx(other.rent) and found.may_rise >= 0.0
     assert math.isnan(apexsim.size("llama-3.1-8b", **{**asked, "gpu": "l4"}).may_rise)
+
+
+@pytest.mark.parametrize(("asked", "load"), [
+    ({"find": "users"}, {}), ({}, {}), ({"concurrency": 40, "gpus": None}, {"concurrency": 40}),
+    ({"request_rate": 2.0, "gpus": None}, {"request_rate": 2.0}),
+])  # fmt: skip
+def test_inputs_hold_the_load_that_was_asked_for_and_no_other(asked: dict[str, Any], load: dict[str, Any]) -> None:
+    found = apexsim.size("llama-3.1-8b", **{**ASKED, "slos": ("ttft:p95=1s",), **asked})
+    assert {name: found.inputs[name] for name in ("concurrency", "request_rate") if name in found.inputs} == load

@@ -81,7 +81,7 @@ def _check(verb: Verb, given: Mapping[str, Any]) -> None:
     from apexsim.cli.rows import options_of
 
     options = options_of("plan" if verb.__name__ == "sweep" else verb.__name__)
-    check_annotated(verb, given, [opt.name for opt in options if opt.axis])
+    check_annotated(verb, given, [opt.name for opt in options_of("plan") if opt.axis])
     for opt in options:
         value = given.get(opt.name)
         for each in value if isinstance(value, (list, tuple)) else (value,):

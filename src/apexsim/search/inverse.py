@@ -69,7 +69,8 @@ def size(
     question |= _load(question, closed, rate)
     whole = _Question(model, question, wanted, asked, tuple(gpus))
     clusters = [(gpu, *_counted(n, question)) for gpu in gpus for n in numbers] if numbers else []
-    inputs = stated(question) | {"gpu": ",".join(gpus), "gpus": numbers or None}
+    given = {"concurrency": users, "request_rate": rate}  # not the load that the search starts from
+    inputs = stated({**question, **given}) | {"gpu": ",".join(gpus), "gpus": numbers or None}
     found, unmet, nearest = whole.smallest(gpus, clusters, progress) if wanted.find == "gpus" else whole.each(gpus, clusters, progress)
     helps = () if found else whole.helps(nearest)
     if not found and not nearest and unmet and not helps:
